@@ -1,0 +1,69 @@
+"""The columns that the stream delivers, turned into a Batch on the training device."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup.method import Batch
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
+from selfsup.pipelines.counted import MASK, PHOTO, uniform
+from selfsup.pipelines.masks import random_mask
+from selfsup.pipelines.patch import patchify
+from selfsup.pipelines.views import Views
+
+Columns = Mapping[str, NDArray[Any]]
+Device = torch.device | str
+
+
+def collate(
+    columns: Columns,
+    views: Views,
+    *,
+    seed: int,
+    patch: int | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: Device,
+) -> Batch:
+    """uint8 crops `view0`, `view1`... (n, h, w, 3), with their int64 `index` and `epoch` (n,) -> Batch
+
+    Each sample is a function of its own row and the seed alone, however rows are put together into batches.
+    patch: pixels a side of a token; None for an encoder that takes images. mean, std: per channel, of values in [0, 1].
+    """
+    draw = partial(_draw, columns, seed)
+    made: list[Tokens | Tensor] = []
+    for number, crop in enumerate(views.crops):
+        images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float() / 255
+        images = photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
+        images = normalise(images, mean=mean, std=std)
+        made.append(images if patch is None else patchify(images, patch))
+    mask = None
+    if views.mask_ratio is not None:
+        first = made[0]
+        assert isinstance(first, Tokens), "masking needs tokens: give a patch size"
+        mask = random_mask(draw(MASK, first.value.shape[1]).to(device), views.mask_ratio)
+    return Batch(views=tuple(made), mask=mask, index=_put(columns["index"], device))
+
+
+def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W) of the data set's mean 0 and deviation 1 per channel"""
+    shift, scale = (_put(np.array(x, np.float32).reshape(3, 1, 1), images.device) for x in (mean, std))
+    return (images - shift) / scale
+
+
+def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:
+    """-> (n, draws), on the CPU"""
+    epoch, index = columns["epoch"], columns["index"]
+    return torch.from_numpy(uniform(seed=seed, epoch=epoch, index=index, purpose=purpose, draws=draws))
+
+
+def _put(column: NDArray[Any], device: Device) -> Tensor:
+    """To the device, through pinned memory where that lets the copy overlap with the work queued before it."""
+    tensor = torch.from_numpy(np.require(column, requirements=["C", "W"]))  # Ray's columns are read-only
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor

@@ -1,0 +1,189 @@
+"""A folder of images -> WebDataset shards with a manifest."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.pipelines import manifest, shards, tars
+from selfsup.pipelines.decode import Undecodable, decode, dimensions
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.shards import Progress, silent
+
+PART = 64  # images in flight at a time
+
+
+class Packed(NamedTuple):
+    """A packed data set. skipped: the images that could not be decoded, which are not in it."""
+
+    manifest: Manifest
+    skipped: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """An image to be packed. label: the place of its folder among the classes; None in a flat folder."""
+
+    path: Path
+    key: str
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How images are coded. resize: pixels of the shorter side, at most."""
+
+    resize: int | None
+    quality: int
+
+    def encode(self, path: Path) -> bytes | None:
+        """An image file -> JPEG, its own bytes where nothing is to change; None where it cannot be decoded."""
+        data = path.read_bytes()
+        try:
+            height, width = dimensions(data)
+            short = min(height, width)
+            side = min(short, self.resize or short)
+            if data.startswith(b"\xff\xd8") and side == short:
+                decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
+                return data
+            image = decode(data, min_height=2 * side, min_width=2 * side)  # so that the last halving is antialiased
+        except Undecodable:
+            return None
+        size = max(1, round(width * side / short)), max(1, round(height * side / short))
+        return jpeg(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), quality=self.quality)
+
+
+def jpeg(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, quality: int) -> bytes:
+    """(H, W, 3) -> JPEG"""
+    pixels = np.ascontiguousarray(image)
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420"))
+
+
+def pack(
+    images: str | Path,
+    out: str | Path,
+    *,
+    resize: int | None = None,
+    quality: int = 92,
+    shard_size: int = 1000,
+    progress: Progress = silent,
+) -> Packed:
+    """A folder a class, or a flat folder, of .jpg/.jpeg/.png/.webp -> shards of `shard_size` images, and a manifest.
+
+    `resize` is the shorter side in pixels; nothing is enlarged, and a JPEG that keeps its size keeps its bytes. The
+    same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
+    counts images. DataError where no image can be decoded, or where `out` holds shards that were not packed here.
+    """
+    folder, out, coding = Path(images).absolute(), Path(out).absolute(), Coding(resize, quality)
+    try:
+        sources, classes = _sources(folder)
+        _prepare(out, folder, classes)
+        scans = []
+        for number, start in enumerate(range(0, len(sources), shard_size)):
+            part = sources[start : start + shard_size]
+            scans.append(
+                _shard(out / f"{number:06d}.tar", part, coding, partial(_ahead, progress, start, len(sources)))
+            )
+        return _sealed(folder, out, sources, [scan for scan in scans if scan])
+    except OSError as error:
+        raise DataError(f"{images} cannot be packed into {out}: {error}") from error
+
+
+def _ahead(progress: Progress, start: int, total: int, done: int) -> None:
+    progress(start + done, total)
+
+
+def _sources(folder: Path) -> tuple[list[Source], list[str]]:
+    """All images by class and path, and the classes: every folder, empty or not, so that splits agree on them."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder; expected one of images")
+    flat = _images(folder.glob("*"))
+    classes = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith((".", "__")))
+    inside = [_images((folder / name).rglob("*")) for name in classes]
+    if bool(flat) == any(inside):
+        what = "images both in it and in folders of it" if flat else f"no {'/'.join(tars.IMAGES)} image in it"
+        raise DataError(f"{folder}: {what}; expected a folder a class, or all images in one folder")
+    labelled: list[tuple[Path, int | None]] = [(path, None) for path in flat]
+    labelled += [(path, label) for label, paths in enumerate(inside) for path in paths]
+    keys = _keys([path.relative_to(folder) for path, _ in labelled])
+    sources = [Source(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
+    return sources, [] if flat else classes
+
+
+def _images(paths: Iterator[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower()[1:] in tars.IMAGES and path.name[0] != ".")
+
+
+def _keys(paths: list[Path]) -> list[str]:
+    """Names without dots, at which WebDataset would cut them, made unique: a.jpg and a.png -> a, a-2."""
+    taken: dict[str, None] = {}
+    for path in paths:
+        key = path.with_name(path.stem.replace(".", "_")).as_posix()
+        numbered = (f"{key}-{number}" for number in count(2))
+        taken[next(each for each in chain([key], numbered) if each not in taken)] = None
+    return list(taken)
+
+
+def _prepare(out: Path, folder: Path, classes: list[str]) -> None:
+    if out.is_relative_to(folder):
+        raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(out.glob("*.tar")):
+        if tars.mark(path) is None:
+            raise DataError(f"{path}: was not packed here and would be lost; choose another place for the shards")
+    (out / manifest.HEAD).unlink(missing_ok=True)  # from here on it may not be true
+    (out / shards.CLASSES).unlink(missing_ok=True)
+    if classes:
+        (out / shards.CLASSES).write_text("".join(f"{name}\n" for name in classes))
+
+
+def _shard(path: Path, sources: list[Source], coding: Coding, tick: Callable[[int], None]) -> tars.Scan | None:
+    """None where no image can be decoded."""
+    mark = _mark(sources, coding)
+    if path.exists() and tars.mark(path) == mark:
+        with suppress(DataError):  # damaged since
+            scan = shards.scan(str(path.parent), path.name)
+            tick(len(sources))
+            return scan
+    written = tars.write(path, _coded(sources, coding, tick), mark=mark)
+    return shards.scan(str(path.parent), path.name) if written else None
+
+
+def _mark(sources: list[Source], coding: Coding) -> str:
+    """A digest of all that a shard is made from."""
+    total = hashlib.blake2b(repr(coding).encode(), digest_size=16)
+    for source in sources:
+        total.update(repr((source.key, source.label)).encode())
+        total.update(hashlib.blake2b(source.path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _coded(
+    sources: list[Source], coding: Coding, tick: Callable[[int], None]
+) -> Iterator[tuple[str, bytes, int | None]]:
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(sources), PART):
+            part = sources[start : start + PART]
+            for source, data in zip(part, pool.map(coding.encode, [each.path for each in part]), strict=True):
+                if data is not None:
+                    yield source.key, data, source.label
+            tick(start + len(part))
+
+
+def _sealed(folder: Path, out: Path, sources: list[Source], scans: list[tars.Scan]) -> Packed:
+    kept = {key for scan in scans for key in scan.samples["key"].to_pylist()}
+    skipped = tuple(str(source.path) for source in sources if source.key not in kept)
+    for path in {path.name for path in out.glob("*.tar")} - {scan.name for scan in scans}:
+        (out / path).unlink()  # of an earlier packing, or without a single image
+    if not scans:
+        raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded")
+    return Packed(shards.assemble(str(out), str(out), scans), skipped)

@@ -1,0 +1,84 @@
+"""The pictures stage: what an objective that predicts pixels makes of fixed images, under fixed masks."""
+
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from selfsup.method import Batch, Method
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.collate import collate
+from selfsup.pipelines.evaluate import Load
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.patch import unpatchify
+from selfsup.pipelines.pretrain import build
+from selfsup.pipelines.views import Crop, Views
+from selfsup.plan import Planned, Stage
+from selfsup.spec import Run
+
+IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them
+SEED = 0  # of the masks: the same ones for every run, so that runs can be compared
+
+
+def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
+    """`reconstructions.png` in the stage's folder: three rows, masked, predicted, original."""
+    assert planned.pretrain is not None
+    weights = planned.pretrain.folder / "method.safetensors"
+    task = ray.remote(_draw).options(num_cpus=1)
+    ray.get(task.remote(planned.run, planned.val or planned.train, weights, stage.folder / "reconstructions.png"))
+    return {"images": float(IMAGES)}
+
+
+def _draw(run: Run, manifest: Manifest, weights: Path, path: Path) -> None:
+    method = build(run, torch.device("cpu"))
+    method.load_state_dict(load_file(weights))
+    batch = fixed_batch(run, manifest, method)
+    part = path.with_suffix(".part")
+    grid(method.eval(), batch, manifest).save(part, format="png")
+    part.replace(path)
+
+
+def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
+    """Images evenly spaced over the data set, each whole, with the mask that belongs to its number."""
+    index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
+    load = Load(manifest, manifest, size=run.backbone.image_size, share=1.0)
+    columns = {"view0": load({"id": index})["image"], "index": index, "epoch": np.zeros_like(index)}
+    wanted = method.views(run.hyper)
+    views = Views((Crop(size=run.backbone.image_size),), mask_ratio=wanted.mask_ratio)
+    patch = method.encoder("image").patch
+    return collate(columns, views, seed=SEED, patch=patch, mean=manifest.mean, std=manifest.std, device="cpu")
+
+
+@torch.inference_mode()
+def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
+    """Three rows of tiles; what is masked is grey, what is predicted stands among the visible patches."""
+    tokens, painted = batch.views[0], method.reconstruct(batch)
+    assert isinstance(tokens, Tokens)
+    assert batch.mask is not None
+    assert painted is not None, "only a method that predicts pixels has a pictures stage"
+    removed = batch.mask.removed[..., None]
+    rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]
+    side = method.encoder("image").grid
+    patch = method.encoder("image").patch
+    return _tiles([_pixels(unpatchify(row, grid=side, patch=patch), manifest) for row in rows])
+
+
+def _pixels(images: Tensor, manifest: Manifest) -> np.ndarray:
+    """normalised (B, 3, H, W) -> uint8 (B, H, W, 3)"""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (manifest.mean, manifest.std))
+    return ((images * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _tiles(rows: list[np.ndarray]) -> Image.Image:
+    scale = -(-TILE // rows[0].shape[1])
+    side = rows[0].shape[1] * scale + GAP
+    sheet = Image.new("RGB", (IMAGES * side + GAP, len(rows) * side + GAP), "white")
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            big = Image.fromarray(tile.repeat(scale, axis=0).repeat(scale, axis=1))
+            sheet.paste(big, (GAP + x * side, GAP + y * side))
+    return sheet

@@ -1,0 +1,140 @@
+"""Runs what a plan asks for and is not done: each stage once, a live line each, every number to MLflow."""
+
+import logging
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+import ray.data
+
+from selfsup.errors import SelfsupError, SpecError, TrackError
+from selfsup.pipelines.evaluate import embed, probe
+from selfsup.pipelines.pictures import pictures
+from selfsup.pipelines.pretrain import pretrain
+from selfsup.plan import Planned, Stage
+from selfsup.progress import follow, say, timed
+from selfsup.track import LABEL, SEED, Shipper, Tracker
+
+FLUSH_SECONDS = 60.0
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """The cluster of RAY_ADDRESS (set inside a submitted job), or else an embedded Ray for as long as the block runs."""
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with timed("Ray"):
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def execute(planned: Sequence[Planned], tracker: Tracker) -> None:
+    """Bring every run to its end and its numbers to MLflow. Call it inside `cluster()` unless every stage is done.
+
+    Raises SpecError where the cluster can never give what a run asks for, TrackError where MLflow went away during the
+    runs and stayed away: the numbers are kept, and the same command sends them.
+    """
+    if missing := [each for each in planned if not each.done]:
+        _check_resources(missing)
+    unsent = [each for each in planned if not _run(each, tracker)]
+    for each in unsent:
+        publish(each, tracker)
+
+
+def publish(each: Planned, tracker: Tracker) -> None:
+    """Everything known of a run, from its stages' folders. Doing it twice changes nothing."""
+    run_id = _open(each, tracker)
+    if each.pretrain:
+        tracker.ship(run_id, each.pretrain.spool, prefix="pretrain/")
+    for stage in each.stages:
+        if stage.done:
+            tracker.metrics(run_id, {f"{stage.space}/{name}": x for name, x in stage.result().items()}, time=stage.time)
+            for path in stage.artifacts():
+                tracker.artifact(run_id, path, stage.kind)
+    if each.done:
+        tracker.finish(run_id, "FINISHED")
+
+
+def _run(each: Planned, tracker: Tracker) -> bool:
+    """Run what is missing; whether MLflow took it all."""
+    if not each.done:
+        each.remember()
+        run_id = _open(each, tracker)
+        shipper = Shipper(tracker)
+        if each.pretrain:
+            shipper.add(run_id, each.pretrain.spool, prefix="pretrain/")
+        shipper.start()
+        try:
+            for stage in each.stages:
+                _perform(each, stage)
+        except BaseException as error:
+            shipper.close(FLUSH_SECONDS)
+            tracker.finish(run_id, "FAILED" if isinstance(error, SelfsupError) else "KILLED")
+            raise
+        shipper.close(FLUSH_SECONDS)
+    try:
+        publish(each, tracker)
+    except TrackError as error:
+        say(f"{each.id}: {error}; the numbers are kept, and will be sent")
+        return False
+    return True
+
+
+def _perform(each: Planned, stage: Stage) -> None:
+    if stage.done:
+        return
+    stage.claim()
+    title = f"{each.id} seed {each.run.seed}: {stage.kind}"
+    if stage.kind == "pretrain":
+        with follow(stage, title, each.steps):
+            result = pretrain(each, stage)
+    else:
+        with timed(title):
+            result = {"embed": embed, "pictures": pictures}.get(stage.kind, probe)(each, stage)
+    stage.finish(result)
+
+
+def _open(each: Planned, tracker: Tracker) -> str:
+    data = {"train": each.train, "val": each.val}
+    return tracker.open(
+        id=each.id,
+        name=each.id,
+        experiment=each.spec,
+        params=each.params(),
+        tags={LABEL: each.label, SEED: str(each.run.seed), "selfsup.method": each.run.method, "selfsup.commit": commit()},
+        datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
+    )
+
+
+def commit() -> str:
+    """The git commit that runs, with a + where the tree differs from it; a submitted job is told it."""
+    if told := os.environ.get("SELFSUP_COMMIT"):
+        return told
+    here = Path(__file__).parent
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+def _check_resources(planned: Sequence[Planned]) -> None:
+    held = ray.cluster_resources()
+    for each in planned:
+        wanted = each.run.resources
+        for name, amount in {
+            "CPU": wanted.workers * wanted.cpus_per_worker + wanted.data_cpus,
+            "GPU": wanted.workers * wanted.gpus_per_worker,
+        }.items():
+            if amount > held.get(name, 0.0):
+                raise SpecError(
+                    f"{each.spec}: resources: {wanted.workers} workers with their data tasks ask for {amount:g} {name}s, "
+                    f"the cluster has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
+                )

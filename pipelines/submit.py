@@ -1,0 +1,112 @@
+"""Specs as a job on a Ray cluster: the project goes along as a wheel, so that every worker runs the code that was sent."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfsup.errors import SelfsupError
+from selfsup.knob import resolved
+from selfsup.pipelines.runner import commit
+from selfsup.spec import Spec, read
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # where the job keeps its work and its numbers, as seen from the cluster
+BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+
+
+def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, wheel: Path | None) -> int:
+    """Send, stream the log, and return 0 if the job succeeded, else 1. Ctrl-C stops the job too.
+
+    Raises SpecError for a spec that is wrong, before anything is sent; SelfsupError where nobody answers.
+    """
+    read_specs = [read(path, overrides) for path in specs]
+    if token_exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray uses it by itself only for clusters that it starts
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = [_write(spec, Path(folder) / "specs" / f"{number}-{path.stem}.yaml") for number, (spec, path) in enumerate(zip(read_specs, specs, strict=True))]
+        package = wheel or build_wheel(CHECKOUT, Path(folder))
+        try:
+            client = JobSubmissionClient(address)
+            job = client.submit_job(
+                entrypoint=f"python -m selfsup.cli run {' '.join(names)}",
+                runtime_env={
+                    "working_dir": str(Path(folder) / "specs"),
+                    "py_modules": [str(package)],
+                    "env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ} | {"SELFSUP_COMMIT": commit()},
+                },
+            )
+        except (ConnectionError, RuntimeError) as error:
+            raise SelfsupError(f"no job server of Ray took the job at {address}: {error}") from error
+    try:
+        asyncio.run(_stream(client, job))
+    except KeyboardInterrupt:
+        client.stop_job(job)
+        raise
+    return 0 if client.get_job_status(job) == JobStatus.SUCCEEDED else 1
+
+
+def build_wheel(checkout: Path, out: Path) -> Path:
+    """A wheel without the names of its dependencies.
+
+    Ray installs a wheel of `py_modules` by pip with them, which would download torch anew on every worker; there the
+    dependencies are part of the image.
+    """
+    if not (checkout / "pyproject.toml").exists():
+        raise SelfsupError(f"{checkout}: no checkout of selfsup to build a wheel from; name a built one with --wheel")
+    out.mkdir(parents=True, exist_ok=True)
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD, str(out.resolve())], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    if built.returncode:
+        raise SelfsupError(f"{checkout}: the wheel cannot be built:\n{built.stderr}")
+    path = out / built.stdout.split()[-1]
+    _drop_dependencies(path)
+    return path
+
+
+def token_exists() -> bool:
+    return "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists()
+
+
+def _write(spec: Spec, path: Path) -> str:
+    """The whole spec, its base and overrides merged in; JSON is YAML."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(resolved(spec)))
+    return path.name
+
+
+async def _stream(client, job: str) -> None:  # type: ignore[no-untyped-def]
+    async for lines in client.tail_job_logs(job):
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+
+
+def _drop_dependencies(path: Path) -> None:
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
+        held = {name: old.read(name) for name in old.namelist()}
+        metadata = next(name for name in held if name.endswith(".dist-info/METADATA"))
+        record = next(name for name in held if name.endswith(".dist-info/RECORD"))
+        head, _, body = held[metadata].partition(b"\n\n")
+        kept = [line for line in head.split(b"\n") if not line.startswith((b"Requires-Dist", b"Provides-Extra"))]
+        held[metadata] = b"\n".join(kept) + b"\n\n" + body
+        lines = [line for line in held[record].decode().splitlines() if not line.startswith(metadata)]
+        held[record] = "\n".join([*lines, _recorded(metadata, held[metadata]), ""]).encode()
+        for name, data in held.items():
+            new.writestr(name, data)
+    part.replace(path)
+
+
+def _recorded(name: str, data: bytes) -> str:
+    checksum = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return f"{name},sha256={checksum},{len(data)}"

@@ -1,0 +1,105 @@
+"""What a view of an image is, as data, and the geometry of its random crop. No torch: data tasks run this.
+
+Shapes: n samples of one batch.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ATTEMPTS = 10  # shapes that a random crop tries before it falls back to the centre, as torchvision
+CROP_DRAWS = 2 * ATTEMPTS + 3  # per attempt an area and an aspect ratio; then top, left, flip
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """One view: a random resized crop and flip, made on the CPU, then photometric changes, made on the training device.
+
+    size: pixels a side of the square result; None: the backbone's image size.
+    scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
+    flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
+    brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
+    blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
+    """
+
+    size: int | None = None
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    jitter: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    gray: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert 0 < self.scale[0] <= self.scale[1], self.scale
+        assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
+        assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """What an objective asks of the stream: its views in order, and the share of views[0]'s tokens that are masked."""
+
+    crops: tuple[Crop, ...]
+    mask_ratio: float | None = None
+
+
+def sized(views: Views, size: int) -> Views:
+    """The same views, every crop with a size of its own or else `size`."""
+    crops = tuple(dataclasses.replace(crop, size=crop.size or size) for crop in views.crops)
+    return dataclasses.replace(views, crops=crops)
+
+
+def boxes(
+    crop: Crop, height: NDArray[np.integer], width: NDArray[np.integer], draws: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """(n,), (n,), (n, CROP_DRAWS) -> (n, 4): top, left, height, width of each random crop, in whole pixels.
+
+    The algorithm of torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect ratio
+    (log-uniform); the first shape that fits the image, anywhere in it; if none fits, the largest central crop whose
+    aspect ratio is in range. draws are uniform in [0, 1).
+    """
+    image = np.stack([height, width], axis=1).astype(np.float64)
+    fits, shape = _first_fitting(crop, image, draws)
+    shape = np.where(fits, shape, _central(crop, image))
+    room = image - shape
+    corner = np.floor(np.where(fits, draws[:, 2 * ATTEMPTS : -1] * (room + 1), room / 2))
+    return np.concatenate([corner, shape], axis=1)
+
+
+def flips(crop: Crop, draws: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(n, CROP_DRAWS) -> (n,): which samples are mirrored, left to right."""
+    return draws[:, -1] < crop.flip
+
+
+def _first_fitting(
+    crop: Crop, image: NDArray[np.float64], draws: NDArray[np.floating]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(n, 2), (n, CROP_DRAWS) -> (n, 1), (n, 2): does any attempt fit; height and width of the first that does."""
+    area = image.prod(axis=1, keepdims=True) * _between(crop.scale, draws[:, :ATTEMPTS])
+    low, high = np.log(crop.ratio)
+    ratio = np.exp(_between((low, high), draws[:, ATTEMPTS : 2 * ATTEMPTS]))
+    shapes = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], axis=2)))  # (n, ATTEMPTS, 2)
+    fits = ((shapes > 0) & (shapes <= image[:, None])).all(axis=2)
+    return fits.any(axis=1, keepdims=True), shapes[np.arange(len(image)), fits.argmax(axis=1)]
+
+
+def _central(crop: Crop, image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 2) -> (n, 2): the image's height and width, each cut to where the aspect ratio comes into range."""
+    height, width = image.T
+    low, high = crop.ratio
+    return np.stack([np.minimum(height, np.rint(width / low)), np.minimum(width, np.rint(height * high))], axis=1)
+
+
+def _between(bounds: tuple[float, float], draws: NDArray[np.floating]) -> NDArray[np.float64]:
+    low, high = bounds
+    return low + (high - low) * draws.astype(np.float64)

@@ -1,0 +1,53 @@
+"""selfsup: self-supervised learning sweeps you can trust.
+
+What a user imports comes from here; a name is loaded when it is first asked for, so that nothing waits for torch in vain.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from selfsup.knob import Choice, Knobs, Range, knob  # now, or the module would take the function's name
+
+if TYPE_CHECKING:
+    from selfsup.encoder import Encoder, load_encoder
+    from selfsup.errors import SelfsupError
+    from selfsup.evaluator import Evaluator, Features
+    from selfsup.method import Batch, Method, Out
+    from selfsup.pipelines.views import Crop, Views
+    from selfsup.spec import Run, Spec, read
+
+__all__ = [
+    "Batch",
+    "Choice",
+    "Crop",
+    "Encoder",
+    "Evaluator",
+    "Features",
+    "Knobs",
+    "Method",
+    "Out",
+    "Range",
+    "Run",
+    "SelfsupError",
+    "Spec",
+    "Views",
+    "knob",
+    "load_encoder",
+    "read",
+]
+
+_HOMES = {
+    "encoder": ["Encoder", "load_encoder"],
+    "errors": ["SelfsupError"],
+    "evaluator": ["Evaluator", "Features"],
+    "method": ["Batch", "Method", "Out"],
+    "pipelines.views": ["Crop", "Views"],
+    "spec": ["Run", "Spec", "read"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, held in _HOMES.items():
+        if name in held:
+            return getattr(importlib.import_module(f"selfsup.{module}"), name)
+    raise AttributeError(f"module 'selfsup' has no attribute {name!r}")

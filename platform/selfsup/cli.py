@@ -1,0 +1,207 @@
+"""The command line: each command is a few lines over the library, and imports what it needs when it runs.
+
+Exit codes: 0 done, 1 failed, 2 the spec or command is wrong, 3 the data is, 4 a checkpoint, 5 the tracking store; 130 Ctrl-C.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from selfsup.errors import SelfsupError
+from selfsup.progress import counting
+
+if TYPE_CHECKING:
+    from selfsup.plan import Planned
+    from selfsup.track import Tracker
+
+app = typer.Typer(
+    help="Self-supervised learning sweeps you can trust, on Ray and MLflow.",
+    epilog="Everything is kept under SELFSUP_HOME (default ~/.selfsup); MLFLOW_TRACKING_URI names another MLflow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
+app.add_typer(shards, name="shards")
+
+Specs = Annotated[list[Path], typer.Argument(help="spec files", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")]
+Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, file:// ...")]
+
+
+def home() -> Path:
+    return Path(os.environ.get("SELFSUP_HOME", "~/.selfsup")).expanduser().resolve()
+
+
+@shards.command("pack")
+def shards_pack(
+    images_dir: Annotated[Path, typer.Argument(help="images, in a folder per class or flat")],
+    out: Annotated[Path, typer.Argument(help="where the shards and their manifest go")],
+    resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
+    shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
+) -> None:
+    """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
+    from selfsup.pipelines.pack import pack
+
+    with counting("images") as progress:
+        manifest, skipped = pack(images_dir, out, resize=resize, quality=quality, shard_size=shard_size, progress=progress)
+    for name in skipped:
+        typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
+    typer.echo(f"{out}: {manifest.num_samples:,} samples in {manifest.num_shards:,} shards")
+
+
+@shards.command("index")
+def shards_index(
+    url: Where, out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None
+) -> None:
+    """Write the manifest of shards that someone else made."""
+    from selfsup.pipelines.shards import index
+
+    with counting("shards") as progress:
+        manifest = index(url, out=out, progress=progress)
+    typer.echo(f"{out or url}: {manifest.num_samples:,} samples in {manifest.num_shards:,} shards")
+
+
+@shards.command("check")
+def shards_check(url: Where) -> None:
+    """Verify counts, checksums and that every image decodes. Exits with 3 if anything is wrong."""
+    from selfsup.pipelines.shards import check
+
+    with counting("samples") as progress:
+        problems = check(url, progress=progress)
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{url}: {len(problems) or 'no'} problems")
+    raise typer.Exit(3 if problems else 0)
+
+
+@app.command()
+def plan(specs: Specs, set_: Set = None) -> None:
+    """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
+    from selfsup.cost import describe
+
+    for planned in _plans(specs, set_):
+        typer.echo(describe(planned))
+
+
+@app.command()
+def run(specs: Specs, set_: Set = None) -> None:
+    """Run what is missing of specs, then show their table. The same command continues after any interruption."""
+    from selfsup.cost import describe
+    from selfsup.pipelines.runner import cluster, execute
+    from selfsup.plan import unique
+    from selfsup.track import Tracker, default_uri
+
+    plans = _plans(specs, set_)
+    for planned in plans:
+        typer.echo(describe(planned))
+    tracker = Tracker(default_uri(home())).connect()
+    whole = unique([each for planned in plans for each in planned])
+    if all(each.done for each in whole):
+        execute(whole, tracker)
+    else:
+        with cluster():
+            execute(whole, tracker)
+    _show(whole, tracker)
+
+
+@app.command()
+def describe(method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None) -> None:
+    """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
+    from selfsup.describe import catalogue, knobs
+
+    if method is None:
+        typer.echo(catalogue())
+    else:
+        typer.echo(knobs(method))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of a spec file, for editors."""
+    from selfsup.spec import schema
+
+    typer.echo(json.dumps(schema(), indent=1))
+
+
+@app.command()
+def export(
+    run_id: Annotated[str, typer.Argument(help="the id of a finished run, as `selfsup plan` shows it")],
+    to: Annotated[Literal["timm", "torch"], typer.Option(help="timm: what timm.create_model takes; torch: any encoder")],
+    out: Annotated[Path | None, typer.Option(help="file to write [default: RUN_ID.safetensors]")] = None,
+) -> None:
+    """The trained encoder of a run as safetensors."""
+    from selfsup.export import export
+
+    path = out or Path(f"{run_id}.safetensors")
+    typer.echo(export(home(), run_id, path, to=to))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="on this machine")] = 5000) -> None:
+    """The MLflow UI on the store in use, for this machine only."""
+    from selfsup.track import default_uri, ui_command
+
+    argv, environment = ui_command(default_uri(home()), home(), port)
+    typer.echo(f"http://127.0.0.1:{port}", err=True)
+    os.execvpe(argv[0], argv, environment)
+
+
+@app.command()
+def submit(
+    specs: Specs,
+    set_: Set = None,
+    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="of the cluster's job server")] = "http://127.0.0.1:8265",
+    wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
+) -> None:
+    """Run specs as a job on a Ray cluster: sends the project as a wheel, streams the log, ends with the job's status."""
+    from selfsup.pipelines.submit import submit
+
+    raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel))
+
+
+def main() -> NoReturn:
+    signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`: end as on Ctrl-C
+    try:
+        app()
+    except SelfsupError as error:
+        typer.echo(f"selfsup: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":
+    from selfsup.plan import plan
+    from selfsup.spec import read
+
+    return [plan(read(path, overrides or []), home()) for path in specs]
+
+
+def _show(runs: "tuple[Planned, ...]", tracker: "Tracker") -> None:
+    """What a user came for: the table, the pictures, and how to see more."""
+    from selfsup.report import rows, table
+
+    held = [row for name in dict.fromkeys(each.spec for each in runs) for row in rows(tracker, experiment=name, ids=[each.id for each in runs if each.spec == name])]
+    metrics = dict.fromkeys(f"eval/{name}/top1" for each in runs for name in each.evals)
+    typer.echo(f"\n{table(held, list(metrics))}\n")
+    for each in runs:
+        if each.pictures and each.run.seed == min(other.run.seed for other in runs):
+            typer.echo(f"reconstructions: {each.pictures.folder / 'reconstructions.png'}")
+    typer.echo("every number:    selfsup ui")
+
+
+if __name__ == "__main__":
+    main()

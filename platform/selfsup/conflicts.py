@@ -1,0 +1,124 @@
+"""Settings that are fine one by one and wrong together; and settings that nothing would read."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from selfsup.knob import Knobs
+from selfsup.layers import find, nearest
+from selfsup.sections import Backbone, Data, Optim, Resources, Stream, Train
+from selfsup.source import Node, Problem
+
+
+class Conflict(NamedTuple):
+    """paths: the keys that could be at fault, the likeliest first."""
+
+    paths: tuple[str, ...]
+    message: str
+
+
+def problems(sections: Mapping[str, Any], root: Node) -> Iterator[Problem]:
+    """Every check whose arguments, sections by name, are all there."""
+    for check in CHECKS:
+        needs = inspect.signature(check).parameters
+        if needs.keys() <= sections.keys():
+            for conflict in check(**{name: sections[name] for name in needs}):
+                yield _placed(conflict, root)
+
+
+def _placed(conflict: Conflict, root: Node) -> Problem:
+    """At the first of its keys that an override says, or else that a file says."""
+    places = [tuple(path.split(".")) for path in conflict.paths]
+    said = [place for place in places if find(root, place)] or places[:1]
+    where = min(said, key=lambda place: nearest(root, place).key.in_file)
+    return Problem(nearest(root, where).key, where, conflict.message)
+
+
+def _batch_over_lanes(train: Train, stream: Stream) -> Iterator[Conflict]:
+    batch, lanes = train.batch, stream.lanes
+    if batch % lanes:
+        near = " or ".join(str(n) for n in (batch // lanes * lanes, (batch // lanes + 1) * lanes) if n)
+        message = f"a batch of {batch} (train.batch) does not divide over {lanes} lanes (stream.lanes); {near} would"
+        yield Conflict(("train.batch", "stream.lanes"), message)
+
+
+def _lanes_over_workers(stream: Stream, resources: Resources) -> Iterator[Conflict]:
+    lanes, workers = stream.lanes, resources.workers
+    paths = ("resources.workers", "stream.lanes")
+    if workers > lanes:
+        message = f"more workers than lanes: {workers} workers, {lanes} lanes (stream.lanes); each needs one or more"
+        yield Conflict(paths, message)
+    elif lanes % workers:
+        fitting = ", ".join(str(n) for n in range(1, lanes + 1) if lanes % n == 0)
+        message = f"{lanes} lanes (stream.lanes) do not divide over {workers} workers; {fitting} would"
+        yield Conflict(paths, message)
+
+
+def _share_over_pieces(train: Train, resources: Resources) -> Iterator[Conflict]:
+    share, rest = divmod(train.batch, resources.workers)
+    if not rest and share % train.accumulate:
+        message = f"a worker's {share} samples a step do not divide into {train.accumulate} equal pieces"
+        yield Conflict(("train.accumulate", "train.batch", "resources.workers"), message)
+
+
+def _warmup_in_duration(optim: Optim, train: Train) -> Iterator[Conflict]:
+    if optim.warmup is None:
+        return
+    for unit in type(train.duration).model_fields:
+        warmup, duration = getattr(optim.warmup, unit), getattr(train.duration, unit)
+        if warmup and duration and warmup > duration:
+            message = f"{warmup:g} {unit} of warm-up are longer than the training: {duration:g} {unit}"
+            yield Conflict((f"optim.warmup.{unit}",), message)
+
+
+def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
+    asked = [name for name, hyper in evals if hyper is not None]
+    if asked and data.val is None:
+        yield Conflict(("evals",), f"{' and '.join(asked)} cannot score without data.val, the validation shards")
+
+
+def _tokens(needs_tokens: bool, method: str, backbone: Backbone) -> Iterator[Conflict]:
+    if needs_tokens and not backbone.is_vit:
+        message = f"{method} masks tokens, which a CNN such as {backbone.name} has none of; choose a ViT"
+        yield Conflict(("backbone.name", "method"), message)
+
+
+def _patches(backbone: Backbone) -> Iterator[Conflict]:
+    size, patch = backbone.image_size, backbone.patch_size
+    if patch and backbone.is_vit and size % patch:
+        message = f"images of {size} pixels (backbone.image_size) do not divide into patches of {patch}"
+        yield Conflict(("backbone.patch_size",), message)
+
+
+def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
+    if backbone.is_vit:
+        yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
+    else:
+        vit_only = {"patch_size", "width", "depth", "heads", "positions", "pool"}
+        yield from _without_effect("backbone", backbone, vit_only, f"on a CNN such as {backbone.name}")
+
+
+def _optim_effect(optim: Optim) -> Iterator[Conflict]:
+    idle = {"adamw": {"momentum", "trust"}, "sgd": {"betas", "trust"}, "lars": {"betas"}}[optim.name]
+    yield from _without_effect("optim", optim, idle, f"with optim.name: {optim.name}")
+    if optim.lr_rule == "none":
+        yield from _without_effect("optim", optim, {"lr_batch"}, "with optim.lr_rule: none")
+
+
+def _without_effect(section: str, knobs: Knobs, idle: set[str], why: str) -> Iterator[Conflict]:
+    for name in sorted(idle & knobs.model_fields_set):
+        if getattr(knobs, name) is not None:  # null takes back what an extended spec says
+            yield Conflict((f"{section}.{name}",), f"has no effect {why}; leave it out")
+
+
+CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
+    _batch_over_lanes,
+    _lanes_over_workers,
+    _share_over_pieces,
+    _warmup_in_duration,
+    _evals_have_data,
+    _tokens,
+    _patches,
+    _backbone_effect,
+    _optim_effect,
+)

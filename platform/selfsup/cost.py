@@ -1,0 +1,135 @@
+"""What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfsup import encoder
+from selfsup.method import Batch, Method, load
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.masks import Mask
+from selfsup.pipelines.views import Crop, Views, sized
+from selfsup.plan import Planned
+from selfsup.spec import Run
+
+MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample."""
+
+    parameters: int
+    encoder_parameters: int
+    state_bytes: int
+    activation_bytes: int
+    flops: float
+
+
+def cost(run: Run) -> Cost:
+    """Of one worker's forward and backward pass over a micro-batch. Weights, gradients and moments are counted in fp32."""
+    method = meta_method(run)
+    size = run.train.batch // run.resources.workers // run.train.accumulate
+    batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
+    with FlopCounterMode(display=False) as counter, saved() as held:
+        out = method(batch)
+        activations = sum(held.values())
+        out.loss.backward()
+    trainable = count(method, trainable=True)
+    state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
+    trunk = method.encoder("image")
+    return Cost(count(method), count(trunk), state, activations, counter.get_total_flops() / size)
+
+
+def meta_method(run: Run) -> Method:
+    with torch.device("meta"):
+        bare = run.backbone.model_copy(update={"weights": None})
+        return load(run.method)(run.hyper, {"image": encoder.build(bare)})
+
+
+def meta_batch(method: Method, views: Views, size: int) -> Batch:
+    made = tuple(_view(method, crop, size) for crop in views.crops)
+    mask = None
+    if views.mask_ratio is not None:
+        assert isinstance(made[0], Tokens)
+        number = made[0].value.shape[1]
+        keep = torch.empty(size, int(number * (1 - views.mask_ratio)), dtype=torch.int64, device="meta")
+        whole = torch.empty(size, number, dtype=torch.int64, device="meta")
+        mask = Mask(keep, whole, whole.bool())
+    return Batch(made, mask, torch.empty(size, dtype=torch.int64, device="meta"))
+
+
+def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:
+    trunk, side = method.encoder("image"), crop.size or 0
+    if not isinstance(trunk, encoder.TokenEncoder):
+        return torch.empty(size, 3, side, side, device="meta")
+    number = (side // trunk.patch) ** 2
+    coord = torch.empty(size, number, 2, dtype=torch.int64, device="meta")
+    return Tokens(torch.empty(size, number, 3 * trunk.patch**2, device="meta"), coord, coord[..., 0].bool())
+
+
+@contextmanager
+def saved() -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd keeps for the backward pass; weights among them are not counted."""
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and not tensor.is_leaf:
+            storage = tensor.untyped_storage()
+            held[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield held
+
+
+def count(module: nn.Module, *, trainable: bool = False) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)
+
+
+def describe(planned: Sequence[Planned]) -> str:
+    """The plan of one spec as text: what will run, from what, at which cost, and what is done already."""
+    trained = [each for each in planned if each.pretrain]
+    lines = [f"{planned[0].spec}: {len(trained)} runs, {len(planned) - len(trained)} baselines, {_progress(planned)}"]
+    lines += [f"  data    {_data(planned[0])}"]
+    for each in trained[:1]:
+        lines += [f"  {name:<7} {text}" for name, text in _training(each)]
+    lines += [f"  {each.id:<22} {each.label:<15} seed {each.run.seed:<4} {_stages(each)}" for each in planned]
+    return "\n".join(lines)
+
+
+def _progress(planned: Sequence[Planned]) -> str:
+    stages = {stage.key: stage.done for each in planned for stage in each.stages}
+    return f"{len(stages)} stages, {sum(stages.values())} done"
+
+
+def _stages(each: Planned) -> str:
+    return ", ".join(f"{stage.key}{' (done)' if stage.done else ''}" for stage in each.stages)
+
+
+def _data(each: Planned) -> str:
+    parts = [
+        f"{name}: {held.num_samples:,} images in {held.num_shards:,} shards, {len(held.classes)} classes, digest {held.digest[:8]}"
+        for name, held in (("train", each.train), ("val", each.val))
+        if held
+    ]
+    return "; ".join(parts)
+
+
+def _training(each: Planned) -> list[tuple[str, str]]:
+    run, price = each.run, cost(each.run)
+    train, needs = run.train, run.resources
+    samples = each.steps * train.batch
+    gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
+    return [
+        ("method", f"{run.method} on {run.backbone.name}, {run.backbone.image_size} pixels"),
+        ("weights", f"{price.parameters / 1e6:.2f} M parameters, {price.encoder_parameters / 1e6:.2f} M in the encoder"),
+        ("length", f"{each.steps:,} steps of {train.batch} = {samples:,} samples = {samples / each.train.num_samples:.1f} epochs"),
+        ("compute", f"{price.flops / 1e9:.3f} GFLOP a sample, {price.flops * samples / 1e12:,.0f} TFLOP a run"),
+        ("memory", f"{price.state_bytes / 2**20:,.0f} MiB of state and {price.activation_bytes / 2**20:,.0f} MiB of activations a worker"),
+        ("needs", f"{needs.workers} workers, each {needs.cpus_per_worker:g} CPUs{gpus}; {needs.data_cpus:g} CPUs for the data"),
+    ]

@@ -1,0 +1,47 @@
+"""What `selfsup describe` shows: the methods, and every knob of one."""
+
+import inspect
+from collections.abc import Sequence
+
+from selfsup.knob import REQUIRED, Choice, Described, Range, described
+from selfsup.method import load, names
+from selfsup.spec import run_type
+
+
+def catalogue() -> str:
+    """A line a method: its name, paper and what it does."""
+    lines = []
+    for name in names():
+        module = inspect.getmodule(load(name))
+        lines.append((name, f"arXiv:{load(name).paper}", (inspect.getdoc(module) or "").partition("\n")[0]))
+    return _aligned([("method", "paper", "what it does"), *lines])
+
+
+def knobs(method: str) -> str:
+    """A line for every knob that a spec of this method has. Raises SpecError for a method that does not exist."""
+    lines = [_line(knob) for knob in described(run_type(method))]
+    return _aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
+
+
+def _line(knob: Described) -> tuple[str, ...]:
+    default = "required" if knob.default is REQUIRED else _shown(knob.default)
+    allowed = " ".join(part for part in (knob.type, knob.bounds) if part)
+    return knob.path, default, knob.symbol or "", allowed, _looked_in(knob.sweep), knob.doc
+
+
+def _looked_in(sweep: Range | Choice | None) -> str:
+    match sweep:
+        case Range(low=low, high=high, log=log):
+            return f"{low:g} to {high:g}{', log' if log else ''}"
+        case Choice(values=values):
+            return ", ".join(str(value) for value in values)
+    return ""
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -1,0 +1,30 @@
+"""Everything selfsup tells a user went wrong.
+
+SelfsupError          the command line prints its message, without a traceback, and exits with `exit_code`
+├── SpecError         the spec or an override is wrong (2)
+├── DataError         shards, manifests or images are wrong (3)
+├── CheckpointError   a checkpoint belongs to another spec, or cannot be written or read (4)
+└── TrackError        the tracking store cannot be reached (5)
+"""
+
+
+class SelfsupError(Exception):
+    """A mistake outside this code: where it is, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class SpecError(SelfsupError):
+    exit_code = 2
+
+
+class DataError(SelfsupError):
+    exit_code = 3
+
+
+class CheckpointError(SelfsupError):
+    exit_code = 4
+
+
+class TrackError(SelfsupError):
+    exit_code = 5

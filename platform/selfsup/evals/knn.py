@@ -1,0 +1,60 @@
+"""Weighted k-nearest-neighbour classification of frozen features.
+
+Zhirong Wu, Yuanjun Xiong, Stella Yu, Dahua Lin, "Unsupervised Feature Learning via Non-Parametric Instance
+Discrimination", CVPR 2018, arXiv 1805.01978; with the settings of DINO, arXiv 2104.14294.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from selfsup.errors import SpecError
+from selfsup.evaluator import Evaluator, Features, check
+from selfsup.knob import Choice, Knobs, Range, knob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIMILARITIES = 2**26  # how many cosines are held at once: 256 MB
+
+
+class KNN(Evaluator):
+    """Each of the k most similar training samples votes for its class with weight exp(cosine / temperature)."""
+
+    class Hyper(Knobs):
+        k: int = knob(20, "neighbours that vote", symbol="k", sweep=Choice(5, 10, 20, 50, 100, 200), ge=1)
+        temperature: float = knob(
+            0.07, "how fast a vote fades with distance", symbol="τ", sweep=Range(0.01, 1.0, log=True), gt=0
+        )
+
+    def __init__(self, hyper: Hyper) -> None:
+        self.hyper = hyper
+
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:  # noqa: ARG002
+        import torch
+
+        check(features)
+        if self.hyper.k > len(features.train):
+            raise SpecError(f"evals.knn.k: {self.hyper.k} neighbours, but train has {len(features.train)} samples")
+        bank, query = (torch.as_tensor(part, device=device) for part in (features.train, features.val))
+        bank_label, label = (
+            torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
+        )
+        bank, query = torch.nn.functional.normalize(bank), torch.nn.functional.normalize(query)
+        rows = max(1, SIMILARITIES // len(bank))
+        votes = torch.cat([self.votes(part, bank, bank_label, features.classes) for part in torch.split(query, rows)])
+        yield "top1", _accuracy(votes, label, 1)
+        if features.classes >= 5:
+            yield "top5", _accuracy(votes, label, 5)
+
+    def votes(self, query: "Tensor", bank: "Tensor", bank_label: "Tensor", classes: int) -> "Tensor":
+        """(M, D), (N, D), (N,) -> (M, C): unit features in, each class's share of the votes out."""
+        cosine, neighbour = (query @ bank.T).topk(self.hyper.k)
+        weight = (cosine / self.hyper.temperature).softmax(1)  # one factor for all votes of a row: the ranking stays
+        return weight.new_zeros(len(query), classes).scatter_add_(1, bank_label[neighbour], weight)
+
+
+def _accuracy(votes: "Tensor", label: "Tensor", k: int) -> float:
+    """(M, C), (M,) -> percent. Unlike DINO's code, a class without any vote is no guess, whatever its number."""
+    share, guess = votes.topk(k)
+    hit = (guess == label[:, None]) & (share > 0)
+    return 100 * float(hit.any(1).double().mean())

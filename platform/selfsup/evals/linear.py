@@ -1,0 +1,121 @@
+"""Linear classification of frozen features: one linear layer trained by SGD, a grid of learning rates at once.
+
+The protocol of Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv 2111.06377,
+appendix A.1 (standardised features, momentum 0.9, no weight decay, cosine schedule), with SGD for LARS and a grid of
+rates as in Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193. Deviations: features are embedded once, without
+augmentation; the rate is chosen on a tenth of train on which no head is trained, never on val, and the chosen head is
+the one reported: it is not trained again on that tenth.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import field_validator
+
+from selfsup.errors import DataError
+from selfsup.evaluator import Evaluator, Features, check
+from selfsup.knob import Knobs, knob
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+MOMENTUM = 0.9
+EPSILON = 1e-6  # added to a feature's variance, as MAE's BatchNorm does
+
+
+class Probe(NamedTuple):
+    """The head chosen. weight: (D, C). bias: (C,). mean, std: (D,) of the features it was trained on."""
+
+    weight: "Tensor"
+    bias: "Tensor"
+    mean: "Tensor"
+    std: "Tensor"
+    lr: float
+
+    def logits(self, features: "Tensor") -> "Tensor":
+        """(N, D) -> (N, C)"""
+        return (features - self.mean) / self.std @ self.weight + self.bias
+
+
+class Linear(Evaluator):
+    """Top-1 of the head whose learning rate did best on held-out training samples; that rate is reported beside it."""
+
+    class Hyper(Knobs):
+        lrs: tuple[float, ...] = knob(
+            (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "learning rates to choose from", min_length=1
+        )
+        epochs: int = knob(50, "passes over the training features", ge=1)
+        batch: int = knob(512, "samples per step", ge=1)
+
+        @field_validator("lrs")
+        @classmethod
+        def _positive(cls, lrs: tuple[float, ...]) -> tuple[float, ...]:
+            if min(lrs) <= 0:
+                raise ValueError("every learning rate must be greater than 0")
+            return lrs
+
+    def __init__(self, hyper: Hyper) -> None:
+        self.hyper = hyper
+
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
+        import torch
+
+        check(features)
+        probe = self.fit(features, seed=seed, device=device)
+        guess = probe.logits(torch.as_tensor(features.val, device=device)).argmax(1).cpu().numpy()
+        yield "top1", 100 * float((guess == features.val_label).mean())
+        yield "lr", probe.lr
+
+    def fit(self, features: Features, *, seed: int, device: str = "cpu") -> Probe:
+        """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
+        import torch
+
+        draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
+        value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
+        held, rest = torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
+        if not len(rest):
+            raise DataError("evaluation: the linear probe needs 2 training samples or more")
+        mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
+        value = (value - mean) / std
+        lrs = sorted(self.hyper.lrs)
+        weight, bias = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
+        right = (_logits(value[held], weight, bias).argmax(-1) == label[held, None]).sum(0).tolist()
+        best = right.index(max(right))  # the first of equals: the smallest rate
+        return Probe(weight[:, best], bias[best], mean, std, lrs[best])
+
+    def descend(
+        self, value: "Tensor", label: "Tensor", lrs: list[float], *, classes: int, draw: "Generator"
+    ) -> tuple["Tensor", "Tensor"]:
+        """(N, D), (N,), G rates -> (D, G, C), (G, C): SGD from zero weights, the heads side by side in one product.
+
+        A head whose rate is too high turns NaN alone: no head reads another's numbers.
+        """
+        import torch
+
+        weight, bias = value.new_zeros(value.shape[1], len(lrs), classes), value.new_zeros(len(lrs), classes)
+        speeds = torch.zeros_like(weight), torch.zeros_like(bias)
+        rates = value.new_tensor(lrs)[:, None]
+        per_epoch = math.ceil(len(value) / self.hyper.batch)
+        for epoch in range(self.hyper.epochs):
+            order = torch.randperm(len(value), generator=draw).to(value.device)
+            for step, rows in enumerate(order.tensor_split(per_epoch), start=epoch * per_epoch):
+                t = step / (self.hyper.epochs * per_epoch)
+                slopes = _slopes(value[rows], label[rows], weight, bias)
+                for head, speed, slope in zip((weight, bias), speeds, slopes, strict=True):
+                    speed.mul_(MOMENTUM).add_(slope)
+                    head -= rates * (0.5 + 0.5 * math.cos(math.pi * t)) * speed
+        return weight, bias
+
+
+def _logits(value: "Tensor", weight: "Tensor", bias: "Tensor") -> "Tensor":
+    """(N, D), (D, G, C), (G, C) -> (N, G, C)"""
+    return (value @ weight.flatten(1)).view(-1, *bias.shape) + bias
+
+
+def _slopes(value: "Tensor", label: "Tensor", weight: "Tensor", bias: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """(N, D), (N,), (D, G, C), (G, C) -> (D, G, C), (G, C): gradient of each head's mean cross-entropy, softmax - 1."""
+    error = _logits(value, weight, bias).softmax(-1)
+    error[range(len(label)), :, label] -= 1
+    error /= len(label)
+    return (value.T @ error.flatten(1)).view(weight.shape), error.sum(0)

@@ -1,0 +1,75 @@
+"""The one interface of a downstream protocol; the folder `evals/` is the registry. Only running one imports torch."""
+
+import abc
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import selfsup.evals
+from selfsup.errors import DataError
+from selfsup.knob import Knobs
+
+
+class Features(NamedTuple):
+    """What a frozen encoder made of a data set.
+
+    train: (N, D) float32. train_label: (N,) int64 in [0, classes). val: (M, D). val_label: (M,).
+    """
+
+    train: NDArray[np.float32]
+    train_label: NDArray[np.int64]
+    val: NDArray[np.float32]
+    val_label: NDArray[np.int64]
+    classes: int
+
+
+class Evaluator(abc.ABC):
+    """A protocol: frozen features in, named numbers out. Accuracies are in percent, 0 to 100."""
+
+    Hyper: ClassVar[type[Knobs]]
+
+    @abc.abstractmethod
+    def __init__(self, hyper: Knobs) -> None: ...
+
+    @abc.abstractmethod
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
+        """Yield (name, value). A pure function of (features, hyper, seed); `check`s the features first."""
+
+
+def check(features: Features) -> None:
+    """Raise DataError for features that no protocol can score: an accuracy of them would look like a number."""
+    for part, value, label in (
+        ("train", features.train, features.train_label),
+        ("val", features.val, features.val_label),
+    ):
+        assert value.ndim == 2, f"{part} features must be (N, D), not {value.shape}"
+        assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
+        if len(value) == 0:
+            raise DataError(f"evaluation: the {part} split is empty")
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).any(1).sum())
+            raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
+        if label.min() < 0 or label.max() >= features.classes:
+            found = f"{label.min()} to {label.max()}"
+            raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {found}")
+
+
+def names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(selfsup.evals.__path__))
+
+
+def load(name: str) -> type[Evaluator]:
+    """The protocol in `evals/<name>.py`: the one concrete Evaluator defined there."""
+    module = importlib.import_module(f"selfsup.evals.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Evaluator) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"evals/{name}.py must define exactly one Evaluator, not {len(found)}"
+    return found[0]

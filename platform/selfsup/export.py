@@ -1,0 +1,50 @@
+"""A trained encoder for use elsewhere."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import timm
+from safetensors.torch import load_file
+
+from selfsup.encoder import backbone_of, timm_kwargs
+from selfsup.errors import CheckpointError
+from selfsup.plan import record
+
+
+def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"]) -> str:
+    """Write the encoder of a finished run to `path`; return the lines of Python that read it.
+
+    to: timm: for timm.create_model, which is tried here; torch: for selfsup.load_encoder, whatever the encoder.
+    Raises CheckpointError for a run that is not there or not finished, SpecError for an encoder that timm has not.
+    """
+    weights = _weights(home, run_id)
+    lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
+    if to == "timm":
+        kwargs = timm_kwargs(backbone_of(weights))
+        timm.create_model(**kwargs).load_state_dict(load_file(weights), strict=True)
+        told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        lines = [
+            "import timm, safetensors.torch",
+            f"model = timm.create_model({told})",
+            f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=True)",
+        ]
+    part = path.with_name(path.name + ".part")
+    shutil.copyfile(weights, part)
+    part.replace(path)
+    return "\n".join(lines)
+
+
+def _weights(home: Path, run_id: str) -> Path:
+    note = record(home, run_id)
+    if not note.exists():
+        known = ", ".join(sorted(path.stem for path in note.parent.glob("*.json"))) or "none yet"
+        raise CheckpointError(f"no run {run_id} under {home}; there are: {known}")
+    key = json.loads(note.read_text())["pretrain"]
+    if key is None:
+        raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
+    weights = home / "stages" / key / "encoder.safetensors"
+    if not weights.exists():
+        raise CheckpointError(f"{run_id} has not finished training: run its spec again, then export")
+    return weights

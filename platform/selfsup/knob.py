@@ -1,0 +1,231 @@
+"""One hyperparameter, declared once: its default, what it is, its symbol, its bounds, where a sweep may look.
+
+    class Hyper(Knobs):
+        temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
+
+Specs, ids, the command line, `describe`, the JSON schema and tables all read that line.
+"""
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict, Union, Unpack, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+REQUIRED: Any = ...  # a knob without a default
+
+
+@dataclass(frozen=True)
+class Range:
+    """Every value from `low` to `high`; with `log`, each factor of ten alike."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.low < self.high, f"an empty range: {self.low} to {self.high}"
+        assert self.low > 0 or not self.log, f"no logarithm of {self.low}"
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any) -> None:
+        assert values, "nothing to choose from"
+        object.__setattr__(self, "values", values)
+
+
+Sweep = Range | Choice
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What pydantic has no place for."""
+
+    symbol: str | None
+    sweep: Sweep | None
+    result: bool
+
+
+class Bounds(TypedDict, total=False):
+    """What pydantic checks; lengths are those of lists and texts."""
+
+    gt: float
+    ge: float
+    lt: float
+    le: float
+    multiple_of: float
+    min_length: int
+    max_length: int
+
+
+class Knobs(BaseModel):
+    """A group of knobs: frozen, no unknown names, no coercion (no 1 for true, no "1" for 1; but 1 for 1.0).
+
+    Lists are tuples, so that a group is hashable. Raises pydantic.ValidationError.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    symbol: str | None = None,
+    sweep: Sweep | None = None,
+    result: bool = True,
+    **bounds: Unpack[Bounds],
+) -> Any:
+    """A field of a Knobs class. `...` as default: it must be told. result=False: it changes no result, so no id."""
+    field: FieldInfo = Field(default, description=doc, **bounds)
+    field.metadata.append(_Note(symbol, sweep, result))
+    return field
+
+
+def told(knobs: Knobs) -> dict[str, Any]:
+    """JSON-able: the knobs that can change a result and differ from their defaults; what an id is made of.
+
+    So writing a default out, or a new knob in a later version, leaves ids alone.
+    """
+    defaults = {name: field.default for name, field in type(knobs).model_fields.items()}
+    return _differing(knobs, defaults)
+
+
+def _differing(knobs: Knobs, defaults: dict[str, Any]) -> dict[str, Any]:
+    dump, differing = knobs.model_dump(mode="json"), {}
+    for name, field in type(knobs).model_fields.items():
+        value, default = getattr(knobs, name), defaults[name]
+        if not _note(field).result or value == default:
+            continue
+        if not isinstance(value, Knobs):
+            differing[name] = dump[name]
+        elif type(value) is not type(default):  # no default to differ from: being there is told already
+            differing[name] = told(value)
+        elif inner := _differing(value, dict(default)):
+            differing[name] = inner
+    return differing
+
+
+def resolved(knobs: Knobs) -> dict[str, Any]:
+    """JSON-able: every knob with its value, told or not."""
+    return knobs.model_dump(mode="json")
+
+
+def decisive(knobs: Knobs) -> dict[str, Any]:
+    """JSON-able: every knob that can change a result, told or not; what a stage is compared with on resume."""
+    dump = {}
+    for name, field in type(knobs).model_fields.items():
+        if _note(field).result:
+            value = getattr(knobs, name)
+            dump[name] = decisive(value) if isinstance(value, Knobs) else resolved(knobs)[name]
+    return dump
+
+
+@dataclass(frozen=True)
+class Described:
+    """One line of `selfsup describe`. default: REQUIRED (...) where there is none. bounds: such as "> 0, ≤ 1"."""
+
+    path: str
+    type: str
+    default: Any
+    symbol: str | None
+    bounds: str
+    sweep: Sweep | None
+    result: bool
+    doc: str
+
+
+def described(cls: type[Knobs], prefix: str = "") -> list[Described]:
+    """Every knob of `cls` and of the groups in it, in their order, and a line for a group that may be null."""
+    lines = []
+    for name, field in cls.model_fields.items():
+        inner = group(field.annotation)
+        if inner is None or field.default is None:
+            lines.append(_describe(prefix + name, field))
+        if inner:
+            lines += described(inner, f"{prefix}{name}.")
+    return lines
+
+
+def group(annotation: Any) -> type[Knobs] | None:
+    """The Knobs class of a field annotated so, if it is a group of knobs or may be one."""
+    options = get_args(annotation) or (annotation,)
+    return next((option for option in options if isinstance(option, type) and issubclass(option, Knobs)), None)
+
+
+def _describe(path: str, field: FieldInfo) -> Described:
+    note = _note(field)
+    return Described(
+        path=path,
+        type=type_text(field.annotation),
+        default=REQUIRED if field.is_required() else field.default,
+        symbol=note.symbol,
+        bounds=bounds_text(field),
+        sweep=note.sweep,
+        result=note.result,
+        doc=field.description or "",
+    )
+
+
+def _note(field: FieldInfo) -> _Note:
+    notes = [entry for entry in field.metadata if isinstance(entry, _Note)]
+    assert len(notes) == 1, f"a field of a Knobs class must be declared with knob(...): {field}"
+    return notes[0]
+
+
+_WORDS = {bool: "true | false", int: "integer", float: "number", str: "text"}
+
+
+def type_text(annotation: Any) -> str:
+    """As someone who writes a spec would say it: `number | null`, `[integer, ...]`, `adamw | sgd | lars`."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(value) for value in args)
+    if origin is Annotated:
+        return type_text(args[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(type_text(option) for option in args)
+    if origin is tuple:
+        return "[" + ", ".join("..." if item is ... else type_text(item) for item in args) + "]"
+    if annotation is types.NoneType:
+        return "null"
+    if issubclass(annotation, Knobs):
+        return "{" + ", ".join(annotation.model_fields) + "}"
+    return _WORDS.get(annotation) or str(annotation.__name__)
+
+
+def bounds_text(field: FieldInfo) -> str:
+    return ", ".join(_bound_texts(field))
+
+
+def _bound_texts(field: FieldInfo) -> Iterator[str]:
+    for bound in field.metadata:
+        match bound:
+            case Gt(gt=value):
+                yield f"> {value}"
+            case Ge(ge=value):
+                yield f"≥ {value}"
+            case Lt(lt=value):
+                yield f"< {value}"
+            case Le(le=value):
+                yield f"≤ {value}"
+            case MultipleOf(multiple_of=value):
+                yield f"a multiple of {value}"
+            case MinLen(min_length=value):
+                yield f"at least {value} long"
+            case MaxLen(max_length=value):
+                yield f"at most {value} long"

@@ -1,0 +1,127 @@
+"""A spec in layers: a file over the file that it `extends`, under the overrides of the command line."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selfsup.errors import SpecError
+from selfsup.source import Entry, Mark, Node, Problem, Source, Where, refusal
+
+
+@dataclass(frozen=True)
+class Layers:
+    """whole: places whose mapping is one value, replaced like any other. problems: what was wrong on the way."""
+
+    whole: Collection[Where] = ()
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self, path: Path, overrides: Sequence[str]) -> Node:
+        """The mapping that all layers make.
+
+        Raises SpecError where there is nothing to go on with: no such file, no YAML, no mapping.
+        """
+        root = self._extended(path, Mark(str(path)), ())
+        for text in overrides:
+            if node := self._override(text):
+                root = merge(root, node, whole=self.whole)
+        return root
+
+    def _extended(self, path: Path, asked: Mark, below: tuple[Path, ...]) -> Node:
+        """One file over the file it extends. asked: where it was asked for; below: the files that led here."""
+        if path.resolve() in below:
+            raise self._stop(asked, ("extends",), f"{path} extends itself in the end")
+        root, entries = self._file(path, asked)
+        extends = entries.pop("extends", None)
+        if extends is None:
+            return root
+        mark, name = extends.node.mark, extends.node.value
+        if not isinstance(name, str):
+            raise self._stop(mark, ("extends",), "expected the path of a spec, relative to this file")
+        base = self._extended(Path(os.path.normpath(path.parent / name)), mark, (*below, path.resolve()))
+        return merge(base, root, whole=self.whole)
+
+    def _file(self, path: Path, asked: Mark) -> tuple[Node, dict[str, Entry]]:
+        where = ("extends",) if asked.in_file else ()
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text at byte {error.start}"
+            raise self._stop(asked, where, f"cannot read {path}: {reason}") from None
+        source = Source(text, str(path))
+        root = self._read(source)
+        if isinstance(root.value, dict):
+            return root, root.value
+        if source.problems:
+            raise refusal(self.problems)
+        raise self._stop(root.mark, (), "expected a spec: a mapping with name, method, data and train")
+
+    def _override(self, text: str) -> Node | None:
+        mark = Mark(f"-s {text}")
+        path, equals, value = text.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            self.problems.append(Problem(mark, (), "expected path=value, such as optim.lr=1e-3"))
+            return None
+        node = self._read(Source(value, mark.origin, override=True, where=tuple(keys)))
+        for key in reversed(keys):
+            node = Node(mark, {key: Entry(mark, node)})
+        return node
+
+    def _stop(self, mark: Mark, where: Where, message: str) -> SpecError:
+        return refusal([*self.problems, Problem(mark, where, message)])
+
+    def _read(self, source: Source) -> Node:
+        root = source.read()
+        self.problems.extend(source.problems)
+        return root
+
+
+def merge(base: Node, top: Node, *, whole: Collection[Where] = (), where: Where = ()) -> Node:
+    """`top` over `base`, mapping by mapping; what stands at a place in `whole` is replaced, mapping or not."""
+    if not isinstance(base.value, dict) or not isinstance(top.value, dict) or where in whole:
+        return top
+    merged = dict(base.value)
+    for key, entry in top.value.items():
+        below = base.value.get(key)
+        merged[key] = _over(below, entry, whole, (*where, key)) if below else entry
+    return Node(_place(base.mark, top.mark), merged)
+
+
+def _over(below: Entry, entry: Entry, whole: Collection[Where], where: Where) -> Entry:
+    node = merge(below.node, entry.node, whole=whole, where=where)
+    return Entry(entry.key if node is entry.node else _place(below.key, entry.key), node)
+
+
+def _place(base: Mark, top: Mark) -> Mark:
+    """Of a merged group: a file rather than an override, because what the group lacks is lacking there."""
+    return top if top.in_file else base
+
+
+def plain(node: Node) -> Any:
+    """The value without its places: dicts, tuples, scalars."""
+    if isinstance(node.value, dict):
+        return {key: plain(entry.node) for key, entry in node.value.items()}
+    if isinstance(node.value, tuple):
+        return tuple(plain(item) for item in node.value)
+    return node.value
+
+
+def find(root: Node, where: Where) -> Entry | None:
+    """What was written at `where`; an item of a list is its own key."""
+    found = Entry(root.mark, root)
+    for part in where:
+        value = found.node.value
+        if isinstance(value, dict) and isinstance(part, str) and part in value:
+            found = value[part]
+        elif isinstance(value, tuple) and isinstance(part, int) and part < len(value):
+            found = Entry(value[part].mark, value[part])
+        else:
+            return None
+    return found
+
+
+def nearest(root: Node, where: Where) -> Entry:
+    """What was written at `where`, or else the innermost group round it that was."""
+    return find(root, where) or nearest(root, where[:-1])

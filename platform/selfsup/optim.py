@@ -1,0 +1,97 @@
+"""How weights move: parameter groups, the batch rule, the schedule, and the three optimisers."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from selfsup.spec import Optim
+
+Groups = list[dict[str, Any]]
+
+
+def build(module: nn.Module, optim: Optim) -> Optimizer:
+    """The optimiser that `optim` names, over what is trainable in `module`; the loop sets lr before each step."""
+    groups = param_groups(module, optim.weight_decay)
+    match optim.name:
+        case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike
+            return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
+        case "sgd":
+            return SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
+        case "lars":
+            return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust)
+
+
+def param_groups(module: nn.Module, weight_decay: float) -> Groups:
+    """Matrices, which decay; then biases, norms and scalars, which do not. Frozen parameters are in neither group."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def peak_lr(optim: Optim, batch: int) -> float:
+    """The learning rate after warm-up for a global batch: `lr` holds at `lr_batch`, `lr_rule` says how it grows."""
+    ratio = batch / optim.lr_batch
+    return optim.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[optim.lr_rule]
+
+
+def lr_at(step: int, *, steps: int, warmup: int, peak: float, floor: float = 0.0) -> float:
+    """The learning rate of step 0 <= step < steps: linear warm-up, then from `peak` down a half cosine to `floor`.
+
+    The last warm-up step has the peak; the first has peak / warmup, not 0 as in MAE's code: no step is without effect.
+    """
+    assert 0 <= step < steps, f"step {step} is outside a schedule of {steps} steps"
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    t = (step - warmup) / (steps - warmup)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * t))
+
+
+class LARS(Optimizer):
+    """SGD with momentum in which every weight matrix moves in proportion to its own norm.
+
+    You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, arXiv:1708.03888, in the form that
+    SimCLR, BYOL and MoCo v3 use: decay joins the gradient before the norm is taken (eq. 6 of the paper adds two norms),
+    and 1-D parameters are neither adapted nor decayed. Unlike lightly's and timm's, it adapts without weight decay too.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        assert closure is None, "LARS takes no closure"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._move(weight, weight.grad, group)
+
+    def _move(self, weight: Tensor, update: Tensor, group: dict[str, Any]) -> None:
+        if weight.ndim > 1:
+            update = update.add(weight, alpha=group["weight_decay"])
+            update = update * trust_ratio(weight, update, group["trust"])
+        state = self.state[weight]
+        if not state:
+            state["velocity"] = torch.zeros_like(weight)
+        velocity = state["velocity"].mul_(group["momentum"]).add_(update)
+        weight.sub_(velocity, alpha=group["lr"])
+
+
+def trust_ratio(weight: Tensor, update: Tensor, trust: float) -> Tensor:
+    """(...), (...) -> (): trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
+    weight_norm, update_norm = weight.norm(), update.norm()
+    defined = (weight_norm > 0) & (update_norm > 0)
+    return torch.where(defined, trust * weight_norm / update_norm, torch.ones_like(weight_norm))

@@ -1,0 +1,41 @@
+"""One equation each, in fp32 whatever precision the rest of the step has. N: samples, D: channels, P: values of a token.
+
+Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.parts import dist
+
+
+def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D) -> (): each view picks its partner out of all other views of the batch, by cosine similarity.
+
+    SimCLR (arXiv 2002.05709), eq. 1 averaged over the 2N views; the authors' code has twice that.
+    """
+    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+    views, others = torch.cat([a, b]), torch.cat([dist.gather(a), dist.gather(b)])
+    with _no_autocast(a):
+        logits = views @ others.T / temperature
+    total = len(others) // 2
+    own = torch.arange(len(a), device=a.device) + dist.rank() * len(a)  # where this process's samples stand in `others`
+    itself, partner = torch.cat([own, own + total]), torch.cat([own + total, own])
+    return F.cross_entropy(logits.scatter(1, itself[:, None], -torch.inf), partner)
+
+
+def masked_mse(prediction: Tensor, target: Tensor, removed: Tensor) -> Tensor:
+    """(B, N, P), (B, N, P), (B, N) -> (): squared error averaged over a token's values, then over the removed tokens.
+
+    MAE (arXiv 2111.06377), section 3, "Reconstruction target". Every sample has equally many removed tokens.
+    """
+    error = (prediction.float() - target.float()).square().mean(dim=2)
+    return (error * removed).sum() / removed.sum()
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()  # not on meta

@@ -1,0 +1,13 @@
+"""The one form in which a token encoder sees any modality."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Tokens(NamedTuple):
+    """value: (B, N, P) flattened patches. coord: (B, N, A) int64 grid position. valid: (B, N) bool, False for padding."""
+
+    value: Tensor
+    coord: Tensor
+    valid: Tensor

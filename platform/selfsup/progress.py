@@ -1,0 +1,70 @@
+"""What a terminal shows of running stages: one live line each; in a log, a line now and then."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from tqdm import tqdm
+
+from selfsup.plan import Stage
+from selfsup.spool import tail
+
+LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"
+LOG_SECONDS = 10.0
+
+
+def say(line: str) -> None:
+    """A line of its own, above any live one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that calls back with (done, total)."""
+    with tqdm(unit=f" {unit}", mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextmanager
+def timed(title: str) -> Iterator[None]:
+    """Say that something is done, and how long it took."""
+    began = monotonic()
+    yield
+    say(f"{title} done in {monotonic() - began:.1f} s")
+
+
+@contextmanager
+def follow(stage: Stage, title: str, steps: int) -> Iterator[None]:
+    """Steps, loss, images/s and the time left of a training stage, read from its spool while the block runs."""
+    live = sys.stderr.isatty()
+    bar = tqdm(total=steps, desc=title, bar_format=LINE, mininterval=0.1 if live else LOG_SECONDS, ascii=not live)
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(stage, bar, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        bar.close()
+
+
+def _watch(stage: Stage, bar: "tqdm[None]", over: threading.Event) -> None:
+    finished = False
+    while not finished:
+        finished = over.wait(0.5)
+        record = tail(stage.spool)
+        if record is None or record.step == bar.n:
+            continue
+        if bar.n == 0:  # the clock starts with the first step, wherever a resume puts that
+            bar.initial, bar.start_t = record.step, bar._time()
+        rate, loss = record.values.get("images_per_second", 0.0), record.values.get("loss", 0.0)
+        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} images/s", refresh=False)
+        bar.update(record.step - bar.n)

@@ -1,0 +1,105 @@
+"""The sections of a spec: every setting that is not a method's or an evaluation's own."""
+
+import math
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from selfsup.knob import Choice, Knobs, Range, knob
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Duration(Knobs):
+    """Exactly one unit."""
+
+    steps: int | None = knob(None, "optimiser steps", gt=0)
+    epochs: float | None = knob(None, "passes over the training data; parts of one are allowed", gt=0)
+    samples: int | None = knob(None, "samples seen, counting repeats", gt=0)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        said = [f"{name}: {value}" for name, value in self if value is not None]
+        if len(said) != 1:
+            raise ValueError(f"say exactly one of steps, epochs, samples, not {' and '.join(said) or 'none'}")
+        return self
+
+    def steps_of(self, *, batch: int, steps_per_epoch: int) -> int:
+        """Whole steps of `batch` samples, rounded up."""
+        if self.steps is not None:
+            return self.steps
+        if self.samples is not None:
+            return math.ceil(Fraction(self.samples, batch))
+        return math.ceil(Fraction(str(self.epochs)) * steps_per_epoch)  # 0.1 of 30 is 3; in floats it is a bit more
+
+
+class Data(Knobs):
+    train: str = knob(..., "folder or URL of training shards with a manifest, or bundled://photos/train", min_length=1)
+    val: str | None = knob(None, "likewise, of the shards that the evaluations score", min_length=1)
+
+
+class Backbone(Knobs):
+    name: str = knob("vit_small_patch16_224", "architecture, by its name in timm", min_length=1)
+    image_size: int = knob(224, "pixels a side of the images it sees", gt=0)
+    patch_size: int | None = knob(None, "pixels a side of a token; null: the name's own", gt=0)
+    width: int | None = knob(None, "channels of a token; null: the name's own", symbol="D", gt=0)
+    depth: int | None = knob(None, "transformer blocks; null: the name's own", symbol="L", gt=0)
+    heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
+    drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
+    positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
+    pool: Literal["cls", "mean"] = knob("cls", "what stands for an image: the class token, or the mean of the patches")
+    stem: Literal["imagenet", "small"] = knob("imagenet", "first layers of a CNN: timm's, or 3x3 for small images")
+    weights: str | None = knob(None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm")
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether it is a token encoder."""
+        return "vit" in self.name or "deit" in self.name
+
+
+class Optim(Knobs):
+    name: Literal["adamw", "sgd", "lars"] = knob("adamw", "optimiser", sweep=Choice("adamw", "sgd", "lars"))
+    lr: float = knob(1.5e-4, "peak learning rate at lr_batch", symbol="η", sweep=Range(1e-5, 1e-2, log=True), gt=0)
+    lr_rule: Literal["linear", "sqrt", "none"] = knob("linear", "how the learning rate grows with the batch")
+    lr_batch: int = knob(256, "the batch at which lr holds as it stands", gt=0)
+    weight_decay: float = knob(0.05, "decay of weight matrices", symbol="λ", sweep=Range(1e-6, 0.5, log=True), ge=0)
+    betas: tuple[Share, Share] = knob((0.9, 0.95), "AdamW's averages of gradient and square", symbol="β₁, β₂")
+    momentum: float = knob(0.9, "momentum of SGD and LARS", ge=0, lt=1)
+    trust: float = knob(0.001, "LARS's ratio of a step to the weight's norm", gt=0)
+    warmup: Duration | None = knob(None, "linear rise of the learning rate at the start")
+    min_lr: float = knob(0.0, "where the cosine ends", ge=0)
+    clip_norm: float | None = knob(None, "longest gradient; null: any", gt=0)
+
+
+class Train(Knobs):
+    duration: Duration = knob(..., "how long, as {steps: n}, {epochs: n} or {samples: n}")
+    batch: int = knob(256, "samples a step, over all workers", symbol="B", sweep=Choice(128, 256, 512, 1024), gt=0)
+    precision: Literal["fp32", "bf16"] = knob("fp32", "number format of the forward pass; weights stay fp32")
+    accumulate: int = knob(1, "pieces a worker cuts its batch into, one after the other, to save memory", ge=1)
+    checkpoint_every: int = knob(500, "steps between checkpoints", result=False, ge=1)
+    keep_checkpoints: int = knob(2, "checkpoints kept, the latest", result=False, ge=1)
+    log_every: int = knob(10, "steps between records", result=False, ge=1)
+
+
+class Stream(Knobs):
+    """The order of samples; it does not depend on the number of workers."""
+
+    lanes: int = knob(8, "parallel orders that a batch is drawn from; an upper bound on workers", ge=1)
+    chunk: int = knob(32, "consecutive samples read together", ge=1)
+    mix: int = knob(16, "chunks shuffled together in a lane", ge=1)
+    remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")
+    bad_share: float = knob(0.01, "share of undecodable samples that a run survives", result=False, ge=0, le=1)
+
+
+class Embed(Knobs):
+    crop: float = knob(0.875, "share of the shorter side kept, centred", gt=0, le=1)
+    batch: int = knob(256, "images at a time", result=False, ge=1)
+
+
+class Resources(Knobs):
+    workers: int = knob(1, "training processes", result=False, ge=1)
+    cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0)
+    gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0)
+    data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0)
+    max_failures: int = knob(3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0)

@@ -1,0 +1,226 @@
+"""A Run, and a Spec: the YAML file that asks for some Runs.
+
+    name: photos
+    method: mae
+    data: {train: bundled://photos/train, val: bundled://photos/val}
+    train: {duration: {epochs: 10}}
+    evals: {knn: {}, linear: {}}
+
+`extends: other.yaml` takes from another file all that this one does not say. A baseline needs no torch.
+"""
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema, create_model
+from pydantic.json_schema import models_json_schema
+
+from selfsup import conflicts, evaluator, explain
+from selfsup.errors import SpecError
+from selfsup.knob import Knobs, group, knob
+from selfsup.layers import Layers, plain
+from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Resources, Stream, Train
+from selfsup.source import Node, Problem, Where, refusal
+
+if TYPE_CHECKING:
+    from selfsup.method import Method
+
+__all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resources", "Run", "Spec", "Stream", "Train"]
+__all__ += ["methods", "read", "run_type", "schema", "spec_type"]
+
+BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
+WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
+
+
+class Nothing(Knobs):
+    """A baseline has no knobs."""
+
+
+class Anything(Knobs, extra="allow"):
+    """Of a method that is still to be named, any knob may be right."""
+
+
+class _Sections(Knobs):
+    method: str = knob(..., "an objective (selfsup describe lists them), or a baseline: pixels, untrained")
+    data: Data = knob(..., "what it learns from, as {train: ..., val: ...}")
+    backbone: Backbone = knob(Backbone(), "the encoder")
+    hyper: Knobs = knob(Nothing(), "the method's own knobs")
+    optim: Optim = knob(Optim(), "the optimiser and its schedule")
+    train: Train = knob(..., "the loop, at least {duration: ...}")
+    stream: Stream = knob(Stream(), "the order of samples")
+    embed: Embed = knob(Embed(), "how images become features for the evaluations")
+    evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, linear: {}}")
+    resources: Resources = knob(Resources(), "what it runs on; changes no result", result=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
+        return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
+
+
+def _revive(is_run: bool, told: dict[str, Any]) -> "Run | Spec":
+    kind = run_type if is_run else spec_type
+    return kind(told["method"]).model_validate(told)
+
+
+class Run(_Sections):
+    """One training of one method from one seed. The concrete classes, `run_type(method)`, know that method's knobs."""
+
+    seed: int = knob(..., "of weights, order, crops, masks: everything that is drawn", ge=0)
+
+
+def _seeds(value: object) -> tuple[int, ...]:
+    if type(value) is int:
+        value = range(value)
+    seeds = tuple(value) if isinstance(value, (range, tuple, list)) else ()
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError("expected how many seeds (1 or more), or a list of different ones (0 or more)")
+    return seeds
+
+
+Seeds = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_seeds),
+    WithJsonSchema({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer"}}]}),
+]
+
+
+class Spec(_Sections):
+    """A spec file: one Run per seed."""
+
+    name: str = knob(..., "what the runs go by in MLflow and in tables", min_length=1)
+    seeds: Seeds = knob((0,), "how many, counted from 0; or a list of them")
+    baselines: bool = knob(True, "raw pixels and the untrained encoder in the same table")
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        common = {name: getattr(self, name) for name in _Sections.model_fields}
+        return tuple(run_type(self.method)(**common, seed=seed) for seed in self.seeds)
+
+
+Section = TypeVar("Section", bound=_Sections)
+
+
+@functools.cache
+def run_type(method: str) -> type[Run]:
+    """The Run with that method's own knobs. Imports the method, and so torch, unless it is a baseline.
+
+    Raises SpecError where there is no such method.
+    """
+    return _concrete(Run, method)
+
+
+@functools.cache
+def spec_type(method: str | None) -> type[Spec]:
+    """The Spec with that method's own knobs; None: of any method."""
+    return _concrete(Spec, method)
+
+
+def _concrete(base: type[Section], method: str | None) -> type[Section]:
+    names = (method,) if method else tuple(methods())
+    hyper, evals = _hyper(method) if method else Anything, _evals()
+    told = any(field.is_required() for field in hyper.model_fields.values())
+    docs = {name: field.description or "" for name, field in base.model_fields.items()}
+    fields: Any = {
+        "method": (Literal[names], knob(..., docs["method"])),
+        "hyper": (hyper, knob(... if told else hyper(), docs["hyper"])),
+        "evals": (evals, knob(evals(), docs["evals"])),
+    }
+    return create_model(f"{method}_{base.__name__.lower()}", __base__=base, **fields)
+
+
+def methods() -> list[str]:
+    """What `method:` may be."""
+    import selfsup.method
+
+    return sorted([*BASELINES, *selfsup.method.names()])
+
+
+def _hyper(method: str) -> type[Knobs]:
+    return Nothing if method in BASELINES else _method(method).Hyper
+
+
+def _method(name: str) -> "type[Method]":
+    import selfsup.method
+
+    if name not in selfsup.method.names():
+        hint = explain.did_you_mean(name, methods()) or f"there are {', '.join(methods())}"
+        raise SpecError(f"no method is called '{name}' ({hint})")
+    return selfsup.method.load(name)
+
+
+@functools.cache
+def _evals() -> type[Knobs]:
+    """One optional group for each file in evals/."""
+    fields: Any = {}
+    for name in evaluator.names():
+        found = evaluator.load(name)
+        fields[name] = (found.Hyper | None, knob(None, inspect.getdoc(found) or name))
+    return create_model("Evals", __base__=Knobs, **fields)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
+    """The spec in a YAML file under overrides such as "optim.lr=1e-3".
+
+    Raises SpecError, which tells every mistake at once, each with its place.
+    """
+    layers = Layers(WHOLE)
+    root = layers.read(path, overrides)
+    problems, tree = layers.problems, plain(root)
+    method = tree.get("method")
+    kind = spec_type(method if method in methods() else None)
+    known = {problem.mark for problem in problems}  # a number that did not read is no wrong text as well
+    problems += [problem for problem in _mistakes(kind, tree, root) if problem.mark not in known]
+    problems += conflicts.problems(_sound(kind, tree, problems), root)
+    if problems:
+        raise refusal(problems)
+    return kind.model_validate(tree)
+
+
+def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
+    try:
+        kind.model_validate(tree)
+    except ValidationError as error:
+        owned = {f"hyper.{name}": f"a knob of {other}" for other in methods() for name in _hyper(other).model_fields}
+        yield from explain.problems(error, kind, root, owned)
+
+
+def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
+    """The method and those sections without a mistake of their own, so that they can be held against each other."""
+    wrong = {problem.where[0] for problem in problems if problem.where}
+    sections = {name: group(field.annotation) for name, field in kind.model_fields.items() if name not in wrong}
+    sound: dict[str, Any] = {name: cls.model_validate(tree.get(name, {})) for name, cls in sections.items() if cls}
+    if "method" not in wrong:
+        method = sound["method"] = tree["method"]
+        sound["needs_tokens"] = method not in BASELINES and _method(method).needs_tokens
+    return sound
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a spec file, for editors. A file that extends another may leave out what that one says."""
+    kinds = {name: spec_type(name) for name in methods()}
+    refs, shared = models_json_schema([(kind, "validation") for kind in kinds.values()], ref_template=_REF)
+    defs = shared["$defs"]
+    extends = {"type": "string", "description": "another spec, relative to this file, for all that is not said here"}
+    for definition in defs.values():
+        definition.pop("required", None)
+    for kind in kinds.values():
+        defs[kind.__name__]["properties"]["extends"] = extends
+    required = [name for name, field in Spec.model_fields.items() if field.is_required()]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "selfsup spec",
+        "type": "object",
+        "properties": {"method": {"enum": methods()}, "extends": extends},
+        "anyOf": [{"required": ["extends"]}, {"required": required}],
+        "allOf": [_when(name, refs[kind, "validation"]) for name, kind in kinds.items()],
+        "$defs": defs,
+    }
+
+
+_REF = "#/$defs/{model}"
+
+
+def _when(method: str, ref: Mapping[str, Any]) -> dict[str, Any]:
+    return {"if": {"properties": {"method": {"const": method}}, "required": ["method"]}, "then": ref}

@@ -1,0 +1,187 @@
+"""Numbers of a running stage in a local file: the training step never waits for a network, and nothing is lost with it.
+
+One line of JSON a record, `{"step", "time", "values"}`, and one a commit, `{"commit"}`. A record before a commit is
+final. One after the last commit is of a step that no checkpoint holds: a restored run computes it again.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from selfsup.errors import TrackError
+
+if TYPE_CHECKING:
+    from selfsup.track import Tracker
+
+NAME = re.compile(r"(?!/)[\w/.\-: ]+(?<!/)", re.ASCII)  # what MLflow takes as the name of a metric or parameter
+TAIL = 2**16  # bytes: how far from its end the latest record of a file is looked for
+SLOWEST = 30.0  # seconds between attempts at most, while a server is away
+log = logging.getLogger(__name__)
+
+
+class Record(NamedTuple):
+    """step: optimiser steps done. time: milliseconds since 1970, when it was appended."""
+
+    step: int
+    time: int
+    values: Mapping[str, float]
+
+
+class Commit(NamedTuple):
+    """Everything before this line is final. step: that of the checkpoint."""
+
+    step: int
+
+
+class Spool:
+    """The writing end. One process writes (rank 0); any number read.
+
+    Opening an existing file drops what came after the last commit, half a line included, except records of steps up to
+    `restored`, the step of the checkpoint that training goes on from: those will not be computed again.
+    """
+
+    def __init__(self, path: Path, *, restored: int = 0) -> None:
+        self._path = path
+        self._held = 0
+        kept = 0
+        step = 0
+        for end, entry in _entries(path):
+            step = max(step, entry.step) if isinstance(entry, Record) else step
+            if isinstance(entry, Commit) or entry.step <= restored:
+                kept, self._held = end, step
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.truncate(kept)
+
+    def append(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values at a step; a step that the file held when it was opened is ignored. TrackError: disk, name."""
+        if step <= self._held:
+            return
+        check_names(values)
+        now = time.time_ns() // 1_000_000
+        self._write({"step": step, "time": now, "values": {name: float(value) for name, value in values.items()}})
+
+    def commit(self, step: int) -> None:
+        """Call once the checkpoint of `step` is safe: all records so far are final and may be sent."""
+        self._write({"commit": step}, sync=True)
+
+    def _write(self, entry: Mapping[str, object], *, sync: bool = False) -> None:
+        try:
+            with self._path.open("ab") as file:
+                file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise TrackError(f"{self._path}: cannot record numbers: {error.strerror}") from error
+
+
+class Shipper(threading.Thread):
+    """Sends spools while they grow. Whatever MLflow does, it only logs a warning and tries again later."""
+
+    def __init__(self, tracker: "Tracker", *, every: float = 1.0) -> None:
+        super().__init__(name="selfsup-shipper", daemon=True)
+        self._tracker = tracker
+        self._every = every
+        self._spools: dict[Path, tuple[str, str]] = {}
+        self._closing = threading.Event()
+        self._deadline = math.inf
+        self._sent_all = True
+
+    def add(self, run_id: str, path: Path, *, prefix: str = "") -> None:
+        """Send this spool from now on; it need not exist yet."""
+        self._spools[path] = run_id, prefix
+
+    def run(self) -> None:
+        delay = self._every
+        while not self._closing.wait(delay):
+            delay = self._every if self._round() else min(2 * delay, SLOWEST)
+        while not self._round() and time.monotonic() < self._deadline:
+            time.sleep(self._every)
+
+    def close(self, timeout: float) -> bool:
+        """Send what is left, for at most `timeout` seconds; say whether everything committed has reached MLflow."""
+        self._deadline = time.monotonic() + timeout
+        self._closing.set()
+        self.join(timeout)
+        return self._sent_all and not self.is_alive()
+
+    def _round(self) -> bool:
+        before, sent_all = self._sent_all, True
+        for path, (run_id, prefix) in list(self._spools.items()):
+            try:
+                self._tracker.ship(run_id, path, prefix=prefix)
+            except Exception as error:  # training goes on without MLflow; the spool keeps the numbers
+                sent_all = False
+                log.log(logging.WARNING if before else logging.DEBUG, "%s; trying again", error)
+        self._sent_all = sent_all
+        return sent_all
+
+
+def check_names(names: Mapping[str, object]) -> None:
+    """Raise TrackError for a name that MLflow would refuse, where it is written rather than where it is sent."""
+    for name in names:
+        if not NAME.fullmatch(name) or any(part in ("", ".", "..") for part in name.split("/")):
+            raise TrackError(
+                f"{name!r} cannot name a number: use letters, digits, spaces and / : . - _ as in eval/knn/top1"
+            )
+
+
+def records(path: Path, *, committed: bool = True) -> Iterator[Record]:
+    """The records of a spool in order; with committed=False, also those of steps that no checkpoint holds yet."""
+    found = final(path) if committed else ((entry, end) for end, entry in _entries(path))
+    return (entry for entry, _ in found if isinstance(entry, Record))
+
+
+def final(path: Path, *, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """From byte `start`: each record that a commit follows, and the byte after it."""
+    pending: list[tuple[Record, int]] = []
+    for end, entry in _entries(path, start=start):
+        if isinstance(entry, Record):
+            pending.append((entry, end))
+        else:
+            yield from pending
+            pending = []
+
+
+def tail(path: Path) -> Record | None:
+    """The latest record, committed or not, for a line of progress; None while there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        lines = file.read().splitlines(keepends=True)
+    found = (entry for line in reversed(lines) if isinstance(entry := _parse(line), Record))
+    return next(found, None)
+
+
+def _entries(path: Path, *, start: int = 0) -> Iterator[tuple[int, Record | Commit]]:
+    """Each entry with the byte after it, up to the first line that is not whole."""
+    if not path.exists():
+        return
+    end = start
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            end += len(line)
+            entry = _parse(line)
+            if entry is None:
+                return
+            yield end, entry
+
+
+def _parse(line: bytes) -> Record | Commit | None:
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(entry, dict):
+        return None
+    return Commit(entry["commit"]) if "commit" in entry else Record(entry["step"], entry["time"], entry["values"])

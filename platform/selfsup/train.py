@@ -1,0 +1,153 @@
+"""The training loop. It knows neither Ray nor MLflow: batches come in, steps come out, and the caller does the rest."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from selfsup.errors import SelfsupError
+from selfsup.method import Batch, Method, Out
+from selfsup.optim import lr_at, peak_lr
+from selfsup.parts import dist
+from selfsup.spec import Optim
+
+Precision = Literal["fp32", "bf16"]
+
+
+class NonFiniteError(SelfsupError):
+    """The loss or the gradient is no longer a number."""
+
+
+class Step(NamedTuple):
+    """number: optimiser steps done, from 1. lr: what this one used. log: scalars on the device, not yet waited for."""
+
+    number: int
+    lr: float
+    log: dict[str, Tensor]
+
+
+def train(
+    module: nn.Module,
+    method: Method,
+    optimizer: Optimizer,
+    batches: Iterable[Batch],
+    *,
+    optim: Optim,
+    start: int,
+    steps: int,
+    warmup_steps: int,
+    batch_size: int,
+    seed: int,
+    precision: Precision = "fp32",
+    accumulate: int = 1,
+) -> Iterator[Step]:
+    """Optimiser steps [start, steps), each handed to the caller when it is done: read it, save, or stop.
+
+    module: `method`, or `method` wrapped in DistributedDataParallel. batches: this worker's, from step `start` on.
+    batch_size: the global one, for the learning rate. Nothing here waits for the device; `read` does.
+
+    A step is a function of (weights, optimiser state, batch, seed, step): random layers such as drop-path are seeded
+    anew for each step and worker, so a checkpoint needs no random state. It is torch's global generator that is seeded.
+    """
+    peak = peak_lr(optim, batch_size)
+    stream = iter(batches)
+    module.train()
+    for step in range(start, steps):
+        lr = lr_at(step, steps=steps, warmup=warmup_steps, peak=peak, floor=optim.min_lr)
+        set_lr(optimizer, lr)
+        torch.manual_seed(step_seed(seed, step, dist.rank()))
+        out = backward(module, next(stream), precision=precision, accumulate=accumulate)
+        grad_norm = clip(optimizer, optim.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            method.after_step(step / steps, out.aux)  # the published schedules begin at exactly t = 0
+        yield Step(step + 1, lr, {**out.log, "loss": out.loss, "grad_norm": grad_norm})
+
+
+def read(step: Step) -> dict[str, float]:
+    """The scalars of a step, averaged over the workers. All workers call it, at log steps and before a checkpoint.
+
+    The only place where the host waits for the device. A gradient that is not finite enters the weights and shows in
+    the loss of every later step, so asking now and then is enough; asking before a checkpoint keeps it out of there.
+    """
+    means = dist.mean(torch.stack([value.float() for value in step.log.values()])).tolist()
+    log = dict(zip(step.log, means, strict=True))
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(log[name]):
+            raise NonFiniteError(
+                f"step {step.number}: {name} is {log[name]} at learning rate {step.lr:.3g}: "
+                "lower optim.lr, lengthen optim.warmup, set optim.clip_norm, or train with train.precision=fp32"
+            )
+    return {**log, "lr": step.lr}
+
+
+def backward(module: nn.Module, batch: Batch, *, precision: Precision = "fp32", accumulate: int = 1) -> Out:
+    """Add the gradient of the mean loss over `accumulate` micro-batches; what came out of them, joined and detached.
+
+    Equals the whole batch at once for a loss that is a mean over samples of equal weight (MAE); a contrastive loss and
+    batch normalisation see one micro-batch at a time.
+    """
+    outs = []
+    for number, micro in enumerate(split(batch, accumulate), start=1):
+        with _exchanging(module, now=number == accumulate):
+            with torch.autocast(batch.sample.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                out: Out = module(micro)
+            (out.loss / accumulate).backward()  # type: ignore[no-untyped-call]
+        outs.append(out)
+    return _joined(outs)
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """A batch of B samples -> `parts` batches of B / parts samples each, in order."""
+    size, rest = divmod(len(batch.sample), parts)
+    assert rest == 0, "the spec checks that a worker's batch divides into micro-batches"
+    return [_rows(batch, slice(start, start + size)) for start in range(0, parts * size, size)]
+
+
+def clip(optimizer: Optimizer, max_norm: float | None) -> Tensor:
+    """-> (): the norm of the gradient over all parameters, before it is scaled down to `max_norm`."""
+    moved = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+    norm = nn.utils.get_total_norm([weight.grad for weight in moved])
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(moved, max_norm, norm)
+    return norm
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Well mixed, so that neighbouring seeds, steps and workers share nothing."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    """The samples `rows` of every tensor in tuples and named tuples, however nested."""
+    if value is None or isinstance(value, Tensor):
+        return value if value is None else value[rows]
+    parts = [_rows(part, rows) for part in value]
+    return tuple(parts) if type(value) is tuple else type(value)(*parts)
+
+
+def _exchanging(module: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Workers exchange gradients once a step, with its last micro-batch; those before it only add up."""
+    if isinstance(module, DistributedDataParallel) and not now:
+        return module.no_sync()
+    return nullcontext()
+
+
+def _joined(outs: list[Out]) -> Out:
+    """Micro-batches as one: scalars are averaged, aux is laid end to end along its samples."""
+    loss = torch.stack([out.loss.detach() for out in outs]).mean()
+    log = {name: torch.stack([out.log[name].detach() for out in outs]).mean() for name in outs[0].log}
+    aux = {name: torch.cat([out.aux[name].detach() for out in outs]) for name in outs[0].aux}
+    return Out(loss, log, aux)

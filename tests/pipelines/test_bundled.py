@@ -1,0 +1,124 @@
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.datasets
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.pipelines import bundled, shards
+from selfsup.pipelines.decode import decode
+from selfsup.pipelines.manifest import Manifest, Reader, load
+
+
+def no_network(*_: object) -> None:
+    raise AssertionError("a bundled data set must not be downloaded")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", no_network)
+        for name in ("photos", "digits"):
+            bundled.build(name, made)
+    return made
+
+
+def columns(told: Manifest) -> tuple[list[np.ndarray], np.ndarray]:
+    samples = Reader(told).read(np.arange(told.num_samples))
+    return [decode(s.data, min_height=1, min_width=999) for s in samples], np.array([s.label for s in samples])
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "num", "classes", "side"),
+    [
+        ("photos", "train", 4000, 16, 64),
+        ("photos", "val", 960, 16, 64),
+        ("digits", "train", 1437, 10, 32),
+        ("digits", "val", 360, 10, 32),
+    ],
+)
+def test_sizes(home: Path, name: str, split: str, num: int, classes: int, side: int) -> None:
+    told = load(bundled.resolve(f"bundled://{name}/{split}", home))
+    images, labels = columns(told)
+    assert {image.shape for image in images} == {(side, side, 3)}
+    assert (len(images), len(told.classes)) == (num, classes)
+    counts = np.bincount(labels)
+    assert counts.min() > 0
+    if name == "photos":
+        assert set(counts) == {num // classes}
+    assert shards.check(told.home) == []
+
+
+def test_no_pixel_of_a_photograph_is_in_both_splits() -> None:
+    width, height = 103, 58  # the number of each pixel is its colour
+    numbers = np.arange(width * height, dtype=np.uint32).reshape(height, width)
+    photo = Image.fromarray(np.stack([numbers >> 8, numbers & 255, numbers * 0], axis=-1).astype(np.uint8))
+    found = {}
+    for split in ("train", "val"):
+        pixels = np.concatenate([np.asarray(tile).reshape(-1, 3) for tile in bundled._tiles(photo, split)]).astype(int)
+        found[split] = (pixels[:, 0] * 256 + pixels[:, 1]).tolist()
+    assert sorted(found["train"] + found["val"]) == list(range(width * height))
+    assert 0.18 < len(found["val"]) / (width * height) < 0.22
+
+
+def test_no_crop_looks_over_the_edge_of_its_tile() -> None:
+    white = bundled._crop(Image.new("RGB", (60, 70), (255, 255, 255)), np.random.default_rng(0))
+    assert white.min() == 255
+
+
+def test_photographs_are_told_by_their_content(home: Path) -> None:
+    """Mean colour and contrast alone name most crops: labels are right, and like is tested with like."""
+    feature, label = {}, {}
+    for split in ("train", "val"):
+        images, label[split] = columns(load(str(home / "data" / "photos" / split)))
+        feature[split] = np.stack(
+            [np.r_[i.mean((0, 1)), i.std((0, 1)), np.abs(np.diff(i / 1.0, axis=1)).mean()] for i in images]
+        )
+    distance = np.linalg.norm(feature["val"][:, None] - feature["train"][None], axis=-1)
+    assert (label["train"][distance.argmin(1)] == label["val"]).mean() > 0.6  # of 16 classes
+
+
+def test_digits_are_sklearns_each_once(home: Path) -> None:
+    digits = sklearn.datasets.load_digits()
+    images, labels = [], []
+    for split in ("train", "val"):
+        found, label = columns(load(str(home / "data" / "digits" / split)))
+        images += [image.reshape(8, 4, 8, 4, 3).mean((1, 3, 4)) * (16 / 255) for image in found]
+        labels += label.tolist()
+    flat, known = np.reshape(images, (1797, 64)), digits.data
+    squares = (flat**2).sum(1)[:, None] + (known**2).sum(1)[None] - 2 * flat @ known.T
+    nearest = squares.argmin(1)
+    assert len(set(nearest)) == 1797
+    assert (digits.target[nearest] == labels).all()
+
+
+def test_other_urls_are_left_alone(tmp_path: Path) -> None:
+    for url in ("s3://bucket/set", "/data/set", "relative/set"):
+        assert bundled.resolve(url, tmp_path) == url
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["bundled://photo/train", "bundled://photos/test", "bundled://photos"])
+def test_an_unknown_set_names_the_known_ones(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="bundled://photos/train, bundled://photos/val, bundled://digits/train"):
+        bundled.resolve(url, tmp_path)
+
+
+def test_it_is_built_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "MAKERS", {"photos": no_network})
+    assert bundled.build("photos", home) == home / "data" / "photos"
+
+
+def test_two_processes_may_build_it_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from selfsup.pipelines.bundled import build; build('digits', pathlib.Path(sys.argv[1]))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["digits"]
+    assert shards.check(str(tmp_path / "data" / "digits" / "train")) == []

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
+from selfsup.pipelines.collate import collate
+from selfsup.pipelines.counted import MASK, PHOTO, uniform
+from selfsup.pipelines.masks import random_mask
+from selfsup.pipelines.patch import unpatchify
+from selfsup.pipelines.views import Crop, Views
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+JITTER = Crop(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5, solarize=0.2)
+PLAIN = Views((Crop(),))
+
+
+def columns(n=12, size=32, views=1):
+    made = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+    made.flags.writeable = False  # as Ray hands them out
+    rows = {"index": np.arange(n) * 7, "epoch": np.arange(n) // 8}
+    return rows | {f"view{number}": made for number in range(views)}
+
+
+def made(rows, views=PLAIN, *, seed=0, patch=None):
+    return collate(rows, views, seed=seed, patch=patch, mean=MEAN, std=STD, device="cpu")
+
+
+def test_a_plain_view_is_normalised_pixels():
+    rows = columns()
+    batch = made(rows)
+    expected = (rows["view0"].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    assert batch.views[0].dtype == torch.float32
+    np.testing.assert_allclose(batch.views[0], expected, atol=1e-5)
+    assert batch.mask is None
+    assert batch.index.tolist() == rows["index"].tolist()
+
+
+def test_a_token_encoder_gets_the_same_pixels_as_patches():
+    tokens, images = made(columns(), patch=8).views[0], made(columns()).views[0]
+    assert isinstance(tokens, Tokens)
+    assert tokens.value.shape == (12, 16, 192)
+    assert unpatchify(tokens.value, grid=(4, 4), patch=8).equal(images)
+
+
+def test_photometric_draws_and_masks_are_counted():
+    rows = columns(views=2)
+    batch = made(rows, Views((JITTER, JITTER), mask_ratio=0.75), seed=3, patch=8)
+
+    def draw(purpose, draws):
+        given = {"epoch": rows["epoch"], "index": rows["index"], "purpose": purpose, "draws": draws}
+        return torch.from_numpy(uniform(seed=3, **given))
+
+    pixels = torch.tensor(rows["view0"].transpose(0, 3, 1, 2)) / 255
+    for number, purpose in enumerate((PHOTO, PHOTO + 16)):
+        images = photometric(pixels, JITTER, draw(purpose, PHOTO_DRAWS))
+        expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        ours = unpatchify(batch.views[number].value, grid=(4, 4), patch=8)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    for ours, expected in zip(batch.mask, random_mask(draw(MASK, 16), 0.75), strict=True):
+        assert ours.equal(expected)
+
+
+def flat(batch):
+    """Every tensor of a batch with a masked token view."""
+    return [*batch.views[0], *batch.mask, batch.index]
+
+
+def test_a_sample_is_the_same_in_every_batch():
+    views = Views((JITTER,), mask_ratio=0.5)
+    rows = columns()
+    whole = flat(made(rows, views, patch=8))
+    for chosen in (slice(0, 1), slice(1, 9), [11, 3, 0]):
+        part = made({name: column[chosen] for name, column in rows.items()}, views, patch=8)
+        for ours, expected in zip(flat(part), whole, strict=True):
+            assert ours.equal(expected[chosen])
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": np.full(12, 5)}, {"index": np.arange(100, 112)}])
+def test_seed_epoch_and_sample_each_change_what_is_drawn(changed):
+    views = Views((JITTER,), mask_ratio=0.5)
+    seed = changed.get("seed", 0)
+    other = made(columns() | {k: v for k, v in changed.items() if k != "seed"}, views, seed=seed, patch=8)
+    before = made(columns(), views, patch=8)
+    assert not other.views[0].value.equal(before.views[0].value)
+    assert not other.mask.keep.equal(before.mask.keep)
+
+
+def test_a_mask_without_tokens_is_refused():
+    with pytest.raises(AssertionError, match="masking needs tokens"):
+        made(columns(), Views((Crop(),), mask_ratio=0.5))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_same_batch():
+    rows, views = columns(64, 64), Views((JITTER,), mask_ratio=0.75)
+    ours = collate(rows, views, seed=0, patch=8, mean=MEAN, std=STD, device="cuda")
+    expected = made(rows, views, patch=8)
+    for found, tensor in zip(flat(ours), flat(expected), strict=True):
+        assert found.is_cuda
+        close = (found.cpu().double() - tensor.double()).abs() < 1e-4
+        assert close.float().mean() > 0.999  # a value on the step of solarize may fall on either side

@@ -1,0 +1,155 @@
+import io
+import json
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.pipelines import shards
+from selfsup.pipelines.manifest import Manifest, Reader, load
+
+COUNTS = (3, 5, 1, 4)
+
+
+def image(number: int) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (5 + number, 9), (number, 0, 0)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Shards of unequal size; sample n is image n, labelled n % 3, the fifth not at all."""
+    made, number = tmp_path / "set", 0
+    made.mkdir()
+    for shard, count in enumerate(COUNTS):
+        with tarfile.open(made / f"{shard}.tar", "w") as tar:
+            for _ in range(count):
+                members = {f"k{number}.png": image(number)}
+                if number != 4:
+                    members[f"k{number}.cls"] = str(number % 3).encode()
+                for name, data in members.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+                number += 1
+    shards.index(str(made))
+    return made
+
+
+def test_what_it_tells(folder: Path) -> None:
+    told = load(str(folder))
+    assert (told.num_samples, told.num_shards, told.classes) == (13, 4, ("0", "1", "2"))
+    assert told.starts.tolist() == [0, 3, 8, 9]
+    assert told.shards["samples"].to_pylist() == list(COUNTS)
+    assert told.shards["bytes"].to_pylist() == [(folder / f"{n}.tar").stat().st_size for n in range(4)]
+
+
+def test_samples_come_in_the_order_asked_for(folder: Path) -> None:
+    index = np.array([12, 0, 4, 8, 0, 7, 3, 9, 2, 4])
+    found = Reader(load(str(folder))).read(index)
+    expected = [(f"k{n}", image(n), None if n == 4 else n % 3) for n in index.tolist()]
+    assert [tuple(sample) for sample in found] == expected
+    assert Reader(load(str(folder))).read(np.array([], dtype=np.int64)) == []
+
+
+def test_a_number_beyond_the_set_is_an_invariant(folder: Path) -> None:
+    for number in (-1, 13):
+        with pytest.raises(AssertionError):
+            Reader(load(str(folder))).read(np.array([number]))
+
+
+def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
+    told = load(str(folder))
+    for number in (0, 2, 3):
+        (folder / f"{number}.tar").unlink()
+    reader = Reader(told)
+    assert [sample.key for sample in reader.read(np.array([3, 7]))] == ["k3", "k7"]
+    with pytest.raises(DataError, match=r"2\.tar: missing; put it back, or run `selfsup shards index"):
+        reader.read(np.array([8]))
+
+
+def test_neighbours_are_read_in_one_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, runs = Reader(load(str(folder))), []
+    fetch = reader._fetch
+    monkeypatch.setattr(reader, "_fetch", lambda rows: runs.append([row["key"] for row in rows]) or fetch(rows))
+    reader.read(np.array([7, 3, 1, 0, 5]))
+    assert sorted(runs) == [["k0", "k1"], ["k3", "k5", "k7"]]
+
+
+def test_few_row_groups_are_held_and_still_all_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfsup.pipelines.manifest.HELD", 1)
+    reader = Reader(load(str(folder)))
+    for number in [0, 12, 5, 8, 5, 0]:
+        assert reader.read(np.array([number]))[0].data == image(number)
+        assert len(reader._held) <= 2
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1024], lambda data: data + bytes(512)])
+def test_a_shard_of_another_size_is_refused(folder: Path, change: object) -> None:
+    told, path = load(str(folder)), folder / "1.tar"
+    size = path.stat().st_size
+    path.write_bytes(change(path.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(DataError, match=rf"1\.tar: {path.stat().st_size} bytes, but {size} when it was indexed"):
+        Reader(told).read(np.array([3]))
+
+
+def test_the_folder_may_be_moved(folder: Path) -> None:
+    moved = folder.rename(folder.with_name("moved"))
+    assert Reader(load(str(moved))).read(np.array([1]))[0].data == image(1)
+
+
+def test_addresses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_url = load(folder.as_uri())
+    monkeypatch.chdir(folder.parent)
+    relative = load("set/")
+    monkeypatch.chdir("/")
+    for told in (by_url, relative):
+        assert Reader(told).read(np.array([11]))[0].data == image(11)
+
+
+def test_pickled_it_is_its_address_and_digest(folder: Path) -> None:
+    told = load(str(folder))
+    sent = pickle.dumps(told)
+    assert len(sent) < 500
+    again: Manifest = pickle.loads(sent)
+    assert again == told
+    assert again.shards.equals(told.shards)
+
+
+def test_a_pickled_manifest_is_refused_where_the_data_has_changed(folder: Path) -> None:
+    sent = pickle.dumps(load(str(folder)))
+    (folder / "3.tar").unlink()
+    shards.index(str(folder))
+    with pytest.raises(DataError, match="indexed anew while in use"):
+        pickle.loads(sent)
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.json: missing; .*run `selfsup shards index"):
+        load(str(tmp_path))
+
+
+def test_files_of_two_manifests_are_not_mixed(folder: Path) -> None:
+    old = folder.with_name("old")
+    shutil.copytree(folder, old)
+    (folder / "3.tar").unlink()
+    shards.index(str(folder))
+    shutil.copy(old / "manifest-samples.parquet", folder)
+    with pytest.raises(DataError, match=r"manifest-samples\.parquet belongs to other shards"):
+        Reader(load(str(folder)))
+    shutil.copy(old / "manifest-shards.parquet", folder)
+    with pytest.raises(DataError, match=r"manifest-shards\.parquet is not the one"):
+        load(str(folder))
+
+
+def test_another_version_is_refused(folder: Path) -> None:
+    head = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(head | {"version": 2}))
+    with pytest.raises(DataError, match="version 2, not 1"):
+        load(str(folder))

@@ -1,0 +1,208 @@
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.pipelines import shards
+from selfsup.pipelines.manifest import Reader, load
+from selfsup.pipelines.pack import pack
+
+
+def save(path: Path, *, width: int = 40, height: int = 30, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Seven JPEGs of two classes."""
+    for number in range(7):
+        save(tmp_path / "images" / ("cat" if number < 4 else "dog") / f"{number}.jpg", seed=number)
+    return tmp_path / "images"
+
+
+def shards_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
+
+
+def sizes(folder: Path) -> list[tuple[int, int]]:
+    told = load(str(folder))
+    return [Image.open(io.BytesIO(sample.data)).size for sample in Reader(told).read(np.arange(told.num_samples))]
+
+
+def test_a_folder_a_class(images: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    packed = pack(images, tmp_path / "out", shard_size=3, progress=lambda done, total: seen.append((done, total)))
+    assert packed.skipped == ()
+    assert packed.manifest.classes == ("cat", "dog")
+    assert packed.manifest.shards["samples"].to_pylist() == [3, 3, 1]
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    found = Reader(packed.manifest).read(np.arange(7))
+    assert [(sample.key, sample.label) for sample in found] == [
+        (f"{'cat' if n < 4 else 'dog'}/{n}", int(n >= 4)) for n in range(7)
+    ]
+    originals = [path.read_bytes() for path in sorted(images.rglob("*.jpg"))]
+    assert [sample.data for sample in found] == originals
+    assert shards.check(str(tmp_path / "out")) == []
+
+
+def test_what_it_writes_is_plain_webdataset(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WDS_SECURE", "1")
+    import webdataset
+
+    told = pack(images, tmp_path / "out", shard_size=3).manifest
+    urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
+    theirs = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
+    ours = Reader(told).read(np.arange(7))
+    assert [(s["__key__"], s["jpg"], int(s["cls"])) for s in theirs] == [tuple(sample) for sample in ours]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.JPEG", "c.png", ".hidden.jpg"):
+        save(tmp_path / "flat" / name)
+    (tmp_path / "flat" / "notes.txt").write_text("no image")
+    told = pack(tmp_path / "flat", tmp_path / "out").manifest
+    found = Reader(told).read(np.arange(3))
+    assert [(sample.key, sample.label) for sample in found] == [("a", None), ("b", None), ("c", None)]
+    assert told.classes == ()
+    assert told.fields == ("jpg",)
+    with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
+        assert tar.getnames() == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_keys_have_no_dots_and_are_unique(tmp_path: Path) -> None:
+    for name in ("x.y.jpg", "x_y.jpg", "x.y.png", "z/v1.0/p.jpg"):
+        save(tmp_path / "set" / "k" / name)
+    told = pack(tmp_path / "set", tmp_path / "out").manifest
+    keys = [sample.key for sample in Reader(told).read(np.arange(4))]
+    assert keys == ["k/x_y", "k/x_y-2", "k/x_y-3", "k/z/v1.0/p"]
+    assert shards.index(str(tmp_path / "out")).digest == told.digest
+
+
+def test_an_empty_class_keeps_its_number(images: Path, tmp_path: Path) -> None:
+    (images / "cow").mkdir()
+    told = pack(images, tmp_path / "out").manifest
+    assert told.classes == ("cat", "cow", "dog")
+    assert [sample.label for sample in Reader(told).read(np.array([0, 6]))] == [0, 2]
+    assert shards.index(str(tmp_path / "out")).classes == told.classes
+
+
+def test_resizing_is_of_the_shorter_side_and_never_enlarges(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "wide.jpg", width=200, height=100)
+    save(tmp_path / "in" / "tall.png", width=90, height=301)
+    small = save(tmp_path / "in" / "small.jpg", width=20, height=50)
+    told = pack(tmp_path / "in", tmp_path / "out", resize=30).manifest
+    assert sizes(tmp_path / "out") == [(20, 50), (30, 100), (60, 30)]
+    assert Reader(told).read(np.array([0]))[0].data == small.read_bytes()
+    wide = np.asarray(Image.open(io.BytesIO(Reader(told).read(np.array([2]))[0].data))).astype(int)
+    expected = Image.open(tmp_path / "in" / "wide.jpg").resize((60, 30), Image.Resampling.BICUBIC)
+    assert np.abs(wide - np.asarray(expected)).mean() < 6  # two codings as JPEG lie between
+
+
+def test_quality_is_that_of_jpeg(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", width=200, height=200)
+    size = {
+        q: pack(tmp_path / "in", tmp_path / f"out{q}", quality=q).manifest.shards["bytes"][0].as_py() for q in (10, 95)
+    }
+    assert size[10] < size[95]
+
+
+def test_the_same_images_give_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*.jpg"):
+        path.touch()
+    once, twice = (pack(tmp_path / name, tmp_path / f"out-{name}", resize=20) for name in ("images", "copy"))
+    assert once.manifest.digest == twice.manifest.digest
+    assert shards_of(tmp_path / "out-images") == shards_of(tmp_path / "out-copy")
+
+
+def test_it_goes_on_where_it_was_interrupted(images: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(images, tmp_path / "out", shard_size=3, progress=stop)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    first = tmp_path / "out" / "000000.tar"
+    written = first.stat().st_ino, first.stat().st_mtime_ns
+    pack(images, tmp_path / "out", shard_size=3)
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == written
+    pack(images, tmp_path / "whole", shard_size=3)
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "whole")
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_only_what_changed_is_packed_again(images: Path, tmp_path: Path) -> None:
+    pack(images, tmp_path / "out", shard_size=3)
+    before = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.tar")}
+    save(images / "dog" / "5.jpg", seed=99)
+    (tmp_path / "out" / "000000.tar").write_bytes((tmp_path / "out" / "000000.tar").read_bytes()[:-2048])
+    told = pack(images, tmp_path / "out", shard_size=3).manifest
+    after = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.tar")}
+    assert {name for name in after if after[name] != before[name]} == {"000000.tar", "000001.tar"}
+    assert Reader(told).read(np.array([5]))[0].data == (images / "dog" / "5.jpg").read_bytes()
+    assert shards.check(str(tmp_path / "out")) == []
+
+
+def test_shards_of_an_earlier_packing_go(images: Path, tmp_path: Path) -> None:
+    pack(images, tmp_path / "out", shard_size=2)
+    pack(images, tmp_path / "out", shard_size=5)
+    assert list(shards_of(tmp_path / "out")) == ["000000.tar", "000001.tar"]
+    assert shards.check(str(tmp_path / "out")) == []
+
+
+def test_shards_of_others_are_not_overwritten(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with tarfile.open(tmp_path / "out" / "000000.tar", "w") as tar:
+        tar.add(images / "cat" / "0.jpg", "0.jpg")
+    before = shards_of(tmp_path / "out")
+    with pytest.raises(DataError, match=r"000000\.tar: was not packed here"):
+        pack(images, tmp_path / "out")
+    assert shards_of(tmp_path / "out") == before
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_named(images: Path, tmp_path: Path) -> None:
+    cut, junk = images / "cat" / "1.jpg", images / "dog" / "6.jpg"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    junk.write_bytes(b"junk")
+    for _ in range(2):  # and again where the shards are kept
+        packed = pack(images, tmp_path / "out", shard_size=3)
+        assert packed.skipped == (str(cut), str(junk))
+        assert packed.manifest.shards["samples"].to_pylist() == [2, 3]
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    (tmp_path / "in" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="no jpg/jpeg/png/webp image in it"):
+        pack(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "cat" / "1.jpg").write_bytes(b"junk")
+    with pytest.raises(DataError, match="not one of its 1 images can be decoded"):
+        pack(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(DataError, match="not a folder"):
+        pack(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_mixed_folder_is_refused(images: Path, tmp_path: Path) -> None:
+    save(images / "stray.jpg")
+    with pytest.raises(DataError, match="both in it and in folders"):
+        pack(images, tmp_path / "out")
+
+
+def test_shards_do_not_go_among_the_images(images: Path) -> None:
+    with pytest.raises(DataError, match="lies inside"):
+        pack(images, images / "shards")
+    assert not (images / "shards").exists()
+
+
+def test_a_place_that_cannot_be_written(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be packed into"):
+        pack(images, tmp_path / "file" / "out")

@@ -1,0 +1,58 @@
+"""The registry of protocols, and what none of them accepts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import selfsup.evals
+from selfsup import evaluator
+from selfsup.errors import DataError
+from selfsup.evaluator import Features
+
+GOOD = Features(
+    np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.ones((2, 2), np.float32), np.array([0, 1]), classes=2
+)
+
+
+def test_the_folder_is_the_registry() -> None:
+    files = {path.stem for path in Path(selfsup.evals.__path__[0]).glob("*.py")} - {"__init__"}
+    assert set(evaluator.names()) == files
+    for name in evaluator.names():
+        assert issubclass(evaluator.load(name), evaluator.Evaluator)
+
+
+@pytest.mark.parametrize("name", evaluator.names())
+def test_reading_a_protocol_imports_no_torch(name: str) -> None:
+    read = f"from selfsup import evaluator; evaluator.load({name!r}).Hyper()"
+    subprocess.run([sys.executable, "-c", f"import sys; {read}; assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize("name", evaluator.names())
+def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
+    draw = np.random.default_rng(0)
+    value, label = draw.normal(size=(60, 5)).astype(np.float32), draw.integers(0, 6, 60)
+    features = Features(value[:40], label[:40], value[40:], label[40:], classes=6)
+    protocol = evaluator.load(name)
+    first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
+    assert first == second
+    assert all(0 <= value <= 100 for value in first.values())
+
+
+@pytest.mark.parametrize("name", evaluator.names())
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"val": np.array([[1, np.nan], [1, 1]], np.float32)}, "1 of 2 val features are not finite"),
+        ({"train": np.full((4, 2), np.inf, np.float32)}, "4 of 4 train features are not finite"),
+        ({"train_label": np.array([0, 1, -1, 1])}, "train labels must be 0 to 1, found -1 to 1"),
+        ({"val_label": np.array([0, 2])}, "val labels must be 0 to 1, found 0 to 2"),
+        ({"val": np.ones((0, 2), np.float32), "val_label": np.array([], np.int64)}, "the val split is empty"),
+    ],
+)
+def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarray], message: str) -> None:
+    protocol = evaluator.load(name)
+    with pytest.raises(DataError, match=message):
+        dict(protocol(protocol.Hyper()).run(GOOD._replace(**wrong), seed=0))

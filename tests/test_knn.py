@@ -1,0 +1,77 @@
+"""Weighted kNN against scikit-learn's, and against votes counted by hand."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from selfsup.errors import SpecError
+from selfsup.evals import knn
+from selfsup.evals.knn import KNN
+from selfsup.evaluator import Features
+
+
+def digits() -> Features:
+    value, label = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(value))
+    value, label = value[order].astype(np.float32), label[order].astype(np.int64)
+    return Features(value[:1400], label[:1400], value[1400:], label[1400:], classes=10)
+
+
+def run(features: Features, **hyper: float) -> dict[str, float]:
+    return dict(KNN(KNN.Hyper.model_validate(hyper)).run(features, seed=0))
+
+
+@pytest.mark.parametrize("k", [1, 20, 200])
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
+def test_top1_and_top5_are_those_of_scikit_learn(k: int, temperature: float) -> None:
+    features = digits()
+    reference = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
+    )
+    reference.fit(features.train.astype(np.float64), features.train_label)
+    share = reference.predict_proba(features.val.astype(np.float64))
+    ranked = np.argsort(-share, axis=1, kind="stable")[:, :5]
+    hit = (ranked == features.val_label[:, None]) & (np.take_along_axis(share, ranked, 1) > 0)
+    found = run(features, k=k, temperature=temperature)
+    one = 100 / len(features.val)  # neighbours equally near in float32 may come in another order: one sample is allowed
+    assert found["top1"] == pytest.approx(100 * hit[:, 0].mean(), abs=1.01 * one)
+    assert found["top5"] == pytest.approx(100 * hit.any(1).mean(), abs=1.01 * one)
+
+
+def angles(*degrees: float) -> np.ndarray:
+    turn = np.deg2rad(degrees)
+    return np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
+
+
+def test_one_near_neighbour_outvotes_two_far_ones_when_it_is_cold() -> None:
+    """Query at 0, class 0 at 10 degrees, class 1 at 60 and -60: cosines .985, .5, .5.
+
+    T = 1: e^.985 = 2.68 against 2 e^.5 = 3.30. T = .07: e^14.07 against 2 e^7.14.
+    """
+    features = Features(angles(10, 60, -60), np.array([0, 1, 1]), angles(0), np.array([0]), classes=2)
+    assert run(features, k=3, temperature=1.0) == {"top1": 0.0}
+    assert run(features, k=3, temperature=0.07) == {"top1": 100.0}
+
+
+def test_only_the_direction_of_features_counts() -> None:
+    features = digits()
+    scaled = features._replace(val=features.val * np.linspace(0.1, 10, len(features.val), dtype=np.float32)[:, None])
+    assert run(scaled) == pytest.approx(run(features), abs=100 / len(features.val))
+
+
+def test_a_class_without_votes_is_no_guess() -> None:
+    features = Features(angles(0, 1, 2), np.array([5, 5, 5]), angles(0, 0), np.array([0, 5]), classes=6)
+    assert run(features, k=3) == {"top1": 50.0, "top5": 50.0}
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(digits())
+    monkeypatch.setattr(knn, "SIMILARITIES", 1400 * 7)
+    assert run(digits()) == whole
+
+
+def test_more_neighbours_than_samples_are_refused() -> None:
+    features = Features(angles(0, 1), np.array([0, 1]), angles(0), np.array([0]), classes=2)
+    with pytest.raises(SpecError, match=r"evals.knn.k: 3 neighbours, but train has 2 samples"):
+        run(features, k=3)

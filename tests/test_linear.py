@@ -1,0 +1,100 @@
+"""The linear probe against scikit-learn's logistic regression and torch's SGD, and what it must not look at."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from selfsup.errors import DataError
+from selfsup.evals.linear import Linear
+from selfsup.evaluator import Features
+
+
+def digits() -> Features:
+    value, label = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(value))
+    value, label = value[order].astype(np.float32), label[order].astype(np.int64)
+    return Features(value[:1000], label[:1000], value[1000:], label[1000:], classes=10)
+
+
+def test_accuracy_is_that_of_logistic_regression() -> None:
+    """Within 1.5 points on 797 samples (standard error 0.8): one is regularised by stopping, the other by a norm."""
+    features = digits()
+    scale = StandardScaler().fit(features.train)
+    reference = LogisticRegression(max_iter=1000).fit(scale.transform(features.train), features.train_label)
+    expected = 100 * reference.score(scale.transform(features.val), features.val_label)
+    found = dict(Linear(Linear.Hyper()).run(features, seed=0))
+    assert found["top1"] == pytest.approx(expected, abs=1.5)
+    assert found["lr"] in Linear.Hyper().lrs
+
+
+def test_val_is_never_looked_at() -> None:
+    features, probe = digits(), Linear(Linear.Hyper(epochs=3))
+    shuffled = features._replace(val=features.val[::-1] * 7, val_label=features.val_label * 0)
+    first, second = probe.fit(features, seed=0), probe.fit(shuffled, seed=0)
+    assert torch.equal(first.weight, second.weight)
+    assert first.lr == second.lr
+
+
+def test_a_tenth_of_train_trains_no_head() -> None:
+    """Labels are noise in 300 dimensions: 180 samples are fitted perfectly, 20 held out can only be guessed."""
+    draw = np.random.default_rng(0)
+    value, label = draw.normal(size=(200, 300)).astype(np.float32), draw.integers(0, 2, 200)
+    features = Features(value, label, value, label, classes=2)
+    probe = Linear(Linear.Hyper(lrs=(0.1,))).fit(features, seed=0)
+    right = (probe.logits(torch.as_tensor(value)).argmax(1).numpy() == label).sum()
+    assert 180 <= right < 200
+
+
+def test_each_head_is_torchs_sgd_alone() -> None:
+    """The heads of a grid, side by side, against one nn.Linear trained by torch.optim.SGD and autograd per rate."""
+    features = digits()
+    value, label = torch.as_tensor(features.train) / 16, torch.as_tensor(features.train_label)
+    lrs, epochs, batch = [0.01, 0.3], 3, 250
+    probe = Linear(Linear.Hyper(epochs=epochs, batch=batch))
+    weight, bias = probe.descend(value, label, lrs, classes=10, draw=torch.Generator().manual_seed(0))
+    for head, lr in enumerate(lrs):
+        layer = nn.Linear(64, 10)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * 4)
+        draw = torch.Generator().manual_seed(0)
+        for _ in range(epochs):
+            for rows in torch.randperm(1000, generator=draw).split(batch):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(layer(value[rows]), label[rows]).backward()
+                optimizer.step()
+                schedule.step()
+        torch.testing.assert_close(weight[:, head].T, layer.weight.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(bias[head], layer.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_harms_no_other() -> None:
+    features = digits()
+    alone = Linear(Linear.Hyper(lrs=(0.03,), epochs=5)).fit(features, seed=0)
+    beside = Linear(Linear.Hyper(lrs=(1e38, 0.03), epochs=5)).fit(features, seed=0)
+    assert beside.lr == 0.03
+    torch.testing.assert_close(beside.weight, alone.weight)
+
+
+def test_a_constant_feature_does_no_harm() -> None:
+    features = digits()
+    assert (features.train.std(0) == 0).any()  # the corners of a digit are always white
+    assert torch.isfinite(Linear(Linear.Hyper(epochs=1)).fit(features, seed=0).weight).all()
+
+
+def test_one_sample_is_too_few() -> None:
+    one = Features(np.ones((1, 2), np.float32), np.array([0]), np.ones((1, 2), np.float32), np.array([0]), classes=2)
+    with pytest.raises(DataError, match="2 training samples or more"):
+        Linear(Linear.Hyper()).fit(one, seed=0)
+
+
+@pytest.mark.parametrize("lrs", [(), (0.1, 0.0), (-1.0,)])
+def test_rates_that_are_none_are_refused(lrs: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="lrs"):
+        Linear.Hyper(lrs=lrs)

@@ -1,0 +1,123 @@
+"""Optimisers and schedules against lightly's, MoCo v3's formula, and numbers worked out by hand."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from lightly.utils import lars as lightly
+from torch import Tensor, nn
+
+from selfsup.optim import LARS, build, lr_at, param_groups, peak_lr
+from selfsup.spec import Optim
+
+
+def weights() -> list[Tensor]:
+    """A convolution, a matrix, a vector: the shapes that LARS treats in two ways."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in [(4, 3, 3, 3), (5, 4), (5,)]]
+
+
+def gradients(step: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1 + step)
+    return [torch.randn(weight.shape, generator=generator, dtype=torch.float64) for weight in weights()]
+
+
+def after_three_steps(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for step in range(3):
+        for parameter, gradient in zip(parameters, gradients(step), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    return [parameter.detach() for parameter in parameters]
+
+
+def grouped(weight_decay: float) -> list[dict[str, Any]]:
+    matrices, vectors = [nn.Parameter(w) for w in weights()[:2]], [nn.Parameter(weights()[2])]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lars_is_moco_v3s_formula(weight_decay: float) -> None:
+    lr, momentum, trust = 0.3, 0.9, 0.02
+    expected, velocity = weights(), [torch.zeros_like(weight) for weight in weights()]
+    for step in range(3):
+        for number, gradient in enumerate(gradients(step)):
+            weight = expected[number]
+            if weight.ndim > 1:
+                decayed = gradient + weight_decay * weight
+                gradient = decayed * trust * math.sqrt((weight**2).sum()) / math.sqrt((decayed**2).sum())
+            velocity[number] = momentum * velocity[number] + gradient
+            expected[number] = weight - lr * velocity[number]
+    optimizer = LARS(grouped(weight_decay), lr=lr, momentum=momentum, trust=trust)
+    torch.testing.assert_close(after_three_steps(optimizer), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_lars_is_lightlys_at_the_decay_of_ssl() -> None:
+    """lightly adds the norms of gradient and decay, we take the norm of their sum: 2e-6 |w| / |g| apart at most."""
+    theirs = lightly.LARS(grouped(1e-6), lr=0.3, momentum=0.9, trust_coefficient=0.02, eps=0.0)
+    ours = LARS(grouped(1e-6), lr=0.3, momentum=0.9, trust=0.02)
+    torch.testing.assert_close(after_three_steps(ours), after_three_steps(theirs), rtol=1e-5, atol=1e-7)
+
+
+def test_lars_lets_a_weight_leave_zero() -> None:
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.ones(2, 2)
+    LARS([weight], lr=0.5).step()
+    assert torch.equal(weight.detach(), torch.full((2, 2), -0.5))
+
+
+class Module(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 2), nn.LayerNorm(2)
+        self.token, self.scale = nn.Parameter(torch.zeros(1, 1, 2)), nn.Parameter(torch.ones(()))
+        self.frozen = nn.Parameter(torch.zeros(4, 4), requires_grad=False)
+
+
+def test_only_matrices_decay_and_frozen_parameters_are_left_out() -> None:
+    module = Module()
+    decayed, free = param_groups(module, 0.05)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    assert {id(p) for p in decayed["params"]} == {id(module.linear.weight), id(module.token)}
+    vectors = [module.linear.bias, module.norm.weight, module.norm.bias, module.scale]
+    assert {id(p) for p in free["params"]} == {id(p) for p in vectors}
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind", "expected"),
+    [
+        (Optim(name="adamw", lr=0.2, betas=(0.8, 0.9)), torch.optim.AdamW, {"lr": 0.2, "betas": (0.8, 0.9)}),
+        (Optim(name="sgd", lr=0.2, momentum=0.7), torch.optim.SGD, {"lr": 0.2, "momentum": 0.7, "nesterov": False}),
+        (Optim(name="lars", lr=0.2, momentum=0.7, trust=0.02), LARS, {"lr": 0.2, "momentum": 0.7, "trust": 0.02}),
+    ],
+)
+def test_the_spec_reaches_the_optimiser(optim: Optim, kind: type, expected: dict[str, Any]) -> None:
+    optimizer = build(Module(), optim)
+    assert type(optimizer) is kind
+    for group, decay in zip(optimizer.param_groups, [optim.weight_decay, 0.0], strict=True):
+        assert expected.items() <= group.items()
+        assert group["weight_decay"] == decay
+
+
+@pytest.mark.parametrize(("rule", "peak"), [("linear", 0.6), ("sqrt", 0.3), ("none", 0.15)])
+def test_batch_rules(rule: Any, peak: float) -> None:
+    lr_batch = {} if rule == "none" else {"lr_batch": 256}
+    assert peak_lr(Optim(lr=0.15, lr_rule=rule, **lr_batch), 1024) == pytest.approx(peak, rel=1e-12)
+
+
+def test_schedule_by_hand() -> None:
+    """Two steps up, then 0.1 + 0.45 (1 + cos(pi t)) at t = 0, 1/8, ..., 7/8."""
+    rates = [lr_at(step, steps=10, warmup=2, peak=1.0, floor=0.1) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[4] == pytest.approx(0.1 + 0.45 * (1 + math.sqrt(0.5)), rel=1e-12)
+    assert rates[6] == pytest.approx(0.55, rel=1e-12)
+    assert rates[8] == pytest.approx(0.1 + 0.45 * (1 - math.sqrt(0.5)), rel=1e-12)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_schedule_at_its_ends() -> None:
+    assert lr_at(0, steps=4, warmup=0, peak=1.0) == 1.0
+    assert lr_at(3, steps=4, warmup=4, peak=1.0) == 1.0
+    with pytest.raises(AssertionError):
+        lr_at(4, steps=4, warmup=0, peak=1.0)

@@ -1,0 +1,68 @@
+"""The source root is called `platform`, as a module of the standard library is: these tests keep that harmless."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import selfsup
+from selfsup.pipelines.submit import build_wheel
+
+ROOT = Path(__file__).parent.parent
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def folders() -> dict[str, Path]:
+    """Package -> folder, by the longest mapping that leads to it."""
+    found = {}
+    for package in SETUPTOOLS["packages"]:
+        prefix = max((name for name in SETUPTOOLS["package-dir"] if f"{package}.".startswith(f"{name}.")), key=len)
+        found[package] = ROOT / SETUPTOOLS["package-dir"][prefix] / package.removeprefix(prefix).strip(".").replace(".", "/")
+    return found
+
+
+def python(*args: str, **environment: str) -> str:
+    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_source_root_is_no_package() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": str(ROOT)}])
+def test_the_standard_library_wins_from_the_root_and_with_the_root_first_on_the_path(environment: dict[str, str]) -> None:
+    assert python("-c", "import platform; print(platform.system())", **environment) == "Linux"
+    assert Path(python("-c", "import platform; print(platform.__file__)", **environment)).parent.name.startswith("python3")
+
+
+def test_no_module_bears_the_name_of_one_in_the_standard_library() -> None:
+    names = {path.stem for folder in folders().values() for path in folder.glob("*.py")}
+    assert not names & sys.stdlib_module_names
+
+
+def test_every_python_file_of_the_tree_is_in_exactly_one_package() -> None:
+    tops = [ROOT / "platform", ROOT / "methods", ROOT / "pipelines", ROOT / "sweeps", ROOT / "infra"]
+    held = [path for folder in folders().values() for path in folder.glob("*.py")]
+    assert sorted(path for top in tops for path in top.rglob("*.py")) == sorted(held)
+    assert all((folder / "__init__.py").exists() for folder in folders().values())
+
+
+def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build_wheel(ROOT, tmp_path)) as wheel:
+        assert wheel.testzip() is None
+        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
+    tree = [f"{package.replace('.', '/')}/{path.name}" for package, folder in folders().items() for path in folder.glob("*.py")]
+    assert sorted(names) == sorted([*tree, "selfsup/py.typed"])
+    assert "Requires-Dist" not in metadata
+
+
+def test_the_facade_shows_exactly_what_it_lists() -> None:
+    assert sorted(selfsup.__all__) == selfsup.__all__
+    assert all(getattr(selfsup, name).__name__ == name for name in selfsup.__all__)
+    assert callable(selfsup.knob)

@@ -1,0 +1,346 @@
+"""Against real stores: SQLite files in a temporary folder, and an MLflow server that is killed and started again."""
+
+import contextlib
+import itertools
+import math
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from selfsup.errors import TrackError
+from selfsup.report import rows
+from selfsup.spool import Spool
+from selfsup.track import Shipper, Tracker, default_uri, ui_command
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def tracker(home: Path) -> Tracker:
+    return Tracker(f"sqlite:///{home}/mlflow.db").connect()
+
+
+def start(tracker: Tracker, id: str, **more: object) -> str:  # noqa: A002
+    given = {"name": id, "experiment": "test", "params": {}, "tags": {}} | more
+    return tracker.open(id=id, **given)  # type: ignore[arg-type]
+
+
+def history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
+    found = tracker._client.get_metric_history(run_id, name)
+    return sorted((metric.step, metric.value) for metric in found)
+
+
+def fill(path: Path, steps: range, **values: float) -> None:
+    spool = Spool(path)
+    for step in steps:
+        spool.append(step, {"loss": 1 / step} | values)
+    spool.commit(steps[-1])
+
+
+def test_a_run_is_found_again_by_its_id(tracker: Tracker) -> None:
+    given = {"params": {"lr": 0.1}, "tags": {"git": "a1"}, "datasets": [("photos/train", "0" * 32, "pretrain")]}
+    first = start(tracker, "once", **given)
+    tracker.finish(first, "FAILED")
+    given["params"] = {"lr": 0.1, "workers": 2}
+    assert start(tracker, "once", **given) == first
+    run = tracker._client.get_run(first)
+    assert run.info.status == "RUNNING"
+    assert run.data.params == {"lr": "0.1", "workers": "2"}
+    assert run.data.tags["git"] == "a1"
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("photos/train", "0" * 32)
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "pretrain")]
+
+
+def test_a_parameter_is_written_once(tracker: Tracker) -> None:
+    start(tracker, "params", params={"workers": 1})
+    run = start(tracker, "params", params={"workers": 2})
+    assert tracker._client.get_run(run).data.params == {"workers": "1"}
+
+
+def test_more_parameters_than_one_batch_takes(tracker: Tracker) -> None:
+    params = {f"p{number}": number for number in range(250)}
+    run = start(tracker, "many", params=params)
+    assert tracker._client.get_run(run).data.params == {name: str(value) for name, value in params.items()}
+
+
+def test_sending_twice_is_sending_once(tracker: Tracker, tmp_path: Path) -> None:
+    run, path = start(tracker, "twice"), tmp_path / "a.jsonl"
+    fill(path, range(1, 1201), grad=2.0)  # 2400 numbers: three batches
+    assert tracker.ship(run, path, prefix="pretrain/") == 2400
+    assert tracker.ship(run, path, prefix="pretrain/") == 0
+    (tmp_path / "a.jsonl.sent").unlink()
+    assert tracker.ship(run, path, prefix="pretrain/") == 2400
+    assert history(tracker, run, "pretrain/loss") == [(step, 1 / step) for step in range(1, 1201)]
+
+
+def test_another_run_gets_the_whole_spool(tracker: Tracker, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    fill(path, range(1, 4))
+    assert tracker.ship(start(tracker, "one"), path) == 3
+    assert tracker.ship(start(tracker, "other"), path) == 3
+
+
+def test_a_restored_run_does_not_zigzag(tracker: Tracker, tmp_path: Path) -> None:
+    run, path = start(tracker, "restored"), tmp_path / "a.jsonl"
+    fill(path, range(1, 4))
+    Spool(path).append(4, {"loss": 99.0})
+    tracker.ship(run, path)
+    fill(path, range(3, 7))  # goes on from the checkpoint of step 3
+    tracker.ship(run, path)
+    assert history(tracker, run, "loss") == [(step, 1 / step) for step in range(1, 7)]
+
+
+def test_values_that_are_not_finite_are_counted(tracker: Tracker, tmp_path: Path) -> None:
+    run, path = start(tracker, "nonfinite"), tmp_path / "a.jsonl"
+    spool = Spool(path)
+    spool.append(1, {"a": math.inf, "b": math.nan, "c": 1.0})
+    spool.append(2, {"a": 3.0})
+    spool.commit(2)
+    tracker.ship(run, path)
+    assert history(tracker, run, "a") == [(2, 3.0)]
+    assert history(tracker, run, "c") == [(1, 1.0)]
+    assert history(tracker, run, "nonfinite") == [(1, 2.0)]
+
+
+def test_rows_of_a_table(tracker: Tracker) -> None:
+    for id, label, seed, value in (("r1", "MAE", "0", 70.0), ("r2", "MAE", "1", 72.0), ("r3", "pixels", "0", 40.0)):  # noqa: A001
+        run = start(tracker, id, experiment="rows", tags={"selfsup.label": label, "selfsup.seed": seed})
+        tracker.metrics(run, {"eval/knn/top1": 0.0}, time=1000)
+        tracker.metrics(run, {"eval/knn/top1": value}, time=2000)  # evaluated again: the newer one counts
+        tracker.finish(run, "FINISHED")
+    found = rows(tracker, experiment="rows", ids=["r3", "r1", "unknown", "r2"])
+    assert [(row.id, row.label, row.seed, row.status, dict(row.metrics)) for row in found] == [
+        ("r3", "pixels", "0", "FINISHED", {"eval/knn/top1": 40.0}),
+        ("r1", "MAE", "0", "FINISHED", {"eval/knn/top1": 70.0}),
+        ("r2", "MAE", "1", "FINISHED", {"eval/knn/top1": 72.0}),
+    ]
+    assert rows(tracker, experiment="nowhere", ids=["r1"]) == []
+
+
+def test_artifacts_lie_under_the_home(tracker: Tracker, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.png").write_bytes(b"picture")
+    run = start(tracker, "picture")
+    tracker.artifact(run, tmp_path / "grid.png", "pictures")
+    assert (home / "artifacts" / run / "artifacts" / "pictures" / "grid.png").read_bytes() == b"picture"
+
+
+def test_a_deleted_experiment_is_told(tracker: Tracker) -> None:
+    start(tracker, "gone", experiment="gone")
+    tracker._client.delete_experiment(tracker._client.get_experiment_by_name("gone").experiment_id)
+    with pytest.raises(TrackError, match=r"experiment 'gone' was deleted there; .* restore"):
+        start(tracker, "gone", experiment="gone")
+
+
+OPEN = """
+import sys
+from selfsup.track import Tracker
+tracker = Tracker(sys.argv[1]).connect()
+tracker.open(id=sys.argv[2], name="", experiment="fresh", params={}, tags={})
+"""
+
+
+def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, uri, id]) for id in ("a", "b")]  # noqa: A001
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert len(Tracker(uri).connect().runs("fresh")) == 2
+
+
+WRITE = """
+import pathlib, sys
+from selfsup.spool import Spool
+spool = Spool(pathlib.Path(sys.argv[1]))
+for step in range(1, 201):
+    spool.append(step, {"loss": float(sys.argv[2]) + step})
+    if step % 50 == 0:
+        spool.commit(step)
+"""
+
+
+def test_four_writing_processes_and_one_that_sends(tracker: Tracker, tmp_path: Path) -> None:
+    shipper = Shipper(tracker, every=0.01)
+    runs = {number: start(tracker, f"writer{number}") for number in range(4)}
+    paths = {number: tmp_path / f"{number}.jsonl" for number in runs}
+    for number, run in runs.items():
+        shipper.add(run, paths[number])
+    shipper.start()
+    argv = [sys.executable, "-c", WRITE]
+    writers = [subprocess.Popen([*argv, str(path), str(1000 * number)]) for number, path in paths.items()]
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
+    assert shipper.close(timeout=30)
+    for number, run in runs.items():
+        assert history(tracker, run, "loss") == [(step, 1000.0 * number + step) for step in range(1, 201)]
+
+
+def test_a_store_that_fails_before_and_after_it_stored(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, path, calls = start(tracker, "failing"), tmp_path / "a.jsonl", itertools.count()
+    log_batch = tracker._client.log_batch
+
+    def failing(*args: object, **kwargs: object) -> None:
+        call = next(calls) % 3
+        if call == 0:
+            raise OSError("no answer, nothing stored")
+        log_batch(*args, **kwargs)  # type: ignore[arg-type]
+        if call == 1:
+            raise OSError("no answer, all stored")
+
+    monkeypatch.setattr(tracker._client, "log_batch", failing)
+    fill(path, range(1, 1001))  # five batches
+    shipper = Shipper(tracker, every=0.01)
+    shipper.add(run, path)
+    shipper.start()
+    assert shipper.close(timeout=60)
+    assert next(calls) == 15
+    assert history(tracker, run, "loss") == [(step, 1 / step) for step in range(1, 1001)]
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "postgresql://localhost/mlflow", "databricks"])
+def test_other_stores_are_refused(uri: str) -> None:
+    with pytest.raises(TrackError, match="expected sqlite:///PATH, or http"):
+        Tracker(uri)
+
+
+def test_an_unreachable_server_is_told_at_once() -> None:
+    uri, before = f"http://127.0.0.1:{free_port()}", time.monotonic()
+    with pytest.raises(TrackError, match=f"MLflow at {uri}: cannot connect: .*refused"):
+        Tracker(uri).connect()
+    assert time.monotonic() - before < 10
+
+
+def test_a_server_that_never_answers_is_told_within_10_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        before = time.monotonic()
+        with pytest.raises(TrackError, match="timed out"):
+            Tracker(f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}").connect()
+        assert time.monotonic() - before < 10
+
+
+def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("these are not the numbers that you are looking for" * 100)
+    with pytest.raises(TrackError, match=r"mlflow.db: cannot connect: .*not a database"):
+        Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
+
+
+def test_a_store_of_another_mlflow_is_told_and_copied(tracker: Tracker, home: Path, tmp_path: Path) -> None:
+    assert tracker.uri.endswith(f"{home}/mlflow.db")
+    store = shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(store)) as opened:
+        opened.execute("UPDATE alembic_version SET version_num = 'fromthefuture'")
+        opened.commit()
+    before = store.read_bytes()
+    with pytest.raises(TrackError, match=r"schema cannot be migrated .*mlflow.db.backup.*fromthefuture"):
+        Tracker(f"sqlite:///{store}").connect()
+    assert (tmp_path / "mlflow.db.backup").read_bytes() == before
+
+
+def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(tmp_path) == f"sqlite:////{str(tmp_path)[1:]}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert default_uri(tmp_path) == "http://mlflow:5000"
+
+
+def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
+    argv, env = ui_command("sqlite:////x/mlflow.db", tmp_path, 5001)
+    told = dict(zip(argv[4::2], argv[5::2], strict=True))
+    assert (told["--host"], told["--port"], told["--workers"]) == ("127.0.0.1", "5001", "1")
+    assert told["--backend-store-uri"] == "sqlite:////x/mlflow.db"
+    assert told["--allowed-hosts"] == "127.0.0.1:5001,localhost:5001"
+    assert env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert env["PATH"] == os.environ["PATH"]
+
+
+def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(TrackError, match="open http://mlflow:5000 in a browser"):
+        ui_command("http://me:secret@mlflow:5000", tmp_path, 5000)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(home: Path, port: int) -> Iterator[None]:
+    argv, env = ui_command(f"sqlite:///{home}/mlflow.db", home, port)
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(argv, env=env, cwd=home, start_new_session=True, stdout=quiet, stderr=quiet)
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(port):
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+        return bool(reply.status == 200)
+    return False
+
+
+@pytest.mark.slow  # a server takes 6 to 25 s to start, and this starts two
+def test_a_server_killed_and_started_again_loses_and_doubles_nothing(
+    tracker: Tracker, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracker.uri.endswith(f"{home}/mlflow.db")
+    shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")  # a schema takes seconds to make
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    port, path = free_port(), tmp_path / "a.jsonl"
+    spool = Spool(path)
+    with serving(tmp_path, port):
+        remote = Tracker(f"http://127.0.0.1:{port}").connect()
+        run = start(remote, "killed")
+        shipper = Shipper(remote, every=0.05)
+        shipper.add(run, path)
+        shipper.start()
+        for step in range(1, 2001):  # ten batches
+            spool.append(step, {"loss": 1 / step})
+        spool.commit(2000)
+        deadline = time.monotonic() + 30
+        while not path.with_name("a.jsonl.sent").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    for step in range(2001, 2101):  # while nobody is there
+        spool.append(step, {"loss": 1 / step})
+    spool.commit(2100)
+    with serving(tmp_path, port):
+        assert shipper.close(timeout=60)
+        assert history(remote, run, "loss") == [(step, 1 / step) for step in range(1, 2101)]
+        stranger = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(stranger)
+
+
+def test_closing_without_a_server_says_that_numbers_are_left(tmp_path: Path) -> None:
+    shipper = Shipper(Mock(ship=Mock(side_effect=TrackError("away"))), every=0.01)
+    shipper.add("run", tmp_path / "a.jsonl")
+    shipper.start()
+    before = time.monotonic()
+    assert not shipper.close(timeout=0.2)
+    assert time.monotonic() - before < 5
