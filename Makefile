@@ -28,7 +28,7 @@ lock: .venv/ready
 
 .venv/ready: pyproject.toml infra/requirements.lock
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q -r infra/requirements.lock && $(BIN)/uv pip install -q --no-deps -e .
+	$(BIN)/uv pip install -q --compile-bytecode -r infra/requirements.lock && $(BIN)/uv pip install -q --no-deps -e .
 	touch $@
 
 clean:

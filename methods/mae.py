@@ -1,36 +1,54 @@
-"""MAE: an encoder sees a quarter of the patches, a small decoder paints the others.
+"""MAE learns by painting the patches of an image that it was not shown; the encoder sees the others alone.
 
 He, Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, arXiv:2111.06377.
+Defaults are the paper's baseline, whose target is plain pixels; its best models set norm_pix_loss.
+
+B: batch, N: tokens, P: values of a patch.
 """
 
 from collections.abc import Mapping
-from functools import partial
+from typing import Self, final
 
 import torch
+from pydantic import model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selfsup.encoder import TokenEncoder
+from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out
+from selfsup.parts.heads import xavier_linears
 from selfsup.parts.losses import masked_mse
 from selfsup.parts.positions import sincos
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.views import Crop, Views
 
 
-class Hyper(Knobs):
-    mask_ratio: float = knob(0.75, "share of patches that the encoder does not see", sweep=Range(0.3, 0.95), gt=0, lt=1)
-    decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8, 12), ge=1, le=48)
-    decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512, 768, 1024), ge=4, multiple_of=4)
-    decoder_heads: int = knob(16, "attention heads of the decoder", ge=1)
-    norm_pix_loss: bool = knob(False, "paint patches of mean 0 and deviation 1", sweep=Choice(False, True))
-    crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
-
-
+@final
 class MAE(Method):
+    """A ViT encodes the visible patches; a light decoder, thrown away afterwards, paints the hidden ones from that."""
+
     paper = "2111.06377"
-    Hyper = Hyper
     needs_tokens = True
+
+    class Hyper(Knobs):
+        mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)
+        decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
+        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1)
+        decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
+        norm_pix_loss: bool = knob(
+            False, "paint each patch normalised by its own mean and deviation", sweep=Choice(False, True)
+        )
+        crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
+
+        @model_validator(mode="after")
+        def _whole_heads(self) -> Self:
+            if self.decoder_width % self.decoder_heads:
+                raise ValueError(
+                    f"decoder_width {self.decoder_width} does not divide into {self.decoder_heads} decoder_heads"
+                )
+            return self
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
@@ -38,61 +56,75 @@ class MAE(Method):
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder]) -> None:
         super().__init__(hyper, encoders)
-        self.hyper = hyper
-        self.encoders = nn.ModuleDict(encoders)
-        (trunk,) = encoders.values()
-        width = hyper.decoder_width
-        self.embed = nn.Linear(trunk.dim, width)
-        self.mask_token = nn.Parameter(torch.empty(width))
-        self.register_buffer("positions", sincos(trunk.grid, width), persistent=False)
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        blocks = (Block(width, hyper.decoder_heads, qkv_bias=True, norm_layer=norm) for _ in range(hyper.decoder_depth))
-        self.decoder = nn.Sequential(*blocks)
-        self.norm = norm(width)
-        self.paint = nn.Linear(width, trunk.token_dim)
-        self._initialise()
+        [(self.modality, self.backbone)] = encoders.items()
+        self.decoder = Decoder(
+            self.backbone, width=hyper.decoder_width, depth=hyper.decoder_depth, heads=hyper.decoder_heads
+        )
+        self.norm_pix_loss = hyper.norm_pix_loss
 
     def forward(self, batch: Batch) -> Out:
-        tokens, mask = batch.views[0], batch.mask
-        return Out(masked_mse(self._predict(batch), self._target(tokens.value), mask.removed))
+        tokens, mask = masked(batch)
+        target = tokens.value
+        if self.norm_pix_loss:
+            mean, deviation = moments(target)
+            target = (target - mean) / deviation
+        return Out(masked_mse(self._paint(tokens, mask), target, mask.removed))
 
     def reconstruct(self, batch: Batch) -> Tensor:
-        painted = self._predict(batch)
-        if not self.hyper.norm_pix_loss:
-            return painted
-        mean, deviation = _moments(batch.views[0].value)
-        return painted * deviation + mean
+        """-> (B, N, P): every patch as it is painted; with norm_pix_loss, at the true patch's mean and deviation."""
+        tokens, mask = masked(batch)
+        painted = self._paint(tokens, mask).float()
+        if self.norm_pix_loss:
+            mean, deviation = moments(tokens.value)
+            painted = painted * deviation + mean
+        return painted
 
-    def encoder(self, modality: str) -> TokenEncoder:
-        return self.encoders[modality]
+    def encoder(self, modality: str) -> Encoder:
+        return {self.modality: self.backbone}[modality]
 
-    def _predict(self, batch: Batch) -> Tensor:
-        """-> (B, N, P): the decoder's patches, in the units of the target"""
-        (trunk,) = self.encoders.values()
-        tokens, mask = batch.views[0], batch.mask
-        prefix, seen = self.embed(trunk(tokens, mask.keep)).split([trunk.num_prefix, mask.keep.shape[1]], dim=1)
-        hidden = self.mask_token.to(seen.dtype).expand(len(seen), mask.restore.shape[1] - seen.shape[1], -1)
-        x = torch.cat([seen, hidden], dim=1)
-        x = x.gather(1, mask.restore[..., None].expand(-1, -1, x.shape[2]))
-        x = x + self.positions[trunk.place(tokens.coord)]
-        x = self.norm(self.decoder(torch.cat([prefix, x], dim=1)))
-        return self.paint(x[:, trunk.num_prefix :])
+    def _paint(self, tokens: Tokens, mask: Mask) -> Tensor:
+        """-> (B, N, P), in the units of the target"""
+        painted: Tensor = self.decoder(self.backbone(tokens, mask.keep), mask.restore)
+        return painted
 
-    def _target(self, value: Tensor) -> Tensor:
-        """(B, N, P) -> (B, N, P)"""
-        if not self.hyper.norm_pix_loss:
-            return value
-        mean, deviation = _moments(value)
-        return (value - mean) / deviation
 
-    def _initialise(self) -> None:
+class Decoder(nn.Module):
+    """A narrow ViT over all places: what the encoder made of the visible ones, one learned token for every other."""
+
+    positions: Tensor
+
+    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.num_prefix = encoder.num_prefix
+        self.embed = nn.Linear(encoder.dim, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, encoder.patch_values)
+        xavier_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
-        for module in (self.embed, self.paint, *self.decoder.modules()):
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+
+    def forward(self, seen: Tensor, restore: Tensor) -> Tensor:
+        """(B, num_prefix + K, D), (B, N) -> (B, N, P)"""
+        seen = self.embed(seen)
+        prefix, visible = seen[:, : self.num_prefix], seen[:, self.num_prefix :]
+        batch, num_tokens = restore.shape
+        hidden = self.mask_token.expand(batch, num_tokens - visible.shape[1], -1)
+        places = torch.cat([visible, hidden], dim=1).take_along_dim(restore[..., None], dim=1) + self.positions
+        out: Tensor = self.head(self.norm(self.blocks(torch.cat([prefix, places], dim=1)))[:, self.num_prefix :])
+        return out
 
 
-def _moments(value: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and deviation of each patch"""
-    return value.mean(dim=-1, keepdim=True), (value.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+def masked(batch: Batch) -> tuple[Tokens, Mask]:
+    """What `MAE.views` asked for."""
+    [tokens], mask = batch.views, batch.mask
+    assert isinstance(tokens, Tokens)
+    assert mask is not None
+    return tokens, mask
+
+
+def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
+    var, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (var + 1e-6).sqrt()

@@ -48,7 +48,7 @@ def collate(
         first = made[0]
         assert isinstance(first, Tokens), "masking needs tokens: give a patch size"
         mask = random_mask(draw(MASK, first.value.shape[1]).to(device), views.mask_ratio)
-    return Batch(views=tuple(made), mask=mask, index=_put(columns["index"], device))
+    return Batch(views=tuple(made), mask=mask, sample=_put(columns["index"], device))
 
 
 def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines import manifest, shards, tars
-from selfsup.pipelines.decode import Undecodable, decode, dimensions
+from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.shards import Progress, silent
 
@@ -62,7 +62,7 @@ class Coding:
         return jpeg(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), quality=self.quality)
 
 
-def jpeg(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, quality: int) -> bytes:
+def jpeg(image: Pixels, *, quality: int) -> bytes:
     """(H, W, 3) -> JPEG"""
     pixels = np.ascontiguousarray(image)
     return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420"))
@@ -90,9 +90,8 @@ def pack(
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
             part = sources[start : start + shard_size]
-            scans.append(
-                _shard(out / f"{number:06d}.tar", part, coding, partial(_ahead, progress, start, len(sources)))
-            )
+            tick = partial(_ahead, progress, start, len(sources))
+            scans.append(_shard(out / f"{number:06d}.tar", part, coding, tick))
         return _sealed(folder, out, sources, [scan for scan in scans if scan])
     except OSError as error:
         raise DataError(f"{images} cannot be packed into {out}: {error}") from error

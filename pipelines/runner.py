@@ -3,7 +3,10 @@
 import logging
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from selfsup.progress import follow, say, timed
 from selfsup.track import LABEL, SEED, Shipper, Tracker
 
 FLUSH_SECONDS = 60.0
+
+Locks = defaultdict[str, threading.Lock]
 
 
 @contextmanager
@@ -37,15 +42,21 @@ def cluster() -> Iterator[None]:
 
 
 def execute(planned: Sequence[Planned], tracker: Tracker) -> None:
-    """Bring every run to its end and its numbers to MLflow. Call it inside `cluster()` unless every stage is done.
+    """Bring every run to its end and its numbers to MLflow, as many runs at a time as the cluster holds.
 
-    Raises SpecError where the cluster can never give what a run asks for, TrackError where MLflow went away during the
-    runs and stayed away: the numbers are kept, and the same command sends them.
+    Call it inside `cluster()` unless every stage is done. Raises SpecError where the cluster can never give what a run
+    asks for; the first error of a run, after the others have ended; TrackError where MLflow went away during the runs
+    and stayed away: the numbers are kept, and the same command sends them.
     """
-    if missing := [each for each in planned if not each.done]:
-        _check_resources(missing)
-    unsent = [each for each in planned if not _run(each, tracker)]
-    for each in unsent:
+    missing = [each for each in planned if not each.done]
+    locks: Locks = defaultdict(threading.Lock)
+    with ThreadPoolExecutor(_at_a_time(missing)) as pool:
+        futures = [pool.submit(_run, each, tracker, locks) for each in planned]
+        try:
+            wait(futures, return_when="FIRST_EXCEPTION")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    for each in [each for each, future in zip(planned, futures, strict=True) if not future.result()]:
         publish(each, tracker)
 
 
@@ -63,7 +74,7 @@ def publish(each: Planned, tracker: Tracker) -> None:
         tracker.finish(run_id, "FINISHED")
 
 
-def _run(each: Planned, tracker: Tracker) -> bool:
+def _run(each: Planned, tracker: Tracker, locks: Locks) -> bool:
     """Run what is missing; whether MLflow took it all."""
     if not each.done:
         each.remember()
@@ -74,7 +85,8 @@ def _run(each: Planned, tracker: Tracker) -> bool:
         shipper.start()
         try:
             for stage in each.stages:
-                _perform(each, stage)
+                with locks[stage.key]:  # runs share stages
+                    _perform(each, stage)
         except BaseException as error:
             shipper.close(FLUSH_SECONDS)
             tracker.finish(run_id, "FAILED" if isinstance(error, SelfsupError) else "KILLED")
@@ -125,16 +137,28 @@ def commit() -> str:
     return asked.stdout.strip() or "unknown"
 
 
-def _check_resources(planned: Sequence[Planned]) -> None:
+def _at_a_time(planned: Sequence[Planned]) -> int:
+    """How many of these runs the cluster holds side by side, data tasks included; 1 where there are none."""
+    if not planned:
+        return 1
     held = ray.cluster_resources()
     for each in planned:
-        wanted = each.run.resources
-        for name, amount in {
-            "CPU": wanted.workers * wanted.cpus_per_worker + wanted.data_cpus,
-            "GPU": wanted.workers * wanted.gpus_per_worker,
-        }.items():
-            if amount > held.get(name, 0.0):
-                raise SpecError(
-                    f"{each.spec}: resources: {wanted.workers} workers with their data tasks ask for {amount:g} {name}s, "
-                    f"the cluster has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
-                )
+        _check_fits(each, held)
+    return int(min(held[name] / amount for each in planned for name, amount in _wanted(each).items() if amount))
+
+
+def _wanted(each: Planned) -> dict[str, float]:
+    asked = each.run.resources
+    return {
+        "CPU": asked.workers * asked.cpus_per_worker + asked.data_cpus,
+        "GPU": asked.workers * asked.gpus_per_worker,
+    }
+
+
+def _check_fits(each: Planned, held: Mapping[str, float]) -> None:
+    for name, amount in _wanted(each).items():
+        if amount > held.get(name, 0.0):
+            raise SpecError(
+                f"{each.spec}: resources: the workers of a run and their data tasks ask for {amount:g} {name}s, the cluster "
+                f"has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
+            )

@@ -121,10 +121,10 @@ def _members(data: pa.Buffer, name: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str, tarfile.TarInfo] | None:
-    """Key, extension, member; None for what is no part of a sample: folders, hidden files, WebDataset's own notes."""
+    """Key, extension, member; None for what is no part of a sample: folders, hidden files, notes with no extension."""
     folder, slash, base = member.name.rpartition("/")
     stem, dot, kind = base.partition(".")
-    if not member.isfile() or not stem or not dot or stem.startswith("__"):
+    if not member.isfile() or not stem or not dot:
         return None
     return folder + slash + stem, kind.lower(), member
 

@@ -33,7 +33,7 @@ def test_a_plain_view_is_normalised_pixels():
     assert batch.views[0].dtype == torch.float32
     np.testing.assert_allclose(batch.views[0], expected, atol=1e-5)
     assert batch.mask is None
-    assert batch.index.tolist() == rows["index"].tolist()
+    assert batch.sample.tolist() == rows["index"].tolist()
 
 
 def test_a_token_encoder_gets_the_same_pixels_as_patches():
@@ -63,7 +63,7 @@ def test_photometric_draws_and_masks_are_counted():
 
 def flat(batch):
     """Every tensor of a batch with a masked token view."""
-    return [*batch.views[0], *batch.mask, batch.index]
+    return [*batch.views[0], *batch.mask, batch.sample]
 
 
 def test_a_sample_is_the_same_in_every_batch():

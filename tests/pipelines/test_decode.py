@@ -54,7 +54,7 @@ def test_decodes_at_the_smallest_quick_scale_that_is_large_enough(photo: Image.I
     [
         ((10, 20, 200, 300), 224, 0.5),  # whole decode: Pillow's numbers but for rounding
         ((11, 21, 401, 402), 64, 2.0),  # 2/8, or the scaling of the DCT would show
-        ((100.3, 77.7, 130.2, 99.9), 24, 2.0),
+        ((100.3, 77.7, 130.2, 99.9), 24, 4.0),  # hardly anything is left to Pillow
         ((0, 0, HEIGHT, WIDTH), 40, 2.0),
     ],
 )
@@ -69,6 +69,18 @@ def test_a_crop_is_what_pillow_makes_of_the_whole_image(
     assert ours.shape == (size, size, 3)
     assert ours.dtype == np.uint8
     assert np.abs(ours.astype(int) - np.asarray(whole)).mean() < mean_error
+
+
+@pytest.mark.parametrize("size", [12, 24, 36, 48])
+def test_a_scaled_crop_is_where_it_should_be(photo: Image.Image, size: int) -> None:
+    data, box = coded(photo, quality=92), np.array([[101.0, 77, 97, 97]])  # at 1/8, 2/8, 3/8, 4/8
+    (ours,) = crops(data, box, [size], ["bicubic"])
+    error = {}
+    for shift in [(0, 0), (1.5, 0), (-1.5, 0), (0, 1.5), (0, -1.5)]:
+        top, left = box[0, :2] + shift
+        whole = Image.open(io.BytesIO(data)).resize((size, size), 3, box=(left, top, left + 97, top + 97))
+        error[shift] = np.abs(ours.astype(int) - np.asarray(whole)).mean()
+    assert min(error, key=error.__getitem__) == (0, 0)
 
 
 def test_all_boxes_share_a_decode_that_is_large_enough_for_the_most_demanding(photo: Image.Image) -> None:

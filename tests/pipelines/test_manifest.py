@@ -74,20 +74,36 @@ def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
         reader.read(np.array([8]))
 
 
-def test_neighbours_are_read_in_one_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, [["k0", "k1"], ["k3", "k5", "k7"]]),
+        ({"GAP": 100}, [["k0"], ["k1"], ["k3"], ["k5"], ["k7"]]),
+        ({"RUN": 5000}, [["k0", "k1"], ["k3", "k5"], ["k7"]]),
+    ],
+)
+def test_neighbours_are_read_in_one_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], expected: list[list[str]]
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(f"selfsup.pipelines.manifest.{name}", value)
     reader, runs = Reader(load(str(folder))), []
     fetch = reader._fetch
     monkeypatch.setattr(reader, "_fetch", lambda rows: runs.append([row["key"] for row in rows]) or fetch(rows))
-    reader.read(np.array([7, 3, 1, 0, 5]))
-    assert sorted(runs) == [["k0", "k1"], ["k3", "k5", "k7"]]
+    index = [7, 3, 1, 0, 5]
+    assert [sample.data for sample in reader.read(np.array(index))] == [image(number) for number in index]
+    assert sorted(runs) == expected
 
 
-def test_few_row_groups_are_held_and_still_all_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfsup.pipelines.manifest.HELD", 1)
+def test_the_rows_of_few_shards_are_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfsup.pipelines.manifest.HELD", 2)
     reader = Reader(load(str(folder)))
-    for number in [0, 12, 5, 8, 5, 0]:
+    held = []
+    for number in [0, 12, 5, 8, 12, 0]:
         assert reader.read(np.array([number]))[0].data == image(number)
-        assert len(reader._held) <= 2
+        held.append(set(reader._held))
+    assert held[1] == {0, 3}  # the last two, and what was asked for
+    assert all(len(shards) <= 3 for shards in held)
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1024], lambda data: data + bytes(512)])

@@ -4,7 +4,8 @@ The protocol of Kaiming He et al., "Masked Autoencoders Are Scalable Vision Lear
 appendix A.1 (standardised features, momentum 0.9, no weight decay, cosine schedule), with SGD for LARS and a grid of
 rates as in Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193. Deviations: features are embedded once, without
 augmentation; the rate is chosen on a tenth of train on which no head is trained, never on val, and the chosen head is
-the one reported: it is not trained again on that tenth.
+the one reported: it is not trained again on that tenth. Chosen is the lowest cross-entropy, since the accuracy of a
+small held-out set jumps by chance from rate to rate.
 """
 
 import math
@@ -39,14 +40,14 @@ class Probe(NamedTuple):
 
 
 class Linear(Evaluator):
-    """Top-1 of the head whose learning rate did best on held-out training samples; that rate is reported beside it."""
+    """Top-1 of the head with the lowest loss on held-out training samples; its learning rate is reported beside it."""
 
     class Hyper(Knobs):
         lrs: tuple[float, ...] = knob(
             (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "learning rates to choose from", min_length=1
         )
         epochs: int = knob(50, "passes over the training features", ge=1)
-        batch: int = knob(512, "samples per step", ge=1)
+        batch: int = knob(256, "samples per step", ge=1)
 
         @field_validator("lrs")
         @classmethod
@@ -80,8 +81,9 @@ class Linear(Evaluator):
         value = (value - mean) / std
         lrs = sorted(self.hyper.lrs)
         weight, bias = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
-        right = (_logits(value[held], weight, bias).argmax(-1) == label[held, None]).sum(0).tolist()
-        best = right.index(max(right))  # the first of equals: the smallest rate
+        share = _logits(value[held], weight, bias).log_softmax(-1)
+        loss = -share[range(len(held)), :, label[held]].mean(0)  # (G,)
+        best = int(loss.nan_to_num(math.inf).argmin())
         return Probe(weight[:, best], bias[best], mean, std, lrs[best])
 
     def descend(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,7 +24,7 @@ def rank() -> int:
 
 def gather(x: Tensor) -> Tensor:
     """(N, ...) -> (W * N, ...): the rows of all processes in the order of their ranks; gradients flow back to each."""
-    return x if world_size() == 1 else _Gather.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return x if world_size() == 1 else _Gather.apply(x)
 
 
 def mean(x: Tensor) -> Tensor:
@@ -106,11 +106,12 @@ def convert(module: nn.Module) -> None:
     Raises NotImplementedError for a layer that does more than normalise, except on CUDA, where timm knows how.
     """
     if any(parameter.is_cuda for parameter in module.parameters()):
-        convert_sync_batchnorm(module)
+        convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-                setattr(parent, name, SyncBatchNorm.of(child))
-            elif isinstance(child, _BatchNorm) and not isinstance(child, SyncBatchNorm):
+            if not isinstance(child, _BatchNorm) or isinstance(child, SyncBatchNorm):
+                continue
+            if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
                 raise NotImplementedError(f"{type(child).__name__} ({name}) cannot be synchronised over CPU workers")
+            setattr(parent, name, SyncBatchNorm.of(child))

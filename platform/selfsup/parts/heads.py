@@ -16,3 +16,12 @@ def projector(dim: int, hidden: int, out: int) -> nn.Sequential:
         nn.Linear(hidden, out, bias=False),
         nn.BatchNorm1d(out),
     )
+
+
+def xavier_linears(module: nn.Module) -> None:
+    """Every linear layer inside: uniform weights by Glorot and Bengio's rule, zero biases; MAE's start."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,17 +1,19 @@
 """Label-free signs of collapse, of a batch of embeddings. N: samples, D: channels."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def feature_std(z: Tensor) -> Tensor:
-    """(N, D) -> (): deviation over samples of unit-length embeddings: 0 when all are one point, 1 when they fill the sphere.
+    """(N, D) -> (): deviation of unit-length embeddings: 0 when all are one, 1 when they fill the sphere.
 
     SimSiam (arXiv 2011.10566), section 4.1: the mean over channels, here times sqrt(D).
     """
     unit = F.normalize(z.float(), dim=1)
-    return unit.std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+    return unit.std(dim=0, correction=0).mean() * math.sqrt(z.shape[1])
 
 
 def rankme(z: Tensor, *, epsilon: float = 1e-7) -> Tensor:
@@ -21,4 +23,5 @@ def rankme(z: Tensor, *, epsilon: float = 1e-7) -> Tensor:
     """
     values = torch.linalg.svdvals(z.float())
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny) + epsilon
-    return (-share * share.log()).sum().exp()
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp()

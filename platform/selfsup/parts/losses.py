@@ -1,4 +1,4 @@
-"""One equation each, in fp32 whatever precision the rest of the step has. N: samples, D: channels, P: values of a token.
+"""One equation each, in fp32 whatever precision the step has. N: samples, D: channels, P: values of a token.
 
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
@@ -38,4 +38,6 @@ def masked_mse(prediction: Tensor, target: Tensor, removed: Tensor) -> Tensor:
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()  # not on meta
+    return (
+        torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    )  # not on meta

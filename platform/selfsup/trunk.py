@@ -1,0 +1,135 @@
+"""timm models as a backbone asks for them: the right class and sizes, initial weights, given weights."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import ResNet, VisionTransformer, is_model_in_modules, load_state_dict
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from selfsup.errors import SpecError
+from selfsup.parts.heads import xavier_linears
+from selfsup.sections import Backbone
+
+PLAIN_VITS = ("vision_transformer", "deit")  # timm's modules that have them
+
+
+def create(backbone: Backbone) -> Any:
+    """The timm model at its initial weights or with `backbone.weights`; timm's classes share no typed interface.
+
+    Raises SpecError for a name that timm does not know or that is neither a plain ViT nor a CNN of the asked stem, for
+    sizes that do not fit together, and for weights that cannot be read or do not fit.
+    """
+    trunk = _named(backbone)
+    if backbone.is_vit:
+        _check_vit(trunk, backbone)
+        _initialise(trunk)
+    elif backbone.stem == "small":
+        _shrink_stem(trunk, backbone)
+    if backbone.weights:
+        _load_weights(trunk, backbone)
+    return trunk
+
+
+def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
+    """What makes `timm.create_model(**kwargs)` take a trunk's state dict, and then return what `pooled` does.
+
+    Raises SpecError for the small stem, which timm does not have.
+    """
+    if not backbone.is_vit and backbone.stem == "small":
+        raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
+    return _create_kwargs(backbone)
+
+
+def _named(backbone: Backbone) -> Any:
+    name = backbone.name
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
+        raise SpecError(f"backbone.name: timm has no model {name!r}; {hint}")
+    if backbone.is_vit and not is_model_in_modules(name, PLAIN_VITS):
+        raise _not_plain(name)
+    try:
+        return timm.create_model(**_create_kwargs(backbone))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise SpecError(f"backbone: timm cannot build {name} as asked: {error}") from error
+
+
+def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {"model_name": backbone.name, "num_classes": 0}
+    if backbone.drop_path:  # not every CNN knows the word
+        kwargs["drop_path_rate"] = backbone.drop_path
+    if not backbone.is_vit:
+        return kwargs
+    sizes = {
+        "img_size": backbone.image_size,
+        "patch_size": backbone.patch_size,
+        "embed_dim": backbone.width,
+        "depth": backbone.depth,
+        "num_heads": backbone.heads,
+    }
+    kwargs |= {name: size for name, size in sizes.items() if size is not None}
+    pool = {"cls": "token", "mean": "avg"}[backbone.pool]
+    return kwargs | {"global_pool": pool, "fc_norm": False}  # so the final norm stands before pooling, for tokens too
+
+
+def _check_vit(trunk: Any, backbone: Backbone) -> None:
+    if type(trunk) is not VisionTransformer or type(trunk.patch_embed) is not PatchEmbed or trunk.pos_embed is None:
+        raise _not_plain(backbone.name)
+    size, patch, width = backbone.image_size, trunk.patch_embed.patch_size[0], trunk.embed_dim
+    if size % patch:
+        message = f"{size} pixels do not divide into patches of {patch} (backbone.patch_size)"
+        raise SpecError(f"backbone.image_size: {message}")
+    if backbone.positions == "sincos" and width % 4:
+        raise SpecError(f"backbone.width: sincos positions need a multiple of 4 channels, not {width}")
+
+
+def _not_plain(name: str) -> SpecError:
+    return SpecError(f"backbone.name: {name} is no plain ViT; choose one such as vit_small_patch16_224")
+
+
+@torch.no_grad()
+def _initialise(trunk: VisionTransformer) -> None:
+    """MAE's initial weights (arXiv 2111.06377, appendix A.1), whatever timm's are for the name."""
+    xavier_linears(trunk)
+    nn.init.xavier_uniform_(trunk.patch_embed.proj.weight.flatten(1))  # a view: the convolution is a linear layer
+    for token in (trunk.cls_token, trunk.reg_token, trunk.pos_embed):
+        if token is not None:
+            nn.init.normal_(token, std=0.02)
+
+
+def _shrink_stem(trunk: Any, backbone: Backbone) -> None:
+    """3x3 with stride 1, and no max-pooling: SimCLR's stem for CIFAR (arXiv 2002.05709, appendix B.9)."""
+    if not isinstance(trunk, ResNet) or not isinstance(trunk.conv1, nn.Conv2d):
+        raise SpecError(f"backbone.stem: small is made for ResNets such as resnet18, not for {backbone.name}")
+    conv = nn.Conv2d(trunk.conv1.in_channels, trunk.conv1.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm's
+    trunk.register_module("conv1", conv)
+    trunk.register_module("maxpool", nn.Identity())
+
+
+def _load_weights(trunk: Any, backbone: Backbone) -> None:
+    """All of them or none; the classifier is left out, positions and patches are resampled to the sizes asked for."""
+    state, head = _weights(backbone), trunk.pretrained_cfg["classifier"]
+    if backbone.is_vit:
+        state = checkpoint_filter_fn(dict(state), trunk)
+    try:
+        trunk.load_state_dict({name: value for name, value in state.items() if not name.startswith(f"{head}.")})
+    except RuntimeError as error:
+        raise SpecError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: {error}") from None
+
+
+def _weights(backbone: Backbone) -> dict[str, Tensor]:
+    assert backbone.weights
+    if backbone.weights != "timm" and not Path(backbone.weights).is_file():
+        raise SpecError(f"backbone.weights: there is no file {backbone.weights}; for timm's own weights, say timm")
+    try:
+        if backbone.weights == "timm":
+            return dict(timm.create_model(backbone.name, pretrained=True).state_dict())
+        return dict(load_state_dict(backbone.weights, use_ema=False))
+    except Exception as error:  # whatever readers and downloads raise, it is the same mistake
+        raise SpecError(f"backbone.weights: cannot load {backbone.weights} for {backbone.name}: {error}") from error

@@ -1,0 +1,133 @@
+"""MAE against transformers' ViTMAEForPreTraining: the same weights, mask and pixels, the same loss and gradient."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from selfsup.method import load
+from selfsup.pipelines.masks import random_mask
+from selfsup.pipelines.patch import unpatchify
+
+MAE = load("mae")
+DECODER = {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 4}
+CONFIG = {
+    "image_size": 16,
+    "patch_size": 4,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 4 * 48,
+    "layer_norm_eps": 1e-6,
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 4 * 32,
+    "mask_ratio": 0.75,
+}
+
+
+def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, or their gradients, by their names in transformers; positions are left as they are."""
+    theirs: dict[str, Tensor] = {}
+    for name, value in ours.items():
+        if "qkv" in name:
+            for part, piece in zip("qkv", value.chunk(3), strict=True):
+                theirs[rename(name.replace("attn.qkv", f"attention.{part}_proj"))] = piece
+        else:
+            theirs[rename(name)] = value
+    return theirs
+
+
+def rename(name: str) -> str:
+    for ours, theirs in {
+        "backbone.trunk.blocks": "vit.layers",
+        "backbone.trunk.norm": "vit.layernorm",
+        "backbone.trunk.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "backbone.trunk.cls_token": "vit.embeddings.cls_token",
+        "backbone.trunk.pos_embed": "vit.embeddings.position_embeddings",
+        "decoder.blocks": "decoder.decoder_layers",
+        "decoder.embed": "decoder.decoder_embed",
+        "decoder.norm.": "decoder.decoder_norm.",
+        "decoder.head": "decoder.decoder_pred",
+        "attn.proj": "attention.o_proj",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+    }.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def reference(method: MAE, *, norm_pix: bool) -> ViTMAEForPreTraining:
+    """Theirs with our weights. Built without a checkpoint, its positions would all be zero: ours are told too."""
+    theirs = ViTMAEForPreTraining(ViTMAEConfig(**CONFIG, norm_pix_loss=norm_pix))
+    positions = method.decoder.positions
+    decoder = {"decoder.decoder_pos_embed": torch.cat([torch.zeros_like(positions[:1]), positions])[None]}
+    theirs.load_state_dict(renamed(method.state_dict()) | decoder, strict=True)
+    return theirs
+
+
+@pytest.mark.parametrize("norm_pix", [False, True])
+def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting) -> None:
+    method, batch = setting("mae", norm_pix_loss=norm_pix, **DECODER)
+    for weight in method.parameters():  # no bias at zero, no scale at one
+        if weight.requires_grad:
+            weight.data += 0.05 * torch.randn_like(weight)
+    theirs = reference(method, norm_pix=norm_pix)
+    pixels = unpatchify(batch.views[0].value, grid=(4, 4), patch=4)
+    noise = torch.rand(8, 16)
+    expected = theirs(pixels, noise=noise)
+    batch = batch._replace(mask=random_mask(noise, 0.75))
+    loss = method(batch).loss
+    torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0)
+    loss.backward()
+    expected.loss.backward()
+    ours = renamed({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
+    compared = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
+    assert ours.keys() == compared.keys()
+    for name, grad in compared.items():
+        torch.testing.assert_close(
+            ours[name], grad, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_reconstruct_paints_what_forward_judges(setting) -> None:
+    method, batch = setting("mae", **DECODER)
+    error = (method.reconstruct(batch) - batch.views[0].value).square().mean(dim=2)
+    torch.testing.assert_close(method(batch).loss, error[batch.mask.removed].mean())
+
+
+def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
+    """A decoder that always says 1 in normalised units paints one deviation above each true patch's mean."""
+    method, batch = setting("mae", norm_pix_loss=True, **DECODER)
+    torch.nn.init.zeros_(method.decoder.head.weight)
+    torch.nn.init.ones_(method.decoder.head.bias)
+    pixels = batch.views[0].value
+    expected = (pixels.mean(dim=2, keepdim=True) + pixels.std(dim=2, keepdim=True)).expand_as(pixels)
+    torch.testing.assert_close(method.reconstruct(batch), expected, rtol=0, atol=1e-4)
+
+
+def test_hidden_pixels_stay_hidden(setting) -> None:
+    method, batch = setting("mae", **DECODER)
+    painted = method.reconstruct(batch)
+    tokens, removed = batch.views[0], batch.mask.removed[..., None]
+    blind = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(removed, 1e3)),))
+    assert method.reconstruct(blind).equal(painted)
+    other = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(~removed, 0.0)),))
+    assert not method.reconstruct(other).equal(painted)
+
+
+def test_an_objective_asks_for_one_masked_crop() -> None:
+    views = MAE.views(MAE.Hyper(mask_ratio=0.6))
+    [crop] = views.crops
+    assert views.mask_ratio == 0.6
+    assert (crop.scale, crop.flip, crop.resample) == ((0.2, 1.0), 0.5, "bicubic")
+    assert (crop.jitter, crop.gray, crop.blur, crop.solarize) == (0, 0, 0, 0)
+
+
+def test_a_decoder_of_broken_heads_is_refused() -> None:
+    with pytest.raises(ValidationError, match="decoder_width 512 does not divide into 7 decoder_heads"):
+        MAE.Hyper(decoder_heads=7)

@@ -1,0 +1,127 @@
+"""What every objective keeps to, whichever are there."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfsup.knob import described
+from selfsup.method import load, names
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Every tensor in tuples, however nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from tensors(part)
+
+
+CASES = [(name, kind) for name in names() for kind in ("vit", "cnn") if kind == "vit" or not load(name).needs_tokens]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An objective, and a kind of encoder that it takes."""
+    return request.param
+
+
+def test_the_registry_is_the_folder() -> None:
+    assert {"mae", "simclr"} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_method_says_what_it_is(name: str) -> None:
+    method = load(name)
+    assert method.paper in sys.modules[method.__module__].__doc__
+    assert all(line.doc and not line.doc.endswith(".") for line in described(method.Hyper))
+
+
+def test_forward_is_a_pure_function(case, setting) -> None:
+    """It draws nothing, changes neither batch nor weights, and says the same twice."""
+    method, batch = setting(*case)
+    running = {name for name, _ in method.named_buffers() if "running" in name or "num_batches" in name}
+    before = {name: value.clone() for name, value in method.state_dict().items() if name not in running}
+    given, random = [tensor.clone() for tensor in tensors(batch)], torch.get_rng_state()
+    first, second = method(batch), method(batch)
+    assert first.loss.shape == ()
+    assert first.loss.equal(second.loss)
+    assert torch.get_rng_state().equal(random)
+    assert all(value.equal(method.state_dict()[name]) for name, value in before.items())
+    assert all(a.equal(b) for a, b in zip(tensors(batch), given, strict=True))
+
+
+def test_a_seed_says_what_a_method_is(case, setting) -> None:
+    (one, batch), (two, again), (other, _) = setting(*case), setting(*case), setting(*case, seed=1)
+    assert one(batch).loss.equal(two(again).loss)
+    assert not one(batch).loss.equal(other(batch).loss)
+
+
+def test_the_gradient_reaches_every_weight_that_is_trained(case, setting) -> None:
+    method, batch = setting(*case)
+    with torch.no_grad():  # a residual branch that begins at zero passes nothing on
+        for module in method.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1.0)
+    method(batch).loss.backward()
+    trained = {name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
+    assert [name for name, grad in trained.items() if grad is None] == []
+    matrices = {name: grad for name, grad in trained.items() if grad.ndim > 1}  # a shift before a batch norm has none
+    assert [name for name, grad in matrices.items() if not grad.any()] == []
+
+
+def test_every_sample_takes_part(case, setting) -> None:
+    method, batch = setting(*case)
+    values = [view if isinstance(view, Tensor) else view.value for view in batch.views]
+    for value in values:
+        value.requires_grad_()
+    method(batch).loss.backward()
+    assert all(value.grad.flatten(1).any(dim=1).all() for value in values)
+
+
+def test_autocast_changes_the_loss_little(case, setting) -> None:
+    method, batch = setting(*case)
+    exact = method(batch).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = method(batch).loss
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.03, atol=0)
+
+
+def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
+    method, batch = setting(*case)
+    trunk = method.encoder("image")
+    before = trunk.pooled(batch.views[0])
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    method(batch).loss.backward()
+    optimizer.step()
+    assert before.shape == (8, trunk.dim)
+    assert not trunk.pooled(batch.views[0]).equal(before)
+    with pytest.raises(KeyError):
+        method.encoder("sound")
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_first_losses_stay_what_they_were(name: str, setting) -> None:
+    """Not a proof of correctness but a witness of change: a new number is a new result, and its commit says why.
+
+    A new objective's file is written from the message of this test, once its other tests pass.
+    """
+    method, batch = setting(name)
+    optimizer, losses = torch.optim.SGD(method.parameters(), lr=1e-3), []
+    for _ in range(3):
+        loss = method(batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    golden = GOLDEN / f"{name}.json"
+    assert golden.exists(), f"write {json.dumps({'losses': losses})} to tests/golden/{name}.json"
+    assert losses == pytest.approx(json.loads(golden.read_text())["losses"], rel=1e-4)

@@ -1,0 +1,31 @@
+import torch
+from lightly.loss import NTXentLoss
+from torch import Tensor
+
+from selfsup.method import load
+
+SimCLR = load("simclr")
+
+
+def test_the_loss_is_lightlys_of_the_projected_views(setting) -> None:
+    method, batch = setting("simclr", temperature=0.3)
+    a, b = (method.projector(method.backbone.pooled(view)) for view in batch.views)
+    torch.testing.assert_close(method(batch).loss, NTXentLoss(temperature=0.3)(a, b))
+
+
+def test_the_projector_is_as_wide_as_the_encoder_unless_told(setting) -> None:
+    assert [tuple(w.shape) for w in weights(setting("simclr")[0].projector)] == [(48, 48), (128, 48)]
+    assert [tuple(w.shape) for w in weights(setting("simclr", hidden=32, dim=16)[0].projector)] == [(32, 48), (16, 32)]
+
+
+def test_the_views_are_the_papers() -> None:
+    """Appendix A: crop and flip; jitter of 0.8s, 0.8s, 0.8s, 0.2s at 0.8; grey at 0.2; blur at 0.5, σ 0.1 to 2."""
+    first, second = SimCLR.views(SimCLR.Hyper(strength=0.5)).crops
+    assert first == second
+    assert (first.scale, first.ratio, first.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
+    assert (first.brightness, first.contrast, first.saturation, first.hue) == (0.4, 0.4, 0.4, 0.1)
+    assert (first.jitter, first.gray, first.blur, first.blur_sigma, first.solarize) == (0.8, 0.2, 0.5, (0.1, 2.0), 0)
+
+
+def weights(module: torch.nn.Module) -> list[Tensor]:
+    return [weight for weight in module.parameters() if weight.ndim == 2]

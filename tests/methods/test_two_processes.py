@@ -1,0 +1,165 @@
+"""Two processes over gloo do what one does: values, gradients and running statistics.
+
+Run as a script with (rank, world, folder), this file works through every case on this process's rows and saves what
+it found.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed import destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+
+from selfsup.method import Batch, Method, load, names
+from selfsup.parts import dist
+from selfsup.parts.losses import nt_xent
+from selfsup.train import split
+
+SAMPLES = 8
+Make = Callable[..., tuple[Method, Batch]]  # conftest's `setting`
+Result = dict[str, Tensor]  # "mean ...": its mean over processes is compared; "rows ...": its rows are laid end to end
+
+
+def mine(x: Tensor) -> Tensor:
+    """This process's rows, as a leaf."""
+    return x.chunk(dist.world_size())[dist.rank()].clone().requires_grad_()
+
+
+def share(x: Tensor) -> Tensor:
+    """The gradient at this process's rows of the mean of all processes' losses."""
+    assert x.grad is not None
+    return x.grad / dist.world_size()
+
+
+def contrast(_: Make) -> Result:
+    torch.manual_seed(0)
+    a, b = (mine(torch.randn(SAMPLES, 6)) for _ in range(2))
+    loss = nt_xent(a, b, temperature=0.1)
+    loss.backward()
+    return {"mean loss": loss, "rows a": share(a), "rows b": share(b)}
+
+
+def gathering(_: Make) -> Result:
+    torch.manual_seed(0)
+    x = mine(torch.randn(SAMPLES, 3, 2))
+    everything = dist.gather(x)
+    (everything**3).mean().backward()
+    return {"mean gathered": everything, "rows grad": share(x), "mean mean": dist.mean(x.mean())}
+
+
+def normalisation(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
+    torch.manual_seed(0)
+    model = nn.Sequential(layer)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    x, target = mine(5 + 3 * torch.randn(SAMPLES, *shape)), torch.randn(SAMPLES, *shape)
+    if dist.world_size() > 1:
+        dist.convert(model)
+    out = model(x)
+    (out * mine(target)).mean().backward()
+    held = {f"mean {name}": value.float() for name, value in model.state_dict().items()}
+    grads = {f"mean grad {name}": weight.grad for name, weight in model.named_parameters()}
+    model.eval()
+    return {"rows out": out, "rows grad": share(x), "rows eval": model(x), **held, **grads}
+
+
+def objective(name: str, kind: str, setting: Make) -> Result:
+    method, batch = setting(name, kind, samples=SAMPLES)
+    module: nn.Module = method
+    if dist.world_size() > 1:
+        dist.convert(method)
+        module = DistributedDataParallel(method)
+    out = module(split(batch, dist.world_size())[dist.rank()])
+    out.loss.backward()
+    grads = {f"mean {name}": weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
+    held = {f"mean {name}": value for name, value in method.named_buffers() if "running" in name}
+    return {"mean loss": out.loss, **grads, **held}
+
+
+CASES: dict[str, Callable[[Make], Result]] = {
+    "nt_xent": contrast,
+    "gather": gathering,
+    "batch norm 1d": partial(normalisation, nn.BatchNorm1d(4), (4,)),
+    "batch norm 2d": partial(normalisation, nn.BatchNorm2d(4), (4, 5, 3)),
+    "batch norm averaged": partial(normalisation, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
+}
+for _name in names():
+    for _kind in ("vit", "cnn")[: 1 if load(_name).needs_tokens else 2]:
+        CASES[f"{_name} {_kind}"] = partial(objective, _name, _kind)
+
+
+def found(setting: Make) -> dict[str, Result]:
+    return {
+        name: {part: value.detach().clone() for part, value in case(setting).items()} for name, case in CASES.items()
+    }
+
+
+def work(rank: int, world: int, folder: Path) -> None:
+    from conftest import setting
+
+    init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    torch.save(found(setting), folder / f"{rank}.pt")
+    destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Result]]]:
+    """By the number of processes: what each of them found."""
+    folder = tmp_path_factory.mktemp("gloo")
+    command = [sys.executable, "-W", "error", __file__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    started = [subprocess.Popen([*command, str(rank), "2", str(folder)], env=environment) for rank in range(2)]
+    try:
+        one = found(setting)
+        assert [process.wait(timeout=180) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+    return {1: [one], 2: [torch.load(folder / f"{rank}.pt") for rank in range(2)]}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_are_one(name: str, results: dict[int, list[dict[str, Result]]]) -> None:
+    [one], two = ([each[name] for each in results[world]] for world in (1, 2))
+    assert one.keys() == two[0].keys() == two[1].keys()
+    for part, expected in one.items():
+        pieces = [each[part] for each in two]
+        joined = torch.cat(pieces) if part.startswith("rows") else torch.stack(pieces).mean(dim=0)
+        assert joined.shape == expected.shape, part
+        assert (joined - expected).norm() <= 1e-3 * expected.norm() + 1e-5, (
+            part
+        )  # some gradients are zero but for rounding
+
+
+def test_a_layer_that_does_more_than_normalise_is_refused() -> None:
+    from timm.layers.norm_act import BatchNormAct2d
+
+    with pytest.raises(NotImplementedError, match=r"BatchNormAct2d \(0\) cannot be synchronised"):
+        dist.convert(nn.Sequential(BatchNormAct2d(4)))
+
+
+def test_one_process_is_left_as_it_is() -> None:
+    x = torch.randn(3, 2)
+    assert dist.gather(x) is x
+    assert dist.mean(x).equal(x)
+    assert (dist.rank(), dist.world_size()) == (0, 1)
+
+
+def test_converting_keeps_weights_and_names() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    state, weight = {name: value.clone() for name, value in model.state_dict().items()}, model[1].weight
+    dist.convert(model)
+    assert isinstance(model[1], dist.SyncBatchNorm)
+    assert model[1].weight is weight
+    assert state.keys() == model.state_dict().keys()
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

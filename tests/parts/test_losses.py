@@ -1,0 +1,45 @@
+import math
+
+import pytest
+import torch
+from lightly.loss import NTXentLoss
+
+from selfsup.parts.losses import masked_mse, nt_xent
+
+
+def views(n: int = 9, dim: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(3 * torch.randn(n, dim, generator=generator).requires_grad_() for _ in range(2))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
+def test_nt_xent_is_lightlys_in_value_and_gradient(temperature: float) -> None:
+    a, b = views()
+    expected = NTXentLoss(temperature=temperature)(a, b)
+    loss = nt_xent(a, b, temperature=temperature)
+    torch.testing.assert_close(loss, expected)
+    for ours, theirs in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        assert theirs.abs().max() > 1e-4
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_nt_xent_by_hand() -> None:
+    """Two images on two axes: each view meets its partner at cosine 1 and the two views of the other image at 0."""
+    a = torch.eye(2)
+    expected = -math.log(math.e / (math.e + 2))
+    assert nt_xent(a, 5 * a, temperature=1.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_autocast_does_not_reach_into_nt_xent() -> None:
+    a, b = views()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (a @ b.T).dtype == torch.bfloat16
+        inside = nt_xent(a, b, temperature=0.1)
+    assert inside.equal(nt_xent(a, b, temperature=0.1))
+
+
+def test_masked_mse_counts_removed_tokens_only() -> None:
+    prediction, target = torch.zeros(2, 3, 2), torch.full((2, 3, 2), 100.0)
+    target[0, 1], target[1, 2] = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
+    removed = torch.tensor([[False, True, False], [False, False, True]])
+    assert masked_mse(prediction, target, removed).item() == pytest.approx(((1 + 9) / 2 + (0 + 4) / 2) / 2)

@@ -1,0 +1,232 @@
+"""Encoders against timm itself: same weights, same numbers."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from selfsup.encoder import PooledEncoder, TokenEncoder, backbone_of, build, load_encoder, save_encoder, timm_kwargs
+from selfsup.errors import CheckpointError, SpecError
+from selfsup.parts.positions import sincos
+from selfsup.pipelines.patch import patchify
+from selfsup.sections import Backbone
+
+SMALL = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 2, "heads": 3}
+VIT = Backbone(name="vit_tiny_patch16_224", **SMALL)
+CNN = Backbone(name="resnet18", image_size=32, stem="small")
+NAMES = [  # plain; positions for patches only; registers and layer scale; a norm before the blocks; no class token
+    ("vit_tiny_patch16_224", "cls"),
+    ("vit_tiny_patch16_224", "mean"),
+    ("deit3_small_patch16_224", "cls"),
+    ("vit_small_patch14_reg4_dinov2", "mean"),
+    ("vit_base_patch32_clip_224", "cls"),
+    ("vit_base_patch16_siglip_224", "mean"),
+]
+
+
+def images(n: int = 3, size: int = 32) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def vary(module: nn.Module) -> None:
+    """Nothing at zero or one: an omitted bias, scale or position shows."""
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "pool"), NAMES)
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_a_vit_is_timms(name: str, pool: str, positions: str) -> None:
+    backbone = Backbone(name=name, pool=pool, positions=positions, **SMALL)
+    encoder = build(backbone)
+    vary(encoder)
+    theirs = timm.create_model(**timm_kwargs(backbone))
+    theirs.load_state_dict(encoder.trunk.state_dict(), strict=True)
+    tokens = patchify(images(), 8)
+    same(encoder(tokens), theirs.forward_features(images()))
+    same(encoder.pooled(tokens), theirs(images()))
+
+
+@pytest.mark.parametrize(("name", "pool"), NAMES)
+def test_only_kept_tokens_are_processed_each_at_its_own_place(name: str, pool: str) -> None:
+    encoder = build(Backbone(name=name, pool=pool, **SMALL))
+    vary(encoder)
+    keep = torch.tensor([[3, 0, 9], [15, 1, 2], [7, 8, 6]])
+    trunk, prefix = encoder.trunk, encoder.num_prefix
+    whole = trunk._pos_embed(trunk.patch_embed(images()))  # timm's own order: positions first, then leave some out
+    kept = torch.stack([sample[prefix + rows] for sample, rows in zip(whole, keep, strict=True)])
+    expected = trunk.norm(trunk.blocks(trunk.norm_pre(torch.cat([whole[:, :prefix], kept], dim=1))))
+    same(encoder(patchify(images(), 8), keep), expected)
+
+
+def test_tokens_of_another_grid_are_refused() -> None:
+    with pytest.raises(AssertionError, match="64 tokens for a"):
+        build(VIT).pooled(patchify(images(size=64), 8))
+
+
+def test_sincos_positions_are_fixed_and_zero_at_the_class_token() -> None:
+    position = build(VIT).position
+    assert not position.requires_grad
+    assert not position[0, 0].any()
+    assert position[0, 1:].equal(sincos((4, 4), 48))
+
+
+def test_learned_positions_are_trained() -> None:
+    encoder = build(VIT.model_copy(update={"positions": "learned"}))
+    encoder.pooled(patchify(images(), 8)).square().sum().backward()
+    assert encoder.position.grad.abs().amin(dim=(0, 2)).min() > 0
+
+
+def test_sizes_are_those_asked_for() -> None:
+    encoder = build(Backbone(image_size=48, patch_size=12, width=96, depth=3, heads=4, drop_path=0.3))
+    assert (encoder.dim, encoder.grid, encoder.patch, encoder.patch_values) == (96, (4, 4), 12, 432)
+    assert [block.attn.num_heads for block in encoder.trunk.blocks] == [4, 4, 4]
+    assert encoder.trunk.blocks[2].drop_path1.drop_prob == pytest.approx(0.3)
+
+
+def test_a_vit_begins_as_maes_does() -> None:
+    torch.manual_seed(0)
+    trunk = build(Backbone(name="vit_tiny_patch16_224", depth=1)).trunk
+    bounds = {"patch_embed.proj": 768 + 192, "blocks.0.attn.qkv": 192 + 3 * 192, "blocks.0.mlp.fc1": 192 + 768}
+    for name, fans in bounds.items():
+        weight, bound = trunk.get_submodule(name).weight, (6 / fans) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound
+    assert not trunk.blocks[0].attn.qkv.bias.any()
+    assert trunk.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_a_seed_says_what_an_encoder_is() -> None:
+    first, again, other = ((torch.manual_seed(seed), build(VIT).trunk.state_dict())[1] for seed in (0, 0, 1))
+    assert all(value.equal(again[name]) for name, value in first.items())
+    assert not first["blocks.0.attn.qkv.weight"].equal(other["blocks.0.attn.qkv.weight"])
+
+
+def test_a_cnn_is_timms() -> None:
+    backbone = Backbone(name="resnet18", image_size=64)
+    encoder = build(backbone).eval()
+    theirs = timm.create_model(**timm_kwargs(backbone)).eval()
+    theirs.load_state_dict(encoder.trunk.state_dict(), strict=True)
+    assert encoder.dim == 512
+    same(encoder.pooled(images(size=64)), theirs(images(size=64)))
+
+
+def test_the_small_stem_keeps_the_resolution() -> None:
+    encoder = build(CNN)
+    sizes: list[int] = []
+    encoder.trunk.layer1.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[-1]))
+    assert encoder.pooled(images()).shape == (3, 512)
+    assert sizes == [32]
+    assert encoder.trunk.conv1.weight.shape == (64, 3, 3, 3)
+    with pytest.raises(SpecError, match="--to torch"):
+        timm_kwargs(CNN)
+
+
+@pytest.mark.parametrize("backbone", [VIT, CNN], ids=["vit", "cnn"])
+def test_an_encoder_survives_the_disk(backbone: Backbone, tmp_path: Path) -> None:
+    encoder, path = build(backbone).eval(), tmp_path / "encoder.safetensors"
+    vary(encoder)
+    save_encoder(encoder, backbone, path)
+    found = load_encoder(path).eval()
+    assert backbone_of(path) == backbone
+    view = patchify(images(), 8) if backbone is VIT else images()
+    assert found.pooled(view).equal(encoder.pooled(view))
+    assert load_file(path).keys() == encoder.trunk.state_dict().keys()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_of_another_kind_is_no_encoder(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(CheckpointError, match="does not say which backbone"):
+        load_encoder(tmp_path / "other.safetensors")
+    for name in ("text.safetensors", "missing.safetensors"):
+        with pytest.raises(CheckpointError, match="cannot read an encoder"):
+            load_encoder(tmp_path / name)
+
+
+def timm_weights(path: Path, **changed: object) -> str:
+    """A state dict as timm's own pretrained ones are: with a classifier, positions learned."""
+    kwargs = timm_kwargs(VIT) | {"num_classes": 10} | changed
+    state = timm.create_model(**kwargs).state_dict()
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_timm_weights_are_loaded_whole(name: str, tmp_path: Path) -> None:
+    weights = timm_weights(tmp_path / name)
+    encoder = build(VIT.model_copy(update={"weights": weights, "positions": "learned"}))
+    state = load_file(weights) if name.endswith("safetensors") else torch.load(weights)["state_dict"]
+    ours = encoder.trunk.state_dict()
+    assert state.keys() - ours.keys() == {"head.weight", "head.bias"}
+    assert all(value.equal(state[key]) for key, value in ours.items())
+    assert encoder.position.requires_grad
+
+
+def test_weights_of_another_image_size_are_resampled(tmp_path: Path) -> None:
+    weights = timm_weights(tmp_path / "w.safetensors", img_size=64)
+    encoder = build(VIT.model_copy(update={"weights": weights, "positions": "learned"}))
+    theirs = timm.create_model(**timm_kwargs(VIT) | {"img_size": 64})
+    theirs.load_state_dict({k: v for k, v in load_file(weights).items() if not k.startswith("head")})
+    theirs.set_input_size(img_size=(32, 32))
+    same(encoder(patchify(images(), 8)), theirs.forward_features(images()))
+
+
+def test_an_export_is_a_start(tmp_path: Path) -> None:
+    path, encoder = tmp_path / "encoder.safetensors", build(VIT)
+    save_encoder(encoder, VIT, path)
+    again = build(VIT.model_copy(update={"weights": str(path)}))
+    assert again.pooled(patchify(images(), 8)).equal(encoder.pooled(patchify(images(), 8)))
+
+
+def test_learned_positions_are_not_taken_for_fixed_ones(tmp_path: Path) -> None:
+    weights = timm_weights(tmp_path / "w.safetensors")
+    with pytest.raises(SpecError, match=r"set backbone\.positions: learned"):
+        build(VIT.model_copy(update={"weights": weights}))
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+    weights = timm_weights(tmp_path / "w.safetensors", depth=1)
+    with pytest.raises(SpecError, match=r"(?s)w\.safetensors does not fit vit_tiny.*blocks\.1\."):
+        build(VIT.model_copy(update={"weights": weights, "positions": "learned"}))
+
+
+WRONG = {
+    "did you mean .*vit_small_patch16_224": {"name": "vit_smal_patch16_224"},
+    r"timm\.list_models": {"name": "zzz"},
+    "is no plain ViT": {"name": "mobilevit_s"},
+    "(?i)is no plain ViT; choose": {"name": "deit_tiny_distilled_patch16_224"},
+    "cannot build.*divisible by num_heads": {"width": 100},
+    "needs the class token": {"name": "vit_base_patch16_siglip_224", "depth": 1},
+    "65 pixels do not divide into patches of 16": {"image_size": 65},
+    "multiple of 4 channels, not 90": {"width": 90, "heads": 3},
+    "small is made for ResNets": {"name": "convnext_atto", "stem": "small"},
+    "there is no file nowhere.pth": {"weights": "nowhere.pth"},
+    "cannot load timm for .*No pretrained weights": {
+        "name": "vit_small_patch16_18x2_224",
+        "depth": 1,
+        "weights": "timm",
+    },
+}
+
+
+@pytest.mark.parametrize(("message", "told"), WRONG.items(), ids=[str(told) for told in WRONG.values()])
+def test_a_backbone_that_cannot_be_is_refused(message: str, told: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=message):
+        build(Backbone(**told))
+
+
+@pytest.mark.parametrize(("backbone", "kind"), [(VIT, TokenEncoder), (CNN, PooledEncoder)])
+def test_an_encoder_can_be_built_without_memory(backbone: Backbone, kind: type) -> None:
+    with torch.device("meta"):
+        encoder = build(backbone)
+    assert isinstance(encoder, kind)
+    assert all(parameter.is_meta for parameter in encoder.parameters())
