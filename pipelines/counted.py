@@ -54,13 +54,20 @@ def permute(position: Ints, size: int, *, seed: int, epoch: int, salt: tuple[int
     return value.astype(np.int64)
 
 
+def shuffled(size: int, *, seed: int, epoch: int, salt: tuple[int, int]) -> Ints:
+    """-> (size,): a pseudo-random permutation of range(size), listed."""
+    counter = np.arange(size, dtype=np.uint32), _word(ORDER), _word(salt[0]), _word(salt[1])
+    high, low, *_ = philox(counter, (_word(seed), _word(epoch)))
+    return np.argsort((high.astype(np.uint64) << np.uint64(32)) | low, kind="stable")
+
+
 def _feistel(
     value: NDArray[np.uint64], half: int, key: tuple[Words, Words], salt: tuple[int, int]
 ) -> NDArray[np.uint64]:
     mask = np.uint64((1 << half) - 1)
     left, right = value >> np.uint64(half), value & mask
     for number in range(_FEISTEL_ROUNDS):
-        counter = right.astype(np.uint32), _word(ORDER + 16 * number), _word(salt[0]), _word(salt[1])
+        counter = right.astype(np.uint32), _word(ORDER + 16 * (number + 1)), _word(salt[0]), _word(salt[1])
         left, right = right, left ^ (philox(counter, key)[0].astype(np.uint64) & mask)
     return (left << np.uint64(half)) | right
 

@@ -148,7 +148,9 @@ def probe(planned: Planned, stage: Stage) -> dict[str, float]:
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(_probe).options(num_cpus=1, num_gpus=gpus)
     classes = len(planned.train.classes)
-    return dict(ray.get(task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)))
+    return dict(
+        ray.get(task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed))
+    )
 
 
 def _probe(name: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> dict[str, float]:

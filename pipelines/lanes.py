@@ -7,11 +7,12 @@ r, r+W, ... So a change of W, a kill, or a resume at any step finds the same sam
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from selfsup.pipelines.counted import ORDER, Ints, permute, uniform
+from selfsup.pipelines.counted import ORDER, Ints, permute, shuffled, uniform
 
 _CHUNKS = (0xFFFFFFFF, 0)  # a salt that no (lane, window) reaches
 
@@ -54,39 +55,40 @@ class Lanes:
         step = np.arange(start, stop, dtype=np.int64)
         epoch, within = np.divmod(step, self.steps_per_epoch)
         position = within[:, None] * self.per_lane + np.arange(self.per_lane)
+        epoch = np.broadcast_to(epoch[:, None], position.shape)
+        window, place = np.divmod(position, self.window)
         index = np.empty_like(position)
-        for number in np.unique(epoch):
-            rows = epoch == number
-            index[rows] = self._sample(self._mixed(lane, position[rows], int(number)), int(number))
-        return np.broadcast_to(epoch[:, None], index.shape), index
+        for number, which in np.unique(np.stack([epoch.ravel(), window.ravel()]), axis=1).T:
+            inside = (epoch == number) & (window == which)
+            index[inside] = _samples(self, lane, int(which), int(number))[place[inside]]
+        return epoch, index
 
-    def _mixed(self, lane: int, position: Ints, epoch: int) -> Ints:
-        """A lane's positions -> places in the epoch's sequence, shuffled within each window."""
-        length = self.steps_per_epoch * self.per_lane
-        place = np.empty_like(position)
-        for window in np.unique(position // self.window):
-            inside = position // self.window == window
-            first = int(window) * self.window
-            size = min(self.window, length - first)
-            salt = (lane, int(window))
-            place[inside] = first + permute(position[inside] - first, size, seed=self.seed, epoch=epoch, salt=salt)
-        return lane * length + place
 
-    def _sample(self, place: Ints, epoch: int) -> Ints:
-        """Places in the epoch's sequence -> sample numbers. The one short chunk goes in at a slot of its own."""
-        place = place % self.samples
-        full, tail = divmod(self.samples, self.chunk)
-        short = int(_draw(self.seed, epoch) * (full + 1))
-        after = place >= short * self.chunk + tail
-        slot, within = np.divmod(np.where(after, place - tail, place), self.chunk)
-        in_short = ~after & (place >= short * self.chunk)
-        chunk = np.where(in_short, full, self._chunk(np.where(in_short, 0, slot), full, epoch))
-        return np.where(in_short, full * self.chunk + place - short * self.chunk, chunk * self.chunk + within)
+@lru_cache(maxsize=256)
+def _samples(order: Lanes, lane: int, window: int, epoch: int) -> Ints:
+    """(window,): the sample numbers of one window of a lane, in the order in which the lane gives them."""
+    length = order.steps_per_epoch * order.per_lane
+    first = window * order.window
+    inside = np.arange(min(order.window, length - first), dtype=np.int64)
+    mixed = shuffled(len(inside), seed=order.seed, epoch=epoch, salt=(lane, window))
+    return _dealt(order, lane * length + first + inside, epoch)[mixed]
 
-    def _chunk(self, slot: Ints, full: int, epoch: int) -> Ints:
-        if full == 0:
-            return slot
-        return permute(slot.ravel(), full, seed=self.seed, epoch=epoch, salt=_CHUNKS).reshape(slot.shape)
+
+def _dealt(order: Lanes, place: Ints, epoch: int) -> Ints:
+    """(n,) -> (n,): places in the epoch's sequence of permuted chunks -> sample numbers.
+
+    The chunk that is shorter than the others cannot be permuted among them: it goes in at a slot of its own.
+    """
+    place = place % order.samples
+    full, tail = divmod(order.samples, order.chunk)
+    short = int(_draw(order.seed, epoch) * (full + 1)) * order.chunk
+    index = full * order.chunk + place - short  # right within the short chunk
+    others = (place < short) | (place >= short + tail)
+    slot, within = np.divmod(np.where(place >= short, place - tail, place)[others], order.chunk)
+    used, where = np.unique(slot, return_inverse=True)
+    chunk = permute(used, full, seed=order.seed, epoch=epoch, salt=_CHUNKS)
+    index[others] = chunk[where] * order.chunk + within
+    return index
 
 
 def _draw(seed: int, epoch: int) -> float:

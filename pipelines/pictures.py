@@ -1,9 +1,6 @@
 """The pictures stage: what an objective that predicts pixels makes of fixed images, under fixed masks."""
 
-from pathlib import Path
-
 import numpy as np
-import ray
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -15,8 +12,8 @@ from selfsup.pipelines.collate import collate
 from selfsup.pipelines.evaluate import Load
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.patch import unpatchify
-from selfsup.pipelines.pretrain import build
 from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.worker import build
 from selfsup.plan import Planned, Stage
 from selfsup.spec import Run
 
@@ -27,19 +24,13 @@ SEED = 0  # of the masks: the same ones for every run, so that runs can be compa
 def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     """`reconstructions.png` in the stage's folder: three rows, masked, predicted, original."""
     assert planned.pretrain is not None
-    weights = planned.pretrain.folder / "method.safetensors"
-    task = ray.remote(_draw).options(num_cpus=1)
-    ray.get(task.remote(planned.run, planned.val or planned.train, weights, stage.folder / "reconstructions.png"))
-    return {"images": float(IMAGES)}
-
-
-def _draw(run: Run, manifest: Manifest, weights: Path, path: Path) -> None:
+    run, manifest = planned.run, planned.val or planned.train
     method = build(run, torch.device("cpu"))
-    method.load_state_dict(load_file(weights))
-    batch = fixed_batch(run, manifest, method)
-    part = path.with_suffix(".part")
-    grid(method.eval(), batch, manifest).save(part, format="png")
-    part.replace(path)
+    method.load_state_dict(load_file(planned.pretrain.folder / "method.safetensors"))
+    part = stage.folder / "reconstructions.part"
+    grid(method.eval(), fixed_batch(run, manifest, method), manifest).save(part, format="png")
+    part.replace(stage.folder / "reconstructions.png")
+    return {"images": float(IMAGES)}
 
 
 def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:

@@ -34,7 +34,7 @@ def cluster() -> Iterator[None]:
     with timed("Ray"):
         ray.init(log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -121,7 +121,12 @@ def _open(each: Planned, tracker: Tracker) -> str:
         name=each.id,
         experiment=each.spec,
         params=each.params(),
-        tags={LABEL: each.label, SEED: str(each.run.seed), "selfsup.method": each.run.method, "selfsup.commit": commit()},
+        tags={
+            LABEL: each.label,
+            SEED: str(each.run.seed),
+            "selfsup.method": each.run.method,
+            "selfsup.commit": commit(),
+        },
         datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
     )
 
@@ -132,7 +137,11 @@ def commit() -> str:
         return told
     here = Path(__file__).parent
     asked = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return asked.stdout.strip() or "unknown"
 

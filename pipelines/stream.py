@@ -4,7 +4,7 @@ What a step holds is defined in `lanes` and `counted`; Ray only decides where an
 is one step of one worker: its views (n, size, size, 3) uint8, and the number and epoch of each sample.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,8 @@ from ray.train import DataConfig
 
 from selfsup.errors import DataError
 from selfsup.pipelines.counted import CROP, Ints, uniform
-from selfsup.pipelines.decode import Undecodable, crops, dimensions
+from selfsup.pipelines.decode import Undecodable, dimensions
+from selfsup.pipelines.decode import crops as cut
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, Reader, Sample
 from selfsup.pipelines.views import CROP_DRAWS, Views, boxes, flips
@@ -34,6 +35,7 @@ MAX_REPLACEMENTS = 100
 
 Columns = dict[str, NDArray[Any]]
 Crops = list[NDArray[np.uint8]]
+Each = Callable[..., Iterable[Any]]  # map, by one thread or several
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ class Stream:
         share = len(lanes) * self.order.per_lane
         group = max(1, GROUP // share)
         with ThreadPoolExecutor(threads) as pool:
+            each = pool.map if threads > 1 else map
             for start in range(first, last, group):
                 epoch, index = self._order(lanes, start, min(start + group, last))
                 samples = reader.read(index.ravel())
                 for row in range(len(index)):
                     chosen = samples[row * share : (row + 1) * share]
-                    yield self._row(reader, pool, chosen, epoch[row], index[row])
+                    yield self._row(reader, each, chosen, epoch[row], index[row])
 
     def step_bytes(self, workers: int) -> int:
         pixels = sum(3 * (crop.size or 0) ** 2 for crop in self.views.crops)
@@ -72,10 +75,8 @@ class Stream:
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*taken, strict=True))
         return epoch, index
 
-    def _row(
-        self, reader: Reader, pool: ThreadPoolExecutor, samples: list[Sample], epoch: Ints, index: Ints
-    ) -> Columns:
-        made = self._attempt(pool, samples, epoch, index)
+    def _row(self, reader: Reader, each: Each, samples: list[Sample], epoch: Ints, index: Ints) -> Columns:
+        made = self._attempt(each, samples, epoch, index)
         bad: list[str] = []
         for shift in range(1, MAX_REPLACEMENTS + 2):
             failed = [place for place, views in enumerate(made) if views is None]
@@ -86,15 +87,13 @@ class Stream:
             bad += [samples[place].key for place in failed]
             substitutes = reader.read((index[failed] + shift) % self.manifest.num_samples)
             for place, views, sample in zip(
-                failed, self._attempt(pool, substitutes, epoch[failed], index[failed]), substitutes, strict=True
+                failed, self._attempt(each, substitutes, epoch[failed], index[failed]), substitutes, strict=True
             ):
                 made[place], samples[place] = views, sample
-        views = {f"view{v}": np.stack([each[v] for each in made if each]) for v in range(len(self.views.crops))}
+        views = {f"view{v}": np.stack([crops[v] for crops in made if crops]) for v in range(len(self.views.crops))}
         return {**views, "index": index, "epoch": epoch, "bad": np.array(bad, dtype=object)}
 
-    def _attempt(
-        self, pool: ThreadPoolExecutor, samples: list[Sample], epoch: Ints, index: Ints
-    ) -> list[Crops | None]:
+    def _attempt(self, each: Each, samples: list[Sample], epoch: Ints, index: Ints) -> list[Crops | None]:
         """All views of each sample, or None for one that cannot be decoded."""
         height, width = np.array([_dimensions(sample.data) for sample in samples]).T
         drawn = [
@@ -103,12 +102,12 @@ class Stream:
         ]
         cuts = [boxes(crop, height, width, draws) for crop, draws in zip(self.views.crops, drawn, strict=True)]
         turned = [flips(crop, draws) for crop, draws in zip(self.views.crops, drawn, strict=True)]
-        return list(pool.map(self._cut, samples, np.stack(cuts, axis=1), np.stack(turned, axis=1)))
+        return list(each(self._cut, samples, np.stack(cuts, axis=1), np.stack(turned, axis=1)))
 
     def _cut(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> Crops | None:
         sizes = [crop.size or 0 for crop in self.views.crops]
         try:
-            made = crops(sample.data, cuts, sizes, [crop.resample for crop in self.views.crops])
+            made = cut(sample.data, cuts, sizes, [crop.resample for crop in self.views.crops])
         except Undecodable:
             return None
         return [view[:, ::-1] if flip else view for view, flip in zip(made, turned, strict=True)]

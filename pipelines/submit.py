@@ -18,7 +18,10 @@ from selfsup.pipelines.runner import commit
 from selfsup.spec import Spec, read
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # where the job keeps its work and its numbers, as seen from the cluster
+FORWARDED = (
+    "SELFSUP_HOME",
+    "MLFLOW_TRACKING_URI",
+)  # where the job keeps its work and its numbers, as seen from the cluster
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
@@ -33,7 +36,10 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     with tempfile.TemporaryDirectory() as folder:
-        names = [_write(spec, Path(folder) / "specs" / f"{number}-{path.stem}.yaml") for number, (spec, path) in enumerate(zip(read_specs, specs, strict=True))]
+        names = [
+            _write(spec, Path(folder) / "specs" / f"{number}-{path.stem}.yaml")
+            for number, (spec, path) in enumerate(zip(read_specs, specs, strict=True))
+        ]
         package = wheel or build_wheel(CHECKOUT, Path(folder))
         try:
             client = JobSubmissionClient(address)
@@ -42,7 +48,8 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
                 runtime_env={
                     "working_dir": str(Path(folder) / "specs"),
                     "py_modules": [str(package)],
-                    "env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ} | {"SELFSUP_COMMIT": commit()},
+                    "env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}
+                    | {"SELFSUP_COMMIT": commit()},
                 },
             )
         except (ConnectionError, RuntimeError) as error:
@@ -75,7 +82,10 @@ def build_wheel(checkout: Path, out: Path) -> Path:
 
 
 def token_exists() -> bool:
-    return "RAY_AUTH_TOKEN" in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists()
+    return (
+        "RAY_AUTH_TOKEN" in os.environ
+        or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists()
+    )
 
 
 def _write(spec: Spec, path: Path) -> str:

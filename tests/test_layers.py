@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CORE, METHODS, PIPELINES = ROOT / "platform" / "selfsup", ROOT / "methods", ROOT / "pipelines"
 BOTTOM = {"selfsup.parts", "selfsup.pipelines.views", "selfsup.pipelines.masks", "selfsup.pipelines.patch"}
-RAY = {"stream", "pretrain", "evaluate", "pictures", "runner", "submit"}
+RAY = {"stream", "pretrain", "worker", "evaluate", "runner", "submit"}
 
 
 def imports(path: Path) -> set[str]:
@@ -41,7 +41,9 @@ def test_methods_import_the_bottom_layer_the_interface_and_encoders() -> None:
 
 def test_nothing_imports_a_method_by_name() -> None:
     for path in [*CORE.rglob("*.py"), *PIPELINES.glob("*.py")]:
-        assert all(name in ("selfsup.methods", "selfsup.evals") for name in ours(path) if within(name, {"selfsup.methods"}))
+        assert all(
+            name in ("selfsup.methods", "selfsup.evals") for name in ours(path) if within(name, {"selfsup.methods"})
+        )
 
 
 def test_ray_is_imported_by_the_stream_and_the_stages_and_mlflow_by_the_tracker() -> None:
@@ -52,7 +54,9 @@ def test_ray_is_imported_by_the_stream_and_the_stages_and_mlflow_by_the_tracker(
 
 
 def test_data_tasks_and_the_plan_of_a_baseline_stay_free_of_torch() -> None:
-    light = [*(PIPELINES / f"{name}.py" for name in ("stream", "lanes", "counted", "decode", "manifest", "shards", "views"))]
+    light = [
+        *(PIPELINES / f"{name}.py" for name in ("stream", "lanes", "counted", "decode", "manifest", "shards", "views"))
+    ]
     light += [CORE / f"{name}.py" for name in ("knob", "spec", "source", "errors", "track", "spool", "report")]
     for path in light:
         assert "torch" not in {name.split(".")[0] for name in imports(path)}, path

@@ -20,12 +20,16 @@ def folders() -> dict[str, Path]:
     found = {}
     for package in SETUPTOOLS["packages"]:
         prefix = max((name for name in SETUPTOOLS["package-dir"] if f"{package}.".startswith(f"{name}.")), key=len)
-        found[package] = ROOT / SETUPTOOLS["package-dir"][prefix] / package.removeprefix(prefix).strip(".").replace(".", "/")
+        found[package] = (
+            ROOT / SETUPTOOLS["package-dir"][prefix] / package.removeprefix(prefix).strip(".").replace(".", "/")
+        )
     return found
 
 
 def python(*args: str, **environment: str) -> str:
-    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -35,9 +39,13 @@ def test_the_source_root_is_no_package() -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": str(ROOT)}])
-def test_the_standard_library_wins_from_the_root_and_with_the_root_first_on_the_path(environment: dict[str, str]) -> None:
+def test_the_standard_library_wins_from_the_root_and_with_the_root_first_on_the_path(
+    environment: dict[str, str],
+) -> None:
     assert python("-c", "import platform; print(platform.system())", **environment) == "Linux"
-    assert Path(python("-c", "import platform; print(platform.__file__)", **environment)).parent.name.startswith("python3")
+    assert Path(python("-c", "import platform; print(platform.__file__)", **environment)).parent.name.startswith(
+        "python3"
+    )
 
 
 def test_no_module_bears_the_name_of_one_in_the_standard_library() -> None:
@@ -57,7 +65,11 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(tmp_path: Path
         assert wheel.testzip() is None
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
         metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
-    tree = [f"{package.replace('.', '/')}/{path.name}" for package, folder in folders().items() for path in folder.glob("*.py")]
+    tree = [
+        f"{package.replace('.', '/')}/{path.name}"
+        for package, folder in folders().items()
+        for path in folder.glob("*.py")
+    ]
     assert sorted(names) == sorted([*tree, "selfsup/py.typed"])
     assert "Requires-Dist" not in metadata
 

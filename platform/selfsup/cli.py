@@ -31,7 +31,9 @@ shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_i
 app.add_typer(shards, name="shards")
 
 Specs = Annotated[list[Path], typer.Argument(help="spec files", show_default=False)]
-Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
+]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, file:// ...")]
 
 
@@ -51,7 +53,9 @@ def shards_pack(
     from selfsup.pipelines.pack import pack
 
     with counting("images") as progress:
-        manifest, skipped = pack(images_dir, out, resize=resize, quality=quality, shard_size=shard_size, progress=progress)
+        manifest, skipped = pack(
+            images_dir, out, resize=resize, quality=quality, shard_size=shard_size, progress=progress
+        )
     for name in skipped:
         typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
     typer.echo(f"{out}: {manifest.num_samples:,} samples in {manifest.num_shards:,} shards")
@@ -59,7 +63,8 @@ def shards_pack(
 
 @shards.command("index")
 def shards_index(
-    url: Where, out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None
+    url: Where,
+    out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None,
 ) -> None:
     """Write the manifest of shards that someone else made."""
     from selfsup.pipelines.shards import index
@@ -87,8 +92,7 @@ def plan(specs: Specs, set_: Set = None) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
     from selfsup.cost import describe
 
-    for planned in _plans(specs, set_):
-        typer.echo(describe(planned))
+    typer.echo(describe(_plans(specs, set_)))
 
 
 @app.command()
@@ -100,8 +104,7 @@ def run(specs: Specs, set_: Set = None) -> None:
     from selfsup.track import Tracker, default_uri
 
     plans = _plans(specs, set_)
-    for planned in plans:
-        typer.echo(describe(planned))
+    typer.echo(describe(plans))
     tracker = Tracker(default_uri(home())).connect()
     whole = unique([each for planned in plans for each in planned])
     if all(each.done for each in whole):
@@ -134,7 +137,9 @@ def schema() -> None:
 @app.command()
 def export(
     run_id: Annotated[str, typer.Argument(help="the id of a finished run, as `selfsup plan` shows it")],
-    to: Annotated[Literal["timm", "torch"], typer.Option(help="timm: what timm.create_model takes; torch: any encoder")],
+    to: Annotated[
+        Literal["timm", "torch"], typer.Option(help="timm: what timm.create_model takes; torch: any encoder")
+    ],
     out: Annotated[Path | None, typer.Option(help="file to write [default: RUN_ID.safetensors]")] = None,
 ) -> None:
     """The trained encoder of a run as safetensors."""
@@ -158,7 +163,9 @@ def ui(port: Annotated[int, typer.Option(help="on this machine")] = 5000) -> Non
 def submit(
     specs: Specs,
     set_: Set = None,
-    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="of the cluster's job server")] = "http://127.0.0.1:8265",
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="of the cluster's job server")
+    ] = "http://127.0.0.1:8265",
     wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
 ) -> None:
     """Run specs as a job on a Ray cluster: sends the project as a wheel, streams the log, ends with the job's status."""
@@ -194,7 +201,11 @@ def _show(runs: "tuple[Planned, ...]", tracker: "Tracker") -> None:
     """What a user came for: the table, the pictures, and how to see more."""
     from selfsup.report import rows, table
 
-    held = [row for name in dict.fromkeys(each.spec for each in runs) for row in rows(tracker, experiment=name, ids=[each.id for each in runs if each.spec == name])]
+    held = [
+        row
+        for name in dict.fromkeys(each.spec for each in runs)
+        for row in rows(tracker, experiment=name, ids=[each.id for each in runs if each.spec == name])
+    ]
     metrics = dict.fromkeys(f"eval/{name}/top1" for each in runs for name in each.evals)
     typer.echo(f"\n{table(held, list(metrics))}\n")
     for each in runs:

@@ -13,7 +13,7 @@ from selfsup.method import Batch, Method, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.views import Crop, Views, sized
-from selfsup.plan import Planned
+from selfsup.plan import Planned, unique
 from selfsup.spec import Run
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
@@ -91,33 +91,35 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)
 
 
-def describe(planned: Sequence[Planned]) -> str:
-    """The plan of one spec as text: what will run, from what, at which cost, and what is done already."""
-    trained = [each for each in planned if each.pretrain]
-    lines = [f"{planned[0].spec}: {len(trained)} runs, {len(planned) - len(trained)} baselines, {_progress(planned)}"]
-    lines += [f"  data    {_data(planned[0])}"]
-    for each in trained[:1]:
-        lines += [f"  {name:<7} {text}" for name, text in _training(each)]
-    lines += [f"  {each.id:<22} {each.label:<15} seed {each.run.seed:<4} {_stages(each)}" for each in planned]
+def describe(plans: Sequence[Sequence[Planned]]) -> str:
+    """The plans of some specs as text: from what, at which cost, and every run with its stages, done (*) or to do."""
+    lines = []
+    for planned in plans:
+        each = next((each for each in planned if each.pretrain), planned[0])
+        lines += [f"{each.spec}, {each.run.method}", f"  data     {_data(each)}"]
+        lines += [f"  {name:<8} {text}" for name, text in _training(each)] if each.pretrain else []
+    runs = unique([each for planned in plans for each in planned])
+    stages = {stage.key: stage for each in runs for stage in each.stages}.values()
+    lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
+    lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each)}" for each in runs]
     return "\n".join(lines)
 
 
-def _progress(planned: Sequence[Planned]) -> str:
-    stages = {stage.key: stage.done for each in planned for stage in each.stages}
-    return f"{len(stages)} stages, {sum(stages.values())} done"
-
-
 def _stages(each: Planned) -> str:
-    return ", ".join(f"{stage.key}{' (done)' if stage.done else ''}" for stage in each.stages)
+    return ", ".join(f"{stage.kind}{'*' * stage.done}" for stage in each.stages)
 
 
 def _data(each: Planned) -> str:
     parts = [
-        f"{name}: {held.num_samples:,} images in {held.num_shards:,} shards, {len(held.classes)} classes, digest {held.digest[:8]}"
+        f"{name} {held.num_samples:,} images in {_several(held.num_shards, 'shard')}"
         for name, held in (("train", each.train), ("val", each.val))
         if held
     ]
-    return "; ".join(parts)
+    return f"{', '.join(parts)}; {_several(len(each.train.classes), 'class', 'classes')}"
+
+
+def _several(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _training(each: Planned) -> list[tuple[str, str]]:
@@ -126,10 +128,19 @@ def _training(each: Planned) -> list[tuple[str, str]]:
     samples = each.steps * train.batch
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
     return [
-        ("method", f"{run.method} on {run.backbone.name}, {run.backbone.image_size} pixels"),
-        ("weights", f"{price.parameters / 1e6:.2f} M parameters, {price.encoder_parameters / 1e6:.2f} M in the encoder"),
-        ("length", f"{each.steps:,} steps of {train.batch} = {samples:,} samples = {samples / each.train.num_samples:.1f} epochs"),
-        ("compute", f"{price.flops / 1e9:.3f} GFLOP a sample, {price.flops * samples / 1e12:,.0f} TFLOP a run"),
-        ("memory", f"{price.state_bytes / 2**20:,.0f} MiB of state and {price.activation_bytes / 2**20:,.0f} MiB of activations a worker"),
-        ("needs", f"{needs.workers} workers, each {needs.cpus_per_worker:g} CPUs{gpus}; {needs.data_cpus:g} CPUs for the data"),
+        ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
+        ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
+        (
+            "length",
+            f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {samples / each.train.num_samples:.1f} epochs",
+        ),
+        ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
+        (
+            "memory",
+            f"{price.state_bytes / 2**20:,.0f} MiB of state, {price.activation_bytes / 2**20:,.0f} MiB of activations a worker",
+        ),
+        (
+            "needs",
+            f"{_several(needs.workers, 'worker')} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data",
+        ),
     ]

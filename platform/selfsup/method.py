@@ -67,7 +67,7 @@ class Method(nn.Module, abc.ABC):
         """(B, N, P) in the units of views[0]: what it paints for every token; None where it predicts no pixels."""
         return None
 
-    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: B027 (most objectives need nothing)
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         """t in [0, 1] is the share of training done: teachers, queues and centres move here."""
 
 

@@ -8,7 +8,7 @@ compared, so a default that changed in the code is noticed instead of mixed in.
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,7 +185,10 @@ class Planned:
         """Note under the run's id what it is and where its work lies."""
         path = record(self.home, self.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stages = {"pretrain": self.pretrain.key if self.pretrain else None, "stages": [stage.key for stage in self.stages]}
+        stages = {
+            "pretrain": self.pretrain.key if self.pretrain else None,
+            "stages": [stage.key for stage in self.stages],
+        }
         write_json(path, {"run": resolved(self.run), "spec": self.spec, **stages})
 
     @property
@@ -226,7 +229,7 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     return tuple(each for each in planned if each.stages)
 
 
-def unique(planned: tuple[Planned, ...]) -> tuple[Planned, ...]:
+def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:
     """Runs that several specs share (their baselines, as a rule) counted once."""
     return tuple({each.id: each for each in planned}.values())
 

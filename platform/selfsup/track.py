@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -40,6 +41,7 @@ class Tracker:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._store = sqlite_path(uri)
+        self._one_at_a_time = threading.Lock()  # MLflow looks for a row and then adds it: two threads would both add it
         self._client: MlflowClient
 
     def connect(self) -> Self:
@@ -174,7 +176,8 @@ class Tracker:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            yield
+            with self._one_at_a_time:
+                yield
         except (MlflowException, SQLAlchemyError, HTTPException, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise TrackError(f"MLflow at {shown(self.uri)}: cannot {what}: {reason}") from error

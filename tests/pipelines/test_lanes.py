@@ -5,7 +5,7 @@ import pytest
 
 from selfsup.pipelines.lanes import Lanes
 
-SIZES = [(1000, 40), (997, 40), (64, 64), (4000, 64), (70, 8), (41, 40)]
+SIZES = [(1000, 40), (997, 40), (64, 64), (4000, 64), (70, 8), (41, 40), (10, 8)]
 
 
 def epoch_of(order: Lanes, number: int) -> np.ndarray:
@@ -54,7 +54,10 @@ def test_every_lane_is_served_once_whatever_the_number_of_workers() -> None:
 
 def test_seeds_and_epochs_give_unrelated_orders() -> None:
     base = epoch_of(Lanes(samples=4000, batch=40, seed=1), 0).ravel()
-    for other in [epoch_of(Lanes(samples=4000, batch=40, seed=1), 1), epoch_of(Lanes(samples=4000, batch=40, seed=2), 0)]:
+    for other in [
+        epoch_of(Lanes(samples=4000, batch=40, seed=1), 1),
+        epoch_of(Lanes(samples=4000, batch=40, seed=2), 0),
+    ]:
         assert abs(np.corrcoef(base, other.ravel())[0, 1]) < 0.05
 
 

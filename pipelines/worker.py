@@ -1,0 +1,235 @@
+"""What a training worker does: builds the objective, follows its steps, spools numbers, reports checkpoints."""
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from selfsup import checkpoint, encoder, optim
+from selfsup.errors import DataError, SelfsupError
+from selfsup.method import Batch, Method, load
+from selfsup.parts import dist, health
+from selfsup.pipelines.collate import collate
+from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.stream import Feed
+from selfsup.pipelines.views import Views, sized
+from selfsup.plan import write_json
+from selfsup.spec import Run
+from selfsup.spool import Spool
+from selfsup.train import Step, read, train
+
+MODALITY = "image"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every training worker is told."""
+
+    run: Run
+    manifest: Manifest
+    order: Lanes
+    steps: int
+    folder: Path
+    resolved: dict[str, Any]
+
+    @property
+    def views(self) -> Views:
+        method = load(self.run.method)
+        return sized(method.views(self.run.hyper), self.run.backbone.image_size)
+
+    @property
+    def warmup(self) -> int:
+        warmup, order = self.run.optim.warmup, self.order
+        return warmup.steps_of(batch=order.batch, steps_per_epoch=order.steps_per_epoch) if warmup else 0
+
+
+class Start(NamedTuple):
+    """When a run was launched, when its worker began, and when that had built its model; seconds since 1970."""
+
+    launched: float
+    entered: float
+    built: float
+
+    def spent(self, first_step: float) -> dict[str, float]:
+        """Seconds from the launch to the end of the first step, and where they went."""
+        return {
+            "start_seconds": first_step - self.launched,
+            "start_seconds_ray": self.entered - self.launched,
+            "start_seconds_model": self.built - self.entered,
+            "start_seconds_data": first_step - self.built,
+        }
+
+
+def work(task: Task, launched: float) -> None:
+    """Train. A mistake of the user's is noted, so that a restart ends at once instead of repeating it."""
+    note = task.folder / "error.json"
+    if note.exists():
+        return
+    try:
+        _work(task, launched)
+    except SelfsupError as error:
+        write_json(note, {"kind": _kind(error), "message": str(error)})
+        raise
+
+
+def _kind(error: SelfsupError) -> str:
+    """The name of our class; Ray raises a task's error as a class of its own beside it."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("selfsup."))
+
+
+def _work(task: Task, launched: float) -> None:
+    entered = time.time()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
+    method = build(task.run, device)
+    module = _parallel(method, device)
+    optimizer = optim.build(method, task.run.optim)
+    start = 0
+    if held := ray.train.get_checkpoint():
+        with held.as_directory() as folder:
+            start = checkpoint.load(Path(folder), module=method, optimizer=optimizer, resolved=task.resolved)
+    intake = Intake(task, method, device)
+    steps = train(
+        module,
+        method,
+        optimizer,
+        intake.batches(ray.train.get_dataset_shard("train"), start),
+        optim=task.run.optim,
+        start=start,
+        steps=task.steps,
+        warmup_steps=task.warmup,
+        batch_size=task.order.batch,
+        seed=task.run.seed,
+        precision=task.run.train.precision,
+        accumulate=task.run.train.accumulate,
+    )
+    Watch(task, intake, method, optimizer, start).follow(steps, Start(launched, entered, time.time()))
+    if dist.rank() == 0:
+        save_file(method.state_dict(), task.folder / "method.safetensors")
+        encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
+
+
+def build(run: Run, device: torch.device) -> Method:
+    """The objective at its initial weights: a function of the spec and the seed, the encoder of backbone and seed alone."""
+    torch.manual_seed(run.seed)
+    trunk = encoder.build(run.backbone)
+    return load(run.method)(run.hyper, {MODALITY: trunk}).to(device)
+
+
+def _parallel(method: Method, device: torch.device) -> nn.Module:
+    if dist.world_size() == 1:
+        return method
+    dist.convert(method)
+    return nn.parallel.DistributedDataParallel(method, device_ids=[device] if device.type == "cuda" else None)
+
+
+class Intake:
+    """The batches of one worker, and what became known of them on the way."""
+
+    def __init__(self, task: Task, method: Method, device: torch.device) -> None:
+        trunk = method.encoder(MODALITY)
+        self._task, self._device = task, device
+        self._patch = trunk.patch if isinstance(trunk, encoder.TokenEncoder) else None
+        self.bad: set[str] = set()
+        self.latest: Batch | None = None
+
+    def batches(self, feed: Feed, start: int) -> Iterator[Batch]:
+        task = self._task
+        for columns in feed.steps(start):
+            self._count(set(columns.pop("bad")))
+            self.latest = collate(
+                columns,
+                task.views,
+                seed=task.run.seed,
+                patch=self._patch,
+                mean=task.manifest.mean,
+                std=task.manifest.std,
+                device=self._device,
+            )
+            yield self.latest
+
+    def _count(self, names: set[str]) -> None:
+        """Raises DataError once more than the stated share of the data set is found undecodable."""
+        if not (new := names - self.bad):
+            return
+        self.bad |= new
+        task, share = self._task, self._task.run.stream.bad_share
+        with (task.folder / f"bad-{dist.rank()}.txt").open("a") as file:
+            file.writelines(f"{name}\n" for name in sorted(new))
+        logger.warning("%s: replaced samples that cannot be decoded: %s", task.manifest.root, ", ".join(sorted(new)))
+        if len(self.bad) > share * task.manifest.num_samples:
+            raise DataError(
+                f"{task.manifest.root}: {len(self.bad)} of {task.manifest.num_samples} samples cannot be decoded, more than "
+                f"stream.bad_share: {share} allows; among them {sorted(self.bad)[:3]}. Run `selfsup shards check` on it."
+            )
+
+
+class Watch:
+    """Follows the steps of one worker: numbers into the spool, states into checkpoints."""
+
+    def __init__(self, task: Task, intake: Intake, method: Method, optimizer: torch.optim.Optimizer, start: int):
+        self._task, self._intake, self._method, self._optimizer, self._start = task, intake, method, optimizer, start
+        self._spool = Spool(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
+
+    def follow(self, steps: Iterator[Step], began: Start) -> None:
+        settings, total = self._task.run.train, self._task.steps
+        spent: dict[str, float] = {}
+        since, seen = time.time(), self._start
+        for step in steps:
+            spent = spent or began.spent(time.time())
+            if step.number == total or step.number % settings.log_every == 0:
+                now = time.time()
+                self._log(step, rate=(step.number - seen) * self._task.order.batch / (now - since))
+                since, seen = now, step.number
+            if step.number == total or step.number % settings.checkpoint_every == 0:
+                read(step)  # no state that is not finite becomes a checkpoint
+                self._save(step.number)
+        if self._spool:
+            numbers = {"seconds": time.time() - began.launched, "bad_samples": float(len(self._intake.bad))}
+            write_json(self._task.folder / "summary.json", spent | numbers)
+
+    def _log(self, step: Step, *, rate: float) -> None:
+        values = read(step)
+        values |= {"images_per_second": rate, "bad_samples": float(len(self._intake.bad))}
+        values |= self._health()
+        if self._spool:
+            self._spool.append(step.number, values)
+
+    @torch.no_grad()
+    def _health(self) -> dict[str, float]:
+        """Label-free signs of collapse, of the embedding as evaluation would see it."""
+        assert self._intake.latest is not None
+        trunk = self._method.encoder(MODALITY)
+        trunk.eval()
+        embedding = dist.gather(trunk.pooled(self._intake.latest.views[0]))
+        trunk.train()
+        return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
+
+    def _save(self, number: int) -> None:
+        if self._spool is None:
+            ray.train.report({"step": number})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(
+                Path(folder),
+                step=number,
+                module=self._method,
+                optimizer=self._optimizer,
+                resolved=self._task.resolved,
+            )
+            ray.train.report({"step": number}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self._spool.commit(number)
