@@ -41,7 +41,7 @@ def uniform(*, seed: int, epoch: Ints, index: Ints, purpose: int, draws: int) ->
 
 
 def permute(position: Ints, size: int, *, seed: int, epoch: int, salt: tuple[int, int] = (0, 0)) -> Ints:
-    """(n,) -> (n,): where each position of a pseudo-random permutation of range(size) points; needs no list of the range.
+    """(n,) -> (n,): where each position of a pseudo-random permutation of range(size) points; needs no list of it.
 
     A Feistel network over the next even power of two, walked until it falls inside the range
     (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).

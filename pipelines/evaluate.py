@@ -87,7 +87,7 @@ class Encode:
 
 
 class Load:
-    """Numbers of samples, validation after training ones -> their centre crops and labels; undecodable ones are left out."""
+    """Numbers of samples, validation after training ones -> their centre crops and labels, without undecodable ones."""
 
     def __init__(self, train: Manifest, val: Manifest, *, size: int, share: float) -> None:
         self._splits = train, val
@@ -130,7 +130,7 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
     load = Load(planned.train, planned.val, size=run.backbone.image_size, share=run.embed.crop)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     images = numbers.map_batches(load, batch_size=READ_BATCH)
-    if ray.cluster_resources().get("GPU"):
+    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
         encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
         encode = images.map_batches(Encode(source), batch_size=run.embed.batch)
@@ -145,12 +145,11 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
 def probe(planned: Planned, stage: Stage) -> dict[str, float]:
     """One downstream protocol on the features of the embed stage, as a task on the cluster."""
     assert planned.embed is not None
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     task = ray.remote(_probe).options(num_cpus=1, num_gpus=gpus)
     classes = len(planned.train.classes)
-    return dict(
-        ray.get(task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed))
-    )
+    asked = task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)
+    return ray.get(asked)
 
 
 def _probe(name: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> dict[str, float]:

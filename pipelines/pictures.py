@@ -6,6 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from selfsup.encoder import TokenEncoder
 from selfsup.method import Batch, Method
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.collate import collate
@@ -40,22 +41,22 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     columns = {"view0": load({"id": index})["image"], "index": index, "epoch": np.zeros_like(index)}
     wanted = method.views(run.hyper)
     views = Views((Crop(size=run.backbone.image_size),), mask_ratio=wanted.mask_ratio)
-    patch = method.encoder("image").patch
-    return collate(columns, views, seed=SEED, patch=patch, mean=manifest.mean, std=manifest.std, device="cpu")
+    trunk = method.encoder("image")
+    assert isinstance(trunk, TokenEncoder)
+    return collate(columns, views, seed=SEED, patch=trunk.patch, mean=manifest.mean, std=manifest.std, device="cpu")
 
 
 @torch.inference_mode()
 def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
     """Three rows of tiles; what is masked is grey, what is predicted stands among the visible patches."""
-    tokens, painted = batch.views[0], method.reconstruct(batch)
+    tokens, painted, trunk = batch.views[0], method.reconstruct(batch), method.encoder("image")
     assert isinstance(tokens, Tokens)
+    assert isinstance(trunk, TokenEncoder)
     assert batch.mask is not None
     assert painted is not None, "only a method that predicts pixels has a pictures stage"
     removed = batch.mask.removed[..., None]
     rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]
-    side = method.encoder("image").grid
-    patch = method.encoder("image").patch
-    return _tiles([_pixels(unpatchify(row, grid=side, patch=patch), manifest) for row in rows])
+    return _tiles([_pixels(unpatchify(row, grid=trunk.grid, patch=trunk.patch), manifest) for row in rows])
 
 
 def _pixels(images: Tensor, manifest: Manifest) -> np.ndarray:

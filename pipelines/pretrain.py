@@ -1,4 +1,4 @@
-"""The pretrain stage: one Ray Train run of an objective over a stream, exact across kill, resume and a change of workers."""
+"""The pretrain stage: one Ray Train run of an objective over a stream, exact across kill, resume and other workers."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from selfsup.spec import Run
 
 
 def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
-    """Train, or go on training, to the end. Leaves `encoder.safetensors` and `method.safetensors` in the stage's folder.
+    """Train, or go on training, to the end. Leave `encoder.safetensors` and `method.safetensors` in the stage's folder.
 
     Raises the user's error that stopped it as itself; any other as SelfsupError with Ray's report.
     """
@@ -28,16 +28,15 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     resources = run.resources
     told, launched = pickle.dumps(task), time.time()
 
-    def enter() -> (
-        None
-    ):  # as a closure with its task in bytes, since Ray's controller unpickles it too: without our imports
+    def enter() -> None:
+        # A closure with its task in bytes, since Ray's controller unpickles it too: without our imports.
         from selfsup.pipelines.worker import work
 
         work(pickle.loads(told), launched)
 
     trainer = TorchTrainer(
         enter,
-        datasets={"train": lambda: stream},
+        datasets={"train": lambda: stream},  # type: ignore[dict-item, return-value]  # only LaneConfig sees it
         dataset_config=LaneConfig(resources.data_cpus),
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
@@ -48,7 +47,9 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         run_config=RunConfig(
             name=stage.key,
             storage_path=str(stage.folder.parent),
-            failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
+                max_failures=resources.max_failures, controller_failure_limit=3
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=run.train.keep_checkpoints),
         ),
     )

@@ -7,13 +7,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
 import ray.data
 
-from selfsup.errors import SelfsupError, SpecError, TrackError
+from selfsup.errors import SpecError, TrackError
 from selfsup.pipelines.evaluate import embed, probe
 from selfsup.pipelines.pictures import pictures
 from selfsup.pipelines.pretrain import pretrain
@@ -23,16 +23,14 @@ from selfsup.track import LABEL, SEED, Shipper, Tracker
 
 FLUSH_SECONDS = 60.0
 
-Locks = defaultdict[str, threading.Lock]
-
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """The cluster of RAY_ADDRESS (set inside a submitted job), or else an embedded Ray for as long as the block runs."""
+    """The cluster of RAY_ADDRESS (set inside a submitted job), or an embedded Ray for as long as the block runs."""
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with timed("Ray"):
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -48,14 +46,19 @@ def execute(planned: Sequence[Planned], tracker: Tracker) -> None:
     asks for; the first error of a run, after the others have ended; TrackError where MLflow went away during the runs
     and stayed away: the numbers are kept, and the same command sends them.
     """
-    missing = [each for each in planned if not each.done]
-    locks: Locks = defaultdict(threading.Lock)
-    with ThreadPoolExecutor(_at_a_time(missing)) as pool:
-        futures = [pool.submit(_run, each, tracker, locks) for each in planned]
-        try:
-            wait(futures, return_when="FIRST_EXCEPTION")
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    session = Session(tracker)
+    pool = ThreadPoolExecutor(_at_a_time([each for each in planned if not each.done]))
+    futures = [pool.submit(session.run, each) for each in planned]
+    try:
+        wait(futures, return_when="FIRST_EXCEPTION")
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        session.kill()
+        say("interrupted; the same command continues")
+        raise
+    pool.shutdown(cancel_futures=True)
+    if failed := [future for future in futures if not future.cancelled() and future.exception()]:
+        failed[0].result()
     for each in [each for each, future in zip(planned, futures, strict=True) if not future.result()]:
         publish(each, tracker)
 
@@ -74,30 +77,59 @@ def publish(each: Planned, tracker: Tracker) -> None:
         tracker.finish(run_id, "FINISHED")
 
 
-def _run(each: Planned, tracker: Tracker, locks: Locks) -> bool:
-    """Run what is missing; whether MLflow took it all."""
-    if not each.done:
-        each.remember()
-        run_id = _open(each, tracker)
-        shipper = Shipper(tracker)
+class Session:
+    """Runs side by side. They share the tracker and, where they agree, stages: the first to come runs one."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._live: set[str] = set()
+
+    def run(self, each: Planned) -> bool:
+        """Run what is missing; whether MLflow took all its numbers. Without MLflow, they only wait."""
+        if not each.done:
+            each.remember()
+            with self._shipping(each):
+                for stage in each.stages:
+                    with self._locks[stage.key]:
+                        _perform(each, stage)
+        try:
+            publish(each, self._tracker)
+        except TrackError as error:
+            say(f"{each.id}: {error}; the numbers are kept, and will be sent")
+            return False
+        return True
+
+    def kill(self) -> None:
+        """Tell MLflow which runs end here; the same command continues them."""
+        while self._live:
+            with suppress(TrackError):
+                self._tracker.finish(self._live.pop(), "KILLED")
+
+    @contextmanager
+    def _shipping(self, each: Planned) -> Iterator[None]:
+        """Send the run's curve to MLflow while the block runs."""
+        try:
+            run_id = _open(each, self._tracker)
+        except TrackError as error:
+            say(f"{each.id}: {error}; it runs all the same")
+            yield
+            return
+        self._live.add(run_id)
+        shipper = Shipper(self._tracker)
         if each.pretrain:
             shipper.add(run_id, each.pretrain.spool, prefix="pretrain/")
         shipper.start()
         try:
-            for stage in each.stages:
-                with locks[stage.key]:  # runs share stages
-                    _perform(each, stage)
-        except BaseException as error:
-            shipper.close(FLUSH_SECONDS)
-            tracker.finish(run_id, "FAILED" if isinstance(error, SelfsupError) else "KILLED")
+            yield
+        except BaseException:
+            if run_id in self._live:
+                with suppress(TrackError):
+                    self._tracker.finish(run_id, "FAILED")
             raise
-        shipper.close(FLUSH_SECONDS)
-    try:
-        publish(each, tracker)
-    except TrackError as error:
-        say(f"{each.id}: {error}; the numbers are kept, and will be sent")
-        return False
-    return True
+        finally:
+            shipper.close(FLUSH_SECONDS)
+            self._live.discard(run_id)
 
 
 def _perform(each: Planned, stage: Stage) -> None:
@@ -150,7 +182,7 @@ def _at_a_time(planned: Sequence[Planned]) -> int:
     """How many of these runs the cluster holds side by side, data tasks included; 1 where there are none."""
     if not planned:
         return 1
-    held = ray.cluster_resources()
+    held = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for each in planned:
         _check_fits(each, held)
     return int(min(held[name] / amount for each in planned for name, amount in _wanted(each).items() if amount))
@@ -168,6 +200,6 @@ def _check_fits(each: Planned, held: Mapping[str, float]) -> None:
     for name, amount in _wanted(each).items():
         if amount > held.get(name, 0.0):
             raise SpecError(
-                f"{each.spec}: resources: the workers of a run and their data tasks ask for {amount:g} {name}s, the cluster "
-                f"has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
+                f"{each.spec}: resources: the workers of a run and their data tasks ask for {amount:g} {name}s, the "
+                f"cluster has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
             )

@@ -86,10 +86,10 @@ class Stream:
                 raise DataError(f"{self.manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
             bad += [samples[place].key for place in failed]
             substitutes = reader.read((index[failed] + shift) % self.manifest.num_samples)
-            for place, views, sample in zip(
+            for place, crops, sample in zip(
                 failed, self._attempt(each, substitutes, epoch[failed], index[failed]), substitutes, strict=True
             ):
-                made[place], samples[place] = views, sample
+                made[place], samples[place] = crops, sample
         views = {f"view{v}": np.stack([crops[v] for crops in made if crops]) for v in range(len(self.views.crops))}
         return {**views, "index": index, "epoch": epoch, "bad": np.array(bad, dtype=object)}
 
@@ -121,11 +121,11 @@ def _dimensions(data: bytes) -> tuple[int, int]:
         return 1, 1
 
 
-class LaneSource(Datasource):  # type: ignore[misc]
+class LaneSource(Datasource):
     """One worker's share of a stream, from step `start` on, as read tasks."""
 
     def __init__(self, stream: Stream, *, rank: int, world: int, start: int, threads: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._stream, self._start, self._threads = stream, start, threads
         self._lanes = list(stream.order.served_by(rank, world))
 
@@ -179,7 +179,7 @@ class Feed:
             yield {name: column[0] for name, column in batch.items()}
 
 
-class LaneConfig(DataConfig):  # type: ignore[misc]
+class LaneConfig(DataConfig):
     """Hands every training worker the Feed of its rank: Ray's own splitting knows neither order nor position.
 
     cpus: what the data tasks of all workers together may use at a time.
@@ -189,7 +189,7 @@ class LaneConfig(DataConfig):  # type: ignore[misc]
         super().__init__()
         self._cpus = cpus
 
-    def configure(
+    def configure(  # type: ignore[override]  # here Streams and Feeds stand for data sets and their iterators
         self, datasets: Mapping[str, Stream], world_size: int, *_: object, **__: object
     ) -> list[dict[str, Feed]]:
         return [

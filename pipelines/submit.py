@@ -1,10 +1,11 @@
-"""Specs as a job on a Ray cluster: the project goes along as a wheel, so that every worker runs the code that was sent."""
+"""Specs as a job on a Ray cluster: the project goes along as a wheel, so every worker runs the code that was sent."""
 
 import asyncio
 import base64
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfsup.errors import SelfsupError
-from selfsup.knob import resolved
-from selfsup.pipelines.runner import commit
 from selfsup.spec import Spec, read
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -32,19 +31,22 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     """
     read_specs = [read(path, overrides) for path in specs]
     if token_exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray uses it by itself only for clusters that it starts
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray reads once, as it is imported
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
+
+    from selfsup.pipelines.runner import commit
 
     with tempfile.TemporaryDirectory() as folder:
         names = [
             _write(spec, Path(folder) / "specs" / f"{number}-{path.stem}.yaml")
             for number, (spec, path) in enumerate(zip(read_specs, specs, strict=True))
         ]
-        package = wheel or build_wheel(CHECKOUT, Path(folder))
+        package = named_by_content(wheel or build_wheel(CHECKOUT, Path(folder)), Path(folder))
         try:
             client = JobSubmissionClient(address)
             job = client.submit_job(
-                entrypoint=f"python -m selfsup.cli run {' '.join(names)}",
+                entrypoint=f"python -m selfsup.cli run {shlex.join(names)}",
                 runtime_env={
                     "working_dir": str(Path(folder) / "specs"),
                     "py_modules": [str(package)],
@@ -52,8 +54,14 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
                     | {"SELFSUP_COMMIT": commit()},
                 },
             )
-        except (ConnectionError, RuntimeError) as error:
-            raise SelfsupError(f"no job server of Ray took the job at {address}: {error}") from error
+        except AuthenticationError as error:
+            raise SelfsupError(
+                f"the Ray cluster at {address} refused the job: it wants its token; put that into RAY_AUTH_TOKEN, or "
+                "name its file in RAY_AUTH_TOKEN_PATH"
+            ) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise SelfsupError(f"no job server of Ray took the job at {address}: {reason}") from error
     try:
         asyncio.run(_stream(client, job))
     except KeyboardInterrupt:
@@ -71,13 +79,30 @@ def build_wheel(checkout: Path, out: Path) -> Path:
     if not (checkout / "pyproject.toml").exists():
         raise SelfsupError(f"{checkout}: no checkout of selfsup to build a wheel from; name a built one with --wheel")
     out.mkdir(parents=True, exist_ok=True)
-    built = subprocess.run(
-        [sys.executable, "-c", BUILD, str(out.resolve())], cwd=checkout, capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as work:  # what an earlier build left in build/ would end up in the wheel
+        config = Path(work, "build.cfg")
+        config.write_text(f"[build]\nbuild_base = {work}\n[egg_info]\negg_base = {work}\n")
+        built = subprocess.run(
+            [sys.executable, "-c", BUILD, str(out.resolve())],
+            cwd=checkout,
+            env=os.environ | {"DIST_EXTRA_CONFIG": str(config)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if built.returncode:
         raise SelfsupError(f"{checkout}: the wheel cannot be built:\n{built.stderr}")
     path = out / built.stdout.split()[-1]
     _drop_dependencies(path)
+    return path
+
+
+def named_by_content(wheel: Path, out: Path) -> Path:
+    """A copy with a digest as its build tag: Ray goes by the name, and would run an earlier wheel of the same name."""
+    data = wheel.read_bytes()
+    name, version, *tags = wheel.name.split("-")
+    path = out / "-".join([name, version, f"0{hashlib.blake2b(data, digest_size=8).hexdigest()}", *tags[-3:]])
+    path.write_bytes(data)
     return path
 
 
@@ -89,9 +114,9 @@ def token_exists() -> bool:
 
 
 def _write(spec: Spec, path: Path) -> str:
-    """The whole spec, its base and overrides merged in; JSON is YAML."""
+    """All that the spec says, its base and overrides merged in; JSON is YAML."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(resolved(spec)))
+    path.write_text(json.dumps(spec.model_dump(mode="json", exclude_unset=True)))
     return path.name
 
 
@@ -113,7 +138,7 @@ def _drop_dependencies(path: Path) -> None:
         lines = [line for line in held[record].decode().splitlines() if not line.startswith(metadata)]
         held[record] = "\n".join([*lines, _recorded(metadata, held[metadata]), ""]).encode()
         for name, data in held.items():
-            new.writestr(name, data)
+            new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)  # no date: the same tree, the same bytes
     part.replace(path)
 
 

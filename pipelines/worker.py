@@ -124,7 +124,7 @@ def _work(task: Task, launched: float) -> None:
 
 
 def build(run: Run, device: torch.device) -> Method:
-    """The objective at its initial weights: a function of the spec and the seed, the encoder of backbone and seed alone."""
+    """The objective at its initial weights: a function of spec and seed, the encoder of backbone and seed alone."""
     torch.manual_seed(run.seed)
     trunk = encoder.build(run.backbone)
     return load(run.method)(run.hyper, {MODALITY: trunk}).to(device)
@@ -173,8 +173,9 @@ class Intake:
         logger.warning("%s: replaced samples that cannot be decoded: %s", task.manifest.root, ", ".join(sorted(new)))
         if len(self.bad) > share * task.manifest.num_samples:
             raise DataError(
-                f"{task.manifest.root}: {len(self.bad)} of {task.manifest.num_samples} samples cannot be decoded, more than "
-                f"stream.bad_share: {share} allows; among them {sorted(self.bad)[:3]}. Run `selfsup shards check` on it."
+                f"{task.manifest.root}: {len(self.bad)} of {task.manifest.num_samples} samples cannot be decoded, more "
+                f"than stream.bad_share: {share} allows; among them {sorted(self.bad)[:3]}. "
+                "Run `selfsup shards check` on it."
             )
 
 

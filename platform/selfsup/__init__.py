@@ -1,6 +1,6 @@
 """selfsup: self-supervised learning sweeps you can trust.
 
-What a user imports comes from here; a name is loaded when it is first asked for, so that nothing waits for torch in vain.
+What a user imports comes from here; a name is loaded when it is first asked for, so nothing waits for torch in vain.
 """
 
 import importlib

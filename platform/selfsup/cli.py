@@ -1,6 +1,6 @@
 """The command line: each command is a few lines over the library, and imports what it needs when it runs.
 
-Exit codes: 0 done, 1 failed, 2 the spec or command is wrong, 3 the data is, 4 a checkpoint, 5 the tracking store; 130 Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 the spec or command is wrong, 3 the data, 4 a checkpoint, 5 tracking store; 130 Ctrl-C.
 """
 
 import json
@@ -168,7 +168,7 @@ def submit(
     ] = "http://127.0.0.1:8265",
     wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
 ) -> None:
-    """Run specs as a job on a Ray cluster: sends the project as a wheel, streams the log, ends with the job's status."""
+    """Run specs as a job on a Ray cluster: send the project as a wheel, stream the log, end with the job's status."""
     from selfsup.pipelines.submit import submit
 
     raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel))
@@ -181,8 +181,6 @@ def main() -> NoReturn:
     except SelfsupError as error:
         typer.echo(f"selfsup: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     sys.exit(0)
 
 

@@ -31,7 +31,7 @@ class Cost:
 
 
 def cost(run: Run) -> Cost:
-    """Of one worker's forward and backward pass over a micro-batch. Weights, gradients and moments are counted in fp32."""
+    """Of one worker's forward and backward pass over a micro-batch. Weights, gradients and moments count as fp32."""
     method = meta_method(run)
     size = run.train.batch // run.resources.workers // run.train.accumulate
     batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
@@ -126,21 +126,15 @@ def _training(each: Planned) -> list[tuple[str, str]]:
     run, price = each.run, cost(each.run)
     train, needs = run.train, run.resources
     samples = each.steps * train.batch
+    epochs = samples / each.train.num_samples
+    state, activations = price.state_bytes, price.activation_bytes
+    workers = _several(needs.workers, "worker")
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
     return [
         ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
-        (
-            "length",
-            f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {samples / each.train.num_samples:.1f} epochs",
-        ),
+        ("length", f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
-        (
-            "memory",
-            f"{price.state_bytes / 2**20:,.0f} MiB of state, {price.activation_bytes / 2**20:,.0f} MiB of activations a worker",
-        ),
-        (
-            "needs",
-            f"{_several(needs.workers, 'worker')} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data",
-        ),
+        ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
+        ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data"),
     ]

@@ -41,7 +41,7 @@ def _weights(home: Path, run_id: str) -> Path:
     if not note.exists():
         known = ", ".join(sorted(path.stem for path in note.parent.glob("*.json"))) or "none yet"
         raise CheckpointError(f"no run {run_id} under {home}; there are: {known}")
-    key = json.loads(note.read_text())["pretrain"]
+    key: str | None = json.loads(note.read_text())["pretrain"]
     if key is None:
         raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
     weights = home / "stages" / key / "encoder.safetensors"

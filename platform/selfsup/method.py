@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class Out(NamedTuple):
-    """loss: () minimised. log: scalars to record. aux: what `after_step` needs, samples first: micro-batches are joined."""
+    """loss: () minimised. log: scalars to record. aux: for `after_step`, samples first: micro-batches are joined."""
 
     loss: Tensor
     log: Mapping[str, Tensor] = {}

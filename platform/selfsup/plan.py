@@ -98,7 +98,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Planned:
-    """A Run with its data found, its stages laid out, and its id: the name of its row, its MLflow run and its record."""
+    """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record."""
 
     run: Run
     spec: str
@@ -220,8 +220,8 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     _check_batch(spec, runs[0], train)
     if val is not None and val.classes != train.classes:
         raise DataError(
-            f"{spec.name}: data.val has the classes {val.classes[:5]}..., data.train {train.classes[:5]}...: labels would "
-            "not mean the same. Pack both from folders with the same class names."
+            f"{spec.name}: data.val has the classes {val.classes[:5]}..., data.train {train.classes[:5]}...: labels "
+            "would not mean the same. Pack both from folders with the same class names."
         )
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
@@ -243,7 +243,7 @@ def _check_batch(spec: Spec, run: Run, train: Manifest) -> None:
     if run.stream.remainder == "drop" and run.train.batch > train.num_samples:
         raise SpecError(
             f"{spec.name}: train.batch: {run.train.batch} samples a step, but {train.root} holds {train.num_samples}, "
-            "and stream.remainder: drop leaves out what does not fill a batch. Take a smaller batch, or remainder: wrap."
+            "and stream.remainder: drop leaves out what does not fill a batch. Use a smaller batch, or remainder: wrap."
         )
 
 

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, time
 
 from tqdm import tqdm
 
@@ -64,7 +64,7 @@ def _watch(stage: Stage, bar: "tqdm[None]", over: threading.Event) -> None:
         if record is None or record.step == bar.n:
             continue
         if bar.n == 0:  # the clock starts with the first step, wherever a resume puts that
-            bar.initial, bar.start_t = record.step, bar._time()
+            bar.initial, bar.start_t = record.step, time()
         rate, loss = record.values.get("images_per_second", 0.0), record.values.get("loss", 0.0)
         bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} images/s", refresh=False)
         bar.update(record.step - bar.n)

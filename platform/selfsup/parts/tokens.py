@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Tokens(NamedTuple):
-    """value: (B, N, P) flattened patches. coord: (B, N, A) int64 grid position. valid: (B, N) bool, False for padding."""
+    """value: (B, N, P) flattened patches. coord: (B, N, A) int64 grid position. valid: (B, N) bool, False: padding."""
 
     value: Tensor
     coord: Tensor

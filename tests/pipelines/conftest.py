@@ -1,0 +1,44 @@
+"""Small data sets, whole and damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfsup.pipelines.manifest import Manifest, Reader
+from selfsup.pipelines.pack import pack
+
+Make = Callable[..., Manifest]
+Spoil = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def make() -> Make:
+    """(folder, number=...) -> a packed set of two classes: smooth images of all shapes from 24 to 30 pixels a side."""
+    return _make
+
+
+@pytest.fixture(scope="session")
+def spoil() -> Spoil:
+    """(manifest, numbers, keep=bytes): zeros over all but the first bytes of these samples; no size changes."""
+    return _spoil
+
+
+def _make(folder: Path, *, number: int, shard_size: int = 20, seed: int = 0) -> Manifest:
+    draw = np.random.default_rng(seed)
+    for each in range(number):
+        coarse = Image.fromarray(draw.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        place = folder / "images" / "ab"[each % 2] / f"{each:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize((24 + each % 7, 24 + each // 7 % 7), Image.Resampling.BICUBIC).save(place)
+    return pack(folder / "images", folder / "shards", shard_size=shard_size).manifest
+
+
+def _spoil(told: Manifest, numbers: list[int], *, keep: int) -> None:
+    names = told.shards["name"].to_pylist()
+    for row in Reader(told).locate(np.array(numbers)).to_pylist():
+        with (Path(told.root) / names[row["shard"]]).open("r+b") as file:
+            file.seek(row["offset"] + keep)
+            file.write(bytes(row["size"] - keep))

@@ -1,0 +1,184 @@
+"""What a training stream holds, whoever reads which part of it. Ray is left out here: see test_pretrain."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.pipelines.counted import CROP, uniform
+from selfsup.pipelines.decode import decode
+from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.manifest import Manifest, Reader
+from selfsup.pipelines.stream import MAX_TASKS, Columns, Stream
+from selfsup.pipelines.views import CROP_DRAWS, Crop, Views, boxes, flips
+
+SAMPLES, BATCH, LANES, STEPS, SEED = 50, 8, 4, 15, 3  # six steps an epoch
+CROPS = (Crop(size=16, scale=(0.5, 1.0)), Crop(size=20, scale=(0.8, 1.0), resample="bilinear"))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Manifest:
+    return make(tmp_path_factory.mktemp("whole"), number=SAMPLES)
+
+
+def stream_of(told: Manifest, *, steps: int = STEPS) -> Stream:
+    order = Lanes(samples=told.num_samples, batch=BATCH, seed=SEED, lanes=LANES, chunk=4, mix=2)
+    return Stream(told, order, Views(CROPS), steps)
+
+
+def joined(rows: Sequence[Columns]) -> Columns:
+    """Rows of steps -> columns (steps, samples, ...), `bad` as one list."""
+    names = [name for name in rows[0] if name != "bad"]
+    bad = np.concatenate([row["bad"] for row in rows])
+    return {name: np.stack([row[name] for row in rows]) for name in names} | {"bad": bad}
+
+
+def same(one: Columns, other: Columns) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def whole(stream: Stream) -> Columns:
+    return joined(list(stream.rows(range(LANES), 0, stream.steps)))
+
+
+def places(lanes: Sequence[int]) -> list[int]:
+    """Where the samples of some lanes stand among those of a step."""
+    each = BATCH // LANES
+    return [lane * each + sample for lane in lanes for sample in range(each)]
+
+
+def by_hand(told: Manifest, crop: Crop, *, view: int, sample: int, epoch: int, of: int) -> np.ndarray:
+    """A view of `sample`, with the draws that belong to sample `of`."""
+    (data,) = (each.data for each in Reader(told).read(np.array([sample])))
+    image = decode(data, min_height=1000, min_width=1000)  # more than it has: the whole of it
+    purpose = CROP + 16 * view
+    draws = uniform(seed=SEED, epoch=np.array([epoch]), index=np.array([of]), purpose=purpose, draws=CROP_DRAWS)
+    height, width = (np.array([length]) for length in image.shape[:2])
+    top, left, tall, wide = boxes(crop, height, width, draws)[0]
+    how = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[crop.resample]
+    cut = Image.fromarray(image).resize((crop.size, crop.size), how, box=(left, top, left + wide, top + tall))
+    return np.fliplr(cut) if flips(crop, draws)[0] else np.asarray(cut)
+
+
+def test_a_view_is_the_crop_and_flip_that_its_sample_draws(told: Manifest) -> None:
+    stream, turned = stream_of(told), set()
+    for row in stream.rows([1, 3], 5, 8):  # of two epochs
+        for place, (epoch, sample) in enumerate(zip(row["epoch"], row["index"], strict=True)):
+            for view, crop in enumerate(CROPS):
+                made = by_hand(told, crop, view=view, sample=sample, epoch=epoch, of=sample)
+                np.testing.assert_array_equal(row[f"view{view}"][place], made)
+        turned |= set(row["epoch"].tolist())
+    assert turned == {0, 1}
+
+
+def test_rows_are_those_that_the_order_names(told: Manifest) -> None:
+    stream = stream_of(told)
+    rows = whole(stream)
+    taken = [stream.order.take(lane, 0, STEPS) for lane in range(LANES)]
+    np.testing.assert_array_equal(rows["epoch"], np.concatenate([epoch for epoch, _ in taken], axis=1))
+    np.testing.assert_array_equal(rows["index"], np.concatenate([index for _, index in taken], axis=1))
+    assert len(rows["bad"]) == 0
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_any_number_of_workers_reads_the_same_samples(told: Manifest, world: int) -> None:
+    stream = stream_of(told)
+    expected = whole(stream)
+    for rank in range(world):
+        lanes = list(stream.order.served_by(rank, world))
+        theirs = {name: column[:, places(lanes)] for name, column in expected.items() if name != "bad"}
+        same(joined(list(stream.rows(lanes, 0, STEPS))), theirs | {"bad": expected["bad"]})
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, STEPS], [0, 7, 12, STEPS], list(range(STEPS + 1))])
+@pytest.mark.parametrize("group", [1, 3 * BATCH, 10**6])
+def test_any_cut_of_the_steps_gives_the_same(
+    told: Manifest, cuts: list[int], group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = stream_of(told)
+    expected = whole(stream)
+    monkeypatch.setattr("selfsup.pipelines.stream.GROUP", group)
+    same(joined([row for first, last in pairwise(cuts) for row in stream.rows(range(LANES), first, last)]), expected)
+
+
+def test_threads_change_nothing(told: Manifest) -> None:
+    stream = stream_of(told)
+    same(joined(list(stream.rows(range(LANES), 0, STEPS, threads=3))), whole(stream))
+
+
+@pytest.mark.parametrize("keep", [0, 300], ids=["no header", "cut short"])
+def test_a_corrupted_sample_is_replaced_by_the_next_one_and_named(
+    told: Manifest, tmp_path: Path, make: Callable[..., Manifest], spoil: Callable[..., None], keep: int
+) -> None:
+    expected = whole(stream_of(told))
+    damaged = make(tmp_path, number=SAMPLES)
+    victim = int(expected["index"][2, 5])
+    spoil(damaged, [victim], keep=keep)
+    rows = list(stream_of(damaged).rows(range(LANES), 0, STEPS))
+    got, hit = joined(rows), expected["index"] == victim
+    assert 2 <= hit.sum() < hit.size  # once an epoch, but for what an epoch drops
+    np.testing.assert_array_equal(got["index"], expected["index"])
+    (key,) = (sample.key for sample in Reader(told).read(np.array([victim])))
+    assert [row["bad"].tolist() for row in rows] == [[key] * int(step.sum()) for step in hit]
+    for view, crop in enumerate(CROPS):
+        name = f"view{view}"
+        np.testing.assert_array_equal(got[name][~hit], expected[name][~hit])
+        for made, epoch in zip(got[name][hit], expected["epoch"][hit], strict=True):
+            next_one = (victim + 1) % SAMPLES
+            hand = by_hand(told, crop, view=view, sample=next_one, epoch=epoch, of=victim)
+            np.testing.assert_array_equal(made, hand)
+    for lanes in ([0, 2], [1, 3]):  # whatever worker meets it
+        theirs = joined(list(stream_of(damaged).rows(lanes, 0, STEPS)))
+        np.testing.assert_array_equal(theirs["view0"], got["view0"][:, places(lanes)])
+
+
+def test_neighbours_that_are_corrupted_too_are_passed_over_and_named(
+    told: Manifest, tmp_path: Path, make: Callable[..., Manifest], spoil: Callable[..., None]
+) -> None:
+    damaged = make(tmp_path, number=SAMPLES)
+    victims = [SAMPLES - 2, SAMPLES - 1, 0]
+    spoil(damaged, victims, keep=0)
+    (row,) = _holding(stream_of(damaged), SAMPLES - 2)
+    place = row["index"].tolist().index(SAMPLES - 2)
+    epoch = int(row["epoch"][place])
+    hand = by_hand(told, CROPS[0], view=0, sample=1, epoch=epoch, of=SAMPLES - 2)
+    np.testing.assert_array_equal(row["view0"][place], hand)
+    assert set(row["bad"]) == {sample.key for sample in Reader(told).read(np.array(victims))}
+
+
+def _holding(stream: Stream, sample: int) -> list[Columns]:
+    """The first step that holds a sample."""
+    rows = stream.rows(range(LANES), 0, stream.steps)
+    return [next(row for row in rows if sample in row["index"])]
+
+
+def test_a_set_that_cannot_be_decoded_ends_the_stream(
+    tmp_path: Path, make: Callable[..., Manifest], spoil: Callable[..., None]
+) -> None:
+    damaged = make(tmp_path, number=10)
+    spoil(damaged, list(range(10)), keep=0)
+    with pytest.raises(DataError, match=r"shards: 100 samples in a row cannot be decoded"):
+        next(stream_of(damaged).rows(range(LANES), 0, 1))
+
+
+@pytest.mark.parametrize("steps", [1, 17, 3000, 500_000])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_segments_cover_what_is_left_and_stay_few(told: Manifest, steps: int, share: float) -> None:
+    start = int(share * steps)
+    segments = stream_of(told, steps=steps).segments(start)
+    assert [step for first, last in segments for step in range(first, last)] == list(range(start, steps))
+    assert len(segments) <= MAX_TASKS + 1
+
+
+def test_a_segment_is_a_whole_window_where_that_makes_few_enough(told: Manifest) -> None:
+    """A window of 4 x 2 samples, 2 of them a step: four steps."""
+    assert stream_of(told, steps=10).segments(3) == [(3, 7), (7, 10)]
+    longer = replace(stream_of(told), order=replace(stream_of(told).order, chunk=8), steps=10)
+    assert longer.segments(0) == [(0, 8), (8, 10)]

@@ -1,0 +1,234 @@
+"""A real Ray head with token authentication: jobs run the wheel that was sent, beside an uploaded `platform/`."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from selfsup.errors import SelfsupError
+from selfsup.pipelines.pack import pack
+from selfsup.pipelines.submit import build_wheel, named_by_content, submit
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+BUILT = (".venv", ".git", ".*_cache", "build", "dist", "tests", "*.egg-info", "__pycache__")
+SEEN = """
+import pathlib, ray
+ray.init(log_to_driver=False)
+
+@ray.remote(num_cpus=0.5)
+def seen():
+    import platform, selfsup.pipelines.lanes
+    return selfsup.pipelines.lanes.__file__, platform.system()
+
+print("SEEN", *ray.get(seen.remote()), pathlib.Path("platform").is_dir())
+"""
+
+
+class Head:
+    """address: of its job server. environment: what a user who holds the token has set."""
+
+    def __init__(self, address: str, environment: dict[str, str]) -> None:
+        self.address, self.environment = address, environment
+
+    def call(self, *argv: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            argv,
+            cwd=cwd,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with tempfile.TemporaryDirectory(prefix="head-") as short:  # a path of pytest's is too long for Ray's sockets
+        folder = Path(short)
+        (folder / "token").write_text("a-token-of-this-test-alone-0123456789")
+        (folder / "token").chmod(0o600)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+        environment |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the head
+            "SELFSUP_HOME": str(folder / "home"),
+            "OMP_NUM_THREADS": "1",
+        }
+        ports = [f"--{name}={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
+        argv = [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
+        argv += [*ports, "--disable-usage-stats", f"--temp-dir={folder / 'ray'}", "--object-store-memory=200000000"]
+        with (folder / "log").open("w") as log:
+            started = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
+        head = Head(f"http://127.0.0.1:{ports[1].partition('=')[2]}", environment)
+        try:
+            answered = wait_for(head, started)
+            assert answered, (folder / "log").read_text()
+            yield head
+        finally:
+            stop(started)
+
+
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for(head: Head, started: "subprocess.Popen[bytes]") -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and started.poll() is None:
+        if head.call(RAY, "job", "list", "--address", head.address).returncode == 0:
+            return True
+    return False
+
+
+def stop(started: "subprocess.Popen[bytes]") -> None:
+    """The head, which ends its own processes, and then what is left of their group."""
+    started.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The smallest of runs: 4 steps of a ViT of one block, over 32 images."""
+    folder = tmp_path_factory.mktemp("sets")
+    for split, number in (("train", 32), ("val", 8)):
+        draw = np.random.default_rng(number)
+        for each in range(number):
+            path = folder / split / "ab"[each % 2] / f"{each}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        pack(folder / split, folder / f"{split}-shards")
+    return {
+        "name": "tiny",
+        "method": "simclr",
+        "data": {"train": str(folder / "train-shards"), "val": str(folder / "val-shards")},
+        "backbone": {
+            "name": "vit_tiny_patch16_224",
+            "image_size": 32,
+            "patch_size": 8,
+            "width": 32,
+            "depth": 1,
+            "heads": 2,
+        },
+        "train": {"duration": {"steps": 4}, "batch": 8},
+        "evals": {"knn": {"k": 3}},
+        "baselines": False,
+        "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
+    }
+
+
+def finished(home: Path) -> set[str]:
+    return {path.parent.name.split("-")[0] for path in (home / "stages").glob("*/done.json")}
+
+
+def test_submit_sends_streams_and_ends_as_the_job_does(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "tiny spec.yaml").write_text(yaml.safe_dump(spec))
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny spec.yaml", "--address", head.address]
+    told = {name: value for name, value in head.environment.items() if name != "RAY_AUTH_MODE"}  # the token is enough
+    done = Head(head.address, told).call(*argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "knn top-1" in done.stdout  # the table, which the job prints last
+    assert finished(Path(head.environment["SELFSUP_HOME"])) == {"pretrain", "embed", "knn"}
+
+
+@pytest.mark.slow
+def test_submit_fails_as_the_job_does(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
+    wrong = spec | {"data": {"train": str(tmp_path / "nowhere"), "val": str(tmp_path / "nowhere")}}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    done = head.call(
+        sys.executable, "-m", "selfsup.cli", "submit", "wrong.yaml", "--address", head.address, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stdout
+    assert "selfsup shards index" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_documented_ray_job_submit_from_the_root(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
+    root = shutil.copytree(ROOT, tmp_path / "root", ignore=shutil.ignore_patterns(*BUILT))
+    build_wheel(root, root / "dist")
+    (root / "tiny.yaml").write_text(yaml.safe_dump(spec))
+    (root / "seen.py").write_text(SEEN)
+    documented = [RAY, "job", "submit", "--address", head.address, "--working-dir", "."]
+    documented += ["--runtime-env", "infra/runtime-env.yaml", "--"]
+    home = tmp_path / "home"
+    ran = head.call(*documented, "env", f"SELFSUP_HOME={home}", *RUN, "tiny.yaml", cwd=root)
+    assert ran.returncode == 0, ran.stdout
+    assert finished(home) == {"pretrain", "embed", "knn"}
+    found = head.call(*documented, "python", "seen.py", cwd=root)
+    [line] = [line for line in found.stdout.splitlines() if line.startswith("SEEN")]
+    _, imported, system, folder_platform = line.split()
+    assert "runtime_resources/py_modules_files" in imported  # the wheel: not the checkout, not the uploaded folder
+    assert (system, folder_platform) == ("Linux", "True")
+
+
+def unsent(folder: Path) -> Path:
+    """A wheel that nobody will read."""
+    path = folder / "selfsup-0-py3-none-any.whl"
+    path.write_bytes(b"")
+    return path
+
+
+RUN = ("python", "-m", "selfsup.cli", "run")
+
+
+@pytest.mark.parametrize("token", [None, "another-token-0123456789"])
+def test_without_its_token_a_cluster_refuses(
+    head: Head, spec: dict[str, object], token: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec))
+    environment = {name: value for name, value in head.environment.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path)} | ({"RAY_AUTH_TOKEN": token} if token else {})
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny.yaml", "--address", head.address]
+    argv += ["--wheel", str(unsent(tmp_path))]
+    done = Head(head.address, environment).call(*argv, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+    told = done.stdout.splitlines()[-1]
+    assert told.startswith("selfsup: ")
+    assert "RAY_AUTH_TOKEN" in told
+
+
+def test_nobody_answers(spec: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec))
+    [port] = free_ports(1)
+    with pytest.raises(SelfsupError, match=rf"no job server of Ray .*//127\.0\.0\.1:{port}") as caught:
+        submit([tmp_path / "tiny.yaml"], [], address=f"http://127.0.0.1:{port}", wheel=unsent(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wheel_holds_the_tree_alone_and_bears_the_name_of_its_content(tmp_path: Path) -> None:
+    root = shutil.copytree(ROOT, tmp_path / "root", ignore=shutil.ignore_patterns(*BUILT))
+    stale = root / "build" / "lib" / "selfsup" / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    before = named_by_content(build_wheel(root, tmp_path / "out"), tmp_path)
+    assert "selfsup/stale.py" not in zipfile.ZipFile(before).namelist()
+    assert named_by_content(build_wheel(root, tmp_path / "out"), tmp_path) == before
+    (root / "methods" / "simclr.py").write_text("")
+    assert named_by_content(build_wheel(root, tmp_path / "out"), tmp_path).name != before.name

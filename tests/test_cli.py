@@ -1,0 +1,265 @@
+"""Every command as a user types it: its help, its exit codes, the text of its errors."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import jsonschema  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+import yaml
+from click import unstyle
+from PIL import Image
+from typer.testing import CliRunner
+
+from selfsup.cli import app, main
+from selfsup.knob import described
+from selfsup.spec import run_type
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = ROOT / "pipelines" / "photos"
+SPEC = {
+    "name": "tiny",
+    "method": "mae",
+    "data": {"train": "train", "val": "train"},
+    "backbone": {
+        "name": "vit_tiny_patch16_224",
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+    },
+    "train": {"duration": {"steps": 4}, "batch": 8},
+    "evals": {"knn": {"k": 3}},
+}
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def selfsup(*argv: str, cwd: Path) -> Done:
+    """`selfsup ARGV`, by its real entry point and in this process, since a new one takes seconds to import torch."""
+    out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("SELFSUP_HOME", str(cwd / "home"))
+        patch.setattr(sys, "argv", ["selfsup", *argv])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    signal.signal(signal.SIGTERM, handler)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def process(*argv: str, cwd: Path, **environment: str) -> Done:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    clean |= {"SELFSUP_HOME": str(cwd / "home"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *argv], cwd=cwd, env=clean | environment, capture_output=True, text=True, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a spec, the images of two classes, and their shards in `train`."""
+    folder = tmp_path_factory.mktemp("cli")
+    draw = np.random.default_rng(0)
+    for number in range(16):
+        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
+    done = selfsup("shards", "pack", "images", "train", "--shard-size", "6", "--resize", "12", cwd=folder)
+    assert done.code == 0, done.err
+    assert done.out == "train: 16 samples in 3 shards\n"
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SPEC))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("", ["shards", "plan", "run", "describe", "schema", "export", "ui", "submit", "SELFSUP_HOME"]),
+        ("shards", ["pack", "index", "check"]),
+        ("shards pack", ["IMAGES_DIR", "OUT", "--resize", "--quality", "--shard-size"]),
+        ("shards index", ["URL_OR_DIR", "--out"]),
+        ("shards check", ["URL_OR_DIR"]),
+        ("plan", ["SPECS", "--set", "-s", "PATH=VALUE"]),
+        ("run", ["SPECS", "--set", "-s", "PATH=VALUE"]),
+        ("describe", ["METHOD"]),
+        ("schema", ["JSON"]),
+        ("export", ["RUN_ID", "--to", "timm", "torch", "--out"]),
+        ("ui", ["--port", "5000"]),
+        ("submit", ["SPECS", "--set", "--address", "RAY_ADDRESS", "http://127.0.0.1:8265", "--wheel"]),
+    ],
+)
+def test_help_names_every_argument_and_option(command: str, told: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0
+    shown = unstyle(done.output).casefold()
+    assert [word for word in told if word.casefold() not in shown] == []
+
+
+BAD_SPECS = {
+    "a misspelt knob": ("hyper.mask_ration=0.5", "hyper.mask_ration: .*did you mean 'mask_ratio'"),
+    "out of range": ("hyper.mask_ratio=1.5", "hyper.mask_ratio: .*1"),
+    "tokens on a CNN": ("backbone={name: resnet18, image_size: 32}", "mae masks tokens, which a CNN such as resnet18"),
+    "a batch that does not divide over lanes": ("train.batch=12", "batch of 12 .*does not divide over 8 lanes"),
+    "more workers than lanes": ("resources.workers=16", "more workers than lanes: 16 workers, 8 lanes"),
+    "no such method": ("method=mea", "method: .*mae"),
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_SPECS.values(), ids=BAD_SPECS.keys())
+def test_a_wrong_spec_exits_with_2(packed: Path, override: str, message: str) -> None:
+    given = SPEC | {"backbone": {"image_size": 32}} if override.startswith("backbone") else SPEC
+    (packed / "wrong.yaml").write_text(yaml.safe_dump(given))
+    done = selfsup("plan", "wrong.yaml", "-s", override, cwd=packed)
+    assert done.code == 2
+    assert re.search(message, done.err), done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
+    done = selfsup("plan", "nowhere.yaml", cwd=tmp_path)
+    assert done.code == 2
+    assert "nowhere.yaml" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_data_without_a_manifest_exits_with_3(packed: Path, tmp_path: Path) -> None:
+    done = selfsup("plan", "tiny.yaml", "-s", f"data.train={tmp_path}", cwd=packed)
+    assert done.code == 3
+    assert str(tmp_path) in done.err
+    assert "selfsup shards index" in done.err
+
+
+def test_an_mlflow_server_that_does_not_answer_exits_with_5_before_anything_starts(packed: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    started = time.monotonic()
+    done = process("-m", "selfsup.cli", "run", "tiny.yaml", cwd=packed, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
+    assert done.code == 5, done.err
+    assert f"127.0.0.1:{port}" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+    assert "Ray" not in done.err  # the line that its start makes
+    assert not (packed / "home" / "stages").exists()
+    assert time.monotonic() - started < 60  # 15 on an idle machine, most of them imports
+
+
+def test_what_is_not_there_to_be_described_or_exported(tmp_path: Path) -> None:
+    unknown = selfsup("describe", "simcrl", cwd=tmp_path)
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "did you mean 'simclr'" in unknown.err
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    (tmp_path / "home" / "runs" / "mae-1234.json").write_text('{"pretrain": "pretrain-1"}')
+    missing = selfsup("export", "mae-12", "--to", "timm", cwd=tmp_path)
+    assert missing.code == 4
+    assert "no run mae-12" in missing.err
+    assert "mae-1234" in missing.err
+    unfinished = selfsup("export", "mae-1234", "--to", "timm", cwd=tmp_path)
+    assert unfinished.code == 4
+    assert "has not finished training" in unfinished.err
+
+
+def test_describe_lists_the_methods() -> None:
+    shown = CliRunner().invoke(app, ["describe"]).output
+    lines = {line.split()[0]: line for line in shown.splitlines()}
+    assert "arXiv:2111.06377" in lines["mae"]
+    assert "arXiv:2002.05709" in lines["simclr"]
+
+
+def test_describe_tells_all_about_every_knob() -> None:
+    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["describe", "simclr"]).output.splitlines()}
+    temperature = lines["hyper.temperature"]
+    for told in ("0.1", "τ", "> 0", "0.05 to 1, log", "softmax temperature"):
+        assert told in temperature
+    assert "required" in lines["data.train"]
+    assert "adamw | sgd | lars" in lines["optim.name"]
+    for knob in described(run_type("simclr")):
+        assert knob.doc in lines[knob.path]
+
+
+def test_the_schema_is_one_and_takes_the_specs_of_this_repository() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    specs = {path.name: yaml.safe_load(path.read_text()) for path in PHOTOS.glob("*.yaml")}
+    assert {"mae.yaml", "simclr.yaml"} <= specs.keys()
+    for name in specs.keys() - {"common.yaml"}:
+        assert list(validator.iter_errors(specs[name])) == []
+        assert not validator.is_valid(specs[name] | {"hyper": {"mask_ration": 0.5}})
+    assert not validator.is_valid(SPEC | {"train": {"duration": {"steps": "four"}}})
+
+
+PLAN = """
+import sys
+from selfsup.cli import app, main
+app(["plan", *sys.argv[1:]], standalone_mode=False)
+assert "ray" not in sys.modules and "mlflow" not in sys.modules
+"""
+
+
+def test_plan_needs_no_ray_and_starts_nothing(tmp_path: Path) -> None:
+    told = ["-s", "train.duration={steps: 300}", "-s", "train.batch=64", "-s", "seeds=2"]
+    done = process("-c", PLAN, str(PHOTOS / "mae.yaml"), *told, cwd=tmp_path)
+    assert done.code == 0, done.err
+    for text in ("4,000 images", "960", "300 steps of 64: 19,200 samples, 4.8 epochs", "6 runs", "MiB"):
+        assert text in done.out
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [
+        "data"
+    ]  # what `bundled://` names, and nothing else
+
+
+def test_plan_marks_what_is_done(packed: Path) -> None:
+    before = selfsup("plan", "tiny.yaml", cwd=packed)
+    assert "0 of them done" in before.out, before.err
+    assert "16 images in 3 shards; 2 classes" in before.out
+    assert re.search(r"mae-[0-9a-f]{12} +mae +seed 0 +pretrain, pictures, embed, knn", before.out)
+
+
+def test_index_and_check_of_shards(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed / "train", tmp_path / "mine")
+    for path in (tmp_path / "mine").glob("manifest*"):
+        path.unlink()
+    indexed = selfsup("shards", "index", "mine", cwd=tmp_path)
+    assert (indexed.code, indexed.out) == (0, "mine: 16 samples in 3 shards\n")
+    good = selfsup("shards", "check", "mine", cwd=tmp_path)
+    assert (good.code, good.out) == (0, "mine: no problems\n")
+    cut = tmp_path / "mine" / "000001.tar"
+    size = cut.stat().st_size
+    os.truncate(cut, size // 2)
+    bad = selfsup("shards", "check", "mine", cwd=tmp_path)
+    assert bad.code == 3
+    assert f"000001.tar: {size // 2} bytes, not {size}: cut or changed\n" in bad.out
+    again = selfsup("shards", "index", "mine", cwd=tmp_path)
+    assert again.code == 3
+    assert "000001.tar" in again.err
+
+
+def test_pack_names_what_it_leaves_out(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed / "images", tmp_path / "images")
+    (tmp_path / "images" / "a" / "torn.jpg").write_bytes(b"\xff\xd8 torn")
+    done = selfsup("shards", "pack", "images", "out", cwd=tmp_path)
+    assert done.code == 0
+    assert done.out.startswith("out: 16 samples in 1 shard")
+    assert "left out, since it cannot be decoded: " in done.err
+    assert "torn.jpg" in done.err
+    missing = selfsup("shards", "pack", "nowhere", "out", cwd=tmp_path)
+    assert missing.code == 3
+    assert "nowhere" in missing.err

@@ -1,0 +1,135 @@
+"""What a plan says that it costs, against real modules and sums done by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfsup import cost as module
+from selfsup import encoder, method
+from selfsup.cost import cost
+from selfsup.encoder import TokenEncoder
+from selfsup.knob import Knobs
+from selfsup.method import Batch, Method, Out
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.views import Crop, Views
+from selfsup.spec import Run, run_type
+
+P, H = 192, 5  # values of an 8x8 patch in colour; hidden channels
+VIT = {"name": "vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2}
+
+
+def run(name: str, *, batch: int = 8, **sections: dict[str, object]) -> Run:
+    told = {
+        "method": name,
+        "seed": 0,
+        "data": {"train": "nowhere"},
+        "backbone": VIT,
+        "train": {"duration": {"steps": 1}, "batch": batch} | sections.pop("train", {}),
+    }
+    return run_type(name).model_validate(told | sections)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        run("mae", hyper={"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}),
+        run("simclr"),
+        run("simclr", backbone={"name": "resnet18", "image_size": 32, "stem": "small"}),
+    ],
+    ids=["mae", "simclr", "simclr on a CNN"],
+)
+def test_parameters_are_those_of_the_real_module(asked: Run) -> None:
+    trunk = encoder.build(asked.backbone)
+    real = method.load(asked.method)(asked.hyper, {"image": trunk})
+    price = cost(asked)
+    assert price.parameters == sum(weight.numel() for weight in real.parameters())
+    assert price.encoder_parameters == sum(weight.numel() for weight in trunk.parameters())
+
+
+class Product(Method):
+    """One matrix product of every patch."""
+
+    paper = "none"
+
+    class Hyper(Knobs):
+        pass
+
+    @classmethod
+    def views(cls, hyper: Knobs) -> Views:  # noqa: ARG003
+        return Views((Crop(),))
+
+    def __init__(self, hyper: Knobs, encoders: dict[str, TokenEncoder]) -> None:
+        super().__init__(hyper, encoders)
+        self.backbone = encoders["image"].requires_grad_(False)
+        self.weight = nn.Parameter(torch.empty(P, H))
+
+    def forward(self, batch: Batch) -> Out:
+        [view] = batch.views
+        assert isinstance(view, Tokens)
+        hidden: Tensor = view.value @ self.weight
+        return Out((hidden * hidden).sum())
+
+    def encoder(self, modality: str) -> TokenEncoder:  # noqa: ARG002
+        return self.backbone
+
+
+@pytest.fixture
+def product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load", lambda _: Product)
+
+
+@pytest.mark.usefixtures("product")
+def test_a_product_of_matrices() -> None:
+    """N = 16 patches an image. Forward: 2 N P H; backward, to the weight alone since images need no gradient: the same.
+
+    Kept for the backward pass beside inputs and weights: the hidden values, B N H of 4 bytes, once.
+    """
+    price = cost(run("simclr", batch=8))
+    assert price.flops == 2 * (2 * 16 * P * H)
+    assert price.activation_bytes == 8 * 16 * H * 4
+
+
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize(
+    ("sections", "size"),
+    [
+        ({"resources": {"workers": 4}}, 2),
+        ({"train": {"accumulate": 2}}, 4),
+        ({"resources": {"workers": 2}, "train": {"accumulate": 4}}, 1),
+    ],
+)
+def test_activations_are_those_of_a_worker_and_a_piece(sections: dict[str, dict[str, object]], size: int) -> None:
+    price = cost(run("simclr", batch=8, **sections))
+    assert price.activation_bytes == size * 16 * H * 4
+    assert price.flops == 2 * (2 * 16 * P * H)  # of a sample, whoever sees it
+
+
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize(("name", "moments"), [("adamw", 2), ("sgd", 1), ("lars", 1)])
+def test_state_is_weights_gradients_and_moments(name: str, moments: int) -> None:
+    """Gradients and moments of what is trained: here P x H, the encoder being frozen."""
+    asked = run("simclr", optim={"name": name})
+    frozen = sum(weight.numel() for weight in encoder.build(asked.backbone).parameters())
+    assert cost(asked).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
+
+
+def test_a_transformer_counts_its_products() -> None:
+    """SimCLR's forward pass by hand; a backward pass takes twice that, less what leads to images alone.
+
+    T = N + 1 tokens of D channels: 2 N P D for the patches, 2 T D (3 D + D + 4 D + 4 D) for the linear layers of the
+    block and 2 (2 T T D) for its attention; the projector is D x D and D x 128. Two views; the similarities of the
+    loss, fewer than a hundredth, are the tolerance.
+    """
+    batch, n, d = 8, 16, 32
+    t = n + 1
+    patches, block, attention = 2 * n * P * d, 2 * t * d * 12 * d, 2 * 2 * t * t * d
+    heads = 2 * d * d + 2 * d * 128
+    by_hand = 2 * (2 * patches + 3 * (block + attention + heads))
+    assert cost(run("simclr", batch=batch)).flops == pytest.approx(by_hand, rel=0.02)
+
+
+def test_a_higher_mask_ratio_costs_less() -> None:
+    decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio})) for ratio in (0.75, 0.25))
+    assert few.flops < many.flops
+    assert few.activation_bytes < many.activation_bytes

@@ -1,0 +1,196 @@
+"""What makes a stage's key and a run's id, and what does not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from selfsup.errors import DataError, SpecError
+from selfsup.pipelines.pack import pack
+from selfsup.plan import Planned, Stage, plan, unique
+from selfsup.spec import read
+
+METHOD = {
+    "name": "photos",
+    "method": "mae",
+    "data": {"train": "train", "val": "val"},
+    "backbone": {"name": "vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "width": 32, "heads": 2},
+    "train": {"duration": {"steps": 4}, "batch": 8},
+    "evals": {"knn": {"k": 3}, "linear": {}},
+}
+
+
+def shards(folder: Path, *, classes: str, number: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    for name in classes:
+        (folder / "images" / name).mkdir(parents=True)
+        for each in range(number):
+            pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{each}.png")
+    pack(folder / "images", folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sets")
+    shards(root / "train", classes="ab", number=8, seed=0)
+    shards(root / "val", classes="ab", number=2, seed=1)
+    shards(root / "other", classes="ab", number=8, seed=2)
+    shards(root / "foreign", classes="ac", number=2, seed=3)
+    return root
+
+
+class Home:
+    """Plans specs made of METHOD and changes to it, given as dotted paths."""
+
+    def __init__(self, folder: Path, sets: Path) -> None:
+        self.folder, self.sets = folder, sets
+
+    def plan(self, **changes: Any) -> tuple[Planned, ...]:
+        spec: dict[str, Any] = yaml.safe_load(yaml.safe_dump(METHOD))
+        for path, value in changes.items():
+            *sections, name = path.split("__")
+            place = spec
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = value
+        for split, name in spec["data"].items():
+            spec["data"][split] = name if name.startswith("/") else str(self.sets / name / "shards")
+        path = self.folder / "spec.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return plan(read(path), self.folder)
+
+    def run(self, **changes: Any) -> Planned:
+        return self.plan(**changes)[-1]
+
+
+@pytest.fixture
+def home(tmp_path: Path, sets: Path) -> Home:
+    return Home(tmp_path, sets)
+
+
+def keys(run: Planned) -> dict[str, str]:
+    return {stage.kind: stage.key for stage in run.stages}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(
+            {"optim__lr": 1.5e-4, "hyper__mask_ratio": 0.75, "optim__name": "adamw"}, id="defaults written out"
+        ),
+        pytest.param({"resources__workers": 2, "resources__data_cpus": 0.5}, id="what it runs on"),
+        pytest.param(
+            {"train__log_every": 1, "train__checkpoint_every": 1, "stream__bad_share": 1.0}, id="how it is kept"
+        ),
+        pytest.param({"embed__batch": 1}, id="images at a time"),
+        pytest.param({"name": "another", "baselines": False}, id="what it goes by"),
+    ],
+)
+def test_what_changes_no_result_changes_no_key_and_no_id(home: Home, changes: dict[str, Any]) -> None:
+    before, after = home.run(), home.run(**changes)
+    assert keys(after) == keys(before)
+    assert after.id == before.id
+
+
+def test_data_may_move(home: Home, sets: Path, tmp_path: Path) -> None:
+    moved = [shutil.copytree(sets / split / "shards", tmp_path / "moved" / split) for split in ("train", "val")]
+    after = home.run(data__train=str(moved[0]), data__val=str(moved[1]))
+    assert keys(after) == keys(home.run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"evals__knn__k": 4}, {"knn"}),
+        ({"embed__crop": 1.0}, {"embed", "knn", "linear"}),
+        ({"data__val": "other"}, {"pictures", "embed", "knn", "linear"}),
+        ({"data__train": "other"}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"seeds": [1]}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"hyper__mask_ratio": 0.5}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"optim__lr": 1e-3}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"train__duration__steps": 5}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"backbone__depth": 1}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+        ({"stream__mix": 8}, {"pretrain", "pictures", "embed", "knn", "linear"}),
+    ],
+)
+def test_a_change_reaches_the_stages_that_depend_on_it_and_no_other(
+    home: Home, changes: dict[str, Any], kinds: set[str]
+) -> None:
+    before = home.run()
+    after = home.run(**changes)
+    assert {kind for kind, key in keys(after).items() if keys(before)[kind] != key} == kinds
+    assert after.id != before.id
+
+
+def test_one_changed_byte_of_an_image_is_other_data(home: Home, sets: Path, tmp_path: Path) -> None:
+    shutil.copytree(sets / "train" / "images", tmp_path / "images")
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a" / "0.png")
+    pack(tmp_path / "images", tmp_path / "changed")
+    assert keys(home.run(data__train=str(tmp_path / "changed")))["pretrain"] != keys(home.run())["pretrain"]
+
+
+def test_stages_come_in_the_order_of_their_dependence(home: Home) -> None:
+    pixels, untrained, mae = home.plan()
+    assert [stage.kind for stage in mae.stages] == ["pretrain", "pictures", "embed", "knn", "linear"]
+    assert [stage.kind for stage in untrained.stages] == ["embed", "knn", "linear"]
+    assert [stage.kind for stage in pixels.stages] == ["embed", "knn", "linear"]
+    assert [stage.kind for stage in home.run(method="simclr").stages] == ["pretrain", "embed", "knn", "linear"]
+    [alone] = home.plan(data={"train": "train"}, evals={})
+    assert [stage.kind for stage in alone.stages] == ["pretrain", "pictures"]
+
+
+def test_the_untrained_encoder_differs_from_seed_to_seed_and_pixels_do_not(home: Home) -> None:
+    runs = {(each.run.method, each.run.seed): keys(each)["embed"] for each in home.plan(seeds=2)}
+    assert runs["untrained", 0] != runs["untrained", 1]
+    assert runs["pixels", 0] == runs["pixels", 1]
+
+
+def test_baselines_that_specs_share_count_once(home: Home) -> None:
+    both = [*home.plan(seeds=2), *home.plan(seeds=2, method="simclr")]
+    assert len(both) == 12
+    labels = [each.label for each in unique(both)]
+    assert {label: labels.count(label) for label in labels} == {
+        "raw pixels": 2,
+        "random encoder": 2,
+        "mae": 2,
+        "simclr": 2,
+    }
+
+
+def test_a_batch_larger_than_the_set(home: Home) -> None:
+    with pytest.raises(SpecError, match=r"train\.batch: 24 samples a step, but .* holds 16"):
+        home.plan(train__batch=24)
+    assert home.run(train__batch=24, stream__remainder="wrap").steps == 4
+
+
+def test_classes_that_differ(home: Home) -> None:
+    with pytest.raises(DataError, match=r"data\.val has the classes \('a', 'c'\).*data\.train \('a', 'b'\)"):
+        home.plan(data__val="foreign")
+
+
+def test_a_default_that_changed_is_noticed(tmp_path: Path) -> None:
+    before = Stage("pretrain", {"seed": 0}, {"seed": 0, "optim": {"lr": 0.1, "betas": (0.9, 0.95)}}, tmp_path)
+    after = Stage("pretrain", {"seed": 0}, {"seed": 0, "optim": {"lr": 0.2, "betas": (0.9, 0.95)}}, tmp_path)
+    assert before.key == after.key
+    before.claim()
+    before.claim()  # going on with the same work
+    with pytest.raises(SpecError) as caught:
+        after.claim()
+    assert str(before.folder) in str(caught.value)
+    assert "optim.lr: 0.2 here, 0.1 there" in str(caught.value)
+    assert "betas" not in str(caught.value)
+
+
+def test_a_stage_is_done_when_it_has_a_result(tmp_path: Path) -> None:
+    stage = Stage("knn", {"seed": 0}, {"seed": 0}, tmp_path)
+    stage.claim()
+    assert not stage.done
+    stage.finish({"top1": 50.0})
+    assert stage.done
+    assert stage.result() == {"top1": 50.0}
+    assert stage.space == "eval/knn"
