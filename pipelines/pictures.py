@@ -35,10 +35,13 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
 
 
 def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
-    """Images evenly spaced over the data set, each whole, with the mask that belongs to its number."""
+    """Images evenly spaced over the data set, each whole, with the mask that belongs to its number.
+
+    One that cannot be decoded is left out.
+    """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
-    load = Load(manifest, manifest, size=run.backbone.image_size, share=1.0)
-    columns = {"view0": load({"id": index})["image"], "index": index, "epoch": np.zeros_like(index)}
+    loaded = Load(manifest, manifest, size=run.backbone.image_size, share=1.0)({"id": index})
+    columns = {"view0": loaded["image"], "index": loaded["id"], "epoch": np.zeros_like(loaded["id"])}
     wanted = method.views(run.hyper)
     views = Views((Crop(size=run.backbone.image_size),), mask_ratio=wanted.mask_ratio)
     trunk = method.encoder("image")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from selfsup.errors import SelfsupError
-from selfsup.progress import counting
+from selfsup.progress import counting, several
 
 if TYPE_CHECKING:
     from selfsup.plan import Planned
@@ -30,7 +30,7 @@ app = typer.Typer(
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 app.add_typer(shards, name="shards")
 
-Specs = Annotated[list[Path], typer.Argument(help="spec files", show_default=False)]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="spec files", show_default=False)]
 Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
 ]
@@ -58,7 +58,7 @@ def shards_pack(
         )
     for name in skipped:
         typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
-    typer.echo(f"{out}: {manifest.num_samples:,} samples in {manifest.num_shards:,} shards")
+    typer.echo(f"{out}: {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}")
 
 
 @shards.command("index")
@@ -71,7 +71,7 @@ def shards_index(
 
     with counting("shards") as progress:
         manifest = index(url, out=out, progress=progress)
-    typer.echo(f"{out or url}: {manifest.num_samples:,} samples in {manifest.num_shards:,} shards")
+    typer.echo(f"{out or url}: {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}")
 
 
 @shards.command("check")
@@ -83,7 +83,7 @@ def shards_check(url: Where) -> None:
         problems = check(url, progress=progress)
     for problem in problems:
         typer.echo(problem)
-    typer.echo(f"{url}: {len(problems) or 'no'} problems")
+    typer.echo(f"{url}: {several(len(problems), 'problem')}")
     raise typer.Exit(3 if problems else 0)
 
 

@@ -14,6 +14,7 @@ from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.views import Crop, Views, sized
 from selfsup.plan import Planned, unique
+from selfsup.progress import several
 from selfsup.spec import Run
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
@@ -111,15 +112,11 @@ def _stages(each: Planned) -> str:
 
 def _data(each: Planned) -> str:
     parts = [
-        f"{name} {held.num_samples:,} images in {_several(held.num_shards, 'shard')}"
+        f"{name} {held.num_samples:,} images in {several(held.num_shards, 'shard')}"
         for name, held in (("train", each.train), ("val", each.val))
         if held
     ]
-    return f"{', '.join(parts)}; {_several(len(each.train.classes), 'class', 'classes')}"
-
-
-def _several(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+    return f"{', '.join(parts)}; {several(len(each.train.classes), 'class', 'classes')}"
 
 
 def _training(each: Planned) -> list[tuple[str, str]]:
@@ -128,7 +125,7 @@ def _training(each: Planned) -> list[tuple[str, str]]:
     samples = each.steps * train.batch
     epochs = samples / each.train.num_samples
     state, activations = price.state_bytes, price.activation_bytes
-    workers = _several(needs.workers, "worker")
+    workers = several(needs.workers, "worker")
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
     return [
         ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),

@@ -15,6 +15,11 @@ LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix} 
 LOG_SECONDS = 10.0
 
 
+def several(number: int, one: str, many: str = "") -> str:
+    """`1 shard`, `2 shards`"""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def say(line: str) -> None:
     """A line of its own, above any live one."""
     tqdm.write(line, file=sys.stderr)

@@ -63,8 +63,9 @@ def by_hand(told: Manifest, crop: Crop, *, view: int, sample: int, epoch: int, o
     height, width = (np.array([length]) for length in image.shape[:2])
     top, left, tall, wide = boxes(crop, height, width, draws)[0]
     how = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[crop.resample]
-    cut = Image.fromarray(image).resize((crop.size, crop.size), how, box=(left, top, left + wide, top + tall))
-    return np.fliplr(cut) if flips(crop, draws)[0] else np.asarray(cut)
+    size = (crop.size or 0,) * 2
+    cut = np.asarray(Image.fromarray(image).resize(size, how, box=(left, top, left + wide, top + tall)))
+    return np.fliplr(cut) if flips(crop, draws)[0] else cut
 
 
 def test_a_view_is_the_crop_and_flip_that_its_sample_draws(told: Manifest) -> None:

@@ -107,7 +107,7 @@ def stop(started: "subprocess.Popen[bytes]") -> None:
     """The head, which ends its own processes, and then what is left of their group."""
     started.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        started.wait(20)
+        started.wait(5)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
     started.wait()

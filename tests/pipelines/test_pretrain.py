@@ -1,0 +1,329 @@
+"""Training runs on a real Ray, whole, killed, split over workers and on damaged data; then the stages that follow."""
+
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+import yaml
+from PIL import Image
+from ray.util.state import list_actors
+from safetensors.torch import load_file
+
+from selfsup.encoder import load_encoder
+from selfsup.errors import DataError, SelfsupError
+from selfsup.evaluator import load as load_evaluator
+from selfsup.pipelines import evaluate
+from selfsup.pipelines.collate import normalise
+from selfsup.pipelines.manifest import Manifest, Reader
+from selfsup.pipelines.patch import patchify
+from selfsup.pipelines.pictures import fixed_batch, pictures
+from selfsup.pipelines.pretrain import pretrain
+from selfsup.pipelines.stream import Feed, Stream
+from selfsup.pipelines.worker import Task, build
+from selfsup.plan import Planned, plan
+from selfsup.spec import read
+from selfsup.spool import records, tail
+
+pytestmark = [  # Ray's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+STEPS, EVERY, LOG = 60, 6, 4
+TRAIN, VAL, VICTIM = 100, 20, 0  # samples, and the training sample that cannot be decoded
+TINY = {
+    "name": "tiny",
+    "method": "mae",
+    "baselines": False,
+    "hyper": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
+    "backbone": {
+        "name": "vit_tiny_patch16_224",
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+    },
+    "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
+    "train": {"duration": {"steps": STEPS}, "batch": 16, "checkpoint_every": EVERY, "log_every": LOG},
+    "stream": {"lanes": 4, "chunk": 8, "mix": 4, "bad_share": 0.05},
+    "evals": {"knn": {"k": 3}, "linear": {}},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=True)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest], spoil: Callable[..., None]) -> Path:
+    root = tmp_path_factory.mktemp("sets")
+    spoil(make(root / "train", number=TRAIN), [VICTIM], keep=0)
+    make(root / "val", number=VAL, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..., Planned]:
+    """A run of TINY in a home of its own, with changes given as section={name: value}."""
+
+    def planned(train: Path = sets / "train", **changes: dict[str, Any]) -> Planned:
+        home = tmp_path_factory.mktemp("home")
+        data = {"train": str(train / "shards"), "val": str(sets / "val" / "shards")}
+        told: dict[str, Any] = TINY | {"data": data}
+        for section, values in changes.items():
+            told |= {section: told.get(section, {}) | values}
+        (home / "spec.yaml").write_text(yaml.safe_dump(told))
+        (only,) = plan(read(home / "spec.yaml"), home)
+        return only
+
+    return planned
+
+
+def trained(each: Planned) -> dict[str, float]:
+    assert each.pretrain
+    each.pretrain.claim()
+    return pretrain(each, each.pretrain)
+
+
+def folder(each: Planned) -> Path:
+    assert each.pretrain
+    return each.pretrain.folder
+
+
+def workers() -> list[Any]:
+    """Every training worker that this session has seen, dead or alive."""
+    return list(list_actors(filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
+
+
+def losses(each: Planned) -> dict[int, float]:
+    found = list(records(folder(each) / "metrics.jsonl"))
+    assert [record.step for record in found] == list(range(LOG, STEPS + 1, LOG))
+    return {record.step: record.values["loss"] for record in found}
+
+
+def victim(each: Planned) -> str:
+    return Reader(each.train).read(np.array([VICTIM]))[0].key
+
+
+@pytest.fixture(scope="module")
+def straight(planned: Callable[..., Planned]) -> Planned:
+    """Trained without disturbance."""
+    each = planned()
+    assert trained(each)["bad_samples"] == 1.0
+    return each
+
+
+@pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, 0), (0, 1, 37), (1, 2, STEPS - 1), (0, 1, STEPS)])
+def test_ray_data_hands_over_the_rows_of_the_stream(
+    planned: Callable[..., Planned], rank: int, world: int, start: int
+) -> None:
+    each = planned()
+    views = Task(each.run, each.train, each.order, each.steps, Path(), {}).views
+    stream = Stream(each.train, each.order, views, each.steps)
+    expected = list(stream.rows(list(each.order.served_by(rank, world)), start, each.steps))
+    rows = list(Feed(stream, rank, world, cpus=1.0).steps(start))
+    assert len(rows) == len(expected) == STEPS - start
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            np.testing.assert_array_equal(row[name], other[name], err_msg=name)
+
+
+def test_a_sample_that_cannot_be_decoded_is_survived_counted_and_named(straight: Planned) -> None:
+    assert (folder(straight) / "bad-0.txt").read_text() == victim(straight) + "\n"
+    *_, last = records(folder(straight) / "metrics.jsonl")
+    assert last.values["bad_samples"] == 1.0
+
+
+def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., Planned], straight: Planned) -> None:
+    each, before = planned(), len(workers())
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(trained, each)
+        reached = _kill_after(8, each, result.done)
+        assert reached < STEPS
+        assert result.result()["bad_samples"] == 1.0
+    assert len(workers()) - before == 2
+    assert losses(each) == losses(straight)
+    assert _bytes(each, "encoder") == _bytes(straight, "encoder")
+    assert _bytes(each, "method") == _bytes(straight, "method")
+    assert (folder(each) / "bad-0.txt").read_text() == victim(each) + "\n"
+
+
+def _kill_after(step: int, each: Planned, ended: Callable[[], bool]) -> int:
+    """SIGKILL to the training process once `step` is done; the step that it was seen at."""
+    pid = None
+    while not ended():
+        if pid is None:
+            alive = [actor.pid for actor in workers() if actor.state == "ALIVE" and actor.pid]
+            pid = alive[0] if alive else None
+        latest = tail(folder(each) / "metrics.jsonl")
+        if pid and latest and latest.step >= step:
+            os.kill(pid, signal.SIGKILL)
+            return latest.step
+        time.sleep(0.005)
+    raise AssertionError("it ended before it could be killed")
+
+
+def _bytes(each: Planned, name: str) -> bytes:
+    return (folder(each) / f"{name}.safetensors").read_bytes()
+
+
+def test_two_workers_train_as_one(planned: Callable[..., Planned], straight: Planned) -> None:
+    """They differ by the order of a sum: by less than a thousandth of the way that the weights have gone."""
+    each = planned(resources={"workers": 2, "cpus_per_worker": 0.5})
+    trained(each)
+    for step, loss in losses(straight).items():
+        assert losses(each)[step] == pytest.approx(loss, rel=1e-4)
+    first = build(each.run, torch.device("cpu")).state_dict()
+    one, two = (load_file(folder(run) / "method.safetensors") for run in (straight, each))
+    way, apart = _distance(one, first), _distance(one, two)
+    assert way > 0.1
+    assert apart < 1e-3 * way
+
+
+def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return float(torch.stack([(one[name] - other[name]).norm() for name in one]).norm())
+
+
+@pytest.fixture(scope="module")
+def failures(planned: Callable[..., Planned], sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Runs on damaged data side by side, by what is wrong: the error of each. workers: how many were started."""
+    missing, cut = (tmp_path_factory.mktemp(name) for name in ("missing", "cut"))
+    for copy in (missing, cut):
+        shutil.copytree(sets / "train" / "shards", copy / "shards")
+    (missing / "shards" / "000001.tar").unlink()
+    os.truncate(cut / "shards" / "000002.tar", 10_240)
+    little = {"cpus_per_worker": 0.3, "data_cpus": 0.3}
+    runs = {
+        "missing": planned(missing, resources=little),
+        "cut": planned(cut, resources=little),
+        "bad": planned(resources=little, stream={"bad_share": 0.0}),
+    }
+    before = len(workers())
+    with ThreadPoolExecutor(len(runs)) as pool:
+        asked = {name: pool.submit(trained, each) for name, each in runs.items()}
+    errors = {name: future.exception() for name, future in asked.items()}
+    return errors | {"workers": len(workers()) - before}
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("missing", r"missing.*/shards/000001\.tar"),
+        ("cut", r"cut.*/shards/000002\.tar: 10240 bytes, but \d+ when it was indexed"),
+        ("bad", r"1 of 100 samples cannot be decoded, more than stream.bad_share: 0.0"),
+    ],
+)
+def test_damaged_data_end_a_run_with_one_error(failures: dict[str, Any], what: str, said: str) -> None:
+    error = failures[what]
+    assert type(error) is DataError
+    with pytest.raises(SelfsupError, match=said):
+        raise error
+    assert len(str(error).splitlines()) == 1
+
+
+def test_an_error_of_the_data_is_not_tried_again(failures: dict[str, Any]) -> None:
+    """One worker meets it, the next finds it noted; max_failures is 3."""
+    assert failures["workers"] <= 2 * 3
+
+
+@pytest.fixture(scope="module")
+def embedded(straight: Planned) -> dict[str, float]:
+    """By several tasks."""
+    assert straight.embed
+    straight.embed.claim()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "READ_BATCH", 8)
+        return evaluate.embed(straight, straight.embed)
+
+
+def test_features_are_what_the_trained_encoder_makes_of_every_image(
+    straight: Planned, embedded: dict[str, float]
+) -> None:
+    assert straight.embed
+    assert straight.val
+    assert embedded == {"samples": TRAIN + VAL - 1.0, "undecodable": 1.0}
+    assert len(list((straight.embed.folder / "features").iterdir())) > 1
+    got = evaluate.features(straight.embed.folder, 2)
+    size, share = straight.run.backbone.image_size, straight.run.embed.crop
+    columns = evaluate.Load(straight.train, straight.val, size=size, share=share)({"id": np.arange(TRAIN + VAL)})
+    images = torch.tensor(columns["image"]).permute(0, 3, 1, 2) / 255
+    view = normalise(images, mean=straight.train.mean, std=straight.train.std)
+    with torch.inference_mode():
+        made = load_encoder(folder(straight) / "encoder.safetensors").eval().pooled(patchify(view, 8)).numpy()
+    np.testing.assert_allclose(np.concatenate([got.train, got.val]), made, atol=1e-5)
+    labels = [0 if number < TRAIN / 2 else 1 for number in range(TRAIN) if number != VICTIM]
+    assert got.train_label.tolist() == labels
+    assert got.val_label.tolist() == [0] * (VAL // 2) + [1] * (VAL // 2)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_features_are_in_order_whatever_task_wrote_which(straight: Planned, tmp_path: Path) -> None:
+    assert straight.embed
+    table = pq.read_table(straight.embed.folder / "features")
+    mixed = table.take(np.random.default_rng(0).permutation(len(table)))
+    (tmp_path / "features").mkdir()
+    pq.write_table(mixed[:70], tmp_path / "features" / "b.parquet")
+    pq.write_table(mixed[70:], tmp_path / "features" / "a.parquet")
+    for one, other in zip(evaluate.features(tmp_path, 2), evaluate.features(straight.embed.folder, 2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("name", ["knn", "linear"])
+def test_probes_read_the_features(straight: Planned, name: str) -> None:
+    assert straight.embed
+    result = evaluate.probe(straight, straight.probes[name])
+    features = evaluate.features(straight.embed.folder, 2)
+    here = dict(load_evaluator(name)(straight.evals[name]).run(features, seed=0))
+    assert result == pytest.approx(here)
+    assert 0 <= result["top1"] <= 100
+
+
+def test_pictures_show_masked_predicted_and_original(straight: Planned) -> None:
+    assert straight.pictures
+    assert straight.val
+    straight.pictures.claim()
+    pictures(straight, straight.pictures)
+    with Image.open(straight.pictures.folder / "reconstructions.png") as sheet:
+        assert sheet.size == (8 * (4 * 32 + 4) + 4, 3 * (4 * 32 + 4) + 4)  # eight images, four times enlarged
+        pixels = np.asarray(sheet)
+    masked, predicted, original = (
+        np.stack([pixels[y : y + 128 : 4, x : x + 128 : 4] for x in range(4, 1060, 132)]) for y in (4, 136, 268)
+    )
+    load = evaluate.Load(straight.val, straight.val, size=32, share=1.0)
+    numbers = np.linspace(0, VAL - 1, 8).astype(int)
+    np.testing.assert_array_equal(original, load({"id": numbers})["image"])
+    hidden = _patches(masked != original).any(axis=-1)
+    assert hidden.sum(axis=1).tolist() == [12] * 8  # three quarters of 16
+    np.testing.assert_array_equal(_patches(predicted != original).any(axis=-1), hidden)
+
+
+def _patches(image: np.ndarray) -> np.ndarray:
+    """(8, 32, 32, 3) -> (8, 16, 192)"""
+    return image.reshape(8, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(8, 16, 192)
+
+
+def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., Planned]) -> None:
+    each = planned()
+    assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
+    batch = fixed_batch(each.run, each.train, build(each.run, torch.device("cpu")))
+    assert len(batch.views[0].value) == len(batch.sample) == 7
