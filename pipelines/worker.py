@@ -30,6 +30,7 @@ from selfsup.spool import Spool
 from selfsup.train import Step, read, train
 
 MODALITY = "image"
+HINT = "\nFailed to apply UDF transform"  # what Ray Data appends begins with
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +82,14 @@ def work(task: Task, launched: float) -> None:
     try:
         _work(task, launched)
     except SelfsupError as error:
-        write_json(note, {"kind": _kind(error), "message": str(error)})
+        write_json(note, noted(error))
         raise
 
 
-def _kind(error: SelfsupError) -> str:
-    """The name of our class; Ray raises a task's error as a class of its own beside it."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("selfsup."))
+def noted(error: SelfsupError) -> dict[str, str]:
+    """The error itself, without the trace and the hint that Ray adds to the text of one raised in a data task."""
+    cause = getattr(error, "cause", error)
+    return {"kind": type(cause).__name__, "message": str(cause).partition(HINT)[0]}
 
 
 def _work(task: Task, launched: float) -> None:
@@ -149,6 +151,7 @@ class Intake:
 
     def batches(self, feed: Feed, start: int) -> Iterator[Batch]:
         task = self._task
+        self.bad = self._found(restored=start > 0)
         for columns in feed.steps(start):
             self._count(set(columns.pop("bad")))
             self.latest = collate(
@@ -162,13 +165,23 @@ class Intake:
             )
             yield self.latest
 
+    @property
+    def _list(self) -> Path:
+        return self._task.folder / f"bad-{dist.rank()}.txt"
+
+    def _found(self, *, restored: bool) -> set[str]:
+        """What this run found before it was interrupted."""
+        if not restored:
+            self._list.unlink(missing_ok=True)
+        return set(self._list.read_text().splitlines()) if self._list.exists() else set()
+
     def _count(self, names: set[str]) -> None:
         """Raises DataError once more than the stated share of the data set is found undecodable."""
         if not (new := names - self.bad):
             return
         self.bad |= new
         task, share = self._task, self._task.run.stream.bad_share
-        with (task.folder / f"bad-{dist.rank()}.txt").open("a") as file:
+        with self._list.open("a") as file:
             file.writelines(f"{name}\n" for name in sorted(new))
         logger.warning("%s: replaced samples that cannot be decoded: %s", task.manifest.root, ", ".join(sorted(new)))
         if len(self.bad) > share * task.manifest.num_samples:

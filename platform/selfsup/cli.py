@@ -30,7 +30,7 @@ app = typer.Typer(
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 app.add_typer(shards, name="shards")
 
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="spec files", show_default=False)]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="spec files", show_default=False)]
 Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
 ]
@@ -83,7 +83,7 @@ def shards_check(url: Where) -> None:
         problems = check(url, progress=progress)
     for problem in problems:
         typer.echo(problem)
-    typer.echo(f"{url}: {several(len(problems), 'problem')}")
+    typer.echo(f"{url}: {several(len(problems), 'problem') if problems else 'no problems'}")
     raise typer.Exit(3 if problems else 0)
 
 
