@@ -142,7 +142,7 @@ def build(backbone: Backbone) -> Encoder:
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
     part = path.with_name(path.name + ".part")
-    metadata = {"backbone": json.dumps(resolved(backbone)), "format": "pt"}
+    metadata = {"backbone": json.dumps(resolved(backbone))}
     safetensors.torch.save_file(encoder.trunk.state_dict(), part, metadata=metadata)
     part.replace(path)
 
