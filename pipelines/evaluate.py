@@ -52,11 +52,10 @@ class Source:
             trunk = encoder.build(self.run.backbone)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trunk = trunk.to(device).eval()
-        patch = trunk.patch if isinstance(trunk, encoder.TokenEncoder) else None
 
         def embed(images: torch.Tensor) -> torch.Tensor:
             view = normalise(images.to(device).float() / 255, mean=self.mean, std=self.std)
-            return trunk.pooled(view if patch is None else patchify(view, patch))
+            return trunk.pooled(view if trunk.patch is None else patchify(view, trunk.patch))
 
         return embed
 
@@ -134,11 +133,12 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
         encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
         encode = images.map_batches(Encode(source), batch_size=run.embed.batch)
-    part = stage.folder / "features.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part, whole = stage.folder / "features.part", stage.folder / "features"
+    for left in (part, whole):  # by an attempt that was killed
+        shutil.rmtree(left, ignore_errors=True)
     encode.write_parquet(str(part))
-    part.replace(stage.folder / "features")
-    table = pq.read_table(stage.folder / "features", columns=["split"])
+    part.replace(whole)
+    table = pq.read_table(whole, columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 
 

@@ -29,9 +29,10 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     method = build(run, torch.device("cpu"))
     method.load_state_dict(load_file(planned.pretrain.folder / "method.safetensors"))
     part = stage.folder / "reconstructions.part"
-    grid(method.eval(), fixed_batch(run, manifest, method), manifest).save(part, format="png")
+    batch = fixed_batch(run, manifest, method)
+    grid(method.eval(), batch, manifest).save(part, format="png")
     part.replace(stage.folder / "reconstructions.png")
-    return {"images": float(IMAGES)}
+    return {"images": float(len(batch.sample))}
 
 
 def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:

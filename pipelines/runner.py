@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import ray
@@ -15,6 +16,7 @@ import ray.data
 
 from selfsup.errors import SpecError, TrackError
 from selfsup.pipelines.evaluate import embed, probe
+from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.pictures import pictures
 from selfsup.pipelines.pretrain import pretrain
 from selfsup.plan import Planned, Stage
@@ -29,14 +31,18 @@ def cluster() -> Iterator[None]:
     """The cluster of RAY_ADDRESS (set inside a submitted job), or an embedded Ray for as long as the block runs."""
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with forked_workers(_start):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start() -> None:
     with timed("Ray"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def execute(planned: Sequence[Planned], tracker: Tracker) -> None:
@@ -163,6 +169,7 @@ def _open(each: Planned, tracker: Tracker) -> str:
     )
 
 
+@cache
 def commit() -> str:
     """The git commit that runs, with a + where the tree differs from it; a submitted job is told it."""
     if told := os.environ.get("SELFSUP_COMMIT"):

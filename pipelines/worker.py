@@ -143,9 +143,8 @@ class Intake:
     """The batches of one worker, and what became known of them on the way."""
 
     def __init__(self, task: Task, method: Method, device: torch.device) -> None:
-        trunk = method.encoder(MODALITY)
         self._task, self._device = task, device
-        self._patch = trunk.patch if isinstance(trunk, encoder.TokenEncoder) else None
+        self._patch = method.encoder(MODALITY).patch
         self.bad: set[str] = set()
         self.latest: Batch | None = None
 
@@ -205,23 +204,27 @@ class Watch:
         since, seen = time.time(), self._start
         for step in steps:
             spent = spent or began.spent(time.time())
-            if step.number == total or step.number % settings.log_every == 0:
+            log, save = (
+                step.number == total or step.number % every == 0
+                for every in (settings.log_every, settings.checkpoint_every)
+            )
+            if not (log or save):
+                continue
+            values = read(step)  # before it is saved, too: no state that is not finite becomes a checkpoint
+            if log:
                 now = time.time()
-                self._log(step, rate=(step.number - seen) * self._task.order.batch / (now - since))
+                self._log(step.number, values, rate=(step.number - seen) * self._task.order.batch / (now - since))
                 since, seen = now, step.number
-            if step.number == total or step.number % settings.checkpoint_every == 0:
-                read(step)  # no state that is not finite becomes a checkpoint
+            if save:
                 self._save(step.number)
         if self._spool:
             numbers = {"seconds": time.time() - began.launched, "bad_samples": float(len(self._intake.bad))}
             write_json(self._task.folder / "summary.json", spent | numbers)
 
-    def _log(self, step: Step, *, rate: float) -> None:
-        values = read(step)
-        values |= {"images_per_second": rate, "bad_samples": float(len(self._intake.bad))}
-        values |= self._health()
+    def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
+        values |= {"images_per_second": rate, "bad_samples": float(len(self._intake.bad))} | self._health()
         if self._spool:
-            self._spool.append(step.number, values)
+            self._spool.append(number, values)
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:

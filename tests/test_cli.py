@@ -20,6 +20,7 @@ import pytest
 import yaml
 from click import unstyle
 from PIL import Image
+from tiny import BACKBONE
 from typer.testing import CliRunner
 
 from selfsup.cli import app, main
@@ -32,14 +33,7 @@ SPEC = {
     "name": "tiny",
     "method": "mae",
     "data": {"train": "train", "val": "train"},
-    "backbone": {
-        "name": "vit_tiny_patch16_224",
-        "image_size": 32,
-        "patch_size": 8,
-        "width": 32,
-        "depth": 1,
-        "heads": 2,
-    },
+    "backbone": BACKBONE,
     "train": {"duration": {"steps": 4}, "batch": 8},
     "evals": {"knn": {"k": 3}},
 }
@@ -104,7 +98,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("schema", ["JSON"]),
         ("export", ["RUN_ID", "--to", "timm", "torch", "--out"]),
         ("ui", ["--port", "5000"]),
-        ("submit", ["SPECS", "--set", "--address", "RAY_ADDRESS", "http://127.0.0.1:8265", "--wheel"]),
+        ("submit", ["SPECS", "--set", "--address", "RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265", "--wheel"]),
     ],
 )
 def test_help_names_every_argument_and_option(command: str, told: list[str]) -> None:

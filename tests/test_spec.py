@@ -330,6 +330,13 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 ],
             ),
             (
+                "hyper: {mask_ratio: 0.95}\nbackbone: {image_size: 32, patch_size: 8}",
+                [
+                    "5:9: hyper.mask_ratio: a mask ratio of 0.95 keeps 0 of the 16 tokens of an image; "
+                    "some must stay, some must go"
+                ],
+            ),
+            (
                 "optim: {warmup: {epochs: 10.5}}",
                 ["5:18: optim.warmup.epochs: 10.5 epochs of warm-up are longer than the training: 10 epochs"],
             ),

@@ -164,7 +164,7 @@ def submit(
     specs: Specs,
     set_: Set = None,
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="of the cluster's job server")
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the cluster's job server")
     ] = "http://127.0.0.1:8265",
     wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
 ) -> None:

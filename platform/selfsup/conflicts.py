@@ -90,6 +90,19 @@ def _patches(backbone: Backbone) -> Iterator[Conflict]:
         yield Conflict(("backbone.patch_size",), message)
 
 
+def _mask_leaves_both(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
+    ratio, size, patch = getattr(hyper, "mask_ratio", None), backbone.image_size, backbone.patch_size
+    if ratio is None or not patch or size % patch:
+        return
+    tokens = (size // patch) ** 2
+    kept = int(tokens * (1 - ratio))
+    if not 0 < kept < tokens:
+        message = (
+            f"a mask ratio of {ratio:g} keeps {kept} of the {tokens} tokens of an image; some must stay, some must go"
+        )
+        yield Conflict(("hyper.mask_ratio", "backbone.patch_size", "backbone.image_size"), message)
+
+
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
     if backbone.is_vit:
         yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
@@ -119,6 +132,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _evals_have_data,
     _tokens,
     _patches,
+    _mask_leaves_both,
     _backbone_effect,
     _optim_effect,
 )

@@ -38,10 +38,14 @@ __all__ = [
 
 
 class Encoder(nn.Module, abc.ABC):
-    """What an objective trains and evaluation freezes. trunk: a timm model, whose state dict is timm's own. dim: D."""
+    """What an objective trains and evaluation freezes. trunk: a timm model, whose state dict is timm's own. dim: D.
+
+    patch: pixels a side of a token; None for an encoder that sees images.
+    """
 
     trunk: nn.Module
     dim: int
+    patch: int | None = None
 
     @abc.abstractmethod
     def pooled(self, view: Tokens | Tensor) -> Tensor:
@@ -49,19 +53,20 @@ class Encoder(nn.Module, abc.ABC):
 
 
 class TokenEncoder(Encoder):
-    """A plain ViT. grid: rows and columns of patches. patch: pixels a side of one. patch_values: P.
+    """A plain ViT. grid: rows and columns of patches. patch_values: P.
 
     num_prefix: class and register tokens, which stand before the patches.
     """
 
     trunk: VisionTransformer
+    patch: int
 
     def __init__(self, trunk: VisionTransformer, *, pool: Literal["cls", "mean"]) -> None:
         super().__init__()
         self.trunk, self.pool = trunk, pool
         self.dim: int = trunk.embed_dim
         self.grid: tuple[int, int] = trunk.patch_embed.grid_size
-        self.patch: int = trunk.patch_embed.patch_size[0]
+        self.patch = trunk.patch_embed.patch_size[0]
         self.patch_values: int = trunk.patch_embed.proj.weight[0].numel()
         self.num_prefix: int = trunk.num_prefix_tokens
 

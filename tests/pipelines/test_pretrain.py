@@ -19,12 +19,14 @@ import yaml
 from PIL import Image
 from ray.util.state import list_actors
 from safetensors.torch import load_file
+from tiny import BACKBONE
 
 from selfsup.encoder import load_encoder
 from selfsup.errors import DataError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.pipelines import evaluate
 from selfsup.pipelines.collate import normalise
+from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.pictures import fixed_batch, pictures
@@ -48,14 +50,7 @@ TINY = {
     "method": "mae",
     "baselines": False,
     "hyper": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
-    "backbone": {
-        "name": "vit_tiny_patch16_224",
-        "image_size": 32,
-        "patch_size": 8,
-        "width": 32,
-        "depth": 1,
-        "heads": 2,
-    },
+    "backbone": BACKBONE,
     "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
     "train": {"duration": {"steps": STEPS}, "batch": 16, "checkpoint_every": EVERY, "log_every": LOG},
     "stream": {"lanes": 4, "chunk": 8, "mix": 4, "bad_share": 0.05},
@@ -65,10 +60,10 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=True)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
+    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

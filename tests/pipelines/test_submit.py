@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny import BACKBONE
 
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.pack import pack
@@ -128,14 +129,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "name": "tiny",
         "method": "simclr",
         "data": {"train": str(folder / "train-shards"), "val": str(folder / "val-shards")},
-        "backbone": {
-            "name": "vit_tiny_patch16_224",
-            "image_size": 32,
-            "patch_size": 8,
-            "width": 32,
-            "depth": 1,
-            "heads": 2,
-        },
+        "backbone": BACKBONE,
         "train": {"duration": {"steps": 4}, "batch": 8},
         "evals": {"knn": {"k": 3}},
         "baselines": False,

@@ -1,0 +1,88 @@
+"""Workers that are forked: they share nothing random, they keep what their runtime environment says, and they end."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from selfsup.pipelines.forkserver import forked_workers
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[None]:
+    with forked_workers(lambda: ray.init(num_cpus=2, log_to_driver=False)):
+        yield
+        ray.shutdown()
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    def facts(self) -> dict[str, object]:
+        import numpy as np
+
+        return {
+            "object": ray.ObjectID.from_random().hex(),
+            "number": float(np.random.rand()),
+            "imported": "selfsup.pipelines.worker" in sys.modules,
+            "variable": os.environ.get("SELFSUP_TEST"),
+            "group": os.getpgid(0) == os.getpid(),
+        }
+
+
+def test_workers_are_forks_that_draw_different_numbers() -> None:
+    workers = [Worker.remote() for _ in range(3)]  # type: ignore[attr-defined]
+    facts = ray.get([worker.facts.remote() for worker in workers])
+    assert all(fact["imported"] and fact["group"] for fact in facts)
+    assert len({fact["object"] for fact in facts}) == len({fact["number"] for fact in facts}) == 3
+
+
+def test_a_worker_has_the_variables_of_its_runtime_environment_and_is_a_fork_all_the_same() -> None:
+    worker = Worker.options(runtime_env={"env_vars": {"SELFSUP_TEST": "1"}}).remote()  # type: ignore[attr-defined]
+    fact = ray.get(worker.facts.remote())
+    assert fact["variable"] == "1"
+    assert fact["imported"]
+    assert ray.get(Worker.remote().facts.remote())["variable"] is None  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_asks_for_another_python_starts_cold() -> None:
+    there = ray.remote(lambda: "selfsup.pipelines.worker" in sys.modules)
+    assert not ray.get(there.options(runtime_env={"py_executable": f"{sys.executable} -I"}).remote())
+
+
+def test_a_process_that_has_drawn_an_id_is_found_unfit_to_fork() -> None:
+    code = (
+        "import ray; from selfsup.pipelines.forkserver import _sound\n"
+        "print(_sound()); ray.ObjectID.from_random(); print(_sound())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert told.split() == [b"True", b"False"]
+
+
+def test_a_killed_worker_takes_no_other_with_it() -> None:
+    first, second = Worker.remote(), Worker.remote()  # type: ignore[attr-defined]
+    before = ray.get(second.facts.remote())
+    ray.get(first.facts.remote())
+    ray.kill(first)
+    assert ray.get(second.facts.remote())["variable"] == before["variable"]
+    assert ray.get(Worker.remote().facts.remote())["imported"]  # type: ignore[attr-defined]
+
+
+def test_the_server_ends_with_its_raylet() -> None:
+    code = (
+        "import ray; from selfsup.pipelines.forkserver import forked_workers\n"
+        "with forked_workers(lambda: ray.init(num_cpus=1, log_to_driver=False)):\n"
+        "    print(ray.get(ray.remote(lambda: __import__('os').getppid()).remote())); ray.shutdown()"
+    )
+    server = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{server}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {server} still runs")
