@@ -1,11 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
-PHOTOS := pipelines/photos/mae.yaml pipelines/photos/simclr.yaml
 
 .PHONY: demo test test-slow lint types wheel lock clean
 
 demo: .venv/ready
-	$(BIN)/selfsup run $(PHOTOS)
+	$(BIN)/selfsup sweep sweeps/demo.yaml
 
 test: .venv/ready
 	$(BIN)/pytest

@@ -128,11 +128,11 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
     total = planned.train.num_samples + planned.val.num_samples
     load = Load(planned.train, planned.val, size=run.backbone.image_size, share=run.embed.crop)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
-    images = numbers.map_batches(load, batch_size=READ_BATCH)
+    images = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
         encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
-        encode = images.map_batches(Encode(source), batch_size=run.embed.batch)
+        encode = images.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
     part, whole = stage.folder / "features.part", stage.folder / "features"
     for left in (part, whole):  # by an attempt that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -142,11 +142,17 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 
 
+def _cpus(run: Run) -> float:
+    """Of a task: no more than a worker has, so that what fits the cluster while it trains fits it here."""
+    return min(1.0, run.resources.cpus_per_worker) or 1.0
+
+
 def probe(planned: Planned, stage: Stage) -> dict[str, float]:
     """One downstream protocol on the features of the embed stage, as a task on the cluster."""
     assert planned.embed is not None
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
-    task = ray.remote(_probe).options(num_cpus=1, num_gpus=gpus)
+    # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
+    task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     classes = len(planned.train.classes)
     asked = task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)
     return ray.get(asked)

@@ -3,13 +3,12 @@
 import json
 import pickle
 import time
-from pathlib import Path
 
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from selfsup import errors
+from selfsup import failures
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.stream import LaneConfig, Stream
 from selfsup.pipelines.worker import Task
@@ -59,18 +58,12 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise SelfsupError(f"{stage.key}: training failed after {resources.max_failures} restarts: {error}") from error
-    if note.exists():
-        raise _told(note)
+    if failure := failures.read(note):
+        note.unlink()
+        raise failure.exception()
     return dict(json.loads((stage.folder / "summary.json").read_text()))
 
 
 def _resources(run: Run) -> dict[str, float]:
     wanted = {"CPU": run.resources.cpus_per_worker, "GPU": run.resources.gpus_per_worker}
     return {name: amount for name, amount in wanted.items() if amount}
-
-
-def _told(note: Path) -> SelfsupError:
-    told = json.loads(note.read_text())
-    note.unlink()
-    kind = getattr(errors, told["kind"], SelfsupError)
-    return kind(told["message"])

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from selfsup import checkpoint, encoder, optim
-from selfsup.errors import DataError, SelfsupError
+from selfsup import checkpoint, encoder, failures, optim
+from selfsup.errors import DataError, ExhaustedError, SelfsupError
 from selfsup.method import Batch, Method, load
 from selfsup.parts import dist, health
 from selfsup.pipelines.collate import collate
@@ -30,7 +30,6 @@ from selfsup.spool import Spool
 from selfsup.train import Step, read, train
 
 MODALITY = "image"
-HINT = "\nFailed to apply UDF transform"  # what Ray Data appends begins with
 
 logger = logging.getLogger(__name__)
 
@@ -75,21 +74,20 @@ class Start(NamedTuple):
 
 
 def work(task: Task, launched: float) -> None:
-    """Train. A mistake of the user's is noted, so that a restart ends at once instead of repeating it."""
+    """Train. What a restart would only repeat is noted, so that it ends at once."""
     note = task.folder / "error.json"
     if note.exists():
         return
     try:
         _work(task, launched)
     except SelfsupError as error:
-        write_json(note, noted(error))
+        failures.write(failures.classify(error), note)
         raise
-
-
-def noted(error: SelfsupError) -> dict[str, str]:
-    """The error itself, without the trace and the hint that Ray adds to the text of one raised in a data task."""
-    cause = getattr(error, "cause", error)
-    return {"kind": type(cause).__name__, "message": str(cause).partition(HINT)[0]}
+    except torch.OutOfMemoryError as error:
+        advice = "lower train.batch, raise train.accumulate, or train with train.precision=bf16"
+        exhausted = ExhaustedError(f"{str(error).partition('. ')[0]}: {advice}")
+        failures.write(failures.classify(exhausted), note)
+        raise exhausted from error
 
 
 def _work(task: Task, launched: float) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 from selfsup.errors import TrackError
 from selfsup.report import rows
 from selfsup.spool import Spool
+from selfsup.store import links
 from selfsup.track import Shipper, Tracker, default_uri, ui_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
@@ -120,6 +122,51 @@ def test_values_that_are_not_finite_are_counted(tracker: Tracker, tmp_path: Path
     assert history(tracker, run, "nonfinite") == [(1, 2.0)]
 
 
+def test_a_reason_is_kept_until_the_run_goes_on(tracker: Tracker) -> None:
+    run = start(tracker, "reason")
+    tracker.finish(run, "FAILED", "out of memory")
+    assert tracker._client.get_run(run).data.tags["selfsup.reason"] == "out of memory"
+    start(tracker, "reason")
+    assert "selfsup.reason" not in tracker._client.get_run(run).data.tags
+
+
+def test_a_run_is_shown_under_its_parent(tracker: Tracker) -> None:
+    parents = start(tracker, "parent"), start(tracker, "another parent")
+    for parent in parents:  # the second time it moves
+        child = start(tracker, "child", parent=parent)
+        found = tracker.runs("test", f"tags.mlflow.parentRunId = '{parent}'")
+        assert [run.info.run_id for run in found] == [child]
+    assert tracker.runs("test", f"tags.mlflow.parentRunId = '{parents[0]}'") == []
+
+
+def test_what_was_recorded_again_counts_once_in_a_history(tracker: Tracker) -> None:
+    run = start(tracker, "history")
+    for step, time_, value in ((1, 1000, 0.5), (2, 2000, 0.4), (3, 3000, 9.0), (3, 5000, 0.3), (2, 4000, 0.45)):
+        tracker.metrics(run, {"loss": value}, step=step, time=time_)
+    assert tracker.history(run, "loss") == [(1, 0.5), (2, 0.45), (3, 0.3)]
+
+
+def test_an_encoder_is_noted_once_without_files(tracker: Tracker, home: Path) -> None:
+    run = start(tracker, "encoder")
+    notes = [tracker.model(run, name="encoder", path="/home/encoder", digest="d1") for _ in range(2)]
+    for _ in range(2):
+        tracker.metrics(run, {"eval/knn/top1": 70.0}, time=1000, model=notes[0])
+    assert notes[0] == notes[1] != tracker.model(run, name="encoder", path="/home/encoder", digest="d2")
+    model = tracker._client.get_logged_model(notes[0])
+    assert (model.status, model.source_run_id, model.tags["selfsup.path"]) == ("READY", run, "/home/encoder")
+    assert [(metric.key, metric.value) for metric in model.metrics] == [("eval/knn/top1", 70.0)]
+    assert len(tracker._client.get_run(run).outputs.model_outputs) == 2
+    assert not list(home.glob(f"artifacts/**/{notes[0]}/**/*.*"))
+
+
+def test_a_report_is_replaced_by_the_next(tracker: Tracker) -> None:
+    run = start(tracker, "report")
+    for content in (b"first", b"second"):
+        tracker.content(run, "report.html", content, "report")
+    assert tracker.fetch(run, "report/report.html") == b"second"
+    assert tracker.fetch(run, "report/other.html") is None
+
+
 def test_rows_of_a_table(tracker: Tracker) -> None:
     for id, label, seed, value in (("r1", "MAE", "0", 70.0), ("r2", "MAE", "1", 72.0), ("r3", "pixels", "0", 40.0)):  # noqa: A001
         run = start(tracker, id, experiment="rows", tags={"selfsup.label": label, "selfsup.seed": seed})
@@ -162,6 +209,33 @@ def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", OPEN, uri, id]) for id in ("a", "b")]  # noqa: A001
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert len(Tracker(uri).connect().runs("fresh")) == 2
+
+
+SEND = """
+import pathlib, sys
+from selfsup.spool import Spool
+from selfsup.track import Tracker
+tracker, number, path = Tracker(sys.argv[1]).connect(), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+run = tracker.open(id=f"sender{number}", name="", experiment="senders", params={"number": number}, tags={})
+for step in range(1, 101):
+    Spool(path, restored=step).append(step, {"loss": 1000.0 * number + step})
+    if step % 10 == 0:
+        Spool(path, restored=step).commit(step)
+        tracker.ship(run, path)
+tracker.finish(run, "FINISHED")
+"""
+
+
+@pytest.mark.slow  # eight processes that import MLflow
+def test_eight_processes_that_write_to_one_store_lose_nothing(tracker: Tracker, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", SEND, tracker.uri]
+    writers = [subprocess.Popen([*argv, str(number), str(tmp_path / f"{number}.jsonl")]) for number in range(8)]
+    assert [writer.wait(timeout=180) for writer in writers] == [0] * 8
+    runs = {int(run.data.params["number"]): run for run in tracker.runs("senders")}
+    assert len(runs) == 8
+    for number, run in runs.items():
+        assert run.info.status == "FINISHED"
+        assert history(tracker, run.info.run_id, "loss") == [(step, 1000.0 * number + step) for step in range(1, 101)]
 
 
 WRITE = """
@@ -247,10 +321,10 @@ def test_a_store_of_another_mlflow_is_told_and_copied(tracker: Tracker, home: Pa
     with contextlib.closing(sqlite3.connect(store)) as opened:
         opened.execute("UPDATE alembic_version SET version_num = 'fromthefuture'")
         opened.commit()
-    before = store.read_bytes()
     with pytest.raises(TrackError, match=r"schema cannot be migrated .*mlflow.db.backup.*fromthefuture"):
         Tracker(f"sqlite:///{store}").connect()
-    assert (tmp_path / "mlflow.db.backup").read_bytes() == before
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db.backup")) as opened:
+        assert opened.execute("SELECT version_num FROM alembic_version").fetchall() == [("fromthefuture",)]
 
 
 def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +343,19 @@ def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
     assert env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert env["PATH"] == os.environ["PATH"]
+
+
+def test_links_lead_to_the_charts_of_a_sweep() -> None:
+    found = links("http://me:secret@localhost:5000/", "7", "5eed", ["eval/knn/top1"])
+    assert list(found) == ["arms by eval/knn/top1", "runs"]
+    page, _, query = found["arms by eval/knn/top1"].partition("?")
+    assert page == "http://localhost:5000/#/experiments/7/runs"
+    assert dict(urllib.parse.parse_qsl(query)) == {
+        "searchFilter": "tags.`selfsup.sweep` = '5eed' AND tags.`selfsup.kind` = 'arm'",
+        "orderByKey": "metrics.`eval/knn/top1/mean`",
+        "orderByAsc": "false",
+        "compareRunsMode": "CHART",
+    }
 
 
 def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:

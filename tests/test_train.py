@@ -14,6 +14,7 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup import checkpoint
+from selfsup.errors import NonFiniteError
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import build
@@ -21,7 +22,7 @@ from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import random_mask
 from selfsup.pipelines.views import Crop, Views
 from selfsup.spec import Optim
-from selfsup.train import NonFiniteError, Step, backward, read, split, train
+from selfsup.train import Step, backward, read, split, train
 
 BATCH, TOKENS, PIXELS = 8, 6, 5
 STEPS = 6

@@ -7,16 +7,22 @@ import json
 import os
 import signal
 import sys
+import webbrowser
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import SelfsupError, SpecError
 from selfsup.progress import counting, several
 
 if TYPE_CHECKING:
+    from selfsup.arms import Sweep
+    from selfsup.failures import Failure
     from selfsup.plan import Planned
+    from selfsup.sweepfile import SweepFile
     from selfsup.track import Tracker
 
 app = typer.Typer(
@@ -34,6 +40,7 @@ Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="spec files", 
 Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
 ]
+Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, file:// ...")]
 
 
@@ -90,29 +97,101 @@ def shards_check(url: Where) -> None:
 @app.command()
 def plan(specs: Specs, set_: Set = None) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
+    from selfsup import outline, sweepfile
     from selfsup.cost import describe
+    from selfsup.expand import expand
 
-    typer.echo(describe(_plans(specs, set_)))
+    plain = []
+    for path in specs:
+        found = sweepfile.read(path, set_ or [])
+        if found.kind == "plain":
+            plain.append(path)
+        elif found.kind == "search":
+            typer.echo(outline.describe_search(found, home()))
+        else:
+            typer.echo(outline.describe(*expand(found, home())))
+    if plain:
+        typer.echo(describe(_plans(plain, set_)))
 
 
 @app.command()
 def run(specs: Specs, set_: Set = None) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.cost import describe
-    from selfsup.pipelines.runner import cluster, execute
     from selfsup.plan import unique
-    from selfsup.track import Tracker, default_uri
 
     plans = _plans(specs, set_)
     typer.echo(describe(plans))
-    tracker = Tracker(default_uri(home())).connect()
+    tracker = _tracker()
     whole = unique([each for planned in plans for each in planned])
-    if all(each.done for each in whole):
-        execute(whole, tracker)
-    else:
-        with cluster():
-            execute(whole, tracker)
+    failed = _execute(whole, tracker)
     _show(whole, tracker)
+    if failed:
+        raise failed[0].exception()
+
+
+@app.command()
+def sweep(
+    spec: Swept,
+    set_: Set = None,
+    only: Annotated[list[str] | None, typer.Option(help="id of a run; the others are left as they are")] = None,
+) -> None:
+    """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
+    from selfsup import sweepfile
+    from selfsup.expand import expand
+    from selfsup.outline import describe, describe_search
+
+    found = sweepfile.read(spec, set_ or [])
+    if found.kind == "search":
+        typer.echo(describe_search(found, home()))
+        found = _winner(found)
+    arms, planned = expand(found, home())
+    typer.echo(describe(arms, planned))
+    if unknown := set(only or ()) - planned.keys():
+        raise SpecError(f"{spec}: no run of this sweep is called {' or '.join(sorted(unknown))}; see selfsup status")
+    tracker = _tracker()
+    failed = _execute([each for key, each in planned.items() if not only or key in only], tracker, arms)
+    _report(arms, tracker)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(
+    spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
+) -> None:
+    """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
+    from selfsup import sweepfile
+    from selfsup.expand import expand
+    from selfsup.ledger import ledger, text
+
+    entries = ledger(*expand(sweepfile.read(spec, set_ or []), home()))
+    typer.echo(json.dumps([entry._asdict() for entry in entries], indent=1) if as_json else text(entries))
+    raise typer.Exit(0 if all(entry.status == "done" for entry in entries) else 1)
+
+
+@app.command()
+def report(
+    spec: Swept,
+    set_: Set = None,
+    show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
+) -> None:
+    """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
+    from selfsup import sweepfile
+    from selfsup.expand import expand
+
+    arms, _ = expand(sweepfile.read(spec, set_ or []), home())
+    page = _report(arms, _tracker())
+    if show:
+        webbrowser.open(page.as_uri())
+
+
+@app.command()
+def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
+    """What differs between runs, in settings and in results."""
+    from selfsup.compare import compare
+    from selfsup.results import find
+
+    typer.echo(compare(*find(_tracker(), ids)))
 
 
 @app.command()
@@ -184,6 +263,28 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _execute(runs: "Sequence[Planned]", tracker: "Tracker", arms: "Sweep | None" = None) -> "list[Failure]":
+    from selfsup import tree
+    from selfsup.pipelines.runner import cluster
+    from selfsup.sweeps.driver import execute
+    from selfsup.sweeps.recorder import Recorder
+
+    recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms)) if arms else Recorder(tracker)
+    with nullcontext() if all(each.done for each in runs) else cluster():
+        return execute(runs, recorder)
+
+
+def _winner(found: "SweepFile") -> "SweepFile":
+    """Search; what is left to do is the winner against the default, from seeds that the search has not seen."""
+    from selfsup.pipelines.runner import cluster
+    from selfsup.sweeps.driver import explore
+    from selfsup.sweeps.recorder import Recorder
+    from selfsup.sweeps.search import winner
+
+    with cluster():
+        return winner(found, explore(found, Recorder(_tracker()), home()), home())
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -193,6 +294,32 @@ def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planne
     from selfsup.spec import read
 
     return [plan(read(path, overrides or []), home()) for path in specs]
+
+
+def _tracker() -> "Tracker":
+    from selfsup.track import Tracker, default_uri
+
+    return Tracker(default_uri(home())).connect()
+
+
+def _report(arms: "Sweep", tracker: "Tracker") -> Path:
+    """Print the tables; write the report under SELFSUP_HOME and to the sweep's run in MLflow; where the page is."""
+    from selfsup import paper, tree
+    from selfsup.report import files, pictures, read
+
+    found = read(arms, tracker, cache=home() / "cache")
+    root, folder = tree.open_sweep(tracker, arms), home() / "reports" / arms.name
+    for name, data in files(found, pictures(found, tracker)).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        tracker.artifact(root, path, str(Path("report", name).parent))
+    tree.summarise(tracker, found)
+    typer.echo(f"\n{paper.console(found)}\n")
+    typer.echo(f"the report:      {folder / 'report.html'}")
+    typer.echo(f"                 selfsup report {arms.spec} --open")
+    typer.echo("every number:    selfsup ui")
+    return folder / "report.html"
 
 
 def _show(runs: "tuple[Planned, ...]", tracker: "Tracker") -> None:

@@ -1,6 +1,8 @@
 """Everything selfsup tells a user went wrong.
 
 SelfsupError          the command line prints its message, without a traceback, and exits with `exit_code`
+├── NonFiniteError    the loss or the gradient is no longer a number (1)
+├── ExhaustedError    a worker's device has no memory left (1)
 ├── SpecError         the spec or an override is wrong (2)
 ├── DataError         shards, manifests or images are wrong (3)
 ├── CheckpointError   a checkpoint belongs to another spec, or cannot be written or read (4)
@@ -12,6 +14,14 @@ class SelfsupError(Exception):
     """A mistake outside this code: where it is, what was expected, what to do."""
 
     exit_code = 1
+
+
+class NonFiniteError(SelfsupError):
+    pass
+
+
+class ExhaustedError(SelfsupError):
+    pass
 
 
 class SpecError(SelfsupError):

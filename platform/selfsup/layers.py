@@ -1,5 +1,6 @@
 """A spec in layers: a file over the file that it `extends`, under the overrides of the command line."""
 
+import functools
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,27 +23,39 @@ class Layers:
 
         Raises SpecError where there is nothing to go on with: no such file, no YAML, no mapping.
         """
-        root = self._extended(path, Mark(str(path)), ())
-        for text in overrides:
-            if node := self._override(text):
-                root = merge(root, node, whole=self.whole)
-        return root
+        base, own = self.split(path)
+        return self.stack(base, own, *self.overrides(overrides))
 
-    def _extended(self, path: Path, asked: Mark, below: tuple[Path, ...]) -> Node:
-        """One file over the file it extends. asked: where it was asked for; below: the files that led here."""
-        if path.resolve() in below:
-            raise self._stop(asked, ("extends",), f"{path} extends itself in the end")
-        root, entries = self._file(path, asked)
-        extends = entries.pop("extends", None)
+    def split(self, path: Path) -> tuple[Node, Node]:
+        """What a file extends (an empty mapping if nothing), and what it says itself. Raises as `read` does."""
+        own = self._file(path, Mark(str(path)))
+        return self.base(own, (path.resolve(),)), own
+
+    def base(self, root: Node, below: tuple[Path, ...]) -> Node:
+        """What a mapping extends, which it no longer says then. below: the files that led here."""
+        assert isinstance(root.value, dict)
+        extends = root.value.pop("extends", None)
         if extends is None:
-            return root
+            return Node(root.mark, {})
         mark, name = extends.node.mark, extends.node.value
         if not isinstance(name, str):
             raise self._stop(mark, ("extends",), "expected the path of a spec, relative to this file")
-        base = self._extended(Path(os.path.normpath(path.parent / name)), mark, (*below, path.resolve()))
-        return merge(base, root, whole=self.whole)
+        path = Path(os.path.normpath(Path(mark.origin).parent / name))
+        if path.resolve() in below:
+            raise self._stop(mark, ("extends",), f"{path} extends itself in the end")
+        own = self._file(path, mark)
+        return self.stack(self.base(own, (*below, path.resolve())), own)
 
-    def _file(self, path: Path, asked: Mark) -> tuple[Node, dict[str, Entry]]:
+    def stack(self, *layers: Node) -> Node:
+        """Each over those before it."""
+        return functools.reduce(lambda base, top: merge(base, top, whole=self.whole), layers)
+
+    def overrides(self, texts: Sequence[str]) -> list[Node]:
+        """A layer each; none for a text that does not read."""
+        return [node for text in texts if (node := self._override(text))]
+
+    def _file(self, path: Path, asked: Mark) -> Node:
+        """asked: where it was asked for."""
         where = ("extends",) if asked.in_file else ()
         try:
             text = path.read_text(encoding="utf-8-sig")
@@ -52,7 +65,7 @@ class Layers:
         source = Source(text, str(path))
         root = self._read(source)
         if isinstance(root.value, dict):
-            return root, root.value
+            return root
         if source.problems:
             raise refusal(self.problems)
         raise self._stop(root.mark, (), "expected a spec: a mapping with name, method, data and train")
@@ -65,9 +78,7 @@ class Layers:
             self.problems.append(Problem(mark, (), "expected path=value, such as optim.lr=1e-3"))
             return None
         node = self._read(Source(value, mark.origin, override=True, where=tuple(keys)))
-        for key in reversed(keys):
-            node = Node(mark, {key: Entry(mark, node)})
-        return node
+        return nested(keys, mark, node)
 
     def _stop(self, mark: Mark, where: Where, message: str) -> SpecError:
         return refusal([*self.problems, Problem(mark, where, message)])
@@ -97,6 +108,19 @@ def _over(below: Entry, entry: Entry, whole: Collection[Where], where: Where) ->
 def _place(base: Mark, top: Mark) -> Mark:
     """Of a merged group: a file rather than an override, because what the group lacks is lacking there."""
     return top if top.in_file else base
+
+
+def nested(keys: Sequence[str], key: Mark, node: Node) -> Node:
+    """The mapping that says only `node`, at the path `keys`. key: where that path was written."""
+    for name in reversed(keys):
+        node = Node(node.mark, {name: Entry(key, node)})
+    return node
+
+
+def less(node: Node, *names: str) -> Node:
+    """A mapping without these keys."""
+    assert isinstance(node.value, dict)
+    return Node(node.mark, {name: entry for name, entry in node.value.items() if name not in names})
 
 
 def plain(node: Node) -> Any:

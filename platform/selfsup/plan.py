@@ -5,10 +5,12 @@ spec that needs it. Knobs at their defaults are left out of a key; the resolved 
 compared, so a default that changed in the code is noticed instead of mixed in.
 """
 
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +90,26 @@ class Stage:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(note, now)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else works on it inside the block: a second run that wants it waits, then finds it done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody holds it now."""
+        try:
+            with (self.folder / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def finish(self, result: Mapping[str, float]) -> None:
         write_json(self.folder / "done.json", {"result": dict(result), "time": time.time_ns() // 1_000_000})
@@ -194,6 +216,11 @@ class Planned:
     @property
     def done(self) -> bool:
         return all(stage.done for stage in self.stages)
+
+    @property
+    def failure(self) -> Path:
+        """Where it is noted why the latest attempt failed."""
+        return record(self.home, self.id).with_suffix(".failure")
 
     def params(self) -> dict[str, str]:
         """The Run flattened, for MLflow."""

@@ -1,13 +1,61 @@
-"""From MLflow to the table that a paper would print. It reads MLflow and nothing else."""
+"""From MLflow to the tables and figures that a paper would print. It reads MLflow and the spec, and nothing else."""
 
-import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from selfsup.arms import Arm, Sweep
+from selfsup.results import gather
+from selfsup.tables import Ablation, ablation
 from selfsup.track import ID, LABEL, SEED, Tracker
+from selfsup.wording import heading
 
 NOTHING = "–"
+CURVES = ("pretrain/loss", "pretrain/feature_std", "pretrain/rankme")
+PICTURES = "pictures/reconstructions.png"
+
+
+def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
+    """What MLflow holds of a sweep now, also while it runs. cache: a folder that makes the next call fast."""
+    return ablation(sweep, gather(tracker, sweep, curves=CURVES, cache=cache))
+
+
+def files(found: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The whole report, by path: a page, the paper's tables, the numbers, the figures. The same bytes each time."""
+    from selfsup import figures, paper
+    from selfsup.page import page
+
+    drawn = figures.drawings(found)
+    made = {
+        "report.html": page(found, drawn, pictures).encode(),
+        "report.md": paper.markdown(found).encode(),
+        "report.tex": paper.latex(found).encode(),
+        "results.csv": paper.csv(found),
+        "results.parquet": paper.parquet(found),
+    }
+    for drawing in drawn:
+        name = "-".join(part for part in (drawing.study, drawing.kind) if part)
+        made[f"figures/{name}.svg"] = figures.svg(drawing.figure)
+        made[f"figures/{name}.png"] = figures.png(drawing.figure)
+    return made
+
+
+def pictures(found: Ablation, tracker: Tracker) -> dict[str, bytes]:
+    """The reconstructions of every arm that has some, of its first seed: the same images under the same masks."""
+    runs = {result.id: result.run for result in found.results if result.status == "finished"}
+    made = {}
+    for name, arm in _named(found.sweep):
+        run = runs.get(arm.ids[min(arm.ids)])
+        if run and (data := tracker.fetch(run, PICTURES)):
+            made[name] = data
+    return made
+
+
+def _named(sweep: Sweep) -> Iterator[tuple[str, Arm]]:
+    several = len(sweep.studies) > 1
+    for study in sweep.studies:
+        yield from ((f"{study.name}: {arm.name}" if several else arm.name, arm) for arm in study.arms)
 
 
 class Row(NamedTuple):
@@ -64,11 +112,6 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         cells = [cell([row.metrics[metric] for row in group if metric in row.metrics]) for group in seeds.values()]
         columns.append(_column(heading(metric), _written(cells, expected=[len(group) for group in seeds.values()])))
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
-
-
-def heading(metric: str) -> str:
-    """`eval/knn/top1` -> `knn top-1`"""
-    return re.sub(r"\btop(\d+)$", r"top-\1", metric.removeprefix("eval/").replace("/", " "))
 
 
 def _written(cells: Sequence[Cell | None], *, expected: Sequence[int]) -> list[str]:

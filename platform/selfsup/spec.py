@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from selfsup.method import Method
 
 __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resources", "Run", "Spec", "Stream", "Train"]
-__all__ += ["methods", "read", "run_type", "schema", "spec_type"]
+__all__ += ["WHOLE", "check", "methods", "read", "run_type", "schema", "spec_type"]
 
 BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
@@ -167,15 +167,21 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
     """
     layers = Layers(WHOLE)
     root = layers.read(path, overrides)
-    problems, tree = layers.problems, plain(root)
+    spec, problems = check(root, layers.problems)
+    if spec is None:
+        raise refusal([*layers.problems, *problems])
+    return spec
+
+
+def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[Problem]]:
+    """The spec that a tree says, or else what is wrong with it. known: what is wrong with the tree's text."""
+    tree = plain(root)
     method = tree.get("method")
     kind = spec_type(method if method in methods() else None)
-    known = {problem.mark for problem in problems}  # a number that did not read is no wrong text as well
-    problems += [problem for problem in _mistakes(kind, tree, root) if problem.mark not in known]
-    problems += conflicts.problems(_sound(kind, tree, problems), root)
-    if problems:
-        raise refusal(problems)
-    return kind.model_validate(tree)
+    marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
+    found = [problem for problem in _mistakes(kind, tree, root) if problem.mark not in marks]
+    found += conflicts.problems(_sound(kind, tree, [*known, *found]), root)
+    return (None if found or known else kind.model_validate(tree)), found
 
 
 def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:

@@ -151,6 +151,15 @@ def final(path: Path, *, start: int = 0) -> Iterator[tuple[Record, int]]:
             pending = []
 
 
+def sent(note: Path, run_id: str, path: Path) -> int:
+    """How many bytes of a spool have reached this run; 0 where the note is missing, torn or another run's."""
+    try:
+        found = json.loads(note.read_text())
+        return int(found["sent"]) if found["run"] == run_id and found["sent"] <= path.stat().st_size else 0
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
 def tail(path: Path) -> Record | None:
     """The latest record, committed or not, for a line of progress; None while there is none."""
     if not path.exists():

@@ -1,13 +1,25 @@
-"""Where numbers are kept, a local SQLite store or an MLflow server, and how to look at them. MLflow is not imported."""
+"""Where numbers are kept, a local SQLite store or an MLflow server: how to open it, and how to look at it."""
 
+import contextlib
+import fcntl
+import logging
 import os
 import re
+import shutil
+import sqlite3
+import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 from selfsup.errors import TrackError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 REACH = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
@@ -34,6 +46,25 @@ def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, st
     return argv, os.environ | ENVIRONMENT | pool | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
+def links(base: str, experiment: str, sweep: str, metrics: Sequence[str]) -> dict[str, str]:
+    """What is to be seen -> where in MLflow's UI: the arms of a sweep by each metric, and the curves of its runs.
+
+    base: of the server. experiment: MLflow's id of it. sweep: the digest, as in the tags of tree.py.
+    """
+    ranked = {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics}
+    shown_by = ranked | {"runs": ("run", metrics[0])} if metrics else {}
+    found = {}
+    for what, (kind, metric) in shown_by.items():
+        query = {
+            "searchFilter": f"tags.`selfsup.sweep` = '{sweep}' AND tags.`selfsup.kind` = '{kind}'",
+            "orderByKey": f"metrics.`{metric}`",
+            "orderByAsc": "false",
+            "compareRunsMode": "CHART",
+        }
+        found[what] = f"{shown(base).rstrip('/')}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}"
+    return found
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of a local store, None for a server. TrackError for anything else."""
     if uri.startswith("sqlite:///"):
@@ -54,3 +85,72 @@ def reach(uri: str) -> None:
         urllib.request.urlopen(shown(uri).rstrip("/") + "/health", timeout=REACH).close()
     except urllib.error.HTTPError as error:
         error.close()
+
+
+def load_mlflow() -> None:
+    """Import MLflow late, since it takes seconds, and after the environment that it reads is set."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    assert mlflow
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Open the store, making or migrating the schema of a local one; within 10 s fail where there is none."""
+    load_mlflow()
+    path = sqlite_path(uri)
+    if path is not None:
+        return _local_client(uri, path)
+    reach(uri)
+    found = _client(uri)
+    found.search_experiments(max_results=1)
+    return found
+
+
+def _client(uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def _local_client(uri: str, store: Path) -> "MlflowClient":
+    """Two processes that open a fresh or an older SQLite store at once break it, so only one at a time may.
+
+    MLflow makes a schema that is missing, and adds tables to an older one, when it opens a store; a store that lacks
+    only columns it refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with store.with_name(store.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _analyse(store)
+        try:
+            return _client(uri)
+        except MlflowException:
+            _migrate(uri, store)
+            return _client(uri)
+
+
+def _analyse(store: Path) -> None:
+    """Without statistics SQLite looks for the curve of one run among those of all: 50 ms, not 1, with 4,000 runs.
+
+    A connection takes note of them when it is opened. A file that is no store yet is MLflow's to judge.
+    """
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(store)) as opened:
+        opened.execute("PRAGMA analysis_limit = 400")
+        opened.execute("ANALYZE metrics")
+        opened.commit()
+
+
+def _migrate(uri: str, store: Path) -> None:
+    backup = store.with_name(store.name + ".backup")
+    shutil.copyfile(store, backup)
+    argv = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise TrackError(f"MLflow at {uri}: its schema cannot be migrated (a copy of it is {backup}): {reason}")

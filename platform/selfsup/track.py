@@ -5,38 +5,37 @@ identical (name, time, step, value), so sending twice is sending once. Nothing h
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
-import logging
 import math
-import os
-import shutil
-import subprocess
-import sys
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup.errors import TrackError
-from selfsup.spool import Record, Shipper, Spool, check_names, final, records, tail
-from selfsup.store import ENVIRONMENT, default_uri, reach, shown, sqlite_path, ui_command
+from selfsup.spool import Record, Shipper, Spool, check_names, final, records, sent, tail
+from selfsup.store import connect, default_uri, load_mlflow, shown, sqlite_path, ui_command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Experiment, Metric, Run
 
 __all__ = ["ID", "LABEL", "SEED", "Shipper", "Spool", "Tracker", "default_uri", "records", "tail", "ui_command"]
 
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
+REASON = "selfsup.reason"  # why a run failed or was stopped
+DATA = "selfsup.data"  # .train, .val: the digest of what it was given
+PARENT = "mlflow.parentRunId"  # MLflow's own tag
 METRICS, PARAMS = 1000, 100  # the most that MLflow takes in one batch
+Used = tuple[str, str, str]  # a data set: name, digest of <= 36 characters, context
 RECORDS = 200  # sent before it is noted how far sending has come
 
 
 class Tracker:
-    """The writing end of a store, `sqlite:///PATH` or `http(s)://SERVER`. Every failure is a TrackError."""
+    """A store, `sqlite:///PATH` or `http(s)://SERVER`. Every failure is a TrackError."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -47,12 +46,7 @@ class Tracker:
     def connect(self) -> Self:
         """Open the store, making or migrating the schema of a local one; within 10 s fail where there is none."""
         with self._asking("connect"):
-            if self._store is None:
-                reach(self.uri)
-                self._client = _client(self.uri)
-                self._client.search_experiments(max_results=1)
-            else:
-                self._client = _local_client(self.uri, self._store)
+            self._client = connect(self.uri)
         return self
 
     def open(
@@ -63,17 +57,20 @@ class Tracker:
         experiment: str,
         params: Mapping[str, object],
         tags: Mapping[str, str],
-        datasets: Iterable[tuple[str, str, str]] = (),
+        datasets: Sequence[Used] = (),
+        parent: str | None = None,
     ) -> str:
         """Create or find the MLflow run of a Run, RUNNING; return MLflow's id of it.
 
-        params: written once; one that is there stays as it is. datasets: (name, digest of <= 36 characters, context).
+        params: written once; one that is there stays as it is. parent: MLflow's id of the run above it.
         """
+        tags = dict(tags) | {f"{DATA}.{context}": digest for _, digest, context in datasets}
+        tags |= {PARENT: parent} if parent else {}
         with self._asking(f"open run {id}"):
             where = self._experiment(experiment)
             found = self._client.search_runs([where], f"tags.`{ID}` = '{id}'", max_results=1)
             run = found[0] if found else self._client.create_run(where, tags={ID: id}, run_name=name)
-            self._describe(run, params=params, tags=tags, datasets=datasets)
+            self._describe(run, params, tags, datasets)
             self._client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
 
@@ -85,42 +82,103 @@ class Tracker:
         total = 0
         note = path.with_name(path.name + ".sent")
         with self._asking(f"send {path.name}"):
-            left = final(path, start=_sent(note, run_id, path))
+            left = final(path, start=sent(note, run_id, path))
             while batch := list(itertools.islice(left, RECORDS)):
                 total += self._send(run_id, [record for record, _ in batch], prefix=prefix)
                 note.write_text(json.dumps({"run": run_id, "sent": batch[-1][1]}))
         return total
 
-    def metrics(self, run_id: str, values: Mapping[str, float], *, step: int = 0, time: int) -> None:
-        """Record values now. time: milliseconds since 1970 of the result itself, so that recording twice is once."""
+    def metrics(
+        self, run_id: str, values: Mapping[str, float], *, step: int = 0, time: int, model: str | None = None
+    ) -> None:
+        """Record values now. time: milliseconds since 1970 of the result itself, so that recording twice is once.
+
+        model: the id of the logged model that they are also of.
+        """
         check_names(values)
         with self._asking("record metrics"):
-            self._send(run_id, [Record(step, time, values)])
+            self._send(run_id, [Record(step, time, values)], model=model)
+
+    def model(self, run_id: str, *, name: str, path: str, digest: str) -> str:
+        """Note where the encoder of a run lies, as a logged model without files; return its id. Twice is once."""
+        from mlflow.entities import LoggedModelOutput
+
+        tags = {"selfsup.path": path, "selfsup.digest": digest}
+        with self._asking(f"note model {name}"):
+            run = self._client.get_run(run_id)
+            where = run.info.experiment_id
+            same = f"source_run_id = '{run_id}' AND name = '{name}' AND tags.`selfsup.digest` = '{digest}'"
+            known = self._client.search_logged_models([where], same, max_results=1)
+            model = known[0] if known else self._client.create_logged_model(where, name, run_id, tags)
+            noted = run.outputs.model_outputs if run.outputs else []
+            if model.model_id not in [each.model_id for each in noted]:  # MLflow refuses the second time
+                self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            self._client.finalize_logged_model(model.model_id, "READY")
+            return str(model.model_id)
 
     def artifact(self, run_id: str, path: Path, folder: str) -> None:
         with self._asking(f"store {path.name}"):
             self._client.log_artifact(run_id, str(path), folder)
 
-    def finish(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    def content(self, run_id: str, name: str, content: bytes, folder: str) -> None:
+        """Store an artifact that is no file yet; one of that name is replaced."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, name)
+            path.write_bytes(content)
+            self.artifact(run_id, path, folder)
+
+    def fetch(self, run_id: str, path: str) -> bytes | None:
+        """An artifact; None where the run has none of that path."""
+        folder, _, _ = path.rpartition("/")
+        with self._asking(f"fetch {path}"):
+            if path not in [found.path for found in self._client.list_artifacts(run_id, folder)]:
+                return None
+            with tempfile.TemporaryDirectory() as scratch:
+                return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
+
+    def finish(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
+        """reason: why it failed or was stopped; gone once the run is opened again."""
         with self._asking("finish the run"):
+            if reason:
+                self._client.set_tag(run_id, REASON, reason)
             self._client.set_terminated(run_id, status)
 
-    def runs(self, experiment: str) -> "list[Run]":
-        """Every run of ours in an experiment, oldest first; none where the experiment does not exist."""
+    def experiment(self, name: str) -> "Experiment | None":
+        with self._asking(f"read experiment {name!r}"):
+            return self._client.get_experiment_by_name(name)
+
+    def runs(self, experiment: str, where: str = f"tags.`{ID}` LIKE '%'", *, deleted: bool = False) -> "list[Run]":
+        """The runs of an experiment that fit a filter of MLflow, oldest first; none where it does not exist."""
+        from mlflow.entities import ViewType
+
         found: list[Run] = []
         with self._asking(f"read experiment {experiment!r}"):
-            where = self._client.get_experiment_by_name(experiment)
+            held = self._client.get_experiment_by_name(experiment)
             token: str | None = ""
-            while where and token is not None:
+            while held and token is not None:
                 page = self._client.search_runs(
-                    [where.experiment_id],
-                    f"tags.`{ID}` LIKE '%'",
+                    [held.experiment_id],
+                    where,
+                    ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
                     order_by=["start_time ASC"],
                     page_token=token or None,
                 )
                 found.extend(page)
                 token = page.token or None
         return found
+
+    def everywhere(self, where: str) -> "list[Run]":
+        """The runs of any experiment that fit a filter of MLflow, oldest first."""
+        with self._asking("read runs"):
+            held = [found.experiment_id for found in self._client.search_experiments()]
+            return list(self._client.search_runs(held, where, order_by=["start_time ASC"]))
+
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric in order of steps; where one was recorded again, the newer value."""
+        with self._asking(f"read {name}"):
+            found = self._client.get_metric_history(run_id, name)
+        newest = {each.step: each.value for each in sorted(found, key=lambda each: each.timestamp)}
+        return sorted(newest.items())
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -141,12 +199,7 @@ class Tracker:
         return str(found.experiment_id)
 
     def _describe(
-        self,
-        run: "Run",
-        *,
-        params: Mapping[str, object],
-        tags: Mapping[str, str],
-        datasets: Iterable[tuple[str, str, str]],
+        self, run: "Run", params: Mapping[str, object], tags: Mapping[str, str], datasets: Sequence[Used]
     ) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
@@ -156,6 +209,8 @@ class Tracker:
         for start in range(0, len(new), PARAMS):
             self._client.log_batch(run_id, params=new[start : start + PARAMS], synchronous=True)
         self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
+        if REASON in run.data.tags:
+            self._client.delete_tag(run_id, REASON)
         inputs = [
             DatasetInput(Dataset(name, digest, "local", name), [InputTag("mlflow.data.context", context)])
             for name, digest, context in datasets
@@ -163,15 +218,15 @@ class Tracker:
         if inputs:
             self._client.log_inputs(run_id, inputs)
 
-    def _send(self, run_id: str, group: Iterable[Record], *, prefix: str = "") -> int:
-        found = [metric for record in group for metric in _metrics(record, prefix=prefix)]
+    def _send(self, run_id: str, group: Iterable[Record], *, prefix: str = "", model: str | None = None) -> int:
+        found = [metric for record in group for metric in _metrics(record, prefix=prefix, model=model)]
         for start in range(0, len(found), METRICS):
             self._client.log_batch(run_id, metrics=found[start : start + METRICS], synchronous=True)
         return len(found)
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
-        _load_mlflow()
+        load_mlflow()
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -183,65 +238,11 @@ class Tracker:
             raise TrackError(f"MLflow at {shown(self.uri)}: cannot {what}: {reason}") from error
 
 
-def _metrics(record: Record, *, prefix: str) -> "Iterator[Metric]":
+def _metrics(record: Record, *, prefix: str, model: str | None) -> "Iterator[Metric]":
     """Finite values only: MLflow would store infinity as 1.8e308. How many were not is a metric itself."""
     from mlflow.entities import Metric
 
     finite = {name: value for name, value in record.values.items() if math.isfinite(value)}
     lost = len(record.values) - len(finite)
     for name, value in (finite | {"nonfinite": lost} if lost else finite).items():
-        yield Metric(prefix + name, value, record.time, record.step)
-
-
-def _sent(note: Path, run_id: str, path: Path) -> int:
-    """How many bytes of a spool have reached this run; 0 where the note is missing, torn or another run's."""
-    try:
-        found = json.loads(note.read_text())
-        return int(found["sent"]) if found["run"] == run_id and found["sent"] <= path.stat().st_size else 0
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def _load_mlflow() -> None:
-    """Import MLflow late, since it takes seconds, and after the environment that it reads is set."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    assert mlflow
-    for name in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _client(uri: str) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri, registry_uri=uri)
-
-
-def _local_client(uri: str, store: Path) -> "MlflowClient":
-    """Two processes that open a fresh or an older SQLite store at once break it, so only one at a time may.
-
-    MLflow makes a schema that is missing, and adds tables to an older one, when it opens a store; a store that lacks
-    only columns it refuses.
-    """
-    from mlflow.exceptions import MlflowException
-
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with store.with_name(store.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            return _client(uri)
-        except MlflowException:
-            _migrate(uri, store)
-            return _client(uri)
-
-
-def _migrate(uri: str, store: Path) -> None:
-    backup = store.with_name(store.name + ".backup")
-    shutil.copyfile(store, backup)
-    argv = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TrackError(f"MLflow at {uri}: its schema cannot be migrated (a copy of it is {backup}): {reason}")
+        yield Metric(prefix + name, value, record.time, record.step, model_id=model)

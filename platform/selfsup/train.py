@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import NonFiniteError
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import lr_at, peak_lr
 from selfsup.parts import dist
 from selfsup.spec import Optim
 
 Precision = Literal["fp32", "bf16"]
-
-
-class NonFiniteError(SelfsupError):
-    """The loss or the gradient is no longer a number."""
 
 
 class Step(NamedTuple):

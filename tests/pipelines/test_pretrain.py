@@ -24,6 +24,7 @@ from tiny import BACKBONE
 from selfsup.encoder import load_encoder
 from selfsup.errors import DataError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
+from selfsup.failures import Failure, classify
 from selfsup.pipelines import evaluate
 from selfsup.pipelines.collate import normalise
 from selfsup.pipelines.forkserver import forked_workers
@@ -32,7 +33,7 @@ from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.pictures import fixed_batch, pictures
 from selfsup.pipelines.pretrain import pretrain
 from selfsup.pipelines.stream import Feed, Stream
-from selfsup.pipelines.worker import Task, build, noted
+from selfsup.pipelines.worker import Task, build
 from selfsup.plan import Planned, plan
 from selfsup.spec import read
 from selfsup.spool import records, tail
@@ -209,8 +210,7 @@ def test_an_error_in_a_data_task_is_told_without_ray_around_it(
         list(Feed(stream_of(planned(tmp_path)), 0, 1, cpus=1.0).steps(0))
     shard, folder = tmp_path / "shards" / "000001.tar", tmp_path / "shards"
     said = f"{shard}: missing; put it back, or run `selfsup shards index {folder}`"
-    assert noted(caught.value) == {"kind": "DataError", "message": said}
-    assert noted(DataError("as it is")) == {"kind": "DataError", "message": "as it is"}
+    assert classify(caught.value) == Failure("user error", "DataError", said)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,53 @@
+"""What differs between runs, in settings and in results, as aligned text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from selfsup.integrity import COMMIT, DATA
+from selfsup.results import Result
+
+NOTHING = "–"
+Lines = list[list[str]]
+
+
+def compare(*runs: Result) -> str:
+    """A column a run; results after the first with their difference to it: "70.1 (-1.15)". Equal lines are counted."""
+    settings, same_settings = _lines([_settings(run) for run in runs], _told)
+    results, same_results = _lines([run.metrics for run in runs], _measured)
+    head = [["", *(run.id for run in runs)], ["seed", *(str(run.seed) for run in runs)]]
+    head.append(["status", *(f"{run.status} ({run.reason})" if run.reason else run.status for run in runs)])
+    blank = [""] * (len(runs) + 1)
+    text = _aligned([*head, blank, *settings, blank, *results])
+    return f"{text}\n\nthe same: {same_settings} settings, {same_results} results"
+
+
+def _settings(run: Result) -> dict[str, str]:
+    made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, DATA))}
+    return dict(run.params) | made_with
+
+
+def _lines(columns: Sequence[Mapping[str, Any]], told: Callable[[Any, Any], str]) -> tuple[Lines, int]:
+    """A line for each name with differing values, in order; the number of the others."""
+    names = sorted(set().union(*columns))
+    differing = [name for name in names if any(column.get(name) != columns[0].get(name) for column in columns[1:])]
+    lines = [
+        [name, told(columns[0].get(name), None), *(told(each.get(name), columns[0].get(name)) for each in columns[1:])]
+        for name in differing
+    ]
+    return lines, len(names) - len(differing)
+
+
+def _told(value: str | None, first: str | None) -> str:  # noqa: ARG001 (settings have no difference)
+    return NOTHING if value is None else value
+
+
+def _measured(value: float | None, first: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.6g}" if first is None else f"{value:.6g} ({value - first:+.4g})"
+
+
+def _aligned(lines: Lines) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (("  ".join(map(str.ljust, line, widths))).rstrip() for line in lines)
+    return "\n".join(padded)

@@ -1,0 +1,68 @@
+"""A sweep file's arms as planned runs. A setting that arms, studies or tables share is one run for each seed."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from selfsup.arms import Arm, Study, Sweep
+from selfsup.design import Design, Setting
+from selfsup.errors import SpecError
+from selfsup.plan import Planned, digest, plan
+from selfsup.sweepfile import SweepFile
+
+
+def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
+    """The sweep, and its runs by id, baselines first. Builds bundled data that is missing; starts nothing.
+
+    Raises DataError and SpecError as `plan` does; SpecError where two arms would be the same runs.
+    """
+    assert it.kind != "search", "a search has trials, not arms"
+    held = [[_runs(setting, home) for setting in study.settings] for study in it.designs]
+    studies = tuple(_study(it, study, runs) for study, runs in zip(it.designs, held, strict=True))
+    baselines = _baselines(it, [runs[0][0] for runs in held])
+    runs = [run for parts in held for below, own in parts for run in (*below, *own)]
+    seeds = tuple(dict.fromkeys(seed for study in it.designs for seed in study.default.seeds))
+    planned = {run.id: run for run in sorted(runs, key=lambda run: run.pretrain is not None)}
+    sweep = Sweep(
+        it.name, it.question, str(it.path), _digest(studies, it.metrics), seeds, it.metrics, studies, baselines
+    )
+    return sweep, planned
+
+
+def _runs(setting: Setting, home: Path) -> tuple[list[Planned], list[Planned]]:
+    """Of one arm: its baselines, which are those of the default, and its own."""
+    wanted = setting.spec.baselines and not setting.changed
+    runs = plan(setting.spec.model_copy(update={"baselines": wanted}), home)
+    own = [run for run in runs if run.run.method == setting.spec.method]
+    return [run for run in runs if run not in own], own
+
+
+def _study(it: SweepFile, study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]]) -> Study:
+    arms: list[Arm] = []
+    for setting, (_, own) in zip(study.settings, runs, strict=True):
+        ids = {run.run.seed: run.id for run in own}
+        if same := [arm.name for arm in arms if arm.ids == ids]:
+            raise SpecError(
+                f"{it.path}: {study.name}: {setting.name} and {same[0]} are the same runs, since "
+                f"{' and '.join(setting.changed)} changes nothing of {setting.spec.method}; leave it out"
+            )
+        arms.append(Arm(setting.name, setting.values, setting.changed, ids))
+    method = study.default.method
+    return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source)
+
+
+def _baselines(it: SweepFile, runs: Iterable[Sequence[Planned]]) -> tuple[Arm, ...]:
+    """One of each label; a study whose encoder or data differ has one of its own."""
+    arms: dict[str, Arm] = {}
+    for study, below in zip(it.designs, runs, strict=True):
+        for method in dict.fromkeys(run.run.method for run in below):
+            own = [run for run in below if run.run.method == method]
+            ids, label = {run.run.seed: run.id for run in own}, own[0].label
+            if not any(arm.ids == ids for arm in arms.values()):
+                name = f"{label} ({study.name})" if label in arms else label
+                arms[name] = Arm(name, {}, {"method": method}, ids)
+    return tuple(arms.values())
+
+
+def _digest(studies: Sequence[Study], metrics: Sequence[str]) -> str:
+    arms = {study.name: {arm.name: arm.ids for arm in study.arms} for study in studies}
+    return digest({"arms": arms, "metrics": metrics})

@@ -1,0 +1,56 @@
+"""The paper's numbers in a sweep file, which a report sets beside ours.
+
+    expected:
+      source: MAE, Table 1
+      mask_ratio=0.5: {eval/linear/top1: 71.9}
+
+Arms go by their names, metrics by theirs in MLflow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from selfsup.explain import did_you_mean, shown
+from selfsup.layers import find, plain
+from selfsup.source import Entry, Node, Problem
+
+Expected = Mapping[str, Mapping[str, float]]
+
+
+def expected(root: Node, arms: Sequence[str], metrics: Sequence[str], problems: list[Problem]) -> tuple[Expected, str]:
+    """arm -> metric -> number, and where they are from. A mistake is added to `problems`."""
+    section = find(root, ("expected",))
+    wrong = list(_wrong(section.node, arms, metrics)) if section else []
+    problems += wrong
+    if section is None or wrong:
+        return {}, ""
+    numbers = plain(section.node)
+    source = numbers.pop("source", "")
+    return numbers, source
+
+
+def _wrong(section: Node, arms: Sequence[str], metrics: Sequence[str]) -> Iterator[Problem]:
+    if not isinstance(section.value, dict):
+        yield Problem(section.mark, ("expected",), "expected arms and their numbers: {default: {eval/knn/top1: 70}}")
+        return
+    for name, entry in section.value.items():
+        where = ("expected", name)
+        if name == "source":
+            if not isinstance(entry.node.value, str):
+                yield Problem(entry.node.mark, where, f"expected text, not {shown(plain(entry.node))}")
+        elif name not in arms:
+            hint = did_you_mean(name, arms) or f"the arms are {'; '.join(arms)}"
+            yield Problem(entry.key, where, "no arm of this study", hint)
+        else:
+            yield from _wrong_numbers(entry, where, metrics)
+
+
+def _wrong_numbers(entry: Entry, where: tuple[str, str], metrics: Sequence[str]) -> Iterator[Problem]:
+    if not isinstance(entry.node.value, dict):
+        yield Problem(entry.node.mark, where, "expected metrics and numbers: {eval/knn/top1: 70}")
+        return
+    for metric, number in entry.node.value.items():
+        if metric not in metrics:
+            hint = did_you_mean(metric, metrics) or f"there are {', '.join(metrics)}"
+            yield Problem(number.key, (*where, metric), "not measured here", hint)
+        elif type(number.node.value) not in (int, float):
+            yield Problem(number.node.mark, (*where, metric), f"expected number, not {shown(plain(number.node))}")

@@ -1,0 +1,72 @@
+"""Why a run failed: kinds that each have their remedy, told apart by what was raised."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from selfsup import errors
+from selfsup.errors import SelfsupError
+
+Kind = Literal["user error", "non-finite", "out of memory", "infrastructure"]
+HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
+COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
+ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
+
+
+class Failure(NamedTuple):
+    """kind: infrastructure is tried again from the last checkpoint, the others would only repeat themselves.
+
+    error: the name of a class in selfsup.errors. message: for the user.
+    """
+
+    kind: Kind
+    error: str
+    message: str
+
+    @property
+    def reason(self) -> str:
+        """One line, for a table."""
+        return f"{self.kind}: {self.message.partition(chr(10))[0]}"
+
+    def exception(self) -> SelfsupError:
+        found: type[SelfsupError] = getattr(errors, self.error, SelfsupError)
+        return found(self.message)
+
+
+def classify(error: BaseException) -> Failure:
+    """What Ray wraps an error in is taken off."""
+    cause = getattr(error, "cause", None) or error
+    message = str(cause).partition(HINT)[0]
+    if isinstance(cause, errors.NonFiniteError):
+        kind: Kind = "non-finite"
+    elif isinstance(cause, errors.ExhaustedError):
+        kind = "out of memory"
+    elif isinstance(cause, SelfsupError) and cause.exit_code > 1:
+        kind = "user error"
+    else:
+        kind = "infrastructure"
+        message = message or type(cause).__name__
+    return Failure(kind, type(cause).__name__, message)
+
+
+def collapsed(report: Mapping[str, float]) -> str:
+    """Why embeddings with these numbers are all but the same for every image; "" where they are not. Needs no label."""
+    for title, (name, limit) in COLLAPSE.items():
+        if (value := report.get(name, limit)) < limit:
+            return f"collapsed: {title} {value:.3g} < {limit:g} at step {report.get('step', 0):.0f}"
+    return ""
+
+
+def write(failure: Failure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(failure._asdict(), indent=1) + "\n")
+
+
+def read(path: Path) -> Failure | None:
+    """None where there is none, or only half of one."""
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+        return Failure(**told) if told["kind"] in get_args(Kind) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,80 @@
+"""What a report says of the sweep itself: what ran, what did not, and that arms differ in nothing but their factor."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from selfsup.arms import Arm, Study, Sweep
+from selfsup.results import Result
+
+COMMIT, DATA = "selfsup.commit", "selfsup.data"  # tags; of the second the beginning
+
+Found = Mapping[str, Result]
+
+
+def integrity(sweep: Sweep, found: Found) -> dict[str, Any]:
+    """Numbers of runs: planned, finished, failed, stopped, running, missing. Then, as tuples of text:
+
+    differences: "study: arm" of every arm compared with its default -> what else differs, seed by seed; empty if
+    nothing does. deviations: arms that lack planned seeds, and why. commits, data: all that the runs were made with.
+    """
+    arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
+    every = {arm.name: arm for arm in sweep.baselines} | arms
+    ids = {key for arm in every.values() for key in arm.ids.values()}
+    status = Counter(found[key].status if key in found else "planned" for key in ids)
+    return {
+        "planned": len(ids),
+        **{name: status[name] for name in ("finished", "failed", "stopped", "running")},
+        "missing": status["planned"],
+        "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, found)},
+        "deviations": tuple(line for name, arm in every.items() for line in _lacking(name, arm, found)),
+        "commits": _tags(found, COMMIT),
+        "data": _tags(found, DATA),
+    }
+
+
+def _all_differences(sweep: Sweep, found: Found) -> Iterator[tuple[str, list[str]]]:
+    for study in sweep.studies:
+        for arm in study.arms[1:]:
+            pairs = list(_pairs(study, arm, found))
+            if pairs:
+                yield f"{study.name}: {arm.name}", [line for pair in pairs for line in _beside(arm, *pair)]
+
+
+def _pairs(study: Study, arm: Arm, found: Found) -> Iterator[tuple[Result, Result]]:
+    """The runs of an arm, each with the default's of the same seed, where both have started."""
+    for seed, key in sorted(arm.ids.items()):
+        pair = found.get(key), found.get(study.arms[0].ids.get(seed, ""))
+        if pair[0] and pair[1] and pair[0].params and pair[1].params:
+            yield pair[0], pair[1]
+
+
+def _beside(arm: Arm, run: Result, default: Result) -> Iterator[str]:
+    """What differs beside the factor that names the arm, or does not differ although it should."""
+    here, there = _settings(run), _settings(default)
+    differing = {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
+    named = {path for path in differing if any(f"{path}.".startswith(f"{factor}.") for factor in arm.changed)}
+    for path in sorted(differing - named):
+        value, other = here.get(path, "nothing"), there.get(path, "nothing")
+        yield f"seed {run.seed}: {path}: {value}, in the default {other}"
+    for factor in arm.changed:
+        if not any(f"{path}.".startswith(f"{factor}.") for path in named):
+            yield f"seed {run.seed}: {factor}: as in the default, though the arm is named after it"
+
+
+def _settings(run: Result) -> dict[str, str]:
+    return dict(run.params) | {name: value for name, value in run.tags.items() if name.startswith((COMMIT, DATA))}
+
+
+def _lacking(name: str, arm: Arm, found: Found) -> Iterator[str]:
+    for seed, key in sorted(arm.ids.items()):
+        run = found.get(key)
+        if run is None or run.status != "finished":
+            status = run.status if run and run.status != "planned" else "not run"
+            yield f"{name}: seed {seed}: {status}" + (f" ({run.reason})" if run and run.reason else "")
+
+
+def _tags(found: Found, start: str) -> tuple[str, ...]:
+    return tuple(
+        sorted({value for run in found.values() for name, value in run.tags.items() if name.startswith(start)})
+    )

@@ -1,0 +1,121 @@
+"""What `selfsup plan` says of a sweep: arms, runs, what is done, what is left and how long that took before."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from selfsup.arms import Factor, Study, Sweep
+from selfsup.axes import text
+from selfsup.knob import Choice, decisive
+from selfsup.plan import Planned, plan
+from selfsup.progress import several
+from selfsup.search import Dimension
+from selfsup.spool import tail
+from selfsup.sweepfile import SweepFile
+
+
+def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
+    """The sweep as text. planned: its runs by id."""
+    runs = list(planned.values())
+    lines = [": ".join(part for part in (sweep.name, sweep.question) if part)]
+    for study in sweep.studies:
+        lines += _study(study)
+    if sweep.baselines:
+        lines.append(f"baselines: {', '.join(arm.name for arm in sweep.baselines)}")
+    lines.append(f"{several(len(runs), 'run')}; stages that runs share are counted, and run, once:")
+    lines += [f"  {line}" for line in _stages(runs)]
+    lines += _left(runs)
+    return "\n".join([*lines, f"digest of this plan: {sweep.digest}"])
+
+
+def describe_search(it: SweepFile, home: Path) -> str:
+    """A search as text: what is varied, how, and what its trials may cost together."""
+    assert it.search is not None
+    search = it.search
+    lines = [": ".join(part for part in (it.name, it.question) if part)]
+    longest = 0
+    for study in it.designs:
+        lines += [study.name, *(f"  {line.path:<24} {_range(line)}" for line in study.space)]
+        longest = max(longest, *(each.steps * each.run.train.batch for each in plan(study.default, home)))
+    how = f"{search.sampler}{'' if search.scheduler == 'none' else f', stopped early by {search.scheduler}'}"
+    lines.append(f"{several(search.trials, 'trial')} at most, for {' and '.join(search.metric)}, by {how}")
+    lines.append(f"{longest:,} samples a trial, {longest * search.trials:,} together, if all run to their end")
+    lines.append(f"then the winner again from {several(search.confirm, 'fresh seed')}")
+    return "\n".join(lines)
+
+
+def _range(line: Dimension) -> str:
+    if isinstance(line.range, Choice):
+        return ", ".join(map(text, line.range.values))
+    low, high = line.range.low, line.range.high
+    return f"{low:g} to {high:g}{', whole' * line.integer}{', log' * line.range.log}"
+
+
+def _study(study: Study) -> Iterator[str]:
+    note = "; [ ] is the default" if study.factors or study.grid else ""
+    yield f"{study.name}: {several(len(study.arms), 'arm')} x {several(len(study.arms[0].ids), 'seed')}{note}"
+    for kind, factors in (("ablate", study.factors), ("grid", study.grid)):
+        yield from (f"  {kind:<7} {factor.path:<24} {_values(factor)}" for factor in factors)
+
+
+def _values(factor: Factor) -> str:
+    return "  ".join(f"[{text(value)}]" if value == factor.default else text(value) for value in factor.values)
+
+
+def _stages(runs: Sequence[Planned]) -> Iterator[str]:
+    unique = {stage.key: stage for run in reversed(runs) for stage in run.stages}
+    for kind in dict.fromkeys(stage.kind for stage in unique.values()):
+        found = [stage for stage in unique.values() if stage.kind == kind]
+        yield f"{kind:<9} {len(found):>5,}, {sum(stage.done for stage in found):,} done"
+
+
+def _left(runs: Sequence[Planned]) -> Iterator[str]:
+    """What is still to be trained, and for how long."""
+    left = [run for run in runs if run.pretrain and not run.pretrain.done]
+    samples = sum(run.steps * run.run.train.batch for run in left)
+    yield f"left to train: {several(len(left), 'run')}, {sum(run.steps for run in left):,} steps, {samples:,} samples"
+    if not left:
+        return
+    speeds = measured(left[0].home)
+    if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
+        yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
+        return
+    each = [_seconds(run, speeds[kind_of(run)]) for run in left]
+    low, middle, high = (sum(times) / 3600 for times in zip(*each, strict=True))
+    yield f"  {middle:.2g} hours of training ({low:.2g} to {high:.2g}), one run after another, as such runs took here"
+    gpus = [run.run.resources.workers * run.run.resources.gpus_per_worker for run in left]
+    if any(gpus):
+        hours = sum(times[1] * number for times, number in zip(each, gpus, strict=True)) / 3600
+        yield f"  {hours:.2g} GPU-hours"
+
+
+Kind = tuple[str, str]  # method and encoder, which settle most of a run's speed
+
+
+def kind_of(run: Planned) -> Kind:
+    return _kind(run.run.method, decisive(run.run.backbone))
+
+
+def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
+    """Seconds before the first step and images a second, of every finished pretraining, by its kind."""
+    found: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
+    for done in sorted(home.glob("stages/pretrain-*/done.json")):
+        told = json.loads((done.parent / "stage.json").read_text())
+        last = tail(done.parent / "metrics.jsonl")
+        if last and (speed := last.values.get("images_per_second")):
+            start = json.loads(done.read_text())["result"].get("start_seconds", 0.0)
+            found[_kind(told["method"], told["backbone"])].append((start, speed))
+    return dict(found)
+
+
+def _kind(method: str, backbone: object) -> Kind:
+    return method, json.dumps(backbone, sort_keys=True)
+
+
+def _seconds(run: Planned, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Shortest, median and longest, at the speeds and starts of such runs."""
+    samples = run.steps * run.run.train.batch
+    times = [start + samples / speed for start, speed in speeds]
+    return min(times), statistics.median(times), max(times)

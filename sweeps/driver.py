@@ -1,0 +1,218 @@
+"""Ray Tune drives, Ray Train runs: every run that is not done, as many at a time as the cluster holds.
+
+Nothing of Tune's own state is relied on: what is done lies in the stages' folders, so to go on is to plan again and
+leave out what is there.
+"""
+
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from selfsup import failures
+from selfsup.failures import ENOUGH, Failure
+from selfsup.plan import Planned
+from selfsup.progress import follow, say
+from selfsup.sweepfile import SweepFile
+from selfsup.sweeps import search
+from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.resources import TRIAL, at_a_time
+from selfsup.sweeps.trial import SAMPLES, STEP, Plans, trial
+
+RESTARTS = 3  # of a trial that died without having noted why
+ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The runs of an ablation, by id."""
+
+    runs: Mapping[str, Planned]
+
+    def of(self, config: Mapping[str, Any]) -> Planned:
+        return self.runs[config["id"]]
+
+
+def execute(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
+    """Bring every run to its end and its numbers to MLflow; say why those failed that did.
+
+    Call it inside `cluster()` unless all are done. A run that fails leaves the others alone, until several have failed
+    alike. Raises SpecError, before anything starts, where the cluster could never hold one of them; TrackError where
+    MLflow went away and stayed away: the numbers are kept, and the same command sends them.
+    """
+    missing = {each.id: each for each in runs if not each.done}
+    watch = Watch(Listed(missing), recorder)
+    if missing:
+        config = tune.TuneConfig(max_concurrent_trials=at_a_time(missing.values()))
+        _fit(watch, Enough(watch), config, {"id": tune.grid_search(list(missing))}, runs[0].home)
+    recorder.catch_up(runs)
+    return watch.failed
+
+
+def explore(it: SweepFile, recorder: Recorder, home: Path) -> dict[str, Any]:
+    """Search, or go on searching, until a budget is spent; the best configuration of all trials. Inside `cluster()`.
+
+    Raises SelfsupError where no trial came to a result.
+    """
+    assert it.search is not None
+    asked, plans = it.search, search.proposed(it, home)
+    held, study = search.storage(home, it.name), search.study(it)
+    left = asked.trials - search.finished(held, study)
+    if left > 0:
+        defaults = plans.defaults()
+        watch = Watch(plans, recorder)
+        config = tune.TuneConfig(
+            num_samples=left,
+            max_concurrent_trials=at_a_time(defaults),
+            search_alg=search.searcher(asked, plans.designs, held, study),
+            scheduler=search.scheduler(asked, max(each.steps for each in defaults)),
+            time_budget_s=asked.hours and asked.hours * 3600,
+        )
+        _fit(watch, Spent(watch, asked.samples), config, {}, home)
+    return search.best(held, study)
+
+
+def _fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict[str, Any], home: Path) -> None:
+    os.environ.update(ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    scratch = home / "tune" / str(os.getpid())
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, plans=watch.plans), {"CPU": TRIAL}),
+        param_space=space,
+        tune_config=config,
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            stop=stop,
+            callbacks=[watch],
+        ),
+    )
+    try:
+        tuner.fit()
+    except KeyboardInterrupt:
+        watch.interrupted()
+        say("interrupted; the same command continues")
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Watch(tune.Callback):
+    """Follows the trials: a live line each, their numbers to MLflow, their failures counted."""
+
+    def __init__(self, plans: Plans, recorder: Recorder) -> None:
+        self.plans, self._recorder = plans, recorder
+        self._runs: dict[str, Planned] = {}
+        self._shown: dict[str, tuple[ExitStack, float]] = {}
+        self.failed: list[Failure] = []
+        self.stopped: dict[str, str] = {}  # trial -> why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tune.Callback, ()  # Tune pickles it, to restore what is never restored
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many have failed alike that the rest would too."""
+        alike = Counter((failure.kind, failure.message) for failure in self.failed)
+        return any(number >= ENOUGH for number in alike.values())
+
+    def of(self, trial: Trial) -> Planned:
+        if trial.trial_id not in self._runs:
+            self._runs[trial.trial_id] = self.plans.of(trial.config)
+        return self._runs[trial.trial_id]
+
+    def on_trial_start(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
+        each = self.of(trial)
+        if each.id in self._shown:  # it died, and starts anew
+            return
+        self._recorder.begin(each)
+        shown = ExitStack()
+        if each.pretrain and not each.pretrain.done:
+            shown.enter_context(follow(each.pretrain, title(each), each.steps))
+        self._shown[each.id] = shown, monotonic()
+
+    def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
+        step = (trial.last_result or {}).get(STEP, 0)
+        self._end(self.of(trial), self.stopped.get(trial.trial_id, f"fell behind the others at step {step}"))
+
+    def on_trial_error(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
+        each = self.of(trial)
+        if not each.failure.exists():
+            told = f"its process died {RESTARTS + 1} times without saying why; see the log of Ray"
+            failures.write(Failure("infrastructure", "SelfsupError", told), each.failure)
+        self._end(each)
+
+    def interrupted(self) -> None:
+        for shown, _ in self._shown.values():
+            shown.close()
+        self._recorder.interrupted()
+
+    def _end(self, each: Planned, stopped: str = "") -> None:
+        shown, began = self._shown.pop(each.id, (ExitStack(), monotonic()))
+        shown.close()
+        failure = None if each.done else failures.read(each.failure)
+        if each.done:
+            say(f"{title(each)} done in {monotonic() - began:.0f} s{_scores(each)}")
+        elif failure:
+            self.failed.append(failure)
+            say(f"{title(each)} failed: {failure.reason}")
+        else:
+            say(f"{title(each)} stopped: {stopped}")
+        self._recorder.end(each, failure, "" if each.done else stopped)
+
+
+class Enough(tune.Stopper):
+    """Ends a sweep once its failures repeat themselves."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __call__(self, *_: Any) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._watch.enough
+
+
+class Spent(Enough):
+    """Ends a trial of a search that has collapsed, and the search once it has seen its samples."""
+
+    def __init__(self, watch: Watch, samples: int | None) -> None:
+        super().__init__(watch)
+        self._budget, self._seen = samples, dict[str, int]()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # type: ignore[override]
+        self._seen[trial_id] = result[SAMPLES]
+        if why := failures.collapsed(result):
+            self._watch.stopped[trial_id] = why
+        return bool(why)
+
+    def stop_all(self) -> bool:
+        spent = self._budget is not None and sum(self._seen.values()) >= self._budget
+        return spent or super().stop_all()
+
+
+def title(each: Planned) -> str:
+    return f"{each.id} seed {each.run.seed}"
+
+
+def _scores(each: Planned) -> str:
+    scores = {name: stage.result() for name, stage in each.probes.items()}
+    told = [f"{name} {result['top1']:.2f}" for name, result in scores.items() if "top1" in result]
+    return f": {', '.join(told)}" if told else ""

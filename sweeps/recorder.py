@@ -1,0 +1,113 @@
+"""What MLflow is told of runs: their curves while they train, their results, why they failed."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from selfsup.errors import TrackError
+from selfsup.failures import Failure
+from selfsup.pipelines.runner import commit
+from selfsup.plan import Planned
+from selfsup.progress import say
+from selfsup.track import ID, LABEL, SEED, Shipper, Tracker
+
+FLUSH_SECONDS = 60.0
+
+
+class Recorder:
+    """The one writer. While MLflow is away the numbers wait in their files, and nothing else waits.
+
+    tags, parents: of a run's place in a sweep, by its id, as `tree` makes them.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        tags: Mapping[str, Mapping[str, str]] | None = None,
+        parents: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tracker, self._tags, self._parents = tracker, tags or {}, parents or {}
+        self._live: dict[str, tuple[str, Shipper]] = {}
+
+    def begin(self, each: Planned) -> None:
+        """Send the curve of a run from now on, as it grows."""
+        if each.id in self._live:
+            return
+        try:
+            run = self._open(each)
+        except TrackError as error:
+            say(f"{each.id}: {error}; it runs all the same")
+            return
+        shipper = Shipper(self._tracker)
+        if each.pretrain:
+            shipper.add(run, each.pretrain.spool, prefix="pretrain/")
+        shipper.start()
+        self._live[each.id] = run, shipper
+
+    def end(self, each: Planned, failure: Failure | None, stopped: str = "") -> None:
+        """Send what is left, and how it ended. stopped: why, where somebody decided so."""
+        if each.id not in self._live:
+            return
+        run, shipper = self._live.pop(each.id)
+        shipper.close(FLUSH_SECONDS)
+        try:
+            self.publish(each)
+            if failure:
+                self._tracker.finish(run, "FAILED", failure.reason)
+            elif stopped:
+                self._tracker.finish(run, "KILLED", stopped)
+        except TrackError as error:
+            say(f"{each.id}: {error}; the numbers are kept, and will be sent")
+
+    def interrupted(self) -> None:
+        """Tell MLflow which runs end here; the same command continues them."""
+        for run, shipper in self._live.values():
+            shipper.close(1.0)
+            with suppress(TrackError):
+                self._tracker.finish(run, "KILLED")
+        self._live.clear()
+
+    def catch_up(self, runs: Sequence[Planned]) -> None:
+        """Publish what is done and was not told yet: MLflow was away, or other work shares the stages."""
+        names = dict.fromkeys(each.spec for each in runs)
+        told = {
+            run.data.tags[ID] for name in names for run in self._tracker.runs(name) if run.info.status == "FINISHED"
+        }
+        for each in runs:
+            if each.done and each.id not in told:
+                self.publish(each)
+
+    def publish(self, each: Planned) -> None:
+        """Everything known of a run, from its stages' folders. Doing it twice changes nothing. Raises TrackError."""
+        run = self._open(each)
+        if each.pretrain:
+            self._tracker.ship(run, each.pretrain.spool, prefix="pretrain/")
+        for stage in each.stages:
+            if stage.done:
+                values = {f"{stage.space}/{name}": value for name, value in stage.result().items()}
+                self._tracker.metrics(run, values, time=stage.time)
+                for path in stage.artifacts():
+                    self._tracker.artifact(run, path, stage.kind)
+        if each.done:
+            if each.pretrain:
+                encoder = each.pretrain.folder / "encoder.safetensors"
+                self._tracker.model(run, name=each.id, path=str(encoder), digest=each.pretrain.key)
+            self._tracker.finish(run, "FINISHED")
+
+    def _open(self, each: Planned) -> str:
+        data = {"train": each.train, "val": each.val}
+        return self._tracker.open(
+            id=each.id,
+            name=each.id,
+            experiment=each.spec,
+            params=each.params(),
+            tags={
+                LABEL: each.label,
+                SEED: str(each.run.seed),
+                "selfsup.method": each.run.method,
+                "selfsup.commit": commit(),
+                **self._tags.get(each.id, {}),
+            },
+            datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
+            parent=self._parents.get(each.id),
+        )

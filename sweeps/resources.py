@@ -1,0 +1,37 @@
+"""How many runs a cluster holds side by side, found out before any of them starts."""
+
+from collections.abc import Iterable, Mapping
+from math import floor
+
+import ray
+
+from selfsup.errors import SpecError
+from selfsup.plan import Planned
+
+TRIAL = 0.01  # CPUs of a trial, which only waits for its run; Ray refuses a trial of none
+
+
+def at_a_time(runs: Iterable[Planned]) -> int:
+    """Raises SpecError where one of them could never start, with the resource that is missing."""
+    held = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return min((_side_by_side(each, held) for each in runs), default=1)
+
+
+def _side_by_side(each: Planned, held: Mapping[str, float]) -> int:
+    wanted = _wanted(each)
+    for name, amount in wanted.items():
+        if amount > held.get(name, 0.0):
+            raise SpecError(
+                f"{each.spec}: resources: the workers of a run and their data tasks ask for {amount:g} {name}s, the "
+                f"cluster has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
+            )
+    return floor(min(held[name] / amount for name, amount in wanted.items()) + 1e-9)
+
+
+def _wanted(each: Planned) -> dict[str, float]:
+    asked = each.run.resources
+    wanted = {
+        "CPU": asked.workers * asked.cpus_per_worker + asked.data_cpus,
+        "GPU": asked.workers * asked.gpus_per_worker,
+    }
+    return {name: amount for name, amount in wanted.items() if amount}

@@ -1,0 +1,128 @@
+"""Runs as Tune trials on a real Ray: killed, failing, run before; the numbers are those of undisturbed runs."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from ray.util.state import list_actors
+from tiny import BACKBONE
+
+from selfsup.failures import ENOUGH
+from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.manifest import Manifest
+from selfsup.plan import Planned, plan
+from selfsup.spec import read
+from selfsup.sweeps.driver import execute
+from selfsup.sweeps.recorder import Recorder
+from selfsup.track import Tracker
+
+pytestmark = [  # Ray's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "method": "simclr",
+    "backbone": BACKBONE,
+    "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
+    "train": {"duration": {"steps": 40}, "batch": 16, "checkpoint_every": 5, "log_every": 5},
+    "stream": {"lanes": 4, "chunk": 8, "mix": 4},
+    "evals": {"knn": {"k": 3}},
+    "baselines": False,
+    "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sets")
+    return {name: make(folder / name, number=number).root for name, number in (("train", 64), ("val", 16))}
+
+
+@pytest.fixture
+def planned(sets: dict[str, str], tmp_path: Path) -> Callable[..., tuple[Planned, ...]]:
+    """(home=..., **sections) -> the runs of the tiny spec under these sections."""
+
+    def make(home: str = "home", **sections: object) -> tuple[Planned, ...]:
+        path = tmp_path / "spec.yaml"
+        path.write_text(yaml.safe_dump(TINY | {"data": sets} | sections))
+        return plan(read(path), tmp_path / home)
+
+    return make
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    return Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
+
+
+def scores(runs: tuple[Planned, ...]) -> list[dict[str, float]]:
+    return [run.probes["knn"].result() for run in runs]
+
+
+def kill_a_trial_once_it_trains(run: Planned) -> None:
+    assert run.pretrain
+    while not list(run.pretrain.folder.glob("checkpoint_*")):
+        time.sleep(0.1)
+    alive = list_actors(filters=[("state", "=", "ALIVE")])
+
+    trial = next(actor for actor in alive if actor.class_name.endswith("ImplicitFunc"))
+    os.kill(trial.pid, signal.SIGKILL)
+
+
+def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_undisturbed_ones(
+    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+) -> None:
+    whole, killed = planned("whole", seeds=2), planned("killed", seeds=2)
+    assert execute(whole, Recorder(tracker)) == []
+    killer = threading.Thread(target=kill_a_trial_once_it_trains, args=(killed[0],))
+    killer.start()
+    assert execute(killed, Recorder(tracker)) == []
+    killer.join()
+    assert scores(killed) == scores(whole)
+    found = {run.data.tags["selfsup.id"]: run for run in tracker.runs("tiny")}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert [found[run.id].data.metrics["eval/knn/top1"] for run in whole] == [each["top1"] for each in scores(whole)]
+
+
+def test_what_fails_says_why_and_leaves_the_others_alone(
+    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+) -> None:
+    (good,) = planned()
+    (bad,) = planned(optim={"name": "sgd", "lr": 1e30, "lr_rule": "none"})
+    (failure,) = execute((bad, good), Recorder(tracker))
+    assert failure.kind == "non-finite"
+    assert good.done
+    assert not bad.done
+    found = {run.data.tags["selfsup.id"]: run for run in tracker.runs("tiny")}
+    assert found[bad.id].info.status == "FAILED"
+    assert found[bad.id].data.tags["selfsup.reason"] == failure.reason
+    assert execute((good,), Recorder(tracker)) == []
+
+
+def test_failures_that_repeat_themselves_end_the_sweep(
+    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker, tmp_path: Path, make: Callable[..., Manifest]
+) -> None:
+    root = make(tmp_path / "missing", number=64).root
+    runs = planned(data={"train": root, "val": root}, seeds=ENOUGH + 4)
+    next(Path(root).glob("*.tar")).unlink()
+    failed = execute(runs, Recorder(tracker))
+    assert {failure.kind for failure in failed} == {"user error"}
+    assert ENOUGH <= len(failed) < len(runs)

@@ -1,0 +1,36 @@
+from dataclasses import replace
+
+from toy_sweep import DEPTH, KNN, RATIO, result
+
+from selfsup.compare import compare
+
+DEFAULT = result("mae-a", 0, 71.25, {RATIO: 0.75, DEPTH: 8})
+
+
+def test_what_differs_is_shown_with_its_difference_and_the_rest_counted() -> None:
+    other = result("mae-b", 0, 70.1, {RATIO: 0.5, DEPTH: 8})
+    assert compare(DEFAULT, other).splitlines() == [
+        "                  mae-a     mae-b",
+        "seed              0         0",
+        "status            finished  finished",
+        "",
+        "hyper.mask_ratio  0.75      0.5",
+        "",
+        "eval/knn/top1     71.25     70.1 (-1.15)",
+        "",
+        "the same: 5 settings, 1 results",
+    ]
+
+
+def test_a_run_without_a_result_says_why() -> None:
+    text = compare(DEFAULT, result("mae-b", 1, "out of memory: 80 GiB", {RATIO: 0.75, DEPTH: 8}))
+    assert text.splitlines()[2].split() == ["status", "finished", "failed", "(out", "of", "memory:", "80", "GiB)"]
+    assert f"{KNN}        71.25     –".split() in [line.split() for line in text.splitlines()]
+
+
+def test_differences_are_to_the_first_of_several() -> None:
+    third = replace(DEFAULT, id="mae-c", metrics={KNN: 72.25}, tags={"selfsup.commit": "beef"})
+    lines = [line.split() for line in compare(DEFAULT, DEFAULT, third).splitlines()]
+    assert [KNN, "71.25", "71.25", "(+0)", "72.25", "(+1)"] in lines
+    assert ["selfsup.commit", "c0ffee", "c0ffee", "beef"] in lines
+    assert ["selfsup.data.train", "d1", "d1", "–"] in lines

@@ -1,0 +1,116 @@
+"""Figures hold the numbers of the tables, and are the same bytes each time."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from toy_sweep import KNN, study, sweep
+
+from selfsup.figures import drawings, png, svg
+from selfsup.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map
+from selfsup.results import Result
+from selfsup.tables import Ablation, ablation
+
+FACTORS = {
+    "0.75, 8": [60.0, 62.0, 61.0],
+    "0.5, 8": [40.0, 42.0, 41.0],
+    "0.9, 8": ["out of memory"] * 3,
+    "0.75, 4": [61.5, 60.5, 62.0],
+    "0.75, 12": [80.0, 82.0, 81.0],
+}
+GRID = {"0.75, 8": [61.0, 61.0], "0.75, 4": [20.0, 22.0], "0.5, 8": [70.0, 70.0], "0.5, 4": ["failed", "failed"]}
+
+
+def made(numbers: dict[str, list[float | str]] | dict[str, list[float]], *, grid: bool = False) -> Ablation:
+    one, results = study(numbers, grid=grid)
+    return ablation(sweep(one), results)
+
+
+def learned(result: Result, *, std: float = 0.5) -> Result:
+    steps = range(0, 5000, 5)
+    held = {"loss": 3.0, "feature_std": std, "rankme": 30.0}
+    return replace(
+        result, curves={f"pretrain/{name}": [(step, value) for step in steps] for name, value in held.items()}
+    )
+
+
+def test_a_curve_runs_through_the_means_past_every_seed() -> None:
+    ratio = made(FACTORS).tables[0]
+    axis = curves([ratio]).axes[0]
+    default, means, seeds, lost = axis.lines
+    assert default.get_xdata() == [0.75, 0.75]
+    np.testing.assert_array_equal(means.get_data(), [[0.5, 0.75, 0.9], [41, 61, np.nan]])
+    assert sorted(zip(*seeds.get_data(), strict=True)) == [
+        *((0.5, y) for y in (40, 41, 42)),
+        *((0.75, y) for y in (60, 61, 62)),
+    ]
+    assert list(lost.get_xdata()) == [0.9]
+    band = axis.collections[0].get_paths()[0].vertices
+    half = next(line.cells[KNN].half for line in ratio.lines if line.label == "0.5")
+    assert half
+    assert sorted({y for x, y in np.asarray(band) if x == 0.5}) == pytest.approx([41 - half, 41 + half])
+
+
+def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
+    axis = effects(made(FACTORS).tables).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "mask ratio",
+        "0.5",
+        "0.9",
+        "decoder depth",
+        "4",
+        "12",
+    ]
+    found = {int(line.get_ydata()[0]): line for line in axis.lines if line.get_marker() in ("o", "x")}
+    assert {y: to_hex(line.get_color()) for y, line in found.items()} == {1: VERMILLION, 2: VERMILLION, 4: INK, 5: BLUE}
+    assert [found[y].get_markerfacecolor() for y in (1, 4, 5)] == [VERMILLION, "none", BLUE]
+    assert [float(found[y].get_xdata()[0]) for y in (1, 4, 5)] == pytest.approx([-20, 1 / 3, 20])
+    assert found[2].get_marker() == "x"
+
+
+def test_a_heat_map_has_every_combination_in_its_place() -> None:
+    whole = made(GRID, grid=True)
+    axis = heat_map(whole.tables[0], whole.sweep.studies[0].grid).axes[0]
+    texts = {text.get_position(): text.get_text().partition("\n")[0] for text in axis.texts}
+    assert texts == {(0.5, 0.5): "×", (1.5, 0.5): "70.0", (0.5, 1.5): "21.0", (1.5, 1.5): "61.0"}
+    assert axis.patches[0].get_xy() == (1, 1)  # the default: depth 8 across, ratio 0.75 down
+
+
+@pytest.mark.parametrize("numbers", [FACTORS, GRID, {"0.75, 8": [50.0], "0.5, 8": [40.0]}])
+def test_the_same_bytes_each_time_without_a_date_and_transparent(numbers: dict[str, list[float]]) -> None:
+    one, results = study(numbers, grid=numbers is GRID)
+    whole = ablation(sweep(one), [learned(result) for result in results])
+    first, second = drawings(whole), drawings(whole)
+    assert [drawing.kind for drawing in first] == [*(["grid"] if one.grid else ["curves"]), "effects", "loss", "health"]
+    for drawing, again in zip(first, second, strict=True):
+        text = svg(drawing.figure)
+        assert text == svg(again.figure)
+        assert b"date" not in text
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+    assert png(first[1].figure) == png(second[1].figure)
+    assert Image.open(io.BytesIO(png(first[1].figure))).getpixel((0, 0))[3] == 0
+
+
+def test_long_curves_are_thinned_and_collapsed_arms_named() -> None:
+    one, results = study({"0.75, 8": [50.0, 51.0], "0.5, 8": [40.0, 41.0]})
+    found = [learned(result, std=0.01 if "0.5" in result.id else 0.5) for result in results]
+    _, _, loss, health = drawings(ablation(sweep(one), found))
+    longest = max(lengths(loss.figure.axes[0].lines))
+    assert longest == POINTS
+    assert health.caption.endswith("(mask_ratio=0.5).")
+
+
+def lengths(lines: Sequence[object]) -> list[int]:
+    return [len(line.get_xdata()) for line in lines]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("numbers", [FACTORS, GRID])
+def test_a_sweep_that_has_not_begun_can_be_drawn(numbers: dict[str, list[float]]) -> None:
+    one, _ = study(numbers, grid=numbers is GRID)
+    for drawing in drawings(ablation(sweep(one), [])):
+        assert svg(drawing.figure)

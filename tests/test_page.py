@@ -1,0 +1,157 @@
+"""The page is whole, escaped, and shows what the tables hold. Parsed by the standard library alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+
+import pytest
+from toy_sweep import KNN, arm, study, sweep
+
+from selfsup.figures import drawings
+from selfsup.page import page
+from selfsup.tables import Ablation, ablation
+
+VOID = {"meta", "img", "br"}
+NUMBERS = {
+    "0.75, 8": [60.0, 62.0, 61.0],
+    "0.5, 8": [40.0, 42.0, 41.0],
+    "0.9, 8": ["out of memory", 58.0, 59.0],
+    "0.75, 4": ["non-finite: loss is nan"] * 3,
+}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str | None]
+    text: list[str] = field(default_factory=list)
+    inside: "list[Element]" = field(default_factory=list)
+
+    def every(self, tag: str) -> "Iterator[Element]":
+        for element in self.inside:
+            if element.tag == tag:
+                yield element
+            yield from element.every(tag)
+
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+class Strict(HTMLParser):
+    """Every tag that opens is closed, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("", {})
+        self.open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self.open == [self.root]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs)
+        element = Element(tag, dict(attrs))
+        self.open[-1].inside.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open[-1].inside.append(Element(tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element.text.append(data)
+
+
+def toy(numbers: dict[str, list[float | str]] = NUMBERS, **changes: object) -> Ablation:
+    expected = {"default": {KNN: 73.5}, "mask_ratio=0.5": {KNN: 71.9}}
+    one, results = study(numbers, expected=expected, source="MAE, Table 1")
+    pixels, more = arm("raw pixels", [30.0], {}, "pixels")
+    return ablation(replace(sweep(one, baselines=[pixels]), **changes), results + more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    whole = toy(question="Is a < b & <script>alert('c')</script>?")
+    return page(whole, drawings(whole), {"default": b"PNG"})
+
+
+def rows(text: str) -> list[Element]:
+    return list(Strict(text).root.every("tr"))
+
+
+def test_the_page_needs_nothing_but_itself(text: str) -> None:
+    root = Strict(text).root
+    elements = [element for tag in ("a", "img", "use", "link", "script", "image") for element in root.every(tag)]
+    targets = [element.attributes.get(name) for element in elements for name in ("href", "src", "xlink:href")]
+    assert {target[:5] if target[0] != "#" else "#" for target in targets if target} == {"#", "data:"}
+    assert not list(root.every("script"))
+    assert "@import" not in text
+    assert "url(http" not in text
+
+
+def test_links_lead_to_elements_that_are_there_once(text: str) -> None:
+    root = Strict(text).root
+    tags = {"svg", "g", "path", "clippath", "tr", "text", "use", "rect", "lineargradient"}
+    ids = [element.attributes["id"] for tag in tags for element in root.every(tag) if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    links = [
+        e.attributes.get("href") or e.attributes.get("xlink:href") for tag in ("a", "use") for e in root.every(tag)
+    ]
+    assert links
+    assert {link[1:] for link in links if link} <= set(ids)
+
+
+def test_what_a_user_wrote_is_escaped(text: str) -> None:
+    assert "Is a &lt; b &amp; &lt;script&gt;" in text
+    assert "<script" not in text
+
+
+def test_a_row_shows_its_cell(text: str) -> None:
+    found = {row.words().split()[0]: row for row in rows(text)[1:5]}
+    assert found["0.75"].attributes["class"] == "default"
+    assert found["0.75"].inside[1].attributes["class"] == "best"
+    cell = found["0.5"].inside[1]
+    assert cell.words().startswith("41.0")
+    assert "−20.0 ±" in cell.words()
+    assert "p < 0.001" in cell.words()
+    assert cell.attributes["title"] == "seed 0: 40, seed 1: 42, seed 2: 41"
+    assert found["0.5"].inside[2].words() == "71.9"  # the paper's number
+    assert found["0.5"].inside[3].words() == "1.0 min"  # 60, 61 and 62 s
+    assert "n = 2 of 3" in found["0.9"].words()
+
+
+def test_failures_are_visible_with_their_reasons(text: str) -> None:
+    failed = [row.words() for row in rows(text) if row.attributes.get("class") == "failed"]
+    assert "seed 0: out of memory" in failed
+    assert "; ".join(f"seed {seed}: non-finite: loss is nan" for seed in range(3)) in failed
+
+
+def test_every_number_can_be_traced_to_its_run_and_made_again(text: str) -> None:
+    found = next(row for row in rows(text) if row.attributes.get("id") == "mae-mask_ratio=0.5-1")
+    assert "run-of-mae-mask_ratio=0.5-1" in found.words()
+    assert "42.00" in found.words()
+    assert "selfsup run sweeps/toy.yaml -s hyper.mask_ratio=0.5 -s 'seeds=[1]'" in found.words()
+
+
+def test_the_verdict_and_the_proof_that_one_thing_changed(text: str) -> None:
+    words = Strict(text).root.words()
+    assert "0.75 > 0.5 by 20.0 ±" in words
+    assert "3 arms were compared with their default" in words
+    assert "mae: decoder_depth=4: seed 0: failed (non-finite: loss is nan)" in words
+
+
+def test_the_same_bytes_each_time(text: str) -> None:
+    whole = toy(question="Is a < b & <script>alert('c')</script>?")
+    assert page(whole, drawings(whole), {"default": b"PNG"}) == text
+
+
+def test_a_sweep_that_has_not_begun_has_a_page() -> None:
+    whole = toy()
+    empty = ablation(whole.sweep, [])
+    words = Strict(page(empty, drawings(empty), {})).root.words()
+    assert "0 of 13 finished, 13 missing" in words
+    assert "not known yet" in words

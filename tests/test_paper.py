@@ -1,0 +1,141 @@
+"""The formats of a report: what each must hold, that it can be read back, and that it never changes by itself."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from toy_sweep import KNN, LINEAR, arm, study, sweep
+
+from selfsup import paper
+from selfsup.latex import escaped
+from selfsup.tables import Ablation, ablation
+from selfsup.wording import heading, interval, listed, probability, shown
+
+HEAD = r"""\documentclass{article}
+\usepackage{booktabs,siunitx}
+\usepackage[table]{xcolor}
+\begin{document}
+"""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Ablation:
+    numbers = {
+        "0.75, 8": [70.0, 72.0],
+        "0.5, 8": [60.0, 62.0],
+        "0.9, 8": ["out of memory"] * 2,
+        "0.75, 1": [69.0, 71.0],
+    }
+    mae, first = study(numbers, expected={"mask_ratio=0.5": {KNN: 61.5}}, source="50% of R&D_1")
+    simclr, second = study(
+        {"0.75, 8": [80.0, 81.0], "0.5, 8": [1.0, 2.0], "0.75, 1": [3.0, 4.5]}, method="simclr", grid=True
+    )
+    pixels, third = arm("raw pixels", [40.0, 40.0], {}, method="pixels")
+    return ablation(sweep(mae, simclr, baselines=[pixels], metrics=[KNN, LINEAR]), [*first, *second, *third])
+
+
+def test_the_terminal() -> None:
+    one, results = study({"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, "nan"]})
+    assert paper.console(ablation(sweep(one), results)).splitlines()[:6] == [
+        "mae: mask ratio",
+        "mask ratio    knn top-1       Δ       n",
+        "0.5         61.0 ± 4.3†  -10.00       2",
+        "[0.75]      71.0 ± 4.3*       –       2",
+        "0.9              70.50†   -0.50  1 of 2",
+        "0.9: seed 1: nan",
+    ]
+
+
+def test_markdown(whole: Ablation) -> None:
+    text = paper.markdown(whole)
+    assert "| 0.75 (default) | **71.0 ± 3.2** | – | – | – |" in text  # t of 3 degrees: 3.182; deviation sqrt(2)
+    assert "- 0.9: seed 0: out of memory" in text
+    assert "- mae: mask ratio 0.9 has no result" in text
+    assert "14 of 16 runs finished; plan 5eed; `selfsup sweep sweeps/toy.yaml`" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({row.count("|") for row in block.splitlines()}) == 1
+
+
+def test_latex_is_balanced_and_every_row_has_every_column(whole: Ablation) -> None:
+    text = paper.latex(whole)
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(re.findall(r"\\end\{(\w+)\}", text))
+    for tabular in re.findall(r"\\begin\{tabular\}(.*?)\\end\{tabular\}", text, flags=re.DOTALL):
+        layout, *rows = tabular.splitlines()
+        columns = len(re.findall(r"[lrS]", re.sub(r"\[.*?\]", "", layout)))
+        for row in rows:
+            if row.endswith("\\\\"):
+                spans = sum(int(span) - 1 for span in re.findall(r"multicolumn\{(\d+)\}", row))
+                assert row.replace("\\&", "").count("&") + 1 + spans == columns, row
+
+
+def test_latex_says_what_a_caption_must(whole: Ablation) -> None:
+    text = paper.latex(whole)
+    first = text[: text.index("\\end{table}")]
+    assert "\\label{tab:toy-mae-mask-ratio}" in first
+    assert "Default (grey): mask ratio 0.75 and decoder depth 8." in first
+    assert "Paper: 50\\% of R\\&D\\_1." in first
+    assert "\\rowcolor{gray!20} 0.75 & \\bfseries 71.0 +- 3.2 &" in first
+    assert "S[table-format=2.1(2)]" in first
+    assert "0.9: seed 0: out of memory" in first
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+def test_latex_compiles(whole: Ablation, tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(HEAD + paper.latex(whole) + "\\end{document}\n")
+    argv = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_special_characters() -> None:
+    assert escaped(r"50% of R&D_1 {a}^2 ~\x") == (
+        r"50\% of R\&D\_1 \{a\}\textasciicircum{}2 \textasciitilde{}\textbackslash{}x"
+    )
+    assert escaped("4 × 4 ± 1 – <") == r"4 $\times$ 4 $\pm$ 1 -- $<$"
+
+
+def test_csv_and_parquet_hold_every_run_and_metric(whole: Ablation) -> None:
+    rows = list(csv.DictReader(io.StringIO(paper.csv(whole).decode())))
+    held = pyarrow.parquet.read_table(io.BytesIO(paper.parquet(whole))).to_pylist()
+    assert len(rows) == len(held) == 2 * (4 + 3 + 1) * 3 - 2  # three metrics a run; a failed one has two, empty
+    one_run = ("mae", "mask_ratio=0.5", 1, KNN)
+    [one] = [row for row in held if (row["study"], row["arm"], row["seed"], row["metric"]) == one_run]
+    assert (one["value"], one["default"]) == (62.0, False)
+    assert json.loads(one["changed"]) == {"hyper.mask_ratio": 0.5}
+    assert (one["id"], one["run"]) == ("mae-mask_ratio=0.5-1", "run-of-mae-mask_ratio=0.5-1")
+    lost = [row for row in held if row["status"] == "failed"]
+    assert {(row["value"], row["reason"]) for row in lost} == {(None, "out of memory")}
+    assert [row["value"] for row in rows if row["status"] == "failed"] == [""] * 4
+
+
+def test_a_run_that_never_started_has_rows() -> None:
+    one, _ = study({"0.75, 8": [1.0], "0.5, 8": [2.0]})
+    held = paper.frame(ablation(sweep(one), [])).to_pylist()
+    assert [(row["status"], row["value"], row["run"]) for row in held] == [("planned", None, None)] * 2
+
+
+@pytest.mark.parametrize("form", [paper.markdown, paper.latex, paper.console, paper.csv, paper.parquet])
+def test_the_same_results_give_the_same_bytes(form: object, whole: Ablation) -> None:
+    again = ablation(whole.sweep, list(reversed(whole.results)))
+    assert callable(form)
+    assert form(again) == form(whole)
+
+
+def test_wording() -> None:
+    assert [heading(name) for name in ("eval/knn/top1", "eval/linear/lr")] == ["knn top-1", "linear lr"]
+    assert [shown(value) for value in (0.75, 1e-4, 0.1 + 0.2, 1_000_000, True, None, (0.9, 0.95), {"steps": 10})] == [
+        *("0.75", "0.0001", "0.30000000000000004", "1000000", "true", "null", "[0.9, 0.95]", "{steps: 10}")
+    ]
+    assert [interval(84.931, 0.1234), interval(84.931, 1.26), interval(84.931, 12.6), interval(-0.5, None)] == [
+        *("84.93 ± 0.12", "84.9 ± 1.3", "85 ± 13", "-0.50")
+    ]
+    assert [probability(p) for p in (0.0004, 0.0041, 0.234)] == ["p < 0.001", "p = 0.004", "p = 0.23"]
+    assert [listed(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]

@@ -1,0 +1,127 @@
+"""Against a real store: what is kept of it must never differ from what it says."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import toy_sweep
+
+from selfsup.arms import Sweep
+from selfsup.results import Result, gather
+from selfsup.track import Tracker
+
+KNN, LOSS = "eval/knn/top1", "pretrain/loss"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def tracker(home: Path) -> Tracker:
+    return Tracker(f"sqlite:///{home}/mlflow.db").connect()
+
+
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest) -> Sweep:
+    """Two arms of two seeds, in an experiment of their own."""
+    study, _ = toy_sweep.study({"0.75, 8": [70.0, 71.0], "0.5, 8": [65.0, 66.0]})
+    return Sweep(request.node.name, "", "toy.yaml", "5eed", (0, 1), (KNN,), (study,), ())
+
+
+def run(tracker: Tracker, sweep: Sweep, number: int, status: str, reason: str = "", knn: float = 70.0) -> str:
+    """The sweep's run of this number, brought to a status."""
+    id = [id for arm in sweep.studies[0].arms for id in arm.ids.values()][number]  # noqa: A001
+    params, data = {"hyper.mask_ratio": 0.75}, [("photos/train", "d1", "train")]
+    opened = tracker.open(id=id, name=id, experiment=sweep.name, params=params, tags={}, datasets=data)
+    tracker.metrics(opened, {KNN: knn}, time=int(1000 * knn))
+    for step in (1, 2, 3):
+        tracker.metrics(opened, {LOSS: knn / step}, step=step, time=int(1000 * knn) + step)
+    if status != "RUNNING":
+        tracker.finish(opened, status, reason)  # type: ignore[arg-type]
+    return opened
+
+
+def test_each_planned_run_has_one_result(tracker: Tracker, sweep: Sweep) -> None:
+    first = run(tracker, sweep, 0, "FINISHED", knn=71.5)
+    run(tracker, sweep, 1, "FAILED", "out of memory: 80 GiB")
+    run(tracker, sweep, 2, "RUNNING")
+    found = gather(tracker, sweep, curves=[LOSS, "pretrain/rankme"])
+    assert [(each.id, each.seed, each.status, each.reason) for each in found] == [
+        ("mae-default-0", 0, "finished", ""),
+        ("mae-default-1", 1, "failed", "out of memory: 80 GiB"),
+        ("mae-mask_ratio=0.5-0", 0, "running", ""),
+        ("mae-mask_ratio=0.5-1", 1, "planned", ""),
+    ]
+    assert found[0].run == first
+    assert found[0].params == {"hyper.mask_ratio": "0.75"}
+    assert found[0].metrics == {KNN: 71.5, LOSS: 71.5 / 3}
+    assert found[0].tags == {"selfsup.id": "mae-default-0", "selfsup.data.train": "d1"}
+    assert found[0].curves == {LOSS: [(1, 71.5), (2, 71.5 / 2), (3, 71.5 / 3)]}
+    assert found[3] == Result("mae-mask_ratio=0.5-1", 1, None, "planned", "", {}, {}, {}, {})
+
+
+def test_a_run_that_was_ended_for_a_reason_stopped_and_one_interrupted_is_planned(
+    tracker: Tracker, sweep: Sweep
+) -> None:
+    run(tracker, sweep, 0, "KILLED", "collapsed: feature std 0.001 at step 40")
+    run(tracker, sweep, 1, "KILLED")
+    assert [each.status for each in gather(tracker, sweep)[:2]] == ["stopped", "planned"]
+
+
+def test_a_sweep_that_never_started(tracker: Tracker, sweep: Sweep, tmp_path: Path) -> None:
+    assert [each.status for each in gather(tracker, sweep, cache=tmp_path)] == ["planned"] * 4
+
+
+def test_what_is_kept_follows_every_change(tracker: Tracker, sweep: Sweep, tmp_path: Path) -> None:
+    def same() -> list[Result]:
+        kept = gather(tracker, sweep, curves=[LOSS], cache=tmp_path)
+        assert kept == gather(tracker, sweep, curves=[LOSS])
+        return kept
+
+    first = run(tracker, sweep, 0, "FINISHED")
+    second = run(tracker, sweep, 1, "RUNNING")
+    same()
+    run(tracker, sweep, 0, "FINISHED", knn=80.0)  # evaluated again
+    assert same()[0].metrics[KNN] == 80.0
+    run(tracker, sweep, 0, "RUNNING", knn=81.0)
+    assert same()[0].status == "running"
+    run(tracker, sweep, 0, "FINISHED", knn=82.0)
+    tracker.finish(second, "FINISHED")
+    assert [each.status for each in same()[:2]] == ["finished", "finished"]
+    tracker._client.delete_run(first)
+    assert same()[0].status == "planned"
+
+
+def test_finished_runs_are_read_once(
+    tracker: Tracker, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = run(tracker, sweep, 0, "FINISHED")
+    run(tracker, sweep, 1, "FINISHED")
+    with sqlite3.connect(tracker._store or "") as store:  # the first of them long ago
+        store.execute("UPDATE runs SET end_time = end_time - 3600000 WHERE run_uuid = ?", [opened])
+    before = gather(tracker, sweep, curves=[LOSS], cache=tmp_path)
+    read: list[str] = []
+    runs = tracker.runs
+
+    def counted(*args: str, **kwargs: bool) -> object:
+        found = runs(*args, **kwargs)
+        read.extend(each.info.run_id for each in found)
+        return found
+
+    monkeypatch.setattr(tracker, "runs", counted)
+    monkeypatch.delattr(Tracker, "history")
+    assert gather(tracker, sweep, curves=[LOSS], cache=tmp_path) == before
+    assert read == [before[1].run]  # it may have ended while another machine's clock was behind
+
+
+def test_another_store_in_the_same_place_is_told_apart(sweep: Sweep, home: Path, tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    template = (home / "mlflow.db").read_bytes()
+    for knn in (70.0, 75.0):
+        store.write_bytes(template)
+        tracker = Tracker(f"sqlite:///{store}").connect()
+        run(tracker, sweep, 0, "FINISHED", knn=knn)
+        assert gather(tracker, sweep, cache=tmp_path)[0].metrics[KNN] == knn
+    assert len(list(tmp_path.glob("results-*.db"))) == 2

@@ -1,0 +1,217 @@
+"""Tables of sweeps whose numbers are written down; claims against scipy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
+
+from selfsup.results import Result
+from selfsup.tables import Cell, Table, ablation
+
+# deviations of every arm are -1 and 1: four arms of two seeds have variance 2 on 4 degrees of freedom
+NUMBERS = {"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, 72.5], "0.75, 1": [69.0, 71.0]}
+
+
+def tables(numbers: dict[str, list[float | str]], **more: object) -> tuple[Table, ...]:
+    one, results = study(numbers, **more)
+    return ablation(sweep(one), results).tables
+
+
+def cells(table: Table) -> dict[str, Cell]:
+    return {line.label: line.cells[KNN] for line in table.lines}
+
+
+def test_a_table_a_factor_and_the_default_in_each() -> None:
+    ratio, depth = tables(NUMBERS)
+    assert [line.label for line in ratio.lines] == ["0.5", "0.75", "0.9"]
+    assert [line.label for line in depth.lines] == ["1", "8"]
+    assert cells(ratio)["0.75"].mean == cells(depth)["8"].mean == 71.0
+    assert (ratio.study, ratio.title) == ("mae", "mask ratio")
+
+
+def test_intervals_pool_the_deviation_of_the_whole_study() -> None:
+    half = scipy.stats.t.ppf(0.975, 4) * 2**0.5 / 2**0.5
+    for table in tables(NUMBERS):
+        assert [cell.half for cell in cells(table).values()] == pytest.approx([half] * len(table.lines))
+    assert cells(table)["8"].text == "71.0 ± 2.8"
+
+
+def test_comparisons_are_dunnetts_over_all_arms_of_the_study() -> None:
+    ratio, depth = tables(NUMBERS)
+    others = [NUMBERS["0.5, 8"], NUMBERS["0.9, 8"], NUMBERS["0.75, 1"]]
+    expected = scipy.stats.dunnett(*others, control=NUMBERS["0.75, 8"], rng=np.random.default_rng(0))
+    found = [cells(ratio)["0.5"], cells(ratio)["0.9"], cells(depth)["1"]]
+    assert [cell.difference for cell in found] == pytest.approx([-10, 0.5, -1])
+    assert [cell.p for cell in found] == pytest.approx(list(expected.pvalue), abs=1e-3)
+    half = (expected.confidence_interval().high - expected.confidence_interval().low) / 2
+    assert [cell.difference_half for cell in found] == pytest.approx(list(half), rel=2e-3)
+    assert (cells(ratio)["0.75"].p, cells(ratio)["0.75"].difference) == (None, None)
+
+
+def test_the_best_is_marked_with_all_that_cannot_be_told_from_it() -> None:
+    found = cells(tables(NUMBERS)[0])
+    assert {label: (cell.best, cell.tied) for label, cell in found.items()} == {
+        "0.5": (False, False),
+        "0.75": (False, True),
+        "0.9": (True, True),
+    }
+
+
+def test_the_verdict_in_sentences() -> None:
+    ratio, depth = tables(NUMBERS)
+    assert ratio.verdict == (
+        "mask ratio, knn top-1 (n = 2): 0.75 > 0.5 by 10.0 ± 5.1 (adjusted p = 0.005); 0.75 cannot be told from 0.9; "
+        "the best is 0.75 or 0.9.",
+    )
+    assert depth.verdict == ("decoder depth, knn top-1 (n = 2): 8 cannot be told from 1.",)
+
+
+def test_one_seed_claims_nothing_and_rules_nothing_out() -> None:
+    [ratio] = tables({"0.75, 8": [70.0], "0.5, 8": [60.0]})
+    found = cells(ratio)
+    assert found["0.5"].difference == -10.0
+    assert (found["0.5"].half, found["0.5"].difference_half, found["0.5"].p) == (None, None, None)
+    assert found["0.5"].tied
+    assert ratio.verdict == ("mask ratio, knn top-1 (n = 1): too few seeds to tell.",)
+
+
+def test_two_degrees_of_freedom_have_an_interval_and_no_claim() -> None:
+    [ratio] = tables({"0.75, 8": [70.0, 72.0], "0.5, 8": [10.0, 12.0]})
+    assert cells(ratio)["0.5"].half == pytest.approx(scipy.stats.t.ppf(0.975, 2))
+    assert cells(ratio)["0.5"].p is None
+
+
+def test_seeds_that_change_nothing_are_no_evidence() -> None:
+    [ratio] = tables({"0.75, 8": [70.0, 70.0, 70.0], "0.5, 8": [60.0, 60.0, 60.0]})
+    assert (cells(ratio)["0.5"].half, cells(ratio)["0.5"].p) == (None, None)
+    assert "every seed gave the same number" in ratio.verdict[0]
+
+
+def test_failed_arms_stay_with_their_reasons_and_count_in_nothing() -> None:
+    [ratio] = tables({"0.75, 8": [70.0, 72.0, 74.0], "0.5, 8": [60.0, "out of memory", 64.0], "0.9, 8": ["nan"] * 3})
+    lost, none = ratio.lines[0], ratio.lines[2]
+    assert (lost.cells[KNN].n, lost.cells[KNN].planned, lost.cells[KNN].values) == (2, 3, {0: 60.0, 2: 64.0})
+    assert lost.failures == ("seed 1: out of memory",)
+    assert lost.cost == {"seconds": 61.0}
+    assert (none.cells[KNN].text, none.cells[KNN].tied) == ("–", False)
+    assert ratio.verdict[-1] == "mask ratio 0.9 has no result (nan)."
+
+
+@pytest.mark.parametrize("status", ["running", "stopped", "failed"])
+def test_a_run_cut_short_never_counts_whatever_it_measured(status: str) -> None:
+    one, results = study(NUMBERS)
+    results[0] = replace(results[0], status=status, metrics={KNN: 99.0})
+    table = ablation(sweep(one), results).tables[0]
+    assert cells(table)["0.75"].values == {1: 72.0}
+
+
+def test_a_metric_that_is_missing_or_not_a_number_has_no_cell() -> None:
+    one, results = study(NUMBERS)
+    results[0] = replace(results[0], metrics={KNN: float("nan")})
+    table = ablation(sweep(one, metrics=[KNN, LINEAR]), results).tables[0]
+    assert cells(table)["0.75"].n == 1
+    assert [line.cells[LINEAR].text for line in table.lines] == ["–"] * 3
+    assert table.verdict[1] == "mask ratio, linear top-1: no results yet."
+
+
+def test_from_six_common_seeds_on_sign_flips_stand_beside() -> None:
+    base = [70.0, 71.0, 72.0, 70.5, 71.5, 69.0]
+    [ratio] = tables({"0.75, 8": list(base), "0.5, 8": [value - 2 for value in base]})
+    assert cells(ratio)["0.5"].paired == pytest.approx(2 / 64)
+    [ratio] = tables({"0.75, 8": base[:5], "0.5, 8": [value - 2 for value in base[:5]]})
+    assert cells(ratio)["0.5"].paired is None
+
+
+def test_a_grid_is_one_table() -> None:
+    numbers = {"0.75, 8": [1.0, 2.0], "0.5, 8": [1.0, 3.0], "0.75, 1": [2.0, 3.0], "0.5, 1": [9.0, 9.5]}
+    [grid] = tables(numbers, grid=True)
+    assert grid.factor is None
+    assert grid.title == "mask ratio × decoder depth"
+    assert [line.label for line in grid.lines] == ["0.5, 1", "0.5, 8", "0.75, 1", "0.75, 8"]
+    assert "(0.5, 1) is the best" in grid.verdict[0]
+
+
+def test_methods_and_baselines_side_by_side() -> None:
+    mae, first = study(NUMBERS)
+    simclr, second = study({"0.75, 8": [80.0, 82.0]}, method="simclr")
+    pixels, third = arm("raw pixels", [75.0, 75.4], {}, method="pixels")
+    untrained, fourth = arm("random encoder", [50.0, 51.0], {}, method="untrained")
+    whole = ablation(sweep(mae, simclr, baselines=[pixels, untrained]), [*first, *second, *third, *fourth])
+    table = whole.tables[-1]
+    found = cells(table)
+    assert list(found) == ["raw pixels", "random encoder", "mae", "simclr"]
+    assert (found["raw pixels"].n, found["raw pixels"].half) == (1, None)  # the probe's seeds are no replicates
+    assert found["random encoder"].half == pytest.approx(scipy.stats.t.ppf(0.975, 1) * 0.5**0.5 / 2**0.5)
+    assert [cell.tied for cell in found.values()] == [False, False, False, True]
+    assert table.verdict == ("knn top-1: simclr is the best; not above raw pixels: mae.",)
+    assert len(whole.tables) == 3  # simclr alone has no factor
+
+
+def test_expected_numbers_stand_beside() -> None:
+    [ratio, _] = tables(NUMBERS, expected={"mask_ratio=0.5": {KNN: 61.5}}, source="the paper")
+    assert cells(ratio)["0.5"].expected == 61.5
+    assert "Expected numbers: the paper." in ratio.note
+
+
+def test_integrity_counts_every_run_once() -> None:
+    one, results = study(NUMBERS)
+    results = [*results[:5], replace(results[5], status="running"), replace(results[6], status="failed", reason="nan")]
+    found = ablation(sweep(one), results).integrity
+    counts = ("planned", "finished", "running", "failed", "stopped", "missing")
+    assert [found[name] for name in counts] == [8, 5, 1, 1, 0, 1]
+    assert found["deviations"] == (
+        "mae: mask_ratio=0.9: seed 1: running",
+        "mae: decoder_depth=1: seed 0: failed (nan)",
+        "mae: decoder_depth=1: seed 1: not run",
+    )
+    assert (found["commits"], found["data"]) == (("c0ffee",), ("d1",))
+
+
+def test_arms_are_proved_to_differ_in_their_factor_alone() -> None:
+    one, results = study(NUMBERS)
+    names = ["mae: mask_ratio=0.5", "mae: mask_ratio=0.9", "mae: decoder_depth=1"]
+    assert ablation(sweep(one), results).integrity["differences"] == dict.fromkeys(names, ())
+
+
+def test_what_else_differs_is_named() -> None:
+    one, results = study(NUMBERS)
+    results[2] = _told(results[2], **{"optim.lr": "0.1"})
+    results[5] = replace(results[5], tags={"selfsup.commit": "bad", "selfsup.data.train": "d1"})
+    results[6] = _told(results[6], **{DEPTH: "8"})
+    assert list(ablation(sweep(one), results).integrity["differences"].values()) == [
+        ("seed 0: optim.lr: 0.1, in the default 0.001",),
+        ("seed 1: selfsup.commit: bad, in the default c0ffee",),
+        (f"seed 0: {DEPTH}: as in the default, though the arm is named after it",),
+    ]
+
+
+def _told(run: Result, **params: str) -> Result:
+    return replace(run, params=dict(run.params) | params)
+
+
+def test_seeds_needed_follow_the_study_that_deviates_most() -> None:
+    one, results = study(NUMBERS)
+    needed = ablation(sweep(one), results).needed[KNN]
+
+    def half(n: int) -> float:  # variance 2 pooled over 4 arms
+        return float(scipy.stats.t.ppf(0.975, 4 * (n - 1)) * (2 / n) ** 0.5)
+
+    assert half(needed) <= 0.5 < half(needed - 1)
+
+
+def test_results_come_in_any_order_and_strangers_are_left_out() -> None:
+    one, results = study(NUMBERS)
+    _, strangers = study({"0.75, 8": [1.0]}, method="byol")
+    assert ablation(sweep(one), [*reversed(results), *strangers]) == ablation(sweep(one), results)
+
+
+def test_a_sweep_that_has_not_begun() -> None:
+    one, _ = study(NUMBERS)
+    whole = ablation(sweep(one), [])
+    line = whole.tables[0].lines[0]
+    assert (line.cells[KNN].text, line.cost, line.failures) == ("–", {}, ())
+    assert whole.tables[0].verdict == ("mask ratio, knn top-1: no results yet.",)
+    assert whole.integrity["missing"] == 8
+    assert whole.needed == {}
