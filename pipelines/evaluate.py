@@ -23,7 +23,7 @@ from selfsup.pipelines.collate import normalise
 from selfsup.pipelines.decode import Undecodable, crops, dimensions
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
-from selfsup.plan import Planned, Stage
+from selfsup.planning import Planned, Stage
 from selfsup.spec import Run
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow

@@ -149,13 +149,12 @@ def _alive(process: int) -> bool:
 
 def _import() -> None:
     """Ray numbers every actor class that a module defines with its own random numbers, which forks must not share."""
-    import ray.actor
-
-    numbers = ray.actor.ActorClassID
-    ray.actor.ActorClassID = SimpleNamespace(from_random=lambda: numbers(os.urandom(numbers.size())))
+    actor: Any = importlib.import_module("ray.actor")
+    numbers = actor.ActorClassID
+    actor.ActorClassID = SimpleNamespace(from_random=lambda: numbers(os.urandom(numbers.size())))
     for module in MODULES:
         importlib.import_module(module)
-    ray.actor.ActorClassID = numbers
+    actor.ActorClassID = numbers
 
 
 def _sound() -> bool:

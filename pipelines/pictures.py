@@ -15,7 +15,7 @@ from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.patch import unpatchify
 from selfsup.pipelines.views import Crop, Views
 from selfsup.pipelines.worker import build
-from selfsup.plan import Planned, Stage
+from selfsup.planning import Planned, Stage
 from selfsup.spec import Run
 
 IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them

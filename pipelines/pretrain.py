@@ -12,7 +12,7 @@ from selfsup import failures
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.stream import LaneConfig, Stream
 from selfsup.pipelines.worker import Task
-from selfsup.plan import Planned, Stage
+from selfsup.planning import Planned, Stage
 from selfsup.spec import Run
 
 

@@ -16,7 +16,7 @@ from selfsup.pipelines.evaluate import embed, probe
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.pictures import pictures
 from selfsup.pipelines.pretrain import pretrain
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.progress import timed
 
 WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe

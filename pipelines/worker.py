@@ -24,7 +24,7 @@ from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.stream import Feed
 from selfsup.pipelines.views import Views, sized
-from selfsup.plan import write_json
+from selfsup.planning import write_json
 from selfsup.spec import Run
 from selfsup.spool import Spool
 from selfsup.train import Step, read, train

@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.progress import follow, say
 from selfsup.sweepfile import SweepFile
 from selfsup.sweeps import search
@@ -197,7 +197,7 @@ class Spent(Enough):
         super().__init__(watch)
         self._budget, self._seen = samples, dict[str, int]()
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # type: ignore[override]
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         self._seen[trial_id] = result[SAMPLES]
         if why := failures.collapsed(result):
             self._watch.stopped[trial_id] = why

@@ -7,7 +7,7 @@ from pathlib import Path
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
 from selfsup.pipelines.runner import commit
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.progress import say
 from selfsup.track import ID, LABEL, SEED, Shipper, Tracker
 

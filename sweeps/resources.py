@@ -6,7 +6,7 @@ from math import floor
 import ray
 
 from selfsup.errors import SpecError
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 
 TRIAL = 0.01  # CPUs of a trial, which only waits for its run; Ray refuses a trial of none
 

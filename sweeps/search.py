@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from selfsup.design import Design
 from selfsup.errors import SelfsupError
 from selfsup.knob import Choice
-from selfsup.plan import Planned, digest, plan
+from selfsup.planning import Planned, digest, plan
 from selfsup.search import Dimension, Search
 from selfsup.sweepfile import SweepFile
 from selfsup.sweeps.trial import STEP

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 
 from selfsup.pipelines.runner import perform, quiet
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.spool import tail
 
 POLL = 0.5  # seconds between looks at how far training is

@@ -13,7 +13,7 @@ from selfsup.errors import DataError, SpecError
 from selfsup.expand import expand
 from selfsup.outline import describe, describe_search
 from selfsup.pipelines.pack import pack
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.sweepfile import read
 from selfsup.sweepschema import schema
 
@@ -163,4 +163,4 @@ def test_the_plan_of_a_search(shards: Path, tmp_path: Path) -> None:
     said = describe_search(read(SWEEPS / "mae_search.yaml", data), tmp_path)
     assert "hyper.mask_ratio         0.4 to 0.9" in said
     assert "optim.lr                 0.0001 to 0.01, log" in said
-    assert "3,200 samples a trial, 96,000 together" in said  # 200 steps of 16, 30 times
+    assert "3,840 samples a trial, 115,200 together" in said  # 240 steps of 16, 30 times

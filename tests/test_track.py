@@ -21,7 +21,7 @@ from unittest.mock import Mock
 import pytest
 
 from selfsup.errors import TrackError
-from selfsup.report import rows
+from selfsup.reporting import rows
 from selfsup.spool import Spool
 from selfsup.store import links
 from selfsup.track import Shipper, Tracker, default_uri, ui_command

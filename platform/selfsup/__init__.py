@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from selfsup.method import Batch, Method, Out
     from selfsup.pipelines.views import Crop, Views
     from selfsup.spec import Run, Spec, read
+    from selfsup.sweeps.session import plan, report, sweep
 
 __all__ = [
     "Batch",
@@ -33,7 +34,10 @@ __all__ = [
     "Views",
     "knob",
     "load_encoder",
+    "plan",
     "read",
+    "report",
+    "sweep",
 ]
 
 _HOMES = {
@@ -43,6 +47,7 @@ _HOMES = {
     "method": ["Batch", "Method", "Out"],
     "pipelines.views": ["Crop", "Views"],
     "spec": ["Run", "Spec", "read"],
+    "sweeps.session": ["plan", "report", "sweep"],
 }
 
 

@@ -8,20 +8,18 @@ import os
 import signal
 import sys
 import webbrowser
-from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from selfsup.errors import SelfsupError, SpecError
+from selfsup.errors import SelfsupError
 from selfsup.progress import counting, several
+from selfsup.store import home
 
 if TYPE_CHECKING:
     from selfsup.arms import Sweep
-    from selfsup.failures import Failure
-    from selfsup.plan import Planned
+    from selfsup.planning import Planned
     from selfsup.sweepfile import SweepFile
     from selfsup.track import Tracker
 
@@ -42,10 +40,6 @@ Set = Annotated[
 ]
 Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, file:// ...")]
-
-
-def home() -> Path:
-    return Path(os.environ.get("SELFSUP_HOME", "~/.selfsup")).expanduser().resolve()
 
 
 @shards.command("pack")
@@ -97,19 +91,16 @@ def shards_check(url: Where) -> None:
 @app.command()
 def plan(specs: Specs, set_: Set = None) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
-    from selfsup import outline, sweepfile
+    from selfsup import sweepfile
     from selfsup.cost import describe
-    from selfsup.expand import expand
 
     plain = []
     for path in specs:
         found = sweepfile.read(path, set_ or [])
         if found.kind == "plain":
             plain.append(path)
-        elif found.kind == "search":
-            typer.echo(outline.describe_search(found, home()))
         else:
-            typer.echo(outline.describe(*expand(found, home())))
+            typer.echo(_outline(found))
     if plain:
         typer.echo(describe(_plans(plain, set_)))
 
@@ -118,13 +109,15 @@ def plan(specs: Specs, set_: Set = None) -> None:
 def run(specs: Specs, set_: Set = None) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.cost import describe
-    from selfsup.plan import unique
+    from selfsup.planning import unique
+    from selfsup.sweeps.recorder import Recorder
+    from selfsup.sweeps.session import perform, store
 
     plans = _plans(specs, set_)
     typer.echo(describe(plans))
-    tracker = _tracker()
+    tracker = store()
     whole = unique([each for planned in plans for each in planned])
-    failed = _execute(whole, tracker)
+    failed = perform(whole, Recorder(tracker))
     _show(whole, tracker)
     if failed:
         raise failed[0].exception()
@@ -138,19 +131,11 @@ def sweep(
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
     from selfsup import sweepfile
-    from selfsup.expand import expand
-    from selfsup.outline import describe, describe_search
+    from selfsup.sweeps.session import conduct, store
 
-    found = sweepfile.read(spec, set_ or [])
-    if found.kind == "search":
-        typer.echo(describe_search(found, home()))
-        found = _winner(found)
-    arms, planned = expand(found, home())
-    typer.echo(describe(arms, planned))
-    if unknown := set(only or ()) - planned.keys():
-        raise SpecError(f"{spec}: no run of this sweep is called {' or '.join(sorted(unknown))}; see selfsup status")
-    tracker = _tracker()
-    failed = _execute([each for key, each in planned.items() if not only or key in only], tracker, arms)
+    found, tracker = sweepfile.read(spec, set_ or []), store()
+    typer.echo(_outline(found))
+    arms, failed = conduct(found, tracker, only or ())
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
 
@@ -178,9 +163,10 @@ def report(
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
     from selfsup import sweepfile
     from selfsup.expand import expand
+    from selfsup.sweeps.session import store
 
     arms, _ = expand(sweepfile.read(spec, set_ or []), home())
-    page = _report(arms, _tracker())
+    page = _report(arms, store())
     if show:
         webbrowser.open(page.as_uri())
 
@@ -190,8 +176,9 @@ def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of r
     """What differs between runs, in settings and in results."""
     from selfsup.compare import compare
     from selfsup.results import find
+    from selfsup.sweeps.session import store
 
-    typer.echo(compare(*find(_tracker(), ids)))
+    typer.echo(compare(*find(store(), ids)))
 
 
 @app.command()
@@ -207,8 +194,8 @@ def describe(method: Annotated[str | None, typer.Argument(help="a method; withou
 
 @app.command()
 def schema() -> None:
-    """The JSON schema of a spec file, for editors."""
-    from selfsup.spec import schema
+    """The JSON schema of spec and sweep files, for editors."""
+    from selfsup.sweepschema import schema
 
     typer.echo(json.dumps(schema(), indent=1))
 
@@ -263,68 +250,47 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _execute(runs: "Sequence[Planned]", tracker: "Tracker", arms: "Sweep | None" = None) -> "list[Failure]":
-    from selfsup import tree
-    from selfsup.pipelines.runner import cluster
-    from selfsup.sweeps.driver import execute
-    from selfsup.sweeps.recorder import Recorder
-
-    recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms)) if arms else Recorder(tracker)
-    with nullcontext() if all(each.done for each in runs) else cluster():
-        return execute(runs, recorder)
-
-
-def _winner(found: "SweepFile") -> "SweepFile":
-    """Search; what is left to do is the winner against the default, from seeds that the search has not seen."""
-    from selfsup.pipelines.runner import cluster
-    from selfsup.sweeps.driver import explore
-    from selfsup.sweeps.recorder import Recorder
-    from selfsup.sweeps.search import winner
-
-    with cluster():
-        return winner(found, explore(found, Recorder(_tracker()), home()), home())
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":
-    from selfsup.plan import plan
+    from selfsup.planning import plan
     from selfsup.spec import read
 
     return [plan(read(path, overrides or []), home()) for path in specs]
 
 
-def _tracker() -> "Tracker":
-    from selfsup.track import Tracker, default_uri
+def _outline(found: "SweepFile") -> str:
+    from selfsup import outline
+    from selfsup.expand import expand
 
-    return Tracker(default_uri(home())).connect()
+    if found.kind == "search":
+        return outline.describe_search(found, home())
+    return outline.describe(*expand(found, home()))
 
 
 def _report(arms: "Sweep", tracker: "Tracker") -> Path:
-    """Print the tables; write the report under SELFSUP_HOME and to the sweep's run in MLflow; where the page is."""
-    from selfsup import paper, tree
-    from selfsup.report import files, pictures, read
+    """Write the report and print its tables; where its page is."""
+    from selfsup import paper
+    from selfsup.planning import record
+    from selfsup.sweeps.session import write
 
-    found = read(arms, tracker, cache=home() / "cache")
-    root, folder = tree.open_sweep(tracker, arms), home() / "reports" / arms.name
-    for name, data in files(found, pictures(found, tracker)).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        tracker.artifact(root, path, str(Path("report", name).parent))
-    tree.summarise(tracker, found)
+    found, page = write(arms, tracker)
     typer.echo(f"\n{paper.console(found)}\n")
-    typer.echo(f"the report:      {folder / 'report.html'}")
+    for run in [result for result in found.results if result.metrics.get("pictures/images")][:1]:
+        stage = json.loads(record(home(), run.id).read_text())
+        names = [key for key in stage["stages"] if key.startswith("pictures-")]
+        typer.echo(f"reconstructions: {home() / 'stages' / names[0] / 'reconstructions.png'}")
+    typer.echo(f"the report:      {page}")
     typer.echo(f"                 selfsup report {arms.spec} --open")
     typer.echo("every number:    selfsup ui")
-    return folder / "report.html"
+    return page
 
 
 def _show(runs: "tuple[Planned, ...]", tracker: "Tracker") -> None:
     """What a user came for: the table, the pictures, and how to see more."""
-    from selfsup.report import rows, table
+    from selfsup.reporting import rows, table
 
     held = [
         row

@@ -13,7 +13,7 @@ from selfsup.method import Batch, Method, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.views import Crop, Views, sized
-from selfsup.plan import Planned, unique
+from selfsup.planning import Planned, unique
 from selfsup.progress import several
 from selfsup.spec import Run
 

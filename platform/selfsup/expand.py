@@ -6,7 +6,7 @@ from pathlib import Path
 from selfsup.arms import Arm, Study, Sweep
 from selfsup.design import Design, Setting
 from selfsup.errors import SpecError
-from selfsup.plan import Planned, digest, plan
+from selfsup.planning import Planned, digest, plan
 from selfsup.sweepfile import SweepFile
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from selfsup.encoder import backbone_of, timm_kwargs
 from selfsup.errors import CheckpointError
-from selfsup.plan import record
+from selfsup.planning import record
 
 
 def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"]) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from selfsup import failures
 from selfsup.arms import Sweep
-from selfsup.plan import Planned
+from selfsup.planning import Planned
 from selfsup.spool import tail
 
 Standing = Literal["done", "running", "failed", "pending"]

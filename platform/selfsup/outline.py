@@ -9,7 +9,7 @@ from pathlib import Path
 from selfsup.arms import Factor, Study, Sweep
 from selfsup.axes import text
 from selfsup.knob import Choice, decisive
-from selfsup.plan import Planned, plan
+from selfsup.planning import Planned, plan
 from selfsup.progress import several
 from selfsup.search import Dimension
 from selfsup.spool import tail

@@ -8,7 +8,7 @@ from time import monotonic, time
 
 from tqdm import tqdm
 
-from selfsup.plan import Stage
+from selfsup.planning import Stage
 from selfsup.spool import tail
 
 LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"

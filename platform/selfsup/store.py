@@ -24,10 +24,16 @@ if TYPE_CHECKING:
 REACH = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # with the next: half a minute, where MLflow's own 7 and 2 take four
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
+
+
+def home() -> Path:
+    """Where everything is kept."""
+    return Path(os.environ.get("SELFSUP_HOME", "~/.selfsup")).expanduser().resolve()
 
 
 def default_uri(home: Path) -> str:

@@ -34,7 +34,7 @@ from selfsup.pipelines.pictures import fixed_batch, pictures
 from selfsup.pipelines.pretrain import pretrain
 from selfsup.pipelines.stream import Feed, Stream
 from selfsup.pipelines.worker import Task, build
-from selfsup.plan import Planned, plan
+from selfsup.planning import Planned, plan
 from selfsup.spec import read
 from selfsup.spool import records, tail
 

@@ -18,7 +18,7 @@ from tiny import BACKBONE
 from selfsup.failures import ENOUGH
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest
-from selfsup.plan import Planned, plan
+from selfsup.planning import Planned, plan
 from selfsup.spec import read
 from selfsup.sweeps.driver import execute
 from selfsup.sweeps.recorder import Recorder

@@ -1,6 +1,6 @@
 """Tables with numbers derived by hand."""
 
-from selfsup.report import Row, cell, heading, table
+from selfsup.reporting import Row, cell, heading, table
 
 
 def row(label: str, seed: int, **metrics: float) -> Row:

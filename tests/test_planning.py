@@ -11,7 +11,7 @@ from PIL import Image
 
 from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.pack import pack
-from selfsup.plan import Planned, Stage, plan, unique
+from selfsup.planning import Planned, Stage, plan, unique
 from selfsup.spec import read
 
 METHOD = {

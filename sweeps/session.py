@@ -1,0 +1,90 @@
+"""A sweep from its file to its report: what the commands of a terminal and the functions of a notebook share."""
+
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfsup import paper, reporting, sweepfile, tree
+from selfsup.arms import Sweep
+from selfsup.errors import SpecError
+from selfsup.expand import expand
+from selfsup.failures import Failure
+from selfsup.ledger import ledger
+from selfsup.pipelines.runner import cluster
+from selfsup.planning import Planned
+from selfsup.store import default_uri, home
+from selfsup.sweepfile import SweepFile
+from selfsup.sweeps.driver import execute, explore
+from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.search import winner
+from selfsup.tables import Ablation
+from selfsup.track import Tracker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
+    """A row a run: study, arm, seed, id, status and why. overrides: such as "train.batch=64". Starts nothing."""
+    import pandas as pd
+
+    return pd.DataFrame(ledger(*expand(sweepfile.read(Path(path), overrides), home())))
+
+
+def sweep(path: str | Path, *overrides: str) -> "pd.DataFrame":
+    """Run what is missing of a sweep; `report` of it. Raises the first failure once everything else has ended."""
+    arms, failed = conduct(sweepfile.read(Path(path), overrides), store())
+    if failed:
+        raise failed[0].exception()
+    return _frame(arms)
+
+
+def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
+    """A row a run and metric, from what MLflow holds of a sweep now."""
+    return _frame(expand(sweepfile.read(Path(path), overrides), home())[0])
+
+
+def store() -> Tracker:
+    """The MLflow in use, connected. Raises TrackError."""
+    return Tracker(default_uri(home())).connect()
+
+
+def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> tuple[Sweep, list[Failure]]:
+    """Run what is missing, or of that what `only` names by id; then write the report."""
+    if found.kind == "search":
+        found = _won(found, tracker)
+    arms, planned = expand(found, home())
+    if unknown := set(only) - planned.keys():
+        raise SpecError(f"{arms.spec}: no run is called {' or '.join(sorted(unknown))}; see `selfsup status`")
+    recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
+    return arms, perform([run for key, run in planned.items() if not only or key in only], recorder)
+
+
+def perform(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
+    """Bring runs to their end, on Ray if there is anything to do."""
+    with nullcontext() if all(each.done for each in runs) else cluster():
+        return execute(runs, recorder)
+
+
+def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
+    """The report, under SELFSUP_HOME and with the sweep's run in MLflow; its numbers, and where its page is."""
+    found = reporting.read(arms, tracker, cache=home() / "cache")
+    root, folder = tree.open_sweep(tracker, arms), home() / "reports" / arms.name
+    for name, data in reporting.files(found, reporting.pictures(found, tracker)).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        tracker.artifact(root, path, str(Path("report", name).parent))
+    tree.summarise(tracker, found)
+    return found, folder / "report.html"
+
+
+def _won(found: SweepFile, tracker: Tracker) -> SweepFile:
+    """Search; what is left to do is the winner against the default, from seeds that the search has not seen."""
+    with cluster():
+        return winner(found, explore(found, Recorder(tracker), home()), home())
+
+
+def _frame(arms: Sweep) -> "pd.DataFrame":
+    return paper.frame(reporting.read(arms, store(), cache=home() / "cache")).to_pandas()
