@@ -1,6 +1,6 @@
 """Optuna proposes trials and a scheduler stops those that fall behind: what Tune is given for a search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from selfsup.sweeps.trial import STEP
 
 METHOD = "study"  # of a trial's configuration, where a search has several
 RUNGS = 4  # of ASHA: each a factor of three longer than the one before
-
-Drawn = Callable[[Any], None]  # draws the values of an Optuna trial
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,23 @@ def finished(held: BaseStorage, study: str) -> int:
     return sum(trial.state.is_finished() for trial in trials)
 
 
-def searcher(search: Search, designs: Mapping[str, Design], held: BaseStorage, study: str) -> OptunaSearch:
+class Finals(OptunaSearch):
+    """Told of results only: an evaluation comes with a trial's last report, where Tune's own asks for it in each."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        pass
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        wanted = self.metric if isinstance(self.metric, list) else [self.metric]
+        whole = result is not None and all(metric in result for metric in wanted)
+        super().on_trial_complete(trial_id, result if whole else None, error)
+
+
+def searcher(search: Search, designs: Mapping[str, Design], held: BaseStorage, study: str) -> Finals:
     metrics, modes = list(search.objectives), list(search.objectives.values())
     several = len(metrics) > 1
-    return OptunaSearch(
-        space=_space(designs),
+    return Finals(
+        space=Space(designs),
         metric=metrics if several else metrics[0],
         mode=modes if several else modes[0],
         sampler=_sampler(search),
@@ -104,16 +114,20 @@ def scheduler(search: Search, steps: int) -> TrialScheduler | None:
     )
 
 
-def _space(designs: Mapping[str, Design]) -> Drawn:
-    """Conditional: only the knobs of the study that was drawn."""
+class Space:
+    """Draws the values of a trial. Conditional: only the knobs of the study that was drawn."""
 
-    def draw(trial: optuna.Trial) -> None:
-        first = next(iter(designs))
-        chosen = trial.suggest_categorical(METHOD, list(designs)) if len(designs) > 1 else first
-        for line in designs[chosen].space:
-            _suggest(trial, name(designs, designs[chosen], line), line)
+    def __init__(self, designs: Mapping[str, Design]) -> None:
+        self._designs = designs
 
-    return draw
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Space, ({},)  # Tune pickles it, to restore what is never restored
+
+    def __call__(self, trial: optuna.Trial) -> None:
+        first, *others = self._designs
+        chosen = trial.suggest_categorical(METHOD, [first, *others]) if others else first
+        for line in self._designs[chosen].space:
+            _suggest(trial, name(self._designs, self._designs[chosen], line), line)
 
 
 def _suggest(trial: optuna.Trial, named: str, line: Dimension) -> None:

@@ -25,7 +25,7 @@ def test_every_command_stands_in_the_table() -> None:
 
 
 def test_the_spec_shown_is_one_and_its_error_is_the_one_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (spec,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    spec, _ = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     (error,) = re.findall(r"```\n(flowers\.yaml:.*?)\n```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     path = Path("flowers.yaml")

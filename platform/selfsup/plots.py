@@ -130,7 +130,7 @@ def losses(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) ->
     groups = [group for table in tables for group in _groups(table, study)]
     figure, axes = _wrapped(len(groups), 3)
     for axis, (title, factor, lines) in zip(axes, groups, strict=True):
-        for line, color in zip(lines, _colours(factor), strict=True):
+        for line, color in zip(lines, _colours(factor), strict=False):  # a value may have no arm of its own
             label = f"{shown(line.arm.values[factor.path])}{' (default)' * line.arm.default}"
             axis.plot([], [], color=color, linewidth=1, label=label)
             for steps, values in of(line.arm, LOSS, runs):
