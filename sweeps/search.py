@@ -55,6 +55,7 @@ def name(designs: Mapping[str, Design], design: Design, line: Dimension) -> str:
 
 def storage(home: Path, sweep: str) -> JournalStorage:
     """Every trial that was ever told of this search: what was learnt survives a kill."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = home / "searches" / f"{sweep}.journal"
     path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path)))
@@ -145,7 +146,7 @@ def _sampler(search: Search) -> BaseSampler:
         case "random":
             return RandomSampler(search.seed)
         case "tpe":
-            return TPESampler(seed=search.seed, multivariate=True, group=True, constant_liar=True)
+            return TPESampler(seed=search.seed, constant_liar=True)
         case "gp":
             return GPSampler(seed=search.seed)
         case "cmaes":

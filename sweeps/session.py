@@ -1,9 +1,11 @@
 """A sweep from its file to its report: what the commands of a terminal and the functions of a notebook share."""
 
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import ray
 
 from selfsup import paper, reporting, sweepfile, tree
 from selfsup.arms import Sweep
@@ -52,18 +54,20 @@ def store() -> Tracker:
 
 def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> tuple[Sweep, list[Failure]]:
     """Run what is missing, or of that what `only` names by id; then write the report."""
-    if found.kind == "search":
-        found = _won(found, tracker)
-    arms, planned = expand(found, home())
-    if unknown := set(only) - planned.keys():
-        raise SpecError(f"{arms.spec}: no run is called {' or '.join(sorted(unknown))}; see `selfsup status`")
-    recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
-    return arms, perform([run for key, run in planned.items() if not only or key in only], recorder)
+    with ExitStack() as stack:
+        if found.kind == "search":  # what is left then is the winner against the default, from seeds not seen before
+            stack.enter_context(cluster())
+            found = winner(found, explore(found, Recorder(tracker), home()), home())
+        arms, planned = expand(found, home())
+        if unknown := set(only) - planned.keys():
+            raise SpecError(f"{arms.spec}: no run is called {' or '.join(sorted(unknown))}; see `selfsup status`")
+        recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
+        return arms, perform([run for key, run in planned.items() if not only or key in only], recorder)
 
 
 def perform(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
     """Bring runs to their end, on Ray if there is anything to do."""
-    with nullcontext() if all(each.done for each in runs) else cluster():
+    with nullcontext() if ray.is_initialized() or all(each.done for each in runs) else cluster():
         return execute(runs, recorder)
 
 
@@ -78,12 +82,6 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
         tracker.artifact(root, path, str(Path("report", name).parent))
     tree.summarise(tracker, found)
     return found, folder / "report.html"
-
-
-def _won(found: SweepFile, tracker: Tracker) -> SweepFile:
-    """Search; what is left to do is the winner against the default, from seeds that the search has not seen."""
-    with cluster():
-        return winner(found, explore(found, Recorder(tracker), home()), home())
 
 
 def _frame(arms: Sweep) -> "pd.DataFrame":
