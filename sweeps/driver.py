@@ -22,11 +22,11 @@ from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
 from selfsup.planning import Planned
 from selfsup.progress import follow, say
-from selfsup.sweepfile import SweepFile
 from selfsup.sweeps import search
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
 from selfsup.sweeps.trial import SAMPLES, STEP, Plans, trial
+from selfsup.sweepspec.sweepfile import SweepFile
 
 RESTARTS = 3  # of a trial that died without having noted why
 ENVIRONMENT = {

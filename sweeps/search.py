@@ -12,13 +12,13 @@ from optuna.storages.journal import JournalFileBackend
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from selfsup.design import Design
 from selfsup.errors import SelfsupError
 from selfsup.knob import Choice
 from selfsup.planning import Planned, digest, plan
-from selfsup.search import Dimension, Search
-from selfsup.sweepfile import SweepFile
 from selfsup.sweeps.trial import STEP
+from selfsup.sweepspec.design import Design
+from selfsup.sweepspec.search import Dimension, Search
+from selfsup.sweepspec.sweepfile import SweepFile
 
 METHOD = "study"  # of a trial's configuration, where a search has several
 RUNGS = 4  # of ASHA: each a factor of three longer than the one before

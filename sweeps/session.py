@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from selfsup import paper, reporting, sweepfile, tree
-from selfsup.arms import Sweep
+from selfsup import tree
 from selfsup.errors import SpecError
-from selfsup.expand import expand
 from selfsup.failures import Failure
-from selfsup.ledger import ledger
 from selfsup.pipelines.runner import cluster
 from selfsup.planning import Planned
+from selfsup.reporting import paper
+from selfsup.reporting.report import files, pictures, read
+from selfsup.reporting.tables import Ablation
 from selfsup.store import default_uri, home
-from selfsup.sweepfile import SweepFile
 from selfsup.sweeps.driver import execute, explore
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.search import winner
-from selfsup.tables import Ablation
+from selfsup.sweepspec import sweepfile
+from selfsup.sweepspec.arms import Sweep
+from selfsup.sweepspec.expand import expand
+from selfsup.sweepspec.ledger import ledger
+from selfsup.sweepspec.sweepfile import SweepFile
 from selfsup.track import Tracker
 
 if TYPE_CHECKING:
@@ -73,9 +76,9 @@ def perform(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
 
 def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
     """The report, under SELFSUP_HOME and with the sweep's run in MLflow; its numbers, and where its page is."""
-    found = reporting.read(arms, tracker, cache=home() / "cache")
+    found = read(arms, tracker, cache=home() / "cache")
     root, folder = tree.open_sweep(tracker, arms), home() / "reports" / arms.name
-    for name, data in reporting.files(found, reporting.pictures(found, tracker)).items():
+    for name, data in files(found, pictures(found, tracker)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -85,4 +88,4 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
 
 
 def _frame(arms: Sweep) -> "pd.DataFrame":
-    return paper.frame(reporting.read(arms, store(), cache=home() / "cache")).to_pandas()
+    return paper.frame(read(arms, store(), cache=home() / "cache")).to_pandas()

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from selfsup.arms import Arm, Sweep
 from selfsup.errors import DataError, SpecError
-from selfsup.expand import expand
-from selfsup.outline import describe, describe_search
 from selfsup.pipelines.pack import pack
 from selfsup.planning import Planned
-from selfsup.sweepfile import read
-from selfsup.sweepschema import schema
+from selfsup.sweepspec.arms import Arm, Sweep
+from selfsup.sweepspec.expand import expand
+from selfsup.sweepspec.outline import describe, describe_search
+from selfsup.sweepspec.sweepfile import read
+from selfsup.sweepspec.sweepschema import schema
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 

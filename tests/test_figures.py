@@ -11,10 +11,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from toy_sweep import KNN, study, sweep
 
-from selfsup.figures import drawings, png, svg
-from selfsup.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map
-from selfsup.results import Result
-from selfsup.tables import Ablation, ablation
+from selfsup.reporting.figures import drawings, png, svg
+from selfsup.reporting.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map
+from selfsup.reporting.results import Result
+from selfsup.reporting.tables import Ablation, ablation
 
 FACTORS = {
     "0.75, 8": [60.0, 62.0, 61.0],

@@ -70,7 +70,7 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(tmp_path: Path
         for package, folder in folders().items()
         for path in folder.glob("*.py")
     ]
-    assert sorted(names) == sorted([*tree, "selfsup/page.html", "selfsup/py.typed"])
+    assert sorted(names) == sorted([*tree, "selfsup/reporting/page.html", "selfsup/py.typed"])
     assert "Requires-Dist" not in metadata
 
 

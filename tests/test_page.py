@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 from toy_sweep import KNN, arm, study, sweep
 
-from selfsup.figures import drawings
-from selfsup.page import page
-from selfsup.tables import Ablation, ablation
+from selfsup.reporting.figures import drawings
+from selfsup.reporting.page import page
+from selfsup.reporting.tables import Ablation, ablation
 
 VOID = {"meta", "img", "br"}
 NUMBERS = {

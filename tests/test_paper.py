@@ -12,10 +12,10 @@ import pyarrow.parquet
 import pytest
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
-from selfsup import paper
-from selfsup.latex import escaped
-from selfsup.tables import Ablation, ablation
-from selfsup.wording import heading, interval, listed, probability, shown
+from selfsup.reporting import paper
+from selfsup.reporting.latex import escaped
+from selfsup.reporting.tables import Ablation, ablation
+from selfsup.reporting.wording import heading, interval, listed, probability, shown
 
 HEAD = r"""\documentclass{article}
 \usepackage{booktabs,siunitx}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import toy_sweep
 
-from selfsup.arms import Sweep
-from selfsup.results import Result, gather
+from selfsup.reporting.results import Result, gather
+from selfsup.sweepspec.arms import Sweep
 from selfsup.track import Tracker
 
 KNN, LOSS = "eval/knn/top1", "pretrain/loss"

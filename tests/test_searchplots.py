@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from selfsup.searchplots import coordinates, history, importance, pareto
+from selfsup.reporting.searchplots import coordinates, history, importance, pareto
 
 KNN, HOURS, RATIO, RATE, KIND = "eval/knn/top1", "pretrain/gpu_hours", "hyper.mask_ratio", "optim.lr", "optim.schedule"
 ROWS = [

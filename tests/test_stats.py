@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from selfsup.stats import LEVEL, Spread, contenders, dunnett, half_width, places, seeds_needed, sign_flips, spread
+from selfsup.reporting.stats import (
+    LEVEL,
+    Spread,
+    contenders,
+    dunnett,
+    half_width,
+    places,
+    seeds_needed,
+    sign_flips,
+    spread,
+)
 
 VIT_B = [83.63, 83.66, 83.52, 83.46]  # MAE, FINETUNE.md: four fine-tuning seeds each
 VIT_L = [85.95, 85.87, 85.76, 85.88]

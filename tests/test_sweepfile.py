@@ -12,13 +12,13 @@ import yaml
 from pydantic import model_validator
 
 import selfsup
-from selfsup.arms import Factor
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.search import Dimension
 from selfsup.spec import run_type, spec_type
-from selfsup.sweepfile import SweepFile, read
-from selfsup.sweepschema import schema
+from selfsup.sweepspec.arms import Factor
+from selfsup.sweepspec.search import Dimension
+from selfsup.sweepspec.sweepfile import SweepFile, read
+from selfsup.sweepspec.sweepschema import schema
 
 
 class Masked(Knobs):

@@ -7,8 +7,9 @@ import pytest
 import scipy.stats
 from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 
-from selfsup.results import Result
-from selfsup.tables import Cell, Table, ablation
+from selfsup.reporting.results import Result
+from selfsup.reporting.tables import Cell, Table, ablation
+from selfsup.sweepspec.arms import joined
 
 # deviations of every arm are -1 and 1: four arms of two seeds have variance 2 on 4 degrees of freedom
 NUMBERS = {"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, 72.5], "0.75, 1": [69.0, 71.0]}
@@ -215,3 +216,22 @@ def test_a_sweep_that_has_not_begun() -> None:
     assert whole.tables[0].verdict == ("mask ratio, knn top-1: no results yet.",)
     assert whole.integrity["missing"] == 8
     assert whole.needed == {}
+
+
+def test_specs_side_by_side_share_their_baselines() -> None:
+    one, results = study({"0.75, 8": [70.0, 72.0]})
+    other, more = study({"0.75, 8": [80.0, 82.0]}, method="simclr")
+    pixels, floor = arm("raw pixels", [40.0], {"method": "pixels"}, "pixels")
+    whole = joined([sweep(one, baselines=[pixels]), sweep(other, baselines=[pixels])])
+    [table] = ablation(whole, [*results, *more, *floor]).tables
+    assert [(line.label, line.cells[KNN].mean) for line in table.lines] == [
+        ("raw pixels", 40.0),
+        ("mae", 71.0),
+        ("simclr", 81.0),
+    ]
+
+
+def test_a_spec_alone_is_a_table_of_one_line() -> None:
+    one, results = study({"0.75, 8": [70.0, 72.0]})
+    [table] = ablation(sweep(one), results).tables
+    assert [line.label for line in table.lines] == ["mae"]

@@ -21,7 +21,6 @@ from unittest.mock import Mock
 import pytest
 
 from selfsup.errors import TrackError
-from selfsup.reporting import rows
 from selfsup.spool import Spool
 from selfsup.store import links
 from selfsup.track import Shipper, Tracker, default_uri, ui_command
@@ -165,21 +164,6 @@ def test_a_report_is_replaced_by_the_next(tracker: Tracker) -> None:
         tracker.content(run, "report.html", content, "report")
     assert tracker.fetch(run, "report/report.html") == b"second"
     assert tracker.fetch(run, "report/other.html") is None
-
-
-def test_rows_of_a_table(tracker: Tracker) -> None:
-    for id, label, seed, value in (("r1", "MAE", "0", 70.0), ("r2", "MAE", "1", 72.0), ("r3", "pixels", "0", 40.0)):  # noqa: A001
-        run = start(tracker, id, experiment="rows", tags={"selfsup.label": label, "selfsup.seed": seed})
-        tracker.metrics(run, {"eval/knn/top1": 0.0}, time=1000)
-        tracker.metrics(run, {"eval/knn/top1": value}, time=2000)  # evaluated again: the newer one counts
-        tracker.finish(run, "FINISHED")
-    found = rows(tracker, experiment="rows", ids=["r3", "r1", "unknown", "r2"])
-    assert [(row.id, row.label, row.seed, row.status, dict(row.metrics)) for row in found] == [
-        ("r3", "pixels", "0", "FINISHED", {"eval/knn/top1": 40.0}),
-        ("r1", "MAE", "0", "FINISHED", {"eval/knn/top1": 70.0}),
-        ("r2", "MAE", "1", "FINISHED", {"eval/knn/top1": 72.0}),
-    ]
-    assert rows(tracker, experiment="nowhere", ids=["r1"]) == []
 
 
 def test_artifacts_lie_under_the_home(tracker: Tracker, home: Path, tmp_path: Path) -> None:

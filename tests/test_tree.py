@@ -4,9 +4,9 @@ import pytest
 import toy_sweep
 
 from selfsup import tree
-from selfsup.arms import Arm, Sweep
-from selfsup.results import gather
-from selfsup.tables import ablation
+from selfsup.reporting.results import gather
+from selfsup.reporting.tables import ablation
+from selfsup.sweepspec.arms import Arm, Sweep
 from selfsup.track import ID, PARENT, Tracker
 
 KNN = toy_sweep.KNN

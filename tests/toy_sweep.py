@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfsup.arms import Arm, Factor, Study, Sweep
-from selfsup.results import Result
+from selfsup.reporting.results import Result
+from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
 
 KNN, LINEAR = "eval/knn/top1", "eval/linear/top1"
 RATIO, DEPTH = "hyper.mask_ratio", "hyper.decoder_depth"

@@ -18,9 +18,9 @@ from selfsup.progress import counting, several
 from selfsup.store import home
 
 if TYPE_CHECKING:
-    from selfsup.arms import Sweep
     from selfsup.planning import Planned
-    from selfsup.sweepfile import SweepFile
+    from selfsup.sweepspec.arms import Sweep
+    from selfsup.sweepspec.sweepfile import SweepFile
     from selfsup.track import Tracker
 
 app = typer.Typer(
@@ -91,8 +91,8 @@ def shards_check(url: Where) -> None:
 @app.command()
 def plan(specs: Specs, set_: Set = None) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
-    from selfsup import sweepfile
     from selfsup.cost import describe
+    from selfsup.sweepspec import sweepfile
 
     plain = []
     for path in specs:
@@ -110,6 +110,7 @@ def run(specs: Specs, set_: Set = None) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.cost import describe
     from selfsup.planning import unique
+    from selfsup.reporting import paper, report
     from selfsup.sweeps.recorder import Recorder
     from selfsup.sweeps.session import perform, store
 
@@ -118,7 +119,12 @@ def run(specs: Specs, set_: Set = None) -> None:
     tracker = store()
     whole = unique([each for planned in plans for each in planned])
     failed = perform(whole, Recorder(tracker))
-    _show(whole, tracker)
+    found = report.beside([_arms(path, set_) for path in specs], tracker)
+    typer.echo(f"\n{paper.console(found)}\n")
+    for each in whole:
+        if each.pictures and each.pictures.done and each.run.seed == min(other.run.seed for other in whole):
+            typer.echo(f"reconstructions: {each.pictures.folder / 'reconstructions.png'}")
+    typer.echo("every number:    selfsup ui")
     if failed:
         raise failed[0].exception()
 
@@ -130,8 +136,8 @@ def sweep(
     only: Annotated[list[str] | None, typer.Option(help="id of a run; the others are left as they are")] = None,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
-    from selfsup import sweepfile
     from selfsup.sweeps.session import conduct, store
+    from selfsup.sweepspec import sweepfile
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
     typer.echo(_outline(found))
@@ -145,9 +151,9 @@ def status(
     spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
 ) -> None:
     """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
-    from selfsup import sweepfile
-    from selfsup.expand import expand
-    from selfsup.ledger import ledger, text
+    from selfsup.sweepspec import sweepfile
+    from selfsup.sweepspec.expand import expand
+    from selfsup.sweepspec.ledger import ledger, text
 
     entries = ledger(*expand(sweepfile.read(spec, set_ or []), home()))
     typer.echo(json.dumps([entry._asdict() for entry in entries], indent=1) if as_json else text(entries))
@@ -161,9 +167,9 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
-    from selfsup import sweepfile
-    from selfsup.expand import expand
     from selfsup.sweeps.session import store
+    from selfsup.sweepspec import sweepfile
+    from selfsup.sweepspec.expand import expand
 
     arms, _ = expand(sweepfile.read(spec, set_ or []), home())
     page = _report(arms, store())
@@ -174,8 +180,8 @@ def report(
 @app.command()
 def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
     """What differs between runs, in settings and in results."""
-    from selfsup.compare import compare
-    from selfsup.results import find
+    from selfsup.reporting.compare import compare
+    from selfsup.reporting.results import find
     from selfsup.sweeps.session import store
 
     typer.echo(compare(*find(store(), ids)))
@@ -195,7 +201,7 @@ def describe(method: Annotated[str | None, typer.Argument(help="a method; withou
 @app.command()
 def schema() -> None:
     """The JSON schema of spec and sweep files, for editors."""
-    from selfsup.sweepschema import schema
+    from selfsup.sweepspec.sweepschema import schema
 
     typer.echo(json.dumps(schema(), indent=1))
 
@@ -261,9 +267,16 @@ def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planne
     return [plan(read(path, overrides or []), home()) for path in specs]
 
 
+def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
+    from selfsup.sweepspec import sweepfile
+    from selfsup.sweepspec.expand import expand
+
+    return expand(sweepfile.read(path, overrides or []), home())[0]
+
+
 def _outline(found: "SweepFile") -> str:
-    from selfsup import outline
-    from selfsup.expand import expand
+    from selfsup.sweepspec import outline
+    from selfsup.sweepspec.expand import expand
 
     if found.kind == "search":
         return outline.describe_search(found, home())
@@ -272,8 +285,8 @@ def _outline(found: "SweepFile") -> str:
 
 def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     """Write the report and print its tables; where its page is."""
-    from selfsup import paper
     from selfsup.planning import record
+    from selfsup.reporting import paper
     from selfsup.sweeps.session import write
 
     found, page = write(arms, tracker)
@@ -286,23 +299,6 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     typer.echo(f"                 selfsup report {arms.spec} --open")
     typer.echo("every number:    selfsup ui")
     return page
-
-
-def _show(runs: "tuple[Planned, ...]", tracker: "Tracker") -> None:
-    """What a user came for: the table, the pictures, and how to see more."""
-    from selfsup.reporting import rows, table
-
-    held = [
-        row
-        for name in dict.fromkeys(each.spec for each in runs)
-        for row in rows(tracker, experiment=name, ids=[each.id for each in runs if each.spec == name])
-    ]
-    metrics = dict.fromkeys(f"eval/{name}/top1" for each in runs for name in each.evals)
-    typer.echo(f"\n{table(held, list(metrics))}\n")
-    for each in runs:
-        if each.pictures and each.run.seed == min(other.run.seed for other in runs):
-            typer.echo(f"reconstructions: {each.pictures.folder / 'reconstructions.png'}")
-    typer.echo("every number:    selfsup ui")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Set
 from statistics import stdev
 from typing import TYPE_CHECKING, Literal
 
-from selfsup.arms import Arm, Sweep
+from selfsup.reporting.wording import shown
+from selfsup.sweepspec.arms import Arm, Sweep
 from selfsup.track import ID, SEED, Tracker
-from selfsup.wording import shown
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from selfsup.tables import Ablation, Cell
+    from selfsup.reporting.tables import Ablation, Cell
 
 SWEEP, KIND = "selfsup.sweep", "selfsup.kind"  # the digest of the plan; sweep, arm or run
 STUDY, ARM, FACTOR, VALUE = "selfsup.study", "selfsup.arm", "selfsup.factor", "selfsup.value"

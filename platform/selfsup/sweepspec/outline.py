@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from selfsup.arms import Factor, Study, Sweep
-from selfsup.axes import text
 from selfsup.knob import Choice, decisive
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
-from selfsup.search import Dimension
 from selfsup.spool import tail
-from selfsup.sweepfile import SweepFile
+from selfsup.sweepspec.arms import Factor, Study, Sweep
+from selfsup.sweepspec.axes import text
+from selfsup.sweepspec.search import Dimension
+from selfsup.sweepspec.sweepfile import SweepFile
 
 
 def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:

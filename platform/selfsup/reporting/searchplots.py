@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from selfsup.plots import BLUE, INK, VERMILLION, WIDTH, panels
-from selfsup.wording import heading, shown, words
+from selfsup.reporting.plots import BLUE, INK, VERMILLION, WIDTH, panels
+from selfsup.reporting.wording import heading, shown, words
 
 Row = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from selfsup import failures
-from selfsup.arms import Sweep
 from selfsup.planning import Planned
 from selfsup.spool import tail
+from selfsup.sweepspec.arms import Sweep
 
 Standing = Literal["done", "running", "failed", "pending"]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from selfsup import stats
-from selfsup.arms import Arm, Study
-from selfsup.results import Result
-from selfsup.stats import Spread
-from selfsup.wording import interval
+from selfsup.reporting import stats
+from selfsup.reporting.results import Result
+from selfsup.reporting.stats import Spread
+from selfsup.reporting.wording import interval
+from selfsup.sweepspec.arms import Arm, Study
 
 NOTHING = "–"
 FIXED = "pixels"  # the method of a baseline without weights: its seeds are the probe's alone, so they are one replicate

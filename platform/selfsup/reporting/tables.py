@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from selfsup import cells, stats, verdict
-from selfsup.arms import Arm, Factor, Study, Sweep
-from selfsup.cells import Cell, Found
-from selfsup.integrity import integrity
-from selfsup.results import Result
-from selfsup.stats import Spread
-from selfsup.wording import shown, words
+from selfsup.reporting import cells, stats, verdict
+from selfsup.reporting.cells import Cell, Found
+from selfsup.reporting.integrity import integrity
+from selfsup.reporting.results import Result
+from selfsup.reporting.stats import Spread
+from selfsup.reporting.wording import shown, words
+from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
 
 __all__ = ["COST", "Ablation", "Cell", "Line", "Table", "ablation"]
 
@@ -62,7 +62,7 @@ def ablation(sweep: Sweep, results: Sequence[Result]) -> Ablation:
     ids = {key for arm in arms for key in arm.ids.values()}
     found = {result.id: result for result in sorted(results, key=lambda result: result.id) if result.id in ids}
     tables = [table for study in sweep.studies for table in _of_study(study, sweep.metrics, found)]
-    if len(sweep.studies) + len(sweep.baselines) > 1:
+    if not tables or len(sweep.studies) + len(sweep.baselines) > 1:
         tables.append(_of_methods(sweep, found))
     return Ablation(sweep, tuple(tables), tuple(found.values()), integrity(sweep, found), _needed(sweep, found))
 

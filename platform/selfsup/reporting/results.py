@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfsup.arms import Sweep
 from selfsup.errors import TrackError
+from selfsup.sweepspec.arms import Sweep
 from selfsup.track import ID, REASON, SEED, Tracker
 
 if TYPE_CHECKING:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from selfsup import stats
-from selfsup.arms import Study
-from selfsup.cells import Cell, claims
-from selfsup.stats import Spread
-from selfsup.wording import counts, heading, interval, listed, probability
+from selfsup.reporting import stats
+from selfsup.reporting.cells import Cell, claims
+from selfsup.reporting.stats import Spread
+from selfsup.reporting.wording import counts, heading, interval, listed, probability
+from selfsup.sweepspec.arms import Study
 
 if TYPE_CHECKING:
-    from selfsup.tables import Line
+    from selfsup.reporting.tables import Line
 
 Spreads = Mapping[str, Spread | None]
 NAMED = 3  # arms that a sentence names; more are counted

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from selfsup.arms import Arm, Study
-from selfsup.cells import Cell
-from selfsup.figures import Drawing, svg
-from selfsup.plots import INK
-from selfsup.results import Result
-from selfsup.tables import WANTED, Ablation, Line, Table
-from selfsup.wording import heading, interval, probability, shown, words
+from selfsup.reporting.cells import Cell
+from selfsup.reporting.figures import Drawing, svg
+from selfsup.reporting.plots import INK
+from selfsup.reporting.results import Result
+from selfsup.reporting.tables import WANTED, Ablation, Line, Table
+from selfsup.reporting.wording import heading, interval, probability, shown, words
+from selfsup.sweepspec.arms import Arm, Study
 
 COST = {  # factor to the unit, format, unit
     "gpu_hours": (1.0, ",.2f", "GPU-h"),
@@ -47,7 +47,7 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"heading": heading, "shown": shown, "words": words, "inline": inline}
     environment.filters |= {"against": against, "seeds": seeds, "costs": costs, "expected": expected}
-    template = environment.from_string(files("selfsup").joinpath("page.html").read_text("utf-8"))
+    template = environment.from_string(files("selfsup.reporting").joinpath("page.html").read_text("utf-8"))
     return template.render(
         ablation=ablation,
         sweep=ablation.sweep,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from selfsup import spec
-from selfsup.search import Search
+from selfsup.sweepspec.search import Search
 
 AXES = {
     "type": "object",

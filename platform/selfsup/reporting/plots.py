@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from selfsup.arms import Arm, Factor, Study
-from selfsup.cells import Cell
 from selfsup.failures import COLLAPSE
-from selfsup.results import Result
-from selfsup.stats import LEVEL
-from selfsup.tables import Line, Table
-from selfsup.wording import heading, shown, words
+from selfsup.reporting.cells import Cell
+from selfsup.reporting.results import Result
+from selfsup.reporting.stats import LEVEL
+from selfsup.reporting.tables import Line, Table
+from selfsup.reporting.wording import heading, shown, words
+from selfsup.sweepspec.arms import Arm, Factor, Study
 
 INK = "#767676"  # 4.5 : 1 on white, 4.1 : 1 on nearly black
 BLUE, VERMILLION = "#0072b2", "#d55e00"

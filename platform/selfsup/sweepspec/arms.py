@@ -1,7 +1,7 @@
 """A sweep as its report sees it: studies of arms, and each arm's runs by seed. Plain data; a report needs no more."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -68,3 +68,15 @@ class Sweep:
     metrics: tuple[str, ...]
     studies: tuple[Study, ...]
     baselines: tuple[Arm, ...]
+
+
+def joined(sweeps: Sequence[Sweep]) -> Sweep:
+    """Side by side; a baseline that several have stands once."""
+    baselines = {tuple(arm.ids.values()): arm for sweep in reversed(sweeps) for arm in sweep.baselines}
+    return replace(
+        sweeps[0],
+        seeds=tuple(dict.fromkeys(seed for sweep in sweeps for seed in sweep.seeds)),
+        metrics=tuple(dict.fromkeys(metric for sweep in sweeps for metric in sweep.metrics)),
+        studies=tuple(study for sweep in sweeps for study in sweep.studies),
+        baselines=tuple(reversed(baselines.values())),
+    )

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from selfsup.arms import Arm, Study, Sweep
-from selfsup.results import Result
+from selfsup.reporting.results import Result
+from selfsup.sweepspec.arms import Arm, Study, Sweep
 
 COMMIT, DATA = "selfsup.commit", "selfsup.data"  # tags; of the second the beginning
 

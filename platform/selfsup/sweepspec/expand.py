@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from selfsup.arms import Arm, Study, Sweep
-from selfsup.design import Design, Setting
 from selfsup.errors import SpecError
 from selfsup.planning import Planned, digest, plan
-from selfsup.sweepfile import SweepFile
+from selfsup.sweepspec.arms import Arm, Study, Sweep
+from selfsup.sweepspec.design import Design, Setting
+from selfsup.sweepspec.sweepfile import SweepFile
 
 
 def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:

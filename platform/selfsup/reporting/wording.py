@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfsup.stats import places
+from selfsup.reporting.stats import places
 
 
 def heading(metric: str) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfsup.integrity import COMMIT, DATA
-from selfsup.results import Result
+from selfsup.reporting.integrity import COMMIT, DATA
+from selfsup.reporting.results import Result
 
 NOTHING = "–"
 Lines = list[list[str]]

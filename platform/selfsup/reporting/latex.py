@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from selfsup.arms import Factor, Study
-from selfsup.cells import Cell
-from selfsup.columns import Column, columns_of, failures
-from selfsup.tables import Ablation, Table
-from selfsup.verdict import COVERS
-from selfsup.wording import counts, listed, shown, words
+from selfsup.reporting.cells import Cell
+from selfsup.reporting.columns import Column, columns_of, failures
+from selfsup.reporting.tables import Ablation, Table
+from selfsup.reporting.verdict import COVERS
+from selfsup.reporting.wording import counts, listed, shown, words
+from selfsup.sweepspec.arms import Factor, Study
 
 NEEDS = "% \\usepackage{booktabs,siunitx} \\usepackage[table]{xcolor}  (siunitx 3)"
 SETUP = [

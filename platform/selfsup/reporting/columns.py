@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from selfsup.cells import NOTHING, Cell
-from selfsup.tables import Ablation, Line, Table
-from selfsup.wording import counts, heading, interval, shorter
+from selfsup.reporting.cells import NOTHING, Cell
+from selfsup.reporting.tables import Ablation, Line, Table
+from selfsup.reporting.wording import counts, heading, interval, shorter
 
 
 class Column(NamedTuple):

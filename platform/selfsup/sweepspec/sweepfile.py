@@ -20,12 +20,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 from selfsup import explain
-from selfsup.design import Design, design, metrics
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.layers import Layers, find, less, plain
-from selfsup.search import Search, Wanted, take
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
+from selfsup.sweepspec.design import Design, design, metrics
+from selfsup.sweepspec.search import Search, Wanted, take
 
 
 class Head(Knobs):

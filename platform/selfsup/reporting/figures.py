@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from selfsup.arms import Study
 from selfsup.failures import COLLAPSE
-from selfsup.plots import INK, LOSS, curves, effects, health, heat_map, losses, numeric, of
-from selfsup.results import Result
-from selfsup.tables import Ablation, Table
+from selfsup.reporting.plots import INK, LOSS, curves, effects, health, heat_map, losses, numeric, of
+from selfsup.reporting.results import Result
+from selfsup.reporting.tables import Ablation, Table
+from selfsup.sweepspec.arms import Study
 
 CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
 GRID = "Mean and 95 % interval of every combination. Framed: the default; bold: the best; ×: no result."

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from selfsup.axes import Axis, Base, no_factor
 from selfsup.knob import REQUIRED, Choice, Described, Knobs, Range, knob
 from selfsup.layers import find, less, merge, nested, plain
 from selfsup.source import Entry, Mark, Node, Problem
 from selfsup.spec import WHOLE
+from selfsup.sweepspec.axes import Axis, Base, no_factor
 
 MAXIMISED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/images_per_second")
 MINIMISED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")

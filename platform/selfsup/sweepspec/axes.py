@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfsup.arms import Factor
 from selfsup.explain import shown
 from selfsup.knob import Described, Knobs, Range, described, told
 from selfsup.layers import merge, nested, plain
 from selfsup.source import Entry, Mark, Node, Problem, refusal
 from selfsup.spec import WHOLE, Spec, check, methods, run_type
+from selfsup.sweepspec.arms import Factor
 
 
 @dataclass(frozen=True)

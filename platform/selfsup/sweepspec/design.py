@@ -5,13 +5,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfsup.arms import Factor
-from selfsup.axes import Axis, Base, Changes, Point, factor, idle, no_factor, short_names, text, value_at, written
-from selfsup.expected import Expected, expected
 from selfsup.layers import find, less
-from selfsup.search import Dimension, Wanted, dimensions, stand_in
 from selfsup.source import Node, Problem
 from selfsup.spec import Spec
+from selfsup.sweepspec.arms import Factor
+from selfsup.sweepspec.axes import (
+    Axis,
+    Base,
+    Changes,
+    Point,
+    factor,
+    idle,
+    no_factor,
+    short_names,
+    text,
+    value_at,
+    written,
+)
+from selfsup.sweepspec.expected import Expected, expected
+from selfsup.sweepspec.search import Dimension, Wanted, dimensions, stand_in
 
 AXES = ("ablate", "grid")
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from selfsup.cells import NOTHING, Cell
-from selfsup.columns import Column, columns_of, failures, title, verdicts
-from selfsup.latex import latex
-from selfsup.results import Result
-from selfsup.tables import COST, Ablation, Table
+from selfsup.reporting.cells import NOTHING, Cell
+from selfsup.reporting.columns import Column, columns_of, failures, title, verdicts
+from selfsup.reporting.latex import latex
+from selfsup.reporting.results import Result
+from selfsup.reporting.tables import COST, Ablation, Table
 
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
@@ -67,15 +67,6 @@ def parquet(ablation: Ablation) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(frame(ablation), out)
     return out.getvalue()
-
-
-def _verdicts(ablation: Ablation) -> list[str]:
-    several = len(ablation.sweep.studies) > 1
-    return [
-        f"{table.study}: {said}" if several and table.study else said
-        for table in ablation.tables
-        for said in table.verdict
-    ]
 
 
 def _pipes(table: Table) -> str:
