@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -22,6 +22,7 @@ from selfsup.parts import dist, health
 from selfsup.pipelines.collate import collate
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.meter import Meter, Start, hardware
 from selfsup.pipelines.stream import Feed
 from selfsup.pipelines.views import Views, sized
 from selfsup.planning import write_json
@@ -54,23 +55,6 @@ class Task:
     def warmup(self) -> int:
         warmup, order = self.run.optim.warmup, self.order
         return warmup.steps_of(batch=order.batch, steps_per_epoch=order.steps_per_epoch) if warmup else 0
-
-
-class Start(NamedTuple):
-    """When a run was launched, when its worker began, and when that had built its model; seconds since 1970."""
-
-    launched: float
-    entered: float
-    built: float
-
-    def spent(self, first_step: float) -> dict[str, float]:
-        """Seconds from the launch to the end of the first step, and where they went."""
-        return {
-            "start_seconds": first_step - self.launched,
-            "start_seconds_ray": self.entered - self.launched,
-            "start_seconds_model": self.built - self.entered,
-            "start_seconds_data": first_step - self.built,
-        }
 
 
 def work(task: Task, launched: float) -> None:
@@ -117,8 +101,11 @@ def _work(task: Task, launched: float) -> None:
         precision=task.run.train.precision,
         accumulate=task.run.train.accumulate,
     )
-    Watch(task, intake, method, optimizer, start).follow(steps, Start(launched, entered, time.time()))
+    gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
+    meter = Meter(task.folder / "cost.json", launched, device, gpus)
+    Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
     if dist.rank() == 0:
+        (task.folder / "hardware.txt").write_text(hardware(device))
         save_file(method.state_dict(), task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
@@ -192,8 +179,17 @@ class Intake:
 class Watch:
     """Follows the steps of one worker: numbers into the spool, states into checkpoints."""
 
-    def __init__(self, task: Task, intake: Intake, method: Method, optimizer: torch.optim.Optimizer, start: int):
-        self._task, self._intake, self._method, self._optimizer, self._start = task, intake, method, optimizer, start
+    def __init__(
+        self,
+        task: Task,
+        intake: Intake,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        start: int,
+        meter: Meter,
+    ) -> None:
+        self._task, self._intake, self._method, self._optimizer = task, intake, method, optimizer
+        self._start, self._meter = start, meter
         self._spool = Spool(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
 
     def follow(self, steps: Iterator[Step], began: Start) -> None:
@@ -215,12 +211,13 @@ class Watch:
                 since, seen = now, step.number
             if save:
                 self._save(step.number)
+        numbers = spent | self._meter.read() | {"bad_samples": float(len(self._intake.bad))}
         if self._spool:
-            numbers = {"seconds": time.time() - began.launched, "bad_samples": float(len(self._intake.bad))}
-            write_json(self._task.folder / "summary.json", spent | numbers)
+            write_json(self._task.folder / "summary.json", numbers)
 
     def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
         values |= {"images_per_second": rate, "bad_samples": float(len(self._intake.bad))} | self._health()
+        self._meter.read()
         if self._spool:
             self._spool.append(number, values)
 

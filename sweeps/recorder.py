@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 
+from selfsup import failures
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
 from selfsup.pipelines.runner import commit
@@ -11,7 +13,8 @@ from selfsup.planning import Planned
 from selfsup.progress import say
 from selfsup.track import ID, LABEL, SEED, Shipper, Tracker
 
-FLUSH_SECONDS = 60.0
+FLUSH_SECONDS = 60.0  # for what is left of a run that ends
+PATIENCE = 60.0  # with a server that is away when all runs have ended
 
 
 class Recorder:
@@ -33,6 +36,9 @@ class Recorder:
         """Send the curve of a run from now on, as it grows."""
         if each.id in self._live:
             return
+        if not self._tracker.reachable():
+            say(f"{each.id}: MLflow does not answer; it runs all the same")
+            return
         try:
             run = self._open(each)
         except TrackError as error:
@@ -49,7 +55,11 @@ class Recorder:
         if each.id not in self._live:
             return
         run, shipper = self._live.pop(each.id)
-        shipper.close(FLUSH_SECONDS)
+        there = self._tracker.reachable()
+        shipper.close(FLUSH_SECONDS if there else 0.0)
+        if not there:
+            say(f"{each.id}: MLflow does not answer; the numbers are kept, and will be sent")
+            return
         try:
             self.publish(each)
             if failure:
@@ -68,14 +78,21 @@ class Recorder:
         self._live.clear()
 
     def catch_up(self, runs: Sequence[Planned]) -> None:
-        """Publish what is done and was not told yet: MLflow was away, or other work shares the stages."""
+        """Publish what ended and was not told yet: MLflow was away, or other work shares the stages.
+
+        A server that is away is waited for. Raises TrackError where it stays away.
+        """
+        deadline = monotonic() + PATIENCE
+        while not self._tracker.reachable() and monotonic() < deadline:
+            sleep(1.0)
         names = dict.fromkeys(each.spec for each in runs)
-        told = {
-            run.data.tags[ID] for name in names for run in self._tracker.runs(name) if run.info.status == "FINISHED"
-        }
+        told = {run.data.tags[ID]: run.info.status for name in names for run in self._tracker.runs(name)}
         for each in runs:
-            if each.done and each.id not in told:
+            failure = failures.read(each.failure)
+            if each.done and told.get(each.id) != "FINISHED":
                 self.publish(each)
+            elif failure and not each.done and told.get(each.id) != "FAILED":
+                self._tracker.finish(self._open(each), "FAILED", failure.reason)
 
     def publish(self, each: Planned) -> None:
         """Everything known of a run, from its stages' folders. Doing it twice changes nothing. Raises TrackError."""
@@ -106,8 +123,15 @@ class Recorder:
                 SEED: str(each.run.seed),
                 "selfsup.method": each.run.method,
                 "selfsup.commit": commit(),
+                **_hardware(each),
                 **self._tags.get(each.id, {}),
             },
             datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
             parent=self._parents.get(each.id),
         )
+
+
+def _hardware(each: Planned) -> dict[str, str]:
+    """What it was trained on, once that is known."""
+    note = each.pretrain and each.pretrain.folder / "hardware.txt"
+    return {"selfsup.hardware": note.read_text()} if note and note.exists() else {}

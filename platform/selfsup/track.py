@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup.errors import TrackError
 from selfsup.spool import Record, Shipper, Spool, check_names, final, records, sent, tail
-from selfsup.store import connect, default_uri, load_mlflow, shown, sqlite_path, ui_command
+from selfsup.store import connect, default_uri, load_mlflow, reach, shown, sqlite_path, ui_command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +48,15 @@ class Tracker:
         with self._asking("connect"):
             self._client = connect(self.uri)
         return self
+
+    def reachable(self) -> bool:
+        """Whether a server answers now. A local store always does."""
+        try:
+            if self._store is None:
+                reach(self.uri)
+        except OSError:
+            return False
+        return True
 
     def open(
         self,
