@@ -10,8 +10,10 @@ from pathlib import Path
 
 import ray
 import ray.data
+from ray.exceptions import AuthenticationError
 
 from selfsup import failures
+from selfsup.errors import SelfsupError
 from selfsup.pipelines.evaluate import embed, probe
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.pictures import pictures
@@ -24,7 +26,10 @@ WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every oth
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """The cluster of RAY_ADDRESS (set inside a submitted job), or an embedded Ray for as long as the block runs."""
+    """The cluster of RAY_ADDRESS (set inside a submitted job), or an embedded Ray for as long as the block runs.
+
+    Raises SelfsupError where no cluster is there.
+    """
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with forked_workers(_start):
@@ -36,7 +41,14 @@ def cluster() -> Iterator[None]:
 
 def _start() -> None:
     with timed("Ray"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, AuthenticationError) as error:
+            raise SelfsupError(
+                f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}. Start one, with "
+                "`ray start --head`; or unset RAY_ADDRESS, to run on an embedded one; or, where it wants a token, put "
+                "that into RAY_AUTH_TOKEN."
+            ) from error
     quiet()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfsup.errors import SelfsupError
+from selfsup.pipelines.auth import use_token
 from selfsup.spec import Spec, read
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -30,8 +31,7 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     Raises SpecError for a spec that is wrong, before anything is sent; SelfsupError where nobody answers.
     """
     read_specs = [read(path, overrides) for path in specs]
-    if token_exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray reads once, as it is imported
+    use_token()
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -104,13 +104,6 @@ def named_by_content(wheel: Path, out: Path) -> Path:
     path = out / "-".join([name, version, f"0{hashlib.blake2b(data, digest_size=8).hexdigest()}", *tags[-3:]])
     path.write_bytes(data)
     return path
-
-
-def token_exists() -> bool:
-    return (
-        "RAY_AUTH_TOKEN" in os.environ
-        or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists()
-    )
 
 
 def _write(spec: Spec, path: Path) -> str:
