@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types wheel lock clean
+.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step lint types wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep sweeps/demo.yaml
@@ -11,6 +11,24 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 8 minutes
+	$(BIN)/python tests/benchmarks/stream.py build/bench
+
+bench-sweep: .venv/ready  # decode CPU of 1 to 8 readers of one stream, shared and private; 3 minutes
+	$(BIN)/python tests/benchmarks/sweep.py build/bench
+
+bench-augment: .venv/ready  # photometric operations beside torchvision's
+	$(BIN)/python tests/benchmarks/augment.py
+
+bench-scale: .venv/ready  # planning and reading of 1e5 to 1e9 samples
+	$(BIN)/python tests/benchmarks/scale.py
+
+bench-shuffle: .venv/ready  # the order against a full permutation and webdataset's buffers
+	$(BIN)/python tests/benchmarks/shuffle.py
+
+bench-step: .venv/ready  # training steps beside transformers' and lightly's; on a GPU also how much of it is used
+	$(BIN)/python tests/benchmarks/step.py
 
 lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check

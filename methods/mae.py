@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Self, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -64,16 +65,18 @@ class MAE(Method):
 
     def forward(self, batch: Batch) -> Out:
         tokens, mask = masked(batch)
-        target = tokens.value
+        target = tokens.value.take_along_dim(mask.hide[..., None], dim=1)
         if self.norm_pix_loss:
             mean, deviation = moments(target)
             target = (target - mean) / deviation
-        return Out(masked_mse(self._paint(tokens, mask), target, mask.removed))
+        hidden = self._decoded(tokens, mask)[:, mask.keep.shape[1] :]
+        return Out(masked_mse(self.decoder.paint(hidden), target))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """-> (B, N, P): every patch as it is painted; with norm_pix_loss, at the true patch's mean and deviation."""
         tokens, mask = masked(batch)
-        painted = self._paint(tokens, mask).float()
+        places = self._decoded(tokens, mask).take_along_dim(mask.restore[..., None], dim=1)
+        painted: Tensor = self.decoder.paint(places).float()
         if self.norm_pix_loss:
             mean, deviation = moments(tokens.value)
             painted = painted * deviation + mean
@@ -82,10 +85,10 @@ class MAE(Method):
     def encoder(self, modality: str) -> Encoder:
         return {self.modality: self.backbone}[modality]
 
-    def _paint(self, tokens: Tokens, mask: Mask) -> Tensor:
-        """-> (B, N, P), in the units of the target"""
-        painted: Tensor = self.decoder(self.backbone(tokens, mask.keep), mask.restore)
-        return painted
+    def _decoded(self, tokens: Tokens, mask: Mask) -> Tensor:
+        """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
+        decoded: Tensor = self.decoder(self.backbone(tokens, mask.keep), mask)
+        return decoded
 
 
 class Decoder(nn.Module):
@@ -105,15 +108,18 @@ class Decoder(nn.Module):
         xavier_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, seen: Tensor, restore: Tensor) -> Tensor:
-        """(B, num_prefix + K, D), (B, N) -> (B, N, P)"""
+    def forward(self, seen: Tensor, mask: Mask) -> Tensor:
+        """(B, num_prefix + K, D), Mask -> (B, N, width), in the mask's order: attention does not ask for the grid's."""
         seen = self.embed(seen)
-        prefix, visible = seen[:, : self.num_prefix], seen[:, self.num_prefix :]
-        batch, num_tokens = restore.shape
-        hidden = self.mask_token.expand(batch, num_tokens - visible.shape[1], -1)
-        places = torch.cat([visible, hidden], dim=1).take_along_dim(restore[..., None], dim=1) + self.positions
-        out: Tensor = self.head(self.norm(self.blocks(torch.cat([prefix, places], dim=1)))[:, self.num_prefix :])
-        return out
+        visible = seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)
+        hidden = self.mask_token + F.embedding(mask.hide, self.positions)
+        places: Tensor = self.blocks(torch.cat([seen[:, : self.num_prefix], visible, hidden], dim=1))
+        return places[:, self.num_prefix :]
+
+    def paint(self, places: Tensor) -> Tensor:
+        """(B, M, width) -> (B, M, P), in the units of the target"""
+        painted: Tensor = self.head(self.norm(places))
+        return painted
 
 
 def masked(batch: Batch) -> tuple[Tokens, Mask]:

@@ -11,7 +11,7 @@ from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out
 from selfsup.parts.heads import projector
-from selfsup.parts.losses import nt_xent
+from selfsup.parts.losses import nt_xent, nt_xent_chance
 from selfsup.pipelines.views import Crop, Views
 
 
@@ -52,7 +52,7 @@ class SimCLR(Method):
 
     def forward(self, batch: Batch) -> Out:
         a, b = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
-        return Out(nt_xent(a, b, temperature=self.temperature))
+        return Out(nt_xent(a, b, temperature=self.temperature), {"chance": nt_xent_chance(a)})
 
     def encoder(self, modality: str) -> Encoder:
         return {self.modality: self.backbone}[modality]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selfsup.pipelines.views import Crop
 
+PIECE = 16  # images at a time on a CPU: what an operation makes of more does not stay in its cache
 PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with torchvision's rounding
@@ -71,22 +72,26 @@ def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
     return torch.where(images >= threshold, 1 - images, images)
 
 
-def photometric(images: Tensor, crop: Crop, draws: Tensor) -> Tensor:
-    """(B, 3, H, W), (B, PHOTO_DRAWS) -> (B, 3, H, W): ColorJitter, gray, blur, solarize, each with its probability.
+def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
+    """In place: (B, 3, H, W), (B, PHOTO_DRAWS): ColorJitter, gray, blur, solarize, each with its probability.
 
     draws are uniform in [0, 1). They belong on the CPU whatever device the images are on: which samples an operation
     takes is then known without waiting for the device. The blur's kernel is a tenth of the image, as in SimCLR
     (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
     """
+    piece = PIECE if images.device.type == "cpu" else len(images)
+    for some, drawn in zip(images.split(piece), draws.split(piece), strict=True):
+        _photometric(some, crop, drawn)
+
+
+def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
     jitters, strengths, ranks, grays, blurs, sigmas, solarizes = torch.split(draws, [1, 4, 4, 1, 1, 1, 1], dim=1)
     low, high = crop.blur_sigma
     kernel = 2 * (images.shape[-1] // 20) + 1
-    images = images.clone()
     _jitter(images, crop, jitters[:, 0] < crop.jitter, strengths, ranks)
     _apply(images, grays[:, 0] < crop.gray, grayscale)
     _apply(images, blurs[:, 0] < crop.blur, partial(gaussian_blur, kernel=kernel), low + (high - low) * sigmas[:, 0])
     _apply(images, solarizes[:, 0] < crop.solarize, solarize)
-    return images
 
 
 def _jitter(images: Tensor, crop: Crop, chosen: Tensor, strengths: Tensor, ranks: Tensor) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.decode import Pixels
+from selfsup.pipelines.manifest import VERSION
 from selfsup.pipelines.pack import jpeg, pack
 
 SPLITS = ("train", "val")
@@ -61,7 +62,7 @@ def resolve(url: str, home: Path) -> str:
 
 def build(name: str, home: Path) -> Path:
     """The folder of a bundled data set, with `train` and `val` in it. Any number of processes may build it at once."""
-    folder = home / "data" / name
+    folder = home / "data" / f"{name}-{VERSION}"  # other code would not read it, nor this what other code wrote
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """The columns that the stream delivers, turned into a Batch on the training device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from selfsup.pipelines.masks import random_mask
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.views import Views
 
-Columns = Mapping[str, NDArray[Any]]
+Columns = dict[str, Any]  # of arrays, or of tensors on the training device
 Device = torch.device | str
 
 
@@ -39,8 +40,8 @@ def collate(
     draw = partial(_draw, columns, seed)
     made: list[Tokens | Tensor] = []
     for number, crop in enumerate(views.crops):
-        images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float() / 255
-        images = photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
+        images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
         images = normalise(images, mean=mean, std=std)
         made.append(images if patch is None else patchify(images, patch))
     mask = None
@@ -51,10 +52,33 @@ def collate(
     return Batch(views=tuple(made), mask=mask, sample=_put(columns["index"], device))
 
 
+def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
+    """The same rows; on CUDA with their views there already, each copied while the one before it is used."""
+    if torch.device(device).type != "cuda":
+        yield from rows
+        return
+    side = torch.cuda.Stream(device)
+    for row, _ in pairwise(chain((_copied(row, device, side) for row in rows), [None])):
+        assert row is not None
+        columns, copied = row
+        now = torch.cuda.current_stream(device)
+        now.wait_event(copied)
+        for column in columns.values():
+            if isinstance(column, Tensor):
+                column.record_stream(now)
+        yield columns
+
+
+def _copied(columns: Columns, device: Device, side: torch.cuda.Stream) -> tuple[Columns, torch.cuda.Event]:
+    with torch.cuda.stream(side):
+        made = {name: _put(c, device) if name.startswith("view") else c for name, c in columns.items()}
+    return made, side.record_event()
+
+
 def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W) of the data set's mean 0 and deviation 1 per channel"""
+    """In place: (B, 3, H, W) in [0, 1] -> the same of the data set's mean 0 and deviation 1 per channel"""
     shift, scale = (_put(np.array(x, np.float32).reshape(3, 1, 1), images.device) for x in (mean, std))
-    return (images - shift) / scale
+    return images.sub_(shift).div_(scale)
 
 
 def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:
@@ -63,7 +87,9 @@ def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:
     return torch.from_numpy(uniform(seed=seed, epoch=epoch, index=index, purpose=purpose, draws=draws))
 
 
-def _put(column: NDArray[Any], device: Device) -> Tensor:
-    """To the device, through pinned memory where that lets the copy overlap with the work queued before it."""
+def _put(column: NDArray[Any] | Tensor, device: Device) -> Tensor:
+    """To the device, without waiting for what is queued there."""
+    if isinstance(column, Tensor):
+        return column.to(device)
     tensor = torch.from_numpy(np.require(column, requirements=["C", "W"]))  # Ray's columns are read-only
     return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor

@@ -1,13 +1,11 @@
-"""Bytes of an image -> uint8 crops of it, decoding no more pixels than the crops need.
+"""Bytes of an image -> its pixels, at a fraction of its size where that is enough.
 
 JPEG goes through libjpeg-turbo, which can decode at a fraction of the size; Pillow takes every other format and the few
 JPEGs that libjpeg-turbo does not turn into RGB. Orientation tags are ignored, as torchvision does.
 """
 
 import io
-from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -17,12 +15,10 @@ from PIL import Image
 from selfsup.errors import DataError
 
 Pixels = NDArray[np.uint8]
-Resample = Literal["bilinear", "bicubic"]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # what images are mislabelled as; none that starts other programs
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Undecodable(DataError, ValueError):  # noqa: N818 (what it is, not what went wrong)
@@ -50,32 +46,10 @@ def decode(data: bytes, *, min_height: int, min_width: int) -> Pixels:
     return _turbo(data, height, width, eighths) if quick else _pillow(data)
 
 
-def resize_box(image: Pixels, box: Sequence[float], *, size: int, resample: Resample) -> Pixels:
-    """(H, W, 3), (top, left, height, width) in pixels of it -> (size, size, 3), antialiased."""
-    return _resized(Image.fromarray(image), box, size, resample)
-
-
-def crops(data: bytes, boxes: NDArray[np.float64], sizes: Sequence[int], resample: Sequence[Resample]) -> list[Pixels]:
-    """k boxes (k, 4) of top, left, height, width in pixels of the whole image -> k arrays (size, size, 3).
-
-    One decode serves all, at the smallest quick scale at which every box still covers its size.
-    """
-    assert len(boxes) == len(sizes) == len(resample)
+def scaled(data: bytes, eighths: int) -> tuple[Pixels, float]:
+    """-> (H, W, 3) RGB, and its scale: eighths/8 of a JPEG; any other image is whole. Undecodable as above."""
     height, width, quick = _header(data)
-    if not quick:
-        image, eighths = _pillow(data), 8
-    else:
-        needed = 8 * max(size / min(box[2:]) for box, size in zip(boxes, sizes, strict=True))
-        eighths = next((n for n in EIGHTHS if n >= needed), 8)
-        image = _turbo(data, height, width, eighths)
-    whole, scaled = Image.fromarray(image), np.asarray(boxes) * (eighths / 8)
-    return [_resized(whole, box, size, how) for box, size, how in zip(scaled, sizes, resample, strict=True)]
-
-
-def _resized(image: Image.Image, box: Sequence[float], size: int, resample: Resample) -> Pixels:
-    top, left, height, width = (float(value) for value in box)
-    inside = (max(0.0, left), max(0.0, top), min(image.width, left + width), min(image.height, top + height))
-    return np.asarray(image.resize((size, size), FILTERS[resample], box=inside))
+    return (_turbo(data, height, width, eighths), eighths / 8) if quick else (_pillow(data), 1.0)
 
 
 def _scaled(length: int, eighths: int) -> int:

@@ -20,7 +20,8 @@ from selfsup.evaluator import Features
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.pipelines.collate import normalise
-from selfsup.pipelines.decode import Undecodable, crops, dimensions
+from selfsup.pipelines.crops import crops
+from selfsup.pipelines.decode import Undecodable, dimensions
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.planning import Planned, Stage

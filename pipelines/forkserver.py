@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, NoReturn
 
 MODULES = ("ray.tune", "ray.train.torch", "selfsup.pipelines.runner", "selfsup.pipelines.worker", "pyarrow.parquet")
 CONTEXT = "--serialized-runtime-env-context="
+CLUSTER = "--gcs-address="
 PATIENCE = 1.0  # seconds between looks at whether the raylet still lives
 
 
@@ -55,7 +56,14 @@ def forked_workers(start: Callable[[], object]) -> Iterator[None]:
 
 
 def launch(path: Path, python: str, args: list[str]) -> None:
-    """In place of `python ARGS`: fork it where it is a worker, and start it cold where not."""
+    """In place of `python ARGS`: fork it where it is a worker, and start it cold where not.
+
+    It is told its cluster: Ray Train frees what a stopped trial held through Ray's State API, which otherwise looks for
+    the one cluster on the machine, and with two of them finds none.
+    """
+    for arg in args:
+        if arg.startswith(CLUSTER):
+            os.environ["RAY_ADDRESS"] = arg.removeprefix(CLUSTER)
     asked = _worker(args, python)
     if not asked or not _forked(asked, path, python):
         os.execv(python, [python, *args])

@@ -2,16 +2,17 @@
 
     manifest.json             classes, counts, mean and deviation, digest; written last, so that it seals the rest
     manifest-shards.parquet   a row a shard: name, samples, bytes, checksum
-    manifest-samples.parquet  a row a sample: shard, key, offset, size, format, label; one row group a shard
+    manifest-samples.npy      a row a sample: where it lies in its shard, and its label; see `rows`
 
-Manifest and shards lie wherever `storage` can read.
+Manifest and shards lie wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
+samples no more than a bounded number of pages.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -22,25 +23,16 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.pipelines import storage
+from selfsup.pipelines.cache import Cache, node_folder
+from selfsup.pipelines.counted import Ints
+from selfsup.pipelines.fetch import Access, Job, Missing, Shards, pieces, runs
+from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.rows import Rows, Table, write_rows
 
-VERSION = 1
-HEAD, SHARDS, SAMPLES = "manifest.json", "manifest-shards.parquet", "manifest-samples.parquet"
+VERSION = 2
+HEAD, SHARDS = "manifest.json", "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
-SAMPLE_ROW = pa.schema(
-    {
-        "shard": pa.int32(),
-        "key": pa.string(),
-        "offset": pa.int64(),  # of the image member's data
-        "size": pa.int32(),
-        "format": pa.string(),
-        "label": pa.int32(),
-    }
-)
-GAP = 2**18  # bytes: reading over such a gap is cheaper than asking again
-RUN = 2**24  # bytes of one read, so that several go on at a time
-READS = 16  # at a time; an object store answers each after tens of milliseconds
-OPEN = 64  # shards
-HELD = 256  # row groups
+READS, READS_REMOTE = 4, 64  # at a time; an object store answers each after tens of milliseconds
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class Manifest:
     mean: tuple[float, ...]  # per channel, pixels in [0, 1]
     std: tuple[float, ...]
     shards: pa.Table = field(repr=False, compare=False)
+    access: Access = field(default=Access(), compare=False)
 
     @property
     def num_shards(self) -> int:
@@ -67,16 +60,38 @@ class Manifest:
         counts: NDArray[np.int64] = self.shards["samples"].to_numpy()
         return np.cumsum(counts) - counts
 
+    def shard(self, index: Ints) -> Ints:
+        """(n,) sample numbers -> the number of the shard of each."""
+        return np.searchsorted(self.starts, index, side="right") - 1
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        keeps = storage.is_remote(self.root) and self.access.cache
+        return Cache(node_folder(), self.access.cache) if keeps else None
+
+    @cached_property
+    def rows(self) -> Rows:
+        cache = self.cache if storage.is_remote(self.home) else None
+        seal = _seal(self.digest, self.classes)
+        return Rows(self.home, samples=self.num_samples, digest=seal, cache=cache, remedy=_remedy(self.home))
+
+    @cached_property
+    def files(self) -> Shards:
+        skip = self.access.missing == "skip"
+        return Shards(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
+
+    def reached(self, order: Lanes, *, cache: int, missing: Missing) -> "Manifest":
+        """As a stream in this order reads it, with `cache` bytes on each node for what is remote.
+
+        Where these hold all chunks that the order has in play, it is chunks that are fetched and kept; else they would
+        be fetched for one sample each, and it is samples.
+        """
+        size = sum(self.shards["bytes"].to_pylist()) / self.num_samples
+        fits = order.in_play * size <= cache
+        return replace(self, access=Access(cache, order.chunk if fits else 1, missing))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.home, self.digest)
-
-
-@lru_cache(maxsize=8)
-def _again(home: str, digest: str) -> Manifest:
-    manifest = load(home)
-    if manifest.digest != digest:
-        raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
-    return manifest
+        return _again, (self.home, self.digest, self.access)
 
 
 class Sample(NamedTuple):
@@ -85,10 +100,18 @@ class Sample(NamedTuple):
     label: int | None
 
 
+@lru_cache(maxsize=8)  # and with it the pages, open files and connections that all tasks of a process share
+def _again(home: str, digest: str, access: Access) -> Manifest:
+    manifest = replace(load(home), access=access)
+    if manifest.digest != digest:
+        raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
+    return manifest
+
+
 def load(url: str) -> Manifest:
     """The manifest in a folder, without its samples. DataError where there is none, or where its files disagree."""
     home = storage.absolute(url)
-    head = json.loads(storage.read(home, HEAD, remedy=f"for a folder of shards, {_remedy(home)}").to_pybytes())
+    head = json.loads(storage.read(home, HEAD, remedy=f"for a folder of shards, {_remedy(home)}"))
     if head["version"] != VERSION:
         raise DataError(f"{home}/{HEAD}: version {head['version']}, not {VERSION}: {_remedy(home)}")
     shards = pq.read_table(pa.BufferReader(storage.read(home, SHARDS, remedy=_remedy(home))))
@@ -114,17 +137,18 @@ def digest(shards: pa.Table) -> str:
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
-def write_tables(home: str, shards: pa.Table, samples: Sequence[pa.Table]) -> None:
-    """The shards, and the samples of each; `write_head` makes a manifest of them."""
-    sink = pa.BufferOutputStream()
-    schema = SAMPLE_ROW.with_metadata({"digest": digest(shards)})
-    with pq.ParquetWriter(sink, schema, write_statistics=False) as writer:
-        for table in samples:
-            writer.write_table(table.cast(schema), row_group_size=len(table))
-    storage.write(home, SAMPLES, sink.getvalue())
+def _seal(digest: str, classes: tuple[str, ...]) -> str:
+    """What rows are good for: labels depend on the classes' names, too."""
+    return hashlib.blake2b(json.dumps([digest, classes]).encode(), digest_size=16).hexdigest()
+
+
+def write_tables(home: str, shards: pa.Table, classes: tuple[str, ...], blocks: Callable[[], Iterable[Table]]) -> None:
+    """The shards, and the rows of all samples block by block; `write_head` makes a manifest of them."""
+    number = sum(shards["samples"].to_pylist())
+    write_rows(home, blocks, samples=number, digest=_seal(digest(shards), classes))
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
-    storage.write(home, SHARDS, sink.getvalue())
+    storage.write(home, SHARDS, sink.getvalue().to_pybytes())
 
 
 def write_head(manifest: Manifest) -> None:
@@ -135,90 +159,45 @@ def write_head(manifest: Manifest) -> None:
 
 
 class Reader:
-    """Reads samples by their number. Holds open files, and the rows of the shards it was asked for last."""
+    """Reads samples by their number."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        table = storage.opened(manifest.home, SAMPLES, remedy=_remedy(manifest.home))
-        self._samples = pq.ParquetFile(table, pre_buffer=True)
-        metadata = self._samples.schema_arrow.metadata or {}
-        if metadata.get(b"digest", b"").decode() != manifest.digest:
-            raise DataError(f"{manifest.home}: {SAMPLES} belongs to other shards: {_remedy(manifest.home)}")
-        self._held: dict[int, pa.Table] = {}
-        self._shard = lru_cache(maxsize=OPEN)(self._open)
+        self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
+        self._threads = READS_REMOTE if storage.is_remote(manifest.root) else READS
 
-    def read(self, index: NDArray[np.int64]) -> list[Sample]:
-        """(n,) sample numbers -> n samples in that order, by few large reads.
+    def read(self, index: Ints) -> list[Sample]:
+        """(n,) sample numbers -> n samples in that order, by few large reads, several at a time.
 
-        DataError where a shard is missing, or is not the one that was indexed.
+        DataError where a shard cannot be reached, is missing, or is not the one that was indexed.
         """
-        rows = self.locate(index).to_pylist()
-        runs = _runs(rows)
-        data: list[bytes] = [b""] * len(rows)
-        with ThreadPoolExecutor(READS) as pool:
-            for run, found in zip(runs, pool.map(self._fetch, ([rows[at] for at in run] for run in runs)), strict=True):
-                for at, piece in zip(run, found, strict=True):
-                    data[at] = piece
-        return [Sample(row["key"], piece, row["label"]) for row, piece in zip(rows, data, strict=True)]
+        if len(index) == 0:
+            return []
+        assert 0 <= index.min() <= index.max() < self.manifest.num_samples
+        found: list[Sample] = [Sample("", b"", None)] * len(index)
+        with ThreadPoolExecutor(self._threads) as pool:
+            lie = self._rows.take(index, pool.map)
+            jobs = self._jobs(index, lie)
 
-    def locate(self, index: NDArray[np.int64]) -> pa.Table:
-        """(n,) sample numbers -> n rows of the sample table; only the row groups of their shards are read."""
-        assert len(index) == 0 or 0 <= index.min() <= index.max() < self.manifest.num_samples
-        starts = self.manifest.starts
-        shard = np.searchsorted(starts, index, side="right") - 1
-        used, position = np.unique(shard, return_inverse=True)
-        tables = self._rows([int(number) for number in used])
-        first = np.cumsum([0] + [len(table) for table in tables])[position]
-        return pa.concat_tables([SAMPLE_ROW.empty_table(), *tables]).take(first + index - starts[shard])
+            def work(share: list[Job]) -> None:
+                for job in share:
+                    labels = lie["label"][job.places].tolist()
+                    made = self._files.fetch(job, lie[job.places])
+                    for place, (key, data), label in zip(job.places.tolist(), made, labels, strict=True):
+                        found[place] = Sample(key, data, label if label >= 0 else None)
 
-    def _rows(self, shards: list[int]) -> list[pa.Table]:
-        old = [number for number in self._held if number not in shards]
-        for number in old[: max(0, len(self._held) - HELD)]:
-            del self._held[number]
-        missing = [number for number in shards if number not in self._held]
-        if missing:
-            both = self._samples.read_row_groups(missing).replace_schema_metadata(None)
-            sizes = self.manifest.shards["samples"].to_numpy()[missing]
-            for number, stop, size in zip(missing, np.cumsum(sizes), sizes, strict=True):
-                self._held[number] = both.slice(stop - size, size)
-        return [self._held[number] for number in shards]
+            list(pool.map(work, (jobs[first :: self._threads] for first in range(self._threads))))
+        return found
 
-    def _open(self, number: int) -> pa.NativeFile:
-        name, size = (self.manifest.shards[column][number].as_py() for column in ("name", "bytes"))
-        root = self.manifest.root
-        file = storage.opened(root, name, remedy=f"put it back, or {_remedy(root)}")
-        if (found := file.size()) != size:
-            raise DataError(
-                f"{root}/{name}: {found} bytes, but {size} when it was indexed: it is cut or changed; "
-                f"fetch it again, or {_remedy(root)}"
-            )
-        return file
-
-    def _fetch(self, rows: list[dict[str, Any]]) -> list[bytes]:
-        """Rows close together in one shard, by offset -> the data of each, in one read."""
-        start = rows[0]["offset"]
-        stop = rows[-1]["offset"] + rows[-1]["size"]
-        block = self._shard(rows[0]["shard"]).read_at(stop - start, start)
-        if len(block) != stop - start:
-            raise DataError(f"{self.manifest.root}: shard {rows[0]['shard']} ends within sample {rows[-1]['key']}")
-        return [block[row["offset"] - start :][: row["size"]] for row in rows]
-
-
-def _runs(rows: list[dict[str, Any]]) -> list[list[int]]:
-    """Places in `rows`, grouped into those worth one read together, each group by offset."""
-    runs: list[list[int]] = []
-    for at in sorted(range(len(rows)), key=lambda at: (rows[at]["shard"], rows[at]["offset"])):
-        if runs and _near(rows[runs[-1][0]], rows[runs[-1][-1]], rows[at]):
-            runs[-1].append(at)
-        else:
-            runs.append([at])
-    return runs
-
-
-def _near(first: dict[str, Any], last: dict[str, Any], row: dict[str, Any]) -> bool:
-    gap = row["offset"] - last["offset"] - last["size"]
-    length = row["offset"] + row["size"] - first["offset"]
-    return bool(row["shard"] == first["shard"] and gap <= GAP and length <= RUN)
+    def _jobs(self, index: Ints, lie: Table) -> list[Job]:
+        told = self.manifest
+        shard = told.shard(index)
+        if told.cache is None:
+            return runs(index, lie, shard)
+        samples = told.shards["samples"].to_numpy()
+        length = told.access.piece
+        return pieces(
+            index, shard, rows=self._rows, starts=told.starts, samples=samples, length=length, digest=told.digest
+        )
 
 
 def _remedy(folder: str) -> str:

@@ -2,18 +2,25 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
 class Mask(NamedTuple):
-    """keep: (B, K) int64, the kept tokens. restore: (B, N) int64, where each token stands in [kept, removed].
-
-    removed: (B, N) bool.
-    """
+    """keep: (B, K) int64, numbers of the tokens that the encoder sees. hide: (B, N - K) int64, those of all others."""
 
     keep: Tensor
-    restore: Tensor
-    removed: Tensor
+    hide: Tensor
+
+    @property
+    def restore(self) -> Tensor:
+        """(B, N) int64: where each token stands in [keep, hide]."""
+        return torch.cat(self, dim=1).argsort(dim=1)
+
+    @property
+    def removed(self) -> Tensor:
+        """(B, N) bool"""
+        return self.restore >= self.keep.shape[1]
 
 
 def random_mask(noise: Tensor, ratio: float) -> Mask:
@@ -25,5 +32,4 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     num_keep = int(num_tokens * (1 - ratio))
     assert 0 < num_keep < num_tokens, f"mask ratio {ratio} keeps {num_keep} of {num_tokens} tokens"
     shuffle = noise.argsort(dim=1, stable=True)  # stable: equal noise gives the same mask on every device
-    restore = shuffle.argsort(dim=1)
-    return Mask(keep=shuffle[:, :num_keep], restore=restore, removed=restore >= num_keep)
+    return Mask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])

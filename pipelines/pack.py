@@ -1,7 +1,7 @@
 """A folder of images -> WebDataset shards with a manifest."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import manifest, shards, tars
+from selfsup.pipelines import manifest, shards, storage, tars
 from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.shards import Progress, silent
@@ -79,20 +79,22 @@ def pack(
 ) -> Packed:
     """A folder a class, or a flat folder, of .jpg/.jpeg/.png/.webp -> shards of `shard_size` images, and a manifest.
 
+    `out` is a folder or a URL; one shard at a time is in memory.
     `resize` is the shorter side in pixels; nothing is enlarged, and a JPEG that keeps its size keeps its bytes. The
     same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
     counts images. DataError where no image can be decoded, or where `out` holds shards that were not packed here.
     """
-    folder, out, coding = Path(images).absolute(), Path(out).absolute(), Coding(resize, quality)
+    folder, place, coding = Path(images).absolute(), storage.absolute(str(out)), Coding(resize, quality)
     try:
         sources, classes = _sources(folder)
-        _prepare(out, folder, classes)
+        found = _prepare(place, folder, classes)
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
             part = sources[start : start + shard_size]
             tick = partial(_ahead, progress, start, len(sources))
-            scans.append(_shard(out / f"{number:06d}.tar", part, coding, tick))
-        return _sealed(folder, out, sources, [scan for scan in scans if scan])
+            name = f"{number:06d}.tar"
+            scans.append(_shard(place, name, found.get(name), part, coding, tick))
+        return _sealed(folder, place, sources, [scan for scan in scans if scan], found)
     except OSError as error:
         raise DataError(f"{images} cannot be packed into {out}: {error}") from error
 
@@ -132,29 +134,39 @@ def _keys(paths: list[Path]) -> list[str]:
     return list(taken)
 
 
-def _prepare(out: Path, folder: Path, classes: list[str]) -> None:
-    if out.is_relative_to(folder):
+def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
+    """The marks of the shards that are there."""
+    if not storage.is_remote(out) and Path(out).is_relative_to(folder):
         raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
-    out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(out.glob("*.tar")):
-        if tars.mark(path) is None:
-            raise DataError(f"{path}: was not packed here and would be lost; choose another place for the shards")
-    (out / manifest.HEAD).unlink(missing_ok=True)  # from here on it may not be true
-    (out / shards.CLASSES).unlink(missing_ok=True)
+    found = {name: _mark_in(out, name) for name in storage.names(out, suffix=".tar", there=False)}
+    storage.remove(out, manifest.HEAD)  # from here on it may not be true
+    storage.remove(out, shards.CLASSES)
     if classes:
-        (out / shards.CLASSES).write_text("".join(f"{name}\n" for name in classes))
+        storage.write(out, shards.CLASSES, "".join(f"{name}\n" for name in classes).encode())
+    return found
 
 
-def _shard(path: Path, sources: list[Source], coding: Coding, tick: Callable[[int], None]) -> tars.Scan | None:
-    """None where no image can be decoded."""
+def _mark_in(out: str, name: str) -> str:
+    file = storage.opened(out, name, remedy="put it back")
+    if (mark := tars.mark(file.read(0, min(file.size, tars.HEADERS)))) is None:
+        raise DataError(f"{file.url}: was not packed here and would be lost; choose another place for the shards")
+    return mark
+
+
+def _shard(
+    out: str, name: str, found: str | None, sources: list[Source], coding: Coding, tick: Callable[[int], None]
+) -> tars.Scan | None:
+    """None where no image can be decoded. found: the mark of what is there."""
     mark = _mark(sources, coding)
-    if path.exists() and tars.mark(path) == mark:
+    if found == mark:
         with suppress(DataError):  # damaged since
-            scan = shards.scan(str(path.parent), path.name)
+            scan = shards.scan(out, name)
             tick(len(sources))
             return scan
-    written = tars.write(path, _coded(sources, coding, tick), mark=mark)
-    return shards.scan(str(path.parent), path.name) if written else None
+    data = tars.packed(_coded(sources, coding, tick), mark=mark)
+    if data:
+        storage.write(out, name, data)
+    return tars.scan(data, name=name) if data else None
 
 
 def _mark(sources: list[Source], coding: Coding) -> str:
@@ -178,11 +190,11 @@ def _coded(
             tick(start + len(part))
 
 
-def _sealed(folder: Path, out: Path, sources: list[Source], scans: list[tars.Scan]) -> Packed:
+def _sealed(folder: Path, out: str, sources: list[Source], scans: list[tars.Scan], found: Collection[str]) -> Packed:
     kept = {key for scan in scans for key in scan.samples["key"].to_pylist()}
     skipped = tuple(str(source.path) for source in sources if source.key not in kept)
-    for path in {path.name for path in out.glob("*.tar")} - {scan.name for scan in scans}:
-        (out / path).unlink()  # of an earlier packing, or without a single image
+    for name in set(found) - {scan.name for scan in scans}:
+        storage.remove(out, name)  # of an earlier packing, or without a single image
     if not scans:
         raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded")
-    return Packed(shards.assemble(str(out), str(out), scans), skipped)
+    return Packed(shards.assemble(out, out, scans), skipped)

@@ -8,12 +8,13 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from selfsup import failures
+from selfsup import failures, sharing
 from selfsup.errors import SelfsupError
-from selfsup.pipelines.stream import LaneConfig, Stream
+from selfsup.pipelines.feed import LaneConfig
+from selfsup.pipelines.share import ShareConfig
+from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task
 from selfsup.planning import Planned, Stage
-from selfsup.spec import Run
 
 
 def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
@@ -36,12 +37,12 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     trainer = TorchTrainer(
         enter,
         datasets={"train": lambda: stream},  # type: ignore[dict-item, return-value]  # only LaneConfig sees it
-        dataset_config=LaneConfig(resources.data_cpus),
+        dataset_config=_handed(planned, stage),
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=_resources(run),
+            resources_per_worker=_resources(planned),
         ),
         run_config=RunConfig(
             name=stage.key,
@@ -64,6 +65,16 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     return dict(json.loads((stage.folder / "summary.json").read_text()))
 
 
-def _resources(run: Run) -> dict[str, float]:
-    wanted = {"CPU": run.resources.cpus_per_worker, "GPU": run.resources.gpus_per_worker}
+def _handed(planned: Planned, stage: Stage) -> LaneConfig:
+    """What the workers get for a data set."""
+    asked, key = planned.run.resources, sharing.key(planned)
+    told = planned.feeder, asked.data_cpus, asked.data_memory * 2**20
+    return ShareConfig(*told, key, stage.key, planned.peers) if key and planned.peers > 1 else LaneConfig(*told)
+
+
+def _resources(planned: Planned) -> dict[str, float]:
+    """Of a worker, with those of its threads."""
+    asked = planned.run.resources
+    threads = asked.data_cpus / asked.workers if planned.feeder == "threads" else 0.0
+    wanted = {"CPU": asked.cpus_per_worker + threads, "GPU": asked.gpus_per_worker}
     return {name: amount for name, amount in wanted.items() if amount}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ from selfsup.progress import timed
 
 WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe
 
+ENVIRONMENT = {
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # until it sees that a run has ended; Ray's own is 2
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",  # they are forked; Ray warns of four times as many as it expects
+}
+
 
 @contextmanager
 def cluster() -> Iterator[None]:
@@ -30,8 +38,8 @@ def cluster() -> Iterator[None]:
 
     Raises SelfsupError where no cluster is there.
     """
-    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     with forked_workers(_start):
         try:
             yield
@@ -40,6 +48,7 @@ def cluster() -> Iterator[None]:
 
 
 def _start() -> None:
+    ended = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself
     with timed("Ray"):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
@@ -49,6 +58,7 @@ def _start() -> None:
                 "`ray start --head`; or unset RAY_ADDRESS, to run on an embedded one; or, where it wants a token, put "
                 "that into RAY_AUTH_TOKEN."
             ) from error
+    signal.signal(signal.SIGTERM, ended)
     quiet()
 
 

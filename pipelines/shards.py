@@ -1,18 +1,21 @@
 """Data sets of WebDataset shards: write the manifest of one, whoever made it, and check one against its manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.pipelines import manifest, storage, tars
 from selfsup.pipelines.decode import Undecodable, decode
 from selfsup.pipelines.manifest import Manifest, Reader
+from selfsup.pipelines.rows import ROW, Table
 
 Progress = Callable[[int, int], None]  # done, in total
 
@@ -20,6 +23,8 @@ CLASSES = "classnames.txt"  # beside the shards, a name a line, where CLIP's ben
 MAX_CLASSES = 2**20  # a greater number is the id of something
 MEASURED = 512  # images for mean and deviation
 MEASURED_SIDE = 256  # pixels, about what is cut into crops: the deviation falls with the resolution
+SCANNED = 4  # shards at a time
+BLOCK = 2**20  # rows in memory
 FLOOR = 1 / 255  # of a deviation: to divide by that of one flat colour would be to divide by zero
 
 
@@ -31,19 +36,24 @@ def index(url: str, *, out: str | None = None, progress: Progress = silent) -> M
     """Write the manifest of a folder of .tar shards, beside them or in `out`. `progress` counts shards.
 
     Images are .jpg/.jpeg/.png/.webp; labels .cls, .txt or .json ("label" or "cls"); a file `classnames.txt` names them.
-    One shard at a time is in memory. DataError for shards that are cut or damaged, or whose samples are not whole.
+    A few shards at a time are in memory. DataError for shards that are cut or damaged, or whose samples are not whole.
     """
     root = storage.absolute(url)
     names = storage.names(root, suffix=".tar")
     if not names:
         raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
-    scans = []
-    for done, name in enumerate(names, start=1):
-        scans.append(scan(root, name))
-        if not len(scans[-1].samples):
-            raise DataError(f"{root}/{name}: holds no samples; remove it")
-        progress(done, len(names))
-    return assemble(root if out is None else storage.absolute(out), root, scans)
+    return assemble(root if out is None else storage.absolute(out), root, _scans(root, names, progress))
+
+
+def _scans(root: str, names: list[str], progress: Progress) -> Iterator[tars.Scan]:
+    with ThreadPoolExecutor(SCANNED) as pool:
+        for start in range(0, len(names), SCANNED):
+            some = names[start : start + SCANNED]
+            for done, found in enumerate(pool.map(partial(scan, root), some), start=start + 1):
+                if not len(found.samples):
+                    raise DataError(f"{storage.within(root, found.name)}: holds no samples; remove it")
+                progress(done, len(names))
+                yield found
 
 
 def scan(root: str, name: str) -> tars.Scan:
@@ -54,25 +64,22 @@ def scan(root: str, name: str) -> tars.Scan:
         raise DataError(f"{root}/{error}") from error
 
 
-def assemble(home: str, root: str, scans: Sequence[tars.Scan]) -> Manifest:
-    """Write the manifest of scanned shards to `home`; its head last, once the rest can be read through it."""
-    labels, classes = _numbered([each.samples["label"] for each in scans], _names(root))
-    rows = [(each.name, len(each.samples), each.size, each.checksum) for each in scans]
-    columns = zip(*rows, strict=True)
-    table = pa.table([pa.array(column) for column in columns], schema=manifest.SHARD_ROW)
-    samples = [
-        each.samples.set_column(each.samples.column_names.index("label"), "label", label).add_column(
-            0, "shard", pa.array(np.full(len(label), number, np.int32))
-        )
-        for number, (each, label) in enumerate(zip(scans, labels, strict=True))
-    ]
-    manifest.write_tables(home, table, samples)
+def assemble(home: str, root: str, scans: Iterable[tars.Scan]) -> Manifest:
+    """Write the manifest of scanned shards to `home`; its head last, once the rest can be read through it.
+
+    Labels are numbered when all are known: until then, samples wait in a temporary file.
+    """
+    with TemporaryFile() as spool:
+        rows, labels, fields = _spooled(scans, spool)
+        numbers, classes = _numbered(labels, _names(root))
+        table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], schema=manifest.SHARD_ROW)
+        manifest.write_tables(home, table, classes, partial(_labelled, spool, numbers))
     draft = Manifest(
         home=home,
         root=root,
         digest=manifest.digest(table),
         num_samples=sum(row[1] for row in rows),
-        fields=tuple(sorted(frozenset().union(*(each.fields for each in scans)))),
+        fields=tuple(sorted(fields)),
         classes=classes,
         mean=(),
         std=(),
@@ -84,27 +91,50 @@ def assemble(home: str, root: str, scans: Sequence[tars.Scan]) -> Manifest:
     return made
 
 
+def _spooled(scans: Iterable[tars.Scan], spool: IO[bytes]) -> tuple[list[tuple[Any, ...]], list[str], set[str]]:
+    """Rows of the shards, labels as they stand there, fields. Samples go to `spool`, labelled by place among these."""
+    rows, labels, fields = [], dict[str, int](), set[str]()
+    for each in scans:
+        table = np.empty(len(each.samples), ROW)
+        told = each.samples["label"].to_pylist()
+        table["start"], table["length"] = (each.samples[name].to_numpy() for name in ("start", "length"))
+        table["label"] = [-1 if text is None else labels.setdefault(text, len(labels)) for text in told]
+        spool.write(table.tobytes())
+        rows.append((each.name, len(table), each.size, each.checksum))
+        fields |= each.fields
+        if len(labels) > MAX_CLASSES:
+            raise DataError(f"{each.name}: by here more than {MAX_CLASSES} labels, such as {told[0]!r}: no classes")
+    return rows, list(labels), fields
+
+
+def _labelled(spool: IO[bytes], numbers: NDArray[np.int32]) -> Iterator[Table]:
+    spool.seek(0)
+    while data := spool.read(BLOCK * ROW.itemsize):
+        table = np.frombuffer(data, ROW).copy()
+        labelled = table["label"] >= 0
+        table["label"][labelled] = numbers[table["label"][labelled]]
+        yield table
+
+
 def _names(root: str) -> tuple[str, ...]:
     if CLASSES not in storage.names(root, suffix=".txt"):
         return ()
-    text: str = storage.read(root, CLASSES, remedy="").to_pybytes().decode()
-    return tuple(text.splitlines())
+    return tuple(storage.read(root, CLASSES, remedy="").decode().splitlines())
 
 
-def _numbered(labels: list[pa.ChunkedArray], names: tuple[str, ...]) -> tuple[list[pa.ChunkedArray], tuple[str, ...]]:
-    """Labels as they stand in the shards -> the numbers of classes, and the classes' names."""
-    known = sorted({text for column in labels for text in pc.unique(column).to_pylist() if text is not None})
+def _numbered(labels: list[str], names: tuple[str, ...]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Labels as they stand in the shards -> the number of the class of each, and the classes' names."""
+    known = sorted(labels)
     if all(text.isdecimal() for text in known):
-        number = [int(text) for text in known]
-        classes = names or tuple(str(each) for each in range(min(max(number, default=-1) + 1, MAX_CLASSES)))
+        number = {text: int(text) for text in known}
+        classes = names or tuple(str(each) for each in range(min(max(number.values(), default=-1) + 1, MAX_CLASSES)))
     else:
         classes = names or tuple(known)
-        number = [classes.index(text) if text in classes else len(classes) for text in known]
-    wrong = [text for text, each in zip(known, number, strict=True) if each >= len(classes)]
-    if wrong:
+        place = {name: at for at, name in enumerate(classes)}
+        number = {text: place.get(text, len(classes)) for text in known}
+    if wrong := [text for text in known if number[text] >= len(classes)]:
         raise DataError(f"label {wrong[0]!r} is none of {len(classes)} classes; {CLASSES} beside the shards names them")
-    numbers, texts = pa.array(number, pa.int32()), pa.array(known, pa.string())
-    return [numbers.take(pc.index_in(column.combine_chunks(), texts)) for column in labels], classes
+    return np.array([number[text] for text in labels], np.int32), classes
 
 
 def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -128,37 +158,36 @@ def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def check(url: str, *, progress: Progress = silent) -> list[str]:
     """All that is not as the manifest says, as `shard: key: what`. `progress` counts samples."""
     told = manifest.load(url)
-    listed = told.shards["name"].to_pylist()
-    strays = sorted(set(storage.names(told.root, suffix=".tar")) - set(listed))
-    problems = [f"{name}: not in the manifest" for name in strays]
-    reader = Reader(told)
+    there = set(storage.names(told.root, suffix=".tar"))
+    problems = [f"{name}: not in the manifest" for name in sorted(there - set(told.shards["name"].to_pylist()))]
     for shard, start in zip(told.shards.to_pylist(), told.starts.tolist(), strict=True):
-        samples = reader.locate(np.arange(start, start + shard["samples"]))
-        problems += [f"{shard['name']}: {problem}" for problem in _problems(told.root, shard, samples.to_pylist())]
-        progress(start + shard["samples"], told.num_samples)
+        stop = start + shard["samples"]
+        found = _problems(told, shard, np.arange(start, stop)) if shard["name"] in there else ["missing"]
+        problems += [f"{shard['name']}: {problem}" for problem in found]
+        progress(stop, told.num_samples)
     return problems
 
 
-def _problems(root: str, shard: dict[str, Any], samples: list[dict[str, Any]]) -> Iterator[str]:
-    if shard["name"] not in storage.names(root, suffix=".tar"):
-        yield "missing"
-        return
-    data = storage.read(root, shard["name"], remedy="put it back")
-    if data.size != shard["bytes"]:
-        yield f"{data.size} bytes, not {shard['bytes']}: cut or changed"
+def _problems(told: Manifest, shard: dict[str, Any], index: NDArray[np.int64]) -> Iterator[str]:
+    data = storage.read(told.root, shard["name"], remedy="put it back")
+    if len(data) != shard["bytes"]:
+        yield f"{len(data)} bytes, not {shard['bytes']}: cut or changed"
         return
     if tars.checksum(data) != shard["checksum"]:
         yield "its checksum is not that of the shard that was indexed: changed"
-    images = (data.slice(sample["offset"], sample["size"]).to_pybytes() for sample in samples)
+    rows = told.rows.take(index)
+    blocks = (data[start : start + length] for start, length in zip(rows["start"], rows["length"], strict=True))
     with ThreadPoolExecutor() as pool:
-        for sample, flaw in zip(samples, pool.map(_flaw, images), strict=True):
-            if flaw:
-                yield f"{sample['key']}: {flaw}"
+        yield from (flaw for flaw in pool.map(_flaw, blocks) if flaw)
 
 
-def _flaw(data: bytes) -> str | None:
+def _flaw(block: bytes) -> str | None:
     try:
-        decode(data, min_height=1, min_width=1)
+        key, image = tars.member(block)
+    except ValueError as error:
+        return f"not the sample that was indexed: {error}"
+    try:
+        decode(image, min_height=1, min_width=1)
     except Undecodable as error:
-        return str(error)
+        return f"{key}: {error}"
     return None

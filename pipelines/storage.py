@@ -1,69 +1,296 @@
-"""Files by path or URL: local, s3:// and gs:// through pyarrow, http(s):// through fsspec."""
+"""Files by path or URL: local, s3:// and gs:// through pyarrow, http(s):// and all that fsspec knows through fsspec.
 
-from functools import lru_cache
+What an object store asks for comes from its environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL ...) or, but
+for secrets, from the URL: s3://bucket/folder?endpoint_override=localhost:9000&scheme=http&region=eu-west-1.
+A request that fails for a reason that may pass is made again, for about a minute.
+"""
+
+import logging
+import os
+import random
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-import pyarrow as pa
 from pyarrow import fs
 
 from selfsup.errors import DataError
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-def place(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system to ask, and the path there."""
-    if "://" in url:
-        return _remote(url)
-    return fs.LocalFileSystem(), str(Path(url).expanduser().absolute())
+WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each repetition, give or take a half
+CONNECT, SILENCE = 5.0, 20.0  # seconds until a connection stands; without a byte on one
+PART = 2**26  # bytes of one request
+OPTIONS = ("endpoint_override", "scheme", "region", "anonymous")  # that an s3:// URL may carry
+ARROW = ("file", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+PASSING = (408, 429, 500, 502, 503, 504)  # HTTP
+FINAL = re.compile(r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_|SIGNATURE_|UNRECOGNIZED_CLIENT|MISSING_)")
+_chance = random.SystemRandom()  # nobody's training is seeded by this
 
 
-@lru_cache(maxsize=16)  # finding a bucket's region asks the network
-def _remote(url: str) -> tuple[fs.FileSystem, str]:
-    if url.startswith(("http://", "https://")):
-        import fsspec  # type: ignore[import-untyped]
+class Refused(OSError):  # noqa: N818 (what it is, not what went wrong)
+    """To ask again would be answered the same."""
 
-        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("http"))), url.rstrip("/")
-    try:
-        filesystem, path = fs.FileSystem.from_uri(url)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{url}: not a path or URL that can be read: {error}") from error
-    return filesystem, path.rstrip("/")
+
+@dataclass(frozen=True)
+class File:
+    """A file that any number of threads may read anywhere in it."""
+
+    url: str
+    size: int
+    fetch: Callable[[int, int], bytes]
+
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop). DataError as of `opened`."""
+        end = self.size if stop is None else stop
+        parts = [self._part(first, min(first + PART, end)) for first in range(start, end, PART)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, start: int, stop: int) -> bytes:
+        data = _told(self.url, "put it back", partial(self.fetch, start, stop))
+        if len(data) != stop - start:
+            raise DataError(f"{self.url}: {len(data)} bytes came, not {start} to {stop}: cut, or ranges are ignored")
+        return data
+
+
+class _Folder(ABC):
+    """A folder of one kind of storage. Each method is one request, and raises an OSError where it fails."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @abstractmethod
+    def names(self) -> list[str]: ...
+
+    @abstractmethod
+    def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """Size, and what reads from one byte to another."""
+
+    @abstractmethod
+    def write(self, name: str, blocks: Iterable[bytes]) -> None: ...
+
+    @abstractmethod
+    def remove(self, name: str) -> None: ...
+
+
+class _Arrow(_Folder):
+    def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
+        super().__init__(path)
+        self._fs = filesystem
+
+    def names(self) -> list[str]:
+        return [info.base_name for info in self._fs.get_file_info(fs.FileSelector(self.path)) if info.is_file]
+
+    def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
+        path = f"{self.path}/{name}"
+        file = self._fs.open_input_file(path)
+
+        def fetch(start: int, stop: int) -> bytes:
+            try:
+                return bytes(file.read_at(stop - start, start))
+            except OSError as error:  # S3 has no plain word for an object that was there when it was opened
+                if self._fs.get_file_info(path).type == fs.FileType.NotFound:
+                    raise FileNotFoundError(path) from error
+                raise
+
+        return file.size(), fetch
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """An object store shows an object when it is whole."""
+        with self._fs.open_output_stream(f"{self.path}/{name}") as file:
+            for block in blocks:
+                file.write(block)
+
+    def remove(self, name: str) -> None:
+        self._fs.delete_file(f"{self.path}/{name}")
+
+
+class _Local(_Arrow):
+    def __init__(self, path: str) -> None:
+        super().__init__(fs.LocalFileSystem(), path)
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        Path(self.path).mkdir(parents=True, exist_ok=True)
+        super().write(f"{name}.part", blocks)
+        Path(self.path, f"{name}.part").replace(Path(self.path, name))
+
+
+class _Fsspec(_Folder):
+    def __init__(self, filesystem: Any, path: str) -> None:
+        super().__init__(path)
+        self._fs = filesystem
+
+    def names(self) -> list[str]:
+        found = self._ask(self._fs.ls, self.path, detail=True)
+        return [each["name"].rpartition("/")[2] for each in found if each["type"] == "file"]
+
+    def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
+        path = f"{self.path}/{name}"
+        size = self._ask(self._fs.info, path)["size"]
+        if size is None:
+            raise Refused("the server does not tell its size")
+        return int(size), lambda start, stop: self._ask(self._fs.cat_file, path, start=start, end=stop)
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        self._ask(self._fs.pipe_file, f"{self.path}/{name}", b"".join(blocks))
+
+    def remove(self, name: str) -> None:
+        self._ask(self._fs.rm_file, f"{self.path}/{name}")
+
+    def _ask(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, **options)
+        except OSError:
+            raise
+        except Exception as error:  # every implementation has kinds of its own
+            status = getattr(error, "status", None)  # of HTTP
+            refused = isinstance(error, NotImplementedError) or (status and status not in PASSING)
+            raise (Refused if refused else OSError)(f"{type(error).__name__}: {error}") from error
+
+
+def is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith("file://")
 
 
 def absolute(url: str) -> str:
     """The same place, whatever directory a later process works in."""
-    return url.rstrip("/") if "://" in url else place(url)[1]
+    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
-def names(folder: str, *, suffix: str) -> list[str]:
-    """Files directly in a folder, sorted."""
-    filesystem, path = place(folder)
+def within(folder: str, name: str) -> str:
+    """The address of a file, for people."""
+    parts = urlsplit(folder)
+    return urlunsplit(parts._replace(path=f"{parts.path}/{name}")) if parts.query else f"{folder}/{name}"
+
+
+def names(folder: str, *, suffix: str, there: bool = True) -> list[str]:
+    """Files directly in a folder, sorted. A folder that is not `there` for certain may hold none."""
     try:
-        found = filesystem.get_file_info(fs.FileSelector(path))
+        found = _patiently(folder, _folder(folder).names)
+    except FileNotFoundError as error:
+        if there:
+            raise DataError(f"{folder}: not a folder that can be listed: {error}") from error
+        return []
     except OSError as error:
         raise DataError(f"{folder}: not a folder that can be listed: {error}") from error
-    return sorted(info.base_name for info in found if info.is_file and info.base_name.endswith(suffix))
+    return sorted(name for name in found if name.endswith(suffix))
 
 
-def opened(folder: str, name: str, *, remedy: str) -> pa.NativeFile:
-    """A file for reading anywhere in it. DataError with what to do where it is missing."""
-    filesystem, path = place(folder)
+def opened(folder: str, name: str, *, remedy: str) -> File:
+    """DataError where it is missing, because of a FileNotFoundError and with what to do, or cannot be reached."""
+    url = within(folder, name)
+    size, fetch = _told(url, remedy, partial(_folder(folder).opened, name))
+    return File(url, size, fetch)
+
+
+def read(folder: str, name: str, *, remedy: str) -> bytes:
+    return opened(folder, name, remedy=remedy).read()
+
+
+def write(folder: str, name: str, data: bytes | Callable[[], Iterable[bytes]]) -> None:
+    """Whole or not at all. `data` at once, or what gives it block by block, and again if it must be sent again."""
+    blocks = data if callable(data) else partial(_one, data)
     try:
-        return filesystem.open_input_file(f"{path}/{name}")
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}/{name}: missing; {remedy}") from error
+        _patiently(within(folder, name), lambda: _folder(folder).write(name, blocks()))
     except OSError as error:
-        raise DataError(f"{folder}/{name}: cannot be read: {error}") from error
+        raise DataError(f"{within(folder, name)}: cannot be written: {error}") from error
 
 
-def read(folder: str, name: str, *, remedy: str) -> pa.Buffer:
-    with opened(folder, name, remedy=remedy) as file:
-        return file.read_buffer()
+def remove(folder: str, name: str) -> None:
+    """If it is there."""
+    try:
+        _patiently(within(folder, name), partial(_folder(folder).remove, name))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise DataError(f"{within(folder, name)}: cannot be removed: {error}") from error
 
 
-def write(folder: str, name: str, data: bytes | pa.Buffer) -> None:
-    """Whole or not at all."""
-    filesystem, path = place(folder)
-    filesystem.create_dir(path, recursive=True)
-    with filesystem.open_output_stream(f"{path}/{name}.part") as file:
-        file.write(data)
-    filesystem.move(f"{path}/{name}.part", f"{path}/{name}")
+def _one(data: bytes) -> Iterable[bytes]:
+    return (data,)
+
+
+def _told(url: str, remedy: str, call: Callable[[], T]) -> T:
+    try:
+        return _patiently(url, call)
+    except FileNotFoundError as error:
+        raise DataError(f"{url}: missing; {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{url}: cannot be read: {error}") from error
+
+
+def _patiently(url: str, call: Callable[[], T]) -> T:
+    for wait in WAITS if is_remote(url) else ():
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError, Refused):
+            raise
+        except OSError as error:
+            if FINAL.search(str(error)):
+                raise
+            logger.warning("%s: %s; asking again in about %g s", url, error, wait)
+            time.sleep(wait * _chance.uniform(0.5, 1.5))
+    return call()
+
+
+@lru_cache(maxsize=16)  # finding a bucket's region asks the network
+def _folder(url: str) -> _Folder:
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if not scheme:
+        return _Local(absolute(url))
+    try:
+        if scheme == "s3":
+            return _Arrow(*_s3(url))
+        if scheme in ARROW:
+            filesystem, path = fs.FileSystem.from_uri(_hasty(url) if scheme in ("gs", "gcs") else url)
+            return (_Local if scheme == "file" else partial(_Arrow, filesystem))(path.rstrip("/"))
+        return _Fsspec(*_fsspec(url))
+    except (ValueError, ImportError, OSError) as error:
+        raise DataError(f"{url}: not a path or URL that can be read: {error}") from error
+
+
+def _s3(url: str) -> tuple[fs.FileSystem, str]:
+    parts, told = urlsplit(url), dict(parse_qsl(urlsplit(url).query))
+    if "@" in parts.netloc:
+        raise ValueError("a URL is shown and logged: keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if wrong := told.keys() - set(OPTIONS):
+        raise ValueError(f"{', '.join(sorted(wrong))}: unknown option; there are {', '.join(OPTIONS)}")
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, endpoint = given.rpartition("://")
+    endpoint = told.get("endpoint_override", endpoint)
+    region = told.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    filesystem = fs.S3FileSystem(
+        endpoint_override=endpoint or None,
+        scheme=told.get("scheme") or scheme or None,
+        region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(parts.netloc)),
+        anonymous=told.get("anonymous") == "true",
+        connect_timeout=CONNECT,
+        request_timeout=SILENCE,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+    return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def _hasty(url: str) -> str:
+    """Google's client repeats on its own, for a quarter of an hour if it is not told otherwise."""
+    limit = f"retry_limit_seconds={SILENCE:g}"
+    return url if "retry_limit_seconds" in url else f"{url}{'&' if '?' in url else '?'}{limit}"
+
+
+def _fsspec(url: str) -> tuple[Any, str]:
+    import fsspec  # type: ignore[import-untyped]
+
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        from aiohttp import ClientTimeout
+
+        options["client_kwargs"] = {"timeout": ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)}
+    filesystem, path = fsspec.url_to_fs(url, **options)
+    return filesystem, str(path).rstrip("/")

@@ -1,41 +1,36 @@
-"""The training stream on Ray Data: read tasks over segments of steps, each reading, decoding and cropping in one go.
+"""The training stream: the steps of a worker, made by threads a little ahead of who takes them.
 
-What a step holds is defined in `lanes` and `counted`; Ray only decides where and when it is made. A row of the data set
-is one step of one worker: its views (n, size, size, 3) uint8, and the number and epoch of each sample.
+What a step holds is defined in `lanes` and `counted`; who makes it, and where, changes nothing. A row is one step of
+one worker: its views (n, size, size, 3) uint8, number and epoch of each sample, and the names of those replaced.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from math import ceil
-from typing import Any
+from itertools import chain, pairwise
+from math import ceil, prod
+from typing import Any, NamedTuple
+from weakref import finalize
 
 import numpy as np
-import pyarrow as pa
-import ray.data
 from numpy.typing import NDArray
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
-from ray.data.extensions import ArrowTensorArray
-from ray.train import DataConfig
 
 from selfsup.errors import DataError
 from selfsup.pipelines.counted import CROP, Ints, uniform
-from selfsup.pipelines.decode import Undecodable, dimensions
-from selfsup.pipelines.decode import crops as cut
+from selfsup.pipelines.crops import crops, single_threaded
+from selfsup.pipelines.decode import Pixels, Undecodable, dimensions
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, Reader, Sample
 from selfsup.pipelines.views import CROP_DRAWS, Views, boxes, flips
 
-MAX_TASKS = 2000  # for the longest schedule; Ray Data plans them all before the first one runs
 GROUP = 512  # samples fetched together: large enough for large reads, small enough to hold
-BLOCK_BYTES = 8 * 2**20
+PIECE = 8  # samples that a thread makes in one go
 MAX_REPLACEMENTS = 100
+NEIGHBOURS = 8
 
 Columns = dict[str, NDArray[Any]]
-Crops = list[NDArray[np.uint8]]
-Each = Callable[..., Iterable[Any]]  # map, by one thread or several
 
 
 @dataclass(frozen=True)
@@ -47,70 +42,162 @@ class Stream:
     views: Views
     steps: int
 
-    def segments(self, start: int) -> list[tuple[int, int]]:
-        """Steps [first, last) of each read task: whole windows where few enough tasks result."""
-        length = max(1, self.order.window // self.order.per_lane, ceil(self.steps / MAX_TASKS))
-        return [(first, min(first + length, self.steps)) for first in range(start, self.steps, length)]
+    def rows(self, lanes: Sequence[int], first: int, last: int, *, threads: int, memory: int) -> Iterator[Columns]:
+        """The steps [first, last) of some lanes, one at a time, made ahead by so many threads.
 
-    def rows(self, lanes: Sequence[int], first: int, last: int, *, threads: int = 1) -> Iterator[Columns]:
-        """The steps [first, last) of some lanes, one at a time. `bad` names the samples that had to be replaced."""
-        reader = Reader(self.manifest)
-        share = len(lanes) * self.order.per_lane
-        group = max(1, GROUP // share)
-        with ThreadPoolExecutor(threads) as pool:
-            each = pool.map if threads > 1 else map
-            for start in range(first, last, group):
-                epoch, index = self._order(lanes, start, min(start + group, last))
-                samples = reader.read(index.ravel())
-                for row in range(len(index)):
-                    chosen = samples[row * share : (row + 1) * share]
-                    yield self._row(reader, each, chosen, epoch[row], index[row])
+        memory: bytes that samples and steps may hold, with the step last taken; at the least, one step is made ahead.
+        The threads end with the iterator: at its end, with an error, or when it is closed.
+        """
+        with _pool(1) as reading, _pool(threads, single_threaded) as making:
+            maker = _Maker(self, lanes, reading, making)
+            yield from maker.rows(first, last, *maker.ahead(threads, memory))
 
-    def step_bytes(self, workers: int) -> int:
-        pixels = sum(3 * (crop.size or 0) ** 2 for crop in self.views.crops)
-        return pixels * self.order.batch // workers
+    def step_bytes(self, lanes: int) -> int:
+        """Of the views that so many lanes give to a step."""
+        return self.order.per_lane * lanes * sum(3 * (crop.size or 0) ** 2 for crop in self.views.crops)
 
-    def _order(self, lanes: Sequence[int], start: int, stop: int) -> tuple[Ints, Ints]:
-        taken = [self.order.take(lane, start, stop) for lane in lanes]
+
+@contextmanager
+def _pool(threads: int, start: Callable[[], None] | None = None) -> Iterator[ThreadPoolExecutor]:
+    """At the end of the block, what is queued is dropped, and what runs is awaited."""
+    pool = ThreadPoolExecutor(threads, initializer=start)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Blanks:
+    """Arrays to fill, in the memory of earlier ones that nobody holds any more: fresh pages cost a tenth of a step."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[int, list[memoryview]] = defaultdict(list)
+
+    def take(self, *shape: int) -> Pixels:
+        idle = self._idle[prod(shape)]
+        memory = idle.pop() if idle else memoryview(np.empty(prod(shape), np.uint8))
+        whole = np.frombuffer(memory, np.uint8)  # what every view of it keeps alive
+        finalize(whole, idle.append, memory)
+        return whole.reshape(shape)
+
+
+class _Group(NamedTuple):
+    """What was read for some steps: numbers (steps, n); of each sample, its boxes (V, 4) and flips (V,)."""
+
+    epoch: Ints
+    index: Ints
+    samples: list[Sample]
+    boxes: NDArray[np.float64]
+    flips: NDArray[np.bool_]
+
+
+class _Step(NamedTuple):
+    """A step in the making. pieces: what some samples were, the names of those replaced."""
+
+    group: Future[_Group]
+    row: int
+    views: list[Pixels]
+    pieces: list[Future[list[str]]]
+
+    def columns(self) -> Columns:
+        bad = [name for piece in self.pieces for name in piece.result()]
+        group, views = self.group.result(), {f"view{number}": view for number, view in enumerate(self.views)}
+        numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row]}
+        return {**views, **numbers, "bad": np.array(bad, dtype=object)}
+
+
+class _Maker:
+    """Makes the rows of some lanes: one thread reads groups of steps, others cut pieces of steps."""
+
+    def __init__(
+        self, stream: Stream, lanes: Sequence[int], reading: ThreadPoolExecutor, making: ThreadPoolExecutor
+    ) -> None:
+        self._stream, self._lanes, self._reading, self._making = stream, lanes, reading, making
+        self._reader = Reader(stream.manifest)  # the reading thread's
+        self._blanks = Blanks()
+        self._share = len(lanes) * stream.order.per_lane
+        self._sizes = [crop.size or 0 for crop in stream.views.crops]
+        self._resample = [crop.resample for crop in stream.views.crops]
+
+    def ahead(self, threads: int, memory: int) -> tuple[int, int]:
+        """Steps read together, and steps begun before the first of them is taken."""
+        manifest = self._stream.manifest
+        coded = self._share * sum(manifest.shards["bytes"].to_pylist()) // manifest.num_samples
+        length = max(1, min(GROUP // self._share, memory // (8 * coded)))
+        fits = (memory - 2 * length * coded) // (self._stream.step_bytes(len(self._lanes)) + coded) - 2
+        useful = 1 + ceil(4 * threads * PIECE / self._share)
+        return length, max(1, min(fits, useful))
+
+    def rows(self, first: int, last: int, length: int, ahead: int) -> Iterator[Columns]:
+        held: deque[_Step] = deque()
+        starts = range(first, last, length)
+        groups = (self._reading.submit(self._read, start, min(start + length, last)) for start in starts)
+        for start, (group, _) in zip(starts, pairwise(chain(groups, [None])), strict=True):  # the next is being read
+            assert group is not None
+            for row in range(min(length, last - start)):
+                held.append(self._begin(group, row))
+                if len(held) > ahead:
+                    yield held.popleft().columns()
+        while held:
+            yield held.popleft().columns()
+
+    def _read(self, start: int, stop: int) -> _Group:
+        taken = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*taken, strict=True))
-        return epoch, index
+        samples = self._reader.read(index.ravel())
+        return _Group(epoch, index, samples, *self._cuts(samples, epoch.ravel(), index.ravel()))
 
-    def _row(self, reader: Reader, each: Each, samples: list[Sample], epoch: Ints, index: Ints) -> Columns:
-        made = self._attempt(each, samples, epoch, index)
-        bad: list[str] = []
-        for shift in range(1, MAX_REPLACEMENTS + 2):
-            failed = [place for place, views in enumerate(made) if views is None]
-            if not failed:
-                break
-            if shift > MAX_REPLACEMENTS:
-                raise DataError(f"{self.manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
-            bad += [samples[place].key for place in failed]
-            substitutes = reader.read((index[failed] + shift) % self.manifest.num_samples)
-            for place, crops, sample in zip(
-                failed, self._attempt(each, substitutes, epoch[failed], index[failed]), substitutes, strict=True
-            ):
-                made[place], samples[place] = crops, sample
-        views = {f"view{v}": np.stack([crops[v] for crops in made if crops]) for v in range(len(self.views.crops))}
-        return {**views, "index": index, "epoch": epoch, "bad": np.array(bad, dtype=object)}
+    def _begin(self, group: Future[_Group], row: int) -> _Step:
+        views = [self._blanks.take(self._share, size, size, 3) for size in self._sizes]
+        places = [range(self._share)[start : start + PIECE] for start in range(0, self._share, PIECE)]
+        return _Step(group, row, views, [self._making.submit(self._piece, group, row, views, part) for part in places])
 
-    def _attempt(self, each: Each, samples: list[Sample], epoch: Ints, index: Ints) -> list[Crops | None]:
-        """All views of each sample, or None for one that cannot be decoded."""
+    def _piece(self, coming: Future[_Group], row: int, views: list[Pixels], places: range) -> list[str]:
+        """Fill these places of the views; the names of the samples that had to be replaced."""
+        group, bad = coming.result(), []
+        for place in places:
+            at = row * self._share + place
+            sample, cuts, turned = group.samples[at], group.boxes[at], group.flips[at]
+            try:
+                made = self._crops(sample, cuts, turned)
+            except Undecodable:
+                made, failed = self._substitute(group.epoch[row, place], group.index[row, place])
+                bad += [sample.key, *failed]
+            for view, pixels in zip(views, made, strict=True):
+                view[place] = pixels
+        return bad
+
+    def _crops(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> list[Pixels]:
+        return crops(sample.data, cuts, self._sizes, self._resample, turned.tolist())
+
+    def _substitute(self, epoch: np.int64, index: np.int64) -> tuple[list[Pixels], list[str]]:
+        """The crops that belong to a sample, of the next one that can be decoded; the names of those between.
+
+        After a few neighbours, it is looked for all over the set: they may lie in a shard that is lost as a whole.
+        """
+        manifest, bad = self._stream.manifest, []
+        for shift in range(1, MAX_REPLACEMENTS):
+            away = shift if shift <= NEIGHBOURS else shift * max(1, manifest.num_samples // MAX_REPLACEMENTS)
+            number = np.array([(index + away) % manifest.num_samples])
+            samples = self._reading.submit(self._reader.read, number).result()
+            (cuts,), (turned,) = self._cuts(samples, epoch[None], index[None])
+            try:
+                return self._crops(samples[0], cuts, turned), bad
+            except Undecodable:
+                bad.append(samples[0].key)
+        raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
+
+    def _cuts(self, samples: list[Sample], epoch: Ints, index: Ints) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """-> (samples, V, 4), (samples, V): the box and the flip of each view"""
         height, width = np.array([_dimensions(sample.data) for sample in samples]).T
+        crops, seed = self._stream.views.crops, self._stream.order.seed
         drawn = [
-            uniform(seed=self.order.seed, epoch=epoch, index=index, purpose=CROP + 16 * v, draws=CROP_DRAWS)
-            for v in range(len(self.views.crops))
+            uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
+            for view in range(len(crops))
         ]
-        cuts = [boxes(crop, height, width, draws) for crop, draws in zip(self.views.crops, drawn, strict=True)]
-        turned = [flips(crop, draws) for crop, draws in zip(self.views.crops, drawn, strict=True)]
-        return list(each(self._cut, samples, np.stack(cuts, axis=1), np.stack(turned, axis=1)))
-
-    def _cut(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> Crops | None:
-        sizes = [crop.size or 0 for crop in self.views.crops]
-        try:
-            made = cut(sample.data, cuts, sizes, [crop.resample for crop in self.views.crops])
-        except Undecodable:
-            return None
-        return [view[:, ::-1] if flip else view for view, flip in zip(made, turned, strict=True)]
+        cuts = [boxes(crop, height, width, draws) for crop, draws in zip(crops, drawn, strict=True)]
+        turned = [flips(crop, draws) for crop, draws in zip(crops, drawn, strict=True)]
+        return np.stack(cuts, axis=1), np.stack(turned, axis=1)
 
 
 def _dimensions(data: bytes) -> tuple[int, int]:
@@ -119,80 +206,3 @@ def _dimensions(data: bytes) -> tuple[int, int]:
         return dimensions(data)
     except Undecodable:
         return 1, 1
-
-
-class LaneSource(Datasource):
-    """One worker's share of a stream, from step `start` on, as read tasks."""
-
-    def __init__(self, stream: Stream, *, rank: int, world: int, start: int, threads: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._stream, self._start, self._threads = stream, start, threads
-        self._lanes = list(stream.order.served_by(rank, world))
-
-    def get_name(self) -> str:
-        return "Lanes"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
-    ) -> list[ReadTask]:
-        del parallelism, per_task_row_limit, data_context  # the segments are the parallelism
-        return [self._task(first, last) for first, last in self._stream.segments(self._start)]
-
-    def _task(self, first: int, last: int) -> ReadTask:
-        metadata = BlockMetadata(num_rows=last - first, size_bytes=None, input_files=None, exec_stats=None)
-        return ReadTask(partial(_blocks, self._stream, self._lanes, first, last, self._threads), metadata)
-
-
-def _blocks(stream: Stream, lanes: list[int], first: int, last: int, threads: int) -> Iterator[pa.Table]:
-    for row in stream.rows(lanes, first, last, threads=threads):
-        bad = pa.array([row.pop("bad").tolist()], pa.list_(pa.string()))
-        yield pa.table({name: ArrowTensorArray.from_numpy(column[None]) for name, column in row.items()} | {"bad": bad})
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What one training worker of `world` is handed: its lanes, and the CPUs its data tasks may use at a time."""
-
-    stream: Stream
-    rank: int
-    world: int
-    cpus: float
-
-    def steps(self, start: int) -> Iterator[Columns]:
-        """One step's columns at a time, from step `start` to the end of the stream."""
-        if start >= self.stream.steps:
-            return
-        threads = max(1, ceil(self.cpus))
-        source = LaneSource(self.stream, rank=self.rank, world=self.world, start=start, threads=threads)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.target_max_block_size = max(BLOCK_BYTES, self.stream.step_bytes(self.world))
-        tasks = len(self.stream.segments(start))
-        dataset = ray.data.read_datasource(source, override_num_blocks=tasks, num_cpus=self.cpus)
-        options = dataset.context.execution_options
-        options.preserve_order = True
-        options.resource_limits = options.resource_limits.copy(cpu=self.cpus)
-        for batch in dataset.iterator().iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2):
-            yield {name: column[0] for name, column in batch.items()}
-
-
-class LaneConfig(DataConfig):
-    """Hands every training worker the Feed of its rank: Ray's own splitting knows neither order nor position.
-
-    cpus: what the data tasks of all workers together may use at a time.
-    """
-
-    def __init__(self, cpus: float) -> None:
-        super().__init__()
-        self._cpus = cpus
-
-    def configure(  # type: ignore[override]  # here Streams and Feeds stand for data sets and their iterators
-        self, datasets: Mapping[str, Stream], world_size: int, *_: object, **__: object
-    ) -> list[dict[str, Feed]]:
-        return [
-            {name: Feed(stream, rank, world_size, self._cpus / world_size) for name, stream in datasets.items()}
-            for rank in range(world_size)
-        ]

@@ -1,11 +1,11 @@
-"""Specs as a job on a Ray cluster: the project goes along as a wheel, so every worker runs the code that was sent."""
+"""Specs or a sweep as a job on a Ray cluster: the project goes along as a wheel, so every worker runs what was sent."""
 
 import asyncio
 import base64
 import hashlib
-import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,9 +13,11 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import SelfsupError, SpecError
+from selfsup.layers import plain
 from selfsup.pipelines.auth import use_token
-from selfsup.spec import Spec, read
+from selfsup.source import Source
+from selfsup.sweepspec import sweepfile
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FORWARDED = (
@@ -28,9 +30,10 @@ BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_
 def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, wheel: Path | None) -> int:
     """Send, stream the log, and return 0 if the job succeeded, else 1. Ctrl-C stops the job too.
 
-    Raises SpecError for a spec that is wrong, before anything is sent; SelfsupError where nobody answers.
+    A sweep goes alone. Raises SpecError for a spec that is wrong, before anything is sent; SelfsupError where nobody
+    answers.
     """
-    read_specs = [read(path, overrides) for path in specs]
+    verb = command_for(specs, overrides)
     use_token()
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -38,15 +41,13 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     from selfsup.pipelines.runner import commit
 
     with tempfile.TemporaryDirectory() as folder:
-        names = [
-            _write(spec, Path(folder) / "specs" / f"{number}-{path.stem}.yaml")
-            for number, (spec, path) in enumerate(zip(read_specs, specs, strict=True))
-        ]
+        names = copied(specs, Path(folder) / "specs")
+        told = [word for override in overrides for word in ("-s", override)]
         package = named_by_content(wheel or build_wheel(CHECKOUT, Path(folder)), Path(folder))
         try:
             client = JobSubmissionClient(address)
             job = client.submit_job(
-                entrypoint=f"python -m selfsup.cli run {shlex.join(names)}",
+                entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told]),
                 runtime_env={
                     "working_dir": str(Path(folder) / "specs"),
                     "py_modules": [str(package)],
@@ -68,6 +69,34 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
         client.stop_job(job)
         raise
     return 0 if client.get_job_status(job) == JobStatus.SUCCEEDED else 1
+
+
+def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
+    """`run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
+    swept = [path for path in specs if sweepfile.read(path, overrides).kind != "plain"]
+    if swept and len(specs) > 1:
+        raise SpecError(f"{swept[0]}: a sweep is a job of its own; submit it alone")
+    return "sweep" if swept else "run"
+
+
+def copied(specs: Sequence[Path], folder: Path) -> list[str]:
+    """Copy specs and all that they extend to a folder, laid out as they are here; the names of the specs in it."""
+    paths = [Path(os.path.normpath(path.absolute())) for path in specs]
+    found = [source for path in paths for source in sources(path)]
+    root = os.path.commonpath([source.parent for source in found])
+    for source in found:
+        copy = folder / source.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    return [str(path.relative_to(root)) for path in paths]
+
+
+def sources(path: Path) -> list[Path]:
+    """A spec without a mistake, and every file that it or one of its studies extends."""
+    told = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
+    names = [each["extends"] for each in (told, *told.get("studies", ())) if "extends" in each]
+    below = [Path(os.path.normpath(path.parent / name)) for name in names]
+    return [path, *(found for each in below for found in sources(each))]
 
 
 def build_wheel(checkout: Path, out: Path) -> Path:
@@ -104,13 +133,6 @@ def named_by_content(wheel: Path, out: Path) -> Path:
     path = out / "-".join([name, version, f"0{hashlib.blake2b(data, digest_size=8).hexdigest()}", *tags[-3:]])
     path.write_bytes(data)
     return path
-
-
-def _write(spec: Spec, path: Path) -> str:
-    """All that the spec says, its base and overrides merged in; JSON is YAML."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(spec.model_dump(mode="json", exclude_unset=True)))
-    return path.name
 
 
 async def _stream(client, job: str) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +21,13 @@ from selfsup.errors import DataError
 IMAGES = ("jpg", "jpeg", "png", "webp")
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
 BLOCK = 512
+HEADERS = 4 * BLOCK  # where the mark stands: the global header, its text, and a member's header
 _AGAIN = "fetch it again or write it anew"
-_SCAN = pa.schema(
-    {"key": pa.string(), "offset": pa.int64(), "size": pa.int32(), "format": pa.string(), "label": pa.string()}
-)
+_SCAN = pa.schema({"key": pa.string(), "start": pa.int64(), "length": pa.int32(), "label": pa.string()})
 
 
 class Scan(NamedTuple):
-    """What a shard holds. samples: key, offset, size, format, and label as text (a class's number or its name)."""
+    """What a shard holds. samples: key, bytes of the image member from its first header on, and label as text."""
 
     name: str
     size: int
@@ -43,19 +41,15 @@ class _Sample(NamedTuple):
     members: dict[str, tarfile.TarInfo]
 
 
-def write(path: Path, samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> int:
-    """(key, JPEG, label) -> a tar, whole or not at all, none for no samples; their number. Same samples, same bytes."""
-    part, number = path.with_suffix(".part"), 0
-    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT, pax_headers={MARK: mark}) as tar:
+def packed(samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> bytes:
+    """(key, JPEG, label) -> a tar, empty for no samples. Same samples, same bytes."""
+    sink, number = io.BytesIO(), 0
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, pax_headers={MARK: mark}) as tar:
         for number, (key, data, label) in enumerate(samples, start=1):  # noqa: B007 (it is the count in the end)
             _add(tar, f"{key}.jpg", data)
             if label is not None:
                 _add(tar, f"{key}.cls", str(label).encode())
-    if number:
-        part.replace(path)
-    else:
-        part.unlink()
-    return number
+    return sink.getvalue() if number else b""
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -64,38 +58,72 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def mark(path: Path) -> str | None:
-    """What `write` was told; None for a tar that it did not write."""
+def mark(data: bytes) -> str | None:
+    """What `packed` was told, from the beginning of a tar; None for one that it did not write."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             return tar.pax_headers.get(MARK)
     except tarfile.TarError:
         return None
 
 
-def scan(data: pa.Buffer, *, name: str) -> Scan:
+def member(block: bytes) -> tuple[str, bytes]:
+    """Bytes of a member, from its first header to the end of its data -> its sample's key, and the data.
+
+    ValueError where that is not what they are: an image whose headers say that it has just this length.
+    """
+    if block[156:157] in (b"0", b"\0"):  # a header of the plain kind
+        name, prefix, start = _text(block[:100]), _text(block[345:500]), BLOCK
+        digits = block[124:136].strip(b" \0")
+        size = int(digits, 8) if digits.isdigit() else -1
+        name = f"{prefix}/{name}" if prefix else name
+    else:
+        name, start, size = _through_tarfile(block)
+    key, kind = _key(name) or ("", "")
+    if start + size != len(block) or kind not in IMAGES:
+        raise ValueError(f"no image of {len(block) - start} bytes where one was")
+    return key, block[start:]
+
+
+def _through_tarfile(block: bytes) -> tuple[str, int, int]:
+    """Name, where the data begins, and how long it is, whatever extensions the headers use."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(block), mode="r:", encoding="utf-8", errors="replace") as tar:
+            told = tar.next()
+    except tarfile.TarError as error:
+        raise ValueError(str(error)) from error
+    if told is None:
+        raise ValueError("no header")
+    return told.name, told.offset_data, told.size
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def scan(data: bytes, *, name: str) -> Scan:
     """The index of a shard. DataError where it is cut or damaged, or its members are not whole samples in a row."""
     columns: dict[str, list[str | int | None]] = {column: [] for column in _SCAN.names}
     keys: set[str] = set()
     fields: set[str] = set()
     for sample in _samples(data, name):
-        kind, image = _image(sample, name)
+        image = _image(sample, name)
         fields |= sample.members.keys()
-        row = (sample.key, image.offset_data, image.size, kind, _label(sample, data))
+        row = (sample.key, image.offset, image.offset_data + image.size - image.offset, _label(sample, data))
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
         if sample.key in keys:
             raise DataError(f"{name}: {sample.key}: the members of this key do not stand together; {_AGAIN}")
         keys.add(sample.key)
-    return Scan(name, data.size, checksum(data), frozenset(fields), pa.table(columns, _SCAN))
+    return Scan(name, len(data), checksum(data), frozenset(fields), pa.table(columns, _SCAN))
 
 
-def checksum(data: pa.Buffer) -> str:
+def checksum(data: bytes) -> str:
     """blake2b-128, in 32 hex digits"""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _samples(data: pa.Buffer, name: str) -> Iterator[_Sample]:
+def _samples(data: bytes, name: str) -> Iterator[_Sample]:
     named = (found for member in _members(data, name) if (found := _split(member)))
     for key, group in groupby(named, key=itemgetter(0)):
         sample = _Sample(key, {})
@@ -106,31 +134,34 @@ def _samples(data: pa.Buffer, name: str) -> Iterator[_Sample]:
         yield sample
 
 
-def _members(data: pa.Buffer, name: str) -> Iterator[tarfile.TarInfo]:
+def _members(data: bytes, name: str) -> Iterator[tarfile.TarInfo]:
     end = 0
     try:
-        with tarfile.open(fileobj=pa.BufferReader(data), mode="r:", encoding="utf-8", errors="replace") as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", encoding="utf-8", errors="replace") as tar:
             for member in tar:
                 end = tar.offset
                 yield member
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{name}: cut or damaged after byte {end} of {data.size}: {error}; {_AGAIN}") from error
+        raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: {error}; {_AGAIN}") from error
     tail = np.frombuffer(data, np.uint8)[end:]
-    if len(tail) < 2 * BLOCK or data.size % BLOCK or tail.any():
-        raise DataError(f"{name}: cut or damaged after byte {end} of {data.size}: no end of archive; {_AGAIN}")
+    if len(tail) < 2 * BLOCK or len(data) % BLOCK or tail.any():
+        raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: no end of archive; {_AGAIN}")
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str, tarfile.TarInfo] | None:
     """Key, extension, member; None for what is no part of a sample: folders, hidden files, notes with no extension."""
-    folder, slash, base = member.name.rpartition("/")
+    found = _key(member.name) if member.isfile() else None
+    return (*found, member) if found else None
+
+
+def _key(name: str) -> tuple[str, str] | None:
+    folder, slash, base = name.rpartition("/")
     stem, dot, kind = base.partition(".")
-    if not member.isfile() or not stem or not dot:
-        return None
-    return folder + slash + stem, kind.lower(), member
+    return (folder + slash + stem, kind.lower()) if stem and dot else None
 
 
-def _image(sample: _Sample, name: str) -> tuple[str, tarfile.TarInfo]:
-    images = [(kind, member) for kind, member in sample.members.items() if kind in IMAGES]
+def _image(sample: _Sample, name: str) -> tarfile.TarInfo:
+    images = [member for kind, member in sample.members.items() if kind in IMAGES]
     if len(images) != 1:
         raise DataError(
             f"{name}: {sample.key}: one image expected ({', '.join(IMAGES)}), found: {', '.join(sample.members)}"
@@ -138,10 +169,10 @@ def _image(sample: _Sample, name: str) -> tuple[str, tarfile.TarInfo]:
     return images[0]
 
 
-def _label(sample: _Sample, data: pa.Buffer) -> str | None:
+def _label(sample: _Sample, data: bytes) -> str | None:
     for kind, read in _READ.items():
         if member := sample.members.get(kind):
-            text = data.slice(member.offset_data, member.size).to_pybytes().decode("utf-8", "replace").strip()
+            text = data[member.offset_data : member.offset_data + member.size].decode("utf-8", "replace").strip()
             label = read(text)
             if label not in (None, "-1"):  # which says "no label" to most tools
                 return label

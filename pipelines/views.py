@@ -4,7 +4,7 @@ Shapes: n samples of one batch.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,11 @@ class Crop:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
         assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
         assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """All of it that is made on the CPU."""
+        return self.size, self.scale, self.ratio, self.flip, self.resample
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,12 @@ from selfsup import checkpoint, encoder, failures, optim
 from selfsup.errors import DataError, ExhaustedError, SelfsupError
 from selfsup.method import Batch, Method, load
 from selfsup.parts import dist, health
-from selfsup.pipelines.collate import collate
+from selfsup.pipelines.collate import ahead, collate
+from selfsup.pipelines.feed import Feed
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.meter import Meter, Start, hardware
-from selfsup.pipelines.stream import Feed
+from selfsup.pipelines.share import Shared
 from selfsup.pipelines.views import Views, sized
 from selfsup.planning import write_json
 from selfsup.spec import Run
@@ -106,7 +107,8 @@ def _work(task: Task, launched: float) -> None:
     Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
     if dist.rank() == 0:
         (task.folder / "hardware.txt").write_text(hardware(device))
-        save_file(method.state_dict(), task.folder / "method.safetensors")
+        state = {name: value.contiguous() for name, value in method.state_dict().items()}  # CNNs are channels-last
+        save_file(state, task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 
@@ -132,11 +134,16 @@ class Intake:
         self._patch = method.encoder(MODALITY).patch
         self.bad: set[str] = set()
         self.latest: Batch | None = None
+        self._feed: Feed | Shared | None = None
 
-    def batches(self, feed: Feed, start: int) -> Iterator[Batch]:
-        task = self._task
+    def counted(self) -> dict[str, float]:
+        shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, Shared) else {}
+        return {"bad_samples": float(len(self.bad))} | shared
+
+    def batches(self, feed: Feed | Shared, start: int) -> Iterator[Batch]:
+        task, self._feed = self._task, feed
         self.bad = self._found(restored=start > 0)
-        for columns in feed.steps(start):
+        for columns in ahead(feed.steps(start), self._device):
             self._count(set(columns.pop("bad")))
             self.latest = collate(
                 columns,
@@ -211,12 +218,12 @@ class Watch:
                 since, seen = now, step.number
             if save:
                 self._save(step.number)
-        numbers = spent | self._meter.read() | {"bad_samples": float(len(self._intake.bad))}
+        numbers = spent | self._meter.read() | self._intake.counted()
         if self._spool:
             write_json(self._task.folder / "summary.json", numbers)
 
     def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
-        values |= {"images_per_second": rate, "bad_samples": float(len(self._intake.bad))} | self._health()
+        values |= {"images_per_second": rate} | self._intake.counted() | self._health()
         self._meter.read()
         if self._spool:
             self._spool.append(number, values)

@@ -22,11 +22,10 @@ from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
 from selfsup.planning import Planned
 from selfsup.progress import follow, say
-from selfsup.sweeps import search
+from selfsup.sharing import side_by_side
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
-from selfsup.sweeps.trial import SAMPLES, STEP, Plans, trial
-from selfsup.sweepspec.sweepfile import SweepFile
+from selfsup.sweeps.trial import ENDED, STEP, Plans, trial
 
 RESTARTS = 3  # of a trial that died without having noted why
 ENVIRONMENT = {
@@ -55,44 +54,24 @@ def execute(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
     alike. Raises SpecError, before anything starts, where the cluster could never hold one of them; TrackError where
     MLflow went away and stayed away: the numbers are kept, and the same command sends them.
     """
-    missing = {each.id: each for each in runs if not each.done}
+    left = [each for each in runs if not each.done]
+    at_once = at_a_time(left) if left else 0
+    missing = {each.id: each for each in side_by_side(left, at_once)}
     watch = Watch(Listed(missing), recorder)
     if missing:
-        config = tune.TuneConfig(max_concurrent_trials=at_a_time(missing.values()))
-        _fit(watch, Enough(watch), config, {"id": tune.grid_search(list(missing))}, runs[0].home)
+        config = tune.TuneConfig(max_concurrent_trials=at_once)
+        fit(watch, Enough(watch), config, {"id": tune.grid_search(list(missing))}, runs[0].home)
     recorder.catch_up(runs)
     return watch.failed
 
 
-def explore(it: SweepFile, recorder: Recorder, home: Path) -> dict[str, Any]:
-    """Search, or go on searching, until a budget is spent; the best configuration of all trials. Inside `cluster()`.
-
-    Raises SelfsupError where no trial came to a result.
-    """
-    assert it.search is not None
-    asked, plans = it.search, search.proposed(it, home)
-    held, study = search.storage(home, it.name), search.study(it)
-    left = asked.trials - search.finished(held, study)
-    if left > 0:
-        defaults = plans.defaults()
-        watch = Watch(plans, recorder)
-        config = tune.TuneConfig(
-            num_samples=left,
-            max_concurrent_trials=at_a_time(defaults),
-            search_alg=search.searcher(asked, plans.designs, held, study),
-            scheduler=search.scheduler(asked, max(each.steps for each in defaults)),
-            time_budget_s=asked.hours and asked.hours * 3600,
-        )
-        _fit(watch, Spent(watch, asked.samples), config, {}, home)
-    return search.best(held, study)
-
-
-def _fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict[str, Any], home: Path) -> None:
+def fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict[str, Any], home: Path) -> None:
+    """Let Tune run the trials that a space or a searcher proposes, as the watch follows them."""
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = home / "tune" / str(os.getpid())
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, plans=watch.plans), {"CPU": TRIAL}),
+        tune.with_resources(tune.with_parameters(trial, plans=watch.plans), TRIAL),
         param_space=space,
         tune_config=config,
         run_config=tune.RunConfig(
@@ -122,21 +101,27 @@ class Watch(tune.Callback):
         self._runs: dict[str, Planned] = {}
         self._shown: dict[str, tuple[ExitStack, float]] = {}
         self.failed: list[Failure] = []
+        self.fair = 0  # trials that ended without failing
         self.stopped: dict[str, str] = {}  # trial -> why
+        self.over = ""  # why all that still ran were stopped
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tune.Callback, ()  # Tune pickles it, to restore what is never restored
 
     @property
     def enough(self) -> bool:
-        """Whether so many have failed alike that the rest would too."""
-        alike = Counter((failure.kind, failure.message) for failure in self.failed)
+        """Whether so many have failed alike, by the last line of what they say, that the rest would too."""
+        alike = Counter((failure.kind, failure.message.rstrip().rpartition("\n")[2]) for failure in self.failed)
         return any(number >= ENOUGH for number in alike.values())
 
     def of(self, trial: Trial) -> Planned:
         if trial.trial_id not in self._runs:
             self._runs[trial.trial_id] = self.plans.of(trial.config)
         return self._runs[trial.trial_id]
+
+    def steps(self, trial_id: str) -> int:
+        """Of the whole training of a trial that has begun."""
+        return self._runs[trial_id].steps
 
     def on_trial_start(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
         each = self.of(trial)
@@ -149,8 +134,10 @@ class Watch(tune.Callback):
         self._shown[each.id] = shown, monotonic()
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
-        step = (trial.last_result or {}).get(STEP, 0)
-        self._end(self.of(trial), self.stopped.get(trial.trial_id, f"fell behind the others at step {step}"))
+        last = trial.last_result or {}
+        behind = f"fell behind the others at step {last.get(STEP, 0)}"
+        stopped = self.stopped.get(trial.trial_id) or self.over or behind
+        self._end(self.of(trial), "" if ENDED in last else stopped)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
         each = self.of(trial)
@@ -167,7 +154,8 @@ class Watch(tune.Callback):
     def _end(self, each: Planned, stopped: str = "") -> None:
         shown, began = self._shown.pop(each.id, (ExitStack(), monotonic()))
         shown.close()
-        failure = None if each.done else failures.read(each.failure)
+        failure = None if each.done or stopped else failures.read(each.failure)  # a stop may be noted as a failure
+        self.fair += failure is None
         if each.done:
             say(f"{title(each)} done in {monotonic() - began:.0f} s{_scores(each)}")
         elif failure:
@@ -188,25 +176,9 @@ class Enough(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        if self._watch.enough:
+            self._watch.over = "the others failed alike"
         return self._watch.enough
-
-
-class Spent(Enough):
-    """Ends a trial of a search that has collapsed, and the search once it has seen its samples."""
-
-    def __init__(self, watch: Watch, samples: int | None) -> None:
-        super().__init__(watch)
-        self._budget, self._seen = samples, dict[str, int]()
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self._seen[trial_id] = result[SAMPLES]
-        if why := failures.collapsed(result):
-            self._watch.stopped[trial_id] = why
-        return bool(why)
-
-    def stop_all(self) -> bool:
-        spent = self._budget is not None and sum(self._seen.values()) >= self._budget
-        return spent or super().stop_all()
 
 
 def title(each: Planned) -> str:

@@ -11,7 +11,7 @@ from selfsup.failures import Failure
 from selfsup.pipelines.runner import commit
 from selfsup.planning import Planned
 from selfsup.progress import say
-from selfsup.track import ID, LABEL, SEED, Shipper, Tracker
+from selfsup.track import ID, LABEL, REASON, SEED, Shipper, Tracker
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
 PATIENCE = 60.0  # with a server that is away when all runs have ended
@@ -20,7 +20,7 @@ PATIENCE = 60.0  # with a server that is away when all runs have ended
 class Recorder:
     """The one writer. While MLflow is away the numbers wait in their files, and nothing else waits.
 
-    tags, parents: of a run's place in a sweep, by its id, as `tree` makes them.
+    tags, parents: of a run's place in a sweep, by its id, as `tree` makes them; looked up when a run is opened.
     """
 
     def __init__(
@@ -29,7 +29,9 @@ class Recorder:
         tags: Mapping[str, Mapping[str, str]] | None = None,
         parents: Mapping[str, str] | None = None,
     ) -> None:
-        self._tracker, self._tags, self._parents = tracker, tags or {}, parents or {}
+        self._tracker = tracker
+        self._tags = {} if tags is None else tags
+        self._parents = {} if parents is None else parents
         self._live: dict[str, tuple[str, Shipper]] = {}
 
     def begin(self, each: Planned) -> None:
@@ -86,12 +88,12 @@ class Recorder:
         while not self._tracker.reachable() and monotonic() < deadline:
             sleep(1.0)
         names = dict.fromkeys(each.spec for each in runs)
-        told = {run.data.tags[ID]: run.info.status for name in names for run in self._tracker.runs(name)}
+        told = {run.data.tags[ID]: run for name in names for run in self._tracker.runs(name)}
         for each in runs:
-            failure = failures.read(each.failure)
-            if each.done and told.get(each.id) != "FINISHED":
+            run, failure = told.get(each.id), failures.read(each.failure)
+            if each.done and not (run and run.info.status == "FINISHED"):
                 self.publish(each)
-            elif failure and not each.done and told.get(each.id) != "FAILED":
+            elif failure and not each.done and not (run and REASON in run.data.tags):
                 self._tracker.finish(self._open(each), "FAILED", failure.reason)
 
     def publish(self, each: Planned) -> None:

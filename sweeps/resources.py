@@ -8,7 +8,7 @@ import ray
 from selfsup.errors import SpecError
 from selfsup.planning import Planned
 
-TRIAL = 0.01  # CPUs of a trial, which only waits for its run; Ray refuses a trial of none
+TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
 
 
 def at_a_time(runs: Iterable[Planned]) -> int:

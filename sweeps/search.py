@@ -1,175 +1,181 @@
 """Optuna proposes trials and a scheduler stops those that fall behind: what Tune is given for a search."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+from optuna.trial import TrialState
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import SpecError
 from selfsup.knob import Choice
-from selfsup.planning import Planned, digest, plan
-from selfsup.sweeps.trial import STEP
+from selfsup.planning import Planned, plan
+from selfsup.spool import records
+from selfsup.sweeps.journal import Journal
+from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
 from selfsup.sweepspec.design import Design
-from selfsup.sweepspec.search import Dimension, Search
-from selfsup.sweepspec.sweepfile import SweepFile
+from selfsup.sweepspec.search import Search
+from selfsup.sweepspec.space import Dimension
 
-METHOD = "study"  # of a trial's configuration, where a search has several
+STUDY = "study"  # of a trial's configuration, by number, where a search has several
 RUNGS = 4  # of ASHA: each a factor of three longer than the one before
+DRAWS = 200  # in a row that may be refused
 
 
 @dataclass(frozen=True)
 class Proposed:
-    """What a trial's configuration stands for: the study it names, at the values that were drawn."""
+    """What a trial's configuration stands for: a study, and a value of each of its dimensions."""
 
-    designs: Mapping[str, Design]
+    designs: Sequence[Design]
     home: Path
 
     def of(self, config: Mapping[str, Any]) -> Planned:
         """Raises SpecError for values that are wrong together."""
-        design = self.designs[config.get(METHOD, next(iter(self.designs)))]
-        values = {line.path: config[name(self.designs, design, line)] for line in design.space}
-        spec = design.trial(values).model_copy(update={"baselines": False})
-        return plan(spec.model_copy(update={"seeds": spec.seeds[:1]}), self.home)[0]
+        design, values = self.drawn(config)
+        return self._planned(design.trial(values))
+
+    def drawn(self, config: Mapping[str, Any]) -> tuple[Design, dict[str, Any]]:
+        number = config.get(STUDY, 0)
+        design = self.designs[number]
+        return design, {line.path: _value(line, config[f"{number}.{line.path}"]) for line in design.space}
 
     def defaults(self) -> list[Planned]:
         """One run of each study, such as a trial might be."""
-        specs = [design.default.model_copy(update={"baselines": False}) for design in self.designs.values()]
-        return [plan(spec, self.home)[0] for spec in specs]
+        return [self._planned(design.default) for design in self.designs]
+
+    def _planned(self, spec: Any) -> Planned:
+        return plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)[0]
 
 
-def proposed(it: SweepFile, home: Path) -> Proposed:
-    return Proposed({design.name: design for design in it.designs}, home)
+def _value(line: Dimension, drawn: Any) -> Any:
+    """A choice is drawn by its place: Optuna takes no lists and no mappings."""
+    return line.range.values[drawn] if isinstance(line.range, Choice) else drawn
 
 
-def name(designs: Mapping[str, Design], design: Design, line: Dimension) -> str:
-    """Of a value in a trial's configuration. Studies are drawn from apart, even for a knob they share."""
-    return line.path if len(designs) == 1 else f"{design.name}.{line.path}"
+class Searcher(OptunaSearch):
+    """Told of results only: an evaluation comes with a trial's last report, where Tune's own asks for it in each.
 
+    propose: called with each configuration before it becomes a trial; raises SpecError to refuse it.
+    """
 
-def storage(home: Path, sweep: str) -> JournalStorage:
-    """Every trial that was ever told of this search: what was learnt survives a kill."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = home / "searches" / f"{sweep}.journal"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
+    def __init__(self, search: Search, designs: Sequence[Design], journal: Journal, propose: Callable[..., object]):
+        metrics, modes = list(search.objectives), list(search.objectives.values())
+        several = len(metrics) > 1
+        super().__init__(
+            space=Space(designs),
+            metric=metrics if several else metrics[0],
+            mode=modes if several else modes[0],
+            sampler=_sampler(search, search.seed + len(journal)),  # what goes on must not draw the same again
+            storage=journal.storage,
+            study_name=journal.name,
+        )
+        self._propose = propose
 
-
-def study(it: SweepFile) -> str:
-    """What Optuna knows the search by: another space or another goal is another one."""
-    assert it.search is not None
-    space = [(design.name, *(repr(line) for line in design.space)) for design in it.designs]
-    return f"{it.name}-{digest([space, it.search.metric, it.search.sampler, it.search.seed])}"
-
-
-def finished(held: BaseStorage, study: str) -> int:
-    """How many trials have told their result."""
-    known = {summary.study_name for summary in optuna.get_all_study_summaries(held)}
-    if study not in known:
-        return 0
-    trials = optuna.load_study(study_name=study, storage=held).get_trials(deepcopy=False)
-    return sum(trial.state.is_finished() for trial in trials)
-
-
-class Finals(OptunaSearch):
-    """Told of results only: an evaluation comes with a trial's last report, where Tune's own asks for it in each."""
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        for _ in range(DRAWS):
+            config: dict[str, Any] = super().suggest(trial_id)
+            try:
+                self._propose(config)
+            except SpecError as error:
+                refused = error
+                self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+            else:
+                return config
+        raise SpecError(f"{DRAWS} draws in a row make no spec, the last of them: {refused}")
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Complete with all of its metrics, or pruned: what failed ends like what was stopped."""
+        result = result or {}
+        self._ot_trials[trial_id].set_user_attr(SAMPLES, result.get(SAMPLES, 0))
         wanted = self.metric if isinstance(self.metric, list) else [self.metric]
-        whole = result is not None and all(metric in result for metric in wanted)
-        super().on_trial_complete(trial_id, result if whole else None, error)
+        ended = result.get(ENDED, False) and not error
+        whole = ended and all(math.isfinite(result.get(metric, math.nan)) for metric in wanted)
+        super().on_trial_complete(trial_id, result if whole else None)
 
+    def save(self, checkpoint_path: str) -> None:
+        pass
 
-def searcher(search: Search, designs: Mapping[str, Design], held: BaseStorage, study: str) -> Finals:
-    metrics, modes = list(search.objectives), list(search.objectives.values())
-    several = len(metrics) > 1
-    return Finals(
-        space=Space(designs),
-        metric=metrics if several else metrics[0],
-        mode=modes if several else modes[0],
-        sampler=_sampler(search),
-        storage=held,
-        study_name=study,
-    )
-
-
-def scheduler(search: Search, steps: int) -> TrialScheduler | None:
-    """In our own steps: Tune's count of reports starts anew with every restart."""
-    if search.scheduler == "none":
-        return None
-    metric, mode = search.ranking
-    grace = max(1, steps // 3 ** (RUNGS - 1))
-    if search.scheduler == "median":
-        return MedianStoppingRule(time_attr=STEP, metric=metric, mode=mode, grace_period=grace)
-    return AsyncHyperBandScheduler(
-        time_attr=STEP, metric=metric, mode=mode, max_t=steps + 1, grace_period=grace, reduction_factor=3
-    )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OptunaSearch, ()  # Tune pickles it, to restore what is never restored
 
 
 class Space:
     """Draws the values of a trial. Conditional: only the knobs of the study that was drawn."""
 
-    def __init__(self, designs: Mapping[str, Design]) -> None:
+    def __init__(self, designs: Sequence[Design]) -> None:
         self._designs = designs
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Space, ({},)  # Tune pickles it, to restore what is never restored
-
     def __call__(self, trial: optuna.Trial) -> None:
-        first, *others = self._designs
-        chosen = trial.suggest_categorical(METHOD, [first, *others]) if others else first
-        for line in self._designs[chosen].space:
-            _suggest(trial, name(self._designs, self._designs[chosen], line), line)
+        several = len(self._designs) > 1
+        number = trial.suggest_categorical(STUDY, range(len(self._designs))) if several else 0
+        for line in self._designs[number].space:
+            _suggest(trial, f"{number}.{line.path}", line)
 
 
-def _suggest(trial: optuna.Trial, named: str, line: Dimension) -> None:
+def _suggest(trial: optuna.Trial, name: str, line: Dimension) -> None:
     held = line.range
     if isinstance(held, Choice):
-        trial.suggest_categorical(named, list(held.values))
+        trial.suggest_categorical(name, range(len(held.values)))
     elif line.integer:
-        trial.suggest_int(named, int(held.low), int(held.high), log=held.log)
+        trial.suggest_int(name, int(held.low), int(held.high), log=held.log)
     else:
-        trial.suggest_float(named, held.low, held.high, log=held.log)
+        trial.suggest_float(name, held.low, held.high, log=held.log)
 
 
-def _sampler(search: Search) -> BaseSampler:
+def _sampler(search: Search, seed: int) -> BaseSampler:
     match search.sampler:
         case "random":
-            return RandomSampler(search.seed)
+            return RandomSampler(seed)
         case "tpe":
-            return TPESampler(seed=search.seed, constant_liar=True)
+            return TPESampler(seed=seed, constant_liar=True)
         case "gp":
-            return GPSampler(seed=search.seed)
+            return GPSampler(seed=seed)
         case "cmaes":
-            return CmaEsSampler(seed=search.seed)
+            return CmaEsSampler(seed=seed)
         case "nsga2":
-            return NSGAIISampler(seed=search.seed)
+            return NSGAIISampler(seed=seed)
 
 
-def best(held: BaseStorage, study: str) -> dict[str, Any]:
-    """The configuration of the best trial; with several metrics, of the first that no other beats in all of them."""
-    found = optuna.load_study(study_name=study, storage=held)
-    tops = found.best_trials
-    if not tops:
-        raise SelfsupError(f"{study}: no trial came to a result; see `selfsup ui`, or the lines above, for why")
-    return dict(tops[0].params)
+class Past(NamedTuple):
+    """A trial of an earlier session, as a scheduler asks for it."""
+
+    trial_id: str
 
 
-def winner(it: SweepFile, config: Mapping[str, Any], home: Path) -> SweepFile:
-    """The winner beside its study's default, from seeds that the search has not seen: an ablation of two arms."""
-    assert it.search is not None
-    plans = proposed(it, home)
-    design = plans.designs[config.get(METHOD, next(iter(plans.designs)))]
-    values = {line.path: config[name(plans.designs, design, line)] for line in design.space}
-    used = max(seed for seed in design.default.seeds)
-    fresh = tuple(range(used + 1, used + 1 + it.search.confirm))
-    return replace(it, designs=(design.against(values, fresh),), search=None)
+def scheduler(search: Search, steps: int, earlier: Iterable[Planned]) -> TrialScheduler:
+    """In our own steps: Tune's count of reports starts anew with every restart. earlier: what it has seen before."""
+    found = _scheduler(search, steps)
+    for each in earlier:
+        assert each.pretrain
+        past = Past(each.id)
+        found.on_trial_add(None, past)
+        for record in records(each.pretrain.spool, committed=False):
+            numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
+            found.on_trial_result(None, past, {STEP: record.step, **numbers})
+    return found
+
+
+def _scheduler(search: Search, steps: int) -> TrialScheduler:
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    metric, mode = search.ranking
+    grace = max(1, steps // 3 ** (RUNGS - 1))
+    if search.scheduler == "median":  # never pauses one: that would end its workers
+        return MedianStoppingRule(time_attr=STEP, metric=metric, mode=mode, grace_period=grace, min_time_slice=math.inf)
+    return AsyncHyperBandScheduler(  # the other way it takes reports that skip a rung for reports at a lower one
+        time_attr=STEP,
+        metric=metric,
+        mode=mode,
+        max_t=steps,
+        grace_period=grace,
+        reduction_factor=3,
+        stop_last_trials=False,
+    )

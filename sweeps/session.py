@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 import ray
 
 from selfsup import tree
-from selfsup.errors import SpecError
+from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
+from selfsup.layout import entries, lay_out, proposed, store
 from selfsup.pipelines.runner import cluster
 from selfsup.planning import Planned
 from selfsup.reporting import paper
 from selfsup.reporting.report import files, pictures, read
 from selfsup.reporting.tables import Ablation
-from selfsup.store import default_uri, home
-from selfsup.sweeps.driver import execute, explore
+from selfsup.store import home
+from selfsup.sweeps.driver import execute
+from selfsup.sweeps.explore import explore, left
 from selfsup.sweeps.recorder import Recorder
-from selfsup.sweeps.search import winner
 from selfsup.sweepspec import sweepfile
 from selfsup.sweepspec.arms import Sweep
-from selfsup.sweepspec.expand import expand
-from selfsup.sweepspec.ledger import ledger
 from selfsup.sweepspec.sweepfile import SweepFile
 from selfsup.track import Tracker
 
@@ -34,7 +33,7 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
     """A row a run: study, arm, seed, id, status and why. overrides: such as "train.batch=64". Starts nothing."""
     import pandas as pd
 
-    return pd.DataFrame(ledger(*expand(sweepfile.read(Path(path), overrides), home())))
+    return pd.DataFrame(entries(sweepfile.read(Path(path), overrides)))
 
 
 def sweep(path: str | Path, *overrides: str) -> "pd.DataFrame":
@@ -47,21 +46,24 @@ def sweep(path: str | Path, *overrides: str) -> "pd.DataFrame":
 
 def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
     """A row a run and metric, from what MLflow holds of a sweep now."""
-    return _frame(expand(sweepfile.read(Path(path), overrides), home())[0])
-
-
-def store() -> Tracker:
-    """The MLflow in use, connected. Raises TrackError."""
-    return Tracker(default_uri(home())).connect()
+    return _frame(lay_out(sweepfile.read(Path(path), overrides))[0])
 
 
 def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> tuple[Sweep, list[Failure]]:
-    """Run what is missing, or of that what `only` names by id; then write the report."""
+    """Run what is missing, or of that what `only` names by id; then write the report.
+
+    Raises SelfsupError where no trial of a search came to a result.
+    """
     with ExitStack() as stack:
-        if found.kind == "search":  # what is left then is the winner against the default, from seeds not seen before
-            stack.enter_context(cluster())
-            found = winner(found, explore(found, Recorder(tracker), home()), home())
-        arms, planned = expand(found, home())
+        if found.search and not only:
+            if left(found, home()):
+                stack.enter_context(cluster())
+            explore(found, tracker, home())
+        arms, planned = lay_out(found, tracker)
+        if only:
+            planned = proposed(found, arms) | planned
+        elif not planned:
+            raise SelfsupError(f"{arms.spec}: no trial came to a result; `selfsup status {arms.spec}` says why")
         if unknown := set(only) - planned.keys():
             raise SpecError(f"{arms.spec}: no run is called {' or '.join(sorted(unknown))}; see `selfsup status`")
         recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))

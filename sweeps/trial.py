@@ -9,10 +9,11 @@ from ray import tune
 
 from selfsup.pipelines.runner import perform, quiet
 from selfsup.planning import Planned
-from selfsup.spool import tail
+from selfsup.spool import Record, records, tail
 
 POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not
+ENDED = "ended"  # of the last report: whether the run came to all of its results
 
 
 class Plans(Protocol):
@@ -43,17 +44,24 @@ def _perform(each: Planned) -> None:
 
 
 def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float]]:
-    seen = 0
+    spool, seen = each.pretrain and each.pretrain.spool, 0
     while work.is_alive():
         work.join(POLL)
-        record = tail(each.pretrain.spool) if each.pretrain else None
-        if record and record.step > seen:
-            seen = record.step
-            numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
-            yield {STEP: seen, SAMPLES: seen * each.run.train.batch, **numbers}
+        latest = tail(spool) if spool else None
+        for record in records(spool, committed=False) if spool and latest and latest.step > seen else ():
+            if record.step > seen:
+                seen = record.step
+                yield _report(each, record)
+
+
+def _report(each: Planned, record: Record) -> dict[str, float]:
+    numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
+    return {STEP: record.step, SAMPLES: record.step * each.run.train.batch, **numbers}
 
 
 def _results(each: Planned) -> dict[str, float]:
+    """Beside them the latest numbers of the training, which a search may be after."""
+    latest = tail(each.pretrain.spool) if each.pretrain else None
     done = [stage for stage in each.stages if stage.done]
     results = {f"{stage.space}/{name}": value for stage in done for name, value in stage.result().items()}
-    return {STEP: each.steps, SAMPLES: each.steps * each.run.train.batch, **results}
+    return {**(_report(each, latest) if latest else {STEP: 0, SAMPLES: 0}), **results, ENDED: each.done}

@@ -37,8 +37,8 @@ def _make(folder: Path, *, number: int, shard_size: int = 20, seed: int = 0) -> 
 
 
 def _spoil(told: Manifest, numbers: list[int], *, keep: int) -> None:
-    names = told.shards["name"].to_pylist()
-    for row in Reader(told).locate(np.array(numbers)).to_pylist():
-        with (Path(told.root) / names[row["shard"]]).open("r+b") as file:
-            file.seek(row["offset"] + keep)
-            file.write(bytes(row["size"] - keep))
+    names, index = told.shards["name"].to_pylist(), np.array(numbers)
+    for shard, row, sample in zip(told.shard(index), told.rows.take(index), Reader(told).read(index), strict=True):
+        with (Path(told.root) / names[shard]).open("r+b") as file:
+            file.seek(row["start"] + row["length"] - len(sample.data) + keep)
+            file.write(bytes(len(sample.data) - keep))

@@ -18,7 +18,7 @@ def test_what_differs_is_shown_with_its_difference_and_the_rest_counted() -> Non
         "",
         "eval/knn/top1     71.25     70.1 (-1.15)",
         "",
-        "the same: 5 settings, 1 results",
+        "the same: 4 settings, 1 result",
     ]
 
 
@@ -29,8 +29,10 @@ def test_a_run_without_a_result_says_why() -> None:
 
 
 def test_differences_are_to_the_first_of_several() -> None:
-    third = replace(DEFAULT, id="mae-c", metrics={KNN: 72.25}, tags={"selfsup.commit": "beef"})
+    arm = {"selfsup.study": "mae", "selfsup.arm": "default"}
+    third = replace(DEFAULT, id="mae-c", metrics={KNN: 72.25}, tags={"selfsup.commit": "beef"} | arm)
     lines = [line.split() for line in compare(DEFAULT, DEFAULT, third).splitlines()]
+    assert ["arm", "mae:", "default"] in lines
     assert [KNN, "71.25", "71.25", "(+0)", "72.25", "(+1)"] in lines
     assert ["selfsup.commit", "c0ffee", "c0ffee", "beef"] in lines
     assert ["selfsup.data.train", "d1", "d1", "–"] in lines

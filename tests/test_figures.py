@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
-from toy_sweep import KNN, study, sweep
+from toy_sweep import KNN, RATIO, study, sweep
 
+from selfsup.reporting.crossed import crossing
 from selfsup.reporting.figures import drawings, png, svg
-from selfsup.reporting.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map
+from selfsup.reporting.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map, numbers
 from selfsup.reporting.results import Result
 from selfsup.reporting.tables import Ablation, ablation
+from selfsup.sweepspec.arms import Factor
 
 FACTORS = {
     "0.75, 8": [60.0, 62.0, 61.0],
@@ -56,6 +58,23 @@ def test_a_curve_runs_through_the_means_past_every_seed() -> None:
     assert sorted({y for x, y in np.asarray(band) if x == 0.5}) == pytest.approx([41 - half, 41 + half])
 
 
+def test_a_schedule_is_a_numeric_factor_too() -> None:
+    assert numbers(Factor("train.duration", ({"epochs": 800}, {"epochs": 100}), {"epochs": 800}, None, False)) == (
+        "epochs",
+        [800, 100],
+    )
+    for values in (({"epochs": 8}, {"steps": 9}), (True, False), (1, {"epochs": 8}), ({"a": 1, "b": 2}, {"a": 1})):
+        assert numbers(Factor("x", values, values[0], None, False))[1] == []
+    one, results = study({"0.75, 8": [60.0], "0.5, 8": [40.0], "0.9, 8": [50.0]})
+    epochs = {0.75: {"epochs": 400}, 0.5: {"epochs": 800}, 0.9: {"epochs": 100}}
+    arms = [replace(arm, values={RATIO: epochs[arm.values[RATIO]]}) for arm in one.arms]
+    factor = Factor(RATIO, tuple(epochs.values()), epochs[0.75], None, False)
+    axis = curves(ablation(sweep(replace(one, arms=tuple(arms), factors=(factor,))), results).tables).axes[0]
+    np.testing.assert_array_equal(axis.lines[1].get_data(), [[100, 400, 800], [50, 60, 40]])
+    assert axis.lines[0].get_xdata() == [400, 400]
+    assert axis.get_xlabel() == "mask ratio, epochs"
+
+
 def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
     axis = effects(made(FACTORS).tables).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [
@@ -75,10 +94,22 @@ def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
 
 def test_a_heat_map_has_every_combination_in_its_place() -> None:
     whole = made(GRID, grid=True)
-    axis = heat_map(whole.tables[0], whole.sweep.studies[0].grid).axes[0]
+    found = crossing(whole.tables[0])
+    assert found
+    axis = heat_map([KNN], found).axes[0]
     texts = {text.get_position(): text.get_text().partition("\n")[0] for text in axis.texts}
     assert texts == {(0.5, 0.5): "×", (1.5, 0.5): "70.0", (0.5, 1.5): "21.0", (1.5, 1.5): "61.0"}
     assert axis.patches[0].get_xy() == (1, 1)  # the default: depth 8 across, ratio 0.75 down
+    assert axis.yaxis_inverted()  # rows from above, as in the table
+
+
+def test_a_default_beside_the_grid_leaves_the_rest_of_its_row_empty() -> None:
+    numbers = {"0.75, 8": [61.0], "0.5, 4": [20.0], "0.5, 12": [22.0], "0.9, 4": [70.0], "0.9, 12": [71.0]}
+    found = crossing(made(numbers, grid=True).tables[0])
+    assert found
+    axis = heat_map([KNN], found).axes[0]
+    places = {text.get_position() for text in axis.texts}
+    assert places == {(x, y) for x in (0.5, 2.5) for y in (0.5, 2.5)} | {(1.5, 1.5)}
 
 
 @pytest.mark.parametrize("numbers", [FACTORS, GRID, {"0.75, 8": [50.0], "0.5, 8": [40.0]}])

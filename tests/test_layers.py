@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CORE, METHODS, PIPELINES = ROOT / "platform" / "selfsup", ROOT / "methods", ROOT / "pipelines"
 BOTTOM = {"selfsup.parts", "selfsup.pipelines.views", "selfsup.pipelines.masks", "selfsup.pipelines.patch"}
-RAY = {"stream", "pretrain", "worker", "evaluate", "runner", "submit", "forkserver"}
+RAY = {"feed", "pretrain", "worker", "evaluate", "runner", "submit", "forkserver"}
 
 
 def imports(path: Path) -> set[str]:
@@ -53,10 +53,8 @@ def test_ray_is_imported_by_the_stream_and_the_stages_and_mlflow_by_the_tracker(
         assert "mlflow" not in tops or path.stem in ("track", "store", "results", "tree"), path  # the last two: types
 
 
-def test_data_tasks_and_the_plan_of_a_baseline_stay_free_of_torch() -> None:
-    light = [
-        *(PIPELINES / f"{name}.py" for name in ("stream", "lanes", "counted", "decode", "manifest", "shards", "views"))
-    ]
+def test_shards_and_the_plan_of_a_baseline_stay_free_of_torch() -> None:
+    light = [*(PIPELINES / f"{name}.py" for name in ("lanes", "counted", "decode", "manifest", "shards", "views"))]
     light += [CORE / f"{name}.py" for name in ("knob", "spec", "source", "errors", "track", "spool")]
     for path in light:
         assert "torch" not in {name.split(".")[0] for name in imports(path)}, path

@@ -6,19 +6,23 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
+import scipy.stats
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
 from selfsup.reporting import paper
-from selfsup.reporting.latex import escaped
 from selfsup.reporting.tables import Ablation, ablation
-from selfsup.reporting.wording import heading, interval, listed, probability, shown
+from selfsup.reporting.tabular import escaped
+from selfsup.reporting.wording import heading, interval, label, listed, probability, shown, some, tick
+from selfsup.sweepspec.arms import Factor, Study
 
 HEAD = r"""\documentclass{article}
-\usepackage{booktabs,siunitx}
+\usepackage{amssymb,booktabs,siunitx}
 \usepackage[table]{xcolor}
 \begin{document}
 """
@@ -52,12 +56,47 @@ def test_the_terminal() -> None:
     ]
 
 
+def test_crossed_factors_in_the_terminal() -> None:
+    one, results = study(
+        {"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.75, 4": [70.5], "0.5, 4": ["nan", "nan"]}, grid=True
+    )
+    assert paper.console(ablation(sweep(one), results)).splitlines()[:5] == [
+        "mae: mask ratio × decoder depth",
+        "knn top-1 (n = 0 to 2)",
+        "mask ratio \\ decoder depth       4              8",
+        "0.5                             –     61.0 ± 4.3†",
+        "0.75                        70.50†  [71.0 ± 4.3*]",
+    ]
+
+
+def test_three_factors_are_columns_and_switches_are_ticked() -> None:
+    paths = ("hyper.a", "hyper.b_c", "hyper.d")
+    factors = tuple(
+        Factor(path, values, values[0], None, False)
+        for path, values in zip(paths, ((False, True), (1, 2), ({"epochs": 100}, {"epochs": 800})), strict=True)
+    )
+    made = [arm("default", [1.0, 2.0], dict(zip(paths, (False, 1, {"epochs": 100}), strict=True)))]
+    made += [arm("other", [3.0, 4.0], dict(zip(paths, (True, 2, {"epochs": 800}), strict=True)))]
+    (default, first), (other, second) = made
+    default = replace(default, changed={})
+    one = Study("mae", "mae", (), factors, (default, other), {}, "")
+    text = paper.markdown(ablation(sweep(one), [*first, *second]))
+    assert "| a | b c | d | knn top-1 | Δ | n | seconds |\n| :-- | :-- | :-- | --: | --: | --: | --: |" in text
+    assert "| ✗ (default) | 1 | 100 epochs | 1.5" in text
+    assert "| ✓ | 2 | 800 epochs |" in text
+    latex = paper.latex(ablation(sweep(one), [*first, *second]))
+    assert "\\rowcolor{gray!20} $\\times$ & 1 & 100 epochs & " in latex
+
+
 def test_markdown(whole: Ablation) -> None:
     text = paper.markdown(whole)
     assert "| 0.75 (default) | **71.0 ± 3.2** | – | – | – |" in text  # t of 3 degrees: 3.182; deviation sqrt(2)
-    assert "- 0.9: seed 0: out of memory" in text
+    assert "- 0.9: seeds 0 and 1: out of memory" in text
     assert "- mae: mask ratio 0.9 has no result" in text
-    assert "14 of 16 runs finished; plan 5eed; `selfsup sweep sweeps/toy.yaml`" in text
+    assert "14 of 16 runs finished; made by `selfsup sweep sweeps/toy.yaml`\n- plan 5eed, not registered yet" in text
+    assert "- mae: mask_ratio=0.9: seeds 0 and 1: failed (out of memory)" in text
+    assert "**knn top-1 (n = 2)**\n\n| mask ratio \\ decoder depth | 1 | 8 |" in text
+    assert "| 0.75 | 3.8 ± 1.9 | **80.5 ± 1.9** (default) |" in text  # variances 0.5, 0.5 and 1.125 on 3 degrees
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({row.count("|") for row in block.splitlines()}) == 1
 
@@ -78,13 +117,37 @@ def test_latex_is_balanced_and_every_row_has_every_column(whole: Ablation) -> No
 
 def test_latex_says_what_a_caption_must(whole: Ablation) -> None:
     text = paper.latex(whole)
-    first = text[: text.index("\\end{table}")]
-    assert "\\label{tab:toy-mae-mask-ratio}" in first
-    assert "Default (grey): mask ratio 0.75 and decoder depth 8." in first
+    first = text[: text.index("\\end{table*}")]
+    assert "\\label{tab:toy-mae}" in first
+    assert "mae: mask ratio and decoder depth. Default (grey): mask ratio 0.75 and decoder depth 8." in first
+    assert "n = 2 (0.9: 0)." in first
     assert "Paper: 50\\% of R\\&D\\_1." in first
+    assert "(a) mask ratio" in first
     assert "\\rowcolor{gray!20} 0.75 & \\bfseries 71.0 +- 3.2 &" in first
-    assert "S[table-format=2.1(2)]" in first
-    assert "0.9: seed 0: out of memory" in first
+    assert "S[table-format=2.1(2){$^\\dagger$}]" in first
+    assert "mask ratio 0.9: seeds 0 and 1: out of memory" in first
+
+
+def test_latex_of_differences_and_of_crossed_factors(whole: Ablation) -> None:
+    text = paper.latex(whole)
+    [differences] = re.findall(r"\\label\{tab:toy-mae-differences\}(.*?)\\end\{table\}", text, flags=re.DOTALL)
+    half, p = dunnett([[70.0, 72.0], [60.0, 62.0], [69.0, 71.0]])
+    [told] = re.findall(rf"\\quad 0.5 & -10.0 \+- {half:.1f} & (0.\d+) ", differences)
+    assert float(told) == pytest.approx(p, abs=1e-3)
+    assert "\\multicolumn{3}{l}{\\textit{decoder depth}}" in differences
+    [crossed] = re.findall(r"\\label\{tab:toy-simclr\}(.*?)\\end\{table", text, flags=re.DOTALL)
+    assert "& \\multicolumn{2}{c}{decoder depth} \\\\" in crossed
+    assert "mask ratio & {1} & {8} \\\\" in crossed
+    assert "0.75 & 3.8 +- 1.9 & \\cellcolor{gray!20}\\bfseries 80.5 +- 1.9 \\\\" in crossed
+    assert "0.5 & {} & 1.5 +- 1.9 \\\\" in crossed
+
+
+def dunnett(samples: list[list[float]]) -> tuple[float, float]:
+    """Half of the interval and p of the first against the control, by scipy."""
+    control, *others = samples
+    found = scipy.stats.dunnett(*others, control=control, rng=np.random.default_rng(0))
+    interval = found.confidence_interval()
+    return (interval.high[0] - interval.low[0]) / 2, found.pvalue[0]
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
@@ -100,6 +163,7 @@ def test_special_characters() -> None:
         r"50\% of R\&D\_1 \{a\}\textasciicircum{}2 \textasciitilde{}\textbackslash{}x"
     )
     assert escaped("4 × 4 ± 1 – <") == r"4 $\times$ 4 $\pm$ 1 -- $<$"
+    assert escaped('τ of "a paper"') == r"$\tau$ of ``a paper''"
 
 
 def test_csv_and_parquet_hold_every_run_and_metric(whole: Ablation) -> None:
@@ -111,6 +175,8 @@ def test_csv_and_parquet_hold_every_run_and_metric(whole: Ablation) -> None:
     assert (one["value"], one["default"]) == (62.0, False)
     assert json.loads(one["changed"]) == {"hyper.mask_ratio": 0.5}
     assert (one["id"], one["run"]) == ("mae-mask_ratio=0.5-1", "run-of-mae-mask_ratio=0.5-1")
+    assert (one["code"], one["train"], one["hardware"]) == ("c0ffee", "d1", None)
+    assert one["command"] == "selfsup sweep sweeps/toy.yaml --only mae-mask_ratio=0.5-1"
     lost = [row for row in held if row["status"] == "failed"]
     assert {(row["value"], row["reason"]) for row in lost} == {(None, "out of memory")}
     assert [row["value"] for row in rows if row["status"] == "failed"] == [""] * 4
@@ -137,5 +203,13 @@ def test_wording() -> None:
     assert [interval(84.931, 0.1234), interval(84.931, 1.26), interval(84.931, 12.6), interval(-0.5, None)] == [
         *("84.93 ± 0.12", "84.9 ± 1.3", "85 ± 13", "-0.50")
     ]
+    assert [interval(value, 1.3, sign="+") for value in (-0.04, 0.04, -0.06)] == [
+        "+0.0 ± 1.3",
+        "+0.0 ± 1.3",
+        "-0.1 ± 1.3",
+    ]
     assert [probability(p) for p in (0.0004, 0.0041, 0.234)] == ["p < 0.001", "p = 0.004", "p = 0.23"]
     assert [listed(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
+    assert [some(names) for names in (["a"], list("abc"), list("abcde"))] == ["a", "a, b and c", "a, b, c and 2 more"]
+    assert [label(value) for value in ({"epochs": 800}, {}, 1.0)] == ["800 epochs", "{}", "1"]
+    assert [tick(value) for value in (True, False, 1, 0)] == ["✓", "✗", "1", "0"]

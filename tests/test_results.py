@@ -1,12 +1,14 @@
 """Against a real store: what is kept of it must never differ from what it says."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import toy_sweep
 
-from selfsup.reporting.results import Result, gather
+from selfsup.errors import SpecError
+from selfsup.reporting.results import Result, find, gather
 from selfsup.sweepspec.arms import Sweep
 from selfsup.track import Tracker
 
@@ -114,6 +116,14 @@ def test_finished_runs_are_read_once(
     monkeypatch.delattr(Tracker, "history")
     assert gather(tracker, sweep, curves=[LOSS], cache=tmp_path) == before
     assert read == [before[1].run]  # it may have ended while another machine's clock was behind
+
+
+def test_a_run_is_found_by_its_id_in_any_experiment(tracker: Tracker, sweep: Sweep) -> None:
+    opened = run(tracker, replace(sweep, name="elsewhere"), 0, "FINISHED", knn=71.5)
+    [found] = find(tracker, ["mae-default-0"])
+    assert (found.run, found.metrics[KNN]) == (opened, 71.5)
+    with pytest.raises(SpecError, match="no run 'mae-nowhere' in MLflow"):
+        find(tracker, ["mae-default-0", "mae-nowhere"])
 
 
 def test_another_store_in_the_same_place_is_told_apart(sweep: Sweep, home: Path, tmp_path: Path) -> None:

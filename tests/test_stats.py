@@ -12,6 +12,7 @@ from selfsup.reporting.stats import (
     contenders,
     dunnett,
     half_width,
+    interaction,
     places,
     seeds_needed,
     sign_flips,
@@ -129,6 +130,19 @@ def test_one_pair_of_flips_is_scipys_permutation_test() -> None:
         (first, second), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
     )
     assert sign_flips((first - second)[:, None]) == pytest.approx([expected.pvalue])
+
+
+def test_interaction_is_what_a_model_without_it_leaves() -> None:
+    """The F test of two nested linear models, fitted by least squares; the second is the means themselves."""
+    values = np.random.default_rng(6).normal([[[0.0], [1.0], [2.0]], [[0.0], [1.0], [4.0]]], 1, size=(2, 3, 4))
+    rows, columns, _ = np.indices(values.shape)
+    ones = [np.ones(values.size), rows.ravel(), columns.ravel() == 1, columns.ravel() == 2]
+    _, (left,), *_ = np.linalg.lstsq(np.stack(ones, 1).astype(float), values.ravel(), rcond=None)
+    within = float(np.square(values - values.mean(2, keepdims=True)).sum())
+    f = (left - within) / 2 / (within / 18)
+    found = interaction(values.mean(2), 4, pooled(values.reshape(6, 4).tolist()))
+    assert found == (pytest.approx(f), (2, 18), pytest.approx(scipy.stats.f.sf(f, 2, 18)))
+    assert interaction(np.array([[1.0, 2.0], [3.0, 4.0]]), 2, Spread(1.0, 4)).p == 1
 
 
 def test_seeds_needed_at_a_deviation_of_a_fifth() -> None:

@@ -16,7 +16,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.spec import run_type, spec_type
 from selfsup.sweepspec.arms import Factor
-from selfsup.sweepspec.search import Dimension
+from selfsup.sweepspec.space import Dimension
 from selfsup.sweepspec.sweepfile import SweepFile, read
 from selfsup.sweepspec.sweepschema import schema
 

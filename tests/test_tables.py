@@ -131,7 +131,44 @@ def test_a_grid_is_one_table() -> None:
     assert grid.factor is None
     assert grid.title == "mask ratio × decoder depth"
     assert [line.label for line in grid.lines] == ["0.5, 1", "0.5, 8", "0.75, 1", "0.75, 8"]
-    assert "(0.5, 1) is the best" in grid.verdict[0]
+    # by hand: the means are 9.25, 2, 2.5 and 1.5, so the interaction is 6.25; two seeds a cell and a variance of 0.78
+    # over 4 degrees of freedom make F = 2 / 4 * 6.25 ** 2 / 0.78125 = 25
+    assert grid.verdict == (
+        "mask ratio × decoder depth, knn top-1 (n = 2): the highest is (0.5, 1) with 9.2 ± 1.7; the other 3 are worse; "
+        "(0.5, 1) > (0.75, 8) by 7.8 ± 3.2 (adjusted p = 0.002); the effect of mask ratio depends on decoder depth "
+        "(F(1, 4) = 25.0, p = 0.007).",
+    )
+
+
+def test_of_many_combinations_three_are_named_and_the_rest_counted() -> None:
+    means = {"0.5, 1": 69.8, "0.5, 8": 70.2, "0.5, 16": 69.9, "0.75, 1": 70.1, "0.75, 8": 69.7, "0.75, 16": 50.0}
+    numbers = {name: [mean - 1, mean + 1] for name, mean in means.items()}
+    [grid] = tables({"0.75, 8": numbers.pop("0.75, 8"), **numbers}, grid=True)
+    said, _, tested = grid.verdict[0].partition("; the effect of ")
+    assert said == (
+        "mask ratio × decoder depth, knn top-1 (n = 2): the highest is (0.5, 8) with 70.2 ± 2.4; "
+        "the default (0.75, 8), (0.5, 1), (0.5, 16) and 1 more cannot be told from it; the other is worse"
+    )
+    assert tested.startswith("mask ratio depends on decoder depth (F(2, 6) = ")
+
+
+def test_many_claims_are_one_sentence() -> None:
+    numbers = {
+        "0.75, 8": [70.0, 72.0],
+        **{f"{ratio}, 8": [ratio * 10, ratio * 10 + 2] for ratio in (0.1, 0.2, 0.3, 0.4)},
+    }
+    [ratio] = tables(numbers)
+    assert ratio.verdict == (
+        "mask ratio, knn top-1 (n = 2): 0.75 > 0.1, 0.2, 0.3 and 0.4 by 66.0 to 69.0 (adjusted p < 0.001); "
+        "0.75 is the best.",
+    )
+
+
+def test_metrics_that_say_the_same_share_a_sentence() -> None:
+    one, results = study({"0.75, 8": [70.0, 72.0], "0.5, 8": [70.5, 72.5], "0.9, 8": [70.0, 71.0]})
+    results = [replace(run, metrics=dict(run.metrics) | {LINEAR: run.metrics[KNN]}) for run in results]
+    [ratio] = ablation(sweep(one, metrics=[KNN, LINEAR]), results).tables
+    assert ratio.verdict == ("mask ratio, knn top-1 and linear top-1 (n = 2): 0.75 cannot be told from 0.5 or 0.9.",)
 
 
 def test_methods_and_baselines_side_by_side() -> None:
@@ -167,7 +204,15 @@ def test_integrity_counts_every_run_once() -> None:
         "mae: decoder_depth=1: seed 0: failed (nan)",
         "mae: decoder_depth=1: seed 1: not run",
     )
-    assert (found["commits"], found["data"]) == (("c0ffee",), ("d1",))
+    assert (found["commits"], found["data"]) == (("c0ffee",), {"train": ("d1",)})
+
+
+def test_seeds_that_are_missing_for_one_reason_share_a_line() -> None:
+    one, results = study({"0.75, 8": [1.0, 2.0, 3.0], "0.5, 8": ["nan", "out of memory", "nan"]})
+    assert ablation(sweep(one), results).integrity["deviations"] == (
+        "mae: mask_ratio=0.5: seeds 0 and 2: failed (nan)",
+        "mae: mask_ratio=0.5: seed 1: failed (out of memory)",
+    )
 
 
 def test_arms_are_proved_to_differ_in_their_factor_alone() -> None:
@@ -186,6 +231,19 @@ def test_what_else_differs_is_named() -> None:
         ("seed 1: selfsup.commit: bad, in the default c0ffee",),
         (f"seed 0: {DEPTH}: as in the default, though the arm is named after it",),
     ]
+
+
+def test_other_hardware_is_named_where_both_are_known() -> None:
+    one, results = study(NUMBERS)
+    for number, name in ((0, "8 x H100"), (2, "8 x H100"), (4, "8 x A100")):
+        results[number] = replace(results[number], tags=dict(results[number].tags) | {"selfsup.hardware": name})
+    whole = ablation(sweep(one), results).integrity
+    assert list(whole["differences"].values()) == [
+        (),
+        ("seed 0: selfsup.hardware: 8 x A100, in the default 8 x H100",),
+        (),
+    ]
+    assert whole["hardware"] == ("8 x A100", "8 x H100")
 
 
 def _told(run: Result, **params: str) -> Result:

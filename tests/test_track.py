@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import math
 import os
 import shutil
@@ -22,7 +23,7 @@ import pytest
 
 from selfsup.errors import TrackError
 from selfsup.spool import Spool
-from selfsup.store import links
+from selfsup.store import experiment_page, links
 from selfsup.track import Shipper, Tracker, default_uri, ui_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
@@ -330,7 +331,7 @@ def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
 
 
 def test_links_lead_to_the_charts_of_a_sweep() -> None:
-    found = links("http://me:secret@localhost:5000/", "7", "5eed", ["eval/knn/top1"])
+    found = links(experiment_page("http://me:secret@localhost:5000/", "7"), "5eed", ["eval/knn/top1"])
     assert list(found) == ["arms by eval/knn/top1", "runs"]
     page, _, query = found["arms by eval/knn/top1"].partition("?")
     assert page == "http://localhost:5000/#/experiments/7/runs"
@@ -340,6 +341,10 @@ def test_links_lead_to_the_charts_of_a_sweep() -> None:
         "orderByAsc": "false",
         "compareRunsMode": "CHART",
     }
+
+
+def test_a_local_store_is_shown_where_the_ui_serves_it() -> None:
+    assert experiment_page("sqlite:////x/mlflow.db", "7", 5001) == "http://127.0.0.1:5001/#/experiments/7"
 
 
 def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:
@@ -406,6 +411,11 @@ def test_a_server_killed_and_started_again_loses_and_doubles_nothing(
         stranger = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/", headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(stranger)
+        job = json.dumps({"job_name": "invoke_scorer", "params": {}}).encode()
+        asked = {"Content-Type": "application/json"}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/ajax-api/3.0/jobs/", job, asked))
+        assert b"not enabled" in refused.value.read()
 
 
 def test_closing_without_a_server_says_that_numbers_are_left(tmp_path: Path) -> None:

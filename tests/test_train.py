@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.futures import Future
@@ -207,6 +208,16 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32() -> None:
     assert seen == {torch.bfloat16}
     assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
     assert [log["loss"] for log in logs] == pytest.approx([log["loss"] for log in exact], rel=0.02)
+
+
+@pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: optim.name)
+def test_only_read_waits_for_the_device(optim: Optim) -> None:
+    """Fake tensors have no values: whoever asks for one fails."""
+    method, clipped = Toy(dropout=0.5), optim.model_copy(update={"clip_norm": 1.0})
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        *_, last = run(method, clipped, steps=2, batches=iter([batch_at(0), batch_at(1)]), accumulate=2)
+        with pytest.raises(DataDependentOutputException):
+            read(last)
 
 
 def test_what_is_not_finite_is_still_seen_steps_later() -> None:

@@ -4,6 +4,7 @@ import pytest
 import toy_sweep
 
 from selfsup import tree
+from selfsup.reporting.registration import changes
 from selfsup.reporting.results import gather
 from selfsup.reporting.tables import ablation
 from selfsup.sweepspec.arms import Arm, Sweep
@@ -53,6 +54,37 @@ def test_a_tree_is_planted_once(tracker: Tracker) -> None:
     )
     tree.plant(tracker, replace(sweep, digest="another plan"))
     assert len(tracker.runs(sweep.name)) == 10
+
+
+def test_a_plan_is_registered_when_it_is_first_seen_and_stays(tracker: Tracker) -> None:
+    first = toy("registered")
+    tree.open_sweep(tracker, first)
+    second = replace(first, digest="another plan", metrics=(KNN, toy_sweep.LINEAR))
+    root = tree.open_sweep(tracker, second)
+    before = tree.plans(tracker, first.name)
+    assert [(plan.digest, plan.metrics) for plan in before] == [("5eed", (KNN,)), ("another plan", second.metrics)]
+    assert before[0].arms["mae: mask_ratio=0.5"] == {0: "mae-mask_ratio=0.5-0", 1: "mae-mask_ratio=0.5-1"}
+    tree.open_sweep(tracker, replace(second, question="Or so?"))
+    assert tree.plans(tracker, first.name) == before
+    assert list(changes(second, before)) == [
+        f"since the plan 5eed of {before[0].when}: added metric linear top-1",
+    ]
+    assert b"Does it hold?" in (tracker.fetch(root, tree.PLAN) or b"")
+
+
+def test_charts_of_the_latest_sweeps_lead_to_their_arms_and_runs(tracker: Tracker) -> None:
+    names = [f"charted {number}" for number in range(tree.CHARTED + 1)]
+    for name in names:
+        tree.open_sweep(tracker, replace(toy(name), digest=name[-1]))
+    lines = list(tree.charts(tracker, 5001))
+    assert lines[0] == f"charted {tree.CHARTED}, plan {tree.CHARTED}"
+    held = tracker.experiment(names[-1])
+    assert held
+    assert lines[1].startswith(f"  arms by {KNN}: http://127.0.0.1:5001/#/experiments/{held.experiment_id}/runs?")
+    assert lines[2].startswith("  runs: ")
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"{name}, plan {name[-1]}" for name in reversed(names[1:])
+    ]
 
 
 def test_an_arm_holds_the_statistics_of_its_seeds(tracker: Tracker) -> None:

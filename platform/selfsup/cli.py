@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import SelfsupError, SpecError
 from selfsup.progress import counting, several
-from selfsup.store import home
+from selfsup.store import PORT, home, is_server, shown, ui_command
 
 if TYPE_CHECKING:
     from selfsup.planning import Planned
@@ -39,13 +39,13 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
 ]
 Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
-Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, file:// ...")]
+Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, https:// ...")]
 
 
 @shards.command("pack")
 def shards_pack(
     images_dir: Annotated[Path, typer.Argument(help="images, in a folder per class or flat")],
-    out: Annotated[Path, typer.Argument(help="where the shards and their manifest go")],
+    out: Annotated[str, typer.Argument(help="where the shards and their manifest go: a folder, or s3://, gs:// ...")],
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
     shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
@@ -109,10 +109,11 @@ def plan(specs: Specs, set_: Set = None) -> None:
 def run(specs: Specs, set_: Set = None) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.cost import describe
+    from selfsup.layout import store
     from selfsup.planning import unique
     from selfsup.reporting import paper, report
     from selfsup.sweeps.recorder import Recorder
-    from selfsup.sweeps.session import perform, store
+    from selfsup.sweeps.session import perform
 
     plans = _plans(specs, set_)
     typer.echo(describe(plans))
@@ -136,7 +137,8 @@ def sweep(
     only: Annotated[list[str] | None, typer.Option(help="id of a run; the others are left as they are")] = None,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
-    from selfsup.sweeps.session import conduct, store
+    from selfsup.layout import store
+    from selfsup.sweeps.session import conduct
     from selfsup.sweepspec import sweepfile
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
@@ -151,13 +153,13 @@ def status(
     spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
 ) -> None:
     """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
+    from selfsup.layout import entries
     from selfsup.sweepspec import sweepfile
-    from selfsup.sweepspec.expand import expand
-    from selfsup.sweepspec.ledger import ledger, text
+    from selfsup.sweepspec.ledger import text
 
-    entries = ledger(*expand(sweepfile.read(spec, set_ or []), home()))
-    typer.echo(json.dumps([entry._asdict() for entry in entries], indent=1) if as_json else text(entries))
-    raise typer.Exit(0 if all(entry.status == "done" for entry in entries) else 1)
+    found = entries(sweepfile.read(spec, set_ or []))
+    typer.echo(json.dumps([entry._asdict() for entry in found], indent=1) if as_json else text(found))
+    raise typer.Exit(0 if all(entry.ended for entry in found) else 1)
 
 
 @app.command()
@@ -167,12 +169,12 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
-    from selfsup.sweeps.session import store
+    from selfsup.layout import lay_out, store
     from selfsup.sweepspec import sweepfile
-    from selfsup.sweepspec.expand import expand
 
-    arms, _ = expand(sweepfile.read(spec, set_ or []), home())
-    page = _report(arms, store())
+    tracker = store()
+    arms, _ = lay_out(sweepfile.read(spec, set_ or []), tracker)
+    page = _report(arms, tracker)
     if show:
         webbrowser.open(page.as_uri())
 
@@ -180,10 +182,12 @@ def report(
 @app.command()
 def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
     """What differs between runs, in settings and in results."""
+    from selfsup.layout import store
     from selfsup.reporting.compare import compare
     from selfsup.reporting.results import find
-    from selfsup.sweeps.session import store
 
+    if len(set(ids)) < 2:
+        raise SpecError("selfsup compare: two runs or more, by their ids, which `selfsup status SWEEP --json` tells")
     typer.echo(compare(*find(store(), ids)))
 
 
@@ -222,12 +226,19 @@ def export(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="on this machine")] = 5000) -> None:
-    """The MLflow UI on the store in use, for this machine only."""
-    from selfsup.track import default_uri, ui_command
+def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> None:
+    """The MLflow UI on the store in use, for this machine only; first, where it draws the latest sweeps."""
+    from selfsup import tree
+    from selfsup.layout import store
 
-    argv, environment = ui_command(default_uri(home()), home(), port)
-    typer.echo(f"http://127.0.0.1:{port}", err=True)
+    tracker = store()
+    for line in tree.charts(tracker, port):
+        typer.echo(line)
+    if is_server(tracker.uri):
+        typer.echo(f"the store in use is a server: {shown(tracker.uri)}")
+        return
+    argv, environment = ui_command(tracker.uri, home(), port)
+    typer.echo(f"http://127.0.0.1:{port}")
     os.execvpe(argv[0], argv, environment)
 
 
@@ -240,7 +251,7 @@ def submit(
     ] = "http://127.0.0.1:8265",
     wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
 ) -> None:
-    """Run specs as a job on a Ray cluster: send the project as a wheel, stream the log, end with the job's status."""
+    """Run specs, or a sweep, as a job on a Ray cluster: send the project as a wheel, stream the log, end as it does."""
     from selfsup.pipelines.submit import submit
 
     raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel))
@@ -263,7 +274,11 @@ def _interrupt(*_: object) -> None:
 def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":
     from selfsup.planning import plan
     from selfsup.spec import read
+    from selfsup.sweepspec import sweepfile
 
+    for path in specs:
+        if sweepfile.read(path, overrides or []).kind != "plain":
+            raise SpecError(f"{path}: a sweep, with more settings than one; run it by `selfsup sweep {path}`")
     return [plan(read(path, overrides or []), home()) for path in specs]
 
 

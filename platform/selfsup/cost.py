@@ -11,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfsup import encoder
 from selfsup.method import Batch, Method, load
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import Mask
+from selfsup.pipelines.masks import random_mask
 from selfsup.pipelines.views import Crop, Views, sized
 from selfsup.planning import Planned, unique
 from selfsup.progress import several
+from selfsup.sharing import describe as sharing
 from selfsup.spec import Run
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
@@ -57,10 +58,7 @@ def meta_batch(method: Method, views: Views, size: int) -> Batch:
     mask = None
     if views.mask_ratio is not None:
         assert isinstance(made[0], Tokens)
-        number = made[0].value.shape[1]
-        keep = torch.empty(size, int(number * (1 - views.mask_ratio)), dtype=torch.int64, device="meta")
-        whole = torch.empty(size, number, dtype=torch.int64, device="meta")
-        mask = Mask(keep, whole, whole.bool())
+        mask = random_mask(torch.empty(made[0].valid.shape, device="meta"), views.mask_ratio)
     return Batch(made, mask, torch.empty(size, dtype=torch.int64, device="meta"))
 
 
@@ -102,6 +100,7 @@ def describe(plans: Sequence[Sequence[Planned]]) -> str:
     runs = unique([each for planned in plans for each in planned])
     stages = {stage.key: stage for each in runs for stage in each.stages}.values()
     lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
+    lines += sharing([each for each in runs if not each.done])
     lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each)}" for each in runs]
     return "\n".join(lines)
 
@@ -127,11 +126,12 @@ def _training(each: Planned) -> list[tuple[str, str]]:
     state, activations = price.state_bytes, price.activation_bytes
     workers = several(needs.workers, "worker")
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
+    feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[each.feeder]
     return [
         ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
         ("length", f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
-        ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data"),
+        ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
     ]

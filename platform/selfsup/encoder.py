@@ -120,16 +120,16 @@ class TokenEncoder(Encoder):
 
 
 class PooledEncoder(Encoder):
-    """A CNN, up to its global average pooling."""
+    """A CNN, up to its global average pooling. Its memory is in channels-last order: faster on CPUs and GPUs alike."""
 
     def __init__(self, trunk: nn.Module, dim: int) -> None:
         super().__init__()
-        self.trunk, self.dim = trunk, dim
+        self.trunk, self.dim = trunk.to(memory_format=torch.channels_last), dim  # type: ignore[call-overload]
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)"""
         assert isinstance(view, Tensor), "a CNN sees images, not tokens"
-        pooled: Tensor = self.trunk(view)
+        pooled: Tensor = self.trunk(view.contiguous(memory_format=torch.channels_last))
         return pooled
 
 
@@ -148,7 +148,8 @@ def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
     part = path.with_name(path.name + ".part")
     metadata = {"backbone": json.dumps(resolved(backbone))}
-    safetensors.torch.save_file(encoder.trunk.state_dict(), part, metadata=metadata)
+    state = {name: value.contiguous() for name, value in encoder.trunk.state_dict().items()}  # CNNs are channels-last
+    safetensors.torch.save_file(state, part, metadata=metadata)
     part.replace(path)
 
 

@@ -1,6 +1,7 @@
 """Why a run failed: kinds that each have their remedy, told apart by what was raised."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,6 +12,7 @@ from selfsup.errors import SelfsupError
 Kind = Literal["user error", "non-finite", "out of memory", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
 COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
+LEARNT = 0.99  # share of the loss of guessing above which nothing was learnt
 ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
 
 
@@ -51,11 +53,16 @@ def classify(error: BaseException) -> Failure:
 
 
 def collapsed(report: Mapping[str, float]) -> str:
-    """Why embeddings with these numbers are all but the same for every image; "" where they are not. Needs no label."""
+    """Why embeddings with these numbers are all but the same for every image; "" where they are not. Needs no label.
+
+    A contrastive method records `chance`, the loss of embeddings that are all the same: ln K of K candidates.
+    """
+    at = f"at step {report.get('step', 0):.0f}"
     for title, (name, limit) in COLLAPSE.items():
         if (value := report.get(name, limit)) < limit:
-            return f"collapsed: {title} {value:.3g} < {limit:g} at step {report.get('step', 0):.0f}"
-    return ""
+            return f"collapsed: {title} {value:.3g} < {limit:g} {at}"
+    loss, chance = report.get("pretrain/loss", 0.0), report.get("pretrain/chance", math.inf)
+    return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {at}" if loss > LEARNT * chance else ""
 
 
 def write(failure: Failure, path: Path) -> None:

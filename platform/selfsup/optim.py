@@ -1,7 +1,7 @@
 """How weights move: parameter groups, the batch rule, the schedule, and the three optimisers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -75,23 +75,35 @@ class LARS(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         assert closure is None, "LARS takes no closure"
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, weight.grad, group)
+            moved = [weight for weight in group["params"] if weight.grad is not None]
+            matrices, vectors = ([weight for weight in moved if (weight.ndim > 1) is kind] for kind in (True, False))
+            if matrices:
+                self._move(matrices, self._adapted(matrices, group), group)
+            if vectors:
+                self._move(vectors, [vector.grad for vector in vectors], group)
 
-    def _move(self, weight: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-        if weight.ndim > 1:
-            update = update.add(weight, alpha=group["weight_decay"])
-            update = update * trust_ratio(weight, update, group["trust"])
+    def _adapted(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Gradients with decay, each at its weight's trust ratio."""
+        updates = torch._foreach_add([weight.grad for weight in weights], weights, alpha=group["weight_decay"])
+        torch._foreach_mul_(updates, trust_ratios(weights, updates, group["trust"]))
+        return list(updates)
+
+    def _move(self, weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
+        velocities = [self._velocity(weight) for weight in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, updates)
+        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
+
+    def _velocity(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state["velocity"] = torch.zeros_like(weight)
-        velocity = state["velocity"].mul_(group["momentum"]).add_(update)
-        weight.sub_(velocity, alpha=group["lr"])
+        velocity: Tensor = state["velocity"]
+        return velocity
 
 
-def trust_ratio(weight: Tensor, update: Tensor, trust: float) -> Tensor:
-    """(...), (...) -> (): trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
-    weight_norm, update_norm = weight.norm(), update.norm()
-    defined = (weight_norm > 0) & (update_norm > 0)
-    return torch.where(defined, trust * weight_norm / update_norm, torch.ones_like(weight_norm))
+def trust_ratios(weights: Sequence[Tensor], updates: Sequence[Tensor], trust: float) -> list[Tensor]:
+    """Of each pair -> (): trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
+    weight_norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, updates))
+    defined = (weight_norms > 0) & (update_norms > 0)
+    return list(torch.where(defined, trust * weight_norms / update_norms, 1.0).unbind())

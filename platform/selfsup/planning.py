@@ -8,6 +8,7 @@ compared, so a default that changed in the code is noticed instead of mixed in.
 import fcntl
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from selfsup.method import load as load_method
 from selfsup.pipelines import bundled
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, load
+from selfsup.sections import Feeder
 from selfsup.spec import BASELINES, Run, Spec, run_type
 
 Told = Mapping[str, Any]
@@ -120,13 +122,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Planned:
-    """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record."""
+    """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
+
+    peers: runs that begin together and that one stream can feed.
+    """
 
     run: Run
     spec: str
     train: Manifest
     val: Manifest | None
     home: Path
+    peers: int = 1
 
     @cached_property
     def id(self) -> str:
@@ -148,6 +154,12 @@ class Planned:
             mix=stream.mix,
             remainder=stream.remainder,
         )
+
+    @property
+    def feeder(self) -> Feeder:
+        """Who makes the batches: as told, or else threads on a machine of its own, and Ray's tasks on a cluster."""
+        told = self.run.stream.feeder
+        return told if told != "auto" else "ray" if os.environ.get("RAY_ADDRESS") else "threads"
 
     @property
     def steps(self) -> int:

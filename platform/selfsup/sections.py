@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from selfsup.knob import Choice, Knobs, Range, knob
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Feeder = Literal["threads", "ray"]
 
 
 class Duration(Knobs):
@@ -90,6 +91,12 @@ class Stream(Knobs):
     mix: int = knob(16, "chunks shuffled together in a lane", ge=1)
     remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")
     bad_share: float = knob(0.01, "share of undecodable samples that a run survives", result=False, ge=0, le=1)
+    feeder: Feeder | Literal["auto"] = knob(
+        "auto", "who makes the batches: the workers' own threads, or Ray tasks; auto: threads on one node", result=False
+    )
+    share: Literal["auto", "never"] = knob(
+        "auto", "runs of a sweep that see the same crops: decoded once for all, or by each for itself", result=False
+    )
 
 
 class Embed(Knobs):
@@ -102,4 +109,5 @@ class Resources(Knobs):
     cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0)
     gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0)
     data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0)
+    data_memory: int = knob(1024, "MiB that a worker's data may hold, made ahead of its step", result=False, ge=1)
     max_failures: int = knob(3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0)

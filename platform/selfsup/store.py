@@ -21,6 +21,7 @@ from selfsup.errors import TrackError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PORT = 5000  # of `selfsup ui`
 REACH = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -43,7 +44,7 @@ def default_uri(home: Path) -> str:
 
 def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, str]]:
     """The (argv, whole environment) that serve a local store to this machine only, without MLflow's job runner."""
-    if sqlite_path(uri) is None:
+    if is_server(uri):
         raise TrackError(f"the store in use is a server: open {shown(uri)} in a browser")
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     argv += ["--artifacts-destination", (home.resolve() / "artifacts").as_uri()]
@@ -52,10 +53,16 @@ def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, st
     return argv, os.environ | ENVIRONMENT | pool | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def links(base: str, experiment: str, sweep: str, metrics: Sequence[str]) -> dict[str, str]:
+def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:
+    """Where MLflow's UI shows an experiment, by MLflow's id; of a local store while `selfsup ui` runs."""
+    base = shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    return f"{base}/#/experiments/{experiment}"
+
+
+def links(page: str, sweep: str, metrics: Sequence[str]) -> dict[str, str]:
     """What is to be seen -> where in MLflow's UI: the arms of a sweep by each metric, and the curves of its runs.
 
-    base: of the server. experiment: MLflow's id of it. sweep: the digest, as in the tags of tree.py.
+    page: of its experiment. sweep: the digest, as in the tags of tree.py.
     """
     ranked = {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics}
     shown_by = ranked | {"runs": ("run", metrics[0])} if metrics else {}
@@ -67,7 +74,7 @@ def links(base: str, experiment: str, sweep: str, metrics: Sequence[str]) -> dic
             "orderByAsc": "false",
             "compareRunsMode": "CHART",
         }
-        found[what] = f"{shown(base).rstrip('/')}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}"
+        found[what] = f"{page}/runs?{urlencode(query, quote_via=quote)}"
     return found
 
 
@@ -78,6 +85,10 @@ def sqlite_path(uri: str) -> Path | None:
     if re.match("https?://", uri):
         return None
     raise TrackError(f"MLflow at {shown(uri)}: expected sqlite:///PATH, or http(s)://HOST:PORT of an MLflow server")
+
+
+def is_server(uri: str) -> bool:
+    return sqlite_path(uri) is None
 
 
 def shown(uri: str) -> str:

@@ -5,12 +5,16 @@ filters by them and draws them as axes.
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Set
 from statistics import stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from selfsup.reporting import registration
+from selfsup.reporting.registration import Registered
 from selfsup.reporting.wording import shown
+from selfsup.store import experiment_page, links
 from selfsup.sweepspec.arms import Arm, Sweep
 from selfsup.track import ID, SEED, Tracker
 
@@ -19,9 +23,12 @@ if TYPE_CHECKING:
 
     from selfsup.reporting.tables import Ablation, Cell
 
-SWEEP, KIND = "selfsup.sweep", "selfsup.kind"  # the digest of the plan; sweep, arm or run
+SWEEP, KIND = "selfsup.sweep", "selfsup.kind"  # the digest of the plan; sweep, arm, run, search, trial
+DRAWN, SPENT = "selfsup.drawn", "selfsup.spent"  # a trial's values, as JSON; the budget that a search ended with
 STUDY, ARM, FACTOR, VALUE = "selfsup.study", "selfsup.arm", "selfsup.factor", "selfsup.value"
 BASELINES = "baselines"  # the study that they are shown under
+PLAN = "plan.json"  # an artifact of the sweep's run
+CHARTED = 5  # sweeps that `charts` tells of
 
 
 def tags(sweep: Sweep) -> dict[str, dict[str, str]]:
@@ -52,15 +59,61 @@ def plant(tracker: Tracker, sweep: Sweep) -> dict[str, str]:
     return found
 
 
+def of_trial(sweep: Sweep, study: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a run that a search proposed."""
+    return {SWEEP: sweep.digest, KIND: "trial", STUDY: study, DRAWN: json.dumps(values)}
+
+
+def spent(tracker: Tracker, sweep: Sweep) -> str:
+    """The budget that a search ended with; "" while it goes on."""
+    found = tracker.runs(sweep.name, f"tags.`{ID}` = '{_root(sweep)}'")
+    return found[0].data.tags.get(SPENT, "") if found else ""
+
+
 def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
-    """The run of a sweep itself, which its report is stored with. A plan that was changed is another sweep's."""
-    return tracker.open(
+    """The run of a sweep itself, with its plan and its report. A plan that was changed is another sweep's.
+
+    Of a search that has no arms yet it is the run above its trials.
+    """
+    if not sweep.studies:
+        return _open_search(tracker, sweep)
+    told = {"spec": sweep.spec, "digest": sweep.digest, "command": sweep.command}
+    several = {"seeds": sweep.seeds, "metrics": sweep.metrics}
+    root = tracker.open(
         id=_root(sweep),
         name=sweep.name,
         experiment=sweep.name,
-        params={"spec": sweep.spec, "digest": sweep.digest, "seeds": ", ".join(map(str, sweep.seeds))},
+        params=told | {name: ", ".join(map(str, values)) for name, values in several.items()},
         tags={SWEEP: sweep.digest, KIND: "sweep", "mlflow.note.content": sweep.question},
     )
+    if tracker.fetch(root, PLAN) is None:
+        tracker.content(root, PLAN, registration.written(sweep), "")
+    return root
+
+
+def _open_search(tracker: Tracker, sweep: Sweep) -> str:
+    assert sweep.search
+    told = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.metric)}
+    over = {SPENT: sweep.search.search.budget} if sweep.search.over else {}
+    tags = {SWEEP: sweep.digest, KIND: "search", "mlflow.note.content": sweep.question}
+    return tracker.open(id=_root(sweep), name=sweep.name, experiment=sweep.name, params=told, tags=tags | over)
+
+
+def plans(tracker: Tracker, sweep: str) -> list[Registered]:
+    """Every plan that was registered under the name of a sweep, oldest first."""
+    roots = tracker.runs(sweep, f"tags.`{KIND}` = 'sweep'")
+    found = [(tracker.fetch(run.info.run_id, PLAN), run.info.start_time) for run in roots]
+    return [registration.read(plan, time) for plan, time in found if plan]
+
+
+def charts(tracker: Tracker, port: int) -> Iterator[str]:
+    """A line for each of the latest sweeps, and below it where MLflow's UI draws its arms and its runs."""
+    roots = tracker.everywhere(f"tags.`{KIND}` = 'sweep'")
+    for run in roots[: -CHARTED - 1 : -1]:
+        page = experiment_page(tracker.uri, run.info.experiment_id, port)
+        metrics = [name for name in run.data.params.get("metrics", "").split(", ") if name]
+        yield f"{run.info.run_name}, plan {run.data.tags[SWEEP]}"
+        yield from (f"  {what}: {url}" for what, url in links(page, run.data.tags[SWEEP], metrics).items())
 
 
 def summarise(tracker: Tracker, found: "Ablation") -> None:
@@ -79,7 +132,8 @@ def summarise(tracker: Tracker, found: "Ablation") -> None:
             held = cells.get(frozenset(arm.ids.values()), {})
             _record(tracker, run, _statistics(held), {status[id] for id in arm.ids.values() if id in status})  # noqa: A001
     if run := opened.get(_root(sweep)):
-        _record(tracker, run, {}, set(status.values()))
+        trials = sweep.search.trials if sweep.search and not sweep.studies else ()
+        _record(tracker, run, {}, {*status.values(), *(trial.result.status for trial in trials)})
 
 
 def _record(tracker: Tracker, run: "Run", values: Mapping[str, float], seeds: Set[str]) -> None:

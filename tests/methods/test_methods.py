@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from selfsup.knob import described
 from selfsup.method import load, names
@@ -106,6 +107,15 @@ def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
     assert not trunk.pooled(batch.views[0]).equal(before)
     with pytest.raises(KeyError):
         method.encoder("sound")
+
+
+def test_it_never_waits_for_the_device(case, setting) -> None:
+    """Fake tensors have no values: whoever asks for one fails."""
+    method, batch = setting(*case)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        out = method(batch)
+        out.loss.backward()
+        method.after_step(0.5, {name: value.detach() for name, value in out.aux.items()})
 
 
 @pytest.mark.parametrize("name", names())

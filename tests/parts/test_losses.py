@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightly.loss import NTXentLoss
 
-from selfsup.parts.losses import masked_mse, nt_xent
+from selfsup.parts.losses import masked_mse, nt_xent, nt_xent_chance
 
 
 def views(n: int = 9, dim: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,6 +30,12 @@ def test_nt_xent_by_hand() -> None:
     assert nt_xent(a, 5 * a, temperature=1.0).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_embeddings_that_are_all_the_same_lose_by_chance() -> None:
+    a = torch.ones(4, 3)
+    assert nt_xent_chance(a).item() == pytest.approx(math.log(7))
+    assert nt_xent(a, a, temperature=0.1).item() == pytest.approx(math.log(7))
+
+
 def test_autocast_does_not_reach_into_nt_xent() -> None:
     a, b = views()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -38,8 +44,7 @@ def test_autocast_does_not_reach_into_nt_xent() -> None:
     assert inside.equal(nt_xent(a, b, temperature=0.1))
 
 
-def test_masked_mse_counts_removed_tokens_only() -> None:
-    prediction, target = torch.zeros(2, 3, 2), torch.full((2, 3, 2), 100.0)
-    target[0, 1], target[1, 2] = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
-    removed = torch.tensor([[False, True, False], [False, False, True]])
-    assert masked_mse(prediction, target, removed).item() == pytest.approx(((1 + 9) / 2 + (0 + 4) / 2) / 2)
+def test_masked_mse_by_hand() -> None:
+    """In single precision: in half precision, 1000 squared would be infinite."""
+    target = torch.tensor([[[1.0, 3.0]], [[0.0, 1000.0]]], dtype=torch.float16)
+    assert masked_mse(torch.zeros_like(target), target).item() == pytest.approx(((1 + 9) / 2 + 1e6 / 2) / 2)

@@ -1,6 +1,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines import bundled, shards
 from selfsup.pipelines.decode import decode
-from selfsup.pipelines.manifest import Manifest, Reader, load
+from selfsup.pipelines.manifest import VERSION, Manifest, Reader, load
 
 
 def no_network(*_: object) -> None:
@@ -74,7 +75,7 @@ def test_photographs_are_told_by_their_content(home: Path) -> None:
     """Mean colour and contrast alone name most crops: labels are right, and like is tested with like."""
     feature, label = {}, {}
     for split in ("train", "val"):
-        images, label[split] = (column[::4] for column in columns(load(str(home / "data" / "photos" / split))))
+        images, label[split] = (column[::4] for column in columns(load(str(bundled.build("photos", home) / split))))
         edges = [np.abs(np.diff(image.astype(float), axis=1)).mean() for image in images]
         feature[split] = np.c_[np.mean(images, axis=(1, 2)), np.std(images, axis=(1, 2)), edges]
     distance = np.linalg.norm(feature["val"][:, None] - feature["train"][None], axis=-1)
@@ -85,7 +86,7 @@ def test_digits_are_sklearns_each_once(home: Path) -> None:
     digits = sklearn.datasets.load_digits()
     images, labels = [], []
     for split in ("train", "val"):
-        found, label = columns(load(str(home / "data" / "digits" / split)))
+        found, label = columns(load(str(bundled.build("digits", home) / split)))
         images += [image.reshape(8, 4, 8, 4, 3).mean((1, 3, 4)) * (16 / 255) for image in found]
         labels += label.tolist()
     flat, known = np.reshape(images, (1797, 64)), digits.data
@@ -110,20 +111,20 @@ def test_an_unknown_set_names_the_known_ones(url: str, tmp_path: Path) -> None:
 
 def test_it_is_built_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "MAKERS", {"photos": no_network})
-    assert bundled.build("photos", home) == home / "data" / "photos"
+    assert bundled.build("photos", home) == home / "data" / f"photos-{VERSION}"
 
 
 def test_another_process_may_be_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    others: list[object] = []
+    others: list[Any] = []
 
     def maker(_: str) -> Iterator[tuple[str, np.ndarray]]:
         if not others:  # while this one is at work, another starts and ends
             others.append(tmp_path)
             others.append(bundled.build("grey", tmp_path))
-            others.append((tmp_path / "data" / "grey" / "train" / "000000.tar").stat().st_ino)
+            others.append((others[1] / "train" / "000000.tar").stat().st_ino)
         yield "grey", np.full((8, 8, 3), 77, np.uint8)
 
     monkeypatch.setattr(bundled, "MAKERS", {"grey": maker})
     folder = bundled.build("grey", tmp_path)
     assert others == [tmp_path, folder, (folder / "train" / "000000.tar").stat().st_ino]  # the first one's stays
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["grey"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [folder.name]

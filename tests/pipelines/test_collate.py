@@ -4,7 +4,7 @@ import torch
 
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
-from selfsup.pipelines.collate import collate
+from selfsup.pipelines.collate import ahead, collate
 from selfsup.pipelines.counted import MASK, PHOTO, uniform
 from selfsup.pipelines.masks import random_mask
 from selfsup.pipelines.patch import unpatchify
@@ -53,7 +53,8 @@ def test_photometric_draws_and_masks_are_counted():
 
     pixels = torch.tensor(rows["view0"].transpose(0, 3, 1, 2)) / 255
     for number, purpose in enumerate((PHOTO, PHOTO + 16)):
-        images = photometric(pixels, JITTER, draw(purpose, PHOTO_DRAWS))
+        images = pixels.clone()
+        photometric(images, JITTER, draw(purpose, PHOTO_DRAWS))
         expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         ours = unpatchify(batch.views[number].value, grid=(4, 4), patch=8)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
@@ -89,6 +90,19 @@ def test_seed_epoch_and_sample_each_change_what_is_drawn(changed):
 def test_a_mask_without_tokens_is_refused():
     with pytest.raises(AssertionError, match="masking needs tokens"):
         made(columns(), Views((Crop(),), mask_ratio=0.5))
+
+
+def test_rows_stay_as_they_are_on_a_cpu():
+    rows = [columns(), columns(views=2)]
+    assert [id(row) for row in ahead(iter(rows), "cpu")] == [id(row) for row in rows]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_rows_on_a_gpu_are_the_same_in_the_same_order(number):
+    rows = [columns() | {"view0": np.full((4, 8, 8, 3), place, np.uint8)} for place in range(number)]
+    got = [(row["view0"].float().mean().item(), row["index"].tolist()) for row in ahead(iter(rows), "cuda")]
+    assert got == [(place, rows[place]["index"].tolist()) for place in range(number)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,7 +8,7 @@ import sklearn.datasets
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines.decode import Undecodable, backend, crops, decode, dimensions, resize_box
+from selfsup.pipelines.decode import Undecodable, backend, decode, dimensions, scaled
 
 HEIGHT, WIDTH = 427, 640
 
@@ -46,61 +46,6 @@ def test_decodes_at_the_smallest_quick_scale_that_is_large_enough(photo: Image.I
     for (height, width), eighths in asked.items():
         expected = -(-HEIGHT * eighths // 8), -(-WIDTH * eighths // 8), 3
         assert decode(data, min_height=height, min_width=width).shape == expected
-
-
-@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(
-    ("box", "size", "mean_error"),
-    [
-        ((10, 20, 200, 300), 224, 0.5),  # whole decode: Pillow's numbers but for rounding
-        ((11, 21, 401, 402), 64, 2.0),  # 2/8, or the scaling of the DCT would show
-        ((100.3, 77.7, 130.2, 99.9), 24, 4.0),  # hardly anything is left to Pillow
-        ((0, 0, HEIGHT, WIDTH), 40, 2.0),
-    ],
-)
-def test_a_crop_is_what_pillow_makes_of_the_whole_image(
-    photo: Image.Image, box: tuple[float, ...], size: int, mean_error: float, resample: str
-) -> None:
-    data = coded(photo, quality=92)
-    top, left, height, width = box
-    how = Image.Resampling[resample.upper()]
-    whole = Image.open(io.BytesIO(data)).resize((size, size), how, box=(left, top, left + width, top + height))
-    (ours,) = crops(data, np.array([box]), [size], [resample])
-    assert ours.shape == (size, size, 3)
-    assert ours.dtype == np.uint8
-    assert np.abs(ours.astype(int) - np.asarray(whole)).mean() < mean_error
-
-
-@pytest.mark.parametrize("size", [12, 24, 36, 48])
-def test_a_scaled_crop_is_where_it_should_be(photo: Image.Image, size: int) -> None:
-    data, box = coded(photo, quality=92), np.array([[101.0, 77, 97, 97]])  # at 1/8, 2/8, 3/8, 4/8
-    (ours,) = crops(data, box, [size], ["bicubic"])
-    error = {}
-    for shift in [(0, 0), (1.5, 0), (-1.5, 0), (0, 1.5), (0, -1.5)]:
-        top, left = box[0, :2] + shift
-        whole = Image.open(io.BytesIO(data)).resize((size, size), 3, box=(left, top, left + 97, top + 97))
-        error[shift] = np.abs(ours.astype(int) - np.asarray(whole)).mean()
-    assert min(error, key=error.__getitem__) == (0, 0)
-
-
-def test_all_boxes_share_a_decode_that_is_large_enough_for_the_most_demanding(photo: Image.Image) -> None:
-    data = coded(photo, quality=92)
-    boxes = np.array([[0, 0, 400, 400], [50, 60, 40, 40]], dtype=float)
-    large, small = crops(data, boxes, [64, 40], ["bicubic", "bilinear"])
-    assert large.shape == (64, 64, 3)
-    exact = by_pillow(data)[50:90, 60:100]  # its 40 pixels at full size: nothing is interpolated
-    assert np.abs(small - exact).max() <= 3
-
-
-def test_resize_box_is_pillows(photo: Image.Image) -> None:
-    ours = resize_box(np.asarray(photo), (5.5, 6.25, 100, 50), size=32, resample="bicubic")
-    theirs = photo.resize((32, 32), Image.Resampling.BICUBIC, box=(6.25, 5.5, 56.25, 105.5))
-    np.testing.assert_array_equal(ours, np.asarray(theirs))
-
-
-def test_a_box_may_pass_the_edge_by_a_rounding_error(photo: Image.Image) -> None:
-    box = np.array([[-1e-9, 0.1, HEIGHT + 1e-9, WIDTH - 0.1 + 1e-9]])
-    assert crops(coded(photo), box, [16], ["bicubic"])[0].shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +96,7 @@ def test_a_corrupt_jpeg_is_undecodable(photo: Image.Image) -> None:
     data = bytearray(coded(photo))
     data[len(data) // 2 : len(data) // 2 + 64] = b"\xff\xd3" * 32  # restart markers where there are none
     with pytest.raises(Undecodable):
-        crops(bytes(data), np.array([[0.0, 0, 100, 100]]), [8], ["bicubic"])
+        scaled(bytes(data), 1)
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:

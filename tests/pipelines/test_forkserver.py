@@ -33,6 +33,7 @@ class Worker:
             "imported": "selfsup.pipelines.worker" in sys.modules,
             "variable": os.environ.get("SELFSUP_TEST"),
             "group": os.getpgid(0) == os.getpid(),
+            "cluster": os.environ.get("RAY_ADDRESS"),
         }
 
 
@@ -49,6 +50,11 @@ def test_a_worker_has_the_variables_of_its_runtime_environment_and_is_a_fork_all
     assert fact["variable"] == "1"
     assert fact["imported"]
     assert ray.get(Worker.remote().facts.remote())["variable"] is None  # type: ignore[attr-defined]
+
+
+def test_a_worker_knows_its_cluster_whatever_others_run_on_the_machine() -> None:
+    fact = ray.get(Worker.remote().facts.remote())  # type: ignore[attr-defined]
+    assert fact["cluster"] == ray.get_runtime_context().gcs_address
 
 
 def test_a_worker_that_asks_for_another_python_starts_cold() -> None:

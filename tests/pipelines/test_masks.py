@@ -7,6 +7,7 @@ from selfsup.pipelines.masks import random_mask
 def test_a_mask_by_hand():
     mask = random_mask(torch.tensor([[0.3, 0.1, 0.4, 0.2], [0.9, 0.8, 0.0, 0.7]]), 0.5)
     assert mask.keep.tolist() == [[1, 3], [2, 3]]
+    assert mask.hide.tolist() == [[0, 2], [1, 0]]
     assert mask.restore.tolist() == [[2, 0, 3, 1], [3, 2, 0, 1]]
     assert mask.removed.tolist() == [[True, False, True, False], [True, True, False, False]]
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ from selfsup.evaluator import load as load_evaluator
 from selfsup.failures import Failure, classify
 from selfsup.pipelines import evaluate
 from selfsup.pipelines.collate import normalise
+from selfsup.pipelines.feed import Feed
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.pictures import fixed_batch, pictures
 from selfsup.pipelines.pretrain import pretrain
-from selfsup.pipelines.stream import Feed, Stream
+from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task, build
 from selfsup.planning import Planned, plan
+from selfsup.sections import Feeder
 from selfsup.spec import read
 from selfsup.spool import records, tail
 
@@ -45,6 +48,7 @@ pytestmark = [  # Ray's own
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 STEPS, EVERY, LOG = 60, 6, 4
+MEMORY = 2**26  # bytes
 TRAIN, VAL, VICTIM = 100, 20, 0  # samples, and the training sample that cannot be decoded
 TINY = {
     "name": "tiny",
@@ -132,13 +136,13 @@ def stream_of(each: Planned) -> Stream:
 
 
 @pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, 0), (0, 1, 37), (1, 2, STEPS - 1), (0, 1, STEPS)])
-def test_ray_data_hands_over_the_rows_of_the_stream(
+def test_tasks_of_ray_make_the_very_rows_that_threads_make(
     planned: Callable[..., Planned], rank: int, world: int, start: int
 ) -> None:
     each = planned()
-    stream = stream_of(each)
-    expected = list(stream.rows(list(each.order.served_by(rank, world)), start, each.steps))
-    rows = list(Feed(stream, rank, world, cpus=1.0).steps(start))
+    ray_feed = Feed(stream_of(each), rank, world, "ray", cpus=1.0, memory=MEMORY)
+    expected = list(replace(ray_feed, feeder="threads").steps(start))
+    rows = list(ray_feed.steps(start))
     assert len(rows) == len(expected) == STEPS - start
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys()
@@ -201,13 +205,14 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
     return float(torch.stack([(one[name] - other[name]).norm() for name in one]).norm())
 
 
-def test_an_error_in_a_data_task_is_told_without_ray_around_it(
-    planned: Callable[..., Planned], sets: Path, tmp_path: Path
+@pytest.mark.parametrize("feeder", ["ray", "threads"])
+def test_an_error_of_the_data_is_told_without_ray_around_it(
+    planned: Callable[..., Planned], sets: Path, tmp_path: Path, feeder: Feeder
 ) -> None:
     shutil.copytree(sets / "train" / "shards", tmp_path / "shards")
     (tmp_path / "shards" / "000001.tar").unlink()
     with pytest.raises(SelfsupError) as caught:
-        list(Feed(stream_of(planned(tmp_path)), 0, 1, cpus=1.0).steps(0))
+        list(Feed(stream_of(planned(tmp_path)), 0, 1, feeder, cpus=1.0, memory=MEMORY).steps(0))
     shard, folder = tmp_path / "shards" / "000001.tar", tmp_path / "shards"
     said = f"{shard}: missing; put it back, or run `selfsup shards index {folder}`"
     assert classify(caught.value) == Failure("user error", "DataError", said)

@@ -99,7 +99,7 @@ def test_indexing_again_writes_the_same(tmp_path: Path) -> None:
     tar(tmp_path / "0.tar", [("1.png", png(1)), ("1.cls", b"1")])
     shards.index(str(tmp_path))
     before = files(tmp_path)
-    assert {"manifest.json", "manifest-shards.parquet", "manifest-samples.parquet", "0.tar"} == before.keys()
+    assert {"manifest.json", "manifest-shards.parquet", "manifest-samples.npy", "0.tar"} == before.keys()
     shards.index(str(tmp_path))
     assert files(tmp_path) == before
 
@@ -225,4 +225,4 @@ def test_check_names_an_image_that_was_bad_from_the_start(tmp_path: Path) -> Non
 
 def test_the_head_is_readable_json(checked: Path) -> None:
     head = json.loads((checked / "manifest.json").read_text())
-    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == (1, 4, 2, None)
+    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == (2, 4, 2, None)

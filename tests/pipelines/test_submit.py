@@ -19,9 +19,9 @@ import yaml
 from PIL import Image
 from tiny import BACKBONE
 
-from selfsup.errors import SelfsupError
+from selfsup.errors import SelfsupError, SpecError
 from selfsup.pipelines.pack import pack
-from selfsup.pipelines.submit import build_wheel, named_by_content, submit
+from selfsup.pipelines.submit import build_wheel, command_for, copied, named_by_content, submit
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -152,6 +152,20 @@ def test_submit_sends_streams_and_ends_as_the_job_does(head: Head, spec: dict[st
 
 
 @pytest.mark.slow
+def test_a_sweep_is_submitted_with_what_it_extends_and_ends_with_its_report(
+    head: Head, spec: dict[str, object], tmp_path: Path
+) -> None:
+    path = sweep_of(spec, tmp_path)
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", str(path), "--address", head.address, "-s", "seeds=[7]"]
+    done = head.call(*argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "temperature, knn top-1" in done.stdout  # the verdict
+    report = Path(head.environment["SELFSUP_HOME"]) / "reports" / "tiny" / "report.html"
+    assert "selfsup sweep sweeps/swept.yaml -s &#39;seeds=[7]&#39;" in report.read_text()
+    assert "2 of 2 finished" in report.read_text()
+
+
+@pytest.mark.slow
 def test_submit_fails_as_the_job_does(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
     wrong = spec | {"data": {"train": str(tmp_path / "nowhere"), "val": str(tmp_path / "nowhere")}}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
@@ -175,11 +189,26 @@ def test_the_documented_ray_job_submit_from_the_root(head: Head, spec: dict[str,
     ran = head.call(*documented, "env", f"SELFSUP_HOME={home}", *RUN, "tiny.yaml", cwd=root)
     assert ran.returncode == 0, ran.stdout
     assert finished(home) == {"pretrain", "embed", "knn"}
+    swept = sweep_of(spec, root).relative_to(root)
+    ran = head.call(*documented, "env", f"SELFSUP_HOME={home}", "selfsup", "sweep", str(swept), cwd=root)
+    assert ran.returncode == 0, ran.stdout
+    assert "2 of 2 finished" in (home / "reports" / "tiny" / "report.html").read_text()
+    assert len(list((home / "stages").glob("pretrain-*/done.json"))) == 2  # the default was there already
     found = head.call(*documented, "python", "seen.py", cwd=root)
     [line] = [line for line in found.stdout.splitlines() if line.startswith("SEEN")]
     _, imported, system, folder_platform = line.split()
     assert "runtime_resources/py_modules_files" in imported  # the wheel: not the checkout, not the uploaded folder
     assert (system, folder_platform) == ("Linux", "True")
+
+
+def sweep_of(spec: dict[str, object], folder: Path) -> Path:
+    """A sweep of two arms that extends the spec, which lies in another folder."""
+    (folder / "sweeps").mkdir(exist_ok=True)
+    (folder / "specs").mkdir(exist_ok=True)
+    (folder / "specs" / "tiny.yaml").write_text(yaml.safe_dump(spec))
+    path = folder / "sweeps" / "swept.yaml"
+    path.write_text("extends: ../specs/tiny.yaml\nablate: {hyper.temperature: [0.1, 0.5]}\n")
+    return path
 
 
 def unsent(folder: Path) -> Path:
@@ -214,6 +243,34 @@ def test_nobody_answers(spec: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SelfsupError, match=rf"no job server of Ray .*//127\.0\.0\.1:{port}") as caught:
         submit([tmp_path / "tiny.yaml"], [], address=f"http://127.0.0.1:{port}", wheel=unsent(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_goes_alone_and_by_its_own_command(spec: dict[str, object], tmp_path: Path) -> None:
+    (plain := tmp_path / "plain.yaml").write_text(yaml.safe_dump(spec))
+    swept = sweep_of(spec, tmp_path)
+    assert command_for([plain, plain], []) == "run"
+    assert command_for([swept], ["seeds=2"]) == "sweep"
+    with pytest.raises(SpecError, match=r"swept\.yaml: a sweep is a job of its own"):
+        command_for([plain, swept], [])
+
+
+def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    for name, text in {
+        "common.yaml": "seeds: 2",
+        "specs/deep/base.yaml": "extends: ../../common.yaml",
+        "specs/other.yaml": "seeds: 3",
+        "specs/stranger.yaml": "seeds: 4",
+        "sweeps/s.yaml": "studies:\n  - {extends: ../specs/deep/base.yaml}\n  - {extends: ../specs/other.yaml}",
+    }.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(text)
+    names = copied([here / "sweeps" / "s.yaml"], tmp_path / "there")
+    assert names == ["sweeps/s.yaml"]
+    sent = {str(path.relative_to(tmp_path / "there")): path.read_text() for path in tmp_path.glob("there/**/*.yaml")}
+    held = {str(path.relative_to(here)): path.read_text() for path in here.glob("**/*.yaml")}
+    assert sent == {name: text for name, text in held.items() if name != "specs/stranger.yaml"}
+    assert copied([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
 
 
 def test_a_wheel_holds_the_tree_alone_and_bears_the_name_of_its_content(tmp_path: Path) -> None:

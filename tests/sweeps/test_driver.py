@@ -117,6 +117,12 @@ def test_what_fails_says_why_and_leaves_the_others_alone(
     assert execute((good,), Recorder(tracker)) == []
 
 
+def test_a_run_may_want_every_cpu(planned: Callable[..., tuple[Planned, ...]], tracker: Tracker) -> None:
+    (run,) = planned(resources={"cpus_per_worker": 1, "data_cpus": 1})
+    assert execute((run,), Recorder(tracker)) == []
+    assert run.done
+
+
 def test_failures_that_repeat_themselves_end_the_sweep(
     planned: Callable[..., tuple[Planned, ...]], tracker: Tracker, tmp_path: Path, make: Callable[..., Manifest]
 ) -> None:

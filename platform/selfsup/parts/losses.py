@@ -3,6 +3,7 @@
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -27,13 +28,17 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(logits.scatter(1, itself[:, None], -torch.inf), partner)
 
 
-def masked_mse(prediction: Tensor, target: Tensor, removed: Tensor) -> Tensor:
-    """(B, N, P), (B, N, P), (B, N) -> (): squared error averaged over a token's values, then over the removed tokens.
+def nt_xent_chance(a: Tensor) -> Tensor:
+    """(N, D) -> (): `nt_xent` of embeddings that are all the same: ln(2N - 1), N over all processes."""
+    return a.new_full((), math.log(2 * len(a) * dist.world_size() - 1), dtype=torch.float32)
+
+
+def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B, M, P), (B, M, P) -> (): squared error averaged over a token's values, then over the M removed tokens.
 
     MAE (arXiv 2111.06377), section 3, "Reconstruction target". Every sample has equally many removed tokens.
     """
-    error = (prediction.float() - target.float()).square().mean(dim=2)
-    return (error * removed).sum() / removed.sum()
+    return F.mse_loss(prediction.float(), target.float())
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[None]:

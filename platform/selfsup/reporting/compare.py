@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfsup.reporting.integrity import COMMIT, DATA
+from selfsup.progress import several
+from selfsup.reporting.integrity import COMMIT, DATA, HARDWARE
 from selfsup.reporting.results import Result
 
 NOTHING = "–"
@@ -14,16 +15,24 @@ def compare(*runs: Result) -> str:
     """A column a run; results after the first with their difference to it: "70.1 (-1.15)". Equal lines are counted."""
     settings, same_settings = _lines([_settings(run) for run in runs], _told)
     results, same_results = _lines([run.metrics for run in runs], _measured)
-    head = [["", *(run.id for run in runs)], ["seed", *(str(run.seed) for run in runs)]]
+    head = [["", *(run.id for run in runs)]]
+    head += [["arm", *map(_arm, runs)]] if any(map(_arm, runs)) else []
+    head.append(["seed", *(str(run.seed) for run in runs)])
     head.append(["status", *(f"{run.status} ({run.reason})" if run.reason else run.status for run in runs)])
-    blank = [""] * (len(runs) + 1)
-    text = _aligned([*head, blank, *settings, blank, *results])
-    return f"{text}\n\nthe same: {same_settings} settings, {same_results} results"
+    blank = [[""] * (len(runs) + 1)]
+    parts = [part for part in (head, settings, results) if part]
+    text = _aligned([line for number, part in enumerate(parts) for line in (blank if number else []) + part])
+    return f"{text}\n\nthe same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
+
+
+def _arm(run: Result) -> str:
+    return ": ".join(run.tags[name] for name in ("selfsup.study", "selfsup.arm") if name in run.tags)
 
 
 def _settings(run: Result) -> dict[str, str]:
-    made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, DATA))}
-    return dict(run.params) | made_with
+    """Without its seed, which stands above."""
+    made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, HARDWARE, DATA))}
+    return {name: value for name, value in run.params.items() if name != "seed"} | made_with
 
 
 def _lines(columns: Sequence[Mapping[str, Any]], told: Callable[[Any, Any], str]) -> tuple[Lines, int]:

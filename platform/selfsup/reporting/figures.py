@@ -11,13 +11,17 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from selfsup.failures import COLLAPSE
-from selfsup.reporting.plots import INK, LOSS, curves, effects, health, heat_map, losses, numeric, of
+from selfsup.reporting.crossed import crossing
+from selfsup.reporting.plots import INK, LOSS, curves, effects, health, heat_map, losses, numbers, of
 from selfsup.reporting.results import Result
 from selfsup.reporting.tables import Ablation, Table
 from selfsup.sweepspec.arms import Study
 
 CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
-GRID = "Mean and 95 % interval of every combination. Framed: the default; bold: the best; ×: no result."
+GRID = (
+    "Mean and 95 % interval of every combination. Framed: the default; bold: the best; †: not shown to be below it; "
+    "×: no result."
+)
 EFFECTS = (
     "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "
     "zero; ×: no result."
@@ -79,10 +83,11 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Iterator[Drawing]:
-    if lined := [table for table in tables if table.factor and numeric(table.factor)]:
+    if lined := [table for table in tables if table.factor and numbers(table.factor)[1]]:
         yield Drawing(study.name, "curves", CURVES, curves(lined))
-    if len(study.grid) == 2 and (crossed := [table for table in tables if not table.factor]):
-        yield Drawing(study.name, "grid", GRID, heat_map(crossed[0], study.grid))
+    for table in tables:
+        if found := crossing(table):
+            yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, found))
     if len(study.arms) > 1:
         yield Drawing(study.name, "effects", EFFECTS, effects(tables))
     held = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}

@@ -1,35 +1,44 @@
 """What a report says of the sweep itself: what ran, what did not, and that arms differ in nothing but their factor."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from selfsup.reporting.registration import Registered, changes, registered
 from selfsup.reporting.results import Result
+from selfsup.reporting.wording import numbered
 from selfsup.sweepspec.arms import Arm, Study, Sweep
 
-COMMIT, DATA = "selfsup.commit", "selfsup.data"  # tags; of the second the beginning
+COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  # tags; of the last the beginning
 
 Found = Mapping[str, Result]
 
 
-def integrity(sweep: Sweep, found: Found) -> dict[str, Any]:
+def integrity(sweep: Sweep, found: Found, plans: Sequence[Registered] = ()) -> dict[str, Any]:
     """Numbers of runs: planned, finished, failed, stopped, running, missing. Then, as tuples of text:
 
     differences: "study: arm" of every arm compared with its default -> what else differs, seed by seed; empty if
-    nothing does. deviations: arms that lack planned seeds, and why. commits, data: all that the runs were made with.
+    nothing does. deviations: arms that lack planned seeds, and why. changes: of the plan since earlier ones of its name
+    in MLflow. commits, hardware, data: all that the runs were made with. And registered: when the plan was, or "".
     """
+    plan = registered(sweep, plans)
     arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
     every = {arm.name: arm for arm in sweep.baselines} | arms
     ids = {key for arm in every.values() for key in arm.ids.values()}
     status = Counter(found[key].status if key in found else "planned" for key in ids)
+    trials = sweep.search.trials if sweep.search else ()
+    made = {trial.result.id: trial.result for trial in trials} | dict(found)
     return {
         "planned": len(ids),
         **{name: status[name] for name in ("finished", "failed", "stopped", "running")},
         "missing": status["planned"],
         "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, found)},
         "deviations": tuple(line for name, arm in every.items() for line in _lacking(name, arm, found)),
-        "commits": _tags(found, COMMIT),
-        "data": _tags(found, DATA),
+        "registered": plan.when if plan else "",
+        "changes": tuple(changes(sweep, plans)),
+        "commits": _tags(made, COMMIT),
+        "hardware": _tags(made, HARDWARE),
+        "data": {name.removeprefix(f"{DATA}."): _tags(made, name) for name in _names(made, DATA)},
     }
 
 
@@ -53,6 +62,7 @@ def _beside(arm: Arm, run: Result, default: Result) -> Iterator[str]:
     """What differs beside the factor that names the arm, or does not differ although it should."""
     here, there = _settings(run), _settings(default)
     differing = {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
+    differing -= {HARDWARE} - (here.keys() & there.keys())  # a run that has not ended has none yet
     named = {path for path in differing if any(f"{path}.".startswith(f"{factor}.") for factor in arm.changed)}
     for path in sorted(differing - named):
         value, other = here.get(path, "nothing"), there.get(path, "nothing")
@@ -63,18 +73,23 @@ def _beside(arm: Arm, run: Result, default: Result) -> Iterator[str]:
 
 
 def _settings(run: Result) -> dict[str, str]:
-    return dict(run.params) | {name: value for name, value in run.tags.items() if name.startswith((COMMIT, DATA))}
+    made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, HARDWARE, DATA))}
+    return dict(run.params) | made_with
+
+
+def _names(found: Found, start: str) -> list[str]:
+    return sorted({name for run in found.values() for name in run.tags if name.startswith(f"{start}.")})
 
 
 def _lacking(name: str, arm: Arm, found: Found) -> Iterator[str]:
+    why: dict[str, list[int]] = {}
     for seed, key in sorted(arm.ids.items()):
         run = found.get(key)
         if run is None or run.status != "finished":
             status = run.status if run and run.status != "planned" else "not run"
-            yield f"{name}: seed {seed}: {status}" + (f" ({run.reason})" if run and run.reason else "")
+            why.setdefault(status + (f" ({run.reason})" if run and run.reason else ""), []).append(seed)
+    yield from (f"{name}: {numbered(seeds)}: {text}" for text, seeds in why.items())
 
 
-def _tags(found: Found, start: str) -> tuple[str, ...]:
-    return tuple(
-        sorted({value for run in found.values() for name, value in run.tags.items() if name.startswith(start)})
-    )
+def _tags(found: Found, name: str) -> tuple[str, ...]:
+    return tuple(sorted({run.tags[name] for run in found.values() if name in run.tags}))

@@ -1,137 +1,158 @@
-"""Tables for a paper: booktabs, siunitx, the default in grey, in the layout of MAE's Table 1."""
+"""Tables for a paper: booktabs, siunitx, the default in grey; a study's factors side by side as in MAE's Table 1."""
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from selfsup.reporting.cells import Cell
-from selfsup.reporting.columns import Column, columns_of, failures
+from selfsup.reporting.cells import NOTHING, Cell
+from selfsup.reporting.columns import Column, difference, expected, failures, is_default, keys
+from selfsup.reporting.crossed import Crossing, crossing
+from selfsup.reporting.notes import COVERS
 from selfsup.reporting.tables import Ablation, Table
-from selfsup.reporting.verdict import COVERS
-from selfsup.reporting.wording import counts, listed, shown, words
-from selfsup.sweepspec.arms import Factor, Study
+from selfsup.reporting.tabular import GREY, escaped, header_of, layout_of, rows_of, tabular
+from selfsup.reporting.wording import counts, heading, label, listed, named, short, shorter, words
+from selfsup.sweepspec.arms import SETTING, Factor, Study
+from selfsup.sweepspec.axes import short_names
 
-NEEDS = "% \\usepackage{booktabs,siunitx} \\usepackage[table]{xcolor}  (siunitx 3)"
+NEEDS = "% \\usepackage{amssymb,booktabs,siunitx} \\usepackage[table]{xcolor}  (siunitx 3)"
 SETUP = [
     "\\sisetup{uncertainty-mode=separate, table-align-uncertainty=false, retain-explicit-plus,",
     "  reset-text-series=false, text-series-to-math=true, table-text-alignment=right}",
 ]
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?( ± \d+(\.\d+)?)?")
-SPECIAL = {
-    "\\": "\\textbackslash{}",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": "$\\pm$",
-    "×": "$\\times$",
-    "Δ": "$\\Delta$",
-    "–": "--",
-    "†": "$^\\dagger$",
-}
+DUNNETT = (
+    "with simultaneous 95 % intervals and adjusted p, by Dunnett's test with the deviation between seeds pooled over "
+    "all {} arms"
+)
+MARKS = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
 
 
 def latex(ablation: Ablation) -> str:
-    """A table environment each."""
-    studies = {study.name: study for study in ablation.sweep.studies}
-    parts = [_environment(ablation.sweep.name, table, studies.get(table.study)) for table in ablation.tables]
-    return "\n\n".join([NEEDS, *parts]) + "\n"
+    """Of each study its tables side by side, and its differences to the default in one; the methods."""
+    parts = [NEEDS]
+    name = ablation.sweep.name
+    for study in ablation.sweep.studies:
+        tables = [table for table in ablation.tables if table.study == study.name]
+        if tables:
+            parts += [_side_by_side(name, study, tables), _differences(name, study, tables)]
+    parts += [_of_methods(name, table) for table in ablation.tables if not table.study]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def escaped(text: str) -> str:
-    return "".join(SPECIAL.get(char, char) for char in text)
+def _side_by_side(sweep: str, study: Study, tables: Sequence[Table]) -> str:
+    factors = {factor.path: factor for table in tables for factor in table.varied}.values()
+    source = f" Paper: {study.source}." if study.source else ""
+    lost = "; ".join(f"{table.title} {text}" for table in tables for text in failures(table))
+    what = listed([table.title for table in tables])
+    caption = f"{study.name}: {what}. {_settings(study, list(factors))} {COVERS} {_n(tables)} {MARKS}{source}"
+    made = [part for table in tables for part in _tabulars(table, alone=len(tables) == 1)]
+    titles = [f"({chr(97 + at % 26)}) {title}" if len(made) > 1 else "" for at, (title, _, _) in enumerate(made)]
+    return _environment(
+        "table*" if len(made) > 1 else "table",
+        caption,
+        f"{sweep} {study.name}",
+        [tabular(layout, rows, title) for title, (_, layout, rows) in zip(titles, made, strict=True)],
+        f"Without result: {lost}." if lost else "",
+    )
 
 
-def _environment(sweep: str, table: Table, study: Study | None) -> str:
-    columns = columns_of(table, default="{}", mark=_marked)
-    lost = "; ".join(failures(table))
+def _settings(study: Study, factors: Sequence[Factor]) -> str:
+    """What the default is; of a search what each of its arms is, too."""
+    if [factor.path for factor in factors] != [SETTING]:
+        default = [f"{words(factor.name)} {label(factor.default)}" for factor in factors]
+        return f"Default (grey): {listed(default)}."
+    names = short_names(path for arm in study.arms for path in arm.changed)
+    found = [
+        f"{arm.name}: {', '.join(f'{words(names[path])} {short(value)}' for path, value in arm.changed.items())}."
+        for arm in study.arms[1:]
+    ]
+    return " ".join(["Default (grey): the values of the spec.", *found])
+
+
+def _differences(sweep: str, study: Study, tables: Sequence[Table]) -> str:
+    """Every arm against the default; "" where nothing is known yet."""
+    lines = [(table.title, line) for table in tables for line in table.lines if not line.arm.default]
+    alone = tables[0].title if len(tables) == 1 else ""
+    columns = [Column("", alone, [line.label for _, line in lines], key=True)]
+    for metric in tables[0].metrics:
+        cells = [line.cells[metric] for _, line in lines]
+        columns += [column for column in _compared(heading(metric), cells) if set(column.texts) != {NOTHING}]
+    if len(columns) == 1:
+        return ""
+    body: list[str] = []
+    rows = zip([title for title, _ in lines], rows_of(columns), strict=True)
+    for title, group in groupby(rows, key=lambda row: row[0]):
+        body += [] if alone else [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{escaped(title)}}}}} \\\\"]
+        body += [row if alone else f"\\quad {row}" for _, row in group]
+    tested = any(column.name == "p" for column in columns)
+    test = DUNNETT.format(len(study.arms)) if tested else "with too few seeds for a test"
+    caption = f"{study.name}: differences to the default (Δ) {test}. {_n(tables)}"
+    made = tabular(layout_of(columns), [*header_of(columns), "\\midrule", *body])
+    return _environment("table", caption, f"{sweep} {study.name} differences", [made])
+
+
+def _of_methods(sweep: str, table: Table) -> str:
+    [(title, layout, rows)] = _tabulars(table, alone=True)
+    caption = f"{title.capitalize()}. {COVERS} {_n([table])} {MARKS}"
+    return _environment("table", caption, f"{sweep} {title}", [tabular(layout, rows)])
+
+
+def _environment(kind: str, caption: str, name: str, tabulars: Sequence[str], below: str = "") -> str:
     lines = [
-        "\\begin{table}[t]",
-        "\\centering",
+        f"\\begin{{{kind}}}[t]",
+        "\\centering\\small\\setlength{\\lineskip}{1.2em}",
         *SETUP,
-        f"\\caption{{{escaped(_caption(table, study))}}}",
-        f"\\label{{tab:{_slug(sweep, table.study, table.title)}}}",
-        "\\par\\medskip",
-        f"\\begin{{tabular}}{{l{''.join(_format(column) for column in columns[1:])}}}",
-        "\\toprule",
-        *_head(columns),
-        "\\midrule",
-        *_body(table, columns),
-        "\\bottomrule",
-        "\\end{tabular}",
-        f"\\par\\smallskip\\footnotesize Without result: {escaped(lost)}." if lost else "",
-        "\\end{table}",
+        f"\\caption{{{escaped(caption)}}}",
+        f"\\label{{tab:{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}}}",
+        "\\medskip",
+        "\\hspace{2.5em}\n".join(tabulars),
+        f"\\par\\smallskip\\footnotesize {escaped(below)}" if below else "",
+        f"\\end{{{kind}}}",
     ]
     return "\n".join(filter(None, lines))
 
 
-def _body(table: Table, columns: Sequence[Column]) -> Iterator[str]:
-    rows = zip(*(column.texts for column in columns), strict=True)
-    for line, (label, *cells) in zip(table.lines, rows, strict=True):
-        grey = "\\rowcolor{gray!20} " if table.study and line.arm.default else ""
-        yield f"{grey}{escaped(label)} & {' & '.join(map(_cell, cells))} \\\\"
+def _tabulars(table: Table, *, alone: bool) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, layout and rows; of two crossed factors one a metric. alone: its title will not be said above it."""
+    if found := crossing(table):
+        for metric in table.metrics:
+            columns = list(_crossed(found, metric))
+            row, column = found.default
+            rows = [*header_of(columns, named(found.down)), "\\midrule", *rows_of(columns, grey=(row, column + 1))]
+            yield f"{table.title}, {heading(metric)}", layout_of(columns), rows
+        return
+    columns = keys(table)
+    for metric in table.metrics:
+        cells = [line.cells[metric] for line in table.lines]
+        columns.append(Column("", heading(metric), [_marked(cell) for cell in cells]))
+        if any(cell.expected is not None for cell in cells):
+            columns.append(Column("", "paper", expected(cells)))
+    grey = [f"\\rowcolor{{{GREY}}} " if is_default(table, line) else "" for line in table.lines]
+    body = [f"{start}{row}" for start, row in zip(grey, rows_of(columns), strict=True)]
+    header = header_of(columns, (table.factor.symbol or "") if table.factor and not alone else None)
+    yield table.title, layout_of(columns), [*header, "\\midrule", *body]
 
 
-def _head(columns: Sequence[Column]) -> list[str]:
-    """Metrics over their columns, where one has several; below, what each column holds."""
-    label, *rest = columns
-    groups = [column.group for column in rest]
-    spans = [(group, groups.count(group)) for group in dict.fromkeys(groups)]
-    names = [f"{{{escaped(column.name)}}}" for column in rest]
-    if all(size == 1 for _, size in spans):
-        return [" & ".join([escaped(label.head), *(f"{{{escaped(column.head)}}}" for column in rest)]) + " \\\\"]
-    over, rules, at = [""], "", 2
-    for group, size in spans:
-        over.append(f"\\multicolumn{{{size}}}{{c}}{{{escaped(group)}}}")
-        rules += f"\\cmidrule(lr){{{at}-{at + size - 1}}}" if group else ""
-        at += size
-    return [" & ".join(over) + " \\\\", rules, " & ".join([escaped(label.head), *names]) + " \\\\"]
+def _crossed(found: Crossing, metric: str) -> Iterator[Column]:
+    yield Column("", "", [label(value) for value in found.down.values], key=True)
+    for value, column in zip(found.across.values, zip(*found.rows, strict=True), strict=True):
+        texts = [_marked(line.cells[metric]) if line else "" for line in column]
+        yield Column(named(found.across), label(value), texts)
 
 
-def _format(column: Column) -> str:
-    """An S column as wide as its widest number; of other texts a column to the right."""
-    numbers = [found.group() for text in column.texts if (found := NUMBER.search(text)) and column.name != "n"]
-    if not numbers or column.name in ("p", "paired p"):
-        return "r"
-    means, halves = zip(
-        *((mean, half) for mean, _, half in (number.partition(" ± ") for number in numbers)), strict=True
-    )
-    sign = "+" if any(mean[0] in "+-" for mean in means) else ""
-    whole = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
-    part = max(len(mean.partition(".")[2]) for mean in means)
-    digits = max(len(half.replace(".", "").lstrip("0")) for half in halves)
-    return f"S[table-format={sign}{whole}.{part}{f'({digits})' if digits else ''}]"
-
-
-def _cell(text: str) -> str:
-    """Numbers as siunitx reads them, bold where Markdown would be; anything else in braces."""
-    bold = text.startswith("**")
-    found = NUMBER.match(text.strip("* "))
-    if found is None:
-        return f"{{{escaped(text)}}}"
-    after = text.strip("* ")[found.end() :].strip()
-    number = found.group().replace("±", "+-")
-    return ("\\bfseries " if bold else "") + number + (f" {{{escaped(after)}}}" if after else "")
+def _compared(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
+    yield Column(name, "Δ", [difference(cell) for cell in cells])
+    yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
+    yield Column(name, "paired p", [NOTHING if cell.paired is None else shorter(cell.paired) for cell in cells])
 
 
 def _marked(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else cell.text + " †" * cell.tied
+    return f"**{cell.text}**" if cell.best else cell.text + "†" * cell.tied
 
 
-def _caption(table: Table, study: Study | None) -> str:
-    n = counts([cell.n for line in table.lines for cell in line.cells.values()])
-    marks = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
-    if study is None:
-        return f"{words(table.title).capitalize()}. {COVERS} n = {n}. {marks}"
-    settings = listed([f"{words(factor.name)} {shown(factor.default)}" for factor in _factors(study)])
-    claims = "Δ: difference to the default with simultaneous 95 % intervals and adjusted p (Dunnett)."
-    source = f" Paper: {study.source}." if study.source else ""
-    return f"{study.method}: {table.title}. Default (grey): {settings}. {COVERS} n = {n}. {claims} {marks}{source}"
-
-
-def _factors(study: Study) -> list[Factor]:
-    return list({factor.path: factor for factor in (*study.factors, *study.grid)}.values())
-
-
-def _slug(*parts: str) -> str:
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)
+def _n(tables: Sequence[Table]) -> str:
+    """`n = 3.`, and where it is less."""
+    lines = {line.arm.name: line for table in tables for line in table.lines}.values()
+    cells = [(line.label, max(line.cells.values(), key=lambda cell: cell.n)) for line in lines]
+    planned = counts([cell.planned for _, cell in cells])
+    fewer = [f"{name}: {cell.n}" for name, cell in cells if cell.n < cell.planned]
+    return f"n = {planned} ({'; '.join(fewer)})." if fewer else f"n = {planned}."

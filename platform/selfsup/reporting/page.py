@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -10,20 +9,25 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
+from selfsup.reporting import searching
 from selfsup.reporting.cells import Cell
+from selfsup.reporting.columns import expected, failures, keys, verdicts
+from selfsup.reporting.crossed import crossing
 from selfsup.reporting.figures import Drawing, svg
 from selfsup.reporting.plots import INK
-from selfsup.reporting.results import Result
+from selfsup.reporting.provenance import made_with, methods, mixed, settings, traces
 from selfsup.reporting.tables import WANTED, Ablation, Line, Table
-from selfsup.reporting.wording import heading, interval, probability, shown, words
-from selfsup.sweepspec.arms import Arm, Study
+from selfsup.reporting.wording import counts, heading, interval, label, named, probability, words
+from selfsup.sweepspec.arms import Study
 
 COST = {  # factor to the unit, format, unit
     "gpu_hours": (1.0, ",.2f", "GPU-h"),
     "seconds": (1 / 60, ",.1f", "min"),
+    "energy_wh": (1 / 1000, "#.3g", "kWh"),
     "images_per_second": (1.0, ",.0f", "images/s"),
     "peak_memory_mib": (1 / 1024, ",.1f", "GiB"),
 }
+SPENT = ("gpu_hours", "seconds", "energy_wh")  # the others are how
 
 
 class Group(NamedTuple):
@@ -34,28 +38,26 @@ class Group(NamedTuple):
     drawings: Sequence[Drawing]
 
 
-class Trace(NamedTuple):
-    """Where a number is from. command: what makes it again."""
-
-    arm: str
-    result: Result
-    command: str
-
-
 def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str, bytes]) -> str:
     """pictures: arm name -> PNG of its reconstructions."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"heading": heading, "shown": shown, "words": words, "inline": inline}
-    environment.filters |= {"against": against, "seeds": seeds, "costs": costs, "expected": expected}
+    ours = (against, costs, inline, papers, planned, seeds, sizes)
+    filters = (*ours, crossing, failures, heading, keys, label, made_with, named, words)
+    environment.filters |= {each.__name__: each for each in filters}
     template = environment.from_string(files("selfsup.reporting").joinpath("page.html").read_text("utf-8"))
     return template.render(
         ablation=ablation,
         sweep=ablation.sweep,
         WANTED=WANTED,
         groups=list(groups(ablation, drawings)),
+        verdicts=[unbroken(said) for said in (*searching.sentences(ablation), *verdicts(ablation))],
+        about=searching.about(ablation.sweep.search) if ablation.sweep.search else {},
+        blocks=searching.blocks(ablation),
+        searched=[drawing for drawing in drawings if not drawing.study],
         traces=list(traces(ablation)),
-        params=dict(params(ablation)),
-        notes=list(dict.fromkeys(table.note for table in ablation.tables)),
+        mixed=mixed(ablation),
+        settings=dict(settings(ablation)),
+        notes=[*methods(ablation), *dict.fromkeys(table.note for table in ablation.tables)],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
 
@@ -65,31 +67,12 @@ def groups(ablation: Ablation, drawings: Sequence[Drawing]) -> Iterator[Group]:
         name = study.name if study else ""
         tables = [table for table in ablation.tables if table.study == name]
         if tables:
-            yield Group(study, tables, [drawing for drawing in drawings if drawing.study == name])
+            yield Group(study, tables, [drawing for drawing in drawings if study and drawing.study == name])
 
 
-def traces(ablation: Ablation) -> Iterator[Trace]:
-    """Every run that MLflow holds, once."""
-    left = {result.id: result for result in ablation.results}
-    sweep = ablation.sweep
-    named = [(f"{study.name}: {arm.name}", arm) for study in sweep.studies for arm in study.arms]
-    for name, arm in [*named, *((arm.name, arm) for arm in sweep.baselines)]:
-        for seed, key in sorted(arm.ids.items()):
-            if result := left.pop(key, None):
-                yield Trace(name, result, command(arm, sweep.spec, seed))
-
-
-def command(arm: Arm, spec: str, seed: int) -> str:
-    told = [*(f"{path}={shown(value)}" for path, value in arm.changed.items()), f"seeds=[{seed}]"]
-    return shlex.join(["selfsup", "run", spec, *(word for each in told for word in ("-s", each))])
-
-
-def params(ablation: Ablation) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Study -> the settings of its default, as MLflow holds them."""
-    held = {result.id: result.params for result in ablation.results if result.params}
-    for study in ablation.sweep.studies:
-        if known := [held[key] for key in study.arms[0].ids.values() if key in held]:
-            yield study.name, dict(sorted(known[0].items()))
+def unbroken(text: str) -> str:
+    """With no line ending beside a sign, or within a pair such as (0.1, 64)."""
+    return re.sub(r"\(([^\s()]+), ([^\s()]+)\)", "(\\1,\u00a0\\2)", re.sub(r" ([±<>=×]) ", "\u00a0\\1\u00a0", text))
 
 
 def against(cell: Cell) -> str:
@@ -105,16 +88,37 @@ def seeds(cell: Cell) -> str:
     return ", ".join(f"seed {seed}: {value:.4g}" for seed, value in cell.values.items()) or "no finished seed"
 
 
-def expected(table: Table) -> set[str]:
-    """The metrics of which a paper's numbers are known."""
-    return {metric for line in table.lines for metric, cell in line.cells.items() if cell.expected is not None}
+def papers(table: Table) -> dict[str, list[str]]:
+    """metric -> a paper's numbers, line by line; of those metrics that have some."""
+    columns = {metric: [line.cells[metric] for line in table.lines] for metric in table.metrics}
+    return {
+        metric: expected(cells) for metric, cells in columns.items() if any(cell.expected is not None for cell in cells)
+    }
 
 
-def costs(line: Line) -> list[str]:
-    """`["0.13 GPU-h", "5,447 images/s", "8.0 GiB"]`, as far as known; minutes where no GPU was used."""
+def sizes(table: Table, metric: str) -> str:
+    """Of the cells under a metric: `2`, or `1 to 2`."""
+    return counts([line.cells[metric].n for line in table.lines])
+
+
+def planned(tables: Sequence[Table]) -> str:
+    """`2 seeds`"""
+    cells = [cell for table in tables for line in table.lines for cell in line.cells.values()]
+    number = counts([cell.planned for cell in cells])
+    return f"{number} seed{'s' * (number != '1')}"
+
+
+def costs(line: Line) -> tuple[str, str]:
+    """`"0.13 GPU-h, 0.08 kWh"` and `"5,447 images/s, 8.0 GiB"`, as far as known; minutes where no GPU was used."""
     unused = "seconds" if line.cost.get("gpu_hours") else "gpu_hours"
     known = {name: value for name, value in line.cost.items() if name != unused}
-    return [f"{known[name] * factor:{form}} {unit}" for name, (factor, form, unit) in COST.items() if name in known]
+    told = {
+        name: f"{f'{known[name] * factor:{form}}'.rstrip('.')} {unit}"
+        for name, (factor, form, unit) in COST.items()
+        if name in known
+    }
+    spent, how = ([text for name, text in told.items() if (name in SPENT) is wanted] for wanted in (True, False))
+    return ", ".join(spent), ", ".join(how)
 
 
 def inline(drawing: Drawing) -> str:

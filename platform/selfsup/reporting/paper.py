@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from selfsup.reporting import searching
 from selfsup.reporting.cells import NOTHING, Cell
-from selfsup.reporting.columns import Column, columns_of, failures, title, verdicts
+from selfsup.reporting.columns import Column, blocks, failures, title, verdicts
 from selfsup.reporting.latex import latex
+from selfsup.reporting.provenance import MADE_WITH, command, made_with, methods
 from selfsup.reporting.results import Result
 from selfsup.reporting.tables import COST, Ablation, Table
 
@@ -23,36 +25,46 @@ UNITS = {
     "gpu_hours": "GPU-hours",
     "images_per_second": "images/s",
     "peak_memory_mib": "MiB",
+    "energy_wh": "Wh",
 }
 assert tuple(UNITS) == COST
 
 
 def markdown(ablation: Ablation) -> str:
-    sweep, counted = ablation.sweep, ablation.integrity
-    blocks = [f"# {sweep.name}", sweep.question, "\n".join(f"- {said}" for said in verdicts(ablation))]
+    sweep = ablation.sweep
+    parts = [f"# {sweep.name}", sweep.question, _bullets([*searching.sentences(ablation), *verdicts(ablation)])]
+    if sweep.search:
+        parts += ["## search", _bullets([f"{what}: {told}" for what, told in searching.about(sweep.search).items()])]
+    parts += [part for title, columns in searching.blocks(ablation) for part in (f"## {title}", _piped(columns))]
     for table, after in zip_longest(ablation.tables, ablation.tables[1:]):
-        blocks += [f"## {title(table)}", _pipes(table), "\n".join(f"- {said}" for said in failures(table))]
-        blocks += [] if after and after.note == table.note else [table.note]
-    done = f"{counted['finished']} of {counted['planned']} runs finished"
-    blocks.append(f"{done}; plan {sweep.digest}; `selfsup sweep {sweep.spec}`")
-    return "\n\n".join(block for block in blocks if block) + "\n"
+        parts += [f"## {title(table)}", *_pipes(table), _bullets(failures(table))]
+        parts += [] if after and after.note == table.note else [table.note]
+    parts += ["## Integrity", _bullets(list(_integrity(ablation))), "## Notes", _bullets(methods(ablation))]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def console(ablation: Ablation) -> str:
     """Aligned; the default is in brackets."""
-    blocks = []
+    search = ablation.sweep.search
+    told = [f"{what.lower():<8}{told}" for what, told in searching.about(search).items()] if search else []
+    parts = ["\n".join(told), "\n".join(searching.sentences(ablation))]
+    parts += ["\n".join([title, *_aligned(columns)]) for title, columns in searching.blocks(ablation)]
     for table in ablation.tables:
-        columns = columns_of(table, default="[{}]", mark=_starred)
-        blocks.append("\n".join([title(table), *_aligned(columns), *failures(table), *table.verdict]))
-    return "\n\n".join([*filter(None, blocks), LEGEND])
+        lines = [title(table)]
+        for heading, columns in blocks(table, default="[{}]", mark=_starred):
+            lines += [*filter(None, [heading]), *_aligned(columns)]
+        parts.append("\n".join([*lines, *failures(table), *table.verdict]))
+    return "\n\n".join([*filter(None, parts), *([LEGEND] if ablation.tables else [])])
 
 
 def frame(ablation: Ablation) -> pa.Table:
-    """Long form: a row for each run and metric. A metric that was asked for and is missing has a row without value."""
-    rows = list(_rows(ablation))
-    names = [
-        (name, pa.string()) for name in ("sweep", "study", "arm", "changed", "metric", "status", "reason", "id", "run")
-    ]
+    """Long form: a row for each run and metric. A metric that was asked for and is missing has a row without value.
+
+    kind: "trial" of a run that a search proposed, whose arm is its name; "run" of any other.
+    """
+    rows = [*searching.rows(ablation.sweep), *_rows(ablation)]
+    texts = ("sweep", "kind", "study", "arm", "changed", "metric", "status", "reason", "id", "run", "command")
+    names = [(name, pa.string()) for name in (*texts, *MADE_WITH)]
     schema = pa.schema([*names, ("default", pa.bool_()), ("seed", pa.int64()), ("value", pa.float64())])
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -69,16 +81,47 @@ def parquet(ablation: Ablation) -> bytes:
     return out.getvalue()
 
 
-def _pipes(table: Table) -> str:
-    columns = columns_of(table, default="{} (default)", mark=_bold)
-    columns += [
-        Column("", unit, [f"{line.cost[name]:.3g}" if name in line.cost else NOTHING for line in table.lines])
-        for name, unit in UNITS.items()
-        if any(name in line.cost for line in table.lines)
-    ]
-    rows = [[column.head for column in columns], [":--", *["--:"] * (len(columns) - 1)]]
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _integrity(ablation: Ablation) -> Iterator[str]:
+    found, sweep = ablation.integrity, ablation.sweep
+    yield from _runs(ablation) if sweep.studies else [f"made by `{sweep.command}`"]
+    data = {f"{name} data": digests for name, digests in found["data"].items()}
+    for name, held in {"code": found["commits"], "hardware": found["hardware"], **data}.items():
+        yield f"{name}: {', '.join(held) or 'not known'}"
+
+
+def _runs(ablation: Ablation) -> Iterator[str]:
+    found, sweep = ablation.integrity, ablation.sweep
+    yield f"{found['finished']} of {found['planned']} runs finished; made by `{sweep.command}`"
+    yield f"plan {sweep.digest}, {f'registered {when}' if (when := found['registered']) else 'not registered yet'}"
+    yield from found["changes"]
+    yield from found["deviations"]
+    differing = [f"{arm}: {line}" for arm, lines in found["differences"].items() for line in lines]
+    yield from differing
+    if not differing:
+        yield f"{len(found['differences'])} arms differ from their default in nothing but the named factors"
+
+
+def _pipes(table: Table) -> Iterator[str]:
+    for heading, columns in blocks(table, default="{} (default)", mark=_bold):
+        whole = columns if heading else [*columns, *_costs(table)]
+        yield heading and f"**{heading}**"
+        yield _piped(whole)
+
+
+def _piped(columns: Sequence[Column]) -> str:
+    rows = [[column.head for column in columns], [":--" if column.key else "--:" for column in columns]]
     rows += map(list, zip(*(column.texts for column in columns), strict=True))
     return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows)
+
+
+def _costs(table: Table) -> Iterator[Column]:
+    for name, unit in UNITS.items():
+        if any(name in line.cost for line in table.lines):
+            yield Column("", unit, [f"{line.cost[name]:.3g}" if name in line.cost else NOTHING for line in table.lines])
 
 
 def _aligned(columns: Sequence[Column]) -> Iterator[str]:
@@ -86,8 +129,9 @@ def _aligned(columns: Sequence[Column]) -> Iterator[str]:
     filled = [[column.head, *column.texts] for column in columns]
     widths = [max(map(len, texts)) for texts in filled]
     for row in zip(*filled, strict=True):
-        label, *rest = zip(row, widths, strict=True)
-        yield "  ".join([label[0].ljust(label[1]), *(text.rjust(width) for text, width in rest)]).rstrip()
+        cells = zip(row, widths, columns, strict=True)
+        aligned = (text.ljust(width) if column.key else text.rjust(width) for text, width, column in cells)
+        yield "  ".join(aligned).rstrip()
 
 
 def _bold(cell: Cell) -> str:
@@ -107,6 +151,7 @@ def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:
             for metric in dict.fromkeys([*sweep.metrics, *sorted(run.metrics)]):
                 yield {
                     "sweep": sweep.name,
+                    "kind": "run",
                     "study": study,
                     "arm": arm.name,
                     "default": bool(study) and arm.default,
@@ -118,4 +163,6 @@ def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:
                     "reason": run.reason,
                     "id": key,
                     "run": run.run,
+                    "command": command(sweep, key),
+                    **made_with(run),
                 }

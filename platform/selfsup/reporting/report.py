@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from selfsup import tree
 from selfsup.reporting.results import gather
 from selfsup.reporting.tables import Ablation, ablation
+from selfsup.store import experiment_page
 from selfsup.sweepspec.arms import Arm, Sweep, joined
 from selfsup.track import Tracker
 
@@ -14,7 +16,10 @@ PICTURES = "pictures/reconstructions.png"
 
 def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
     """What MLflow holds of a sweep now, also while it runs. cache: a folder that makes the next call fast."""
-    return ablation(sweep, gather(tracker, sweep, curves=CURVES, cache=cache))
+    results = gather(tracker, sweep, curves=CURVES, cache=cache)
+    held = tracker.experiment(sweep.name)
+    place = experiment_page(tracker.uri, held.experiment_id) if held else ""
+    return ablation(sweep, results, tree.plans(tracker, sweep.name), place)
 
 
 def beside(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:
@@ -25,10 +30,10 @@ def beside(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:
 
 def files(found: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
     """The whole report, by path: a page, the paper's tables, the numbers, the figures. The same bytes each time."""
-    from selfsup.reporting import figures, paper
+    from selfsup.reporting import figures, paper, searchplots
     from selfsup.reporting.page import page
 
-    drawn = figures.drawings(found)
+    drawn = [*searchplots.drawings(found.sweep.search), *figures.drawings(found)]
     made = {
         "report.html": page(found, drawn, pictures).encode(),
         "report.md": paper.markdown(found).encode(),

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfsup.errors import TrackError
+from selfsup.errors import SpecError
+from selfsup.store import shown
 from selfsup.sweepspec.arms import Sweep
+from selfsup.sweepspec.trials import Trial
 from selfsup.track import ID, REASON, SEED, Tracker
+from selfsup.tree import DRAWN, KIND, STUDY, SWEEP
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -67,15 +70,29 @@ def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache:
     return [_result(id, seed, held.get(id), drawn) for id, seed in planned.items()]  # noqa: A001
 
 
+def trials(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> tuple[Trial, ...]:
+    """Those of a search, in the order in which they began. cache: as for `gather`. Raises TrackError."""
+    with _opened(tracker, sweep.name, cache) as kept:
+        held = _current(tracker, sweep.name, kept).values()
+    own = [each for each in held if each["tags"].get(SWEEP) == sweep.digest and each["tags"].get(KIND) == "trial"]
+    own.sort(key=lambda each: (each["started"], each["id"]))
+    return tuple(_trial(number, each) for number, each in enumerate(own, start=1))
+
+
+def _trial(number: int, held: Held) -> Trial:
+    tags = held["tags"]
+    return Trial(number, tags[STUDY], json.loads(tags[DRAWN]), _result(held["id"], int(tags[SEED]), held, {}))
+
+
 def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
-    """The runs with these ids of ours, whatever their experiment. Raises TrackError for one that is not there."""
+    """The runs with these ids of ours, whatever their experiment. Raises SpecError for one that is not there."""
     return [_found(tracker, id) for id in ids]  # noqa: A001
 
 
 def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
     runs = tracker.everywhere(f"tags.`{ID}` = '{id}'")
     if not runs:
-        raise TrackError(f"no run {id!r} in MLflow at {tracker.uri}; `selfsup status` of a sweep names its runs")
+        raise SpecError(f"no run {id!r} in MLflow at {shown(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
     return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _plain(runs[-1]), {})
 
 

@@ -41,6 +41,14 @@ class Comparison(NamedTuple):
     p: float
 
 
+class Effect(NamedTuple):
+    """An F statistic, its degrees of freedom, and its p."""
+
+    f: float
+    dof: tuple[int, int]
+    p: float
+
+
 def spread(samples: Samples) -> Spread | None:
     """None where it cannot be estimated: no arm has two seeds, or no seed changed a digit."""
     dof = sum(len(values) - 1 for values in samples if values)
@@ -97,6 +105,14 @@ def sign_flips(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     largest = np.abs(signs @ unit).max(1)
     p: NDArray[np.float64] = (largest[:, None] >= np.abs(unit.sum(0)) - 1e-9).mean(0)
     return p
+
+
+def interaction(means: NDArray[np.float64], n: int, found: Spread) -> Effect:
+    """(R, C), each the mean of n seeds: whether crossed rows and columns explain less than all of their differences."""
+    left = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+    dof = (means.shape[0] - 1) * (means.shape[1] - 1)
+    f = float(n * np.square(left).sum() / dof / found.deviation**2)
+    return Effect(f, (dof, found.dof), float(stats.f.sf(f, dof, found.dof)))
 
 
 def seeds_needed(deviation: float, half: float, arms: int) -> int:

@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from selfsup.reporting import cells, stats, verdict
+from selfsup.reporting import cells, notes, stats, verdict
 from selfsup.reporting.cells import Cell, Found
 from selfsup.reporting.integrity import integrity
+from selfsup.reporting.registration import Registered
 from selfsup.reporting.results import Result
 from selfsup.reporting.stats import Spread
-from selfsup.reporting.wording import shown, words
+from selfsup.reporting.wording import label, numbered, words
 from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
 
 __all__ = ["COST", "Ablation", "Cell", "Line", "Table", "ablation"]
 
-COST = ("seconds", "gpu_hours", "images_per_second", "peak_memory_mib")
+COST = ("seconds", "gpu_hours", "images_per_second", "peak_memory_mib", "energy_wh")
 WANTED = 0.5  # half of the interval that `needed` counts seeds for, in the metric's unit
 
 Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
@@ -23,7 +24,7 @@ Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
 
 @dataclass(frozen=True)
 class Line:
-    """One arm. cost: means over finished seeds of what is known of COST. failures: such as "seed 1: out of memory"."""
+    """One arm. cost: means over finished seeds of what is known of COST. failures: such as "seeds 0 and 1: nan"."""
 
     arm: Arm
     label: str
@@ -34,37 +35,47 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """factor: None for a grid, and for methods side by side, whose study is ""."""
+    """varied: what its lines differ in, of a grid several; nothing for methods side by side, whose study is ""."""
 
     study: str
-    factor: Factor | None
+    varied: tuple[Factor, ...]
     title: str
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
     verdict: tuple[str, ...]
     note: str
 
+    @property
+    def factor(self) -> Factor | None:
+        """The one that is varied; None for a grid and for methods."""
+        return self.varied[0] if len(self.varied) == 1 else None
+
 
 @dataclass(frozen=True)
 class Ablation:
-    """integrity: see integrity.py. needed: metric -> seeds for intervals of ± WANTED, where seeds deviate most."""
+    """integrity: see integrity.py. needed: metric -> seeds for intervals of ± WANTED, where seeds deviate most.
+
+    place: of the sweep's experiment in MLflow's UI; "" where there is none.
+    """
 
     sweep: Sweep
     tables: tuple[Table, ...]
     results: tuple[Result, ...]
     integrity: Mapping[str, Any]
     needed: Mapping[str, int]
+    place: str = ""
 
 
-def ablation(sweep: Sweep, results: Sequence[Result]) -> Ablation:
-    """results: in any order; those of other sweeps are left out."""
+def ablation(sweep: Sweep, results: Sequence[Result], plans: Sequence[Registered] = (), place: str = "") -> Ablation:
+    """results: in any order; those of other sweeps are left out. plans: of this name in MLflow, oldest first."""
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     ids = {key for arm in arms for key in arm.ids.values()}
     found = {result.id: result for result in sorted(results, key=lambda result: result.id) if result.id in ids}
     tables = [table for study in sweep.studies for table in _of_study(study, sweep.metrics, found)]
-    if not tables or len(sweep.studies) + len(sweep.baselines) > 1:
+    if sweep.studies and (not tables or len(sweep.studies) + len(sweep.baselines) > 1):
         tables.append(_of_methods(sweep, found))
-    return Ablation(sweep, tuple(tables), tuple(found.values()), integrity(sweep, found), _needed(sweep, found))
+    checked = integrity(sweep, found, plans)
+    return Ablation(sweep, tuple(tables), tuple(found.values()), checked, _needed(sweep, found), place)
 
 
 def _of_study(study: Study, metrics: Sequence[str], found: Found) -> Iterator[Table]:
@@ -79,26 +90,24 @@ def _of_study(study: Study, metrics: Sequence[str], found: Found) -> Iterator[Ta
 def _table(
     study: Study, varied: tuple[Factor, ...], columns: Columns, spreads: Mapping[str, Spread | None], found: Found
 ) -> Table:
-    grid = varied == study.grid
-    title = " × ".join(words(factor.name) for factor in varied)
-    arms = [(arm, ", ".join(shown(arm.values[factor.path]) for factor in varied)) for arm in _among(study, varied)]
-    lines = _marked([_line(arm, label, columns, found) for arm, label in arms], spreads, columns)
-    return Table(
+    named = [(arm, ", ".join(label(arm.values[factor.path]) for factor in varied)) for arm in _among(study, varied)]
+    table = Table(
         study=study.name,
-        factor=None if grid else varied[0],
-        title=title,
+        varied=varied,
+        title=" × ".join(words(factor.name) for factor in varied),
         metrics=tuple(columns),
-        lines=lines,
-        verdict=verdict.of_factor(title, lines, spreads),
-        note=verdict.note(study, spreads, grid=grid),
+        lines=_marked([_line(arm, name, columns, found) for arm, name in named], spreads, columns),
+        verdict=(),
+        note=notes.of_study(study, spreads, grid=len(varied) > 1),
     )
+    return replace(table, verdict=verdict.of_table(table, spreads))
 
 
 def _among(study: Study, varied: Sequence[Factor]) -> list[Arm]:
     """The arms that differ from the default in these factors only, in the order of their values."""
-    paths = {factor.path for factor in varied}
+    paths, default = {factor.path for factor in varied}, study.arms[0].values
     return sorted(
-        (arm for arm in study.arms if arm.changed.keys() <= paths),
+        (arm for arm in study.arms if {path for path in default if arm.values[path] != default[path]} <= paths),
         key=lambda arm: [factor.values.index(arm.values[factor.path]) for factor in varied],
     )
 
@@ -116,12 +125,12 @@ def _of_methods(sweep: Sweep, found: Found) -> Table:
     methods, floor = _marked(lines, spreads, {}), _floor(sweep, found)
     return Table(
         study="",
-        factor=None,
+        varied=(),
         title="methods and baselines" if floor else "methods",
         metrics=sweep.metrics,
         lines=(*floor, *methods),
         verdict=verdict.of_methods(methods, floor, spreads),
-        note=verdict.note(None, spreads),
+        note=notes.of_methods(spreads, floor=bool(floor)),
     )
 
 
@@ -133,18 +142,26 @@ def _floor(sweep: Sweep, found: Found) -> list[Line]:
     return lines
 
 
-def _line(arm: Arm, label: str, columns: Columns, found: Found) -> Line:
+def _line(arm: Arm, name: str, columns: Columns, found: Found) -> Line:
     runs = [found[key] for _, key in sorted(arm.ids.items()) if key in found]
     finished = [run.metrics for run in runs if run.status == "finished"]
     cost = {name: [held[f"pretrain/{name}"] for held in finished if f"pretrain/{name}" in held] for name in COST}
-    ended = [run for run in runs if run.status in ("failed", "stopped")]
     return Line(
         arm=arm,
-        label=label,
+        label=name,
         cells={metric: column[arm.name] for metric, column in columns.items()},
         cost={name: fmean(known) for name, known in cost.items() if known},
-        failures=tuple(f"seed {run.seed}: {run.reason or run.status}" for run in ended),
+        failures=tuple(_failures(runs)),
     )
+
+
+def _failures(runs: Sequence[Result]) -> Iterator[str]:
+    """A text a reason."""
+    ended: dict[str, list[int]] = {}
+    for run in runs:
+        if run.status in ("failed", "stopped"):
+            ended.setdefault(run.reason or run.status, []).append(run.seed)
+    yield from (f"{numbered(seeds)}: {reason}" for reason, seeds in ended.items())
 
 
 def _marked(lines: Sequence[Line], spreads: Mapping[str, Spread | None], columns: Columns) -> tuple[Line, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfsup.reporting.stats import places
+from selfsup.sweepspec.arms import Factor
 
 
 def heading(metric: str) -> str:
@@ -17,6 +18,29 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def named(factor: Factor) -> str:
+    """`temperature τ`"""
+    return " ".join(filter(None, [words(factor.name), factor.symbol]))
+
+
+def label(value: Any) -> str:
+    """A value as a table has it: `0.75`, and `100 epochs` for {epochs: 100}."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        [(unit, number)] = value.items()
+        return f"{shown(number)} {words(unit)}"
+    return shown(value)
+
+
+def short(value: Any) -> str:
+    """As `label`, of a value that was drawn: three digits say enough."""
+    return f"{value:.3g}" if isinstance(value, float) else label(value)
+
+
+def tick(value: Any) -> str:
+    """As `label`, in a table of several factors: what is switched on or off is ticked."""
+    return {True: "✓", False: "✗"}[value] if isinstance(value, bool) else label(value)
+
+
 def shown(value: Any) -> str:
     """A value as a spec would have it: `0.75`, `true`, `null`, `[0.9, 0.95]`, `{steps: 100}`."""
     match value:
@@ -25,7 +49,7 @@ def shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return short if float(short := f"{value:g}") == value else repr(value)
+            return text if float(text := f"{value:g}") == value else repr(value)
         case Mapping():
             return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
         case list() | tuple():
@@ -36,7 +60,7 @@ def shown(value: Any) -> str:
 def interval(mean: float, half: float | None, sign: str = "") -> str:
     """`84.93 ± 0.12`: two significant digits of the interval, and the mean to the same place. sign: "+" to show it."""
     digits = places(half)
-    return f"{mean:{sign}.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
+    return f"{mean:{sign}z.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
 
 
 def probability(p: float) -> str:
@@ -56,6 +80,16 @@ def counts(numbers: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def numbered(seeds: Sequence[int]) -> str:
+    """`seed 0`, `seeds 0, 1 and 4`"""
+    return f"seed{'s' * (len(seeds) > 1)} {listed(list(map(str, seeds)))}"
+
+
 def listed(names: Sequence[str], last: str = "and") -> str:
     """`a, b and c`"""
     return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def some(names: Sequence[str], last: str = "and", most: int = 3) -> str:
+    """`a, b, c and 4 more`: as `listed`, with no more than `most` of them named."""
+    return listed([*names[:most], f"{len(names) - most} more"] if len(names) > most else names, last)

@@ -1,8 +1,14 @@
 """A sweep as its report sees it: studies of arms, and each arm's runs by seed. Plain data; a report needs no more."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfsup.sweepspec.trials import Searched
+
+SETTING = "setting"  # path of the factor of a study whose arms are named as a whole, as those of a search are
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Sweep:
-    """digest: of the arms, seeds and metrics that were planned. metrics: in table order, higher is better."""
+    """digest: of the arms, seeds and metrics that were planned. metrics: in table order, higher is better.
+
+    search: what the arms came out of, where they were not planned; no arms before it is over. overrides: of the command
+    line, such as "train.batch=64".
+    """
 
     name: str
     question: str
@@ -68,6 +78,14 @@ class Sweep:
     metrics: tuple[str, ...]
     studies: tuple[Study, ...]
     baselines: tuple[Arm, ...]
+    search: "Searched | None" = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What makes it, typed where it was typed."""
+        told = [word for override in self.overrides for word in ("-s", override)]
+        return shlex.join(["selfsup", "sweep", self.spec, *told])
 
 
 def joined(sweeps: Sequence[Sweep]) -> Sweep:

@@ -8,7 +8,7 @@ from typing import Any
 from selfsup.layers import find, less
 from selfsup.source import Node, Problem
 from selfsup.spec import Spec
-from selfsup.sweepspec.arms import Factor
+from selfsup.sweepspec.arms import SETTING, Factor
 from selfsup.sweepspec.axes import (
     Axis,
     Base,
@@ -23,9 +23,10 @@ from selfsup.sweepspec.axes import (
     written,
 )
 from selfsup.sweepspec.expected import Expected, expected
-from selfsup.sweepspec.search import Dimension, Wanted, dimensions, stand_in
+from selfsup.sweepspec.space import Dimension, Wanted, dimensions, stand_in
 
 AXES = ("ablate", "grid")
+OWN = "spec values"  # the default beside settings that a search found
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,20 @@ class Design:
         """The spec with values of its space, by path. Raises SpecError where they are wrong, or wrong together."""
         return self.base.trial(values)
 
-    def against(self, values: Mapping[str, Any], seeds: tuple[int, ...]) -> "Design":
-        """The default and these values of the space, as a study of two arms."""
+    def beside(self, named: Mapping[str, Mapping[str, Any]], seeds: tuple[int, ...]) -> "Design":
+        """The default and these settings, by name the values of the space, from these seeds; no space any more.
+
+        A setting that is the default is left out.
+        """
         told = {"seeds": seeds}
-        default = {path: value_at(self.default, path) for path in values}
-        winner = self.trial(values)
-        won = {path: value_at(winner, path) for path in values}
-        changed = {path: value for path, value in won.items() if value != default[path]}
-        settings = [Setting("default", default, {}, self.default.model_copy(update=told))]
-        if changed:
-            settings.append(Setting("winner", won, changed, winner.model_copy(update=told)))
-        grid = tuple(factor(path, [won[path]], default[path], self.base.knobs.get(path)) for path in changed)
-        return replace(self, settings=tuple(settings), grid=grid, space=())
+        settings = [Setting("default", {SETTING: OWN}, {}, self.default.model_copy(update=told))]
+        for name, values in named.items():
+            spec = self.trial(values).model_copy(update=told)
+            own = {path: value_at(spec, path) for path in values}
+            if changed := {path: value for path, value in own.items() if value != value_at(self.default, path)}:
+                settings.append(Setting(name, {SETTING: name}, changed, spec))
+        setting = Factor(SETTING, tuple(each.values[SETTING] for each in settings), OWN, None, False)
+        return replace(self, factors=(setting,), settings=tuple(settings), space=())
 
 
 def metrics(spec: Spec) -> tuple[str, ...]:

@@ -23,7 +23,15 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
     seeds = tuple(dict.fromkeys(seed for study in it.designs for seed in study.default.seeds))
     planned = {run.id: run for run in sorted(runs, key=lambda run: run.pretrain is not None)}
     sweep = Sweep(
-        it.name, it.question, str(it.path), _digest(studies, it.metrics), seeds, it.metrics, studies, baselines
+        name=it.name,
+        question=it.question,
+        spec=str(it.path),
+        digest=_digest(studies, it.metrics),
+        seeds=seeds,
+        metrics=it.metrics,
+        studies=studies,
+        baselines=baselines,
+        overrides=it.overrides,
     )
     return sweep, planned
 

@@ -2,18 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from selfsup import failures
 from selfsup.planning import Planned
 from selfsup.spool import tail
 from selfsup.sweepspec.arms import Sweep
+from selfsup.sweepspec.confirm import again
+from selfsup.sweepspec.sweepfile import SweepFile
+from selfsup.sweepspec.trials import Trial
 
-Standing = Literal["done", "running", "failed", "pending"]
+Standing = Literal["done", "running", "failed", "stopped", "pending"]
 
 
 class Entry(NamedTuple):
-    """One run. study: "" for a baseline. why: it failed, or what it waits for; "" where it is done."""
+    """One run. study: "" for a baseline. why: it failed, was stopped, or what it waits for; "" where it is done.
+
+    kind: "trial" of a run that a search proposed.
+    """
 
     study: str
     arm: str
@@ -21,6 +28,12 @@ class Entry(NamedTuple):
     id: str
     status: Standing
     why: str
+    kind: Literal["run", "trial"] = "run"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it is missing: a trial may fail or be stopped."""
+        return self.status == "done" or (self.kind == "trial" and self.status in ("failed", "stopped"))
 
 
 def ledger(sweep: Sweep, planned: Mapping[str, Planned]) -> list[Entry]:
@@ -33,10 +46,34 @@ def ledger(sweep: Sweep, planned: Mapping[str, Planned]) -> list[Entry]:
     ]
 
 
+def ledger_of_search(it: SweepFile, sweep: Sweep, home: Path) -> Iterator[Entry]:
+    """The trials of a search, and while they are not over what waits for them; nothing of another sweep."""
+    if sweep.search is None:
+        return
+    for trial in sweep.search.trials:
+        seed, key = trial.result.seed, trial.result.id
+        yield Entry(trial.study, trial.name, seed, key, *_of_trial(it, trial, home), kind="trial")
+    if not sweep.studies:
+        begun, ended = len(sweep.search.trials), len(sweep.search.ended)
+        why = f"{begun} trials have begun, {ended} came to a result; the search ends after {sweep.search.search.budget}"
+        yield from (Entry("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
+
+
+def _of_trial(it: SweepFile, trial: Trial, home: Path) -> tuple[Standing, str]:
+    """As MLflow says it, or the folders of its stages while it has not ended there."""
+    match trial.result.status:
+        case "finished":
+            return "done", ""
+        case "failed" | "stopped" as status:
+            return status, trial.result.reason
+    return _standing(again(it, trial, home))
+
+
 def text(entries: Sequence[Entry]) -> str:
     """A line for each that is not done, under how many stand where."""
     number = Counter(entry.status for entry in entries)
-    head = ", ".join(f"{number[status]} {status}" for status in ("done", "running", "failed", "pending"))
+    shown = ("done", "running", "failed", *(["stopped"] if number["stopped"] else []), "pending")
+    head = ", ".join(f"{number[status]} {status}" for status in shown)
     return "\n".join([head, *_lines([entry for entry in entries if entry.status != "done"])])
 
 

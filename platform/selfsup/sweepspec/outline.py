@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from selfsup.knob import Choice, decisive
+from selfsup.knob import decisive
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
+from selfsup.sharing import describe as sharing
 from selfsup.spool import tail
 from selfsup.sweepspec.arms import Factor, Study, Sweep
 from selfsup.sweepspec.axes import text
-from selfsup.sweepspec.search import Dimension
 from selfsup.sweepspec.sweepfile import SweepFile
 
 
@@ -31,26 +31,22 @@ def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
 
 
 def describe_search(it: SweepFile, home: Path) -> str:
-    """A search as text: what is varied, how, and what its trials may cost together."""
+    """A search as text: what is varied, how, what its trials may cost together, and what becomes of the best."""
     assert it.search is not None
     search = it.search
     lines = [": ".join(part for part in (it.name, it.question) if part)]
-    longest = 0
     for study in it.designs:
-        lines += [study.name, *(f"  {line.path:<24} {_range(line)}" for line in study.space)]
-        longest = max(longest, *(each.steps * each.run.train.batch for each in plan(study.default, home)))
-    how = f"{search.sampler}{'' if search.scheduler == 'none' else f', stopped early by {search.scheduler}'}"
-    lines.append(f"{several(search.trials, 'trial')} at most, for {' and '.join(search.metric)}, by {how}")
-    lines.append(f"{longest:,} samples a trial, {longest * search.trials:,} together, if all run to their end")
-    lines.append(f"then the winner again from {several(search.confirm, 'fresh seed')}")
+        lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space)]
+    runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in it.designs]
+    longest = max(runs, key=_samples)
+    scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
+    lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{scheduler}; at most {search.budget}")
+    together = _samples(longest) * search.trials
+    lines.append(f"{_samples(longest):,} samples a trial, {together:,} together, if all run to their end:")
+    lines += _hours([longest] * search.trials)
+    which = f"of the Pareto front up to {search.finalists}" if len(search.objectives) > 1 else "the best"
+    lines.append(f"then {which}, and the default, from {several(search.confirm, 'fresh seed')}")
     return "\n".join(lines)
-
-
-def _range(line: Dimension) -> str:
-    if isinstance(line.range, Choice):
-        return ", ".join(map(text, line.range.values))
-    low, high = line.range.low, line.range.high
-    return f"{low:g} to {high:g}{', whole' * line.integer}{', log' * line.range.log}"
 
 
 def _study(study: Study) -> Iterator[str]:
@@ -74,10 +70,14 @@ def _stages(runs: Sequence[Planned]) -> Iterator[str]:
 def _left(runs: Sequence[Planned]) -> Iterator[str]:
     """What is still to be trained, and for how long."""
     left = [run for run in runs if run.pretrain and not run.pretrain.done]
-    samples = sum(run.steps * run.run.train.batch for run in left)
+    samples = sum(map(_samples, left))
     yield f"left to train: {several(len(left), 'run')}, {sum(run.steps for run in left):,} steps, {samples:,} samples"
-    if not left:
-        return
+    yield from sharing(left)
+    if left:
+        yield from _hours(left)
+
+
+def _hours(left: Sequence[Planned]) -> Iterator[str]:
     speeds = measured(left[0].home)
     if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
         yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
@@ -116,6 +116,9 @@ def _kind(method: str, backbone: object) -> Kind:
 
 def _seconds(run: Planned, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Shortest, median and longest, at the speeds and starts of such runs."""
-    samples = run.steps * run.run.train.batch
-    times = [start + samples / speed for start, speed in speeds]
+    times = [start + _samples(run) / speed for start, speed in speeds]
     return min(times), statistics.median(times), max(times)
+
+
+def _samples(run: Planned) -> int:
+    return run.steps * run.run.train.batch

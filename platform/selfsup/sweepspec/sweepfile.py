@@ -9,7 +9,7 @@
 
 `studies:` is a list of such mappings, each with its own name, base and axes. One spec is read for each, of four layers:
 what the file extends, what the study extends, what the file says, what the study says; the command line goes over all.
-A search (see search.py) has `search:` instead of axes; its studies are the methods to choose from.
+A search (see space.py) has `search:` instead of axes; its studies are the methods to choose from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,8 @@ from selfsup.layers import Layers, find, less, plain
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
 from selfsup.sweepspec.design import Design, design, metrics
-from selfsup.sweepspec.search import Search, Wanted, take
+from selfsup.sweepspec.search import Search
+from selfsup.sweepspec.space import Wanted, take
 
 
 class Head(Knobs):
@@ -41,6 +42,7 @@ class SweepFile:
     question: str
     designs: tuple[Design, ...]
     search: Search | None
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,7 +79,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         problems += _search_problems(top, designs, head.search)
     if problems or head is None:
         raise refusal(problems)
-    return SweepFile(path, head.question, designs, head.search)
+    return SweepFile(path, head.question, designs, head.search, tuple(overrides))
 
 
 def _studies(
@@ -145,6 +147,10 @@ def _search_problems(top: Node, designs: Sequence[Design], search: Search | None
         if metric.startswith("eval/") and not all(_scored(metric, each) for each in designs):
             hint = explain.did_you_mean(metric, {name for each in designs for name in metrics(each.default)})
             yield Problem(section.key, ("search", "metric"), f"no evaluation of every study gives {metric}", hint)
+    without = any(not each.default.resources.gpus_per_worker for each in designs)
+    if "pretrain/gpu_hours" in search.objectives and without:
+        message = "pretrain/gpu_hours is not measured without resources.gpus_per_worker; pretrain/seconds is"
+        yield Problem(section.key, ("search", "metric"), message)
 
 
 def _choice(designs: Sequence[Design]) -> str:

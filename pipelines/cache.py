@@ -1,0 +1,132 @@
+"""What a node keeps of remote shards on its disk, for all processes on it: whole pieces; those used last stay.
+
+The folder is $SELFSUP_CACHE, or one among the node's temporary files ($TMPDIR). It may be removed at any time.
+"""
+
+import fcntl
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
+
+logger = logging.getLogger(__name__)
+
+KEPT = 0.9  # of the limit, when room has been made
+LOCKS = 1024  # files; of two pieces that share one, the second waits for the first
+ABANDONED = 600  # seconds after which a part that nobody finished is taken for one
+
+
+def node_folder() -> Path:
+    told = os.environ.get("SELFSUP_CACHE")
+    return Path(told) if told else Path(tempfile.gettempdir(), f"selfsup-cache-{os.getuid()}")
+
+
+class Cache:
+    """At most `limit` bytes of pieces under a folder. Safe for threads, for processes, and for their sudden death."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self._root, self._limit, self._works = root, limit, True
+
+    def piece(self, name: str, size: int, fetch: Callable[[], bytes]) -> BinaryIO:
+        """`size` bytes called `name`, for reading. Of several that miss them at the same time, one fetches."""
+        path = self._root / "pieces" / name
+        if found := _found(path, size):
+            return found
+        with self._alone(f"{crc32(name.encode()) % LOCKS:04d}"):
+            if found := _found(path, size):
+                return found
+            data = fetch()
+            if len(data) < self._limit * KEPT:
+                self._keep(path, data)
+        return BytesIO(data)
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """Whole or not at all; older pieces make room."""
+        part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            with self._alone("ledger") as ledger:
+                if ledger is not None:
+                    self._book(ledger, len(data))
+                    part.replace(path)
+        except OSError as error:
+            self._complain(error)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _book(self, ledger: FileIO, size: int) -> None:
+        """Note that `size` bytes come in, once there is room for them."""
+        told = ledger.read()
+        held = int(told) if told else self._limit  # nobody has counted yet: who makes room does
+        if held + size > self._limit:
+            held = self._make_room(int(KEPT * self._limit) - size)
+        ledger.seek(0)
+        ledger.write(b"%020d" % (held + size))  # in place: to truncate a file first makes some file systems wait
+
+    def _make_room(self, goal: int) -> int:
+        """Remove what was used longest ago until no more than `goal` bytes are left; how many are."""
+        found = sorted(_files(str(self._root / "pieces")))
+        held = sum(size for _, size, _ in found)
+        for _, size, path in found:
+            if held <= goal:
+                break
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 (a hundred thousand of them)
+            held -= size
+        return held
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[FileIO | None]:
+        """Nobody else on this node is inside a block of this name, which holds its file, unless there can be none.
+
+        A process that dies in it leaves it.
+        """
+        path = self._root / "locks" / name
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+        except OSError as error:
+            self._complain(error)
+            yield None
+            return
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock
+
+    def _complain(self, error: OSError) -> None:
+        if self._works:
+            logger.warning("%s: what is fetched cannot be kept: %s", self._root, error)
+        self._works = False
+
+
+def _found(path: Path, size: int) -> BinaryIO | None:
+    try:
+        file = path.open("rb")
+    except OSError:
+        return None
+    if os.fstat(file.fileno()).st_size != size:  # a crash of the machine can leave it so
+        file.close()
+        return None
+    with suppress(FileNotFoundError):
+        os.utime(path)
+    return file
+
+
+def _files(folder: str) -> Iterator[tuple[float, int, str]]:
+    """Last use, size and path of each piece, and of each part that was abandoned."""
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _files(entry.path)
+            continue
+        with suppress(FileNotFoundError):  # another process's part becomes a piece
+            told = entry.stat()
+            if not entry.name.endswith(".part") or told.st_mtime < time.time() - ABANDONED:
+                yield told.st_mtime, told.st_size, entry.path

@@ -1,0 +1,120 @@
+"""A search: trials that Optuna proposes, until a budget is spent; what it learnt survives any kill."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ray import tune
+
+from selfsup import failures, tree
+from selfsup.planning import Planned
+from selfsup.sweeps.driver import Watch, fit
+from selfsup.sweeps.journal import Journal, Left
+from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.resources import at_a_time
+from selfsup.sweeps.search import Proposed, Searcher, scheduler
+from selfsup.sweeps.trial import SAMPLES, STEP
+from selfsup.sweepspec.arms import Sweep
+from selfsup.sweepspec.confirm import key, without_arms
+from selfsup.sweepspec.sweepfile import SweepFile
+from selfsup.track import Tracker
+
+PATIENCE = 3  # reports in a row of a trial that say that it has collapsed
+GRACE = 0.1  # share of a training before which none of them counts
+
+
+def left(it: SweepFile, home: Path) -> Left:
+    """Of the budgets of a search."""
+    return _journal(it, home).left
+
+
+def explore(it: SweepFile, tracker: Tracker, home: Path) -> None:
+    """Search, or go on searching, until a budget is spent. Inside `cluster()`, unless nothing is left of it.
+
+    Raises SelfsupError where all trials fail alike, TrackError where MLflow is away: the same command goes on.
+    """
+    journal, places = _journal(it, home), Places(it, tracker, home)
+    recorder = Recorder(tracker, places.tags, places.parents)
+    with journal.held():
+        if journal.left:
+            journal.resume()
+            _search(it, journal, places, recorder)
+        recorder.catch_up([places.propose(config) for config in journal.configs])
+        if not journal.left:
+            tracker.finish(tree.open_sweep(tracker, without_arms(it, (), home, over=True)), "FINISHED")
+
+
+def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorder) -> None:
+    assert it.search is not None
+    plans = places.plans
+    watch, defaults, remaining = Watch(plans, recorder), plans.defaults(), journal.left
+    steps = max(each.steps for each in defaults)
+    config = tune.TuneConfig(
+        num_samples=remaining.trials,
+        max_concurrent_trials=at_a_time(defaults),
+        search_alg=Searcher(it.search, it.designs, journal, places.propose),
+        scheduler=scheduler(it.search, steps, [plans.of(each) for each in journal.configs]),
+    )
+    stop = Spent(watch, remaining)
+    fit(watch, stop, config, {}, plans.home)
+    if stop.hopeless:
+        raise watch.failed[0].exception()
+
+
+class Spent(tune.Stopper):
+    """Ends a trial that has collapsed, and the search once a budget is spent or nothing but failures comes of it."""
+
+    def __init__(self, watch: Watch, left: Left) -> None:
+        self._watch, self._samples, self._until = watch, left.samples, monotonic() + left.seconds
+        self._seen: dict[str, int] = {}
+        self._suspect: Counter[str] = Counter()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self._seen[trial_id] = result[SAMPLES]
+        settled = result[STEP] > GRACE * self._watch.steps(trial_id)
+        why = failures.collapsed(result) if settled else ""
+        self._suspect[trial_id] = self._suspect[trial_id] + 1 if why else 0
+        if self._suspect[trial_id] < PATIENCE:
+            return False
+        self._watch.stopped[trial_id] = why
+        return True
+
+    @property
+    def hopeless(self) -> bool:
+        """A search goes on past settings that fail, as long as others do not."""
+        return self._watch.enough and not self._watch.fair
+
+    def stop_all(self) -> bool:
+        if sum(self._seen.values()) >= self._samples:
+            self._watch.over = "the samples of the search were spent"
+        elif monotonic() > self._until:
+            self._watch.over = "the hours of the search were over"
+        elif self.hopeless:
+            self._watch.over = "the others failed alike"
+        return bool(self._watch.over)
+
+
+def _journal(it: SweepFile, home: Path) -> Journal:
+    assert it.search is not None
+    return Journal(it.search, it.name, key(it, home), home)
+
+
+class Places:
+    """Where trials stand in MLflow: under the run of their search, with what was drawn for them as a tag."""
+
+    def __init__(self, it: SweepFile, tracker: Tracker, home: Path) -> None:
+        self.plans = Proposed(it.designs, home)
+        self.sweep: Sweep = without_arms(it, (), home)
+        self.tags: dict[str, Mapping[str, str]] = {}
+        self.parents: dict[str, str] = {}
+        self._root = tree.open_sweep(tracker, self.sweep)
+
+    def propose(self, config: Mapping[str, Any]) -> Planned:
+        """Raises SpecError for values that are wrong together."""
+        each = self.plans.of(config)
+        design, values = self.plans.drawn(config)
+        self.tags[each.id] = tree.of_trial(self.sweep, design.name, values)
+        self.parents[each.id] = self._root
+        return each

@@ -1,0 +1,193 @@
+"""A training step of ours beside that of what a user would pick instead; and on a GPU, how much of it MAE makes use of.
+
+python tests/benchmarks/step.py
+
+Equal work: the same backbone, heads, batch, precision and optimiser, on images given as tensors. The two take turns,
+step by step, so what else the machine does meets both. Memory is of a process that does nothing else.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import loops
+import torch
+from loops import Loop
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfsup.train import Precision
+
+ROUNDS, WARMUP, STEPS = 9, 2, 20
+PAIRS = {"MAE ViT-S/16": ("mae", "vitmae"), "SimCLR ResNet-18": ("simclr", "lightly")}
+PROJECTS = {"mae": "selfsup", "vitmae": "transformers", "simclr": "selfsup", "lightly": "lightly"}
+CPU_BATCH = {"MAE ViT-S/16": 8, "SimCLR ResNet-18": 16}
+GPU_BATCH = 256
+PHASES = ("forward", "backward", "optimiser", "rest")
+VITS = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224", "ViT-L/16": "vit_large_patch16_224"}
+DATASHEET = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}  # FLOP/s in bf16, dense, of SXM boards
+
+Spent = Counter[str]  # seconds of each phase of a step
+
+
+class Demand(NamedTuple):
+    """FLOP of a step; MiB at its peak: what a process grows by, or all tensors on a GPU."""
+
+    flops: float
+    memory: float
+
+
+class Clock:
+    """Takes steps and their time, told by hooks where phases end; `rest` is batch, seed and norm of the gradient."""
+
+    def __init__(self, loop: Loop, device: str) -> None:
+        self._loop, self._cuda, self._marks = loop, device == "cuda", list[tuple[str, Any]]()
+        loop.module.register_forward_pre_hook(self._at_end_of("rest"))
+        loop.module.register_forward_hook(self._at_end_of("forward"))
+        for weight in loop.module.parameters():
+            if weight.requires_grad:
+                weight.register_post_accumulate_grad_hook(self._at_end_of("backward"))
+        loop.optimizer.register_step_pre_hook(self._at_end_of("rest"))
+        loop.optimizer.register_step_post_hook(self._at_end_of("optimiser"))
+
+    def step(self) -> Spent:
+        self._marks.clear()
+        self._mark("")
+        self._loop.step()
+        self._mark("rest")
+        if self._cuda:
+            torch.cuda.synchronize()
+        spent: Spent = Counter()
+        for (_, before), (phase, now) in pairwise(self._marks):
+            spent[phase] += before.elapsed_time(now) / 1000 if self._cuda else now - before
+        return spent
+
+    def _at_end_of(self, phase: str) -> Callable[..., None]:
+        return lambda *_: self._mark(phase)
+
+    def _mark(self, phase: str) -> None:
+        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else perf_counter()
+        if self._cuda:
+            mark.record()
+        self._marks.append((phase, mark))
+
+
+def compare(task: str, device: str, size: int, precision: Precision) -> None:
+    """One step of each in turn. The ratio is that of two steps which are neighbours in time."""
+    names = PAIRS[task]
+    demands = {name: apart(demand, name, device, size, precision) for name in names}
+    clocks = {name: Clock(getattr(loops, name)(device, size, precision), device) for name in names}
+    spent: dict[str, list[Spent]] = {name: [] for name in names}
+    for number in range(WARMUP + ROUNDS):
+        for name in names if number % 2 else reversed(names):
+            spent[name].append(clocks[name].step())
+    ours, theirs = ([step.total() for step in spent[name][WARMUP:]] for name in names)
+    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+    low, high = ratios[ROUNDS // 4], ratios[-1 - ROUNDS // 4]
+    print(f"\n{task}, {size} images, {precision} on {device}: {median(ratios):.3f} of what {PROJECTS[names[1]]} takes")
+    print(f"(median of {ROUNDS} pairs; half of them between {low:.3f} and {high:.3f})\n{header()}")
+    for name in names:
+        print(row(PROJECTS[name], spent[name][WARMUP:], size, demands[name]))
+
+
+def demand(name: str, device: str, size: int, precision: Precision, **told: Any) -> Demand:
+    before = _memory("VmRSS")
+    loop: Loop = getattr(loops, name)(device, size, precision, **told)
+    with FlopCounterMode(display=False) as counter:
+        loop.step()
+    loop.step()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _memory("VmHWM") - before
+    return Demand(counter.get_total_flops(), peak)
+
+
+def _memory(name: str) -> float:
+    """MiB of this process, by its name in Linux's /proc."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) / 1024
+
+
+def use(vit: str) -> None:
+    """A row without torch.compile, a row with it; the step is that of steps without a pause between them."""
+    told = {"backbone": VITS[vit]}
+    flops = apart(demand, "mae", "cuda", GPU_BATCH, "bf16", **told).flops
+    for compiled in (False, True):
+        whole, spent, memory = apart(free_running, compiled=compiled, **told)
+        share = f"{flops / whole / limit():10.1%}" if limit() else ""
+        name = f"{vit} compiled" if compiled else vit
+        print(row(name, spent, GPU_BATCH, Demand(flops, memory), whole) + share)
+
+
+def free_running(**told: Any) -> tuple[float, list[Spent], float]:
+    """Seconds a step, where they go in steps taken one by one, MiB."""
+    loop = loops.mae("cuda", GPU_BATCH, "bf16", **told)
+    for _ in range(WARMUP):
+        loop.step()
+    torch.cuda.synchronize()
+    began = perf_counter()
+    for _ in range(STEPS):
+        loop.step()
+    torch.cuda.synchronize()
+    whole, clock = (perf_counter() - began) / STEPS, Clock(loop, "cuda")
+    return whole, [clock.step() for _ in range(WARMUP + ROUNDS)][WARMUP:], torch.cuda.max_memory_allocated() / 2**20
+
+
+def limit() -> float | None:
+    """FLOP/s in bf16 that the datasheet promises."""
+    name = torch.cuda.get_device_name()
+    return next((flops for board, flops in DATASHEET.items() if board in name), None)
+
+
+def matmul() -> float:
+    """FLOP/s of the product of two bf16 matrices."""
+    side, times = 8192, 50
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for number in range(2 * times):
+        if number == times:
+            torch.cuda.synchronize()
+            began = perf_counter()
+        a @ b
+    torch.cuda.synchronize()
+    return 2 * side**3 * times / (perf_counter() - began)
+
+
+def apart(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """In a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *args, **kwargs).result()
+
+
+def header() -> str:
+    columns = ("images/s", "ms a step", *PHASES, "GFLOP", "TFLOP/s", "MiB")
+    return f"{'':<18}" + "".join(f"{column:>10}" for column in columns)
+
+
+def row(name: str, spent: Sequence[Spent], size: int, needs: Demand, whole: float | None = None) -> str:
+    """Medians in milliseconds. whole: seconds a step, if they were measured by themselves."""
+    whole = whole or median(step.total() for step in spent)
+    times = [1000 * whole, *(1000 * median(step[phase] for step in spent) for phase in PHASES)]
+    rates = [f"{needs.flops / 1e9:10.0f}{needs.flops / whole / 1e12:10.3f}{needs.memory:10.0f}"]
+    return f"{name:<18}{size / whole:10.1f}" + "".join([*(f"{time:10.1f}" for time in times), *rates])
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}")
+    for task, size in CPU_BATCH.items():
+        compare(task, "cpu", size, "fp32")
+    if not torch.cuda.is_available():
+        return
+    for task in PAIRS:
+        compare(task, "cuda", GPU_BATCH, "bf16")
+    print(f"\n{torch.cuda.get_device_name()}: a bf16 product of 8192 x 8192 at {matmul() / 1e12:.0f} TFLOP/s")
+    print(f"MAE, {GPU_BATCH} images, bf16; at the end: of the datasheet's FLOP/s\n{header()}")
+    for vit in VITS:
+        use(vit)
+
+
+if __name__ == "__main__":
+    main()

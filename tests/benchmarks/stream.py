@@ -1,0 +1,114 @@
+"""Images a second, CPU and memory of the training stream, beside the machine's limit and what users pick instead.
+
+python tests/benchmarks/stream.py FOLDER
+
+All use all cores to make batches of uint8 crops of the same JPEGs, each in a process of its own; they take turns.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # who uses all cores does so by processes or threads of its own
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import photos
+from contenders import ALL, LIMIT, TASKS, THREADS
+from stages import stages
+from usage import Usage
+
+from selfsup.pipelines.views import Crop, Views
+
+PHOTOS, ROUNDS, SECONDS, WARMUP = 1024, 2, 5.0, 3.0
+LARGE, SMALL = Crop(size=224, scale=(0.4, 1.0)), Crop(size=96, scale=(0.05, 0.4))
+VIEWS = {  # the crops of an objective's paper, and a batch
+    "MAE, 224": (Views((Crop(size=224, scale=(0.2, 1.0)),)), 256),
+    "SimCLR, 2 x 224": (Views((Crop(size=224),) * 2), 128),
+    "DINO, 2 x 224 + 8 x 96": (Views((LARGE,) * 2 + (SMALL,) * 8), 64),
+}
+
+
+class Measured(NamedTuple):
+    """Images a second; CPU milliseconds an image, of all processes; MiB at the peak, what they share counted once."""
+
+    rate: float
+    cpu: float
+    memory: float
+
+
+Found = dict[tuple[str, str], Measured]
+
+
+def measured(batches: Iterator[int]) -> Measured:
+    """Of the number of images in each batch, as it comes, after a warm-up."""
+    since = time.perf_counter()
+    next(batches)
+    while time.perf_counter() - since < WARMUP:
+        next(batches)
+    usage, images = Usage(), 0
+    since, spent, cpu = time.perf_counter(), 0.0, usage.cpu()
+    while spent < SECONDS:
+        images += next(batches)
+        spent = time.perf_counter() - since
+    return Measured(images / spent, 1000 * (usage.cpu() - cpu) / images, usage.peak() / 2**20)
+
+
+def apart(folder: Path, what: str, objective: str) -> Any:
+    """In a process of its own, which prints the numbers last."""
+    command = [sys.executable, __file__, str(folder), what, objective]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{what}, {objective}: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one(folder: Path, what: str, objective: str) -> None:
+    told = photos.shards(folder, PHOTOS)
+    made = stages(told, *VIEWS[objective]) if what == "stages" else measured(ALL[what](told, *VIEWS[objective]))
+    sys.stdout.write(json.dumps(made) + "\n")
+
+
+def table(found: Found, spent: dict[str, dict[str, float]]) -> Iterator[str]:
+    for objective in VIEWS:
+        yield f"\n{objective:<28}{'images/s':>9}{'of limit':>9}{'CPU ms/image':>14}{'peak MiB':>10}"
+        for name in ALL:
+            rate, cpu, memory = found[name, objective]
+            yield f"  {name:<26}{rate:9.0f}{rate / found[LIMIT, objective].rate:9.2f}{cpu:14.2f}{memory:10.0f}"
+        threads, tasks = found[THREADS, objective].cpu, found[TASKS, objective].cpu
+        rest = {"copy and wait": threads - sum(spent[objective].values()), "serialise": tasks - threads}
+        yield "  ms: " + ", ".join(f"{name} {value:.3f}" for name, value in (spent[objective] | rest).items())
+
+
+def plot(found: Found, path: Path) -> None:
+    figure, axes = plt.subplots(1, len(VIEWS), figsize=(12, 3), sharey=True, layout="constrained")
+    names = list(reversed(ALL))
+    for axis, objective in zip(axes, VIEWS, strict=True):
+        bars = axis.barh(names, [found[name, objective].rate for name in names])
+        axis.bar_label(bars, fmt="%.0f", padding=3)
+        axis.set(title=objective, xlabel="images/s")
+        axis.margins(x=0.15)
+    figure.savefig(path, dpi=150)
+
+
+def main(folder: Path) -> None:
+    photos.shards(folder, PHOTOS)
+    cases = [(name, objective) for objective in VIEWS for name in ALL]
+    turns = [{case: apart(folder, *case) for case in cases} for _ in range(ROUNDS)]
+    found = {case: Measured(*map(median, zip(*(turn[case] for turn in turns), strict=True))) for case in cases}
+    spent = {objective: apart(folder, "stages", objective) for objective in VIEWS}
+    sys.stdout.write("\n".join(table(found, spent)) + "\n")
+    plot(found, folder / "stream.png")
+
+
+if __name__ == "__main__":
+    place, *case = sys.argv[1:]
+    one(Path(place), *case) if case else main(Path(place))

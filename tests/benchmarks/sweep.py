@@ -1,0 +1,139 @@
+"""CPU and wall time of runs that see the same crops: decoded once for all of them, or by each for itself.
+
+python tests/benchmarks/sweep.py FOLDER
+
+First readers alone, as many as a sweep has trials at a time, each a process that spends a fixed time on every step, as
+one that waits for its accelerator would. Then a sweep of two real trainings. Beside the readers of a process tree,
+Ray's own daemons are counted too.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import photos
+import ray
+import yaml
+from usage import Usage
+
+from selfsup.pipelines.feed import Feed
+from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.share import Shared
+from selfsup.pipelines.stream import Stream
+from selfsup.pipelines.views import Crop, Views
+from selfsup.sweeps import session
+from selfsup.sweepspec import sweepfile
+
+PHOTOS, BATCH, STEPS = 1024, 64, 80
+PACE = 0.1  # seconds that a reader spends on a step: 640 images a second
+READERS = (1, 2, 4, 8)
+HOW = ("shared", "private")
+MEMORY = 2**28  # bytes of a Feed, and of a window
+SWEEP: dict[str, Any] = {
+    "name": "bench",
+    "method": "simclr",
+    "backbone": {"name": "vit_tiny_patch16_224", "patch_size": 32, "width": 32, "depth": 1, "heads": 2},
+    "train": {"duration": {"steps": STEPS}, "batch": BATCH},
+    "baselines": False,
+    "resources": {"cpus_per_worker": 0.5, "data_cpus": 0.5, "data_memory": MEMORY // 2**20},
+    "ablate": {"hyper.temperature": [0.1, 0.5]},
+}
+
+
+class Spent(NamedTuple):
+    """Seconds of the clock, and of CPU. shared: the share of all steps that somebody else had made."""
+
+    wall: float
+    cpu: float
+    shared: float
+
+
+@ray.remote(num_cpus=0)
+class Reader:
+    def __init__(self, feed: Feed, how: str, name: str, number: int) -> None:
+        self._shared = Shared(feed, f"bench{number}", name, number)
+        self._how, self._feed = how, feed
+
+    def read(self) -> int:
+        """Steps that it was given."""
+        for _ in (self._shared if self._how == "shared" else self._feed).steps(0):
+            time.sleep(PACE)
+        return self._shared.taken
+
+
+def readers(told: Manifest, how: str, number: int) -> Spent:
+    stream = Stream(told, Lanes(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
+    feed = Feed(stream, 0, 1, "threads", 1.0, MEMORY)
+    actors = [Reader.remote(feed, how, str(name), number) for name in range(number)]  # type: ignore[attr-defined]
+    ray.get([actor.__ray_ready__.remote() for actor in actors])
+    since, cpu = time.perf_counter(), Usage.cpu()
+    taken = ray.get([actor.read.remote() for actor in actors])
+    spent = Spent(time.perf_counter() - since, Usage.cpu() - cpu, sum(taken) / (number * STEPS))
+    for actor in actors:
+        ray.kill(actor)
+    return spent
+
+
+def trainings(told: Manifest, how: str) -> Spent:
+    """A sweep from its file to its report."""
+    with TemporaryDirectory() as folder:
+        os.environ["SELFSUP_HOME"] = f"{folder}/home"
+        spec = SWEEP | {"data": {"train": told.root}, "stream": {"share": "auto" if how == "shared" else "never"}}
+        Path(folder, "sweep.yaml").write_text(yaml.safe_dump(spec))
+        since, cpu = time.perf_counter(), Usage.cpu()
+        with session.cluster():
+            _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
+            assert not failed
+            spent = time.perf_counter() - since, Usage.cpu() - cpu
+        done = [Path(path) for path in Path(folder).glob("home/stages/pretrain-*/done.json")]
+        given = [yaml.safe_load(path.read_text())["result"].get("shared_steps", 0.0) for path in done]
+    return Spent(*spent, sum(given) / (2 * STEPS))
+
+
+def table(found: dict[tuple[int, str], Spent], real: dict[str, Spent]) -> Iterator[str]:
+    one = found[1, "private"]
+    yield f"{'readers':<20}{'wall s':>8}{'CPU s':>8}{'of one':>8}{'images/s':>10}{'shared':>8}"
+    for (number, how), spent in found.items():
+        rate = number * STEPS * BATCH / spent.wall
+        yield f"{number}, {how:<17}{spent.wall:8.1f}{spent.cpu:8.1f}{spent.cpu / one.cpu:8.2f}{rate:10.0f}{spent.shared:8.0%}"
+    for how, spent in real.items():
+        yield f"two trials, {how:<8}{spent.wall:8.1f}{spent.cpu:8.1f}{'':>18}{spent.shared:8.0%}"
+
+
+def plot(found: dict[tuple[int, str], Spent], path: Path) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for axis, name in zip(axes, ("cpu", "wall"), strict=True):
+        for how in HOW:
+            axis.plot(READERS, [getattr(found[number, how], name) for number in READERS], "o-", label=how)
+        axis.set(xlabel="readers of one stream", ylabel=f"{name} seconds", xscale="log", xticks=READERS)
+        axis.set_xticks(READERS, map(str, READERS))
+        axis.set_ylim(0)
+    axes[0].legend()
+    figure.savefig(path, dpi=150)
+
+
+def main(folder: Path) -> None:
+    told = photos.shards(folder, PHOTOS)
+    with forked_workers(lambda: ray.init("local", log_to_driver=False, logging_level=logging.ERROR)):
+        found = {(number, how): readers(told, how, number) for number in READERS for how in HOW}
+        ray.shutdown()
+    real = {how: trainings(told, how) for how in HOW}
+    sys.stdout.write("\n".join(table(found, real)) + "\n")
+    plot(found, folder / "sweep.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,192 @@
+"""Files anywhere: the same calls on a disk, in an object store, on a web server and in what else fsspec knows."""
+
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import Web, object_store, web_server
+
+from selfsup.errors import DataError
+from selfsup.pipelines import storage
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with object_store("bucket") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["disk", "file", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, endpoint: str) -> str:
+    name = uuid.uuid4().hex
+    return {
+        "disk": str(tmp_path / name),
+        "file": (tmp_path / name).as_uri(),
+        "s3": f"s3://bucket/{name}?endpoint_override={endpoint}&scheme=http",
+        "memory": f"memory://{name}",
+    }[request.param]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    (tmp_path / "a.tar").write_bytes(DATA)
+    with web_server(tmp_path) as told:
+        yield told
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WAITS", (0.01, 0.01, 0.01))
+    storage._folder.cache_clear()
+
+
+def test_what_is_written_is_listed_and_read_and_removed(folder: str) -> None:
+    storage.write(folder, "b.tar", DATA)
+    storage.write(folder, "a.tar", lambda: (DATA[start : start + 1000] for start in range(0, len(DATA), 1000)))
+    storage.write(folder, "notes.txt", b"")
+    assert storage.names(folder, suffix=".tar") == ["a.tar", "b.tar"]
+    for name in ("a.tar", "b.tar"):
+        file = storage.opened(folder, name, remedy="")
+        assert file.size == len(DATA)
+        assert file.read() == DATA
+        assert file.read(1000, 3001) == DATA[1000:3001]
+        assert file.read(7, 7) == b""
+    assert storage.read(folder, "notes.txt", remedy="") == b""
+    storage.write(folder, "a.tar", b"other")
+    assert storage.read(folder, "a.tar", remedy="") == b"other"
+    storage.remove(folder, "a.tar")
+    storage.remove(folder, "a.tar")
+    assert storage.names(folder, suffix=".tar") == ["b.tar"]
+
+
+def test_a_large_file_is_read_in_parts(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PART", 999)
+    storage.write(folder, "a.tar", DATA)
+    assert storage.read(folder, "a.tar", remedy="") == DATA
+
+
+def test_what_is_missing_comes_with_what_to_do(folder: str) -> None:
+    with pytest.raises(DataError, match="not a folder that can be listed"):
+        storage.names(folder, suffix=".tar")
+    assert storage.names(folder, suffix=".tar", there=False) == []
+    with pytest.raises(DataError, match=r"a\.tar.*: missing; look under the bed"):
+        storage.read(folder, "a.tar", remedy="look under the bed")
+
+
+def test_a_file_that_vanishes_while_it_is_open(endpoint: str) -> None:
+    folder = f"s3://bucket/gone?endpoint_override={endpoint}&scheme=http"
+    storage.write(folder, "a.tar", DATA)
+    file = storage.opened(folder, "a.tar", remedy="")
+    storage.remove(folder, "a.tar")
+    with pytest.raises(DataError, match=r"s3://bucket/gone/a\.tar\?endpoint.*: missing"):
+        file.read(0, 10)
+
+
+def test_the_endpoint_may_come_from_the_environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{endpoint}")
+    storage._folder.cache_clear()
+    storage.write("s3://bucket/plain", "a", DATA)
+    assert storage.read(f"s3://bucket/plain?endpoint_override={endpoint}&scheme=http", "a", remedy="") == DATA
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://me:secret@bucket/set", "keys belong into AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/set?endpoint=here", "endpoint: unknown option; there are endpoint_override, scheme"),
+        ("nothing://known/here", "not a path or URL that can be read"),
+    ],
+)
+def test_urls_that_are_refused(url: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        storage.names(url, suffix="")
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(endpoint: str) -> None:
+    with pytest.raises(DataError, match="NO_SUCH_BUCKET"):
+        storage.names(f"s3://nobodys/set?endpoint_override={endpoint}&scheme=http", suffix="")
+
+
+def test_the_web_is_read_by_ranges(web: Web) -> None:
+    assert storage.names(web.url, suffix=".tar") == ["a.tar"]
+    file = storage.opened(web.url, "a.tar", remedy="")
+    assert file.size == len(DATA)
+    web.asked.clear()
+    assert file.read(100, 300) == DATA[100:300]
+    assert web.asked == ["GET /a.tar bytes=100-299"]
+    with pytest.raises(DataError, match=r"/b\.tar: missing; ask"):
+        storage.opened(web.url, "b.tar", remedy="ask")
+    with pytest.raises(DataError, match=r"cannot be written: .*501"):
+        storage.write(web.url, "b.tar", DATA)
+
+
+def test_a_server_that_ignores_ranges_is_refused(web: Web) -> None:
+    web.ranges = False
+    file = storage.opened(web.url, "a.tar", remedy="")
+    assert file.read() == DATA
+    with pytest.raises(DataError, match="10240 bytes came, not 100 to 300: cut, or ranges are ignored"):
+        file.read(100, 300)
+
+
+@pytest.mark.usefixtures("brief")
+def test_what_may_pass_is_asked_for_again(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    file = storage.opened(web.url, "a.tar", remedy="")
+    web.asked.clear()
+    web.fail = [503, 429, 500]
+    with caplog.at_level(logging.WARNING):
+        assert file.read(0, 10) == DATA[:10]
+    assert len(web.asked) == 4
+    assert [record.message.count("a.tar") > 0 for record in caplog.records if "again" in record.message] == [True] * 3
+    web.fail = [503] * 4
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read: .*503"):
+        file.read(0, 10)
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_will_not_pass_is_asked_for_once(web: Web, status: int) -> None:
+    file = storage.opened(web.url, "a.tar", remedy="")
+    web.asked.clear()
+    web.fail = [status]
+    with pytest.raises(DataError, match=r"a\.tar: (missing|cannot be read)"):
+        file.read(0, 10)
+    assert len(web.asked) == 1
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_web_server_that_falls_silent_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SILENCE", 0.1)
+    file = storage.opened(web.url, "a.tar", remedy="")
+    web.sleep, start = 0.6, time.monotonic()
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read"):
+        file.read(0, 10)
+    assert time.monotonic() - start < 4 * 0.5
+    web.sleep = 0.0
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_google_store_that_is_not_there_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SILENCE", 1.0)
+    monkeypatch.setattr(storage, "WAITS", ())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"gs://anonymous@bucket/x?endpoint_override=127.0.0.1:{free.getsockname()[1]}&scheme=http"
+        with pytest.raises(DataError, match="Retry policy exhausted"):
+            storage.read(url, "a", remedy="")
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_object_store_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SILENCE", 1.0)
+    monkeypatch.setattr(storage, "WAITS", (0.01,))
+    with socket.create_server(("127.0.0.1", 0), backlog=10) as deaf:
+        url, start = f"s3://bucket/x?endpoint_override=127.0.0.1:{deaf.getsockname()[1]}&scheme=http", time.monotonic()
+        with pytest.raises(DataError, match="Timeout was reached"):
+            storage.read(url, "a", remedy="")
+    assert 1.9 < time.monotonic() - start < 10  # twice

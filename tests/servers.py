@@ -1,0 +1,84 @@
+"""Stores on this machine: an object store that speaks S3, and a web server that can be slow, out of order, or gone."""
+
+import http.server
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from pyarrow import fs
+
+KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@contextmanager
+def object_store(bucket: str) -> Iterator[str]:
+    """An empty bucket, in moto's server; its endpoint."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which else tells every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        _, port = server.get_host_and_port()
+        endpoint = f"127.0.0.1:{port}"
+        with patch.dict(os.environ, KEYS):
+            fs.S3FileSystem(endpoint_override=endpoint, scheme="http", allow_bucket_creation=True).create_dir(bucket)
+            yield endpoint
+    finally:
+        server.stop()
+
+
+class Web:
+    """What a web server is to do wrong, and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.fail: list[int] = []  # statuses to answer with before the truth
+        self.ranges = True
+        self.sleep = 0.0  # seconds before it answers
+        self.asked: list[str] = []
+
+
+@contextmanager
+def web_server(folder: Path) -> Iterator[Web]:
+    told = Web()
+    handler = type("Told", (_Handler,), {"told": told})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+        told.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    told: Web
+
+    def do_GET(self) -> None:
+        self.told.asked.append(f"GET {self.path} {self.headers.get('Range', '')}".strip())
+        time.sleep(self.told.sleep)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if self.told.fail:
+            self.send_error(self.told.fail.pop(0))
+        elif not wanted or not self.told.ranges:
+            super().do_GET()
+        else:
+            data = Path(self.translate_path(self.path)).read_bytes()[int(wanted[1]) : int(wanted[2]) + 1]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass

@@ -1,0 +1,264 @@
+"""A search: what is drawn, what counts as a trial, what survives a kill, and what it ends with on a real Ray."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+import ray
+import yaml
+from optuna.trial import TrialState, create_trial
+from tiny import BACKBONE
+
+from selfsup.errors import SpecError
+from selfsup.layout import entries, lay_out
+from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.manifest import Manifest
+from selfsup.reporting import report
+from selfsup.spool import Spool
+from selfsup.sweeps.explore import PATIENCE, Spent
+from selfsup.sweeps.journal import Journal, Left
+from selfsup.sweeps.search import Proposed, Searcher, scheduler
+from selfsup.sweeps.session import conduct
+from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
+from selfsup.sweepspec.search import Search
+from selfsup.sweepspec.sweepfile import SweepFile, read
+from selfsup.track import Tracker
+
+pytestmark = [  # Ray's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+KNN, LOSS = "eval/knn/top1", "pretrain/loss"
+TINY: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
+    "train": {"duration": {"steps": 20}, "batch": 16, "checkpoint_every": 5, "log_every": 5},
+    "stream": {"lanes": 4, "chunk": 8, "mix": 4},
+    "evals": {"knn": {"k": 3}},
+    "baselines": False,
+    "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
+}
+STUDIES = [
+    {"method": "simclr", "hyper": {"temperature": {"search": {"low": 0.1, "high": 1.0}}}},
+    {
+        "method": "mae",
+        "hyper": {"decoder_width": {"search": {"low": 8, "high": 32}}, "decoder_heads": 4, "decoder_depth": 1},
+        "optim": {"name": "adamw", "betas": {"search": [[0.9, 0.95], [0.9, 0.99]]}},
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sets")
+    return {name: make(folder / name, number=number).root for name, number in (("train", 64), ("val", 16))}
+
+
+@pytest.fixture
+def both(sets: dict[str, str], tmp_path: Path) -> Callable[..., SweepFile]:
+    """(**search) -> a search over two methods: one has a range, the other a choice of lists and a width that only some
+    heads divide.
+    """
+
+    def make(**search: object) -> SweepFile:
+        path = tmp_path / "both.yaml"
+        section = {"metric": KNN, "sampler": "random", "trials": 5} | search
+        path.write_text(yaml.safe_dump({"name": "both", "data": sets, "search": section, "studies": STUDIES} | TINY))
+        return read(path)
+
+    return make
+
+
+def journal(folder: Path, **search: object) -> Journal:
+    return Journal(Search.model_validate({"metric": KNN} | search), "toy", "key", folder)
+
+
+def told(held: Journal) -> optuna.Study:
+    return optuna.load_study(study_name=held.name, storage=held.storage)
+
+
+class TestJournal:
+    def test_what_is_left(self, tmp_path: Path) -> None:
+        held = journal(tmp_path, trials=9, samples=1000, hours=1.0)
+        assert held.left == (9, 1000, 3600)
+        noon = datetime(2026, 1, 1, 12)
+        for state, begin, end, samples in [
+            (TrialState.COMPLETE, 0, 10, 300),
+            (TrialState.PRUNED, 5, 20, 100),  # of which five minutes beside the first
+            (TrialState.COMPLETE, 30, 35, 200),  # after a pause
+            (TrialState.FAIL, 0, 60, 500),  # does not count
+        ]:
+            one = create_trial(state=state, value=1.0 if state == TrialState.COMPLETE else None)
+            one.datetime_start, one.datetime_complete = (noon + timedelta(minutes=at) for at in (begin, end))
+            one.user_attrs[SAMPLES] = samples
+            told(held).add_trial(one)
+        assert held.left == (6, 400, 3600 - 25 * 60)
+        assert held.left
+        assert not Left(6, 0, 1)
+
+    def test_what_was_interrupted_is_proposed_again_and_counts_once(self, tmp_path: Path) -> None:
+        held = journal(tmp_path, trials=4)
+        lost = told(held).ask()
+        drawn = lost.suggest_float("x", 0, 1)
+        again = journal(tmp_path, trials=4)
+        again.resume()
+        again.resume()  # it waits once, however often it is found
+        assert again.left.trials == 4
+        resumed, fresh = told(again).ask(), told(again).ask()
+        assert resumed.suggest_float("x", 0, 1) == drawn != fresh.suggest_float("x", 0, 1)
+        told(again).tell(resumed, 1.0)
+        assert again.configs == [{"x": drawn}]
+        assert again.left.trials == 3
+
+
+class TestSearcher:
+    def test_values_that_do_not_go_together_are_drawn_anew_and_are_no_trials(
+        self, both: Callable[..., SweepFile], tmp_path: Path
+    ) -> None:
+        it = both()
+        assert it.search
+        held, plans = journal(tmp_path), Proposed(it.designs, tmp_path)
+        found = [Searcher(it.search, it.designs, held, plans.of).suggest(str(number)) for number in range(30)]
+        states = [trial.state for trial in told(held).trials]
+        assert states.count(TrialState.RUNNING) == 30
+        assert TrialState.FAIL in states  # a width that 4 heads do not divide
+        assert held.left.trials == 20
+        mae = [plans.drawn(config)[1] for config in found if config["study"] == 1]
+        assert {values["hyper.decoder_width"] % 4 for values in mae} == {0}
+        assert {tuple(values["optim.betas"]) for values in mae} == {(0.9, 0.95), (0.9, 0.99)}
+        simclr = [config for config in found if config["study"] == 0]
+        assert all(config.keys() == {"study", "0.hyper.temperature"} for config in simclr)
+        assert len({config["0.hyper.temperature"] for config in simclr}) == len(simclr) > 5  # each session draws on
+
+    def test_a_space_that_holds_no_spec(self, both: Callable[..., SweepFile], tmp_path: Path) -> None:
+        it = both()
+        assert it.search
+
+        def refuse(_: object) -> None:
+            raise SpecError("width 9 does not divide into 4 heads")
+
+        with pytest.raises(SpecError, match=r"200 draws in a row .* width 9 does not divide"):
+            Searcher(it.search, it.designs, journal(tmp_path), refuse).suggest("a")
+
+    @pytest.mark.parametrize(
+        ("last", "state"),
+        [
+            ({KNN: 70.0, ENDED: True, SAMPLES: 320}, TrialState.COMPLETE),
+            ({KNN: 70.0, SAMPLES: 320}, TrialState.PRUNED),  # stopped before its end: not to be compared
+            ({LOSS: 1.0, ENDED: True, SAMPLES: 320}, TrialState.PRUNED),
+            ({LOSS: 1.0, ENDED: False, SAMPLES: 320}, TrialState.PRUNED),  # failed
+        ],
+    )
+    def test_only_a_whole_trial_has_a_value(
+        self, both: Callable[..., SweepFile], tmp_path: Path, last: dict[str, Any], state: TrialState
+    ) -> None:
+        it, held = both(), journal(tmp_path, samples=1000)
+        assert it.search
+        searcher = Searcher(it.search, it.designs, held, lambda _: None)
+        searcher.suggest("a")
+        searcher.on_trial_complete("a", last)
+        assert told(held).trials[0].state == state
+        assert held.left == (19, 680, float("inf"))
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_path: Path) -> None:
+    search = Search.model_validate({"metric": LOSS, "scheduler": kind})
+    earlier = []
+    for number, loss in enumerate([1.0, 2.0, 3.0]):
+        spool = Spool(path := tmp_path / str(number))
+        for step in (10, 20, 30):
+            spool.append(step, {"loss": loss})
+        earlier.append(SimpleNamespace(id=str(number), pretrain=SimpleNamespace(spool=path)))
+
+    def verdict(loss: float, past: list[Any]) -> str:
+        found, now = scheduler(search, 90, past), SimpleNamespace(trial_id="now")
+        trial: Any = type("Trial", (), {"trial_id": "now"})() if kind == "median" else now
+        found.on_trial_add(None, trial)  # type: ignore[arg-type]
+        return found.on_trial_result(None, trial, {STEP: 10, LOSS: loss})  # type: ignore[arg-type]
+
+    assert verdict(5.0, earlier) == "STOP"
+    assert verdict(0.5, earlier) == verdict(5.0, []) == "CONTINUE"
+
+
+class TestSpent:
+    def test_a_trial_that_stays_at_chance_is_stopped_with_the_reason(self) -> None:
+        watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
+        spent = Spent(watch, Left(5, float("inf"), float("inf")))
+
+        def report(step: int, loss: float) -> bool:
+            return spent("a", {STEP: step, SAMPLES: step, LOSS: loss, "pretrain/chance": 4.0})
+
+        assert not any(report(step, 4.0) for step in (2, 4, 6, 8, 10))  # a tenth of the training
+        assert [report(step, loss) for step, loss in [(20, 3.99), (30, 3.5)]] == [False, False]
+        assert [report(step, 4.01) for step in (40, 50, 60)] == [False] * (PATIENCE - 1) + [True]
+        assert watch.stopped == {"a": "learns nothing: loss 4.01, 4 by chance, at step 60"}
+
+    def test_the_budgets(self) -> None:
+        watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
+        spent = Spent(watch, Left(5, 300, float("inf")))
+        for trial, samples in [("a", 100), ("b", 100), ("a", 199)]:
+            spent(trial, {STEP: 1, SAMPLES: samples})
+            assert not spent.stop_all()
+        spent("b", {STEP: 1, SAMPLES: 101})
+        assert spent.stop_all()
+        assert watch.over == "the samples of the search were spent"
+        assert Spent(watch, Left(5, 300, -1)).stop_all()
+
+    def test_failures_end_a_search_only_if_nothing_else_comes_of_it(self) -> None:
+        watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=True, fair=1)
+        spent = Spent(watch, Left(5, float("inf"), float("inf")))
+        assert not spent.stop_all()
+        watch.fair = 0
+        assert spent.stop_all()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
+    both: Callable[..., SweepFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFSUP_HOME", str(home := tmp_path / "home"))
+    it = both(metric=[KNN, f"min {LOSS}"], trials=4, confirm=1)
+    tracker = Tracker(f"sqlite:///{home / 'mlflow.db'}").connect()
+    before, _ = lay_out(it, tracker)
+    assert before.search
+    held = Journal(it.search, it.name, before.digest, home)  # type: ignore[arg-type]
+    lost = told(held).ask()  # by a driver that was killed at once
+    Searcher(it.search, it.designs, held, lambda _: None)._space(lost)  # type: ignore[arg-type, misc]
+    assert [entry.status for entry in entries(it)] == ["pending"]
+
+    arms, failed = conduct(it, tracker)
+    assert failed == []
+    found = report.read(arms, tracker)
+    search = found.sweep.search
+    assert search
+    assert search.over
+    assert len(search.ended) == 4
+    plans = Proposed(it.designs, home)
+    assert plans.of(lost.params).id in [trial.result.id for trial in search.trials]
+    values = {tuple(trial.metrics[name] for name in (KNN, LOSS)) for trial in search.best}
+    assert values == {tuple(trial.values) for trial in told(held).best_trials}
+    assert {arm.name for study in arms.studies for arm in study.arms} == {
+        "default",
+        *(trial.name for trial in search.finalists),
+    }
+    assert all(result.status == "finished" and result.seed == 1 for result in found.results)
+    assert all(entry.ended for entry in entries(it))
+    again, _ = conduct(it, tracker)  # nothing is left
+    assert report.files(report.read(again, tracker), {}) == report.files(found, {})
+    assert json.loads(tracker.runs("both", "tags.`selfsup.kind` = 'trial'")[0].data.tags["selfsup.drawn"])

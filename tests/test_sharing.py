@@ -1,0 +1,155 @@
+"""Which runs one stream can feed: by the pixels that it makes, in the order of a sweep, and as a plan says it."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny import BACKBONE
+
+from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.stream import Columns, Stream
+from selfsup.pipelines.views import Crop, Views
+from selfsup.planning import Planned, plan
+from selfsup.sharing import describe, groups, key, side_by_side
+from selfsup.spec import read
+
+OTHER: dict[str, Any] = {  # a value that is not the default, for every field of a crop
+    "size": 24,
+    "scale": (0.5, 0.9),
+    "ratio": (1.0, 2.0),
+    "flip": 1.0,
+    "resample": "bilinear",
+    "jitter": 0.5,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.2,
+    "gray": 0.5,
+    "blur": 0.5,
+    "blur_sigma": (1.0, 2.0),
+    "solarize": 0.5,
+}
+SPEC: dict[str, Any] = {
+    "name": "tiny",
+    "method": "simclr",
+    "backbone": BACKBONE,
+    "train": {"duration": {"steps": 40}, "batch": 16},
+    "stream": {"lanes": 4},
+    "baselines": False,
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Manifest:
+    return make(tmp_path_factory.mktemp("set"), number=64)
+
+
+@pytest.fixture
+def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[Planned, ...]]:
+    """(section={name: value}, ...) -> the runs of the spec with these changes."""
+
+    def planned(**changes: Any) -> tuple[Planned, ...]:
+        spec = SPEC | {"data": {"train": told.root}}
+        for section, value in changes.items():
+            spec[section] = spec.get(section, {}) | value if isinstance(value, dict) else value
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+        return plan(read(tmp_path / "spec.yaml"), tmp_path / "home")
+
+    return planned
+
+
+def first_step(told: Manifest, crop: Crop) -> Columns:
+    stream = Stream(told, Lanes(samples=64, batch=16, seed=0, lanes=4), Views((crop,)), 1)
+    (row,) = stream.rows(range(4), 0, 1, threads=1, memory=2**24)
+    return row
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Crop)])
+def test_geometry_is_what_the_pixels_of_a_stream_depend_on(told: Manifest, name: str) -> None:
+    crop = Crop(size=16)
+    other = replace(crop, **{name: OTHER[name]})
+    same = np.array_equal(first_step(told, crop)["view0"], first_step(told, other)["view0"])
+    assert (crop.geometry == other.geometry) == same
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hyper": {"temperature": 0.5, "strength": 0.3, "blur": 0.0}},
+        {"train": {"duration": {"steps": 80}}},
+        {"optim": {"lr": 1.0}},
+        {"backbone": {"width": 64}},
+        {"resources": {"data_cpus": 2.0, "data_memory": 64}},
+    ],
+    ids=str,
+)
+def test_runs_that_differ_after_the_crop_have_one_key(
+    planned: Callable[..., tuple[Planned, ...]], changes: dict[str, Any]
+) -> None:
+    (one,), (other,) = planned(), planned(**changes)
+    assert one.id != other.id or "resources" in changes
+    assert key(one) == key(other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "mae"},
+        {"hyper": {"crop_min": 0.5}},
+        {"backbone": {"image_size": 16}},
+        {"train": {"batch": 32}},
+        {"stream": {"chunk": 4}},
+        {"stream": {"lanes": 8}},
+        {"stream": {"remainder": "wrap"}},
+        {"seeds": [1]},
+        {"resources": {"workers": 2}},
+    ],
+    ids=str,
+)
+def test_runs_that_see_other_crops_do_not(planned: Callable[..., tuple[Planned, ...]], changes: dict[str, Any]) -> None:
+    (one,), (other,) = planned(), planned(**changes)
+    assert key(one) != key(other)
+
+
+def test_other_data_have_another_key_and_whoever_never_shares_has_none(
+    planned: Callable[..., tuple[Planned, ...]], tmp_path: Path, make: Callable[..., Manifest]
+) -> None:
+    (one,) = planned()
+    (other,) = planned(data={"train": make(tmp_path / "other", number=64, seed=1).root})
+    assert key(one) != key(other)
+    (never,) = planned(stream={"share": "never"})
+    assert key(never) is None
+    assert never.id == one.id
+
+
+def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[Planned, ...]]) -> None:
+    """Three temperatures of three seeds, as a sweep lists them: all seeds of one, then of the next."""
+    listed = [run for value in (0.1, 0.2, 0.5) for run in planned(hyper={"temperature": value}, seeds=3)]
+    ordered = side_by_side(listed, 2)
+    assert [(run.run.seed, run.run.hyper.temperature) for run in ordered] == [
+        (seed, value) for seed in range(3) for value in (0.1, 0.2, 0.5)
+    ]
+    assert {run.peers for run in ordered} == {2}
+    assert {run.peers for run in side_by_side(listed, 8)} == {3}
+    assert {run.peers for run in side_by_side(planned(seeds=3), 8)} == {1}
+    assert {run.id for run in ordered} == {run.id for run in listed}
+    assert list(describe(listed)) == ["  9 runs of 3 streams: those of one that train at the same time are fed by one"]
+    assert list(describe(planned(seeds=3))) == []
+
+
+def test_what_is_trained_already_or_once_for_two_runs_is_fed_nothing(
+    planned: Callable[..., tuple[Planned, ...]],
+) -> None:
+    (one,), (twin,) = planned(), planned()
+    assert [len(group) for group in groups([one, twin])] == [1]
+    (other,) = planned(hyper={"temperature": 0.5})
+    assert [len(group) for group in groups([one, other])] == [2]
+    assert other.pretrain
+    other.pretrain.claim()
+    other.pretrain.finish({})
+    assert [len(group) for group in groups([one, other])] == [1]
