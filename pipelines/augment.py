@@ -80,7 +80,8 @@ def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
     (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
     """
     piece = PIECE if images.device.type == "cpu" else len(images)
-    for some, drawn in zip(images.split(piece), draws.split(piece), strict=True):
+    pieces = (tensor.split(piece) for tensor in (images, draws))  # type: ignore[no-untyped-call]
+    for some, drawn in zip(*pieces, strict=True):
         _photometric(some, crop, drawn)
 
 

@@ -57,7 +57,7 @@ def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
     if torch.device(device).type != "cuda":
         yield from rows
         return
-    side = torch.cuda.Stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for row, _ in pairwise(chain((_copied(row, device, side) for row in rows), [None])):
         assert row is not None
         columns, copied = row

@@ -42,9 +42,8 @@ def crops(
 
     flips: which of them are mirrored, left to right. Undecodable for corrupt or truncated data.
     """
-    needed = 8 * max(
-        size / min(height, width) for (_, _, height, width), size in zip(boxes.tolist(), sizes, strict=True)
-    )
+    sides = (min(height, width) for _, _, height, width in boxes.tolist())
+    needed = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
     image, scale = scaled(data, next(n for n in EIGHTHS if n >= needed or n == 8))
     wanted = zip((boxes * scale).tolist(), sizes, resample, flips or [False] * len(boxes), strict=True)
     return [_crop(image, *each) for each in wanted]

@@ -3,7 +3,7 @@
 Both make the very same rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -36,11 +36,10 @@ class Feed:
     cpus: float
     memory: int
 
-    def steps(self, start: int) -> Iterator[Columns]:
+    def steps(self, start: int) -> Generator[Columns, None, None]:
         """One step's columns at a time, from step `start` to the end of the stream."""
-        if start >= self.stream.steps:
-            return iter(())
-        return self._by_threads(start) if self.feeder == "threads" else self._by_ray(start)
+        if start < self.stream.steps:
+            yield from self._by_threads(start) if self.feeder == "threads" else self._by_ray(start)
 
     @property
     def lanes(self) -> list[int]:

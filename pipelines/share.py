@@ -70,7 +70,8 @@ class Shared:
     def steps(self, start: int) -> Rows:
         """The same as those of the Feed, but not to be written to."""
         link, last = _Link(self), self.feed.stream.steps
-        own, took = None, None
+        own: Rows | None = None
+        took: float | None = None
         try:
             for step in range(start, last):
                 if step == start:
@@ -80,7 +81,9 @@ class Shared:
                     own = own or self.feed.steps(step)
                     columns = next(own)
                 else:
-                    own = own and own.close()
+                    if own:
+                        own.close()
+                    own = None
                     self.taken += 1
                 if step + 1 < last:
                     link.ask(step + 1, took)
@@ -99,7 +102,7 @@ class Shared:
         """The one of this job and node, or a new one."""
         context = ray.get_runtime_context()
         node = context.get_node_id()
-        actor = ray.remote(Hub).options(  # type: ignore[attr-defined]
+        actor = ray.remote(Hub).options(
             name=f"{self.key}-{self.feed.rank}-{self.feed.world}-{context.get_job_id()}-{node}",
             namespace=NAMESPACE,
             get_if_exists=True,
@@ -116,7 +119,7 @@ class _Link:
     def __init__(self, shared: Shared) -> None:
         self._shared, self._again = shared, 0.0
         self._hub: Any = None
-        self._asked: ObjectRef | None = None
+        self._asked: ObjectRef[Any] | None = None
 
     def ask(self, step: int, took: float | None) -> None:
         """For a step. took: seconds of its own for the latest."""
@@ -148,13 +151,13 @@ class Hub:
     def __init__(self, feed: Feed, length: int, peers: int) -> None:
         self._feed, self._length, self._peers = feed, length, peers
         self._steps = 0  # of the longest of its readers
-        self._window: Window[ObjectRef] = Window(0, length, peers)
+        self._window: Window[ObjectRef[Any]] = Window(0, length, peers)
         self._making: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1)  # one call of a Feed after the other
 
-    async def take(self, reader: str, step: int, steps: int, took: float | None) -> list[ObjectRef]:
+    async def take(self, reader: str, step: int, steps: int, took: float | None) -> list[ObjectRef[Any]]:
         """A step's columns, as a reference in a list; none for a reader that is to make them itself.
 
         steps: those of its whole stream. took: seconds of its own for the latest.
@@ -186,7 +189,7 @@ class Hub:
         self._window, self._making = Window(step, self._length, self._peers), None
         self._wake()
 
-    async def _make(self, window: Window[ObjectRef]) -> None:
+    async def _make(self, window: Window[ObjectRef[Any]]) -> None:
         """The steps of a window, for as long as there are readers that want more."""
         try:
             while window.high < self._steps:
@@ -195,7 +198,7 @@ class Hub:
             logger.warning("a shared stream ends: %s", error)
             self._begin(0)
 
-    async def _fill(self, window: Window[ObjectRef]) -> None:
+    async def _fill(self, window: Window[ObjectRef[Any]]) -> None:
         stream = replace(self._feed.stream, steps=self._steps)
         rows = replace(self._feed, stream=stream).steps(window.high)
         try:
@@ -229,6 +232,6 @@ class Hub:
         self._changed = asyncio.Event()
 
 
-def _put(rows: Rows) -> ObjectRef | None:
+def _put(rows: Rows) -> ObjectRef[Any] | None:
     row = next(rows, None)
     return None if row is None else ray.put(row)

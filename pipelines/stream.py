@@ -75,7 +75,7 @@ class Blanks:
 
     def take(self, *shape: int) -> Pixels:
         idle = self._idle[prod(shape)]
-        memory = idle.pop() if idle else memoryview(np.empty(prod(shape), np.uint8))
+        memory = idle.pop() if idle else np.empty(prod(shape), np.uint8).data
         whole = np.frombuffer(memory, np.uint8)  # what every view of it keeps alive
         finalize(whole, idle.append, memory)
         return whole.reshape(shape)
@@ -85,7 +85,7 @@ class _Group(NamedTuple):
     """What was read for some steps: numbers (steps, n); of each sample, its boxes (V, 4) and flips (V,)."""
 
     epoch: Ints
-    index: Ints
+    index: Ints  # type: ignore[assignment]  # a tuple's method of that name
     samples: list[Sample]
     boxes: NDArray[np.float64]
     flips: NDArray[np.bool_]
@@ -175,12 +175,12 @@ class _Maker:
 
         After a few neighbours, it is looked for all over the set: they may lie in a shard that is lost as a whole.
         """
-        manifest, bad = self._stream.manifest, []
+        manifest, bad = self._stream.manifest, list[str]()
         for shift in range(1, MAX_REPLACEMENTS):
             away = shift if shift <= NEIGHBOURS else shift * max(1, manifest.num_samples // MAX_REPLACEMENTS)
             number = np.array([(index + away) % manifest.num_samples])
             samples = self._reading.submit(self._reader.read, number).result()
-            (cuts,), (turned,) = self._cuts(samples, epoch[None], index[None])
+            (cuts,), (turned,) = self._cuts(samples, np.array([epoch]), np.array([index]))
             try:
                 return self._crops(samples[0], cuts, turned), bad
             except Undecodable:

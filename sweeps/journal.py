@@ -8,12 +8,14 @@ import fcntl
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from selfsup.progress import say
@@ -43,7 +45,8 @@ class Journal:
         self._lock = path.with_suffix(".lock")
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         self._search = search
-        directions = ["minimize" if mode == "min" else "maximize" for mode in search.objectives.values()]
+        least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+        directions = [least if mode == "min" else most for mode in search.objectives.values()]
         self._study = optuna.create_study(
             storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
         )
@@ -93,8 +96,8 @@ class Journal:
 
 def _clock(trials: list[FrozenTrial]) -> Iterator[float]:
     """Seconds in which at least one of them ran, as stretches."""
-    spans = sorted((each.datetime_start, each.datetime_complete) for each in trials)
-    until = spans[0][0] if spans else None
-    for began, ended in spans:
+    told = ((each.datetime_start, each.datetime_complete) for each in trials)
+    until = datetime.min
+    for began, ended in sorted((began, ended) for began, ended in told if began and ended):
         yield max(0.0, (ended - max(began, until)).total_seconds())
         until = max(until, ended)

@@ -66,8 +66,9 @@ class Searcher(OptunaSearch):
     def __init__(self, search: Search, designs: Sequence[Design], journal: Journal, propose: Callable[..., object]):
         metrics, modes = list(search.objectives), list(search.objectives.values())
         several = len(metrics) > 1
+        self._draw = Space(designs)
         super().__init__(
-            space=Space(designs),
+            space=self._draw,
             metric=metrics if several else metrics[0],
             mode=modes if several else modes[0],
             sampler=_sampler(search, search.seed + len(journal)),  # what goes on must not draw the same again
@@ -78,14 +79,17 @@ class Searcher(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         for _ in range(DRAWS):
-            config: dict[str, Any] = super().suggest(trial_id)
+            assert self._ot_study
+            drawn: optuna.Trial = self._ot_study.ask()
+            self._draw(drawn)
             try:
-                self._propose(config)
+                self._propose(drawn.params)
             except SpecError as error:
                 refused = error
-                self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+                self._ot_study.tell(drawn, state=TrialState.FAIL)
             else:
-                return config
+                self._ot_trials[trial_id] = drawn
+                return dict(drawn.params)
         raise SpecError(f"{DRAWS} draws in a row make no spec, the last of them: {refused}")
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -156,20 +160,21 @@ def scheduler(search: Search, steps: int, earlier: Iterable[Planned]) -> TrialSc
     for each in earlier:
         assert each.pretrain
         past = Past(each.id)
-        found.on_trial_add(None, past)
+        found.on_trial_add(None, past)  # type: ignore[arg-type]
         for record in records(each.pretrain.spool, committed=False):
             numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
-            found.on_trial_result(None, past, {STEP: record.step, **numbers})
+            found.on_trial_result(None, past, {STEP: record.step, **numbers})  # type: ignore[arg-type]
     return found
 
 
 def _scheduler(search: Search, steps: int) -> TrialScheduler:
     if search.scheduler == "none":
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     metric, mode = search.ranking
     grace = max(1, steps // 3 ** (RUNGS - 1))
-    if search.scheduler == "median":  # never pauses one: that would end its workers
-        return MedianStoppingRule(time_attr=STEP, metric=metric, mode=mode, grace_period=grace, min_time_slice=math.inf)
+    if search.scheduler == "median":
+        never: Any = math.inf  # to pause a trial, which would end its workers; any number is less than its first slice
+        return MedianStoppingRule(time_attr=STEP, metric=metric, mode=mode, grace_period=grace, min_time_slice=never)
     return AsyncHyperBandScheduler(  # the other way it takes reports that skip a rung for reports at a lower one
         time_attr=STEP,
         metric=metric,

@@ -56,7 +56,7 @@ def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> t
     """
     with ExitStack() as stack:
         if found.search and not only:
-            if left(found, home()):
+            if left(found, home()) and not ray.is_initialized():
                 stack.enter_context(cluster())
             explore(found, tracker, home())
         arms, planned = lay_out(found, tracker)

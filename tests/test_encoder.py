@@ -118,6 +118,20 @@ def test_a_cnn_is_timms() -> None:
     same(encoder.pooled(images(size=64)), theirs(images(size=64)))
 
 
+@pytest.mark.parametrize("backbone", [CNN, Backbone(name="resnet50", image_size=32)], ids=["small", "imagenet"])
+def test_every_convolution_is_channels_last(backbone: Backbone) -> None:
+    encoder = build(backbone)
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    seen: list[bool] = []
+    for module in convolutions:
+        assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        module.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    encoder.pooled(images())
+    assert seen == [True] * len(convolutions)
+
+
 def test_the_small_stem_keeps_the_resolution() -> None:
     encoder = build(CNN)
     sizes: list[int] = []

@@ -124,7 +124,7 @@ class PooledEncoder(Encoder):
 
     def __init__(self, trunk: nn.Module, dim: int) -> None:
         super().__init__()
-        self.trunk, self.dim = trunk.to(memory_format=torch.channels_last), dim  # type: ignore[call-overload]
+        self.trunk, self.dim = trunk.to(memory_format=torch.channels_last), dim
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)"""

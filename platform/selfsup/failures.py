@@ -12,7 +12,7 @@ from selfsup.errors import SelfsupError
 Kind = Literal["user error", "non-finite", "out of memory", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
 COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
-LEARNT = 0.99  # share of the loss of guessing above which nothing was learnt
+CHANCE = 0.01  # of the loss of guessing: how near to it a loss is at it
 ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
 
 
@@ -62,7 +62,7 @@ def collapsed(report: Mapping[str, float]) -> str:
         if (value := report.get(name, limit)) < limit:
             return f"collapsed: {title} {value:.3g} < {limit:g} {at}"
     loss, chance = report.get("pretrain/loss", 0.0), report.get("pretrain/chance", math.inf)
-    return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {at}" if loss > LEARNT * chance else ""
+    return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {at}" if abs(loss / chance - 1) < CHANCE else ""
 
 
 def write(failure: Failure, path: Path) -> None:

@@ -80,11 +80,13 @@ class LARS(Optimizer):
             if matrices:
                 self._move(matrices, self._adapted(matrices, group), group)
             if vectors:
-                self._move(vectors, [vector.grad for vector in vectors], group)
+                self._move(vectors, [vector.grad for vector in vectors if vector.grad is not None], group)
 
     def _adapted(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Gradients with decay, each at its weight's trust ratio."""
-        updates = torch._foreach_add([weight.grad for weight in weights], weights, alpha=group["weight_decay"])
+        updates = torch._foreach_add(
+            [weight.grad for weight in weights if weight.grad is not None], weights, alpha=group["weight_decay"]
+        )
         torch._foreach_mul_(updates, trust_ratios(weights, updates, group["trust"]))
         return list(updates)
 
@@ -104,6 +106,6 @@ class LARS(Optimizer):
 
 def trust_ratios(weights: Sequence[Tensor], updates: Sequence[Tensor], trust: float) -> list[Tensor]:
     """Of each pair -> (): trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
-    weight_norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, updates))
+    weight_norms, update_norms = (torch.stack(torch._foreach_norm(list(tensors))) for tensors in (weights, updates))
     defined = (weight_norms > 0) & (update_norms > 0)
     return list(torch.where(defined, trust * weight_norms / update_norms, 1.0).unbind())

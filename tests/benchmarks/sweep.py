@@ -7,7 +7,6 @@ one that waits for its accelerator would. Then a sweep of two real trainings. Be
 Ray's own daemons are counted too.
 """
 
-import logging
 import os
 import sys
 import time
@@ -20,7 +19,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import matplotlib
 
+from selfsup.pipelines.auth import use_token
+
 matplotlib.use("agg")
+use_token()  # before ray is imported
 import matplotlib.pyplot as plt
 import photos
 import ray
@@ -28,9 +30,9 @@ import yaml
 from usage import Usage
 
 from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.runner import cluster
 from selfsup.pipelines.share import Shared
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.views import Crop, Views
@@ -94,7 +96,7 @@ def trainings(told: Manifest, how: str) -> Spent:
         spec = SWEEP | {"data": {"train": told.root}, "stream": {"share": "auto" if how == "shared" else "never"}}
         Path(folder, "sweep.yaml").write_text(yaml.safe_dump(spec))
         since, cpu = time.perf_counter(), Usage.cpu()
-        with session.cluster():
+        with cluster():
             _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
             assert not failed
             spent = time.perf_counter() - since, Usage.cpu() - cpu
@@ -107,8 +109,8 @@ def table(found: dict[tuple[int, str], Spent], real: dict[str, Spent]) -> Iterat
     one = found[1, "private"]
     yield f"{'readers':<20}{'wall s':>8}{'CPU s':>8}{'of one':>8}{'images/s':>10}{'shared':>8}"
     for (number, how), spent in found.items():
-        rate = number * STEPS * BATCH / spent.wall
-        yield f"{number}, {how:<17}{spent.wall:8.1f}{spent.cpu:8.1f}{spent.cpu / one.cpu:8.2f}{rate:10.0f}{spent.shared:8.0%}"
+        rate, ratio = number * STEPS * BATCH / spent.wall, spent.cpu / one.cpu
+        yield f"{number}, {how:<17}{spent.wall:8.1f}{spent.cpu:8.1f}{ratio:8.2f}{rate:10.0f}{spent.shared:8.0%}"
     for how, spent in real.items():
         yield f"two trials, {how:<8}{spent.wall:8.1f}{spent.cpu:8.1f}{'':>18}{spent.shared:8.0%}"
 
@@ -127,9 +129,8 @@ def plot(found: dict[tuple[int, str], Spent], path: Path) -> None:
 
 def main(folder: Path) -> None:
     told = photos.shards(folder, PHOTOS)
-    with forked_workers(lambda: ray.init("local", log_to_driver=False, logging_level=logging.ERROR)):
+    with cluster():
         found = {(number, how): readers(told, how, number) for number in READERS for how in HOW}
-        ray.shutdown()
     real = {how: trainings(told, how) for how in HOW}
     sys.stdout.write("\n".join(table(found, real)) + "\n")
     plot(found, folder / "sweep.png")

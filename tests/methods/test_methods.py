@@ -3,15 +3,21 @@
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
 
+from selfsup import checkpoint
 from selfsup.knob import described
-from selfsup.method import load, names
+from selfsup.method import Method, load, names
+from selfsup.optim import build
+from selfsup.sections import Optim
+from selfsup.train import read, train
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -107,6 +113,25 @@ def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
     assert not trunk.pooled(batch.views[0]).equal(before)
     with pytest.raises(KeyError):
         method.encoder("sound")
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_a_restored_run_goes_on_bit_for_bit(name: str, case, setting, tmp_path: Path) -> None:
+    told = Optim(name=name, lr_batch=8)
+
+    def run(method: Method, optimizer: Optimizer, start: int, stop: int) -> list[dict[str, float]]:
+        steps = train(method, method, optimizer, repeat(batch), optim=told, start=start, steps=4, **settings)
+        return [read(step) for step in islice(steps, stop - start)]
+
+    settings = {"warmup_steps": 1, "batch_size": 8, "seed": 0}
+    (whole, batch), (killed, _), (restored, _) = (setting(*case, seed=seed) for seed in (0, 0, 1))
+    expected = run(whole, build(whole, told), 0, 4)
+    optimizer, fresh = build(killed, told), build(restored, told)
+    run(killed, optimizer, 0, 2)
+    checkpoint.save(tmp_path, step=2, module=killed, optimizer=optimizer, resolved={})
+    start = checkpoint.load(tmp_path, module=restored, optimizer=fresh, resolved={})
+    assert run(restored, fresh, start, 4) == expected[2:]
+    assert all(value.equal(whole.state_dict()[name]) for name, value in restored.state_dict().items())
 
 
 def test_it_never_waits_for_the_device(case, setting) -> None:

@@ -15,7 +15,7 @@ LOOK = 3 * TICK
 
 @dataclass
 class Reader:
-    """It reads from time `since` on, taking `pace` seconds for a step, of which `at` is the first; at `until` it is gone."""
+    """It reads from time `since` on, `pace` seconds a step, of which `at` is the first; at `until` it is gone."""
 
     name: str
     pace: float = PACE

@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {
     "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
 }
 STUDIES = [
-    {"method": "simclr", "hyper": {"temperature": {"search": {"low": 0.1, "high": 1.0}}}},
+    {"method": "simclr", "hyper": {"temperature": {"search": {"low": 0.5, "high": 1.0}}}},
     {
         "method": "mae",
         "hyper": {"decoder_width": {"search": {"low": 8, "high": 32}}, "decoder_heads": 4, "decoder_depth": 1},
@@ -239,7 +239,7 @@ def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
     assert before.search
     held = Journal(it.search, it.name, before.digest, home)  # type: ignore[arg-type]
     lost = told(held).ask()  # by a driver that was killed at once
-    Searcher(it.search, it.designs, held, lambda _: None)._space(lost)  # type: ignore[arg-type, misc]
+    Searcher(it.search, it.designs, held, lambda _: None)._draw(lost)  # type: ignore[arg-type]
     assert [entry.status for entry in entries(it)] == ["pending"]
 
     arms, failed = conduct(it, tracker)

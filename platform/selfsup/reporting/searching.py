@@ -99,7 +99,7 @@ def _number(value: float) -> str:
 
 def _counted(searched: Searched) -> str:
     """`30: 12 with a result, 16 stopped, 2 failed`"""
-    status = Counter(trial.result.status for trial in searched.trials)
+    status: Counter[str] = Counter(trial.result.status for trial in searched.trials)
     names = {"stopped": "stopped", "failed": "failed", "running": "running", "planned": "interrupted"}
     without = status["finished"] - len(searched.ended)
     counts = [f"{len(searched.ended)} with a result"]

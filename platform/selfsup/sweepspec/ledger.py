@@ -71,7 +71,7 @@ def _of_trial(it: SweepFile, trial: Trial, home: Path) -> tuple[Standing, str]:
 
 def text(entries: Sequence[Entry]) -> str:
     """A line for each that is not done, under how many stand where."""
-    number = Counter(entry.status for entry in entries)
+    number: Counter[str] = Counter(entry.status for entry in entries)
     shown = ("done", "running", "failed", *(["stopped"] if number["stopped"] else []), "pending")
     head = ", ".join(f"{number[status]} {status}" for status in shown)
     return "\n".join([head, *_lines([entry for entry in entries if entry.status != "done"])])

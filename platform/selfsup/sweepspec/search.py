@@ -1,6 +1,6 @@
 """The section `search` of a sweep file: what is best, who proposes, who stops, how long.
 
-    search: {metric: eval/knn/top1, sampler: tpe, trials: 30}
+search: {metric: eval/knn/top1, sampler: tpe, trials: 30}
 """
 
 from typing import Annotated, Literal, Self
