@@ -78,6 +78,7 @@ class Searcher(OptunaSearch):
         self._propose = propose
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
+        refused: SpecError | None = None
         for _ in range(DRAWS):
             assert self._ot_study
             drawn: optuna.Trial = self._ot_study.ask()

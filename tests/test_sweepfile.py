@@ -221,14 +221,15 @@ search: {metric: [eval/knn/top1, min pretrain/gpu_hours], sampler: nsga2}
         assert study.default.hyper == Masked(width=32, heads=1)
         assert {line.path for line in study.space} == {"hyper.width", "hyper.mask_ratio"}
 
-    def test_a_winner_stands_against_the_default_from_fresh_seeds(self) -> None:
+    def test_what_is_best_stands_beside_the_default_from_fresh_seeds(self) -> None:
         it = sweep(self.TEXT)
-        study = it.designs[0].against({"hyper.mask_ratio": 0.5, "hyper.heads": 2}, (1, 2))
+        best = {"trial 7": {"hyper.mask_ratio": 0.5, "hyper.heads": 2}, "trial 9": {"hyper.heads": 2}}
+        study = it.designs[0].beside(best, (1, 2))
         assert [(s.name, dict(s.changed), s.spec.seeds) for s in study.settings] == [
             ("default", {}, (1, 2)),
-            ("winner", {"hyper.mask_ratio": 0.5}, (1, 2)),
+            ("trial 7", {"hyper.mask_ratio": 0.5}, (1, 2)),  # the other is the default itself
         ]
-        assert study.grid == (Factor("hyper.mask_ratio", (0.5, 0.75), 0.75, None, False),)
+        assert study.factors == (Factor("setting", ("spec values", "trial 7"), "spec values", None, False),)
         assert study.space == ()
 
     def test_what_schedulers_go_by(self) -> None:
@@ -292,6 +293,13 @@ search: {metric: [eval/knn/top1, min pretrain/gpu_hours], sampler: nsga2}
              "the training"),
             ("{metric: pretrain/loss, rank: pretrain/rankme}", "3:9: search: rank: without effect, since scheduler: "
              "none stops no trial"),
+            ("{metric: eval/knn/top1, scheduler: pbt}", "3:45: search.scheduler: pbt is not offered: it overwrites weights "
+             "and settings while a trial trains, so that no run is a function of its spec any more, and Tune's only does so "
+             "for checkpoints of its own; use asha or median"),
+            ("{metric: eval/knn/top1, finalists: 3}", "3:9: search: finalists: without effect, since one metric has one "
+             "winner"),
+            ("{metric: [eval/knn/top1, pretrain/gpu_hours]}", "3:1: search.metric: pretrain/gpu_hours is not measured "
+             "without resources.gpus_per_worker; pretrain/seconds is"),
             ("{metric: eval/knn/top1, sampler: cmaes}", "3:1: search.sampler: cmaes draws numbers from ranges; "
              "hyper.width is a choice"),
         ],

@@ -16,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 from tiny import BACKBONE
 
 from selfsup.errors import SpecError
+from selfsup.failures import collapsed
 from selfsup.layout import entries, lay_out
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest
@@ -23,7 +24,7 @@ from selfsup.reporting import report
 from selfsup.spool import Spool
 from selfsup.sweeps.explore import PATIENCE, Spent
 from selfsup.sweeps.journal import Journal, Left
-from selfsup.sweeps.search import Proposed, Searcher, scheduler
+from selfsup.sweeps.search import Proposed, Searcher, Space, scheduler
 from selfsup.sweeps.session import conduct
 from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
 from selfsup.sweepspec.search import Search
@@ -202,6 +203,11 @@ class TestSpent:
         assert [report(step, 4.01) for step in (40, 50, 60)] == [False] * (PATIENCE - 1) + [True]
         assert watch.stopped == {"a": "learns nothing: loss 4.01, 4 by chance, at step 60"}
 
+    def test_so_is_one_whose_embeddings_are_all_the_same(self) -> None:
+        assert collapsed({"pretrain/feature_std": 0.01, STEP: 40}) == "collapsed: feature std 0.01 < 0.05 at step 40"
+        assert collapsed({"pretrain/rankme": 1.5, STEP: 40}) == "collapsed: RankMe 1.5 < 2 at step 40"
+        assert collapsed({"pretrain/feature_std": 0.5, "pretrain/rankme": 9.0, LOSS: 4.0, STEP: 40}) == ""
+
     def test_the_budgets(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
         spent = Spent(watch, Left(5, 300, float("inf")))
@@ -239,7 +245,7 @@ def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
     assert before.search
     held = Journal(it.search, it.name, before.digest, home)  # type: ignore[arg-type]
     lost = told(held).ask()  # by a driver that was killed at once
-    Searcher(it.search, it.designs, held, lambda _: None)._draw(lost)  # type: ignore[arg-type]
+    Space(it.designs)(lost)
     assert [entry.status for entry in entries(it)] == ["pending"]
 
     arms, failed = conduct(it, tracker)
