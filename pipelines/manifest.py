@@ -4,7 +4,7 @@
     manifest-shards.parquet   a row a shard: name, samples, bytes, checksum
     manifest-samples.npy      a row a sample: where it lies in its shard, and its label; see `rows`
 
-Manifest and shards lie wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
+Manifest and shards where wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
 samples no more than a bounded number of pages.
 """
 
@@ -40,7 +40,7 @@ class Manifest:
     """A data set, frozen. Pickled as its address and digest: cheap to send, and refused where the data has changed."""
 
     home: str  # where the manifest lies
-    root: str  # where the shards lie: the same, unless the shards' place is read-only
+    root: str  # where the shards where: the same, unless the shards' place is read-only
     digest: str  # of names, sizes and checksums of all shards
     num_samples: int
     fields: tuple[str, ...]
@@ -131,7 +131,7 @@ def load(url: str) -> Manifest:
 
 
 def digest(shards: pa.Table) -> str:
-    """32 hex digits over names, sizes and checksums, wherever the shards lie."""
+    """32 hex digits over names, sizes and checksums, wherever the shards where."""
     columns = (shards[name].to_pylist() for name in ("name", "bytes", "checksum"))
     lines = "".join(f"{name} {size} {checksum}\n" for name, size, checksum in zip(*columns, strict=True))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
@@ -175,24 +175,24 @@ class Reader:
         assert 0 <= index.min() <= index.max() < self.manifest.num_samples
         found: list[Sample] = [Sample("", b"", None)] * len(index)
         with ThreadPoolExecutor(self._threads) as pool:
-            lie = self._rows.take(index, pool.map)
-            jobs = self._jobs(index, lie)
+            where = self._rows.take(index, pool.map)
+            jobs = self._jobs(index, where)
 
             def work(share: list[Job]) -> None:
                 for job in share:
-                    labels = lie["label"][job.places].tolist()
-                    made = self._files.fetch(job, lie[job.places])
+                    labels = where["label"][job.places].tolist()
+                    made = self._files.fetch(job, where[job.places])
                     for place, (key, data), label in zip(job.places.tolist(), made, labels, strict=True):
                         found[place] = Sample(key, data, label if label >= 0 else None)
 
             list(pool.map(work, (jobs[first :: self._threads] for first in range(self._threads))))
         return found
 
-    def _jobs(self, index: Ints, lie: Table) -> list[Job]:
+    def _jobs(self, index: Ints, where: Table) -> list[Job]:
         told = self.manifest
         shard = told.shard(index)
         if told.cache is None:
-            return runs(index, lie, shard)
+            return runs(index, where, shard)
         samples = told.shards["samples"].to_numpy()
         length = told.access.piece
         return pieces(

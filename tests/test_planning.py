@@ -194,3 +194,10 @@ def test_a_stage_is_done_when_it_has_a_result(tmp_path: Path) -> None:
     assert stage.done
     assert stage.result() == {"top1": 50.0}
     assert stage.space == "eval/knn"
+
+
+def test_threads_make_the_batches_but_on_a_cluster_unless_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert (home.run().feeder, home.run(stream__feeder="ray").feeder) == ("threads", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
+    assert (home.run().feeder, home.run(stream__feeder="threads").feeder) == ("ray", "threads")

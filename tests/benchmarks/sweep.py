@@ -3,10 +3,12 @@
 python tests/benchmarks/sweep.py FOLDER
 
 First readers alone, as many as a sweep has trials at a time, each a process that spends a fixed time on every step, as
-one that waits for its accelerator would. Then a sweep of two real trainings. Beside the readers of a process tree,
-Ray's own daemons are counted too.
+one that waits for its accelerator would. Then a sweep of two real trainings. CPU seconds are those of all processes,
+Ray's own among them.
 """
 
+import json
+import logging
 import os
 import sys
 import time
@@ -32,14 +34,13 @@ from usage import Usage
 from selfsup.pipelines.feed import Feed
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.runner import cluster
 from selfsup.pipelines.share import Shared
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.views import Crop, Views
 from selfsup.sweeps import session
 from selfsup.sweepspec import sweepfile
 
-PHOTOS, BATCH, STEPS = 1024, 64, 80
+PHOTOS, BATCH, STEPS = 1024, 64, 60
 PACE = 0.1  # seconds that a reader spends on a step: 640 images a second
 READERS = (1, 2, 4, 8)
 HOW = ("shared", "private")
@@ -65,28 +66,23 @@ class Spent(NamedTuple):
 
 @ray.remote(num_cpus=0)
 class Reader:
-    def __init__(self, feed: Feed, how: str, name: str, number: int) -> None:
-        self._shared = Shared(feed, f"bench{number}", name, number)
-        self._how, self._feed = how, feed
-
-    def read(self) -> int:
+    def read(self, shared: Shared, how: str) -> int:
         """Steps that it was given."""
-        for _ in (self._shared if self._how == "shared" else self._feed).steps(0):
+        for _ in (shared if how == "shared" else shared.feed).steps(0):
             time.sleep(PACE)
-        return self._shared.taken
+        return shared.taken
 
 
-def readers(told: Manifest, how: str, number: int) -> Spent:
+def readers(told: Manifest, how: str, actors: list[Any]) -> Spent:
+    number = len(actors)
     stream = Stream(told, Lanes(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
     feed = Feed(stream, 0, 1, "threads", 1.0, MEMORY)
-    actors = [Reader.remote(feed, how, str(name), number) for name in range(number)]  # type: ignore[attr-defined]
-    ray.get([actor.__ray_ready__.remote() for actor in actors])
+    each = [Shared(feed, f"bench-{number}", str(name), number) for name in range(number)]
+    if how == "shared":
+        ray.get(each[0].hub().__ray_ready__.remote())
     since, cpu = time.perf_counter(), Usage.cpu()
-    taken = ray.get([actor.read.remote() for actor in actors])
-    spent = Spent(time.perf_counter() - since, Usage.cpu() - cpu, sum(taken) / (number * STEPS))
-    for actor in actors:
-        ray.kill(actor)
-    return spent
+    taken = ray.get([actor.read.remote(shared, how) for actor, shared in zip(actors, each, strict=True)])
+    return Spent(time.perf_counter() - since, Usage.cpu() - cpu, sum(taken) / (number * STEPS))
 
 
 def trainings(told: Manifest, how: str) -> Spent:
@@ -96,13 +92,11 @@ def trainings(told: Manifest, how: str) -> Spent:
         spec = SWEEP | {"data": {"train": told.root}, "stream": {"share": "auto" if how == "shared" else "never"}}
         Path(folder, "sweep.yaml").write_text(yaml.safe_dump(spec))
         since, cpu = time.perf_counter(), Usage.cpu()
-        with cluster():
-            _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
-            assert not failed
-            spent = time.perf_counter() - since, Usage.cpu() - cpu
-        done = [Path(path) for path in Path(folder).glob("home/stages/pretrain-*/done.json")]
-        given = [yaml.safe_load(path.read_text())["result"].get("shared_steps", 0.0) for path in done]
-    return Spent(*spent, sum(given) / (2 * STEPS))
+        _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
+        spent = time.perf_counter() - since, Usage.cpu() - cpu
+        assert not failed
+        done = [json.loads(path.read_text()) for path in Path(folder).glob("home/stages/pretrain-*/done.json")]
+    return Spent(*spent, sum(each["result"].get("shared_steps", 0.0) for each in done) / (2 * STEPS))
 
 
 def table(found: dict[tuple[int, str], Spent], real: dict[str, Spent]) -> Iterator[str]:
@@ -129,8 +123,12 @@ def plot(found: dict[tuple[int, str], Spent], path: Path) -> None:
 
 def main(folder: Path) -> None:
     told = photos.shards(folder, PHOTOS)
-    with cluster():
-        found = {(number, how): readers(told, how, number) for number in READERS for how in HOW}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)  # not forked: all its processes are our descendants
+    actors = [Reader.remote() for _ in range(max(READERS))]  # type: ignore[attr-defined]
+    ray.get([actor.__ray_ready__.remote() for actor in actors])
+    found = {(number, how): readers(told, how, actors[:number]) for number in READERS for how in HOW}
+    for actor in actors:
+        ray.kill(actor)
     real = {how: trainings(told, how) for how in HOW}
     sys.stdout.write("\n".join(table(found, real)) + "\n")
     plot(found, folder / "sweep.png")

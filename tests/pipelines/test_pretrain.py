@@ -187,9 +187,10 @@ def _kill_after(step: int, each: Planned, ended: Callable[[], bool]) -> int:
     raise AssertionError("it ended before it could be killed")
 
 
-def test_two_workers_train_as_one(planned: Callable[..., Planned], straight: Planned) -> None:
+def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(planned: Callable[..., Planned], straight: Planned) -> None:
     """They differ by the order of a sum: by less than a thousandth of the way that the weights have gone."""
-    each = planned(resources={"workers": 2, "cpus_per_worker": 0.5})
+    each = planned(resources={"workers": 2, "cpus_per_worker": 0.5}, stream={"feeder": "ray"})
+    assert straight.feeder == "threads"
     trained(each)
     for step, loss in losses(straight).items():
         assert losses(each)[step] == pytest.approx(loss, rel=1e-4)
