@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +14,13 @@ from selfsup.pipelines import storage, tars
 from selfsup.pipelines.cache import Cache
 from selfsup.pipelines.counted import Ints
 from selfsup.pipelines.rows import Rows, Table
+from selfsup.sections import Missing
 
 logger = logging.getLogger(__name__)
 
 GAP = 2**18  # bytes: reading over such a gap is cheaper than asking again
 RUN = 2**24  # bytes of one read, so that several go on at a time
 OPEN, OPEN_REMOTE = 256, 4096  # shards; a remote one costs no file descriptor, but a request to open it again
-
-Missing = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True)

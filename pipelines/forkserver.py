@@ -87,11 +87,16 @@ def _worker(args: list[str], python: str) -> Asked | None:
 
 
 def _forked(asked: Asked, path: Path, python: str) -> bool:
-    with _connected(path, python) as server:
-        server.sendall(len(message := json.dumps(asked).encode()).to_bytes(8, "big"))
-        socket.send_fds(server, [message[:1]], [0, 1, 2])
-        server.sendall(message[1:])
-        return server.recv(1) == b"y"
+    """False where the server refuses, or has died."""
+    message = json.dumps(asked).encode()
+    try:
+        with _connected(path, python) as server:
+            server.sendall(len(message).to_bytes(8, "big"))
+            socket.send_fds(server, [message[:1]], [0, 1, 2])
+            server.sendall(message[1:])
+            return server.recv(1) == b"y"
+    except OSError:
+        return False
 
 
 def _connected(path: Path, python: str) -> socket.socket:

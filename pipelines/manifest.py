@@ -4,7 +4,7 @@
     manifest-shards.parquet   a row a shard: name, samples, bytes, checksum
     manifest-samples.npy      a row a sample: where it lies in its shard, and its label; see `rows`
 
-Manifest and shards where wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
+Manifest and shards lie wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
 samples no more than a bounded number of pages.
 """
 
@@ -25,7 +25,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines import storage
 from selfsup.pipelines.cache import Cache, node_folder
 from selfsup.pipelines.counted import Ints
-from selfsup.pipelines.fetch import Access, Job, Missing, Shards, pieces, runs
+from selfsup.pipelines.fetch import Access, Job, Shards, pieces, runs
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.rows import Rows, Table, write_rows
 
@@ -40,7 +40,7 @@ class Manifest:
     """A data set, frozen. Pickled as its address and digest: cheap to send, and refused where the data has changed."""
 
     home: str  # where the manifest lies
-    root: str  # where the shards where: the same, unless the shards' place is read-only
+    root: str  # where the shards lie: the same, unless the shards' place is read-only
     digest: str  # of names, sizes and checksums of all shards
     num_samples: int
     fields: tuple[str, ...]
@@ -80,7 +80,7 @@ class Manifest:
         skip = self.access.missing == "skip"
         return Shards(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
 
-    def reached(self, order: Lanes, *, cache: int, missing: Missing) -> "Manifest":
+    def reached(self, order: Lanes, cache: int) -> "Manifest":
         """As a stream in this order reads it, with `cache` bytes on each node for what is remote.
 
         Where these hold all chunks that the order has in play, it is chunks that are fetched and kept; else they would
@@ -88,7 +88,7 @@ class Manifest:
         """
         size = sum(self.shards["bytes"].to_pylist()) / self.num_samples
         fits = order.in_play * size <= cache
-        return replace(self, access=Access(cache, order.chunk if fits else 1, missing))
+        return replace(self, access=Access(cache, order.chunk if fits else 1, self.access.missing))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.home, self.digest, self.access)
@@ -102,13 +102,13 @@ class Sample(NamedTuple):
 
 @lru_cache(maxsize=8)  # and with it the pages, open files and connections that all tasks of a process share
 def _again(home: str, digest: str, access: Access) -> Manifest:
-    manifest = replace(load(home), access=access)
+    manifest = load(home, access)
     if manifest.digest != digest:
         raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
     return manifest
 
 
-def load(url: str) -> Manifest:
+def load(url: str, access: Access | None = None) -> Manifest:
     """The manifest in a folder, without its samples. DataError where there is none, or where its files disagree."""
     home = storage.absolute(url)
     head = json.loads(storage.read(home, HEAD, remedy=f"for a folder of shards, {_remedy(home)}"))
@@ -127,11 +127,12 @@ def load(url: str) -> Manifest:
         mean=tuple(head["mean"]),
         std=tuple(head["std"]),
         shards=shards,
+        access=access or Access(),
     )
 
 
 def digest(shards: pa.Table) -> str:
-    """32 hex digits over names, sizes and checksums, wherever the shards where."""
+    """32 hex digits over names, sizes and checksums, wherever the shards lie."""
     columns = (shards[name].to_pylist() for name in ("name", "bytes", "checksum"))
     lines = "".join(f"{name} {size} {checksum}\n" for name, size, checksum in zip(*columns, strict=True))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()

@@ -20,10 +20,11 @@ from selfsup.planning import Planned, Stage
 def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     """Train, or go on training, to the end. Leave `encoder.safetensors` and `method.safetensors` in the stage's folder.
 
-    Raises the user's error that stopped it as itself; any other as SelfsupError with Ray's report.
+    Raises the user's error that stopped it as itself; any other as SelfsupError that names Ray's report.
     """
     run = planned.run
-    task = Task(run, planned.train, planned.order, planned.steps, stage.folder, dict(stage.resolved))
+    data = planned.train.reached(planned.order, cache=int(run.stream.cache * 2**30))
+    task = Task(run, data, planned.order, planned.steps, stage.folder, dict(stage.resolved))
     stream = Stream(task.manifest, task.order, task.views, task.steps)
     resources = run.resources
     told, launched = pickle.dumps(task), time.time()
@@ -58,7 +59,11 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise SelfsupError(f"{stage.key}: training failed after {resources.max_failures} restarts: {error}") from error
+        report = stage.folder / "error.txt"
+        report.write_text(str(error))
+        last = str(error).rstrip().rpartition("\n")[2]
+        told = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
+        raise SelfsupError(f"{stage.key}: {told}") from error
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()

@@ -12,6 +12,7 @@ from selfsup.pipelines.runner import commit
 from selfsup.planning import Planned
 from selfsup.progress import say
 from selfsup.track import ID, LABEL, REASON, SEED, Shipper, Tracker
+from selfsup.tree import ARM, KIND, TRIAL
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
 PATIENCE = 60.0  # with a server that is away when all runs have ended
@@ -115,9 +116,10 @@ class Recorder:
 
     def _open(self, each: Planned) -> str:
         data = {"train": each.train, "val": each.val}
+        place = self._tags.get(each.id, {})
         return self._tracker.open(
             id=each.id,
-            name=each.id,
+            name=each.id if place.get(KIND) == TRIAL else f"{place.get(ARM, each.label)}, seed {each.run.seed}",
             experiment=each.spec,
             params=each.params(),
             tags={
@@ -126,7 +128,7 @@ class Recorder:
                 "selfsup.method": each.run.method,
                 "selfsup.commit": commit(),
                 **_hardware(each),
-                **self._tags.get(each.id, {}),
+                **place,
             },
             datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
             parent=self._parents.get(each.id),

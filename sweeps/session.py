@@ -65,7 +65,8 @@ def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> t
         elif not planned:
             raise SelfsupError(f"{arms.spec}: no trial came to a result; `selfsup status {arms.spec}` says why")
         if unknown := set(only) - planned.keys():
-            raise SpecError(f"{arms.spec}: no run is called {' or '.join(sorted(unknown))}; see `selfsup status`")
+            asked, listing = " or ".join(sorted(unknown)), f"`selfsup status {arms.spec} --json`"
+            raise SpecError(f"{arms.spec}: no run is called {asked}; {listing} lists them")
         recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
         return arms, perform([run for key, run in planned.items() if not only or key in only], recorder)
 

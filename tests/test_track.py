@@ -331,9 +331,9 @@ def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
 
 
 def test_links_lead_to_the_charts_of_a_sweep() -> None:
-    found = links(experiment_page("http://me:secret@localhost:5000/", "7"), "5eed", ["eval/knn/top1"])
-    assert list(found) == ["arms by eval/knn/top1", "runs"]
-    page, _, query = found["arms by eval/knn/top1"].partition("?")
+    page = experiment_page("http://me:secret@localhost:5000/", "7")
+    found = links(page, "5eed", {"arms": ("arm", "eval/knn/top1/mean")})
+    page, _, query = found["arms"].partition("?")
     assert page == "http://localhost:5000/#/experiments/7/runs"
     assert dict(urllib.parse.parse_qsl(query)) == {
         "searchFilter": "tags.`selfsup.sweep` = '5eed' AND tags.`selfsup.kind` = 'arm'",

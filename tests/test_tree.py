@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import toy_search
 import toy_sweep
 
 from selfsup import tree
@@ -85,6 +86,15 @@ def test_charts_of_the_latest_sweeps_lead_to_their_arms_and_runs(tracker: Tracke
     assert [line for line in lines if not line.startswith(" ")] == [
         f"{name}, plan {name[-1]}" for name in reversed(names[1:])
     ]
+
+
+def test_charts_of_a_search_lead_to_its_trials(tracker: Tracker) -> None:
+    made, _ = toy_search.sweep(toy_search.simple([]))
+    tree.open_sweep(tracker, replace(made, name="charted search"))
+    title, drawn = list(tree.charts(tracker, 5001))[:2]
+    assert title == "charted search, plan 5eed"
+    assert drawn.startswith(f"  trials by {KNN}: http://127.0.0.1:5001/#/experiments/")
+    assert "tags.%60selfsup.kind%60%20%3D%20%27trial%27" in drawn
 
 
 def test_an_arm_holds_the_statistics_of_its_seeds(tracker: Tracker) -> None:

@@ -22,6 +22,7 @@ from selfsup.errors import DataError, SpecError
 from selfsup.knob import decisive, resolved, told
 from selfsup.method import load as load_method
 from selfsup.pipelines import bundled
+from selfsup.pipelines.fetch import Access
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, load
 from selfsup.sections import Feeder
@@ -254,8 +255,9 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch.
     """
     runs = list(spec.runs)
-    train = load(bundled.resolve(runs[0].data.train, home))
-    val = load(bundled.resolve(runs[0].data.val, home)) if runs[0].data.val else None
+    data, access = runs[0].data, Access(missing=runs[0].stream.missing)
+    train = load(bundled.resolve(data.train, home), access)
+    val = load(bundled.resolve(data.val, home), access) if data.val else None
     _check_batch(spec, runs[0], train)
     if val is not None and val.classes != train.classes:
         raise DataError(

@@ -10,6 +10,7 @@ from selfsup.knob import Choice, Knobs, Range, knob
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
+Missing = Literal["fail", "skip"]
 
 
 class Duration(Knobs):
@@ -87,10 +88,12 @@ class Stream(Knobs):
     """The order of samples; it does not depend on the number of workers."""
 
     lanes: int = knob(8, "parallel orders that a batch is drawn from; an upper bound on workers", ge=1)
-    chunk: int = knob(32, "consecutive samples read together", ge=1)
-    mix: int = knob(16, "chunks shuffled together in a lane", ge=1)
+    chunk: int = knob(8, "consecutive samples read together", ge=1)
+    mix: int = knob(16, "chunks shuffled together in a lane, for each sample that it gives to a step", ge=1)
     remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")
     bad_share: float = knob(0.01, "share of undecodable samples that a run survives", result=False, ge=0, le=1)
+    missing: Missing = knob("fail", "a shard that vanished or changed ends a run, or its samples are bad", result=False)
+    cache: float = knob(16.0, "GiB of remote shards that each node keeps in $SELFSUP_CACHE", result=False, ge=0)
     feeder: Feeder | Literal["auto"] = knob(
         "auto", "who makes the batches: the workers' own threads, or Ray tasks; auto: threads on one node", result=False
     )

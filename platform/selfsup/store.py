@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -59,15 +59,13 @@ def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:
     return f"{base}/#/experiments/{experiment}"
 
 
-def links(page: str, sweep: str, metrics: Sequence[str]) -> dict[str, str]:
-    """What is to be seen -> where in MLflow's UI: the arms of a sweep by each metric, and the curves of its runs.
+def links(page: str, sweep: str, charts: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """What is to be seen of a sweep -> where in MLflow's UI.
 
-    page: of its experiment. sweep: the digest, as in the tags of tree.py.
+    page: of its experiment. sweep: the digest, as in the tags of tree.py. charts: of which kind of runs, by a metric.
     """
-    ranked = {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics}
-    shown_by = ranked | {"runs": ("run", metrics[0])} if metrics else {}
     found = {}
-    for what, (kind, metric) in shown_by.items():
+    for what, (kind, metric) in charts.items():
         query = {
             "searchFilter": f"tags.`selfsup.sweep` = '{sweep}' AND tags.`selfsup.kind` = '{kind}'",
             "orderByKey": f"metrics.`{metric}`",

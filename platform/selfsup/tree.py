@@ -7,7 +7,7 @@ filters by them and draws them as axes.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SWEEP, KIND = "selfsup.sweep", "selfsup.kind"  # the digest of the plan; sweep, arm, run, search, trial
 DRAWN, SPENT = "selfsup.drawn", "selfsup.spent"  # a trial's values, as JSON; the budget that a search ended with
+TRIAL = "trial"
 STUDY, ARM, FACTOR, VALUE = "selfsup.study", "selfsup.arm", "selfsup.factor", "selfsup.value"
 BASELINES = "baselines"  # the study that they are shown under
 PLAN = "plan.json"  # an artifact of the sweep's run
@@ -61,7 +62,7 @@ def plant(tracker: Tracker, sweep: Sweep) -> dict[str, str]:
 
 def of_trial(sweep: Sweep, study: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The tags of a run that a search proposed."""
-    return {SWEEP: sweep.digest, KIND: "trial", STUDY: study, DRAWN: json.dumps(values)}
+    return {SWEEP: sweep.digest, KIND: TRIAL, STUDY: study, DRAWN: json.dumps(values)}
 
 
 def spent(tracker: Tracker, sweep: Sweep) -> str:
@@ -107,13 +108,22 @@ def plans(tracker: Tracker, sweep: str) -> list[Registered]:
 
 
 def charts(tracker: Tracker, port: int) -> Iterator[str]:
-    """A line for each of the latest sweeps, and below it where MLflow's UI draws its arms and its runs."""
-    roots = tracker.everywhere(f"tags.`{KIND}` = 'sweep'")
-    for run in roots[: -CHARTED - 1 : -1]:
+    """A line for each of the latest sweeps and searches, and below it where MLflow's UI draws what is in it."""
+    roots = [run for kind in ("sweep", "search") for run in tracker.everywhere(f"tags.`{KIND}` = '{kind}'")]
+    for run in sorted(roots, key=lambda each: each.info.start_time)[: -CHARTED - 1 : -1]:
         page = experiment_page(tracker.uri, run.info.experiment_id, port)
         metrics = [name for name in run.data.params.get("metrics", "").split(", ") if name]
         yield f"{run.info.run_name}, plan {run.data.tags[SWEEP]}"
-        yield from (f"  {what}: {url}" for what, url in links(page, run.data.tags[SWEEP], metrics).items())
+        drawn = _charts(run.data.tags[KIND], metrics)
+        yield from (f"  {what}: {url}" for what, url in links(page, run.data.tags[SWEEP], drawn).items())
+
+
+def _charts(kind: str, metrics: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """What is to be seen of a sweep or a search -> the kind of runs that it is of, and the metric that ranks them."""
+    if kind == "search":
+        return {f"trials by {metric}": (TRIAL, metric) for metric in metrics}
+    curves = {"runs": ("run", metrics[0])} if metrics else {}
+    return {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics} | curves
 
 
 def summarise(tracker: Tracker, found: "Ablation") -> None:

@@ -1,8 +1,10 @@
 """Workers that are forked: they share nothing random, they keep what their runtime environment says, and they end."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.forkserver import Asked, _forked, forked_workers
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -78,6 +80,17 @@ def test_a_killed_worker_takes_no_other_with_it() -> None:
     ray.kill(first)
     assert ray.get(second.facts.remote())["variable"] == before["variable"]
     assert ray.get(Worker.remote().facts.remote())["imported"]  # type: ignore[attr-defined]
+
+
+def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        dies = threading.Thread(target=lambda: listening.accept()[0].close())
+        dies.start()
+        assert not _forked(Asked(["default_worker.py"], {}, str(tmp_path)), path, sys.executable)
+        dies.join()
 
 
 def test_the_server_ends_with_its_raylet() -> None:

@@ -156,7 +156,7 @@ def test_through_ray_data_from_an_object_store(nodes: list[str], endpoint: str, 
     for path in Path(told.home).iterdir():
         storage.write(url, path.name, path.read_bytes())
     stream = stream_of(told)
-    remote = replace(stream, manifest=load(url).reached(stream.order, cache=2**22, missing="fail"))
+    remote = replace(stream, manifest=load(url).reached(stream.order, cache=2**22))
     for rank, rows in enumerate(through_ray(nodes, remote, 2, 0, 2.0)):
         same(rows, share(whole, stream, rank, 2))
     assert any(path.is_file() for path in Path(os.environ["SELFSUP_CACHE"], "pieces").rglob("*"))

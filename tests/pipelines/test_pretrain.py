@@ -109,7 +109,8 @@ def folder(each: Planned) -> Path:
 
 def workers() -> list[Any]:
     """Every training worker that this session has seen, dead or alive."""
-    return list(list_actors(filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
+    address = ray.get_runtime_context().gcs_address  # others may run on this machine
+    return list(list_actors(address, filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
 
 
 def losses(each: Planned) -> dict[int, float]:

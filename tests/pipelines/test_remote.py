@@ -144,8 +144,8 @@ def test_what_is_kept_is_fetched_once_in_whole_pieces(
 def test_chunks_are_kept_where_there_is_room_for_all_in_play(told: Manifest) -> None:
     """4 lanes of windows of 4 chunks of 4 samples are 64 samples, more than there are: all 50 are in play."""
     order, size = stream_of(told).order, sum(told.shards["bytes"].to_pylist())
-    assert told.reached(order, cache=size, missing="skip").access == Access(size, PIECE, "skip")
-    assert told.reached(order, cache=size - 1, missing="fail").access == Access(size - 1, 1, "fail")
+    assert told.reached(order, cache=size).access == Access(size, PIECE)
+    assert told.reached(order, cache=size - 1).access == Access(size - 1, 1)
 
 
 def test_a_shard_that_vanishes_ends_the_stream_with_its_name(copy: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,8 +81,7 @@ def kill_a_trial_once_it_trains(run: Planned) -> None:
     assert run.pretrain
     while not list(run.pretrain.folder.glob("checkpoint_*")):
         time.sleep(0.1)
-    alive = list_actors(filters=[("state", "=", "ALIVE")])
-
+    alive = list_actors(ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")])
     trial = next(actor for actor in alive if actor.class_name.endswith("ImplicitFunc"))
     os.kill(trial.pid, signal.SIGKILL)
 
