@@ -15,23 +15,22 @@ from pydantic import model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.encoder import TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Method, Out
+from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts.heads import xavier_linears
-from selfsup.parts.losses import masked_mse
 from selfsup.parts.positions import sincos
+from selfsup.parts.reconstruction import masked_mse
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Mask
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.views import Crop, RandomMask, Views
 
 
 @final
 class MAE(Method):
     """A ViT encodes the visible patches; a light decoder, thrown away afterwards, paints the hidden ones from that."""
 
-    paper = "2111.06377"
-    needs_tokens = True
+    paper, family, backbones = "2111.06377", "reconstruction", ("vit",)
 
     class Hyper(Knobs):
         mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)
@@ -53,11 +52,10 @@ class MAE(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views((Crop(scale=(hyper.crop_min, 1.0)),), mask_ratio=hyper.mask_ratio)
+        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=RandomMask(hyper.mask_ratio)),))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder]) -> None:
-        super().__init__(hyper, encoders)
-        [(self.modality, self.backbone)] = encoders.items()
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
         self.decoder = Decoder(
             self.backbone, width=hyper.decoder_width, depth=hyper.decoder_depth, heads=hyper.decoder_heads
         )
@@ -81,9 +79,6 @@ class MAE(Method):
             mean, deviation = moments(tokens.value)
             painted = painted * deviation + mean
         return painted
-
-    def encoder(self, modality: str) -> Encoder:
-        return {self.modality: self.backbone}[modality]
 
     def _decoded(self, tokens: Tokens, mask: Mask) -> Tensor:
         """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
@@ -124,9 +119,9 @@ class Decoder(nn.Module):
 
 def masked(batch: Batch) -> tuple[Tokens, Mask]:
     """What `MAE.views` asked for."""
-    [tokens], mask = batch.views, batch.mask
+    [tokens], [mask] = batch.views, batch.masks
     assert isinstance(tokens, Tokens)
-    assert mask is not None
+    assert isinstance(mask, Mask)
     return tokens, mask
 
 

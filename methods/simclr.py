@@ -9,17 +9,18 @@ from typing import final
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Method, Out
-from selfsup.parts.heads import projector
-from selfsup.parts.losses import nt_xent, nt_xent_chance
-from selfsup.pipelines.views import Crop, Views
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.contrastive import nt_xent, nt_xent_chance
+from selfsup.parts.heads import mlp
+from selfsup.pipelines.views import Views
 
 
 @final
 class SimCLR(Method):
     """Two views of an image are pulled together, and away from the views of all other images in the batch."""
 
-    paper = "2002.05709"
+    paper, family = "2002.05709", "contrastive"
 
     class Hyper(Knobs):
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
@@ -31,28 +32,14 @@ class SimCLR(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        s = hyper.strength
-        crop = Crop(  # appendix A
-            scale=(hyper.crop_min, 1.0),
-            jitter=0.8,
-            brightness=0.8 * s,
-            contrast=0.8 * s,
-            saturation=0.8 * s,
-            hue=0.2 * s,
-            gray=0.2,
-            blur=hyper.blur,
-        )
+        crop = recipes.simclr(crop_min=hyper.crop_min, strength=hyper.strength, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder]) -> None:
-        super().__init__(hyper, encoders)
-        [(self.modality, self.backbone)] = encoders.items()
-        self.projector = projector(self.backbone.dim, hyper.hidden or self.backbone.dim, hyper.dim)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.projector = mlp(self.backbone.dim, hyper.hidden or self.backbone.dim, hyper.dim, out="norm")  # 4.2
         self.temperature = hyper.temperature
 
     def forward(self, batch: Batch) -> Out:
         a, b = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
         return Out(nt_xent(a, b, temperature=self.temperature), {"chance": nt_xent_chance(a)})
-
-    def encoder(self, modality: str) -> Encoder:
-        return {self.modality: self.backbone}[modality]

@@ -1,6 +1,6 @@
 """The columns that the stream delivers, turned into a Batch on the training device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any
@@ -13,13 +13,14 @@ from torch import Tensor
 from selfsup.method import Batch
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
-from selfsup.pipelines.counted import MASK, PHOTO, uniform
-from selfsup.pipelines.masks import random_mask
+from selfsup.pipelines.counted import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.masks import BLOCK_DRAWS, Mask, block_mask, random_mask
 from selfsup.pipelines.patch import patchify
-from selfsup.pipelines.views import Views
+from selfsup.pipelines.views import BlockMask, Crop, RandomMask, Views
 
 Columns = dict[str, Any]  # of arrays, or of tensors on the training device
 Device = torch.device | str
+Draw = Callable[[int], Tensor]  # so many numbers of each sample
 
 
 def collate(
@@ -32,24 +33,40 @@ def collate(
     std: Sequence[float],
     device: Device,
 ) -> Batch:
-    """uint8 crops `view0`, `view1`... (n, h, w, 3), with their int64 `index` and `epoch` (n,) -> Batch
+    """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 5), int64 `index`, `epoch` and `label` (n,) -> Batch
 
     Each sample is a function of its own row and the seed alone, however rows are put together into batches.
     patch: pixels a side of a token; None for an encoder that takes images. mean, std: per channel, of values in [0, 1].
     """
     draw = partial(_draw, columns, seed)
     made: list[Tokens | Tensor] = []
+    masks: list[Mask | Tensor | None] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
         images = normalise(images, mean=mean, std=std)
         made.append(images if patch is None else patchify(images, patch))
-    mask = None
-    if views.mask_ratio is not None:
-        first = made[0]
-        assert isinstance(first, Tokens), "masking needs tokens: give a patch size"
-        mask = random_mask(draw(MASK, first.value.shape[1]).to(device), views.mask_ratio)
-    return Batch(views=tuple(made), mask=mask, sample=_put(columns["index"], device))
+        masks.append(_mask(crop, images.shape[-1], patch, partial(draw, MASK + 16 * number), device))
+    return Batch(
+        views=tuple(made),
+        masks=tuple(masks),
+        sample=_put(columns["index"], device),
+        label=_put(columns["label"], device),
+        boxes=_put(np.stack([columns[f"box{number}"] for number in range(len(made))], axis=1), device),
+        draws=draw(DRAW, views.draws).to(device),
+    )
+
+
+def _mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Tensor | None:
+    if crop.mask is None:
+        return None
+    assert patch, "masking needs tokens: give a patch size"
+    grid = size // patch, size // patch
+    match crop.mask:
+        case RandomMask(ratio):
+            return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
+        case BlockMask(low, high, share):
+            return block_mask(draw(BLOCK_DRAWS), grid, low=low, high=high, share=share).to(device)
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:

@@ -1,9 +1,15 @@
-"""Which tokens an encoder keeps. B: batch, N: tokens, K: kept tokens."""
+"""Which tokens an encoder does not see. B: batch, N: tokens, K: kept tokens."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+ROUNDS = 32  # rectangles that are tried for a block mask
+BLOCK_DRAWS = 2 + 4 * ROUNDS
+ATTEMPTS = 10  # rectangles in a row that may not fit
+ASPECT = 0.3  # of a rectangle, at least; at most its inverse
 
 
 class Mask(NamedTuple):
@@ -33,3 +39,34 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     assert 0 < num_keep < num_tokens, f"mask ratio {ratio} keeps {num_keep} of {num_tokens} tokens"
     shuffle = noise.argsort(dim=1, stable=True)  # stable: equal noise gives the same mask on every device
     return Mask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])
+
+
+def block_mask(draws: Tensor, grid: tuple[int, int], *, low: float, high: float, share: float) -> Tensor:
+    """(B, BLOCK_DRAWS), in [0, 1) -> (B, N) bool: what rectangles cover, up to a ratio drawn from [low, high].
+
+    BEiT (arXiv 2106.08254), algorithm 1, with iBOT's smallest rectangle, a ninth of the grid. Like there, a mask may
+    stay smaller than its ratio: when rectangles in a row do not fit. Of the samples 1 - share are not masked.
+    """
+    rows, columns = grid
+    ratio = torch.where(draws[:, 0] < share, low + (high - low) * draws[:, 1], 0.0)
+    goal, smallest = (ratio * rows * columns).floor(), (min(grid) // 3) ** 2
+    covered = torch.zeros(len(draws), rows, columns, dtype=torch.bool, device=draws.device)
+    failed = torch.zeros_like(goal)
+    row, column = torch.arange(rows, device=draws.device), torch.arange(columns, device=draws.device)
+    for area, aspect, top, left in draws[:, 2:].view(-1, ROUNDS, 4).permute(1, 2, 0):
+        room = goal - covered.sum((1, 2))
+        size = smallest + area * (room - smallest)
+        shape = torch.exp((2 * aspect - 1) * math.log(1 / ASPECT))
+        height, width = (size * shape).clamp_min(0).sqrt().round(), (size / shape).clamp_min(0).sqrt().round()
+        first, start = (top * (rows - height + 1)).floor(), (left * (columns - width + 1)).floor()
+        inside = _between(row, first, height)[:, :, None] & _between(column, start, width)[:, None]
+        gain = (inside & ~covered).sum((1, 2))
+        fits = (height < rows) & (width < columns) & (gain > 0) & (gain <= room) & (failed < ATTEMPTS)
+        covered |= inside & fits[:, None, None]
+        failed = torch.where(fits, 0, failed + 1)
+    return covered.flatten(1)
+
+
+def _between(place: Tensor, first: Tensor, length: Tensor) -> Tensor:
+    """(n,), (B,), (B,) -> (B, n) bool"""
+    return (place >= first[:, None]) & (place < (first + length)[:, None])

@@ -12,6 +12,7 @@ from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.collate import collate
 from selfsup.pipelines.evaluate import Load
 from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.patch import unpatchify
 from selfsup.pipelines.views import Crop, Views
 from selfsup.pipelines.worker import build
@@ -26,7 +27,7 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     """`reconstructions.png` in the stage's folder: three rows, masked, predicted, original."""
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
-    method = build(run, torch.device("cpu"))
+    method = build(run, planned.facts, torch.device("cpu"))
     method.load_state_dict(load_file(planned.pretrain.folder / "method.safetensors"))
     part = stage.folder / "reconstructions.part"
     batch = fixed_batch(run, manifest, method)
@@ -42,9 +43,10 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
     loaded = Load(manifest, manifest, size=run.backbone.image_size, share=1.0)({"id": index})
-    columns = {"view0": loaded["image"], "index": loaded["id"], "epoch": np.zeros_like(loaded["id"])}
-    wanted = method.views(run.hyper)
-    views = Views((Crop(size=run.backbone.image_size),), mask_ratio=wanted.mask_ratio)
+    numbers = {"index": loaded["id"], "epoch": np.zeros_like(loaded["id"]), "label": loaded["label"]}
+    columns = {"view0": loaded["image"], "box0": np.zeros((len(loaded["id"]), 5), np.float32)} | numbers
+    mask = method.views(run.hyper).crops[0].mask
+    views = Views((Crop(size=run.backbone.image_size, mask=mask),))
     trunk = method.encoder("image")
     assert isinstance(trunk, TokenEncoder)
     return collate(columns, views, seed=SEED, patch=trunk.patch, mean=manifest.mean, std=manifest.std, device="cpu")
@@ -56,9 +58,10 @@ def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
     tokens, painted, trunk = batch.views[0], method.reconstruct(batch), method.encoder("image")
     assert isinstance(tokens, Tokens)
     assert isinstance(trunk, TokenEncoder)
-    assert batch.mask is not None
+    [mask] = batch.masks
+    assert isinstance(mask, Mask)
     assert painted is not None, "only a method that predicts pixels has a pictures stage"
-    removed = batch.mask.removed[..., None]
+    removed = mask.removed[..., None]
     rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]
     return _tiles([_pixels(unpatchify(row, grid=trunk.grid, patch=trunk.patch), manifest) for row in rows])
 

@@ -24,7 +24,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     """
     run = planned.run
     data = planned.train.reached(planned.order, cache=int(run.stream.cache * 2**30))
-    task = Task(run, data, planned.order, planned.steps, stage.folder, dict(stage.resolved))
+    task = Task(run, data, planned.order, planned.facts, stage.folder, dict(stage.resolved))
     stream = Stream(task.manifest, task.order, task.views, task.steps)
     resources = run.resources
     told, launched = pickle.dumps(task), time.time()

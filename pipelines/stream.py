@@ -102,8 +102,14 @@ class _Step(NamedTuple):
     def columns(self) -> Columns:
         bad = [name for piece in self.pieces for name in piece.result()]
         group, views = self.group.result(), {f"view{number}": view for number, view in enumerate(self.views)}
-        numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row]}
-        return {**views, **numbers, "bad": np.array(bad, dtype=object)}
+        size = group.index.shape[1]
+        here = slice(self.row * size, (self.row + 1) * size)
+        label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[here]], np.int64)
+        numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row], "label": label}
+        top, left, height, width = np.moveaxis(group.boxes[here], 2, 0)
+        boxes = np.stack([left, top, width, height, group.flips[here]], axis=2).astype(np.float32)
+        places = {f"box{number}": boxes[:, number] for number in range(len(self.views))}
+        return {**views, **places, **numbers, "bad": np.array(bad, dtype=object)}
 
 
 class _Maker:
@@ -157,11 +163,11 @@ class _Maker:
         group, bad = coming.result(), []
         for place in places:
             at = row * self._share + place
-            sample, cuts, turned = group.samples[at], group.boxes[at], group.flips[at]
+            sample = group.samples[at]
             try:
-                made = self._crops(sample, cuts, turned)
+                made = self._crops(sample, group.boxes[at], group.flips[at])
             except Undecodable:
-                made, failed = self._substitute(group.epoch[row, place], group.index[row, place])
+                made, failed = self._substitute(group, at)
                 bad += [sample.key, *failed]
             for view, pixels in zip(views, made, strict=True):
                 view[place] = pixels
@@ -170,21 +176,25 @@ class _Maker:
     def _crops(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> list[Pixels]:
         return crops(sample.data, cuts, self._sizes, self._resample, turned.tolist())
 
-    def _substitute(self, epoch: np.int64, index: np.int64) -> tuple[list[Pixels], list[str]]:
-        """The crops that belong to a sample, of the next one that can be decoded; the names of those between.
+    def _substitute(self, group: _Group, at: int) -> tuple[list[Pixels], list[str]]:
+        """Put the next sample that can be decoded in the place of one: its crops, and the names of those between.
 
         After a few neighbours, it is looked for all over the set: they may lie in a shard that is lost as a whole.
         """
         manifest, bad = self._stream.manifest, list[str]()
+        epoch, index = group.epoch.flat[at], group.index.flat[at]
         for shift in range(1, MAX_REPLACEMENTS):
             away = shift if shift <= NEIGHBOURS else shift * max(1, manifest.num_samples // MAX_REPLACEMENTS)
             number = np.array([(index + away) % manifest.num_samples])
             samples = self._reading.submit(self._reader.read, number).result()
             (cuts,), (turned,) = self._cuts(samples, np.array([epoch]), np.array([index]))
             try:
-                return self._crops(samples[0], cuts, turned), bad
+                made = self._crops(samples[0], cuts, turned)
             except Undecodable:
                 bad.append(samples[0].key)
+                continue
+            group.samples[at], group.boxes[at], group.flips[at] = samples[0], cuts, turned
+            return made, bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 
     def _cuts(self, samples: list[Sample], epoch: Ints, index: Ints) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

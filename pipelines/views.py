@@ -14,6 +14,25 @@ CROP_DRAWS = 2 * ATTEMPTS + 3  # per attempt an area and an aspect ratio; then t
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomMask:
+    """This share of a view's tokens, each chosen by itself, is left out of what the encoder sees."""
+
+    ratio: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockMask:
+    """Rectangles of tokens are covered: in a view that is masked at all, between `low` and `high` of them.
+
+    share: of samples whose view is masked.
+    """
+
+    low: float
+    high: float
+    share: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Crop:
     """One view: a random resized crop and flip, made on the CPU, then photometric changes, made on the training device.
 
@@ -22,6 +41,7 @@ class Crop:
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
+    mask: which of its tokens the encoder does not see.
     """
 
     size: int | None = None
@@ -38,6 +58,7 @@ class Crop:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    mask: RandomMask | BlockMask | None = None
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
@@ -52,10 +73,10 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """What an objective asks of the stream: its views in order, and the share of views[0]'s tokens that are masked."""
+    """What an objective asks of the stream: its views in order, and uniform random numbers for each sample."""
 
     crops: tuple[Crop, ...]
-    mask_ratio: float | None = None
+    draws: int = 0
 
 
 def sized(views: Views, size: int) -> Views:

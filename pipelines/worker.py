@@ -17,7 +17,7 @@ from torch import nn
 
 from selfsup import checkpoint, encoder, failures, optim
 from selfsup.errors import DataError, ExhaustedError, SelfsupError
-from selfsup.method import Batch, Method, load
+from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts import dist, health
 from selfsup.pipelines.collate import ahead, collate
 from selfsup.pipelines.feed import Feed
@@ -43,9 +43,13 @@ class Task:
     run: Run
     manifest: Manifest
     order: Lanes
-    steps: int
+    facts: Facts
     folder: Path
     resolved: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        return self.facts.steps
 
     @property
     def views(self) -> Views:
@@ -80,7 +84,7 @@ def _work(task: Task, launched: float) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
-    method = build(task.run, device)
+    method = build(task.run, task.facts, device)
     module = _parallel(method, device)
     optimizer = optim.build(method, task.run.optim)
     start = 0
@@ -112,18 +116,19 @@ def _work(task: Task, launched: float) -> None:
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 
-def build(run: Run, device: torch.device) -> Method:
+def build(run: Run, facts: Facts, device: torch.device) -> Method:
     """The objective at its initial weights: a function of spec and seed, the encoder of backbone and seed alone."""
     torch.manual_seed(run.seed)
     trunk = encoder.build(run.backbone)
-    return load(run.method)(run.hyper, {MODALITY: trunk}).to(device)
+    return load(run.method)(run.hyper, {MODALITY: trunk}, facts).to(device)
 
 
 def _parallel(method: Method, device: torch.device) -> nn.Module:
     if dist.world_size() == 1:
         return method
     dist.convert(method)
-    return nn.parallel.DistributedDataParallel(method, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)  # equal everywhere
 
 
 class Intake:

@@ -9,11 +9,12 @@ from selfsup import encoder, method
 from selfsup.cost import cost
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
-from selfsup.method import Batch, Method, Out
+from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.views import Crop, Views
 from selfsup.spec import Run, run_type
 
+FACTS = Facts(samples=64, classes=2, steps=1, epoch=8)
 P, H = 192, 5  # values of an 8x8 patch in colour; hidden channels
 VIT = {"name": "vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2}
 
@@ -40,8 +41,8 @@ def run(name: str, *, batch: int = 8, **sections: dict[str, object]) -> Run:
 )
 def test_parameters_are_those_of_the_real_module(asked: Run) -> None:
     trunk = encoder.build(asked.backbone)
-    real = method.load(asked.method)(asked.hyper, {"image": trunk})
-    price = cost(asked)
+    real = method.load(asked.method)(asked.hyper, {"image": trunk}, FACTS)
+    price = cost(asked, FACTS)
     assert price.parameters == sum(weight.numel() for weight in real.parameters())
     assert price.encoder_parameters == sum(weight.numel() for weight in trunk.parameters())
 
@@ -58,9 +59,9 @@ class Product(Method):
     def views(cls, hyper: Knobs) -> Views:  # noqa: ARG003
         return Views((Crop(),))
 
-    def __init__(self, hyper: Knobs, encoders: dict[str, TokenEncoder]) -> None:
-        super().__init__(hyper, encoders)
-        self.backbone = encoders["image"].requires_grad_(False)
+    def __init__(self, hyper: Knobs, encoders: dict[str, TokenEncoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.backbone.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(P, H))
 
     def forward(self, batch: Batch) -> Out:
@@ -68,9 +69,6 @@ class Product(Method):
         assert isinstance(view, Tokens)
         hidden: Tensor = view.value @ self.weight
         return Out((hidden * hidden).sum())
-
-    def encoder(self, modality: str) -> TokenEncoder:  # noqa: ARG002
-        return self.backbone
 
 
 @pytest.fixture
@@ -84,7 +82,7 @@ def test_a_product_of_matrices() -> None:
 
     Kept for the backward pass beside inputs and weights: the hidden values, B N H of 4 bytes, once.
     """
-    price = cost(run("simclr", batch=8))
+    price = cost(run("simclr", batch=8), FACTS)
     assert price.flops == 2 * (2 * 16 * P * H)
     assert price.activation_bytes == 8 * 16 * H * 4
 
@@ -99,7 +97,7 @@ def test_a_product_of_matrices() -> None:
     ],
 )
 def test_activations_are_those_of_a_worker_and_a_piece(sections: dict[str, dict[str, object]], size: int) -> None:
-    price = cost(run("simclr", batch=8, **sections))
+    price = cost(run("simclr", batch=8, **sections), FACTS)
     assert price.activation_bytes == size * 16 * H * 4
     assert price.flops == 2 * (2 * 16 * P * H)  # of a sample, whoever sees it
 
@@ -110,7 +108,7 @@ def test_state_is_weights_gradients_and_moments(name: str, moments: int) -> None
     """Gradients and moments of what is trained: here P x H, the encoder being frozen."""
     asked = run("simclr", optim={"name": name})
     frozen = sum(weight.numel() for weight in encoder.build(asked.backbone).parameters())
-    assert cost(asked).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
+    assert cost(asked, FACTS).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
 
 
 def test_a_transformer_counts_its_products() -> None:
@@ -125,11 +123,11 @@ def test_a_transformer_counts_its_products() -> None:
     patches, block, attention = 2 * n * P * d, 2 * t * d * 12 * d, 2 * 2 * t * t * d
     heads = 2 * d * d + 2 * d * 128
     by_hand = 2 * (2 * patches + 3 * (block + attention + heads))
-    assert cost(run("simclr", batch=batch)).flops == pytest.approx(by_hand, rel=0.02)
+    assert cost(run("simclr", batch=batch), FACTS).flops == pytest.approx(by_hand, rel=0.02)
 
 
 def test_a_higher_mask_ratio_costs_less() -> None:
     decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
-    few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio})) for ratio in (0.75, 0.25))
+    few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio}), FACTS) for ratio in (0.75, 0.25))
     assert few.flops < many.flops
     assert few.activation_bytes < many.activation_bytes

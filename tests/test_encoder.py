@@ -55,6 +55,44 @@ def test_a_vit_is_timms(name: str, pool: str, positions: str) -> None:
     same(encoder.pooled(tokens), theirs(images()))
 
 
+def test_places_and_stages_are_timms() -> None:
+    vit, cnn = build(VIT), build(CNN)
+    vary(vit)
+    vary(cnn)
+    vit.eval(), cnn.eval()
+    hidden = vit(patchify(images(), 8))
+    assert vit.spatial(patchify(images(), 8)).permute(0, 2, 3, 1).reshape(3, 16, 48).equal(hidden[:, 1:])
+    same(cnn.spatial(images()).mean((2, 3)), cnn.pooled(images()))
+    stages = cnn.stages(images())
+    assert [stage.shape[1] for stage in stages] == cnn.widths
+    same(stages[-1], cnn.spatial(images()))
+
+
+def test_a_smaller_crop_is_seen_at_resized_positions() -> None:
+    """timm resizes the same way, but for antialiasing, which is without effect between equal sizes."""
+    encoder = build(VIT)
+    vary(encoder)
+    small = encoder(patchify(images(size=16), 8))
+    assert small.shape == (3, 5, 48)
+    whole = encoder.position[0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(whole, size=(2, 2), mode="bicubic")[0].flatten(1).T
+    other = build(VIT.model_copy(update={"image_size": 16}))
+    state = encoder.trunk.state_dict()
+    other.trunk.load_state_dict(state | {"pos_embed": torch.cat([state["pos_embed"][:, :1], resized[None]], dim=1)})
+    same(small, other(patchify(images(size=16), 8)))
+
+
+def test_covered_tokens_are_all_one_vector_at_their_places() -> None:
+    encoder, tokens = build(VIT), patchify(images(), 8)
+    vary(encoder)
+    covered, vector = torch.rand(3, 16) < 0.5, torch.randn(48)
+    out = encoder(tokens, cover=(covered, vector))
+    other = tokens._replace(value=tokens.value.masked_fill(covered[..., None], 7.0))
+    assert encoder(other, cover=(covered, vector)).equal(out)
+    assert encoder(tokens, cover=(torch.zeros_like(covered), vector)).equal(encoder(tokens))
+    assert not encoder(tokens, cover=(covered, 2 * vector)).equal(out)
+
+
 @pytest.mark.parametrize(("name", "pool"), NAMES)
 def test_only_kept_tokens_are_processed_each_at_its_own_place(name: str, pool: str) -> None:
     encoder = build(Backbone(name=name, pool=pool, **SMALL))
@@ -67,9 +105,10 @@ def test_only_kept_tokens_are_processed_each_at_its_own_place(name: str, pool: s
     same(encoder(patchify(images(), 8), keep), expected)
 
 
-def test_tokens_of_another_grid_are_refused() -> None:
-    with pytest.raises(AssertionError, match="64 tokens for a"):
-        build(VIT).pooled(patchify(images(size=64), 8))
+def test_tokens_that_are_no_square_are_refused() -> None:
+    tokens = patchify(images(), 8)
+    with pytest.raises(AssertionError, match="15 tokens are no square"):
+        build(VIT).pooled(tokens._replace(value=tokens.value[:, 1:]))
 
 
 def test_sincos_positions_are_fixed_and_zero_at_the_class_token() -> None:

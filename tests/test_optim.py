@@ -8,7 +8,8 @@ import torch
 from lightly.utils import lars as lightly
 from torch import Tensor, nn
 
-from selfsup.optim import LARS, build, lr_at, param_groups, peak_lr
+from selfsup.method import Method, Pace
+from selfsup.optim import LARS, build, decay_at, lr_at, param_groups, peak_lr, schedule
 from selfsup.spec import Optim
 
 
@@ -68,6 +69,8 @@ def test_lars_lets_a_weight_leave_zero() -> None:
 
 
 class Module(nn.Module):
+    pace = Method.pace
+
     def __init__(self) -> None:
         super().__init__()
         self.linear, self.norm = nn.Linear(3, 2), nn.LayerNorm(2)
@@ -121,3 +124,36 @@ def test_schedule_at_its_ends() -> None:
     assert lr_at(3, steps=4, warmup=4, peak=1.0) == 1.0
     with pytest.raises(AssertionError):
         lr_at(4, steps=4, warmup=0, peak=1.0)
+
+
+class Paced(Module):
+    def pace(self, name: str, weight: Tensor) -> Pace:
+        if name.startswith("norm"):
+            return Pace(scale=0.5, constant=True)
+        return Pace(begins=0.25) if weight.ndim > 1 else Pace()
+
+
+def test_a_weight_moves_at_its_own_pace() -> None:
+    """Warm-up over 2 of 8 steps, then a cosine; the norm goes on at half the peak, matrices stand still for 2 steps."""
+    module, optim = Paced(), Optim(name="sgd", lr=0.4, lr_rule="none", momentum=0.0, weight_decay=0.0)
+    optimizer, rates = build(module, optim), []
+    for step in range(8):
+        before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+        for weight in module.parameters():
+            weight.grad = torch.ones_like(weight)
+        rates.append(schedule(optimizer, optim, step, steps=8, warmup=2, batch=256))
+        optimizer.step()
+        moved = {name: float((before[name] - weight.detach()).max()) for name, weight in module.named_parameters()}
+        assert moved["linear.bias"] == pytest.approx(rates[-1], abs=1e-7)
+        assert moved["norm.weight"] == pytest.approx(0.5 * (0.4 if step >= 2 else rates[-1]), abs=1e-7)
+        assert moved["linear.weight"] == pytest.approx(rates[-1] if step >= 2 else 0.0, abs=1e-7)
+    assert rates == [lr_at(step, steps=8, warmup=2, peak=0.4) for step in range(8)]
+
+
+def test_decay_follows_a_cosine_and_spares_vectors() -> None:
+    optim = Optim(weight_decay=0.04, weight_decay_end=0.4)
+    assert [decay_at(t, optim) for t in (0.0, 0.5, 1.0)] == pytest.approx([0.04, 0.22, 0.4])
+    optimizer = build(Module(), optim)
+    schedule(optimizer, optim, 5, steps=10, warmup=0, batch=256)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(0.22), 0.0]
+    assert decay_at(0.5, Optim(weight_decay=0.04)) == 0.04

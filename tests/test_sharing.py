@@ -13,7 +13,7 @@ from tiny import BACKBONE
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.stream import Columns, Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.views import Crop, RandomMask, Views
 from selfsup.planning import Planned, plan
 from selfsup.sharing import describe, groups, key, side_by_side
 from selfsup.spec import read
@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "blur": 0.5,
     "blur_sigma": (1.0, 2.0),
     "solarize": 0.5,
+    "mask": RandomMask(0.5),
 }
 SPEC: dict[str, Any] = {
     "name": "tiny",

@@ -28,8 +28,8 @@ class Contrast(Knobs):
 
 
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, needs_tokens=True),
-    "contrast": SimpleNamespace(Hyper=Contrast, needs_tokens=False),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",)),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn")),
 }
 
 
@@ -320,7 +320,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ),
             (
                 "backbone: {name: resnet18}",
-                ["5:12: backbone.name: masked masks tokens, which a CNN such as resnet18 has none of; choose a ViT"],
+                ["5:12: backbone.name: masked works on tokens, which a CNN such as resnet18 has none of; choose a ViT"],
             ),
             (
                 "backbone: {image_size: 64, patch_size: 6}",

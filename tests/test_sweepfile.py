@@ -38,8 +38,8 @@ class Contrast(Knobs):
 
 
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, needs_tokens=True),
-    "contrast": SimpleNamespace(Hyper=Contrast, needs_tokens=False),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",)),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn")),
 }
 MASKED = """\
 name: base

@@ -21,7 +21,7 @@ from selfsup.method import Batch, Method, Out
 from selfsup.optim import build
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import random_mask
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.views import Crop, RandomMask, Views
 from selfsup.spec import Optim
 from selfsup.train import Step, backward, read, split, train
 
@@ -45,13 +45,13 @@ class Toy(Method):
 
     @classmethod
     def views(cls, hyper: Knobs) -> Views:  # noqa: ARG003 (the interface)
-        return Views((Crop(),), mask_ratio=0.5)
+        return Views((Crop(mask=RandomMask(0.5)),))
 
     def encoder(self, modality: str) -> Any:
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Out:
-        pixels, removed = batch.views[0].value, batch.mask.removed
+        pixels, removed = batch.views[0].value, batch.masks[0].removed
         hidden = self.dropout(self.norm(self.into(pixels * ~removed[..., None])).relu())
         error = (self.out(hidden).float() - pixels).square().mean(-1)
         return Out((error * removed).sum() / removed.sum(), {"pixel": pixels.mean()}, {"mean": pixels.mean(1)})
@@ -66,7 +66,8 @@ def batch_at(step: int) -> Batch:
     value = 1 + torch.randn(BATCH, TOKENS, PIXELS, generator=generator)
     coord, valid = torch.zeros(BATCH, TOKENS, 2, dtype=torch.int64), torch.ones(BATCH, TOKENS, dtype=torch.bool)
     mask = random_mask(torch.rand(BATCH, TOKENS, generator=generator), 0.5)
-    return Batch((Tokens(value, coord, valid),), mask, torch.arange(BATCH) + step * BATCH)
+    number, none = torch.arange(BATCH) + step * BATCH, torch.zeros(BATCH, 0)
+    return Batch((Tokens(value, coord, valid),), (mask,), number, number, none, none)
 
 
 def stream(start: int = 0) -> Iterator[Batch]:
@@ -157,11 +158,11 @@ def test_split_keeps_order_and_shape() -> None:
     images = torch.randn(BATCH, 3, 4, 4)
     first, second = split(batch._replace(views=(batch.views[0], images)), 2)
     assert (type(first), type(first.views), type(first.views[0])) == (Batch, tuple, Tokens)
-    assert torch.equal(torch.cat([first.mask.keep, second.mask.keep]), batch.mask.keep)
+    assert torch.equal(torch.cat([first.masks[0].keep, second.masks[0].keep]), batch.masks[0].keep)
     assert torch.equal(second.views[0].value, batch.views[0].value[BATCH // 2 :])
     assert torch.equal(second.views[1], images[BATCH // 2 :])
     assert torch.equal(second.sample, torch.arange(BATCH // 2, BATCH))
-    assert split(batch._replace(mask=None), 2)[1].mask is None
+    assert split(batch._replace(masks=(None,)), 2)[1].masks == (None,)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
@@ -177,6 +178,16 @@ def test_plain_sgd_moves_by_rate_times_gradient(clip_norm: float | None) -> None
         assert log["grad_norm"] > 0.01
         assert float((after - before).norm()) == pytest.approx(lr * (clip_norm or log["grad_norm"]), rel=1e-3)
         before = after
+
+
+def test_each_weight_can_be_clipped_by_itself() -> None:
+    optim = Optim(name="sgd", lr=0.1, lr_rule="none", momentum=0.0, weight_decay=0.0, clip_each=0.01)
+    method, bare = Toy(), Toy()
+    before = [weight.detach().clone() for weight in method.parameters()]
+    backward(bare, batch_at(0))
+    next(run(method, optim, steps=4))
+    for old, new, other in zip(before, method.parameters(), bare.parameters(), strict=True):
+        assert float((new.detach() - old).norm()) == pytest.approx(0.05 * min(0.01, float(other.grad.norm())), rel=2e-3)
 
 
 def test_it_learns() -> None:

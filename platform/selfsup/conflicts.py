@@ -1,7 +1,7 @@
 """Settings that are fine one by one and wrong together; and settings that nothing would read."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from selfsup.knob import Knobs
@@ -77,9 +77,12 @@ def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
         yield Conflict(("evals",), f"{' and '.join(asked)} cannot score without data.val, the validation shards")
 
 
-def _tokens(needs_tokens: bool, method: str, backbone: Backbone) -> Iterator[Conflict]:
-    if needs_tokens and not backbone.is_vit:
-        message = f"{method} masks tokens, which a CNN such as {backbone.name} has none of; choose a ViT"
+def _kind(backbones: Collection[str], method: str, backbone: Backbone) -> Iterator[Conflict]:
+    if backbone.is_vit and "vit" not in backbones:
+        message = f"{method} reads feature maps, which a ViT such as {backbone.name} has none of; choose a CNN"
+        yield Conflict(("backbone.name", "method"), message)
+    if not backbone.is_vit and "cnn" not in backbones:
+        message = f"{method} works on tokens, which a CNN such as {backbone.name} has none of; choose a ViT"
         yield Conflict(("backbone.name", "method"), message)
 
 
@@ -130,7 +133,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _share_over_pieces,
     _warmup_in_duration,
     _evals_have_data,
-    _tokens,
+    _kind,
     _patches,
     _mask_leaves_both,
     _backbone_effect,

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import encoder
-from selfsup.method import Batch, Method, load
+from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import random_mask
-from selfsup.pipelines.views import Crop, Views, sized
+from selfsup.pipelines.masks import Mask, random_mask
+from selfsup.pipelines.views import Crop, RandomMask, Views, sized
 from selfsup.planning import Planned, unique
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
@@ -32,9 +32,9 @@ class Cost:
     flops: float
 
 
-def cost(run: Run) -> Cost:
+def cost(run: Run, facts: Facts) -> Cost:
     """Of one worker's forward and backward pass over a micro-batch. Weights, gradients and moments count as fp32."""
-    method = meta_method(run)
+    method = meta_method(run, facts)
     size = run.train.batch // run.resources.workers // run.train.accumulate
     batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
     with FlopCounterMode(display=False) as counter, saved() as held:
@@ -47,19 +47,27 @@ def cost(run: Run) -> Cost:
     return Cost(count(method), count(trunk), state, activations, counter.get_total_flops() / size)
 
 
-def meta_method(run: Run) -> Method:
+def meta_method(run: Run, facts: Facts) -> Method:
     with torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
-        return load(run.method)(run.hyper, {"image": encoder.build(bare)})
+        return load(run.method)(run.hyper, {"image": encoder.build(bare)}, facts)
 
 
 def meta_batch(method: Method, views: Views, size: int) -> Batch:
     made = tuple(_view(method, crop, size) for crop in views.crops)
-    mask = None
-    if views.mask_ratio is not None:
-        assert isinstance(made[0], Tokens)
-        mask = random_mask(torch.empty(made[0].valid.shape, device="meta"), views.mask_ratio)
-    return Batch(made, mask, torch.empty(size, dtype=torch.int64, device="meta"))
+    masks = tuple(_mask(crop, view) for crop, view in zip(views.crops, made, strict=True))
+    with torch.device("meta"):
+        numbers = torch.empty(size, dtype=torch.int64)
+        return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
+
+
+def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Tensor | None:
+    if crop.mask is None:
+        return None
+    assert isinstance(view, Tokens)
+    if isinstance(crop.mask, RandomMask):
+        return random_mask(torch.empty(view.valid.shape, device="meta"), crop.mask.ratio)
+    return view.valid
 
 
 def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:
@@ -119,7 +127,7 @@ def _data(each: Planned) -> str:
 
 
 def _training(each: Planned) -> list[tuple[str, str]]:
-    run, price = each.run, cost(each.run)
+    run, price = each.run, cost(each.run, each.facts)
     train, needs = run.train, run.resources
     samples = each.steps * train.batch
     epochs = samples / each.train.num_samples

@@ -12,9 +12,10 @@ def catalogue() -> str:
     """A line a method: its name, paper and what it does."""
     lines = []
     for name in names():
-        module = inspect.getmodule(load(name))
-        lines.append((name, f"arXiv:{load(name).paper}", (inspect.getdoc(module) or "").partition("\n")[0]))
-    return _aligned([("method", "paper", "what it does"), *lines])
+        method = load(name)
+        says = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
+        lines.append((name, method.family, ", ".join(method.backbones), f"arXiv:{method.paper}", says))
+    return _aligned([("method", "family", "on", "paper", "what it does"), *lines])
 
 
 def knobs(method: str) -> str:

@@ -8,6 +8,7 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 
 import abc
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,10 @@ class Encoder(nn.Module, abc.ABC):
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """A batch as the stream delivers it -> (B, D): one vector an image."""
 
+    @abc.abstractmethod
+    def spatial(self, view: Tokens | Tensor) -> Tensor:
+        """A batch as the stream delivers it -> (B, D, H, W): one vector a place; H and W are the encoder's own."""
+
 
 class TokenEncoder(Encoder):
     """A plain ViT. grid: rows and columns of patches. patch_values: P.
@@ -70,18 +75,20 @@ class TokenEncoder(Encoder):
         self.patch_values: int = trunk.patch_embed.proj.weight[0].numel()
         self.num_prefix: int = trunk.num_prefix_tokens
 
-    def forward(self, tokens: Tokens, keep: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tokens, keep: Tensor | None = None, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
 
-        tokens: the whole grid, row by row, as `patchify` makes it. keep: numbers of the tokens to process, all if None;
-        the others cost nothing, and each kept one has the position that it has in the whole.
+        tokens: a whole square grid, row by row, as `patchify` makes it; for another than `grid`, positions are resized.
+        keep: numbers of the tokens to process, all if None; the others cost nothing, and each kept one has the position
+        that it has in the whole. cover: (B, N) bool and (D,), what stands for the tokens there, at their positions.
         """
-        value, (first, position) = tokens.value, self._positions()
-        assert value.shape[1] == len(position), f"{value.shape[1]} tokens for a {self.grid} grid"
+        value, (first, position) = tokens.value, self._positions(tokens.value.shape[1])
         if keep is not None:
             value, position = value.take_along_dim(keep[..., None], dim=1), F.embedding(keep, position)
-        prefix = (self._prefix() + first).expand(len(value), -1, -1)
-        hidden = torch.cat([prefix, self._embed(value) + position], dim=1)
+        prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
+        if cover is not None:
+            embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
+        hidden = torch.cat([prefix, embedded + position], dim=1)
         out: Tensor = self.trunk.norm(self.trunk.blocks(self.trunk.norm_pre(hidden)))
         return out
 
@@ -91,6 +98,13 @@ class TokenEncoder(Encoder):
         hidden = self(view)
         pooled: Tensor = hidden[:, 0] if self.pool == "cls" else hidden[:, self.num_prefix :].mean(dim=1)
         return pooled
+
+    def spatial(self, view: Tokens | Tensor) -> Tensor:
+        """Tokens -> (B, D, H, W): what became of the patches"""
+        assert isinstance(view, Tokens), "a ViT sees tokens, not images"
+        places = self(view)[:, self.num_prefix :].mT
+        side = math.isqrt(places.shape[2])
+        return places.unflatten(2, (side, side))
 
     @property
     def position(self) -> nn.Parameter:
@@ -111,12 +125,21 @@ class TokenEncoder(Encoder):
         parts = [part for part in (self.trunk.cls_token, self.trunk.reg_token) if part is not None]
         return torch.cat([*parts, self.position[:, :0]], dim=1)
 
-    def _positions(self) -> tuple[Tensor, Tensor]:
-        """(num_prefix, D) or (), zero for names that give prefix tokens no position; (N, D)"""
+    def _positions(self, number: int) -> tuple[Tensor, Tensor]:
+        """(num_prefix, D) or (), zero for names that give prefix tokens no position; (number, D)"""
         position = self.position[0]
         if self.trunk.no_embed_class:
-            return position.new_zeros(()), position
-        return position[: self.num_prefix], position[self.num_prefix :]
+            return position.new_zeros(()), self._resized(position, number)
+        return position[: self.num_prefix], self._resized(position[self.num_prefix :], number)
+
+    def _resized(self, position: Tensor, number: int) -> Tensor:
+        """(N, D) -> (number, D): for a smaller or larger square of patches, as DINO's (arXiv 2104.14294) for crops"""
+        if number == len(position):
+            return position
+        side = math.isqrt(number)
+        assert side**2 == number, f"{number} tokens are no square"
+        whole = position.mT.unflatten(1, self.grid)[None]
+        return F.interpolate(whole, size=(side, side), mode="bicubic")[0].flatten(1).mT
 
 
 class PooledEncoder(Encoder):
@@ -131,6 +154,24 @@ class PooledEncoder(Encoder):
         assert isinstance(view, Tensor), "a CNN sees images, not tokens"
         pooled: Tensor = self.trunk(view.contiguous(memory_format=torch.channels_last))
         return pooled
+
+    def spatial(self, view: Tokens | Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, h, w): what pooling would average"""
+        assert isinstance(view, Tensor), "a CNN sees images, not tokens"
+        places: Tensor = self.trunk.forward_features(view.contiguous(memory_format=torch.channels_last))
+        return places
+
+    def stages(self, view: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first; the last one's D_i is D."""
+        found = self.trunk.forward_intermediates(
+            view.contiguous(memory_format=torch.channels_last), intermediates_only=True
+        )
+        return list(found)
+
+    @property
+    def widths(self) -> list[int]:
+        """The D_i of `stages`."""
+        return [stage["num_chs"] for stage in self.trunk.feature_info]
 
 
 def build(backbone: Backbone) -> Encoder:

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,18 +16,46 @@ from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.views import Views
 
+Kind = Literal["vit", "cnn"]
+
 
 class Batch(NamedTuple):
     """What the stream delivers, on the training device.
 
     views: one entry a view: Tokens for a token encoder, normalised images (B, C, H, W) for a pooled one.
-    mask: which tokens of views[0] the encoder keeps; None where `Views.mask_ratio` asks for none.
-    sample: (B,) the number of each sample in its data set.
+    masks: of each view, as its Crop asks: a Mask where tokens are left out; (B, N) bool, True where one is covered.
+    sample: (B,) int64, the number of each sample in its data set. label: (B,) int64, its class; -1 where it has none.
+    boxes: (B, V, 5) where in its image each view lies, in pixels: left, top, width, height; then 1 if it is mirrored.
+    draws: (B, Views.draws) uniform in [0, 1).
     """
 
     views: tuple[Tokens | Tensor, ...]
-    mask: Mask | None
+    masks: tuple[Mask | Tensor | None, ...]
     sample: Tensor
+    label: Tensor
+    boxes: Tensor
+    draws: Tensor
+
+
+class Facts(NamedTuple):
+    """What an objective may know of its training: samples and classes of the data, steps in all and of an epoch."""
+
+    samples: int
+    classes: int
+    steps: int
+    epoch: int
+
+
+class Pace(NamedTuple):
+    """How the learning rate of a weight departs from the schedule.
+
+    scale: times the schedule's. constant: the peak at every step, after warm-up too. begins: the share of training
+    before which the weight does not move at all.
+    """
+
+    scale: float = 1.0
+    constant: bool = False
+    begins: float = 0.0
 
 
 class Out(NamedTuple):
@@ -39,11 +67,15 @@ class Out(NamedTuple):
 
 
 class Method(nn.Module, abc.ABC):
-    """An objective: encoders and heads, and the loss that trains them. `forward` samples nothing and writes nothing."""
+    """An objective: encoders and heads, and the loss that trains them. `forward` samples nothing and writes nothing.
+
+    What must survive a checkpoint is a parameter or a persistent buffer: teachers, queues, centres, temperatures.
+    """
 
     paper: ClassVar[str]  # arXiv id
     Hyper: ClassVar[type[Knobs]]
-    needs_tokens: ClassVar[bool] = False
+    family: ClassVar[str]
+    backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
 
     @classmethod
     @abc.abstractmethod
@@ -51,24 +83,36 @@ class Method(nn.Module, abc.ABC):
         """What the stream must put in the batch, as data."""
 
     @abc.abstractmethod
-    def __init__(self, hyper: Any, encoders: Mapping[str, Any]) -> None:
-        """hyper: of the class `Hyper`. encoders: by modality; token encoders where `needs_tokens`."""
+    def __init__(self, hyper: Any, encoders: Mapping[str, Any], facts: Facts) -> None:
+        """hyper: of the class `Hyper`. encoders: by modality, of the kinds in `backbones`."""
         super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> Out:
         """A pure function of parameters, buffers and batch."""
 
-    @abc.abstractmethod
+    @property
+    def backbone(self) -> Any:
+        """The encoder of an objective that has one modality."""
+        [only] = self.encoders.values()
+        return only
+
     def encoder(self, modality: str) -> Encoder:
-        """What evaluation freezes."""
+        """What evaluation freezes: the encoder that is trained, unless an objective says otherwise."""
+        found: Any = self.encoders[modality]
+        return found  # type: ignore[no-any-return]
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """(B, N, P) in the units of views[0]: what it paints for every token; None where it predicts no pixels."""
         return None
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
-        """t in [0, 1] is the share of training done: teachers, queues and centres move here."""
+        """t in [0, 1) is the share of training before this step: teachers, queues and centres move here."""
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        """Of a parameter, by its name and itself."""
+        return Pace()
 
 
 def names() -> list[str]:

@@ -1,21 +1,23 @@
 """How weights move: parameter groups, the batch rule, the schedule, and the three optimisers."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from selfsup.spec import Optim
+from selfsup.method import Method, Pace
+from selfsup.sections import Optim
 
 Groups = list[dict[str, Any]]
 
 
-def build(module: nn.Module, optim: Optim) -> Optimizer:
-    """The optimiser that `optim` names, over what is trainable in `module`; the loop sets lr before each step."""
-    groups = param_groups(module, optim.weight_decay)
+def build(method: Method, optim: Optim) -> Optimizer:
+    """The optimiser that `optim` names, over what is trainable; `schedule` is called before each step."""
+    groups = param_groups(method, optim.weight_decay)
     match optim.name:
         case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike
             return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
@@ -25,13 +27,41 @@ def build(module: nn.Module, optim: Optim) -> Optimizer:
             return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust)
 
 
-def param_groups(module: nn.Module, weight_decay: float) -> Groups:
-    """Matrices, which decay; then biases, norms and scalars, which do not. Frozen parameters are in neither group."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def param_groups(method: Method, weight_decay: float) -> Groups:
+    """One for the weights of each pace that decay, the matrices, and one for biases, norms and scalars, which do not.
+
+    Frozen parameters are in none.
+    """
+    found: defaultdict[tuple[Pace, bool], list[Tensor]] = defaultdict(list)
+    for name, weight in method.named_parameters():
+        if weight.requires_grad:
+            found[method.pace(name, weight), weight.ndim <= 1].append(weight)
     return [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": weights, "weight_decay": 0.0 if plain else weight_decay, "decays": not plain, **pace._asdict()}
+        for (pace, plain), weights in sorted(found.items(), key=lambda item: item[0])
     ]
+
+
+def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmup: int, batch: int) -> float:
+    """Set learning rates and decays of step 0 <= step < steps, and drop the gradients of what does not move yet.
+
+    -> the learning rate of a weight that has no pace of its own. batch: the global one.
+    """
+    peak, t = peak_lr(optim, batch), step / steps
+    lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, floor=optim.min_lr)
+    for group in optimizer.param_groups:
+        group["lr"] = group["scale"] * (max(lr, peak) if group["constant"] and step >= warmup else lr)
+        group["weight_decay"] = decay_at(t, optim) if group["decays"] else 0.0
+        if t < group["begins"]:
+            for weight in group["params"]:
+                weight.grad = None
+    return lr
+
+
+def decay_at(t: float, optim: Optim) -> float:
+    """A half cosine from `weight_decay` to `weight_decay_end`, as DINO's (arXiv 2104.14294), section 3.2."""
+    end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
+    return end + (optim.weight_decay - end) * 0.5 * (1 + math.cos(math.pi * t))
 
 
 def peak_lr(optim: Optim, batch: int) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 from selfsup.checkpoint import differences, flatten
 from selfsup.errors import DataError, SpecError
 from selfsup.knob import decisive, resolved, told
+from selfsup.method import Facts, Method
 from selfsup.method import load as load_method
 from selfsup.pipelines import bundled
 from selfsup.pipelines.fetch import Access
@@ -167,6 +168,10 @@ class Planned:
         batch = self.run.train.batch
         return self.run.train.duration.steps_of(batch=batch, steps_per_epoch=self.order.steps_per_epoch)
 
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.train.num_samples, len(self.train.classes), self.steps, self.order.steps_per_epoch)
+
     @cached_property
     def pretrain(self) -> Stage | None:
         if self.run.method in BASELINES:
@@ -205,7 +210,7 @@ class Planned:
     @cached_property
     def pictures(self) -> Stage | None:
         """Of an objective that predicts what it masks."""
-        if self.pretrain is None or load_method(self.run.method).views(self.run.hyper).mask_ratio is None:
+        if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
         return Stage("pictures", made_of, made_of, self.home)

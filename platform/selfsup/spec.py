@@ -199,7 +199,7 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
     sound: dict[str, Any] = {name: cls.model_validate(tree.get(name, {})) for name, cls in sections.items() if cls}
     if "method" not in wrong:
         method = sound["method"] = tree["method"]
-        sound["needs_tokens"] = method not in BASELINES and _method(method).needs_tokens
+        sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones
     return sound
 
 

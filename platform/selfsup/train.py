@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from selfsup.errors import NonFiniteError
 from selfsup.method import Batch, Method, Out
-from selfsup.optim import lr_at, peak_lr
+from selfsup.optim import schedule
 from selfsup.parts import dist
 from selfsup.spec import Optim
 
@@ -51,15 +51,13 @@ def train(
     A step is a function of (weights, optimiser state, batch, seed, step): random layers such as drop-path are seeded
     anew for each step and worker, so a checkpoint needs no random state. It is torch's global generator that is seeded.
     """
-    peak = peak_lr(optim, batch_size)
     stream = iter(batches)
     module.train()
     for step in range(start, steps):
-        lr = lr_at(step, steps=steps, warmup=warmup_steps, peak=peak, floor=optim.min_lr)
-        set_lr(optimizer, lr)
         torch.manual_seed(step_seed(seed, step, dist.rank()))
         out = backward(module, next(stream), precision=precision, accumulate=accumulate)
-        grad_norm = clip(optimizer, optim.clip_norm)
+        grad_norm = clip(optimizer, optim)
+        lr = schedule(optimizer, optim, step, steps=steps, warmup=warmup_steps, batch=batch_size)
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
@@ -107,18 +105,17 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     return [_rows(batch, slice(start, start + size)) for start in range(0, parts * size, size)]
 
 
-def clip(optimizer: Optimizer, max_norm: float | None) -> Tensor:
-    """-> (): the norm of the gradient over all parameters, before it is scaled down to `max_norm`."""
+def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
+    """-> (): the norm of the gradient over all parameters, before it is scaled down as the spec says."""
     moved = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-    norm = nn.utils.get_total_norm([weight.grad for weight in moved])
-    if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(moved, max_norm, norm)
+    grads = [weight.grad for weight in moved]
+    norm = nn.utils.get_total_norm(grads)
+    if optim.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(moved, optim.clip_norm, norm)
+    if optim.clip_each is not None:
+        norms = torch.stack(torch._foreach_norm(grads))
+        torch._foreach_mul_(grads, list((optim.clip_each / (norms + 1e-6)).clamp_max(1.0).unbind()))
     return norm
-
-
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -4,15 +4,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from selfsup import encoder
-from selfsup.method import Batch, Method, load
-from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import random_mask
+from selfsup.method import Batch, Facts, Method, load
+from selfsup.pipelines.masks import BLOCK_DRAWS, Mask, block_mask, random_mask
 from selfsup.pipelines.patch import patchify
+from selfsup.pipelines.views import BlockMask, Crop, RandomMask
 from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
+SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
+    "byol": {"hidden": 64},
+    "moco": {"queue": 32, "split": 2},
+}
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
@@ -24,17 +29,32 @@ def setting(name: str, backbone: str = "vit", *, samples: int = 8, seed: int = 0
     """The objective at its initial weights, and a batch; both functions of the arguments."""
     torch.manual_seed(seed)
     kind = load(name)
-    knobs = kind.Hyper(**hyper)
+    knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
     trunk = encoder.build(BACKBONES[backbone])
-    method = kind(knobs, {"image": trunk})
+    method = kind(knobs, {"image": trunk}, Facts(samples=samples, classes=3, steps=10, epoch=2))
     views = kind.views(knobs)
-    images = [torch.randn(samples, 3, SIZE, SIZE) for _ in views.crops]
+    images = [torch.randn(samples, 3, crop.size or SIZE, crop.size or SIZE) for crop in views.crops]
     made = tuple(patchify(view, PATCH) if isinstance(trunk, encoder.TokenEncoder) else view for view in images)
-    mask = None
-    if views.mask_ratio is not None:
-        assert isinstance(made[0], Tokens)
-        mask = random_mask(torch.rand(made[0].valid.shape), views.mask_ratio)
-    return method, Batch(made, mask, torch.arange(samples))
+    masks = tuple(mask(crop, samples) for crop in views.crops)
+    label, draws = torch.arange(samples) % 3, torch.rand(samples, views.draws)
+    return method, Batch(made, masks, torch.arange(samples), label, boxes(samples, len(made)), draws)
+
+
+def mask(crop: Crop, samples: int) -> Mask | Tensor | None:
+    side = (crop.size or SIZE) // PATCH
+    match crop.mask:
+        case RandomMask(ratio):
+            return random_mask(torch.rand(samples, side**2), ratio)
+        case BlockMask(low, high, share):
+            draws = torch.rand(samples, BLOCK_DRAWS)
+            return block_mask(draws, (side, side), low=low, high=high, share=share)
+    return None
+
+
+def boxes(samples: int, views: int) -> Tensor:
+    """Squares of 20 pixels within 10 pixels of each other, half of them mirrored."""
+    corner, size = 10 * torch.rand(samples, views, 2), torch.full((samples, views, 2), 20.0)
+    return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
 
 
 @pytest.fixture(name="setting", scope="session")

@@ -11,6 +11,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from selfsup.method import load
 from selfsup.pipelines.masks import random_mask
 from selfsup.pipelines.patch import unpatchify
+from selfsup.pipelines.views import RandomMask
 
 MAE = load("mae")
 DECODER = {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 4}
@@ -44,11 +45,11 @@ def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def rename(name: str) -> str:
     for ours, theirs in {
-        "backbone.trunk.blocks": "vit.layers",
-        "backbone.trunk.norm": "vit.layernorm",
-        "backbone.trunk.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
-        "backbone.trunk.cls_token": "vit.embeddings.cls_token",
-        "backbone.trunk.pos_embed": "vit.embeddings.position_embeddings",
+        "encoders.image.trunk.blocks": "vit.layers",
+        "encoders.image.trunk.norm": "vit.layernorm",
+        "encoders.image.trunk.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "encoders.image.trunk.cls_token": "vit.embeddings.cls_token",
+        "encoders.image.trunk.pos_embed": "vit.embeddings.position_embeddings",
         "decoder.blocks": "decoder.decoder_layers",
         "decoder.embed": "decoder.decoder_embed",
         "decoder.norm.": "decoder.decoder_norm.",
@@ -80,7 +81,7 @@ def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting)
     pixels = unpatchify(batch.views[0].value, grid=(4, 4), patch=4)
     noise = torch.rand(8, 16)
     expected = theirs(pixels, noise=noise)
-    batch = batch._replace(mask=random_mask(noise, 0.75))
+    batch = batch._replace(masks=(random_mask(noise, 0.75),))
     loss = method(batch).loss
     torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0)
     loss.backward()
@@ -97,7 +98,7 @@ def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting)
 def test_reconstruct_paints_what_forward_judges(setting) -> None:
     method, batch = setting("mae", **DECODER)
     error = (method.reconstruct(batch) - batch.views[0].value).square().mean(dim=2)
-    torch.testing.assert_close(method(batch).loss, error[batch.mask.removed].mean())
+    torch.testing.assert_close(method(batch).loss, error[batch.masks[0].removed].mean())
 
 
 def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
@@ -113,7 +114,7 @@ def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
 def test_hidden_pixels_stay_hidden(setting) -> None:
     method, batch = setting("mae", **DECODER)
     painted = method.reconstruct(batch)
-    tokens, removed = batch.views[0], batch.mask.removed[..., None]
+    tokens, removed = batch.views[0], batch.masks[0].removed[..., None]
     blind = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(removed, 1e3)),))
     assert method.reconstruct(blind).equal(painted)
     other = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(~removed, 0.0)),))
@@ -123,7 +124,7 @@ def test_hidden_pixels_stay_hidden(setting) -> None:
 def test_an_objective_asks_for_one_masked_crop() -> None:
     views = MAE.views(MAE.Hyper(mask_ratio=0.6))
     [crop] = views.crops
-    assert views.mask_ratio == 0.6
+    assert views.crops[0].mask == RandomMask(0.6)
     assert (crop.scale, crop.flip, crop.resample) == ((0.2, 1.0), 0.5, "bicubic")
     assert (crop.jitter, crop.gray, crop.blur, crop.solarize) == (0, 0, 0, 0)
 

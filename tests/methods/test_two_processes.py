@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.method import Batch, Method, load, names
 from selfsup.parts import dist
-from selfsup.parts.losses import nt_xent
+from selfsup.parts.contrastive import nt_xent
 from selfsup.train import split
 
 SAMPLES = 8
@@ -79,7 +79,9 @@ def objective(name: str, kind: str, setting: Make) -> Result:
     out = module(split(batch, dist.world_size())[dist.rank()])
     out.loss.backward()
     grads = {f"mean {name}": weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
-    held = {f"mean {name}": value for name, value in method.named_buffers() if "running" in name}
+    with torch.no_grad():
+        method.after_step(0.5, {name: value.detach() for name, value in out.aux.items()})
+    held = {f"mean {name}": value.float() for name, value in method.named_buffers() if "tracked" not in name}
     return {"mean loss": out.loss, **grads, **held}
 
 
@@ -91,7 +93,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "batch norm averaged": partial(normalisation, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
 }
 for _name in names():
-    for _kind in ("vit", "cnn")[: 1 if load(_name).needs_tokens else 2]:
+    for _kind in load(_name).backbones:
         CASES[f"{_name} {_kind}"] = partial(objective, _name, _kind)
 
 

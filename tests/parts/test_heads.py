@@ -1,15 +1,34 @@
+import pytest
 import torch
-from lightly.models.modules import SimCLRProjectionHead
+from lightly.models.modules import heads
 from torch import nn
 
-from selfsup.parts.heads import projector, xavier_linears
+from selfsup.parts.heads import Prototypes, mlp, xavier_linears
 
 
-def test_the_projector_is_lightlys() -> None:
-    ours, theirs = projector(16, 32, 8), SimCLRProjectionHead(16, 32, 8)
-    ours.load_state_dict(theirs.layers.state_dict())
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (mlp(16, 32, 8, out="norm"), heads.SimCLRProjectionHead(16, 32, 8)),
+        (mlp(16, 32, 32, 8, out="norm"), heads.NNCLRProjectionHead(16, 32, 8)),
+        (mlp(16, 32, 8, norm=False, out="bias"), heads.MoCoProjectionHead(16, 32, 8)),
+        (mlp(16, 32, 8, out="plain norm"), heads.MoCoProjectionHead(16, 32, 8, num_layers=2, batch_norm=True)),
+        (mlp(16, 32, 8, out="bias"), heads.SwaVProjectionHead(16, 32, 8)),
+    ],
+    ids=["SimCLR", "NNCLR", "MoCo v2", "MoCo v3", "SwAV"],
+)
+def test_heads_are_lightlys(ours: nn.Sequential, theirs: nn.Module) -> None:
+    """Where theirs has a bias before a batch normalisation, it is without effect."""
+    state = theirs.layers.state_dict()
+    ours.load_state_dict({name: state[name] for name in ours.state_dict()})
     x = torch.randn(10, 16)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_prototypes_compare_by_cosine() -> None:
+    prototypes, x = Prototypes(4, 3), torch.randn(5, 4)
+    expected = torch.stack([nn.functional.cosine_similarity(x, row[None]) for row in prototypes.weight], dim=1)
+    torch.testing.assert_close(prototypes(x), expected)
 
 
 def test_xavier_linears_are_uniform_up_to_the_bound() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,10 @@ import torch
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
 from selfsup.pipelines.collate import ahead, collate
-from selfsup.pipelines.counted import MASK, PHOTO, uniform
-from selfsup.pipelines.masks import random_mask
+from selfsup.pipelines.counted import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.masks import BLOCK_DRAWS, block_mask, random_mask
 from selfsup.pipelines.patch import unpatchify
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.views import BlockMask, Crop, RandomMask, Views
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 JITTER = Crop(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5, solarize=0.2)
@@ -18,8 +20,9 @@ PLAIN = Views((Crop(),))
 def columns(n=12, size=32, views=1):
     made = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
     made.flags.writeable = False  # as Ray hands them out
-    rows = {"index": np.arange(n) * 7, "epoch": np.arange(n) // 8}
-    return rows | {f"view{number}": made for number in range(views)}
+    rows = {"index": np.arange(n) * 7, "epoch": np.arange(n) // 8, "label": np.arange(n) % 5 - 1}
+    boxes = {f"box{number}": np.full((n, 5), number, np.float32) for number in range(views)}
+    return rows | boxes | {f"view{number}": made for number in range(views)}
 
 
 def made(rows, views=PLAIN, *, seed=0, patch=None):
@@ -32,8 +35,9 @@ def test_a_plain_view_is_normalised_pixels():
     expected = (rows["view0"].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     assert batch.views[0].dtype == torch.float32
     np.testing.assert_allclose(batch.views[0], expected, atol=1e-5)
-    assert batch.mask is None
-    assert batch.sample.tolist() == rows["index"].tolist()
+    assert batch.masks == (None,)
+    assert (batch.sample.tolist(), batch.label.tolist()) == (rows["index"].tolist(), rows["label"].tolist())
+    assert (batch.boxes.shape, batch.draws.shape) == ((12, 1, 5), (12, 0))
 
 
 def test_a_token_encoder_gets_the_same_pixels_as_patches():
@@ -45,7 +49,8 @@ def test_a_token_encoder_gets_the_same_pixels_as_patches():
 
 def test_photometric_draws_and_masks_are_counted():
     rows = columns(views=2)
-    batch = made(rows, Views((JITTER, JITTER), mask_ratio=0.75), seed=3, patch=8)
+    crops = tuple(replace(JITTER, mask=RandomMask(ratio)) for ratio in (0.75, 0.5))
+    batch = made(rows, Views(crops, draws=3), seed=3, patch=8)
 
     def draw(purpose, draws):
         given = {"epoch": rows["epoch"], "index": rows["index"], "purpose": purpose, "draws": draws}
@@ -58,17 +63,29 @@ def test_photometric_draws_and_masks_are_counted():
         expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         ours = unpatchify(batch.views[number].value, grid=(4, 4), patch=8)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-    for ours, expected in zip(batch.mask, random_mask(draw(MASK, 16), 0.75), strict=True):
-        assert ours.equal(expected)
+    for number, ratio in enumerate((0.75, 0.5)):
+        expected = random_mask(draw(MASK + 16 * number, 16), ratio)
+        assert all(one.equal(other) for one, other in zip(batch.masks[number], expected, strict=True))
+    assert batch.draws.equal(draw(DRAW, 3))
+    assert batch.boxes[:, :, 0].tolist() == [[0.0, 1.0]] * 12
+
+
+def test_blocks_are_drawn_for_each_view():
+    views = Views((Crop(mask=BlockMask(0.3, 0.5)), Crop(mask=BlockMask(0.3, 0.5, share=0.0))))
+    rows = columns(views=2)
+    first, second = made(rows, views, patch=8).masks
+    draws = torch.from_numpy(uniform(seed=0, epoch=rows["epoch"], index=rows["index"], purpose=MASK, draws=BLOCK_DRAWS))
+    assert first.equal(block_mask(draws, (4, 4), low=0.3, high=0.5, share=1.0))
+    assert not second.any()
 
 
 def flat(batch):
     """Every tensor of a batch with a masked token view."""
-    return [*batch.views[0], *batch.mask, batch.sample]
+    return [*batch.views[0], *batch.masks[0], batch.sample, batch.label, batch.boxes, batch.draws]
 
 
 def test_a_sample_is_the_same_in_every_batch():
-    views = Views((JITTER,), mask_ratio=0.5)
+    views = Views((replace(JITTER, mask=RandomMask(0.5)),), draws=2)
     rows = columns()
     whole = flat(made(rows, views, patch=8))
     for chosen in (slice(0, 1), slice(1, 9), [11, 3, 0]):
@@ -79,17 +96,18 @@ def test_a_sample_is_the_same_in_every_batch():
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": np.full(12, 5)}, {"index": np.arange(100, 112)}])
 def test_seed_epoch_and_sample_each_change_what_is_drawn(changed):
-    views = Views((JITTER,), mask_ratio=0.5)
+    views = Views((replace(JITTER, mask=RandomMask(0.5)),), draws=2)
     seed = changed.get("seed", 0)
     other = made(columns() | {k: v for k, v in changed.items() if k != "seed"}, views, seed=seed, patch=8)
     before = made(columns(), views, patch=8)
     assert not other.views[0].value.equal(before.views[0].value)
-    assert not other.mask.keep.equal(before.mask.keep)
+    assert not other.masks[0].keep.equal(before.masks[0].keep)
+    assert not other.draws.equal(before.draws)
 
 
 def test_a_mask_without_tokens_is_refused():
     with pytest.raises(AssertionError, match="masking needs tokens"):
-        made(columns(), Views((Crop(),), mask_ratio=0.5))
+        made(columns(), Views((Crop(mask=RandomMask(0.5)),)))
 
 
 def test_rows_stay_as_they_are_on_a_cpu():
@@ -107,7 +125,7 @@ def test_rows_on_a_gpu_are_the_same_in_the_same_order(number):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_same_batch():
-    rows, views = columns(64, 64), Views((JITTER,), mask_ratio=0.75)
+    rows, views = columns(64, 64), Views((replace(JITTER, mask=RandomMask(0.75)),))
     ours = collate(rows, views, seed=0, patch=8, mean=MEAN, std=STD, device="cuda")
     expected = made(rows, views, patch=8)
     for found, tensor in zip(flat(ours), flat(expected), strict=True):

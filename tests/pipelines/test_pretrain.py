@@ -132,7 +132,7 @@ def straight(planned: Callable[..., Planned]) -> Planned:
 
 
 def stream_of(each: Planned) -> Stream:
-    views = Task(each.run, each.train, each.order, each.steps, Path(), {}).views
+    views = Task(each.run, each.train, each.order, each.facts, Path(), {}).views
     return Stream(each.train, each.order, views, each.steps)
 
 
@@ -195,7 +195,7 @@ def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(planned: Callable[..
     trained(each)
     for step, loss in losses(straight).items():
         assert losses(each)[step] == pytest.approx(loss, rel=1e-4)
-    first = build(each.run, torch.device("cpu")).state_dict()
+    first = build(each.run, each.facts, torch.device("cpu")).state_dict()
     one, two = (load_file(folder(run) / "method.safetensors") for run in (straight, each))
     way, apart = _distance(one, first), _distance(one, two)
     assert way > 0.1
@@ -340,5 +340,5 @@ def _patches(image: np.ndarray) -> np.ndarray:
 def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., Planned]) -> None:
     each = planned()
     assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
-    batch = fixed_batch(each.run, each.train, build(each.run, torch.device("cpu")))
+    batch = fixed_batch(each.run, each.train, build(each.run, each.facts, torch.device("cpu")))
     assert len(batch.views[0].value) == len(batch.sample) == 7

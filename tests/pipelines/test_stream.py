@@ -93,6 +93,20 @@ def test_a_view_is_the_crop_and_flip_that_its_sample_draws(told: Manifest) -> No
     assert turned == {0, 1}
 
 
+def test_a_row_says_where_its_views_lie_and_what_they_show(told: Manifest) -> None:
+    for row in rows_of(stream_of(told), [0, 2], 0, 4):
+        samples = Reader(told).read(row["index"])
+        assert row["label"].tolist() == [-1 if each.label is None else each.label for each in samples]
+        for view, crop in enumerate(CROPS):
+            for place, sample in enumerate(samples):
+                image = torch.tensor(decode(sample.data, min_height=1000, min_width=1000)).permute(2, 0, 1).double()
+                left, top, width, height, mirrored = row[f"box{view}"][place].astype(int).tolist()
+                how = TF.InterpolationMode(crop.resample)
+                cut = TF.resized_crop(image, top, left, height, width, [crop.size or 0] * 2, how, antialias=True)
+                cut = cut.flip(2) if mirrored else cut
+                near(row[f"view{view}"][place], cut.clamp(0, 255).permute(1, 2, 0))
+
+
 def test_rows_are_those_that_the_order_names(told: Manifest) -> None:
     stream = stream_of(told)
     rows = whole(stream)

@@ -141,6 +141,7 @@ def finished(home: Path) -> set[str]:
     return {path.parent.name.split("-")[0] for path in (home / "stages").glob("*/done.json")}
 
 
+@pytest.mark.slow
 def test_submit_sends_streams_and_ends_as_the_job_does(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "tiny spec.yaml").write_text(yaml.safe_dump(spec))
     argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny spec.yaml", "--address", head.address]

@@ -234,6 +234,7 @@ def cluster() -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
     both: Callable[..., SweepFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,12 +27,25 @@ def gather(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _Gather.apply(x)
 
 
+def total(x: Tensor) -> Tensor:
+    """Same shape: the sum over all processes, without gradient."""
+    found = x.detach().clone()
+    if world_size() > 1:
+        torch.distributed.all_reduce(found)
+    return found
+
+
 def mean(x: Tensor) -> Tensor:
     """Same shape: the mean over all processes, without gradient."""
-    total = x.detach().clone()
+    return total(x) / world_size()
+
+
+def largest(x: Tensor) -> Tensor:
+    """Same shape: the greatest of all processes, without gradient."""
+    found = x.detach().clone()
     if world_size() > 1:
-        torch.distributed.all_reduce(total)
-    return total / world_size()
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return found
 
 
 class _Gather(torch.autograd.Function):

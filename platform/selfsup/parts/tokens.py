@@ -11,3 +11,8 @@ class Tokens(NamedTuple):
     value: Tensor
     coord: Tensor
     valid: Tensor
+
+
+def strided(view: Tokens | Tensor, start: int, step: int) -> Tokens | Tensor:
+    """Every `step`-th sample of a view."""
+    return view[start::step] if isinstance(view, Tensor) else Tokens(*(part[start::step] for part in view))

@@ -1,4 +1,4 @@
-"""One equation each, in fp32 whatever precision the step has. N: samples, D: channels, P: values of a token.
+"""One contrast each, in fp32 whatever precision the step has. N: samples of this process, D: channels.
 
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
@@ -20,7 +20,7 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     """
     a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
     views, others = torch.cat([a, b]), torch.cat([dist.gather(a), dist.gather(b)])
-    with _no_autocast(a):
+    with no_autocast(a):
         logits = views @ others.T / temperature
     total = len(others) // 2
     own = torch.arange(len(a), device=a.device) + dist.rank() * len(a)  # where this process's samples stand in `others`
@@ -33,15 +33,18 @@ def nt_xent_chance(a: Tensor) -> Tensor:
     return a.new_full((), math.log(2 * len(a) * dist.world_size() - 1), dtype=torch.float32)
 
 
-def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """(B, M, P), (B, M, P) -> (): squared error averaged over a token's values, then over the M removed tokens.
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D), (K, D) -> (): each query picks its key out of that and the queue; key and queue are unit vectors.
 
-    MAE (arXiv 2111.06377), section 3, "Reconstruction target". Every sample has equally many removed tokens.
+    MoCo (arXiv 1911.05722), eq. 1.
     """
-    return F.mse_loss(prediction.float(), target.float())
+    query = F.normalize(query.float(), dim=1)
+    with no_autocast(query):
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
 
 
-def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
+def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     kind = x.device.type
     return (
         torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

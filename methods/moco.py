@@ -1,0 +1,74 @@
+"""MoCo learns to tell an image's other view from a long queue of views of earlier images.
+
+He, Fan, Wu, Xie and Girshick, "Momentum contrast for unsupervised visual representation learning", CVPR 2020,
+arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momentum contrastive learning", 2020,
+arXiv:2003.04297. Defaults are v2's; v1 is head: linear, blur: 0, temperature: 0.07.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.bank import Queue
+from selfsup.parts.contrastive import info_nce
+from selfsup.parts.heads import mlp
+from selfsup.parts.teacher import follow, teacher
+from selfsup.parts.tokens import Tokens, strided
+from selfsup.pipelines.views import Views
+
+
+@final
+class MoCo(Method):
+    """A query is matched with its key, made by a slowly moving copy of the encoder, among keys of earlier batches."""
+
+    paper, family = "2003.04297", "contrastive"
+
+    class Hyper(Knobs):
+        temperature: float = knob(0.2, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        queue: int = knob(65536, "keys of earlier samples", symbol="K", sweep=Choice(1024, 4096, 16384, 65536), gt=0)
+        momentum: float = knob(0.999, "of the key encoder", symbol="m", sweep=Choice(0.9, 0.99, 0.999), ge=0, le=1)
+        head: Literal["mlp", "linear"] = knob("mlp", "projection: v2's, or v1's", sweep=Choice("mlp", "linear"))
+        dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
+        split: int = knob(8, "groups of samples by which keys are batch-normalised", ge=1)
+        crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
+        return Views((crop, crop))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        hidden = [self.backbone.dim] * (2 if hyper.head == "mlp" else 1)
+        self.projector = mlp(*hidden, hyper.dim, norm=False, out="bias")
+        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
+        self.queue = Queue(hyper.queue, hyper.dim)
+        self.temperature, self.momentum, self.split = hyper.temperature, hyper.momentum, hyper.split
+
+    def forward(self, batch: Batch) -> Out:
+        query = self.projector(self.backbone.pooled(batch.views[0]))
+        with torch.no_grad():
+            keys = F.normalize(self.key_projector(self._grouped(batch.views[1])).float(), dim=1)
+        loss = info_nce(query, keys, self.queue.rows, temperature=self.temperature)
+        return Out(loss, aux={"keys": keys})
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        self.queue.push(aux["keys"])
+        follow(self.key, self.backbone, self.momentum)
+        follow(self.key_projector, self.projector, self.momentum)
+
+    def _grouped(self, view: Tokens | Tensor) -> Tensor:
+        """(B, ...) -> (B, D): each group of samples normalised by itself, so that no statistics give the match away.
+
+        The paper's shuffling among GPUs does that; groups of the whole batch do, for any number of processes.
+        """
+        groups = [self.key.pooled(strided(view, start, self.split)) for start in range(self.split)]
+        return torch.stack(groups, dim=1).flatten(0, 1)

@@ -1,0 +1,25 @@
+"""Views that several papers share, as data."""
+
+from dataclasses import replace
+
+from selfsup.pipelines.views import Crop
+
+
+def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:
+    """SimCLR's (arXiv 2002.05709), appendix A."""
+    s = strength
+    jitter = {"brightness": 0.8 * s, "contrast": 0.8 * s, "saturation": 0.8 * s, "hue": 0.2 * s}
+    return Crop(scale=(crop_min, 1.0), jitter=0.8, **jitter, gray=0.2, blur=blur)
+
+
+def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
+    """MoCo v2's (arXiv 2003.04297), section 3, which SimSiam takes, too: SimCLR's at half the strength, less in hue."""
+    return replace(simclr(crop_min=crop_min, blur=blur), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+
+
+def byol(*, crop_min: float = 0.08) -> tuple[Crop, Crop]:
+    """BYOL's two (arXiv 2006.07733), table 6, which MoCo v3, Barlow Twins, VICReg and DINO's large crops take, too."""
+    first = Crop(
+        scale=(crop_min, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, blur=1.0
+    )
+    return first, replace(first, blur=0.1, solarize=0.2)
