@@ -62,8 +62,8 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         report = stage.folder / "error.txt"
         report.write_text(str(error))
         last = str(error).rstrip().rpartition("\n")[2]
-        told = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
-        raise SelfsupError(f"{stage.key}: {told}") from error
+        why = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
+        raise SelfsupError(f"{stage.key}: {why}") from error
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()

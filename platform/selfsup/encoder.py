@@ -10,7 +10,7 @@ import abc
 import json
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -102,9 +102,8 @@ class TokenEncoder(Encoder):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """Tokens -> (B, D, H, W): what became of the patches"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        places = self(view)[:, self.num_prefix :].mT
-        side = math.isqrt(places.shape[2])
-        return places.unflatten(2, (side, side))
+        places: Tensor = self(view)[:, self.num_prefix :].mT
+        return places.reshape(*places.shape[:2], math.isqrt(places.shape[2]), -1)
 
     @property
     def position(self) -> nn.Parameter:
@@ -138,12 +137,14 @@ class TokenEncoder(Encoder):
             return position
         side = math.isqrt(number)
         assert side**2 == number, f"{number} tokens are no square"
-        whole = position.mT.unflatten(1, self.grid)[None]
+        whole = position.mT.reshape(1, -1, *self.grid)
         return F.interpolate(whole, size=(side, side), mode="bicubic")[0].flatten(1).mT
 
 
 class PooledEncoder(Encoder):
     """A CNN, up to its global average pooling. Its memory is in channels-last order: faster on CPUs and GPUs alike."""
+
+    trunk: Any
 
     def __init__(self, trunk: nn.Module, dim: int) -> None:
         super().__init__()

@@ -7,9 +7,16 @@ from selfsup.pipelines.views import Crop
 
 def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:
     """SimCLR's (arXiv 2002.05709), appendix A."""
-    s = strength
-    jitter = {"brightness": 0.8 * s, "contrast": 0.8 * s, "saturation": 0.8 * s, "hue": 0.2 * s}
-    return Crop(scale=(crop_min, 1.0), jitter=0.8, **jitter, gray=0.2, blur=blur)
+    return Crop(
+        scale=(crop_min, 1.0),
+        jitter=0.8,
+        brightness=0.8 * strength,
+        contrast=0.8 * strength,
+        saturation=0.8 * strength,
+        hue=0.2 * strength,
+        gray=0.2,
+        blur=blur,
+    )
 
 
 def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:

@@ -4,7 +4,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
