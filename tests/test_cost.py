@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from selfsup import cost as module
 from selfsup import encoder, method
-from selfsup.cost import cost
+from selfsup.cost import _remarks, cost
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Facts, Method, Out
@@ -131,3 +131,13 @@ def test_a_higher_mask_ratio_costs_less() -> None:
     few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio}), FACTS) for ratio in (0.75, 0.25))
     assert few.flops < many.flops
     assert few.activation_bytes < many.activation_bytes
+
+
+def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
+    told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
+    assert list(_remarks(told)) == [
+        ("beware", "simclr with batches of 8: nobody has shown it to work below 16"),
+        ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
+    ]
+    assert list(_remarks(run("simclr", batch=16))) == []

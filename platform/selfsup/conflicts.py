@@ -93,6 +93,13 @@ def _patches(backbone: Backbone) -> Iterator[Conflict]:
         yield Conflict(("backbone.patch_size",), message)
 
 
+def _local_patches(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
+    size, patch = getattr(hyper, "local_size", None), backbone.patch_size
+    if size and patch and backbone.is_vit and size % patch:
+        message = f"local crops of {size} pixels (hyper.local_size) do not divide into patches of {patch}"
+        yield Conflict(("hyper.local_size", "backbone.patch_size"), message)
+
+
 def _mask_leaves_both(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
     ratio, size, patch = getattr(hyper, "mask_ratio", None), backbone.image_size, backbone.patch_size
     if ratio is None or not patch or size % patch:
@@ -135,6 +142,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _evals_have_data,
     _kind,
     _patches,
+    _local_patches,
     _mask_leaves_both,
     _backbone_effect,
     _optim_effect,

@@ -142,4 +142,13 @@ def _training(each: Planned) -> list[tuple[str, str]]:
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
+        *_remarks(run),
     ]
+
+
+def _remarks(run: Run) -> Iterator[tuple[str, str]]:
+    least = load(run.method).least_batch
+    if run.train.batch < least:
+        yield "beware", f"{run.method} with batches of {run.train.batch}: nobody has shown it to work below {least}"
+    if run.published:
+        yield "known", f"{run.published}; of the recipe as it stands in its file"

@@ -109,6 +109,22 @@ class Embed(Knobs):
     batch: int = knob(256, "images at a time", result=False, ge=1)
 
 
+class Published(Knobs):
+    """What a recipe is known to reach, in per cent of top-1, so that a run can be held against it."""
+
+    source: str = knob(..., "where the numbers stand", result=False, min_length=1)
+    knn: float | None = knob(None, "kNN top-1", result=False, ge=0, le=100)
+    linear: float | None = knob(None, "top-1 of a linear probe", result=False, ge=0, le=100)
+    finetune: float | None = knob(None, "top-1 after fine-tuning", result=False, ge=0, le=100)
+    tolerance: float | None = knob(None, "points by which a run of it may miss them", result=False, ge=0)
+
+    def __str__(self) -> str:
+        within = f" ± {self.tolerance:g}" if self.tolerance is not None else ""
+        numbers = {"kNN": self.knn, "linear": self.linear, "fine-tuned": self.finetune}
+        told = [f"{name} {number:g}{within}" for name, number in numbers.items() if number is not None]
+        return f"{', '.join(told)} ({self.source})"
+
+
 class Resources(Knobs):
     workers: int = knob(1, "training processes", result=False, ge=1)
     cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0)

@@ -22,7 +22,7 @@ from selfsup import conflicts, evaluator, explain
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, group, knob
 from selfsup.layers import Layers, plain
-from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Resources, Stream, Train
+from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Node, Problem, Where, refusal
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class _Sections(Knobs):
     embed: Embed = knob(Embed(), "how images become features for the evaluations")
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, linear: {}}")
     resources: Resources = knob(Resources(), "what it runs on; changes no result", result=False)
+    published: Published | None = knob(None, "what the recipe is known to reach, as it stands", result=False)
 
     def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
         return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
@@ -195,7 +196,8 @@ def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
 def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
     """The method and those sections without a mistake of their own, so that they can be held against each other."""
     wrong = {problem.where[0] for problem in problems if problem.where}
-    sections = {name: group(field.annotation) for name, field in kind.model_fields.items() if name not in wrong}
+    fields = {name: field for name, field in kind.model_fields.items() if name in tree or field.default is not None}
+    sections = {name: group(field.annotation) for name, field in fields.items() if name not in wrong}
     sound: dict[str, Any] = {name: cls.model_validate(tree.get(name, {})) for name, cls in sections.items() if cls}
     if "method" not in wrong:
         method = sound["method"] = tree["method"]

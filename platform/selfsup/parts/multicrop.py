@@ -4,17 +4,23 @@ Multi-crop: SwAV (arXiv 2006.09882), section 3.2.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from selfsup.encoder import Encoder
 from selfsup.parts.tokens import Tokens
 
 View = Tokens | Tensor
 
 
-def pooled(encoder: Encoder, views: Sequence[View]) -> list[Tensor]:
+class Pools(Protocol):
+    """What an Encoder can, of which parts know nothing else."""
+
+    def pooled(self, view: View) -> Tensor: ...
+
+
+def pooled(encoder: Pools, views: Sequence[View]) -> list[Tensor]:
     """Views of (B, ...) -> of each, in their order, (B, D). Batch normalisation sees all views of a size together."""
     by_size: dict[torch.Size, list[int]] = {}
     for number, view in enumerate(views):
