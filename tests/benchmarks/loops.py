@@ -6,7 +6,7 @@ Patching and masking, which our platform does in `collate`, is in our step, as i
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -17,14 +17,15 @@ from torch.optim import SGD, AdamW, Optimizer
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
-from selfsup.method import Batch, Method, load
-from selfsup.pipelines.masks import random_mask
+from selfsup.method import Batch, Facts, Method, load
+from selfsup.pipelines.masks import Mask, random_mask
 from selfsup.pipelines.patch import patchify
 from selfsup.sections import Backbone, Optim
 from selfsup.train import Precision, train
 
 IMAGE, PATCH, MASK_RATIO = 224, 16, 0.75
 STEPS = 10**9  # more than anyone takes
+FACTS = Facts(samples=1_281_167, classes=1000, steps=STEPS, epoch=5004)
 
 
 class Loop(NamedTuple):
@@ -43,10 +44,11 @@ def mae(
     def batches() -> Iterator[Batch]:
         while True:
             mask = random_mask(torch.rand(size, (IMAGE // PATCH) ** 2, device=device), MASK_RATIO)
-            yield Batch((patchify(images, PATCH),), mask, torch.arange(size, device=device))
+            yield batch((patchify(images, PATCH),), (mask,), size, device)
 
     method = load("mae")
-    module = method(method.Hyper(mask_ratio=MASK_RATIO), {"image": encoder.build(Backbone(name=backbone))}).to(device)
+    trunk = encoder.build(Backbone(name=backbone))
+    module = method(method.Hyper(mask_ratio=MASK_RATIO), {"image": trunk}, FACTS).to(device)
     told = Optim(name="adamw", lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95))
     return _ours(module, batches(), told, precision, compiled=compiled)
 
@@ -63,10 +65,11 @@ def vitmae(device: str, size: int, precision: Precision) -> Loop:
 
 
 def simclr(device: str, size: int, precision: Precision) -> Loop:
-    batch = Batch(views(device, size, 2), None, torch.arange(size, device=device))
+    both = batch(views(device, size, 2), (None, None), size, device)
     method = load("simclr")
-    module = method(method.Hyper(temperature=0.5), {"image": encoder.build(Backbone(name="resnet18"))}).to(device)
-    return _ours(module, repeat(batch), Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0), precision)
+    trunk = encoder.build(Backbone(name="resnet18"))
+    module = method(method.Hyper(temperature=0.5), {"image": trunk}, FACTS).to(device)
+    return _ours(module, repeat(both), Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0), precision)
 
 
 def lightly(device: str, size: int, precision: Precision) -> Loop:
@@ -86,6 +89,11 @@ class LightlySimCLR(nn.Module):
     def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
         first, second = (self.projection_head(self.backbone(view).flatten(start_dim=1)) for view in both)
         return self.criterion(first, second)
+
+
+def batch(views: tuple[Any, ...], masks: tuple[Mask | None, ...], size: int, device: str) -> Batch:
+    number, none = torch.arange(size, device=device), torch.zeros(size, 0, device=device)
+    return Batch(views, masks, number, number, none, none)
 
 
 def views(device: str, size: int, number: int) -> tuple[Tensor, ...]:
