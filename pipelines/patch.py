@@ -3,6 +3,8 @@
 B: batch, C: channels, H, W: pixels, p: pixels a side of a patch, N = H/p * W/p.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,16 @@ def unpatchify(value: Tensor, *, grid: tuple[int, int], patch: int) -> Tensor:
     assert (num_tokens, size) == (rows * columns, channels * patch**2), f"{tuple(value.shape)} is not a {grid} grid"
     patches = value.reshape(batch, rows, columns, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
     return patches.reshape(batch, channels, rows * patch, columns * patch)
+
+
+def turned(view: Tokens | Tensor, quarters: int, patch: int | None) -> Tokens | Tensor:
+    """The same view, square, turned left by quarters of a circle. patch: pixels a side of a token; None for images."""
+    if isinstance(view, Tensor):
+        return torch.rot90(view, quarters, (2, 3))
+    assert patch is not None, "to turn tokens is to turn the pixels inside each, too"
+    (batch, number, size), side = view.value.shape, math.isqrt(view.value.shape[1])
+    assert side**2 == number, f"{number} tokens are no square"
+    pixels = view.value.view(batch, side, side, patch, patch, size // patch**2)
+    pixels = torch.rot90(torch.rot90(pixels, quarters, (1, 2)), quarters, (3, 4))
+    valid = torch.rot90(view.valid.view(batch, side, side), quarters, (1, 2))
+    return Tokens(pixels.reshape(batch, number, size), view.coord, valid.reshape(batch, number))

@@ -24,9 +24,17 @@ def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
     return replace(simclr(crop_min=crop_min, blur=blur), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 
 
-def byol(*, crop_min: float = 0.08) -> tuple[Crop, Crop]:
-    """BYOL's two (arXiv 2006.07733), table 6, which MoCo v3, Barlow Twins, VICReg and DINO's large crops take, too."""
+def byol(*, crop_min: float = 0.08, blur: float = 1.0) -> tuple[Crop, Crop]:
+    """BYOL's two (arXiv 2006.07733), table 6, which MoCo v3, Barlow Twins and DINO's large crops take, too.
+
+    blur: the share of first views that are blurred; of second views a tenth of it.
+    """
     first = Crop(
-        scale=(crop_min, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, blur=1.0
+        scale=(crop_min, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, blur=blur
     )
-    return first, replace(first, blur=0.1, solarize=0.2)
+    return first, replace(first, blur=0.1 * blur, solarize=0.2)
+
+
+def vicreg(*, crop_min: float = 0.08, blur: float = 0.5) -> Crop:
+    """VICReg's (arXiv 2105.04906), appendix C.1: the mean of BYOL's two, for both views; the authors' code has BYOL's."""
+    return replace(byol(crop_min=crop_min)[0], blur=blur, solarize=0.1)
