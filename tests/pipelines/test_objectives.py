@@ -1,0 +1,49 @@
+"""Every objective takes the whole path: shards, two training workers on Ray, its evaluations; a few steps of each."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from selfsup.method import names
+from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.runner import perform
+from selfsup.planning import plan
+from selfsup.spec import read
+from selfsup.spool import tail
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"
+STEPS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("sets")
+    return {"train": make(root / "train", number=64).root, "val": make(root / "val", number=16, seed=1).root}
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_objective_trains_on_two_workers_and_is_evaluated(name: str, sets: dict[str, str], tmp_path: Path) -> None:
+    changes = [f"data.{split}={url}" for split, url in sets.items()]
+    changes += [f"train.duration={{steps: {STEPS}}}", "train.batch=16", "train.log_every=2", "optim.warmup=null"]
+    changes += ["resources={workers: 2, cpus_per_worker: 0.5}", "stream.lanes=4", "seeds=1", "baselines=false"]
+    [each] = plan(read(RECIPES / f"{name}.yaml", changes), tmp_path)
+    perform(each)
+    assert each.done
+    assert each.pretrain
+    last = tail(each.pretrain.spool)
+    assert last
+    assert last.step == STEPS
+    assert 0 <= each.probes["knn"].result()["top1"] <= 100
