@@ -15,9 +15,24 @@ from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
+    "amdim": {"dim": 32},
+    "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
+    "mocov3": {"hidden": 64},
+    "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
+    "pirl": {"negatives": 5, "puzzle": 24},
+    "pixpro": {"hidden": 64, "dim": 32},
+    "barlow": {"dim": 16},
     "byol": {"hidden": 64},
+    "essl": {"hidden": 64, "dim": 16, "small": 8},
     "moco": {"queue": 32, "split": 2},
+    "msn": {"prototypes": 12, "hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
+    "simsiam": {"dim": 64, "bottleneck": 16},
+    "tico": {"hidden": 64, "dim": 32},
+    "vicreg": {"dim": 64},
+    "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
 }
+for _name in ("dino", "dinov2", "ibot"):
+    SMALL[_name] = {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2}
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),

@@ -85,12 +85,24 @@ def objective(name: str, kind: str, setting: Make) -> Result:
     return {"mean loss": out.loss, **grads, **held}
 
 
+def queued(setting: Make) -> Result:
+    """SwAV with its queue in use, which is later than after the step of `objective`; its rows do not divide by two."""
+    method, batch = setting("swav", samples=SAMPLES, queue=9)
+    method.queued.fill_(1.0)
+    if dist.world_size() > 1:
+        dist.convert(method)
+    loss = method(split(batch, dist.world_size())[dist.rank()]).loss
+    loss.backward()
+    return {"mean loss": loss, "mean grad": method.prototypes.grad}
+
+
 CASES: dict[str, Callable[[Make], Result]] = {
     "nt_xent": contrast,
     "gather": gathering,
     "batch norm 1d": partial(normalisation, nn.BatchNorm1d(4), (4,)),
     "batch norm 2d": partial(normalisation, nn.BatchNorm2d(4), (4, 5, 3)),
     "batch norm averaged": partial(normalisation, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
+    "swav queue": queued,
 }
 for _name in names():
     for _kind in load(_name).backbones:

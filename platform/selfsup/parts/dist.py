@@ -48,6 +48,14 @@ def largest(x: Tensor) -> Tensor:
     return found
 
 
+def first(x: Tensor) -> Tensor:
+    """Same shape: the first process's, without gradient."""
+    found = x.detach().clone()
+    if world_size() > 1:
+        torch.distributed.broadcast(found, src=0)
+    return found
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004 (the interface)

@@ -36,5 +36,33 @@ def byol(*, crop_min: float = 0.08, blur: float = 1.0) -> tuple[Crop, Crop]:
 
 
 def vicreg(*, crop_min: float = 0.08, blur: float = 0.5) -> Crop:
-    """VICReg's (arXiv 2105.04906), appendix C.1: the mean of BYOL's two, for both views; the authors' code has BYOL's."""
+    """VICReg's (arXiv 2105.04906), appendix C.1: the mean of BYOL's two, for both; the authors' code has BYOL's."""
     return replace(byol(crop_min=crop_min)[0], blur=blur, solarize=0.1)
+
+
+def swav(
+    *,
+    crop_min: float,
+    local_crops: int,
+    local_size: int,
+    local_min: float,
+    local_max: float,
+    strength: float = 1.0,
+    blur: float = 0.5,
+) -> tuple[Crop, ...]:
+    """SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones."""
+    large = simclr(crop_min=crop_min, strength=strength, blur=blur)
+    small = replace(large, size=local_size, scale=(local_min, local_max))
+    return (large, large, *[small] * local_crops)
+
+
+def dino(
+    *, crop_min: float, local_crops: int, local_size: int, local_min: float, local_max: float, blur: float = 1.0
+) -> tuple[Crop, ...]:
+    """DINO's multi-crop (arXiv 2104.14294), section 3.1, iBOT's and DINOv2's: BYOL's two large crops, then small ones.
+
+    blur: the share of first views that are blurred; of second views a tenth of it, of small ones half.
+    """
+    large = byol(crop_min=crop_min, blur=blur)
+    small = replace(large[0], size=local_size, scale=(local_min, local_max), blur=0.5 * blur)
+    return (*large, *[small] * local_crops)

@@ -1,0 +1,103 @@
+"""Clusters and what is taught by them, in fp32 whatever precision the step has.
+
+N: samples of this process, M: rows that all processes hold alike, V: views, K: clusters, D: channels.
+Over W processes each loss is its process's share; the mean of the shares is the loss of the whole batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.parts import dist
+from selfsup.parts.contrastive import no_autocast
+
+CHUNK = 16384  # rows that are compared with all clusters at a time
+
+
+def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
+    """(..., D), (K, D) -> (..., K): of embeddings with prototypes that are unit vectors already."""
+    with no_autocast(z):
+        return F.linear(F.normalize(z.float(), dim=-1), prototypes.float())
+
+
+def swapped(scores: Tensor, codes: Tensor, *, temperature: float) -> Tensor:
+    """(V, N, K), (A, N, K) -> (): each view tells the codes of the first A views, but for its own.
+
+    SwAV (arXiv 2006.09882), eq. 1 and 2 averaged over samples and pairs of views, for many views as in its eq. 6.
+    """
+    told = F.log_softmax(scores.float() / temperature, dim=2)
+    pairs = [(code, view) for code in range(len(codes)) for view in range(len(scores)) if code != view]
+    return -torch.stack([(codes[code] * told[view]).sum(dim=1).mean() for code, view in pairs]).mean()
+
+
+def labelled(scores: Tensor, label: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """(V, N, K), (N,) -> (): each view tells its sample's cluster. DeepCluster (arXiv 1807.05520), eq. 1."""
+    return F.cross_entropy(scores.float().flatten(0, 1) / temperature, label.repeat(len(scores)))
+
+
+@torch.no_grad()
+def usage(p: Tensor) -> dict[str, Tensor]:
+    """(N, K), rows that sum to 1 -> entropy: of a sample's, the mean; mean_entropy: of the mean over all processes.
+
+    Both in nats. A mean_entropy near 0 says that one cluster takes everything, an entropy of ln K that none is meant.
+    """
+    return {
+        "entropy": torch.special.entr(p).sum(1).mean(),
+        "mean_entropy": torch.special.entr(dist.mean(p.mean(0))).sum(),
+    }
+
+
+@torch.no_grad()
+def drawn(rows: Tensor, number: int) -> Tensor:
+    """(M, D) -> (number, D): some of the rows, no row twice; the first process draws for all."""
+    assert number <= len(rows), f"{number} clusters of {len(rows)} samples"
+    return rows[dist.first(torch.randperm(len(rows), device=rows.device))[:number]]
+
+
+@torch.no_grad()
+def spherical_kmeans(rows: Tensor, start: Tensor, *, iterations: int) -> tuple[Tensor, Tensor]:
+    """(M, D), (K, D), unit vectors -> (K, D), (M,): centroids at unit length, and the number of each row's nearest.
+
+    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", 2001, as DeepCluster v2
+    (arXiv 2006.09882, appendix). A cluster without rows stays where it is. Each process works on its share of the rows.
+    """
+    centroids, own = start, _share(rows)
+    for _ in range(iterations):
+        sums = torch.zeros_like(centroids)
+        for part in own.split(CHUNK):
+            sums += F.one_hot(_nearest(part, centroids), len(centroids)).to(part.dtype).T @ part
+        sums = dist.total(sums)
+        centroids = torch.where(sums.any(dim=1, keepdim=True), F.normalize(sums, dim=1), centroids)
+    return centroids, _whole(torch.cat([_nearest(part, centroids) for part in own.split(CHUNK)]), len(rows))
+
+
+@torch.no_grad()
+def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: float, iterations: int) -> Tensor:
+    """(M, D), (K, D), (K,) -> (M,): labels of most probability under that linear classifier, all of them used alike.
+
+    SeLa (arXiv 1911.05371), eq. 6 to 8; sharpness: its lambda. In logarithms, because p to the power of lambda leaves
+    the range of fp32. Each process works on its share of the rows.
+    """
+    scores = sharpness * F.log_softmax(F.linear(_share(rows), weight, bias), dim=1)
+    sample = scores.new_zeros(len(scores), 1)
+    for _ in range(iterations):
+        cluster = -dist.gather(torch.logsumexp(scores + sample, dim=0, keepdim=True)).logsumexp(dim=0)
+        sample = -torch.logsumexp(scores + cluster, dim=1, keepdim=True)
+    return _whole((scores + cluster).argmax(dim=1), len(rows))
+
+
+def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
+    """(n, D), (K, D) -> (n,)"""
+    return (rows @ centroids.T).argmax(dim=1)
+
+
+def _share(rows: Tensor) -> Tensor:
+    """(M, ...) -> this process's, about M / W"""
+    return rows[dist.rank() :: dist.world_size()]
+
+
+def _whole(own: Tensor, number: int) -> Tensor:
+    """What each process found of its `_share` -> (number,), the same in all."""
+    found = own.new_zeros(number)
+    _share(found).copy_(own)
+    return dist.total(found)
