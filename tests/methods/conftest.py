@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "mocov3": {"hidden": 64},
     "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
     "pirl": {"negatives": 5, "puzzle": 24},
-    "pixpro": {"hidden": 64, "dim": 32},
+    "pixpro": {"hidden": 64, "dim": 8},
     "barlow": {"dim": 16},
     "byol": {"hidden": 64},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "simsiam": {"dim": 64, "bottleneck": 16},
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
+    "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
 }
 for _name in ("dino", "dinov2", "ibot"):
@@ -40,12 +41,12 @@ BACKBONES = {
 Setting = tuple[Method, Batch]
 
 
-def setting(name: str, backbone: str = "vit", *, samples: int = 8, seed: int = 0, **hyper: object) -> Setting:
-    """The objective at its initial weights, and a batch; both functions of the arguments."""
+def setting(name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, **hyper: object) -> Setting:
+    """The objective at its initial weights, and a batch; both functions of the arguments. backbone: a kind it takes."""
     torch.manual_seed(seed)
     kind = load(name)
     knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
-    trunk = encoder.build(BACKBONES[backbone])
+    trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]])
     method = kind(knobs, {"image": trunk}, Facts(samples=samples, classes=3, steps=10, epoch=2))
     views = kind.views(knobs)
     images = [torch.randn(samples, 3, crop.size or SIZE, crop.size or SIZE) for crop in views.crops]

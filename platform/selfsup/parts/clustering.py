@@ -50,7 +50,6 @@ def usage(p: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def drawn(rows: Tensor, number: int) -> Tensor:
     """(M, D) -> (number, D): some of the rows, no row twice; the first process draws for all."""
-    assert number <= len(rows), f"{number} clusters of {len(rows)} samples"
     return rows[dist.first(torch.randperm(len(rows), device=rows.device))[:number]]
 
 

@@ -1,0 +1,97 @@
+"""DeepCluster learns to tell which cluster an image belongs to, and finds the clusters anew after every epoch.
+
+Caron, Bojanowski, Joulin and Douze, "Deep clustering for unsupervised learning of visual features", ECCV 2018,
+arXiv:1807.05520, in its second version: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, NeurIPS 2020,
+arXiv:2006.09882, appendix: centroids stand in for a classifier, and there are several sets of them. Defaults are v2's
+for ImageNet. Nothing is learned in the first epoch, which fills the bank: the authors' code makes a pass for that.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts import multicrop, recipes
+from selfsup.parts.bank import Bank
+from selfsup.parts.clustering import cosines, drawn, labelled, spherical_kmeans, usage
+from selfsup.parts.heads import mlp
+from selfsup.pipelines.views import Views
+
+
+@final
+class DeepCluster(Method):
+    """All crops of an image are classified as what its embeddings of the last epoch were clustered into."""
+
+    paper, family = "2006.09882", "clustering"
+    centroids: Tensor  # (heads, K, D) unit vectors
+    labels: Tensor  # (heads, samples) the cluster of each sample
+
+    class Hyper(Knobs):
+        clusters: int = knob(3000, "of each set", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
+        heads: int = knob(3, "sets of clusters, from different starts and crops", sweep=Choice(1, 2, 3), ge=1)
+        temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        iterations: int = knob(10, "rounds of k-means", sweep=Choice(3, 10, 30), ge=1)
+        hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
+        dim: int = knob(128, "channels of the space that is clustered", sweep=Choice(64, 128, 256), gt=0)
+        crop_min: float = knob(0.14, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        local_crops: int = knob(6, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0)
+        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
+        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
+        local_max: float = knob(0.14, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        strength: float = knob(1.0, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(
+            recipes.swav(
+                crop_min=hyper.crop_min,
+                local_crops=hyper.local_crops,
+                local_size=hyper.local_size,
+                local_min=hyper.local_min,
+                local_max=hyper.local_max,
+                strength=hyper.strength,
+                blur=hyper.blur,
+            )
+        )
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        assert hyper.clusters <= facts.samples, f"{hyper.clusters} clusters of {facts.samples} samples"
+        self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
+        self.banks = nn.ModuleList(Bank(facts.samples, hyper.dim) for _ in range(2))  # of each large crop
+        start = F.normalize(torch.randn(hyper.heads, hyper.clusters, hyper.dim), dim=2)
+        self.register_buffer("centroids", start)
+        self.register_buffer("labels", torch.randint(hyper.clusters, (hyper.heads, facts.samples)))
+        self.hyper, self.facts = hyper, facts
+
+    def forward(self, batch: Batch) -> Out:
+        z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
+        scores = [cosines(z, centroids).unflatten(0, (len(batch.views), -1)) for centroids in self.centroids]
+        labels = self.labels[:, batch.sample]
+        tau = self.hyper.temperature
+        losses = [labelled(one, label, temperature=tau) for one, label in zip(scores, labels, strict=True)]
+        first, second = z.detach().unflatten(0, (len(batch.views), -1))[:2]
+        aux = {"sample": batch.sample, "first": first, "second": second}
+        return Out(torch.stack(losses).mean(), usage(F.softmax(scores[0][0] / tau, dim=1)), aux)
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
+        for bank, crop in zip(self.banks, ("first", "second"), strict=True):
+            bank.put(aux["sample"], aux[crop])
+        if (round(t * self.facts.steps) + 1) % self.facts.epoch == 0:
+            self._cluster()
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(begins=self.facts.epoch / self.facts.steps)
+
+    def _cluster(self) -> None:
+        for head, (centroids, labels) in enumerate(zip(self.centroids, self.labels, strict=True)):
+            rows = self.banks[head % 2].rows
+            found = spherical_kmeans(rows, drawn(rows, len(centroids)), iterations=self.hyper.iterations)
+            for held, new in zip((centroids, labels), found, strict=True):
+                held.copy_(new)
