@@ -1,0 +1,53 @@
+"""Barlow Twins learns channels that agree between two views of an image, and say nothing that another channel says.
+
+Zbontar, Jing, Misra, LeCun and Deny, "Barlow Twins: self-supervised learning via redundancy reduction", ICML 2021,
+arXiv:2103.03230. Defaults are the paper's for ImageNet.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts import recipes
+from selfsup.parts.heads import mlp
+from selfsup.parts.redundancy import barlow_twins
+from selfsup.pipelines.views import Views
+
+
+@final
+class BarlowTwins(Method):
+    """The cross-correlation of two views' embeddings over the batch is driven to the identity."""
+
+    paper, family = "2103.03230", "redundancy reduction"
+
+    class Hyper(Knobs):
+        redundancy: float = knob(
+            0.005, "weight of correlations between channels", symbol="λ", sweep=Range(1e-4, 0.1, log=True), ge=0
+        )  # the authors' code has 0.0051
+        dim: int = knob(8192, "channels of the projector, hidden and out", sweep=Choice(512, 2048, 8192), gt=0)
+        layers: int = knob(3, "linear layers of the projector", sweep=Choice(2, 3), ge=1)
+        bias_lr: float = knob(0.024, "learning rate of biases and norms, as a share of the schedule's", gt=0)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(
+            1.0, "share of first views that are blurred; of second ones a tenth", sweep=Choice(0.0, 1.0), ge=0, le=1
+        )
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.projector = mlp(self.backbone.dim, *[hyper.dim] * hyper.layers)
+        self.redundancy, self.bias_lr = hyper.redundancy, hyper.bias_lr
+
+    def forward(self, batch: Batch) -> Out:
+        one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        return Out(barlow_twins(one, two, redundancy=self.redundancy))
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(scale=self.bias_lr if weight.ndim <= 1 else 1.0)  # section 2.2: 0.0048 beside the weights' 0.2

@@ -1,0 +1,50 @@
+"""VICReg learns embeddings that two views share, of which every channel varies, and none follows another.
+
+Bardes, Ponce and LeCun, "VICReg: variance-invariance-covariance regularization for self-supervised learning",
+ICLR 2022, arXiv:2105.04906. Defaults are the paper's for ImageNet.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.heads import mlp
+from selfsup.parts.redundancy import vicreg
+from selfsup.pipelines.views import Views
+
+
+@final
+class VICReg(Method):
+    """Two views' embeddings are drawn together; over the batch, each channel keeps a deviation of 1, alone."""
+
+    paper, family = "2105.04906", "redundancy reduction"
+
+    class Hyper(Knobs):
+        invariance: float = knob(
+            25.0, "weight of the views' distance", symbol="λ", sweep=Range(1.0, 50.0, log=True), ge=0
+        )
+        variance: float = knob(25.0, "weight of deviations below 1", symbol="μ", sweep=Range(1.0, 50.0, log=True), ge=0)
+        covariance: float = knob(1.0, "weight of covariances", symbol="ν", sweep=Range(0.1, 10.0, log=True), ge=0)
+        dim: int = knob(8192, "channels of the expander, hidden and out", sweep=Choice(512, 2048, 8192), gt=0)
+        layers: int = knob(3, "linear layers of the expander", sweep=Choice(2, 3), ge=1)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        crop = recipes.vicreg(crop_min=hyper.crop_min, blur=hyper.blur)
+        return Views((crop, crop))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.expander = mlp(self.backbone.dim, *[hyper.dim] * hyper.layers)
+        self.weights = hyper.invariance, hyper.variance, hyper.covariance
+
+    def forward(self, batch: Batch) -> Out:
+        one, two = (self.expander(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        terms = vicreg(one, two)
+        loss = sum((weight * term for weight, term in zip(self.weights, terms, strict=True)), one.new_zeros(()))
+        return Out(loss, terms._asdict())
