@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from selfsup.pipelines.patch import patchify, unpatchify
+from selfsup.pipelines.patch import patchify, turned, unpatchify
 
 
 def test_a_patch_is_its_pixels_row_by_row_channels_last():
@@ -30,3 +30,17 @@ def test_what_does_not_divide_is_refused():
         patchify(torch.zeros(1, 3, 30, 32), 16)
     with pytest.raises(AssertionError, match="grid"):
         unpatchify(torch.zeros(1, 6, 12), grid=(2, 2), patch=2)
+
+
+@pytest.mark.parametrize("quarters", range(5))
+def test_turned_tokens_are_those_of_the_turned_image(quarters: int) -> None:
+    images = torch.randn(2, 3, 12, 12)
+    expected = patchify(torch.rot90(images, quarters, (2, 3)), 4)
+    tokens = turned(patchify(images, 4), quarters, 4)
+    assert all(part.equal(right) for part, right in zip(tokens, expected, strict=True))
+    assert turned(images, quarters, None).equal(torch.rot90(images, quarters, (2, 3)))
+
+
+def test_padding_turns_with_its_tokens() -> None:
+    tokens = patchify(torch.randn(1, 3, 8, 8), 4)._replace(valid=torch.tensor([[False, True, True, True]]))
+    assert turned(tokens, 1, 4).valid.tolist() == [[True, True, False, True]]  # from the upper left to the lower left

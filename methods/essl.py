@@ -1,0 +1,80 @@
+"""E-SSL learns what distortions leave of an image, as SimCLR, and beside that which way up a small crop of it is.
+
+Dangovski, Jing, Loh, Han, Srivastava, Cheung, Agrawal and Soljačić, "Equivariant contrastive learning", ICLR 2022,
+arXiv:2111.00899. Defaults are the paper's E-SimCLR for ImageNet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.contrastive import nt_xent
+from selfsup.parts.heads import mlp
+from selfsup.parts.multicrop import joined
+from selfsup.pipelines.patch import turned
+from selfsup.pipelines.views import Views
+
+TURNS = 4  # the quarters of a circle
+
+
+@final
+class ESSL(Method):
+    """Insensitive to crops and colours, sensitive to rotations: the loss of each, side by side."""
+
+    paper, family = "2111.00899", "equivariance"
+
+    class Hyper(Knobs):
+        equivariance: float = knob(0.4, "weight of predicting rotations", symbol="λ", sweep=Range(0.0, 1.0), ge=0)
+        temperature: float = knob(0.2, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
+        hidden: int = knob(2048, "hidden channels of projector and predictor", sweep=Choice(512, 2048), gt=0)
+        dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
+        small: int | None = knob(96, "pixels a side of the crop that is turned; null: the image size", gt=0)
+        small_min: float = knob(0.05, "smallest crop that is turned, as a share of the image", gt=0, le=1)
+        small_max: float = knob(0.14, "largest crop that is turned", sweep=Choice(0.14, 1.0), gt=0, le=1)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(
+            1.0, "share of first views that are blurred; of others a tenth", sweep=Choice(0.0, 1.0), ge=0, le=1
+        )
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        first, second = recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur)
+        small = replace(second, size=hyper.small, scale=(hyper.small_min, hyper.small_max), solarize=0.0)
+        return Views((first, second, small))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.hidden, hyper.dim, out="norm")
+        self.predictor = nn.Sequential(
+            *_layer(self.backbone.dim, hyper.hidden),
+            *_layer(hyper.hidden, hyper.hidden),
+            nn.Linear(hyper.hidden, TURNS),
+        )
+        self.temperature, self.equivariance = hyper.temperature, hyper.equivariance
+
+    def forward(self, batch: Batch) -> Out:
+        one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views[:2])  # batch-normalised apart
+        # The authors' code leaves out the negatives of a view's own kind.
+        invariance = nt_xent(one, two, temperature=self.temperature)
+        rotation = self._rotation(batch)
+        return Out(invariance + self.equivariance * rotation, {"invariance": invariance, "rotation": rotation})
+
+    def _rotation(self, batch: Batch) -> Tensor:
+        """-> (): the cross-entropy of each small crop's four rotations; ln 4 by chance"""
+        crop = batch.views[2]
+        turns = joined([turned(crop, turn, self.backbone.patch) for turn in range(TURNS)])
+        logits = self.predictor(self.backbone.pooled(turns)).float()
+        truth = torch.arange(TURNS, device=logits.device).repeat_interleave(len(batch.sample))
+        return F.cross_entropy(logits, truth)
+
+
+def _layer(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()

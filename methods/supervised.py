@@ -1,0 +1,46 @@
+"""Supervised learning of labels: what objectives without labels are compared with.
+
+He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, arXiv:1512.03385. Defaults are the
+views and loss of Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, arXiv:1706.02677.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import nn
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts.labels import accuracy, cross_entropy
+from selfsup.pipelines.views import Crop, Views
+
+
+@final
+class Supervised(Method):
+    """A linear layer on the encoder names the class of each image; images without a label are passed over."""
+
+    paper, family = "1512.03385", "baseline"
+
+    class Hyper(Knobs):
+        smoothing: float = knob(0.0, "share of the truth that all classes share", sweep=Choice(0.0, 0.1), ge=0, lt=1)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views((Crop(scale=(hyper.crop_min, 1.0)),))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        if facts.classes == 0:
+            raise ValueError(
+                "method supervised learns from labels, and data.train has none: pack a folder that has a subfolder for "
+                "each class (selfsup shards pack), or choose a method that needs no labels"
+            )
+        self.head = nn.Linear(self.backbone.dim, facts.classes)
+        self.smoothing = hyper.smoothing
+
+    def forward(self, batch: Batch) -> Out:
+        logits = self.head(self.backbone.pooled(batch.views[0]))
+        loss = cross_entropy(logits, batch.label, smoothing=self.smoothing)
+        return Out(loss, {"accuracy": accuracy(logits, batch.label)})
