@@ -1,7 +1,10 @@
-import torch
-from lightly.loss import NegativeCosineSimilarity
+import math
 
-from selfsup.parts.distillation import cosine_error
+import pytest
+import torch
+from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
+
+from selfsup.parts.distillation import centered, cosine_error, covered, koleo, masked_entropy, me_max, recenter
 
 
 def test_the_cosine_error_is_two_and_twice_lightlys() -> None:
@@ -15,3 +18,57 @@ def test_the_cosine_error_is_the_distance_of_unit_vectors() -> None:
     student, target = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     apart = [sum((s / s.norm() - t / t.norm()) ** 2) for s, t in zip(student, target, strict=True)]
     torch.testing.assert_close(cosine_error(student, target).double(), sum(apart) / 5, rtol=1e-5, atol=1e-6)
+
+
+def test_the_patch_loss_and_its_center_are_lightlys() -> None:
+    """Theirs gets the covered tokens alone, ours as many of every view; one view has none."""
+    torch.manual_seed(0)
+    mask, center = torch.rand(5, 16) < torch.tensor([[0.0], [0.5], [0.1], [0.4], [0.5]]), torch.zeros(6)
+    theirs = IBOTPatchLoss(output_dim=6, teacher_temp=0.05, student_temp=0.1)
+    places, weight = covered(mask, 12)
+    for _ in range(3):
+        teacher, student = torch.randn(5, 16, 6), torch.randn(5, 16, 6, requires_grad=True)
+        expected = theirs(teacher[mask], student[mask], mask.view(5, 4, 4))
+        targets = centered(teacher, center, temperature=torch.tensor(0.05))
+        at = places[..., None]
+        loss = masked_entropy(targets.take_along_dim(at, 1), student.take_along_dim(at, 1), weight, temperature=0.1)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss, student), torch.autograd.grad(expected, student))
+        recenter(center, teacher[mask], momentum=0.9)
+        torch.testing.assert_close(center, theirs.center.value[0])
+
+
+def test_covered_tokens_come_first_and_count_one_in_all() -> None:
+    torch.manual_seed(0)
+    mask = torch.rand(6, 9) < torch.linspace(0, 0.6, 6)[:, None]
+    places, weight = covered(mask, 8)
+    for view in range(6):
+        own = mask[view].nonzero()[:, 0].tolist()
+        assert places[view, : len(own)].tolist() == own
+        assert len(set(places[view].tolist())) == 8
+        assert weight[view].tolist() == pytest.approx([1 / max(len(own), 1)] * len(own) + [0.0] * (8 - len(own)))
+
+
+def test_koleo_is_lightlys_in_each_group() -> None:
+    z = torch.randn(12, 5, requires_grad=True)
+    for split in (1, 3):
+        ours = koleo(z, split=split)
+        theirs = torch.stack([KoLeoLoss()(z[start::split]) for start in range(split)]).mean()
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z))
+    with pytest.raises(AssertionError, match="12 samples do not divide into 5 groups"):
+        koleo(z, split=5)
+
+
+def test_koleo_stands_twins_and_a_sample_alone() -> None:
+    for z, split in ((torch.ones(4, 3), 1), (torch.randn(4, 3), 4)):
+        z.requires_grad_()
+        loss = koleo(z, split=split)
+        assert torch.autograd.grad(loss, z)[0].isfinite().all()
+        assert loss.isfinite()
+
+
+def test_the_mean_entropy_is_zero_where_all_prototypes_are_used() -> None:
+    one_hot = torch.eye(4).repeat(3, 1)
+    torch.testing.assert_close(me_max(one_hot), torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(me_max(one_hot[:1].repeat(5, 1)), torch.tensor(math.log(4)))

@@ -3,7 +3,7 @@ import torch
 from lightly.models.modules import heads
 from torch import nn
 
-from selfsup.parts.heads import Prototypes, mlp, xavier_linears
+from selfsup.parts.heads import Prototypes, dino_head, gelu_mlp, mlp, xavier_linears
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,24 @@ def test_heads_are_lightlys(ours: nn.Sequential, theirs: nn.Module) -> None:
     ours.load_state_dict({name: state[name] for name in ours.state_dict()})
     x = torch.randn(10, 16)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")  # theirs
+@pytest.mark.parametrize("norm", [False, True])
+def test_dinos_head_is_lightlys(norm: bool) -> None:
+    """Ours has a bias before a batch normalisation, where it is without effect; it begins at zero."""
+    ours = dino_head(16, hidden=32, bottleneck=8, outputs=20, norm=norm)
+    theirs = heads.DINOProjectionHead(16, 32, 8, 20, batch_norm=norm)
+    ours.load_state_dict(theirs.layers.state_dict(), strict=False)
+    ours[-1].load_state_dict({"weight": theirs.last_layer.weight_v})
+    x = torch.randn(10, 16)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gelu_mlp_ends_in_a_plain_layer() -> None:
+    kinds = [nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Linear]
+    assert [type(layer) for layer in gelu_mlp(16, 32, 32, 8, norm=True)] == kinds
+    assert [type(layer) for layer in gelu_mlp(16, 32, 32, 8)] == [kind for kind in kinds if kind != nn.BatchNorm1d]
 
 
 def test_prototypes_compare_by_cosine() -> None:

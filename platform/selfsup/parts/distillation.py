@@ -1,10 +1,18 @@
-"""One equation each of students and their teachers, in fp32 whatever precision the step has. N: samples, D: channels.
+"""One equation each of students and their teachers, in fp32 whatever precision the step has.
+
+N: samples of this process, B: views, M: tokens, V: views of a sample, D: channels, K: outputs of a head.
 
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from selfsup.parts import dist
+from selfsup.parts.contrastive import no_autocast
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:
@@ -13,3 +21,82 @@ def cosine_error(student: Tensor, target: Tensor) -> Tensor:
     BYOL (arXiv 2006.07733), eq. 2.
     """
     return 2 - 2 * F.cosine_similarity(student.float(), target.float(), dim=1).mean()
+
+
+def negative_cosine(student: Tensor, target: Tensor) -> Tensor:
+    """(N, D), (N, D) -> (): from -1 to 1, averaged over samples.
+
+    SimSiam (arXiv 2011.10566), eq. 1.
+    """
+    return -F.cosine_similarity(student.float(), target.float(), dim=1).mean()
+
+
+@torch.no_grad()
+def centered(logits: Tensor, center: Tensor, *, temperature: Tensor) -> Tensor:
+    """(..., K), (K,), () -> (..., K): what a teacher says, rows that sum to 1.
+
+    DINO (arXiv 2104.14294), eq. 1 of the teacher's output less the center.
+    """
+    return F.softmax((logits.float() - center) / temperature, dim=-1)
+
+
+@torch.no_grad()
+def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
+    """(K,), (n, K): momentum * itself + (1 - momentum) * the mean of the rows of all processes, in place.
+
+    DINO (arXiv 2104.14294), eq. 4.
+    """
+    center.lerp_(dist.mean(rows.float().mean(dim=0)), 1 - momentum)
+
+
+@torch.no_grad()
+def covered(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """(B, N) bool -> (B, most) int64, (B, most): numbers of tokens, and how much each counts.
+
+    Those that are covered, at most `most` in a view, weigh the same and 1 in all; the others, which fill up, weigh 0.
+    So many in every view, because counting them would make the host wait for the device.
+    """
+    places = mask.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return places, mask.take_along_dim(places, dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def masked_entropy(targets: Tensor, logits: Tensor, weight: Tensor, *, temperature: float) -> Tensor:
+    """(B, M, K), (B, M, K), (B, M) -> (): cross-entropy of tokens by weight, summed in a view, averaged over views.
+
+    iBOT (arXiv 2111.07832), eq. 2, which divides by the view's covered tokens, as `covered` does; one without counts 0.
+    """
+    told = F.log_softmax(logits.float() / temperature, dim=-1)
+    return -((targets * told).sum(dim=-1) * weight).sum(dim=1).mean()
+
+
+def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:
+    """(N, D) -> (): minus the logarithm of the distance of each sample to its nearest one, at unit length.
+
+    DINOv2 (arXiv 2304.07193), section 4, after Sablayrolles et al. (arXiv 1806.03198), eq. 2. Samples of all processes,
+    in `split` groups, in each of which every sample looks for its nearest; the paper's are those of one GPU each.
+    """
+    unit = dist.gather(F.normalize(z.float(), dim=1))
+    assert len(unit) % split == 0, f"{len(unit)} samples do not divide into {split} groups"
+    groups = unit.unflatten(0, (-1, split)).transpose(0, 1)  # (split, n, D)
+    with no_autocast(unit), torch.no_grad():
+        itself = torch.eye(groups.shape[1], dtype=torch.bool, device=unit.device)
+        nearest = (groups @ groups.mT).masked_fill(itself, -torch.inf).argmax(dim=2, keepdim=True)
+    distance = F.pairwise_distance(groups, groups.take_along_dim(nearest, dim=1), eps=epsilon)
+    return -(distance + epsilon).log().mean()
+
+
+def assigned(targets: Tensor, logits: Tensor, *, temperature: float) -> Tensor:
+    """(N, K), (V, N, K) -> (): cross-entropy of what each view says with its sample's target.
+
+    MSN (arXiv 2204.07141), eq. 1, its first term.
+    """
+    return -(targets * F.log_softmax(logits.float() / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def me_max(p: Tensor) -> Tensor:
+    """(n, K), rows that sum to 1 -> (): ln K less the entropy of their mean over all processes; 0 at the least.
+
+    MSN (arXiv 2204.07141), eq. 1, its second term, and ln K, as the authors' code has it.
+    """
+    mean = dist.gather(p.float().mean(dim=0, keepdim=True)).mean(dim=0)
+    return math.log(len(mean)) - torch.special.entr(mean).sum()

@@ -27,6 +27,30 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
+    """(..., widths[0]) -> (..., widths[-1]): linear layers with GELU between them, at DINO's initial weights.
+
+    norm: batch normalisation before each GELU; it wants (B, widths[0]).
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), *([nn.BatchNorm1d(after)] if norm else []), nn.GELU()]
+    made = nn.Sequential(*layers[: -2 if norm else -1])
+    for layer in made:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return made
+
+
+def dino_head(dim: int, *, hidden: int, bottleneck: int, outputs: int, norm: bool = False) -> nn.Sequential:
+    """(..., dim) -> (..., outputs): three layers, then cosines with unit vectors, `[-1].weight`.
+
+    DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalised; here to length 1.
+    """
+    return nn.Sequential(*gelu_mlp(dim, hidden, hidden, bottleneck, norm=norm), Prototypes(bottleneck, outputs))
+
+
 class Prototypes(nn.Module):
     """(B, D) -> (B, K): the cosine of each embedding with K unit vectors that are learned."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from selfsup.pipelines.views import Crop
+from selfsup.pipelines.views import BlockMask, Crop
 
 
 def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:
@@ -57,12 +57,19 @@ def swav(
 
 
 def dino(
-    *, crop_min: float, local_crops: int, local_size: int, local_min: float, local_max: float, blur: float = 1.0
+    *,
+    crop_min: float,
+    local_crops: int,
+    local_size: int,
+    local_min: float,
+    local_max: float,
+    blur: float = 1.0,
+    mask: BlockMask | None = None,
 ) -> tuple[Crop, ...]:
     """DINO's multi-crop (arXiv 2104.14294), section 3.1, iBOT's and DINOv2's: BYOL's two large crops, then small ones.
 
-    blur: the share of first views that are blurred; of second views a tenth of it, of small ones half.
+    blur: the share of first views that are blurred; of second views a tenth of it, of small ones half. mask: of large.
     """
-    large = byol(crop_min=crop_min, blur=blur)
-    small = replace(large[0], size=local_size, scale=(local_min, local_max), blur=0.5 * blur)
-    return (*large, *[small] * local_crops)
+    first, second = byol(crop_min=crop_min, blur=blur)
+    small = replace(first, size=local_size, scale=(local_min, local_max), blur=0.5 * blur)
+    return (replace(first, mask=mask), replace(second, mask=mask), *[small] * local_crops)

@@ -7,17 +7,28 @@ from selfsup.parts import dist
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int, number: Tensor | None = None) -> Tensor:
+def sinkhorn(
+    scores: Tensor,
+    *,
+    epsilon: float | Tensor,
+    iterations: int,
+    number: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
     """(N, K) -> (N, K): soft assignments, each row sums to 1; over all processes the columns sum to nearly the same.
 
     Cuturi, "Sinkhorn distances", NIPS 2013, as SwAV (arXiv 2006.09882), eq. 3 to 5 and listing 1. number: () the
-    samples of all processes, where these hold unequally many.
+    samples of all processes, where these hold unequally many. valid: (N,) bool, rows that take part, if not all; the
+    others' are zero.
     """
     scores = scores.float() / epsilon
     codes = torch.exp(scores - dist.largest(scores.max()))
     samples = number if number is not None else len(codes) * dist.world_size()
-    codes = codes / dist.total(codes.sum())
+    if valid is not None:
+        codes, samples = codes * valid[:, None], dist.total(valid.sum()).clamp_min(1)
+    least = torch.finfo(codes.dtype).tiny  # a row that takes no part, or all of them, is divided by that
+    codes = codes / dist.total(codes.sum()).clamp_min(least)
     for _ in range(iterations):
-        codes = codes / dist.total(codes.sum(dim=0)) / codes.shape[1]
-        codes = codes / codes.sum(dim=1, keepdim=True) / samples
+        codes = codes / dist.total(codes.sum(dim=0)).clamp_min(least) / codes.shape[1]
+        codes = codes / codes.sum(dim=1, keepdim=True).clamp_min(least) / samples
     return codes * samples

@@ -16,3 +16,8 @@ class Tokens(NamedTuple):
 def strided(view: Tokens | Tensor, start: int, step: int) -> Tokens | Tensor:
     """Every `step`-th sample of a view."""
     return view[start::step] if isinstance(view, Tensor) else Tokens(*(part[start::step] for part in view))
+
+
+def at(tokens: Tensor, places: Tensor) -> Tensor:
+    """(B, N, D), (B, M) int64 -> (B, M, D): those of these numbers."""
+    return tokens.take_along_dim(places[..., None], dim=1)

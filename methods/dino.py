@@ -1,0 +1,112 @@
+"""DINO learns to say of a part of an image what a slowly moving copy of itself says of the whole.
+
+Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, "Emerging properties in self-supervised vision
+transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024; the last
+layer's rows keep length 1, which the authors release only for their ViT-S.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts import recipes
+from selfsup.parts.clustering import swapped, usage
+from selfsup.parts.distillation import centered, recenter
+from selfsup.parts.heads import dino_head
+from selfsup.parts.multicrop import pooled
+from selfsup.parts.schedules import cosine, ramp
+from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.parts.teacher import follow, teacher
+from selfsup.pipelines.views import Views
+
+
+@final
+class DINO(Method):
+    """A teacher, the average of the student's past, sees large crops; the student tells its output from all others."""
+
+    paper, family = "2104.14294", "distillation"
+    center: Tensor
+    temperature: Tensor  # the teacher's
+
+    class Hyper(Knobs):
+        outputs: int = knob(65536, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 16384, 65536), gt=1)
+        hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
+        bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
+        norm: bool = knob(False, "the head's hidden channels are batch-normalised", sweep=Choice(False, True))
+        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
+        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
+        teacher_warmup: float = knob(0.0375, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        balance: Literal["center", "sinkhorn"] = knob(
+            "center", "what keeps the teacher from one output for all", sweep=Choice("center", "sinkhorn")
+        )
+        center_momentum: float = knob(0.9, "of the center", symbol="m", sweep=Choice(0.0, 0.9, 0.99, 0.999), ge=0, le=1)
+        momentum: float = knob(
+            0.996, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.996, 0.999), ge=0, le=1
+        )
+        freeze: float = knob(
+            0.00125, "share of training before the last layer moves", sweep=Range(0.0, 0.05), ge=0, lt=1
+        )
+        crop_min: float = knob(0.25, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0)
+        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
+        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
+        local_max: float = knob(0.25, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(
+            recipes.dino(
+                crop_min=hyper.crop_min,
+                local_crops=hyper.local_crops,
+                local_size=hyper.local_size,
+                local_min=hyper.local_min,
+                local_max=hyper.local_max,
+                blur=hyper.blur,
+            )
+        )
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.hyper, self.facts = hyper, facts
+        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
+        self.head = dino_head(self.backbone.dim, **sizes, norm=hyper.norm)
+        self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
+        self.register_buffer("center", torch.zeros(hyper.outputs))
+        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+
+    def forward(self, batch: Batch) -> Out:
+        students = self.head(torch.cat(pooled(self.backbone, batch.views))).unflatten(0, (len(batch.views), -1))
+        with torch.no_grad():
+            logits = self.teacher_head(torch.cat(pooled(self.teacher, batch.views[:2]))).float()
+            targets = self._balanced(logits)
+        loss = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)  # eq. 3
+        return Out(loss, usage(targets), {"logits": logits.mean(dim=0, keepdim=True)})
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
+        recenter(self.center, aux["logits"], momentum=self.hyper.center_momentum)
+        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        momentum = cosine(t, self.hyper.momentum, 1.0)
+        follow(self.teacher, self.backbone, momentum)
+        follow(self.teacher_head, self.head, momentum)
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(begins=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+
+    def encoder(self, modality: str) -> Encoder:
+        return dict.fromkeys(self.encoders, self.teacher)[modality]  # better than the student, section 5.2
+
+    def _temperature(self, t: float) -> float:
+        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
+
+    def _balanced(self, logits: Tensor) -> Tensor:
+        """(N, K) -> (N, K)"""
+        if self.hyper.balance == "sinkhorn":
+            return sinkhorn(logits, epsilon=self.temperature, iterations=3)
+        return centered(logits, self.center, temperature=self.temperature)

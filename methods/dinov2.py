@@ -1,0 +1,139 @@
+"""DINOv2 joins DINO, iBOT and a spread of samples, with what makes them train fast and stay stable.
+
+Oquab, Darcet, Moutakanni, Vo, Szafraniec, Khalidov, Fernandez, Haziza, Massa, El-Nouby, Assran, Ballas, Galuba, Howes,
+Huang, Li, Misra, Rabbat, Sharma, Synnaeve, Xu, Jégou, Mairal, Labatut, Joulin and Bojanowski, "DINOv2: learning robust
+visual features without supervision", TMLR 2024, arXiv:2304.07193. Defaults are the paper's, sections 4 and B.1, in the
+size of the authors' recipe for ViT-L/16 on ImageNet-1k. Registers come with a backbone: vit_small_patch14_reg4_dinov2.
+
+B: large views, two of each sample; N: tokens of one, M of which are looked at; K: outputs.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts import recipes
+from selfsup.parts.clustering import swapped, usage
+from selfsup.parts.distillation import covered, koleo, masked_entropy
+from selfsup.parts.heads import dino_head
+from selfsup.parts.multicrop import View, joined
+from selfsup.parts.schedules import cosine, layer_decay, ramp
+from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.parts.teacher import follow, teacher
+from selfsup.parts.tokens import at
+from selfsup.pipelines.views import BlockMask, Views
+
+
+@final
+class DINOv2(Method):
+    """Students of covered and small crops learn what a teacher, balanced by Sinkhorn, says of images and patches."""
+
+    paper, family, backbones = "2304.07193", "distillation", ("vit",)
+    temperature: Tensor  # the teacher's
+
+    class Hyper(Knobs):
+        outputs: int = knob(65536, "outputs of each head", symbol="K", sweep=Choice(4096, 16384, 65536, 131072), gt=1)
+        hidden: int = knob(2048, "hidden channels of the heads", sweep=Choice(512, 2048, 4096), gt=0)
+        bottleneck: int = knob(256, "channels before a head's last layer", sweep=Choice(128, 256, 384), gt=0)
+        shared_head: bool = knob(False, "one head for images and patches, as iBOT's", sweep=Choice(False, True))
+        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
+        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
+        teacher_warmup: float = knob(0.3, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        iterations: int = knob(3, "Sinkhorn's rounds", sweep=Choice(1, 3, 10), ge=1)
+        momentum: float = knob(
+            0.994, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.994, 0.996), ge=0, le=1
+        )
+        freeze: float = knob(0.01, "share of training before last layers move", sweep=Range(0.0, 0.05), ge=0, lt=1)
+        patch_weight: float = knob(1.0, "of the loss on covered patches", sweep=Choice(0.0, 0.5, 1.0), ge=0)
+        koleo_weight: float = knob(0.1, "of the spread of samples", sweep=Choice(0.0, 0.1, 0.5), ge=0)
+        koleo_split: int = knob(1, "groups of samples, each of which is spread by itself", ge=1)
+        layer_decay: float = knob(0.9, "of the learning rate from block to block", sweep=Range(0.6, 1.0), gt=0, le=1)
+        embed_scale: float = knob(0.2, "times the learning rate, of the patch embedding", sweep=Choice(0.2, 1.0), gt=0)
+        mask_share: float = knob(0.5, "share of large crops that are covered", sweep=Choice(0.25, 0.5, 1.0), ge=0, le=1)
+        mask_min: float = knob(0.1, "least of them that is covered", sweep=Range(0.05, 0.4), ge=0, le=1)
+        mask_max: float = knob(0.5, "most of them that is covered", sweep=Range(0.3, 0.8), gt=0, lt=1)
+        crop_min: float = knob(0.32, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        local_crops: int = knob(8, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0)
+        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
+        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
+        local_max: float = knob(0.32, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        # each crop is covered by chance; the authors' code covers exactly half of a GPU's, by ratios spread evenly
+        return Views(
+            recipes.dino(
+                crop_min=hyper.crop_min,
+                local_crops=hyper.local_crops,
+                local_size=hyper.local_size,
+                local_min=hyper.local_min,
+                local_max=hyper.local_max,
+                blur=hyper.blur,
+                mask=BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share),
+            )
+        )
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.hyper, self.facts = hyper, facts
+        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
+        heads = [dino_head(self.backbone.dim, **sizes) for _ in range(1 if hyper.shared_head else 2)]
+        self.heads = nn.ModuleList(heads)  # of images, of patches
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        self.teacher, self.teacher_heads = teacher(self.backbone), teacher(self.heads)
+        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+
+    def forward(self, batch: Batch) -> Out:
+        large, small = joined(batch.views[:2]), batch.views[2:]
+        mask = torch.cat([mask for mask in batch.masks if isinstance(mask, Tensor)])
+        places, weight = covered(mask, math.ceil(self.hyper.mask_max * mask.shape[1]))
+        targets, patch_targets = self._targets(large, places, weight)
+        hidden = self.backbone(large, cover=(mask, self.mask_token))
+        images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
+        students = self.heads[0](images).unflatten(0, (len(batch.views), -1))
+        patches = self.heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
+        on_images = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)
+        on_patches = masked_entropy(patch_targets, patches, weight, temperature=self.hyper.temperature)
+        first = hidden[: len(batch.sample), 0]  # the first large crop; the authors' code takes the second, too
+        spread = koleo(first, split=self.hyper.koleo_split)
+        return Out(
+            on_images + self.hyper.patch_weight * on_patches + self.hyper.koleo_weight * spread,
+            {"images": on_images, "patches": on_patches, "koleo": spread, **usage(targets)},
+        )
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        momentum = cosine(t, self.hyper.momentum, 1.0)
+        follow(self.teacher, self.backbone, momentum)
+        follow(self.teacher_heads, self.heads, momentum)
+
+    def pace(self, name: str, weight: Tensor) -> Pace:
+        if any(weight is head[-1].weight for head in self.heads):
+            return Pace(begins=self.hyper.freeze)
+        name = name.replace("mask_token", ".trunk.mask_token")  # the encoder's first, like its class token
+        scale = layer_decay(name, len(self.backbone.trunk.blocks), self.hyper.layer_decay)
+        return Pace(scale=scale * (self.hyper.embed_scale if "patch_embed" in name else 1.0))
+
+    def encoder(self, modality: str) -> Encoder:
+        return dict.fromkeys(self.encoders, self.teacher)[modality]
+
+    def _temperature(self, t: float) -> float:
+        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
+
+    @torch.no_grad()
+    def _targets(self, large: View, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (B, K), (B, M, K): of both large views together, and of all covered patches together"""
+        hidden = self.teacher(large)
+        images = self.teacher_heads[0](hidden[:, 0])
+        patches = self.teacher_heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
+        balance = {"epsilon": self.temperature, "iterations": self.hyper.iterations}
+        balanced = sinkhorn(patches.flatten(0, 1), **balance, valid=weight.flatten() > 0)
+        return sinkhorn(images, **balance), balanced.view_as(patches)

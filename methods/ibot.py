@@ -1,0 +1,136 @@
+"""iBOT learns as DINO does, and to say of covered patches what a slowly moving copy of itself says that sees them.
+
+Zhou, Wei, Wang, Shen, Xie, Yuille and Kong, "iBOT: image BERT pre-training with online tokenizer", ICLR 2022,
+arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but the last layer's rows keep
+length 1, as the paper has it for larger encoders.
+
+B: large views, two of each sample; N: tokens of one, M of which are looked at; K: outputs.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts import recipes
+from selfsup.parts.clustering import swapped, usage
+from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
+from selfsup.parts.heads import dino_head
+from selfsup.parts.multicrop import View, joined
+from selfsup.parts.schedules import cosine, ramp
+from selfsup.parts.teacher import follow, teacher
+from selfsup.parts.tokens import at
+from selfsup.pipelines.views import BlockMask, Views
+
+
+@final
+class IBOT(Method):
+    """The student sees large crops with patches covered, and small ones; the teacher sees large ones as they are."""
+
+    paper, family, backbones = "2111.07832", "distillation", ("vit",)
+    center: Tensor  # of what is said of images
+    patch_center: Tensor
+    temperature: Tensor  # the teacher's
+
+    class Hyper(Knobs):
+        outputs: int = knob(8192, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 8192, 16384), gt=1)
+        hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
+        bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
+        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
+        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
+        teacher_warmup: float = knob(0.0375, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        center_momentum: float = knob(
+            0.9, "of both centers", symbol="m", sweep=Choice(0.0, 0.9, 0.99, 0.999), ge=0, le=1
+        )
+        momentum: float = knob(
+            0.996, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.996, 0.999), ge=0, le=1
+        )
+        freeze: float = knob(
+            0.00125, "share of training before the last layer moves", sweep=Range(0.0, 0.05), ge=0, lt=1
+        )
+        image_weight: float = knob(1.0, "of the loss on images", symbol="λ₁", sweep=Choice(0.0, 0.5, 1.0), ge=0)
+        patch_weight: float = knob(
+            1.0, "of the loss on covered patches", symbol="λ₂", sweep=Choice(0.0, 0.5, 1.0), ge=0
+        )
+        mask_share: float = knob(0.5, "share of large crops that are covered", sweep=Choice(0.25, 0.5, 1.0), ge=0, le=1)
+        mask_min: float = knob(0.1, "least of them that is covered", symbol="r", sweep=Range(0.05, 0.4), ge=0, le=1)
+        mask_max: float = knob(0.5, "most of them that is covered", symbol="r", sweep=Range(0.3, 0.8), gt=0, lt=1)
+        crop_min: float = knob(0.25, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0)
+        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
+        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
+        local_max: float = knob(0.25, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(
+            recipes.dino(
+                crop_min=hyper.crop_min,
+                local_crops=hyper.local_crops,
+                local_size=hyper.local_size,
+                local_min=hyper.local_min,
+                local_max=hyper.local_max,
+                blur=hyper.blur,
+                mask=BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share),
+            )
+        )
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.hyper, self.facts = hyper, facts
+        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
+        self.head = dino_head(self.backbone.dim, **sizes)  # of images and patches alike
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
+        self.register_buffer("center", torch.zeros(hyper.outputs))
+        self.register_buffer("patch_center", torch.zeros(hyper.outputs))
+        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+
+    def forward(self, batch: Batch) -> Out:
+        large, small = joined(batch.views[:2]), batch.views[2:]
+        mask = torch.cat([mask for mask in batch.masks if isinstance(mask, Tensor)])
+        places, weight = covered(mask, math.ceil(self.hyper.mask_max * mask.shape[1]))
+        image, patch = self._told(large)
+        targets = centered(image, self.center, temperature=self.temperature)
+        patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
+        hidden = self.backbone(large, cover=(mask, self.mask_token))
+        images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
+        students = self.head(images).unflatten(0, (len(batch.views), -1))
+        patches = self.head(at(hidden[:, self.backbone.num_prefix :], places))
+        on_images = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)
+        on_patches = masked_entropy(patch_targets, patches, weight, temperature=self.hyper.temperature)
+        return Out(
+            self.hyper.image_weight * on_images + self.hyper.patch_weight * on_patches,
+            {"images": on_images, "patches": on_patches, **usage(targets)},
+            {"image": image.mean(dim=0, keepdim=True), "patch": patch.mean(dim=(0, 1))[None]},
+        )
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
+        recenter(self.center, aux["image"], momentum=self.hyper.center_momentum)
+        recenter(self.patch_center, aux["patch"], momentum=self.hyper.center_momentum)
+        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        momentum = cosine(t, self.hyper.momentum, 1.0)
+        follow(self.teacher, self.backbone, momentum)
+        follow(self.teacher_head, self.head, momentum)
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(begins=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+
+    def encoder(self, modality: str) -> Encoder:
+        return dict.fromkeys(self.encoders, self.teacher)[modality]
+
+    def _temperature(self, t: float) -> float:
+        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
+
+    @torch.no_grad()
+    def _told(self, large: View) -> tuple[Tensor, Tensor]:
+        """-> (B, K), (B, N, K): the teacher's, of all patches, because its center is their mean (algorithm 1)"""
+        told = self.teacher_head(self.teacher(large)).float()
+        return told[:, 0], told[:, self.backbone.num_prefix :]

@@ -1,0 +1,96 @@
+"""MSN learns to assign a view of an image with patches missing to the same prototype as another view of it in full.
+
+Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat and Ballas, "Masked siamese networks for
+label-efficient learning", ECCV 2022, arXiv:2204.07141. Defaults are the authors' for ViT-S/16 on ImageNet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.clustering import usage
+from selfsup.parts.distillation import assigned, me_max
+from selfsup.parts.heads import Prototypes, gelu_mlp
+from selfsup.parts.multicrop import joined
+from selfsup.parts.schedules import ramp
+from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.parts.teacher import follow, teacher
+from selfsup.pipelines.masks import Mask
+from selfsup.pipelines.views import RandomMask, Views
+
+
+@final
+class MSN(Method):
+    """Anchors, one view without some patches and small ones, are assigned like a target that a teacher sees in full."""
+
+    paper, family, backbones = "2204.07141", "distillation", ("vit",)
+
+    class Hyper(Knobs):
+        prototypes: int = knob(1024, "clusters", symbol="K", sweep=Choice(64, 256, 1024, 4096), gt=1)
+        temperature: float = knob(0.1, "of the anchors", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
+        target_temperature: float = knob(0.025, "of the targets", symbol="τ⁺", sweep=Range(0.01, 0.1, log=True), gt=0)
+        me_max: float = knob(
+            1.0, "weight of the mean assignment's entropy", symbol="λ", sweep=Choice(0.0, 1.0, 5.0), ge=0
+        )
+        iterations: int = knob(3, "Sinkhorn's rounds on the targets; 0: none", sweep=Choice(0, 3), ge=0)
+        momentum: float = knob(0.996, "of the teacher at first", sweep=Choice(0.99, 0.996, 0.999), ge=0, le=1)
+        hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
+        dim: int = knob(256, "channels of the space of the prototypes", sweep=Choice(64, 128, 256), gt=0)
+        mask_ratio: float = knob(0.15, "share of patches missing in the anchor", sweep=Range(0.0, 0.8), gt=0, lt=1)
+        crop_min: float = knob(0.3, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        local_crops: int = knob(10, "small anchors", sweep=Choice(0, 2, 4, 6, 10), ge=0)
+        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
+        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
+        local_max: float = knob(0.3, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        strength: float = knob(0.5, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        target = recipes.simclr(crop_min=hyper.crop_min, strength=hyper.strength, blur=hyper.blur)
+        anchor = replace(target, mask=RandomMask(hyper.mask_ratio))
+        small = replace(target, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max))
+        return Views((target, anchor, *[small] * hyper.local_crops))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.hyper = hyper
+        self.projector = gelu_mlp(self.backbone.dim, hyper.hidden, hyper.hidden, hyper.dim, norm=True)
+        self.prototypes = Prototypes(hyper.dim, hyper.prototypes)
+        self.teacher, self.teacher_projector = teacher(self.backbone), teacher(self.projector)
+
+    def forward(self, batch: Batch) -> Out:
+        target, anchor, *small = batch.views
+        mask = batch.masks[1]
+        assert isinstance(mask, Mask)
+        anchors = [self.backbone(anchor, mask.keep)[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])]
+        logits = self.prototypes(self.projector(torch.cat(anchors)))
+        with torch.no_grad():
+            scores = self.prototypes(self.teacher_projector(self.teacher(target)[:, 0]))
+            targets = self._sharp(scores)
+        loss = assigned(targets, logits.unflatten(0, (-1, len(targets))), temperature=self.hyper.temperature)
+        spread = me_max(F.softmax(logits.float() / self.hyper.temperature, dim=1))
+        return Out(loss + self.hyper.me_max * spread, {"assigned": loss, "me_max": spread, **usage(targets)})
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        momentum = ramp(t, self.hyper.momentum, 1.0, until=1.25)  # it would arrive at 5/4 of training
+        follow(self.teacher, self.backbone, momentum)
+        follow(self.teacher_projector, self.projector, momentum)
+
+    def encoder(self, modality: str) -> Encoder:
+        return dict.fromkeys(self.encoders, self.teacher)[modality]
+
+    def _sharp(self, scores: Tensor) -> Tensor:
+        """(N, K) -> (N, K): the target's assignment, sharpened, then so that the batch uses all prototypes alike"""
+        told = F.log_softmax(scores.float() / self.hyper.target_temperature, dim=1)
+        if not self.hyper.iterations:
+            return told.exp()
+        return sinkhorn(told, epsilon=1.0, iterations=self.hyper.iterations)

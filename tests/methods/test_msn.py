@@ -1,0 +1,56 @@
+"""MSN against lightly's loss; what its anchors and targets see; the momentum of its teacher."""
+
+import pytest
+import torch
+from lightly.loss import MSNLoss
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_the_loss_is_lightlys(rounds: int, setting) -> None:
+    method, batch = setting("msn", iterations=rounds)
+    anchors = [method.backbone(batch.views[1], batch.masks[1].keep), *(method.backbone(v) for v in batch.views[2:])]
+    anchors = method.projector(torch.cat([hidden[:, 0] for hidden in anchors]))
+    targets = method.teacher_projector(method.teacher(batch.views[0])[:, 0])
+    theirs = MSNLoss(temperature=0.1, sinkhorn_iterations=rounds, regularization_weight=1.0)
+    weight = method.prototypes.weight
+    expected = theirs(anchors, targets, weight, target_sharpen_temperature=0.25)  # of 0.1: 0.025
+    loss = method(batch).loss
+    torch.testing.assert_close(loss, expected)
+    weights = [weight, *method.projector.parameters()]
+    ours, grads = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
+    torch.testing.assert_close(ours, grads, rtol=1e-3, atol=1e-5)
+
+
+def test_anchors_miss_patches_and_targets_do_not(setting) -> None:
+    method, batch = setting("msn", mask_ratio=0.5)
+    target, anchor, *small = batch.views
+    for view in batch.views:
+        view.value.requires_grad_()
+    loss = method(batch).loss
+    loss.backward()
+    assert target.value.grad is None
+    removed = batch.masks[1].removed
+    assert not anchor.value.grad[removed].any()
+    assert anchor.value.grad[~removed].any(dim=1).all()
+    assert all(view.value.grad.any(dim=2).all() for view in small)
+    for token in range(16):
+        changed = target.value.detach().clone()
+        changed[:, token].neg_()
+        assert not method(batch._replace(views=(target._replace(value=changed), anchor, *small))).loss.equal(loss)
+
+
+def test_the_teacher_follows_ever_more_slowly(setting) -> None:
+    """A straight line that would end at five quarters of training."""
+    method, _ = setting("msn", momentum=0.9)
+    expected = 0.0
+    with torch.no_grad():
+        for weight in method.teacher.parameters():
+            weight.zero_()
+        for weight in method.backbone.parameters():
+            weight.fill_(1.0)
+    for step in range(4):
+        method.after_step(step / 4, {})
+        momentum = 0.9 + 0.1 * step / 5
+        expected = momentum * expected + 1 - momentum
+    assert all(weight.flatten()[0].item() == pytest.approx(expected) for weight in method.teacher.parameters())
+    assert method.encoder("image") is method.teacher
