@@ -72,13 +72,13 @@ class DeepCluster(Method):
 
     def forward(self, batch: Batch) -> Out:
         z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
-        scores = [cosines(z, centroids).unflatten(0, (len(batch.views), -1)) for centroids in self.centroids]
-        labels = self.labels[:, batch.sample]
-        tau = self.hyper.temperature
-        losses = [labelled(one, label, temperature=tau) for one, label in zip(scores, labels, strict=True)]
-        first, second = z.detach().unflatten(0, (len(batch.views), -1))[:2]
+        z = z.unflatten(0, (len(batch.views), -1))  # (views, N, D)
+        scores = cosines(z, self.centroids.flatten(0, 1)).unflatten(2, (self.hyper.heads, -1))
+        label, tau = self.labels[:, batch.sample].T, self.hyper.temperature  # (N, heads)
+        loss = labelled(scores, label.expand(len(z), -1, -1), temperature=tau)
+        first, second = z[:2].detach()
         aux = {"sample": batch.sample, "first": first, "second": second}
-        return Out(torch.stack(losses).mean(), usage(F.softmax(scores[0][0] / tau, dim=1)), aux)
+        return Out(loss, usage(F.softmax(scores[0, :, 0] / tau, dim=1)), aux)
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         for bank, crop in zip(self.banks, ("first", "second"), strict=True):

@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "mocov3": {"hidden": 64},
     "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
     "pirl": {"negatives": 5, "puzzle": 24},
-    "pixpro": {"hidden": 64, "dim": 8},
+    "pixpro": {"hidden": 64, "dim": 6},
     "barlow": {"dim": 16},
     "byol": {"hidden": 64},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
+    "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
 }
 for _name in ("dino", "dinov2", "ibot"):

@@ -28,3 +28,6 @@ def test_a_bank_moves_the_rows_of_the_samples_it_is_given() -> None:
     torch.testing.assert_close(bank.rows, expected)
     bank.put(torch.tensor([0]), new[:1])
     torch.testing.assert_close(bank.rows[0], F.normalize(new[0], dim=0))
+    lengths = Bank(6, 3, unit=False)
+    lengths.put(torch.tensor([5]), 7 * new[:1])
+    assert lengths.rows[5].equal(7 * new[0])

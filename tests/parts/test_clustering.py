@@ -47,7 +47,8 @@ def test_labelled_is_the_mean_over_views_and_samples() -> None:
     scores, label = torch.randn(3, 5, 4), torch.tensor([0, 3, 1, 1, 2])
     p = softmax(scores.double().numpy() / 0.5)
     expected = np.mean([[-math.log(p[v, n, label[n]]) for n in range(5)] for v in range(3)])
-    assert labelled(scores, label, temperature=0.5).item() == pytest.approx(expected, rel=1e-5)
+    found = labelled(scores, label.expand(3, 5), temperature=0.5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_usage_tells_collapse_from_indecision() -> None:

@@ -34,18 +34,19 @@ class Queue(nn.Module):
 
 
 class Bank(nn.Module):
-    """A row for each sample of the data set, in `rows` (samples, D), unit vectors; at first random."""
+    """A row for each sample of the data set, in `rows` (samples, D), unit vectors if `unit`; at first random."""
 
     rows: Tensor
 
-    def __init__(self, samples: int, dim: int) -> None:
+    def __init__(self, samples: int, dim: int, *, unit: bool = True) -> None:
         super().__init__()
+        self.unit = unit
         self.register_buffer("rows", F.normalize(torch.randn(samples, dim), dim=1))
 
     @torch.no_grad()
     def put(self, sample: Tensor, rows: Tensor, *, momentum: float = 0.0) -> None:
-        """(N,) int64, (N, D): momentum * what is there + (1 - momentum) * these, of all processes, at unit length."""
+        """(N,) int64, (N, D): momentum * what is there + (1 - momentum) * these, of all processes."""
         where, new = dist.gather(sample), dist.gather(rows.detach()).to(self.rows.dtype)
         if momentum:
             new = torch.lerp(self.rows[where], new, 1 - momentum)
-        self.rows.index_copy_(0, where, F.normalize(new, dim=1))
+        self.rows.index_copy_(0, where, F.normalize(new, dim=1) if self.unit else new)

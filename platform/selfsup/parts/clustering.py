@@ -31,8 +31,8 @@ def swapped(scores: Tensor, codes: Tensor, *, temperature: float) -> Tensor:
 
 
 def labelled(scores: Tensor, label: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """(V, N, K), (N,) -> (): each view tells its sample's cluster. DeepCluster (arXiv 1807.05520), eq. 1."""
-    return F.cross_entropy(scores.float().flatten(0, 1) / temperature, label.repeat(len(scores)))
+    """(..., K), (...) -> (): all tell the cluster that they belong to. DeepCluster (arXiv 1807.05520), eq. 1."""
+    return F.cross_entropy(scores.float().flatten(0, -2) / temperature, label.flatten())
 
 
 @torch.no_grad()

@@ -1,0 +1,78 @@
+"""SeLa learns to tell the labels of images, and labels them anew now and then by what it says, all labels used alike.
+
+Asano, Rupprecht and Vedaldi, "Self-labelling via simultaneous clustering and representation learning", ICLR 2020,
+arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Unlike there, labels come from the features
+that each image had when it was last seen, not from a pass over the data before each relabelling; and nothing is learned
+in the first epoch, which gathers them. They take 4 bytes for each sample and channel of the encoder on every device.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.parts.bank import Bank
+from selfsup.parts.clustering import balanced_labels, labelled, usage
+from selfsup.pipelines.views import Crop, Views
+
+
+@final
+class SeLa(Method):
+    """Several linear classifiers, each with labels of its own, which are an optimal transport of what it says."""
+
+    paper, family = "1911.05371", "clustering"
+    labels: Tensor  # (samples, heads)
+
+    class Hyper(Knobs):
+        clusters: int = knob(3000, "labels of each classifier", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
+        heads: int = knob(10, "classifiers", symbol="T", sweep=Choice(1, 3, 10), ge=1)
+        sharpness: float = knob(25.0, "of labels", symbol="λ", sweep=Choice(5.0, 10.0, 25.0, 50.0), gt=0)
+        relabels: int = knob(100, "times that labels are found anew, ever more rarely", sweep=Choice(10, 50, 100), ge=1)
+        iterations: int = knob(100, "rounds that balance the labels", ge=1)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        strength: float = knob(0.4, "strength of colour jitter", sweep=Range(0.1, 0.5), ge=0, le=0.5)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        s = hyper.strength
+        crop = Crop(scale=(hyper.crop_min, 1.0), jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s, gray=0.2)
+        return Views((crop,))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.classifiers = nn.Linear(self.backbone.dim, hyper.heads * hyper.clusters)
+        self.bank = Bank(facts.samples, self.backbone.dim, unit=False)
+        start = [torch.randperm(facts.samples) % hyper.clusters for _ in range(hyper.heads)]
+        self.register_buffer("labels", torch.stack(start, dim=1))
+        first, rest = facts.epoch, facts.steps - facts.epoch
+        self.times = {first + int(rest * (number / hyper.relabels) ** 2) for number in range(hyper.relabels)}
+        self.hyper, self.facts = hyper, facts
+
+    def forward(self, batch: Batch) -> Out:
+        features = self.backbone.pooled(batch.views[0])
+        scores = self.classifiers(features).unflatten(1, (self.hyper.heads, -1))
+        loss = labelled(scores, self.labels[batch.sample])
+        aux = {"sample": batch.sample, "features": features.detach()}
+        return Out(loss, usage(F.softmax(scores[:, 0].float(), dim=1)), aux)
+
+    @torch.no_grad()
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
+        self.bank.put(aux["sample"], aux["features"])
+        if round(t * self.facts.steps) + 1 in self.times:
+            self._relabel()
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(begins=self.facts.epoch / self.facts.steps)
+
+    def _relabel(self) -> None:
+        weights, biases = (part.chunk(self.hyper.heads) for part in (self.classifiers.weight, self.classifiers.bias))
+        for head, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            found = balanced_labels(
+                self.bank.rows, weight, bias, sharpness=self.hyper.sharpness, iterations=self.hyper.iterations
+            )
+            self.labels[:, head] = found
