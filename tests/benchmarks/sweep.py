@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_worker_maximum_startup_concurrency"] = "16"  # Ray warns of four times as many as it expects
 
 import matplotlib
 
@@ -73,27 +74,27 @@ class Reader:
         return shared.taken
 
 
-def readers(told: Manifest, how: str, actors: list[Any]) -> Spent:
+def readers(told: Manifest, how: str, actors: list[Any], usage: Usage) -> Spent:
     number = len(actors)
     stream = Stream(told, Lanes(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
     feed = Feed(stream, 0, 1, "threads", 1.0, MEMORY)
     each = [Shared(feed, f"bench-{number}", str(name), number) for name in range(number)]
     if how == "shared":
         ray.get(each[0].hub().__ray_ready__.remote())
-    since, cpu = time.perf_counter(), Usage.cpu()
+    since, cpu = time.perf_counter(), usage.cpu()
     taken = ray.get([actor.read.remote(shared, how) for actor, shared in zip(actors, each, strict=True)])
-    return Spent(time.perf_counter() - since, Usage.cpu() - cpu, sum(taken) / (number * STEPS))
+    return Spent(time.perf_counter() - since, usage.cpu() - cpu, sum(taken) / (number * STEPS))
 
 
-def trainings(told: Manifest, how: str) -> Spent:
+def trainings(told: Manifest, how: str, usage: Usage) -> Spent:
     """A sweep from its file to its report."""
     with TemporaryDirectory() as folder:
         os.environ["SELFSUP_HOME"] = f"{folder}/home"
         spec = SWEEP | {"data": {"train": told.root}, "stream": {"share": "auto" if how == "shared" else "never"}}
         Path(folder, "sweep.yaml").write_text(yaml.safe_dump(spec))
-        since, cpu = time.perf_counter(), Usage.cpu()
+        since, cpu = time.perf_counter(), usage.cpu()
         _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
-        spent = time.perf_counter() - since, Usage.cpu() - cpu
+        spent = time.perf_counter() - since, usage.cpu() - cpu
         assert not failed
         done = [json.loads(path.read_text()) for path in Path(folder).glob("home/stages/pretrain-*/done.json")]
     return Spent(*spent, sum(each["result"].get("shared_steps", 0.0) for each in done) / (2 * STEPS))
@@ -126,10 +127,11 @@ def main(folder: Path) -> None:
     ray.init(log_to_driver=False, logging_level=logging.ERROR)  # not forked: all its processes are our descendants
     actors = [Reader.remote() for _ in range(max(READERS))]  # type: ignore[attr-defined]
     ray.get([actor.__ray_ready__.remote() for actor in actors])
-    found = {(number, how): readers(told, how, actors[:number]) for number in READERS for how in HOW}
+    usage = Usage()
+    found = {(number, how): readers(told, how, actors[:number], usage) for number in READERS for how in HOW}
     for actor in actors:
         ray.kill(actor)
-    real = {how: trainings(told, how) for how in HOW}
+    real = {how: trainings(told, how, usage) for how in HOW}
     sys.stdout.write("\n".join(table(found, real)) + "\n")
     plot(found, folder / "sweep.png")
 

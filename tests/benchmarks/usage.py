@@ -11,15 +11,17 @@ EVERY = 0.5  # seconds
 
 
 class Usage:
-    """CPU seconds so far, and the peak of memory since this was made."""
+    """CPU seconds, and the peak of memory. What a process used before it ended stays counted."""
 
     def __init__(self) -> None:
-        self._peak, self._ended = 0, threading.Event()
+        self._seen: dict[tuple[str, str], int] = {}  # by process and start: ticks, as last seen
+        self._peak, self._ended, self._lock = 0, threading.Event(), threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    @staticmethod
-    def cpu() -> float:
-        return sum(_cpu(process) for process in _tree())
+    def cpu(self) -> float:
+        with self._lock:
+            self._seen |= dict(_ticks(process) for process in _tree())
+            return sum(self._seen.values()) / TICKS
 
     def peak(self) -> int:
         """Bytes; a page that n processes share counts as an nth for each. The watch ends."""
@@ -29,6 +31,7 @@ class Usage:
     def _watch(self) -> None:
         while not self._ended.wait(EVERY):
             self._peak = max(self._peak, sum(_memory(process) for process in _tree()))
+            self.cpu()
 
 
 def _tree() -> Iterator[Path]:
@@ -44,11 +47,12 @@ def _tree() -> Iterator[Path]:
         level = [process for process, parent in parents.items() if parent in numbers]
 
 
-def _cpu(process: Path) -> float:
-    """Seconds, with those of children that have ended."""
+def _ticks(process: Path) -> tuple[tuple[str, str], int]:
+    """Without those of children: Ray does not wait for its workers, so theirs would be lost when they end."""
     with suppress(OSError):
-        return sum(map(int, (process / "stat").read_text().rpartition(") ")[2].split()[11:15])) / TICKS
-    return 0.0
+        told = (process / "stat").read_text().rpartition(") ")[2].split()
+        return (process.name, told[19]), int(told[11]) + int(told[12])
+    return ("", ""), 0
 
 
 def _memory(process: Path) -> int:
