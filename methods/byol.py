@@ -33,10 +33,11 @@ class BYOL(Method):
         hidden: int = knob(4096, "hidden channels of projector and predictor", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(256, "channels of the space that is predicted", sweep=Choice(64, 128, 256), gt=0)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred; of second ones a tenth", ge=0, le=1)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(recipes.byol(crop_min=hyper.crop_min))
+        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

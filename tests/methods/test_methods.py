@@ -118,7 +118,7 @@ def test_autocast_changes_the_loss_little(case, setting) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = method(batch).loss
     assert rough.dtype == torch.float32
-    torch.testing.assert_close(rough, exact, rtol=0.03, atol=0)
+    torch.testing.assert_close(rough, exact, rtol=0.03, atol=0.01)  # a cosine may be near 0
 
 
 def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
