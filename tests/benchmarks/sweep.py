@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["RAY_worker_maximum_startup_concurrency"] = "16"  # Ray warns of four times as many as it expects
 
 import matplotlib
 
