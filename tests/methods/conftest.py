@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
+    "obow": {"words": 12, "border": 0, "crop_size": 16, "local_size": 8},
     "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
 }

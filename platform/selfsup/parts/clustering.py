@@ -85,6 +85,34 @@ def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: fl
     return _whole((scores + cluster).argmax(dim=1), len(rows))
 
 
+@torch.no_grad()
+def distances(places: Tensor, words: Tensor) -> Tensor:
+    """(N, D, h, w), (K, D) -> (N, h * w, K): squared, of the features at each place from each visual word."""
+    with no_autocast(places):
+        features, words = places.float().flatten(2).mT, words.float()
+        squares = features.square().sum(dim=2, keepdim=True) + words.square().sum(dim=1)
+        return (squares - 2 * features @ words.T).clamp_min(0)
+
+
+@torch.no_grad()
+def bag_of_words(distance: Tensor, delta: Tensor) -> Tensor:
+    """(N, P, K), () -> (N, K), sums to 1: how much of each visual word there is, at the place that has most of it.
+
+    OBoW (arXiv 2012.11552), section 3.2: softly assigned, max-pooled, of unit L1 norm. delta: softness.
+    """
+    return F.normalize(F.softmax(-distance / delta, dim=2).amax(dim=1), p=1, dim=1)
+
+
+def bag_error(features: Tensor, weights: Tensor, bag: Tensor, *, kappa: float) -> Tensor:
+    """(V, N, D), (K, D), (N, K) -> (): cross-entropy of each view's prediction with its image's bag of words.
+
+    OBoW (arXiv 2012.11552), section 3.3: weights are unit vectors, features are not.
+    """
+    with no_autocast(features):
+        told = F.log_softmax(kappa * features.float() @ weights.float().T, dim=2)
+    return -(bag * told).sum(dim=2).mean()
+
+
 def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
     """(n, D), (K, D) -> (n,)"""
     return (rows @ centroids.T).argmax(dim=1)
