@@ -30,6 +30,7 @@ class DINO(Method):
     """A teacher, the average of the student's past, sees large crops; the student tells its output from all others."""
 
     paper, family = "2104.14294", "distillation"
+    teacher: Encoder
     center: Tensor
     temperature: Tensor  # the teacher's
 
@@ -75,18 +76,18 @@ class DINO(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)
         self.hyper, self.facts = hyper, facts
-        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
-        self.head = dino_head(self.backbone.dim, **sizes, norm=hyper.norm)
+        self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs, norm=hyper.norm)
         self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
         self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
 
     def forward(self, batch: Batch) -> Out:
-        students = self.head(torch.cat(pooled(self.backbone, batch.views))).unflatten(0, (len(batch.views), -1))
+        students = self.head(torch.cat(pooled(self.backbone, batch.views)))
         with torch.no_grad():
-            logits = self.teacher_head(torch.cat(pooled(self.teacher, batch.views[:2]))).float()
+            logits: Tensor = self.teacher_head(torch.cat(pooled(self.teacher, batch.views[:2]))).float()
             targets = self._balanced(logits)
-        loss = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)  # eq. 3
+        students, told = (each.view(-1, len(batch.sample), self.hyper.outputs) for each in (students, targets))
+        loss = swapped(students, told, temperature=self.hyper.temperature)  # eq. 3
         return Out(loss, usage(targets), {"logits": logits.mean(dim=0, keepdim=True)})
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:

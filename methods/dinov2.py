@@ -10,6 +10,7 @@ B: large views, two of each sample; N: tokens of one, M of which are looked at; 
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import final
 
 import torch
@@ -21,7 +22,7 @@ from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import covered, koleo, masked_entropy
-from selfsup.parts.heads import dino_head
+from selfsup.parts.heads import Prototypes, dino_head
 from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, layer_decay, ramp
 from selfsup.parts.sinkhorn import sinkhorn
@@ -35,6 +36,7 @@ class DINOv2(Method):
     """Students of covered and small crops learn what a teacher, balanced by Sinkhorn, says of images and patches."""
 
     paper, family, backbones = "2304.07193", "distillation", ("vit",)
+    teacher: TokenEncoder
     temperature: Tensor  # the teacher's
 
     class Hyper(Knobs):
@@ -84,8 +86,8 @@ class DINOv2(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)
         self.hyper, self.facts = hyper, facts
-        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
-        heads = [dino_head(self.backbone.dim, **sizes) for _ in range(1 if hyper.shared_head else 2)]
+        sizes = self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs
+        heads = [dino_head(*sizes) for _ in range(1 if hyper.shared_head else 2)]
         self.heads = nn.ModuleList(heads)  # of images, of patches
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         self.teacher, self.teacher_heads = teacher(self.backbone), teacher(self.heads)
@@ -98,9 +100,9 @@ class DINOv2(Method):
         targets, patch_targets = self._targets(large, places, weight)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
-        students = self.heads[0](images).unflatten(0, (len(batch.views), -1))
+        students = self.heads[0](images).view(len(batch.views), len(batch.sample), -1)
         patches = self.heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
-        on_images = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)
+        on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
         on_patches = masked_entropy(patch_targets, patches, weight, temperature=self.hyper.temperature)
         first = hidden[: len(batch.sample), 0]  # the first large crop; the authors' code takes the second, too
         spread = koleo(first, split=self.hyper.koleo_split)
@@ -116,7 +118,7 @@ class DINOv2(Method):
         follow(self.teacher_heads, self.heads, momentum)
 
     def pace(self, name: str, weight: Tensor) -> Pace:
-        if any(weight is head[-1].weight for head in self.heads):
+        if any(weight is module.weight for module in self.heads.modules() if isinstance(module, Prototypes)):
             return Pace(begins=self.hyper.freeze)
         name = name.replace("mask_token", ".trunk.mask_token")  # the encoder's first, like its class token
         scale = layer_decay(name, len(self.backbone.trunk.blocks), self.hyper.layer_decay)
@@ -134,6 +136,5 @@ class DINOv2(Method):
         hidden = self.teacher(large)
         images = self.teacher_heads[0](hidden[:, 0])
         patches = self.teacher_heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
-        balance = {"epsilon": self.temperature, "iterations": self.hyper.iterations}
-        balanced = sinkhorn(patches.flatten(0, 1), **balance, valid=weight.flatten() > 0)
-        return sinkhorn(images, **balance), balanced.view_as(patches)
+        balanced = partial(sinkhorn, epsilon=self.temperature, iterations=self.hyper.iterations)
+        return balanced(images), balanced(patches.flatten(0, 1), valid=weight.flatten() > 0).view_as(patches)

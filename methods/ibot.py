@@ -33,6 +33,7 @@ class IBOT(Method):
     """The student sees large crops with patches covered, and small ones; the teacher sees large ones as they are."""
 
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
+    teacher: TokenEncoder
     center: Tensor  # of what is said of images
     patch_center: Tensor
     temperature: Tensor  # the teacher's
@@ -85,8 +86,8 @@ class IBOT(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)
         self.hyper, self.facts = hyper, facts
-        sizes = {"hidden": hyper.hidden, "bottleneck": hyper.bottleneck, "outputs": hyper.outputs}
-        self.head = dino_head(self.backbone.dim, **sizes)  # of images and patches alike
+        # one head for images and patches (section 3.2)
+        self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
@@ -102,9 +103,9 @@ class IBOT(Method):
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
-        students = self.head(images).unflatten(0, (len(batch.views), -1))
+        students = self.head(images).view(len(batch.views), len(batch.sample), -1)
         patches = self.head(at(hidden[:, self.backbone.num_prefix :], places))
-        on_images = swapped(students, targets.unflatten(0, (2, -1)), temperature=self.hyper.temperature)
+        on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
         on_patches = masked_entropy(patch_targets, patches, weight, temperature=self.hyper.temperature)
         return Out(
             self.hyper.image_weight * on_images + self.hyper.patch_weight * on_patches,

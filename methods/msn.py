@@ -32,6 +32,7 @@ class MSN(Method):
     """Anchors, one view without some patches and small ones, are assigned like a target that a teacher sees in full."""
 
     paper, family, backbones = "2204.07141", "distillation", ("vit",)
+    teacher: TokenEncoder
 
     class Hyper(Knobs):
         prototypes: int = knob(1024, "clusters", symbol="K", sweep=Choice(64, 256, 1024, 4096), gt=1)
@@ -76,7 +77,7 @@ class MSN(Method):
         with torch.no_grad():
             scores = self.prototypes(self.teacher_projector(self.teacher(target)[:, 0]))
             targets = self._sharp(scores)
-        loss = assigned(targets, logits.unflatten(0, (-1, len(targets))), temperature=self.hyper.temperature)
+        loss = assigned(targets, logits.view(-1, *targets.shape), temperature=self.hyper.temperature)
         spread = me_max(F.softmax(logits.float() / self.hyper.temperature, dim=1))
         return Out(loss + self.hyper.me_max * spread, {"assigned": loss, "me_max": spread, **usage(targets)})
 

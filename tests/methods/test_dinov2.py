@@ -11,6 +11,9 @@ from lightly.loss.swav_loss import sinkhorn
 def test_the_loss_is_put_together_from_lightlys(shared: bool, setting) -> None:
     method, batch = setting("dinov2", shared_head=shared, koleo_split=2)
     assert len(method.heads) == 2 - shared
+    with torch.no_grad():  # a teacher that is not the student
+        for weight in (*method.teacher.parameters(), *method.teacher_heads.parameters()):
+            weight.add_(0.02 * torch.randn_like(weight))
     mask = torch.cat(batch.masks[:2])
     assert 0 < mask.any(dim=1).sum() < 16
     covered = [method.backbone(batch.views[view], cover=(batch.masks[view], method.mask_token)) for view in range(2)]

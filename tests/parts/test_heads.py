@@ -29,7 +29,7 @@ def test_heads_are_lightlys(ours: nn.Sequential, theirs: nn.Module) -> None:
 @pytest.mark.parametrize("norm", [False, True])
 def test_dinos_head_is_lightlys(norm: bool) -> None:
     """Ours has a bias before a batch normalisation, where it is without effect; it begins at zero."""
-    ours = dino_head(16, hidden=32, bottleneck=8, outputs=20, norm=norm)
+    ours = dino_head(16, 32, 8, 20, norm=norm)
     theirs = heads.DINOProjectionHead(16, 32, 8, 20, batch_norm=norm)
     ours.load_state_dict(theirs.layers.state_dict(), strict=False)
     ours[-1].load_state_dict({"weight": theirs.last_layer.weight_v})

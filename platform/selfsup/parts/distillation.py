@@ -77,7 +77,7 @@ def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:
     """
     unit = dist.gather(F.normalize(z.float(), dim=1))
     assert len(unit) % split == 0, f"{len(unit)} samples do not divide into {split} groups"
-    groups = unit.unflatten(0, (-1, split)).transpose(0, 1)  # (split, n, D)
+    groups = unit.view(-1, split, z.shape[1]).transpose(0, 1)  # (split, n, D)
     with no_autocast(unit), torch.no_grad():
         itself = torch.eye(groups.shape[1], dtype=torch.bool, device=unit.device)
         nearest = (groups @ groups.mT).masked_fill(itself, -torch.inf).argmax(dim=2, keepdim=True)
@@ -99,4 +99,5 @@ def me_max(p: Tensor) -> Tensor:
     MSN (arXiv 2204.07141), eq. 1, its second term, and ln K, as the authors' code has it.
     """
     mean = dist.gather(p.float().mean(dim=0, keepdim=True)).mean(dim=0)
-    return math.log(len(mean)) - torch.special.entr(mean).sum()
+    entropy: Tensor = torch.special.entr(mean).sum()
+    return math.log(len(mean)) - entropy

@@ -43,7 +43,7 @@ def gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
     return made
 
 
-def dino_head(dim: int, *, hidden: int, bottleneck: int, outputs: int, norm: bool = False) -> nn.Sequential:
+def dino_head(dim: int, hidden: int, bottleneck: int, outputs: int, *, norm: bool = False) -> nn.Sequential:
     """(..., dim) -> (..., outputs): three layers, then cosines with unit vectors, `[-1].weight`.
 
     DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalised; here to length 1.
