@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 
-from selfsup.parts.contrastive import info_nce, nt_xent, nt_xent_chance
+from selfsup.parts.contrastive import batch_nce, info_nce, nt_xent, nt_xent_chance
 
 
 def views(n: int = 9, dim: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,3 +56,18 @@ def test_info_nce_is_lightlys_with_a_memory_bank(temperature: float) -> None:
     torch.testing.assert_close(loss, expected)
     [ours], [grad] = torch.autograd.grad(loss, query), torch.autograd.grad(expected, query)
     torch.testing.assert_close(ours, grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_batch_nce_is_written_out_in_value_and_gradient(temperature: float) -> None:
+    """Each query against the keys of all samples, in float64; the gradient goes to both."""
+    query, key = views()
+    losses = []
+    for number, q in enumerate(query.double()):
+        scores = [F.cosine_similarity(q, k, dim=0) / temperature for k in key.double()]
+        losses.append(torch.log(sum(score.exp() for score in scores)) - scores[number])
+    expected, loss = torch.stack(losses).mean(), batch_nce(query, key, temperature=temperature)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-7)
+    ours, theirs = (torch.autograd.grad(value, (query, key)) for value in (loss, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -44,6 +44,50 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
 
 
+def batch_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D) -> (): each query picks its own sample's key out of the keys of the batch, by cosine similarity.
+
+    MoCo v3 (arXiv 2104.02057), algorithm 1, without its factor of twice the temperature; NNCLR (arXiv 2104.14548),
+    eq. 2 with predictions as keys. Gradients flow to whichever of the two have them.
+    """
+    query, keys = F.normalize(query.float(), dim=1), dist.gather(F.normalize(key.float(), dim=1))
+    with no_autocast(query):
+        logits = query @ keys.T / temperature
+    return F.cross_entropy(logits, torch.arange(len(query), device=query.device) + dist.rank() * len(query))
+
+
+def bank_nce(query: Tensor, key: Tensor, negatives: Tensor, own: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D), (K, D), (N, K) bool -> (): each query finds its key, and finds each negative not to be it.
+
+    PIRL (arXiv 1912.01991), eq. 3 and 4: the probability h is a softmax over the key and the negatives, as in
+    NPID (arXiv 1805.01978). own: the negatives that are the sample itself, which are left out. key and negatives are
+    unit vectors.
+    """
+    query = F.normalize(query.float(), dim=1)
+    with no_autocast(query):
+        others = (query @ negatives.T / temperature).masked_fill(own, -torch.inf)
+        log_share = torch.cat([(query * key).sum(1, keepdim=True) / temperature, others], dim=1).log_softmax(1)
+    share = log_share[:, 1:].exp().clamp_max(1 - 1e-6)  # the logarithm of 1 - share stays finite
+    return -(log_share[:, 0] + torch.log1p(-share).sum(1)).mean()
+
+
+def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
+    """(N, D), (N, P, D) -> (), (): each antecedent picks out every place of its image, among those of all others.
+
+    AMDIM (arXiv 1906.00910), sections 3.2 and 3.3: scores are bounded softly by `clip`; their mean square before
+    that is the penalty, the second result. As in its code, scores are divided by the square root of D.
+    """
+    every = dist.gather(places.float())
+    with no_autocast(antecedent):
+        raw = torch.einsum("nd,mpd->nmp", antecedent.float(), every) / math.sqrt(places.shape[2])
+    scores = clip * torch.tanh(raw / clip)
+    own = torch.arange(len(raw), device=raw.device) + dist.rank() * len(raw)  # where this process's stand in `every`
+    at = own[:, None, None]
+    positive = scores.take_along_dim(at, dim=1)[:, 0]  # (N, P)
+    others = scores.scatter(1, at.expand(-1, 1, scores.shape[2]), -torch.inf).flatten(1).logsumexp(1, keepdim=True)
+    return (torch.logaddexp(positive, others) - positive).mean(), raw.square().mean()
+
+
 def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     kind = x.device.type
     return (

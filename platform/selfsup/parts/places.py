@@ -1,0 +1,65 @@
+"""What dense objectives do with the places of feature maps. N: samples, P: places, row by row, D: channels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.parts.contrastive import no_autocast
+
+
+def places(maps: Tensor) -> Tensor:
+    """(N, D, H, W) -> (N, P, D)"""
+    return maps.flatten(2).mT
+
+
+def at_each(head: nn.Module, x: Tensor) -> Tensor:
+    """(N, P, C) -> (N, P, D): a head for vectors at every place, as convolutions of one pixel do."""
+    out: Tensor = head(x.flatten(0, 1))
+    return out.reshape(*x.shape[:2], -1)
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """(N, P, D), (N, Q, D) -> (N, P, Q), in fp32"""
+    a, b = F.normalize(a.float(), dim=2), F.normalize(b.float(), dim=2)
+    with no_autocast(a):
+        return a @ b.mT
+
+
+def propagated(x: Tensor, transformed: Tensor, *, sharpness: float) -> Tensor:
+    """(N, P, D), (N, P, D) -> (N, P, D): each place's sum over all places, weighted by how alike they are in x.
+
+    PixPro (arXiv 2011.10043), eq. 3 and 4: cosines below zero count nothing.
+    """
+    weight = cosines(x, x).clamp_min(0) ** sharpness
+    with no_autocast(x):
+        return weight @ transformed.float()
+
+
+def close(a: Tensor, b: Tensor, size: tuple[int, int], *, reach: float) -> Tensor:
+    """(N, 5), (N, 5) -> (N, P, P) bool: which places of two views lie near each other in their image.
+
+    PixPro (arXiv 2011.10043), eq. 1: nearer than `reach` diagonals of a place; of the larger one, as in its code.
+    a, b: Batch.boxes of a view. size: rows and columns of its feature map.
+    """
+    apart = torch.linalg.vector_norm(centres(a, size)[:, :, None] - centres(b, size)[:, None], dim=3)
+    diagonal = torch.maximum(*(torch.hypot(box[:, 2] / size[1], box[:, 3] / size[0]) for box in (a, b)))
+    near: Tensor = apart < reach * diagonal[:, None, None]
+    return near
+
+
+def centres(box: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 5) -> (N, P, 2): x and y, in pixels of the image, of the middle of every place of a view."""
+    rows, columns = ((torch.arange(n, device=box.device) + 0.5) / n for n in size)
+    left, top, width, height, mirrored = (column[:, None] for column in box.unbind(1))
+    across = torch.where(mirrored > 0, 1 - columns, columns)
+    x, y = left + width * across, top + height * rows
+    return torch.stack([x[:, None].expand(-1, size[0], -1), y[..., None].expand(-1, -1, size[1])], dim=3).flatten(1, 2)
+
+
+def agreement(prediction: Tensor, target: Tensor, near: Tensor) -> Tensor:
+    """(N, P, D), (N, P, D), (N, P, P) bool -> (): minus the mean cosine over an image's near places, over images.
+
+    PixPro (arXiv 2011.10043), eq. 5, one direction. Views without near places count zero.
+    """
+    alike = cosines(prediction, target) * near
+    return -(alike.sum((1, 2)) / near.sum((1, 2)).clamp_min(1)).mean()
