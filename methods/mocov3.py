@@ -1,0 +1,68 @@
+"""MoCo v3 is MoCo without a queue, in large batches, for vision transformers and CNNs alike.
+
+Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021, arXiv:2104.02057.
+Defaults are the paper's for ViTs on ImageNet; its ResNet-50 has crop_min: 0.2, temperature: 1.0. Deviation: queries,
+keys and values of a block are initialised as one matrix, as everywhere here, not as three.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.contrastive import batch_nce
+from selfsup.parts.heads import mlp
+from selfsup.parts.schedules import cosine
+from selfsup.parts.teacher import follow, teacher
+from selfsup.pipelines.views import Views
+
+
+@final
+class MoCoV3(Method):
+    """A prediction from each view is matched with the other view's key among the keys of the whole batch."""
+
+    paper, family = "2104.02057", "contrastive"
+
+    class Hyper(Knobs):
+        temperature: float = knob(0.2, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
+        momentum: float = knob(
+            0.99, "of the key encoder at first", symbol="m", sweep=Choice(0.9, 0.99, 0.996), ge=0, le=1
+        )
+        hidden: int = knob(4096, "hidden channels of projector and predictor", sweep=Choice(512, 2048, 4096), gt=0)
+        dim: int = knob(256, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
+        frozen_patches: bool = knob(True, "a ViT's patch embedding stays as it begins", sweep=Choice(True, False))
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred; of second ones a tenth", ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        vit = isinstance(self.backbone, TokenEncoder)  # section 4.2: its heads are deeper than a ResNet's
+        if vit and hyper.frozen_patches:
+            self.backbone.trunk.patch_embed.requires_grad_(False)
+        hidden = [hyper.hidden] * (2 if vit else 1)
+        self.projector = mlp(self.backbone.dim, *hidden, hyper.dim, out="plain norm")
+        self.predictor = mlp(hyper.dim, hyper.hidden, hyper.dim, out="plain norm" if vit else "linear")
+        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
+        self.temperature, self.momentum = hyper.temperature, hyper.momentum
+
+    def forward(self, batch: Batch) -> Out:
+        first, second = (self.predictor(self.projector(self.backbone.pooled(view))) for view in batch.views)
+        with torch.no_grad():
+            one, two = (self.key_projector(self.key.pooled(view)) for view in batch.views)
+        forth = batch_nce(first, two, temperature=self.temperature)
+        back = batch_nce(second, one, temperature=self.temperature)
+        return Out(2 * self.temperature * (forth + back))  # algorithm 1: so it hardly depends on the temperature
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        momentum = cosine(t, self.momentum, 1.0)
+        follow(self.key, self.backbone, momentum)
+        follow(self.key_projector, self.projector, momentum)
