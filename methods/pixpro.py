@@ -1,0 +1,69 @@
+"""PixPro learns to predict, for every place of a view, the same place in another view, from all places like it.
+
+Xie, Lin, Zhang, Cao, Lin and Hu, "Propagate yourself: exploring pixel-level consistency for unsupervised visual
+representation learning", CVPR 2021, arXiv:2011.10043. Defaults are the paper's for ImageNet, without its branch for
+whole images. Deviation from the authors' code, which has twice the paper's loss: the paper's.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.method import Batch, Facts, Method, Out
+from selfsup.parts import recipes
+from selfsup.parts.heads import mlp
+from selfsup.parts.places import agreement, at_each, close, places, propagated
+from selfsup.parts.schedules import cosine
+from selfsup.parts.teacher import follow, teacher
+from selfsup.pipelines.views import Views
+
+
+@final
+class PixPro(Method):
+    """Smoothed features of one view agree with a slowly moving network's features of the other, place by place."""
+
+    paper, family, backbones = "2011.10043", "distillation", ("cnn",)
+
+    class Hyper(Knobs):
+        reach: float = knob(0.7, "how far places may lie apart, in their diagonals", symbol="T", sweep=Range(0.35, 2.0))
+        sharpness: float = knob(2.0, "exponent of similarity", symbol="γ", sweep=Choice(0.5, 1.0, 2.0, 4.0), gt=0)
+        layers: int = knob(1, "linear layers of what is propagated", symbol="l", sweep=Choice(1, 2, 3), ge=1)
+        momentum: float = knob(0.99, "of the target at first", sweep=Choice(0.9, 0.97, 0.99, 0.996), ge=0, le=1)
+        hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048), gt=0)
+        dim: int = knob(256, "channels of the space that is predicted", sweep=Choice(64, 128, 256), gt=0)
+        crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        blur: float = knob(1.0, "share of first views that are blurred; of second ones a tenth", ge=0, le=1)
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
+        super().__init__(hyper, encoders, facts)
+        self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
+        self.transform = mlp(*[hyper.dim] * (hyper.layers + 1), out="bias")
+        self.target, self.target_projector = teacher(self.backbone), teacher(self.projector)
+        self.hyper = hyper
+
+    def forward(self, batch: Batch) -> Out:
+        maps = [self.backbone.spatial(view) for view in batch.views]
+        one, two = (self._smoothed(at_each(self.projector, places(map_))) for map_ in maps)
+        with torch.no_grad():
+            first, second = (at_each(self.target_projector, places(self.target.spatial(view))) for view in batch.views)
+        rows, columns = maps[0].shape[2:]
+        near = close(batch.boxes[:, 0], batch.boxes[:, 1], (rows, columns), reach=self.hyper.reach)
+        loss = agreement(one, second, near) + agreement(two, first, near.mT)
+        return Out(loss, {"overlapping": near.any(2).any(1).float().mean()})
+
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        momentum = cosine(t, self.hyper.momentum, 1.0)
+        follow(self.target, self.backbone, momentum)
+        follow(self.target_projector, self.projector, momentum)
+
+    def _smoothed(self, x: Tensor) -> Tensor:
+        """(N, P, D) -> (N, P, D): the propagation module, section 3.2."""
+        return propagated(x, at_each(self.transform, x), sharpness=self.hyper.sharpness)

@@ -1,0 +1,76 @@
+"""PixPro's forward against the paper, image by image and place by place, and its target moved by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from selfsup.parts.schedules import cosine
+
+
+def smoothed(x: torch.Tensor, method: torch.nn.Module) -> torch.Tensor:
+    """(P, D) -> (P, D): eq. 3 and 4 for one image"""
+    alike = torch.stack([F.cosine_similarity(place[None], x, dim=1) for place in x]).clamp(min=0) ** 2
+    return torch.stack(
+        [sum(alike[i, j] * method.transform(x[j][None])[0] for j in range(len(x))) for i in range(len(x))]
+    )
+
+
+def distance(batch, sample: int, i: int, j: int) -> float:
+    """Between place i of the first view and j of the second, in diagonals of a place; maps are 2 by 2."""
+    points, diagonals = [], []
+    for (left, top, width, height, mirrored), number in zip(batch.boxes[sample].tolist(), (i, j), strict=True):
+        row, column = divmod(number, 2)
+        column = 1 - column if mirrored else column
+        points.append((left + width * (column + 0.5) / 2, top + height * (row + 0.5) / 2))
+        diagonals.append(math.hypot(width / 2, height / 2))
+    return math.dist(*points) / max(diagonals)
+
+
+def test_the_loss_is_equation_5(setting) -> None:
+    method, batch = setting("pixpro")
+    loss = method(batch).loss
+    x, z = [], []
+    for view in batch.views:
+        maps, target = method.backbone.spatial(view).flatten(2).mT, method.target.spatial(view).flatten(2).mT
+        x.append(method.projector(maps.reshape(-1, maps.shape[2])).reshape(8, 4, -1))
+        z.append(method.target_projector(target.reshape(-1, maps.shape[2])).reshape(8, 4, -1))
+    total, pairs = 0.0, 0
+    for sample in range(8):
+        y = [smoothed(each[sample], method) for each in x]
+        near = [(i, j) for i in range(4) for j in range(4) if distance(batch, sample, i, j) < 0.7]
+        for i, j in near:
+            forth = F.cosine_similarity(y[0][i], z[1][sample, j], dim=0)
+            back = F.cosine_similarity(y[1][j], z[0][sample, i], dim=0)
+            total = total - (forth + back) / len(near) / 8
+        pairs += len(near)
+    assert 8 < pairs < 8 * 16
+    assert loss.item() == pytest.approx(total.item(), rel=1e-4, abs=1e-6)
+
+
+def test_the_target_follows_and_is_not_learned_from(setting) -> None:
+    method, batch = setting("pixpro", momentum=0.9)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    trunk, head = method.target.trunk.conv1.weight.clone(), method.target_projector[0].weight.clone()
+    for step in range(3):
+        optimizer.zero_grad()
+        method(batch).loss.backward()
+        optimizer.step()
+        method.after_step(step / 3, {})
+        tau = cosine(step / 3, 0.9, 1.0)
+        trunk = tau * trunk + (1 - tau) * method.backbone.trunk.conv1.weight.detach()
+        head = tau * head + (1 - tau) * method.projector[0].weight.detach()
+    torch.testing.assert_close(method.target.trunk.conv1.weight, trunk)
+    torch.testing.assert_close(method.target_projector[0].weight, head)
+    assert all(weight.grad is None for weight in method.target.parameters())
+
+
+def test_views_that_share_nothing_count_nothing(setting) -> None:
+    method, batch = setting("pixpro")
+    apart = batch.boxes.clone()
+    apart[:, 1, 0] += 1000
+    out = method(batch._replace(boxes=apart))
+    assert out.loss.item() == 0
+    assert out.log["overlapping"].item() == 0
+    assert method(batch).log["overlapping"].item() == 1
