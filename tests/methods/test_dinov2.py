@@ -6,10 +6,20 @@ import torch.nn.functional as F
 from lightly.loss import IBOTPatchLoss, KoLeoLoss
 from lightly.loss.swav_loss import sinkhorn
 
+from selfsup.encoder import build
+from selfsup.method import load
+from selfsup.sections import Backbone
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_loss_is_put_together_from_lightlys(shared: bool, setting) -> None:
+REGISTERS = Backbone(
+    name="vit_small_patch14_reg4_dinov2", image_size=16, patch_size=4, width=48, depth=2, heads=3, positions="learned"
+)
+
+
+@pytest.mark.parametrize(("shared", "prefix"), [(False, 1), (True, 1), (False, 5)])
+def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setting) -> None:
     method, batch = setting("dinov2", shared_head=shared, koleo_split=2)
+    if prefix == 5:
+        method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.facts)
     assert len(method.heads) == 2 - shared
     with torch.no_grad():  # a teacher that is not the student
         for weight in (*method.teacher.parameters(), *method.teacher_heads.parameters()):
@@ -25,9 +35,9 @@ def test_the_loss_is_put_together_from_lightlys(shared: bool, setting) -> None:
     pairs = [(code, view) for code in range(2) for view in range(4) if code != view]
     images = sum(-(codes[code] * told[view]).sum(1).mean() for code, view in pairs) / 6
 
-    targets = sinkhorn(method.teacher_heads[-1](seen[:, 1:][mask]), iterations=3, epsilon=0.04).detach()
+    targets = sinkhorn(method.teacher_heads[-1](seen[:, prefix:][mask]), iterations=3, epsilon=0.04).detach()
     theirs = IBOTPatchLoss(output_dim=24, teacher_temp=1.0, student_temp=0.1)  # a softmax of a logarithm is itself
-    student = method.heads[-1](torch.cat(covered)[:, 1:][mask])
+    student = method.heads[-1](torch.cat(covered)[:, prefix:][mask])
     patches = theirs(targets.log(), student, mask.view(16, 4, 4))
 
     koleo = (KoLeoLoss()(covered[0][::2, 0]) + KoLeoLoss()(covered[0][1::2, 0])) / 2
