@@ -15,7 +15,7 @@ from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
-    "amdim": {"dim": 32},
+    "amdim": {"dim": 24},
     "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
     "mocov3": {"hidden": 64},
     "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
