@@ -7,7 +7,7 @@ for ImageNet. Nothing is learned in the first epoch, which fills the bank: the a
 """
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ class DeepCluster(Method):
     """All crops of an image are classified as what its embeddings of the last epoch were clustered into."""
 
     paper, family = "2006.09882", "clustering"
+    banks: Any  # a Bank of each large crop
     centroids: Tensor  # (heads, K, D) unit vectors
     labels: Tensor  # (heads, samples) the cluster of each sample
 
@@ -64,7 +65,7 @@ class DeepCluster(Method):
         super().__init__(hyper, encoders, facts)
         assert hyper.clusters <= facts.samples, f"{hyper.clusters} clusters of {facts.samples} samples"
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
-        self.banks = nn.ModuleList(Bank(facts.samples, hyper.dim) for _ in range(2))  # of each large crop
+        self.banks = nn.ModuleList(Bank(facts.samples, hyper.dim) for _ in range(2))
         start = F.normalize(torch.randn(hyper.heads, hyper.clusters, hyper.dim), dim=2)
         self.register_buffer("centroids", start)
         self.register_buffer("labels", torch.randint(hyper.clusters, (hyper.heads, facts.samples)))
@@ -72,8 +73,8 @@ class DeepCluster(Method):
 
     def forward(self, batch: Batch) -> Out:
         z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
-        z = z.unflatten(0, (len(batch.views), -1))  # (views, N, D)
-        scores = cosines(z, self.centroids.flatten(0, 1)).unflatten(2, (self.hyper.heads, -1))
+        z = z.view(len(batch.views), len(batch.sample), -1)
+        scores = cosines(z, self.centroids.flatten(0, 1)).view(*z.shape[:2], self.hyper.heads, -1)
         label, tau = self.labels[:, batch.sample].T, self.hyper.temperature  # (N, heads)
         loss = labelled(scores, label.expand(len(z), -1, -1), temperature=tau)
         first, second = z[:2].detach()
@@ -90,8 +91,7 @@ class DeepCluster(Method):
         return Pace(begins=self.facts.epoch / self.facts.steps)
 
     def _cluster(self) -> None:
-        for head, (centroids, labels) in enumerate(zip(self.centroids, self.labels, strict=True)):
+        for head in range(self.hyper.heads):
             rows = self.banks[head % 2].rows
-            found = spherical_kmeans(rows, drawn(rows, len(centroids)), iterations=self.hyper.iterations)
-            for held, new in zip((centroids, labels), found, strict=True):
-                held.copy_(new)
+            start = drawn(rows, self.hyper.clusters)
+            self.centroids[head], self.labels[head] = spherical_kmeans(rows, start, iterations=self.hyper.iterations)

@@ -7,7 +7,7 @@ crops: 1, local_crops: 0, sharpness: 10, kappa: 5. Unlike there, small crops are
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ class OBoW(Method):
 
     paper, family = "2012.11552", "clustering"
     backbones = ("cnn",)
+    vocabularies: Any  # a Queue of each level
     spread: Tensor  # (levels,) running mean of squared distances from the nearest word
 
     class Hyper(Knobs):
@@ -70,7 +71,8 @@ class OBoW(Method):
     def forward(self, batch: Batch) -> Out:
         seen = multicrop.pooled(self.backbone, batch.views[1:])
         sizes = [torch.stack(group) for group in (seen[: self.hyper.crops], seen[self.hyper.crops :]) if group]
-        losses, aux = [], {}
+        losses: list[Tensor] = []
+        aux: dict[str, Tensor] = {}
         for level, (places, words, generate) in enumerate(
             zip(self._places(batch), (queue.rows for queue in self.vocabularies), self.generators, strict=True)
         ):

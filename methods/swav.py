@@ -7,7 +7,7 @@ a queue; small batches want one: queue: 3840, and later than the prototypes: que
 
 from collections.abc import Mapping
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ class SwAV(Method):
     """Two large crops are assigned to prototypes, all of which must be used alike; every other crop predicts that."""
 
     paper, family = "2006.09882", "clustering"
-    queued: Tensor
+    queues: Any  # a Queue of each large crop, or none
+    queued: Tensor  # () 1 once they count
 
     class Hyper(Knobs):
         prototypes: int = knob(3000, "clusters", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
@@ -68,15 +69,15 @@ class SwAV(Method):
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
         self.prototypes = nn.Parameter(F.normalize(torch.randn(hyper.prototypes, hyper.dim), dim=1))
         self.queues = nn.ModuleList(Queue(hyper.queue, hyper.dim) for _ in range(2 if hyper.queue else 0))
-        self.register_buffer("queued", torch.zeros(()))  # 1 once the queues count
+        self.register_buffer("queued", torch.zeros(()))
         self.hyper, self.facts = hyper, facts
 
     def forward(self, batch: Batch) -> Out:
         z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
-        scores = cosines(z, self.prototypes).unflatten(0, (len(batch.views), -1))
+        scores = cosines(z, self.prototypes).view(len(batch.views), len(batch.sample), -1)
         codes = torch.stack([self._codes(scores[number], number) for number in range(2)])
         loss = swapped(scores, codes, temperature=self.hyper.temperature)
-        large = F.normalize(z.detach().float(), dim=1).unflatten(0, (len(batch.views), -1))[:2]
+        large = F.normalize(z.detach().float(), dim=1).chunk(len(batch.views))[:2]
         aux = {f"z{number}": large[number] for number in range(len(self.queues))}
         return Out(loss, usage(F.softmax(scores[0] / self.hyper.temperature, dim=1)), aux)
 
@@ -85,8 +86,8 @@ class SwAV(Method):
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
         for number, queue in enumerate(self.queues):
             queue.push(aux[f"z{number}"])
-            begins = t + 1 / self.facts.steps >= self.hyper.queue_begins  # at the next step
-            self.queued.copy_(begins * (queue.filled == len(queue.rows)))
+            due = t + 1 / self.facts.steps >= self.hyper.queue_begins  # at the next step
+            self.queued.copy_((queue.filled == len(queue.rows)) & due)
 
     def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
         return Pace(begins=self.hyper.freeze if name == "prototypes" else 0.0)

@@ -25,7 +25,7 @@ def places(method: Method, batch: Batch) -> list[Array]:
 
 
 def bags(features: Array, words: Array, spread: float) -> tuple[Array, Array]:
-    """Section 3.2, place by place: bags of words; the mean distance from the nearest word of each image."""
+    """Place by place: bags of words; the mean distance from the nearest word of each image."""
     found, nearest = [], []
     for image in features.reshape(len(features), -1, features.shape[-1]):
         distance = np.array([[((place - word) ** 2).sum() for word in words] for place in image])
@@ -52,7 +52,7 @@ def drawn(features: Array, draws: Array) -> Array:
 
 
 def error(method: Method, level: int, views: list[Tensor], bag: Array) -> Tensor:
-    """Section 3.3: mean cross-entropy of the views of one size."""
+    """The mean cross-entropy of the views of one size."""
     words = method.vocabularies[level].rows
     weights = F.normalize(method.generators[level](F.normalize(words, dim=1)), dim=1)
     features = method.backbone.pooled(torch.cat(views)).chunk(len(views))

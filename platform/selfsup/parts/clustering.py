@@ -63,11 +63,11 @@ def spherical_kmeans(rows: Tensor, start: Tensor, *, iterations: int) -> tuple[T
     centroids, own = start, _share(rows)
     for _ in range(iterations):
         sums = torch.zeros_like(centroids)
-        for part in own.split(CHUNK):
+        for part in torch.split(own, CHUNK):
             sums += F.one_hot(_nearest(part, centroids), len(centroids)).to(part.dtype).T @ part
         sums = dist.total(sums)
         centroids = torch.where(sums.any(dim=1, keepdim=True), F.normalize(sums, dim=1), centroids)
-    return centroids, _whole(torch.cat([_nearest(part, centroids) for part in own.split(CHUNK)]), len(rows))
+    return centroids, _whole(torch.cat([_nearest(part, centroids) for part in torch.split(own, CHUNK)]), len(rows))
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def distances(places: Tensor, words: Tensor) -> Tensor:
 def bag_of_words(distance: Tensor, delta: Tensor) -> Tensor:
     """(N, P, K), () -> (N, K), sums to 1: how much of each visual word there is, at the place that has most of it.
 
-    OBoW (arXiv 2012.11552), section 3.2: softly assigned, max-pooled, of unit L1 norm. delta: softness.
+    OBoW (arXiv 2012.11552), its targets: softly assigned, max-pooled, of unit L1 norm. delta: softness.
     """
     return F.normalize(F.softmax(-distance / delta, dim=2).amax(dim=1), p=1, dim=1)
 
@@ -106,7 +106,7 @@ def bag_of_words(distance: Tensor, delta: Tensor) -> Tensor:
 def bag_error(features: Tensor, weights: Tensor, bag: Tensor, *, kappa: float) -> Tensor:
     """(V, N, D), (K, D), (N, K) -> (): cross-entropy of each view's prediction with its image's bag of words.
 
-    OBoW (arXiv 2012.11552), section 3.3: weights are unit vectors, features are not.
+    OBoW (arXiv 2012.11552), its dynamic prediction: weights are unit vectors, features are not.
     """
     with no_autocast(features):
         told = F.log_softmax(kappa * features.float() @ weights.float().T, dim=2)
