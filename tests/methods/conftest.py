@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup import encoder
 from selfsup.method import Batch, Facts, Method, load
@@ -16,26 +16,27 @@ from selfsup.sections import Backbone
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
     "amdim": {"dim": 24},
-    "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
-    "mocov3": {"hidden": 64},
-    "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
-    "pirl": {"negatives": 5, "puzzle": 24},
-    "pixpro": {"hidden": 64, "dim": 6},
     "barlow": {"dim": 16},
     "byol": {"hidden": 64},
+    "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
+    "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
+    "dino": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
+    "dinov2": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
+    "ibot": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "moco": {"queue": 32, "split": 2},
+    "mocov3": {"hidden": 64},
     "msn": {"prototypes": 12, "hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
+    "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
+    "obow": {"words": 12, "border": 0, "crop_size": 16, "local_size": 8},
+    "pirl": {"negatives": 5, "puzzle": 24},
+    "pixpro": {"hidden": 64, "dim": 6},
+    "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "simsiam": {"dim": 64, "bottleneck": 16},
+    "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
-    "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
-    "obow": {"words": 12, "border": 0, "crop_size": 16, "local_size": 8},
-    "sela": {"clusters": 4, "heads": 3, "relabels": 8},
-    "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
 }
-for _name in ("dino", "dinov2", "ibot"):
-    SMALL[_name] = {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2}
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
@@ -75,6 +76,17 @@ def boxes(samples: int, views: int) -> Tensor:
     return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
 
 
+def moved(teacher: nn.Module) -> None:
+    """Away from its student, so that neither can stand for the other."""
+    for weight in teacher.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+
+
 @pytest.fixture(name="setting", scope="session")
 def _setting() -> Callable[..., Setting]:
     return setting
+
+
+@pytest.fixture(name="moved", scope="session")
+def _moved() -> Callable[[nn.Module], None]:
+    return moved

@@ -8,8 +8,9 @@ from lightly.loss import NegativeCosineSimilarity
 from selfsup.parts.schedules import cosine
 
 
-def test_the_loss_is_lightlys_in_both_directions(setting) -> None:
+def test_the_loss_is_lightlys_in_both_directions(setting, moved) -> None:
     method, batch = setting("byol")
+    moved(method.target)
     online = [method.predictor(method.projector(method.backbone.pooled(view))) for view in batch.views]
     target = [method.target_projector(method.target.pooled(view)) for view in batch.views]
     error = NegativeCosineSimilarity()

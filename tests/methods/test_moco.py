@@ -17,8 +17,9 @@ def test_the_loss_of_every_step_is_lightlys_on_a_queue_of_its_own(setting) -> No
         method.after_step(0.0, out.aux)
 
 
-def test_each_key_is_normalised_by_its_group(setting) -> None:
+def test_each_key_is_normalised_by_its_group(setting, moved) -> None:
     method, batch = setting("moco", "cnn", split=2)
+    moved(method.key)
     keys = method(batch).aux["keys"]
     for group in (slice(0, None, 2), slice(1, None, 2)):
         alone = method.key_projector(method.key.pooled(batch.views[1][group]))
