@@ -7,6 +7,7 @@ import pytest
 import typer.main
 
 from selfsup.cli import app
+from selfsup.describe import catalogue
 from selfsup.errors import SpecError
 from selfsup.spec import read
 
@@ -17,6 +18,11 @@ README = (ROOT / "README.md").read_text()
 def test_your_own_objective_is_the_whole_of_simclr() -> None:
     (shown,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert shown == (ROOT / "methods" / "simclr.py").read_text()
+
+
+def test_the_objectives_shown_are_those_that_describe_lists() -> None:
+    (shown,) = re.findall(r"```\n(method .*?)\n```", README, flags=re.DOTALL)
+    assert shown == catalogue()
 
 
 def test_every_command_stands_in_the_table() -> None:
