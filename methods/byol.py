@@ -27,6 +27,7 @@ class BYOL(Method):
     """An online network predicts the projection of a target network, which is the average of its own past."""
 
     paper, family = "2006.07733", "distillation"
+    least_batch = 64  # figure 3
 
     class Hyper(Knobs):
         momentum: float = knob(0.99, "of the target at first", symbol="τ", sweep=Choice(0.9, 0.97, 0.99, 0.996))

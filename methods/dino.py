@@ -30,6 +30,7 @@ class DINO(Method):
     """A teacher, the average of the student's past, sees large crops; the student tells its output from all others."""
 
     paper, family = "2104.14294", "distillation"
+    least_batch = 128  # table 9
     teacher: Encoder
     center: Tensor
     temperature: Tensor  # the teacher's

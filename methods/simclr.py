@@ -21,6 +21,7 @@ class SimCLR(Method):
     """Two views of an image are pulled together, and away from the views of all other images in the batch."""
 
     paper, family = "2002.05709", "contrastive"
+    least_batch = 256  # figure 9
 
     class Hyper(Knobs):
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
