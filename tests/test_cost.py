@@ -137,7 +137,7 @@ def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkey
     monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
     told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
     assert list(_remarks(told)) == [
-        ("beware", "simclr with batches of 8: nobody has shown it to work below 16"),
+        ("beware", "simclr with batches of 8: its paper shows none below 16"),
         ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
     ]
     assert list(_remarks(run("simclr", batch=16))) == []

@@ -149,6 +149,6 @@ def _training(each: Planned) -> list[tuple[str, str]]:
 def _remarks(run: Run) -> Iterator[tuple[str, str]]:
     least = load(run.method).least_batch
     if run.train.batch < least:
-        yield "beware", f"{run.method} with batches of {run.train.batch}: nobody has shown it to work below {least}"
+        yield "beware", f"{run.method} with batches of {run.train.batch}: its paper shows none below {least}"
     if run.published:
         yield "known", f"{run.published}; of the recipe as it stands in its file"

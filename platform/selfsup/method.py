@@ -76,7 +76,7 @@ class Method(nn.Module, abc.ABC):
     Hyper: ClassVar[type[Knobs]]
     family: ClassVar[str]
     backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
-    least_batch: ClassVar[int] = 1  # below which nobody has shown that it works
+    least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
 
     @classmethod
     @abc.abstractmethod
