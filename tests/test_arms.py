@@ -163,4 +163,4 @@ def test_the_plan_of_a_search(shards: Path, tmp_path: Path) -> None:
     said = describe_search(read(SWEEPS / "mae_search.yaml", data), tmp_path)
     assert "hyper.mask_ratio         0.4 to 0.9" in said
     assert "optim.lr                 0.0001 to 0.01, log" in said
-    assert "3,840 samples a trial, 115,200 together" in said  # 240 steps of 16, 30 times
+    assert "7,680 samples a trial, 230,400 together" in said  # 480 steps of 16, 30 times
