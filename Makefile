@@ -6,8 +6,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/selfsup sweep sweeps/demo.yaml
 
-test: .venv/ready
-	$(BIN)/pytest
+test: .venv/ready  # a file at a time on each of two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow

@@ -94,7 +94,7 @@ def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
 
 def _open_search(tracker: Tracker, sweep: Sweep) -> str:
     assert sweep.search
-    told = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.metric)}
+    told = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.objectives)}
     over = {SPENT: sweep.search.search.budget} if sweep.search.over else {}
     tags = {SWEEP: sweep.digest, KIND: "search", "mlflow.note.content": sweep.question}
     return tracker.open(id=_root(sweep), name=sweep.name, experiment=sweep.name, params=told, tags=tags | over)
