@@ -9,7 +9,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from selfsup import failures, sharing
-from selfsup.errors import SelfsupError
+from selfsup.errors import PreemptedError, SelfsupError
 from selfsup.pipelines.feed import LaneConfig
 from selfsup.pipelines.share import ShareConfig
 from selfsup.pipelines.stream import Stream
@@ -49,7 +49,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
             name=stage.key,
             storage_path=str(stage.folder.parent),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
-                max_failures=resources.max_failures, controller_failure_limit=3
+                max_failures=resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=run.train.keep_checkpoints),
         ),
@@ -63,7 +63,8 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         report.write_text(str(error))
         last = str(error).rstrip().rpartition("\n")[2]
         why = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
-        raise SelfsupError(f"{stage.key}: {why}") from error
+        kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError
+        raise kind(f"{stage.key}: {why}") from error
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()

@@ -3,6 +3,7 @@
 SelfsupError          the command line prints its message, without a traceback, and exits with `exit_code`
 ├── NonFiniteError    the loss or the gradient is no longer a number (1)
 ├── ExhaustedError    a worker's device has no memory left (1)
+├── PreemptedError    the machines of a run were taken away (1)
 ├── SpecError         the spec or an override is wrong (2)
 ├── DataError         shards, manifests or images are wrong (3)
 ├── CheckpointError   a checkpoint belongs to another spec, or cannot be written or read (4)
@@ -21,6 +22,10 @@ class NonFiniteError(SelfsupError):
 
 
 class ExhaustedError(SelfsupError):
+    pass
+
+
+class PreemptedError(SelfsupError):
     pass
 
 

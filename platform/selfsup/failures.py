@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from selfsup import errors
 from selfsup.errors import SelfsupError
 
-Kind = Literal["user error", "non-finite", "out of memory", "infrastructure"]
+Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
 COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
 CHANCE = 0.01  # of the loss of guessing: how near to it a loss is at it
@@ -17,7 +17,8 @@ ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
 
 
 class Failure(NamedTuple):
-    """kind: infrastructure is tried again from the last checkpoint, the others would only repeat themselves.
+    """kind: what was preempted is tried again from its last checkpoint without limit, infrastructure some times; the
+    others would only repeat themselves.
 
     error: the name of a class in selfsup.errors. message: for the user.
     """
@@ -44,6 +45,8 @@ def classify(error: BaseException) -> Failure:
         kind: Kind = "non-finite"
     elif isinstance(cause, errors.ExhaustedError):
         kind = "out of memory"
+    elif isinstance(cause, errors.PreemptedError):
+        kind = "preempted"
     elif isinstance(cause, SelfsupError) and cause.exit_code > 1:
         kind = "user error"
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ import ray
 import torch
 import yaml
 from PIL import Image
+from ray.train.v2.api.preemption import PreemptionInfo
 from ray.util.state import list_actors
 from safetensors.torch import load_file
 from tiny import BACKBONE
 
 from selfsup.encoder import load_encoder
-from selfsup.errors import DataError, SelfsupError
+from selfsup.errors import DataError, PreemptedError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.failures import Failure, classify
 from selfsup.pipelines import evaluate
@@ -256,6 +258,17 @@ def test_damaged_data_end_a_run_with_one_error(failures: dict[str, Any], what: s
     with pytest.raises(SelfsupError, match=said):
         raise error
     assert len(str(error).splitlines()) == 1
+
+
+def test_a_run_whose_machines_were_taken_away_says_so(
+    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit() -> None:
+        raise ray.train.PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [1]}))
+
+    monkeypatch.setattr("selfsup.pipelines.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    with pytest.raises(PreemptedError, match=r"interrupted by node preemption \(preempted_ranks=\[1\].*error\.txt"):
+        trained(planned())
 
 
 @pytest.mark.slow

@@ -1,0 +1,24 @@
+import pytest
+
+from selfsup.errors import CheckpointError, DataError, ExhaustedError, NonFiniteError, PreemptedError, SelfsupError
+from selfsup.failures import Failure, classify
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DataError("a shard is missing"), "user error"),
+        (CheckpointError("of another spec"), "user error"),
+        (NonFiniteError("step 3: loss is nan"), "non-finite"),
+        (ExhaustedError("no memory left"), "out of memory"),
+        (PreemptedError("the machines were taken away"), "preempted"),
+        (SelfsupError("training failed after 3 restarts"), "infrastructure"),
+        (OSError("a disk is lost"), "infrastructure"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_every_failure_has_a_kind_and_comes_back_as_what_it_was(error: Exception, kind: str) -> None:
+    failure = classify(error)
+    assert failure == Failure(kind, type(error).__name__, str(error))
+    assert failure.reason == f"{kind}: {error}"
+    assert type(failure.exception()) is (type(error) if isinstance(error, SelfsupError) else SelfsupError)
