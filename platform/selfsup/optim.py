@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from selfsup.method import Method, Pace
+from selfsup.parts.schedules import cosine
 from selfsup.sections import Optim
 
 Groups = list[dict[str, Any]]
@@ -50,7 +51,7 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
     peak, t = peak_lr(optim, batch), step / steps
     lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, floor=optim.min_lr)
     for group in optimizer.param_groups:
-        group["lr"] = group["scale"] * (max(lr, peak) if group["constant"] and step >= warmup else lr)
+        group["lr"] = group["scale"] * (peak if group["constant"] and step >= warmup else lr)
         group["weight_decay"] = decay_at(t, optim) if group["decays"] else 0.0
         if t < group["begins"]:
             for weight in group["params"]:
@@ -61,7 +62,7 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
 def decay_at(t: float, optim: Optim) -> float:
     """A half cosine from `weight_decay` to `weight_decay_end`, as DINO's (arXiv 2104.14294), section 3.2."""
     end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
-    return end + (optim.weight_decay - end) * 0.5 * (1 + math.cos(math.pi * t))
+    return cosine(t, optim.weight_decay, end)
 
 
 def peak_lr(optim: Optim, batch: int) -> float:
@@ -78,8 +79,7 @@ def lr_at(step: int, *, steps: int, warmup: int, peak: float, floor: float = 0.0
     assert 0 <= step < steps, f"step {step} is outside a schedule of {steps} steps"
     if step < warmup:
         return peak * (step + 1) / warmup
-    t = (step - warmup) / (steps - warmup)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * t))
+    return cosine((step - warmup) / (steps - warmup), peak, floor)
 
 
 class LARS(Optimizer):
