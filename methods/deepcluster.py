@@ -49,17 +49,7 @@ class DeepCluster(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(
-            recipes.swav(
-                crop_min=hyper.crop_min,
-                local_crops=hyper.local_crops,
-                local_size=hyper.local_size,
-                local_min=hyper.local_min,
-                local_max=hyper.local_max,
-                strength=hyper.strength,
-                blur=hyper.blur,
-            )
-        )
+        return Views(recipes.swav(hyper))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

@@ -20,7 +20,7 @@ from selfsup.parts.contrastive import info_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, cosines, places
 from selfsup.parts.teacher import follow, teacher
-from selfsup.parts.tokens import Tokens, strided
+from selfsup.parts.tokens import grouped
 from selfsup.pipelines.views import Views
 
 
@@ -62,7 +62,7 @@ class DenseCL(Method):
         features = places(self.backbone.spatial(batch.views[0]))
         query, dense = self.projector(features.mean(1)), at_each(self.dense_projector, features)
         with torch.no_grad():
-            others = self._grouped(batch.views[1])
+            others = grouped(batch.views[1], self.hyper.split, lambda view: places(self.key.spatial(view)))
             key, dense_key = self.key_projector(others.mean(1)), at_each(self.key_dense_projector, others)
             match = cosines(features, others).argmax(2, keepdim=True)  # (N, P, 1), eq. 4
             keys = {"keys": _unit(key), "dense_keys": _unit(dense_key.mean(1))}
@@ -80,11 +80,6 @@ class DenseCL(Method):
         follow(self.key_projector, self.projector, self.hyper.momentum)
         follow(self.key_dense_projector, self.dense_projector, self.hyper.momentum)
         self.weight.fill_(self.hyper.dense if t + self.step >= self.hyper.begins else 0.0)  # of the step to come
-
-    def _grouped(self, view: Tokens | Tensor) -> Tensor:
-        """(B, ...) -> (B, P, C): each group of samples normalised by itself, as in MoCo here."""
-        groups = [places(self.key.spatial(strided(view, start, self.hyper.split))) for start in range(self.hyper.split)]
-        return torch.stack(groups, dim=1).flatten(0, 1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -63,16 +63,7 @@ class DINO(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(
-            recipes.dino(
-                crop_min=hyper.crop_min,
-                local_crops=hyper.local_crops,
-                local_size=hyper.local_size,
-                local_min=hyper.local_min,
-                local_max=hyper.local_max,
-                blur=hyper.blur,
-            )
-        )
+        return Views(recipes.dino(hyper))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

@@ -71,17 +71,7 @@ class IBOT(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(
-            recipes.dino(
-                crop_min=hyper.crop_min,
-                local_crops=hyper.local_crops,
-                local_size=hyper.local_size,
-                local_min=hyper.local_min,
-                local_max=hyper.local_max,
-                blur=hyper.blur,
-                mask=BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share),
-            )
-        )
+        return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share)))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

@@ -20,7 +20,7 @@ from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.teacher import follow, teacher
-from selfsup.parts.tokens import Tokens, strided
+from selfsup.parts.tokens import grouped
 from selfsup.pipelines.views import Views
 
 
@@ -56,7 +56,7 @@ class MoCo(Method):
     def forward(self, batch: Batch) -> Out:
         query = self.projector(self.backbone.pooled(batch.views[0]))
         with torch.no_grad():
-            keys = F.normalize(self.key_projector(self._grouped(batch.views[1])).float(), dim=1)
+            keys = F.normalize(self.key_projector(grouped(batch.views[1], self.split, self.key.pooled)).float(), dim=1)
         loss = info_nce(query, keys, self.queue.rows, temperature=self.temperature)
         return Out(loss, aux={"keys": keys})
 
@@ -64,11 +64,3 @@ class MoCo(Method):
         self.queue.push(aux["keys"])
         follow(self.key, self.backbone, self.momentum)
         follow(self.key_projector, self.projector, self.momentum)
-
-    def _grouped(self, view: Tokens | Tensor) -> Tensor:
-        """(B, ...) -> (B, D): each group of samples normalised by itself, so that no statistics give the match away.
-
-        The paper's shuffling among GPUs does that; groups of the whole batch do, for any number of processes.
-        """
-        groups = [self.key.pooled(strided(view, start, self.split)) for start in range(self.split)]
-        return torch.stack(groups, dim=1).flatten(0, 1)

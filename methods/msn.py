@@ -56,10 +56,8 @@ class MSN(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        target = recipes.simclr(crop_min=hyper.crop_min, strength=hyper.strength, blur=hyper.blur)
-        anchor = replace(target, mask=RandomMask(hyper.mask_ratio))
-        small = replace(target, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max))
-        return Views((target, anchor, *[small] * hyper.local_crops))
+        target, anchor, *small = recipes.swav(hyper)
+        return Views((target, replace(anchor, mask=RandomMask(hyper.mask_ratio)), *small))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

@@ -16,8 +16,9 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
 from selfsup.parts.bank import Queue
-from selfsup.parts.contrastive import batch_nce, no_autocast
+from selfsup.parts.contrastive import batch_nce
 from selfsup.parts.heads import mlp
+from selfsup.parts.precision import no_autocast
 from selfsup.pipelines.views import Views
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts import dist
-from selfsup.parts.contrastive import no_autocast
+from selfsup.parts.precision import no_autocast
 
 CHUNK = 16384  # rows that are compared with all clusters at a time
 

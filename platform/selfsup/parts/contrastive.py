@@ -4,13 +4,13 @@ Over W processes each returns its own share; the mean of the shares is the loss 
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts import dist
+from selfsup.parts.precision import no_autocast
 
 
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
@@ -86,10 +86,3 @@ def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tens
     positive = scores.take_along_dim(at, dim=1)[:, 0]  # (N, P)
     others = scores.scatter(1, at.expand(-1, 1, scores.shape[2]), -torch.inf).flatten(1).logsumexp(1, keepdim=True)
     return (torch.logaddexp(positive, others) - positive).mean(), raw.square().mean()
-
-
-def no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    kind = x.device.type
-    return (
-        torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    )  # not on meta

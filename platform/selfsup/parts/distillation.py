@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts import dist
-from selfsup.parts.contrastive import no_autocast
+from selfsup.parts.precision import no_autocast
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def cosine_error(student: Tensor, target: Tensor) -> Tensor:
 
     BYOL (arXiv 2006.07733), eq. 2.
     """
-    return 2 - 2 * F.cosine_similarity(student.float(), target.float(), dim=1).mean()
+    return 2 + 2 * negative_cosine(student, target)
 
 
 def negative_cosine(student: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.parts.contrastive import no_autocast
+from selfsup.parts.precision import no_autocast
 
 
 def places(maps: Tensor) -> Tensor:

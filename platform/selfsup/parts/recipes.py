@@ -1,6 +1,7 @@
 """Views that several papers share, as data."""
 
 from dataclasses import replace
+from typing import Protocol
 
 from selfsup.pipelines.views import BlockMask, Crop
 
@@ -40,36 +41,43 @@ def vicreg(*, crop_min: float = 0.08, blur: float = 0.5) -> Crop:
     return replace(byol(crop_min=crop_min)[0], blur=blur, solarize=0.1)
 
 
-def swav(
-    *,
-    crop_min: float,
-    local_crops: int,
-    local_size: int,
-    local_min: float,
-    local_max: float,
-    strength: float = 1.0,
-    blur: float = 0.5,
-) -> tuple[Crop, ...]:
+class MultiCrop(Protocol):
+    """The knobs of small crops beside large ones: sizes in pixels a side, least and most as shares of the image."""
+
+    @property
+    def crop_min(self) -> float: ...
+    @property
+    def local_crops(self) -> int: ...
+    @property
+    def local_size(self) -> int: ...
+    @property
+    def local_min(self) -> float: ...
+    @property
+    def local_max(self) -> float: ...
+    @property
+    def blur(self) -> float: ...
+
+
+class Jittered(MultiCrop, Protocol):
+    @property
+    def strength(self) -> float: ...
+
+
+def swav(knobs: Jittered) -> tuple[Crop, ...]:
     """SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones."""
-    large = simclr(crop_min=crop_min, strength=strength, blur=blur)
-    small = replace(large, size=local_size, scale=(local_min, local_max))
-    return (large, large, *[small] * local_crops)
+    large = simclr(crop_min=knobs.crop_min, strength=knobs.strength, blur=knobs.blur)
+    return (large, large, *_small(large, knobs))
 
 
-def dino(
-    *,
-    crop_min: float,
-    local_crops: int,
-    local_size: int,
-    local_min: float,
-    local_max: float,
-    blur: float = 1.0,
-    mask: BlockMask | None = None,
-) -> tuple[Crop, ...]:
+def dino(knobs: MultiCrop, mask: BlockMask | None = None) -> tuple[Crop, ...]:
     """DINO's multi-crop (arXiv 2104.14294), section 3.1, iBOT's and DINOv2's: BYOL's two large crops, then small ones.
 
-    blur: the share of first views that are blurred; of second views a tenth of it, of small ones half. mask: of large.
+    Small crops are blurred half as often as the first. mask: of large crops.
     """
-    first, second = byol(crop_min=crop_min, blur=blur)
-    small = replace(first, size=local_size, scale=(local_min, local_max), blur=0.5 * blur)
-    return (replace(first, mask=mask), replace(second, mask=mask), *[small] * local_crops)
+    first, second = byol(crop_min=knobs.crop_min, blur=knobs.blur)
+    small = _small(replace(first, blur=0.5 * knobs.blur), knobs)
+    return (replace(first, mask=mask), replace(second, mask=mask), *small)
+
+
+def _small(large: Crop, knobs: MultiCrop) -> list[Crop]:
+    return [replace(large, size=knobs.local_size, scale=(knobs.local_min, knobs.local_max))] * knobs.local_crops

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts import dist
-from selfsup.parts.contrastive import no_autocast
+from selfsup.parts.precision import no_autocast
 
 
 def barlow_twins(a: Tensor, b: Tensor, *, redundancy: float) -> Tensor:

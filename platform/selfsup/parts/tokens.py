@@ -1,7 +1,9 @@
 """The one form in which a token encoder sees any modality."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -13,9 +15,17 @@ class Tokens(NamedTuple):
     valid: Tensor
 
 
-def strided(view: Tokens | Tensor, start: int, step: int) -> Tokens | Tensor:
-    """Every `step`-th sample of a view."""
-    return view[start::step] if isinstance(view, Tensor) else Tokens(*(part[start::step] for part in view))
+def grouped(view: Tokens | Tensor, number: int, embed: Callable[[Tokens | Tensor], Tensor]) -> Tensor:
+    """(B, ...) -> (B, ...): what `embed` gives for each of so many groups of samples, seen by itself.
+
+    Then no batch statistics tell which key is a query's. MoCo (arXiv 1911.05722), section 3.3, shuffles among GPUs for
+    that; groups do it on any number of processes.
+    """
+    groups = [
+        view[start::number] if isinstance(view, Tensor) else Tokens(*(part[start::number] for part in view))
+        for start in range(number)
+    ]
+    return torch.stack([embed(group) for group in groups], dim=1).flatten(0, 1)
 
 
 def at(tokens: Tensor, places: Tensor) -> Tensor:
