@@ -101,6 +101,7 @@ class Watch(tune.Callback):
         self._runs: dict[str, Planned] = {}
         self._shown: dict[str, tuple[ExitStack, float]] = {}
         self.failed: list[Failure] = []
+        self._alike = Counter[tuple[str, str]]()
         self.fair = 0  # trials that ended without failing
         self.stopped: dict[str, str] = {}  # trial -> why
         self.over = ""  # why all that still ran were stopped
@@ -110,9 +111,8 @@ class Watch(tune.Callback):
 
     @property
     def enough(self) -> bool:
-        """Whether so many have failed alike, by the last line of what they say, that the rest would too."""
-        alike = Counter((failure.kind, failure.message.rstrip().rpartition("\n")[2]) for failure in self.failed)
-        return any(number >= ENOUGH for number in alike.values())
+        """Whether so many have failed alike that the rest would too."""
+        return any(number >= ENOUGH for number in self._alike.values())
 
     def of(self, trial: Trial) -> Planned:
         if trial.trial_id not in self._runs:
@@ -160,6 +160,7 @@ class Watch(tune.Callback):
             say(f"{title(each)} done in {monotonic() - began:.0f} s{_scores(each)}")
         elif failure:
             self.failed.append(failure)
+            self._alike[failure.kind, _impersonal(failure, each)] += 1
             say(f"{title(each)} failed: {failure.reason}")
         else:
             say(f"{title(each)} stopped: {stopped}")
@@ -183,6 +184,14 @@ class Enough(tune.Stopper):
 
 def title(each: Planned) -> str:
     return f"{each.id} seed {each.run.seed}"
+
+
+def _impersonal(failure: Failure, each: Planned) -> str:
+    """The last line of what a failure says, of whichever run: kinds of stages in place of their names."""
+    last = failure.message.rstrip().rpartition("\n")[2]
+    for stage in each.stages:
+        last = last.replace(stage.key, stage.kind)
+    return last
 
 
 def _scores(each: Planned) -> str:

@@ -1,6 +1,7 @@
-"""Small data sets, whole and damaged."""
+"""Small data sets, whole and damaged; one Ray of two CPUs for the tests of a module."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,27 @@ from selfsup.pipelines.pack import pack
 
 Make = Callable[..., Manifest]
 Spoil = Callable[..., None]
+RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """What Ray warns of is no failure of a test that starts one."""
+    for item in items:
+        if {"cluster", "nodes"} & set(item.fixturenames):
+            for warning in RAYS_OWN:
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    from selfsup.pipelines.forkserver import forked_workers
+
+    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,6 @@ from selfsup.spool import Spool
 from selfsup.store import experiment_page, links
 from selfsup.track import Shipper, Tracker, default_uri, ui_command
 
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,31 +1,20 @@
 """Every objective takes the whole path: shards, two training workers on Ray, its evaluations; a few steps of each."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 
 from selfsup.method import names
-from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.runner import perform
 from selfsup.planning import plan
 from selfsup.spec import read
 from selfsup.spool import tail
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"
 STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

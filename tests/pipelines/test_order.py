@@ -25,12 +25,6 @@ from selfsup.pipelines.manifest import Manifest, Reader, load
 from selfsup.pipelines.stream import Columns, Stream
 from selfsup.pipelines.views import Crop, Views
 
-pytestmark = [  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 SAMPLES, BATCH, STEPS = 70, 16, 14  # more than three epochs of 4 steps
 MEMORY = 2**26
 VIEWS = Views((Crop(size=12, scale=(0.4, 1.0)), Crop(size=8, scale=(0.1, 0.5))))

@@ -1,11 +1,10 @@
 """Training runs on a real Ray, whole, killed, split over workers and on damaged data; then the stages that follow."""
 
-import logging
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,6 @@ from selfsup.failures import Failure, classify
 from selfsup.pipelines import evaluate
 from selfsup.pipelines.collate import normalise
 from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.pictures import fixed_batch, pictures
@@ -43,12 +41,7 @@ from selfsup.sections import Feeder
 from selfsup.spec import read
 from selfsup.spool import records, tail
 
-pytestmark = [  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("cluster")
 STEPS, EVERY, LOG = 60, 6, 4
 MEMORY = 2**26  # bytes
 TRAIN, VAL, VICTIM = 100, 20, 0  # samples, and the training sample that cannot be decoded
@@ -63,14 +56,6 @@ TINY = {
     "stream": {"lanes": 4, "chunk": 8, "mix": 4, "bad_share": 0.05},
     "evals": {"knn": {"k": 3}, "linear": {}},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

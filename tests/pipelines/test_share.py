@@ -1,11 +1,10 @@
 """Readers of one stream, on a real Ray: whoever comes, goes, dies or comes back, each sees the rows of its own Feed."""
 
-import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from tiny import BACKBONE
 from selfsup.errors import DataError
 from selfsup.pipelines import share
 from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.runner import perform
@@ -32,22 +30,10 @@ from selfsup.sharing import side_by_side
 from selfsup.spec import read
 from selfsup.spool import records
 
-pytestmark = [  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("cluster")
 SAMPLES, BATCH, STEPS, WINDOW = 40, 8, 60, 6
 VIEWS = Views((Crop(size=96), Crop(size=8, scale=(0.1, 0.5))))
 PACE = 0.02  # seconds that a reader spends on a step
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

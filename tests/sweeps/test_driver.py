@@ -1,12 +1,12 @@
 """Runs as Tune trials on a real Ray: killed, failing, run before; the numbers are those of undisturbed runs."""
 
-import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,21 +15,17 @@ import yaml
 from ray.util.state import list_actors
 from tiny import BACKBONE
 
-from selfsup.failures import ENOUGH
-from selfsup.pipelines.forkserver import forked_workers
+from selfsup import failures
+from selfsup.errors import SelfsupError
+from selfsup.failures import ENOUGH, classify
 from selfsup.pipelines.manifest import Manifest
 from selfsup.planning import Planned, plan
 from selfsup.spec import read
-from selfsup.sweeps.driver import execute
+from selfsup.sweeps.driver import Listed, Watch, execute
 from selfsup.sweeps.recorder import Recorder
 from selfsup.track import Tracker
 
-pytestmark = [  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("cluster")
 TINY: dict[str, Any] = {
     "name": "tiny",
     "method": "simclr",
@@ -41,13 +37,6 @@ TINY: dict[str, Any] = {
     "baselines": False,
     "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +120,17 @@ def test_failures_that_repeat_themselves_end_the_sweep(
     failed = execute(runs, Recorder(tracker))
     assert {failure.kind for failure in failed} == {"user error"}
     assert ENOUGH <= len(failed) < len(runs)
+
+
+def test_failures_are_alike_whichever_run_they_name(planned: Callable[..., tuple[Planned, ...]]) -> None:
+    runs = planned(seeds=ENOUGH)
+    recorder: Any = SimpleNamespace(end=lambda *_: None)
+    watch = Watch(Listed({run.id: run for run in runs}), recorder)
+    for run in runs:
+        assert run.pretrain
+        assert not watch.enough
+        why = f"{run.pretrain.key}: no luck (Ray's whole report: {run.pretrain.folder / 'error.txt'})"
+        failures.write(classify(SelfsupError(why)), run.failure)
+        trial: Any = SimpleNamespace(trial_id=run.id, config={"id": run.id})
+        watch.on_trial_error(trial=trial)
+    assert watch.enough

@@ -1,8 +1,7 @@
 """A search: what is drawn, what counts as a trial, what survives a kill, and what it ends with on a real Ray."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ from typing import Any
 
 import optuna
 import pytest
-import ray
 import yaml
 from optuna.trial import TrialState, create_trial
 from tiny import BACKBONE
@@ -18,7 +16,6 @@ from tiny import BACKBONE
 from selfsup.errors import SpecError
 from selfsup.failures import collapsed
 from selfsup.layout import entries, lay_out
-from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.manifest import Manifest
 from selfsup.reporting import report
 from selfsup.spool import Spool
@@ -31,12 +28,6 @@ from selfsup.sweepspec.search import Search
 from selfsup.sweepspec.sweepfile import SweepFile, read
 from selfsup.track import Tracker
 
-pytestmark = [  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 KNN, LOSS = "eval/knn/top1", "pretrain/loss"
 TINY: dict[str, Any] = {
     "backbone": BACKBONE,
@@ -225,13 +216,6 @@ class TestSpent:
         assert not spent.stop_all()
         watch.fair = 0
         assert spent.stop_all()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        yield
-        ray.shutdown()
 
 
 def asked(study: optuna.Study, it: SweepFile, plans: Proposed) -> optuna.Trial:
