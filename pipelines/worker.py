@@ -12,7 +12,6 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from selfsup import checkpoint, encoder, failures, optim
@@ -111,8 +110,7 @@ def _work(task: Task, launched: float) -> None:
     Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
     if dist.rank() == 0:
         (task.folder / "hardware.txt").write_text(hardware(device))
-        state = {name: value.contiguous() for name, value in method.state_dict().items()}  # CNNs are channels-last
-        save_file(state, task.folder / "method.safetensors")
+        encoder.save_weights(method, task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 

@@ -9,7 +9,7 @@ from selfsup.spec import run_type
 
 
 def catalogue() -> str:
-    """A line a method: its name, paper and what it does."""
+    """A line a method: its name, family, backbones, paper and what it does."""
     lines = []
     for name in names():
         method = load(name)

@@ -9,6 +9,7 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 import abc
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "build",
     "load_encoder",
     "save_encoder",
+    "save_weights",
     "timm_kwargs",
 ]
 
@@ -190,9 +192,14 @@ def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
     part = path.with_name(path.name + ".part")
     metadata = {"backbone": json.dumps(resolved(backbone))}
-    state = {name: value.contiguous() for name, value in encoder.trunk.state_dict().items()}  # CNNs are channels-last
-    safetensors.torch.save_file(state, part, metadata=metadata)
+    save_weights(encoder.trunk, part, metadata=metadata)
     part.replace(path)
+
+
+def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """The state dict as safetensors, which hold no channels-last tensors, such as CNNs have."""
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    safetensors.torch.save_file(state, path, metadata=dict(metadata or {}))
 
 
 def load_encoder(path: Path | str) -> Encoder:

@@ -101,8 +101,9 @@ class Method(nn.Module, abc.ABC):
 
     def encoder(self, modality: str) -> Encoder:
         """What evaluation freezes: the encoder that is trained, unless an objective says otherwise."""
-        found: Any = self.encoders[modality]
-        return found  # type: ignore[no-any-return]
+        found = self.encoders[modality]
+        assert isinstance(found, Encoder)
+        return found
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """(B, N, P) in the units of views[0]: what it paints for every token; None where it predicts no pixels."""

@@ -76,10 +76,11 @@ def boxes(samples: int, views: int) -> Tensor:
     return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
 
 
-def moved(teacher: nn.Module) -> None:
-    """Away from its student, so that neither can stand for the other."""
-    for weight in teacher.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
+def moved(*teachers: nn.Module, by: float = 0.1) -> None:
+    """Away from their students, so that neither can stand for the other."""
+    for teacher in teachers:
+        for weight in teacher.parameters():
+            weight.data.add_(by * torch.randn_like(weight))
 
 
 @pytest.fixture(name="setting", scope="session")
@@ -88,5 +89,5 @@ def _setting() -> Callable[..., Setting]:
 
 
 @pytest.fixture(name="moved", scope="session")
-def _moved() -> Callable[[nn.Module], None]:
+def _moved() -> Callable[..., None]:
     return moved

@@ -20,13 +20,9 @@ def at_places(head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
     return torch.stack([head(place) for place in features.unbind(1)], dim=1)
 
 
-def test_every_step_is_lightlys_on_queues_of_its_own(setting) -> None:
+def test_every_step_is_lightlys_on_queues_of_its_own(setting, moved) -> None:
     method, batch = setting("densecl", dense=0.3, split=1, queue=12)
-    keys = method.key, method.key_projector, method.key_dense_projector
-    for weight in [
-        weight for part in keys for weight in part.parameters()
-    ]:  # apart from the student's, so that one cannot stand for the other
-        weight.data.add_(0.1 * torch.randn_like(weight))
+    moved(method.key, method.key_projector, method.key_dense_projector)
     queue, dense_queue = method.queue.rows.clone(), method.dense_queue.rows.clone()
     for step in range(3):  # 24 keys, round the queues and on
         features, others = (

@@ -16,14 +16,12 @@ REGISTERS = Backbone(
 
 
 @pytest.mark.parametrize(("shared", "prefix"), [(False, 1), (True, 1), (False, 5)])
-def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setting) -> None:
+def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setting, moved) -> None:
     method, batch = setting("dinov2", shared_head=shared, koleo_split=2)
     if prefix == 5:
         method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.facts)
     assert len(method.heads) == 2 - shared
-    with torch.no_grad():  # a teacher that is not the student
-        for weight in (*method.teacher.parameters(), *method.teacher_heads.parameters()):
-            weight.add_(0.02 * torch.randn_like(weight))
+    moved(method.teacher, method.teacher_heads, by=0.02)
     mask = torch.cat(batch.masks[:2])
     assert 0 < mask.any(dim=1).sum() < 16
     covered = [method.backbone(batch.views[view], cover=(batch.masks[view], method.mask_token)) for view in range(2)]

@@ -6,11 +6,9 @@ from lightly.loss import MSNLoss
 
 
 @pytest.mark.parametrize("rounds", [0, 3])
-def test_the_loss_is_lightlys(rounds: int, setting) -> None:
+def test_the_loss_is_lightlys(rounds: int, setting, moved) -> None:
     method, batch = setting("msn", iterations=rounds)
-    with torch.no_grad():  # a teacher that is not the student
-        for weight in (*method.teacher.parameters(), *method.teacher_projector.parameters()):
-            weight.add_(0.02 * torch.randn_like(weight))
+    moved(method.teacher, method.teacher_projector, by=0.02)
     anchors = [method.backbone(batch.views[1], batch.masks[1].keep), *(method.backbone(v) for v in batch.views[2:])]
     anchors = method.projector(torch.cat([hidden[:, 0] for hidden in anchors]))
     targets = method.teacher_projector(method.teacher(batch.views[0])[:, 0])

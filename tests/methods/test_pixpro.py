@@ -28,13 +28,9 @@ def distance(batch, sample: int, i: int, j: int) -> float:
     return math.dist(*points) / max(diagonals)
 
 
-def test_the_loss_is_equation_5(setting) -> None:
+def test_the_loss_is_equation_5(setting, moved) -> None:
     method, batch = setting("pixpro")
-    for weight in [
-        *method.target.parameters(),
-        *method.target_projector.parameters(),
-    ]:  # apart from the student's, so that one cannot stand for the other
-        weight.data.add_(0.1 * torch.randn_like(weight))
+    moved(method.target, method.target_projector)
     loss = method(batch).loss
     x, z = [], []
     for view in batch.views:
