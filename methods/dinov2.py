@@ -71,7 +71,7 @@ class DINOv2(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         # each crop is covered by chance; the authors' code covers exactly half of a GPU's, by ratios spread evenly
-        return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share)))
+        return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4)))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)

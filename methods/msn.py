@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.clustering import usage
 from selfsup.parts.distillation import assigned, me_max
@@ -83,6 +83,9 @@ class MSN(Method):
         momentum = ramp(t, self.hyper.momentum, 1.0, until=1.25)  # it would arrive at 5/4 of training
         follow(self.teacher, self.backbone, momentum)
         follow(self.teacher_projector, self.projector, momentum)
+
+    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
+        return Pace(no_decay=name == "prototypes.weight")  # as in the authors' code
 
     def encoder(self, modality: str) -> Encoder:
         return dict.fromkeys(self.encoders, self.teacher)[modality]

@@ -1,6 +1,7 @@
 """The columns that the stream delivers, turned into a Batch on the training device."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any
@@ -65,8 +66,8 @@ def _mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) 
     match crop.mask:
         case RandomMask(ratio):
             return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
-        case BlockMask(low, high, share):
-            return block_mask(draw(BLOCK_DRAWS), grid, low=low, high=high, share=share).to(device)
+        case BlockMask() as rule:
+            return block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule)).to(device)
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:

@@ -41,15 +41,19 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     return Mask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])
 
 
-def block_mask(draws: Tensor, grid: tuple[int, int], *, low: float, high: float, share: float) -> Tensor:
+def block_mask(
+    draws: Tensor, grid: tuple[int, int], *, low: float, high: float, share: float, smallest: int | None
+) -> Tensor:
     """(B, BLOCK_DRAWS), in [0, 1) -> (B, N) bool: what rectangles cover, up to a ratio drawn from [low, high].
 
-    BEiT (arXiv 2106.08254), algorithm 1, with iBOT's smallest rectangle, a ninth of the grid. Like there, a mask may
-    stay smaller than its ratio: when rectangles in a row do not fit. Of the samples 1 - share are not masked.
+    BEiT (arXiv 2106.08254), algorithm 1, whose smallest rectangle of tokens is `smallest`, or iBOT's, a ninth of the
+    grid. Like there, a mask may stay smaller than its ratio: when rectangles in a row do not fit. Of the samples
+    1 - share are not masked.
     """
     rows, columns = grid
     ratio = torch.where(draws[:, 0] < share, low + (high - low) * draws[:, 1], 0.0)
-    goal, smallest = (ratio * rows * columns).floor(), (min(grid) // 3) ** 2
+    goal = (ratio * rows * columns).floor()
+    smallest = (min(grid) // 3) ** 2 if smallest is None else smallest
     covered = torch.zeros(len(draws), rows, columns, dtype=torch.bool, device=draws.device)
     failed = torch.zeros_like(goal)
     row, column = torch.arange(rows, device=draws.device), torch.arange(columns, device=draws.device)

@@ -24,12 +24,13 @@ class RandomMask:
 class BlockMask:
     """Rectangles of tokens are covered: in a view that is masked at all, between `low` and `high` of them.
 
-    share: of samples whose view is masked.
+    share: of samples whose view is masked. smallest: tokens of the smallest rectangle; None: a ninth of the grid.
     """
 
     low: float
     high: float
     share: float = 1.0
+    smallest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,12 +50,13 @@ class Pace(NamedTuple):
     """How the learning rate of a weight departs from the schedule.
 
     scale: times the schedule's. constant: the peak at every step, after warm-up too. begins: the share of training
-    before which the weight does not move at all.
+    before which the weight does not move at all. no_decay: weight decay passes it by, as it does biases and norms.
     """
 
     scale: float = 1.0
     constant: bool = False
     begins: float = 0.0
+    no_decay: bool = False
 
 
 class Out(NamedTuple):

@@ -29,17 +29,15 @@ def build(method: Method, optim: Optim) -> Optimizer:
 
 
 def param_groups(method: Method, weight_decay: float) -> Groups:
-    """One for the weights of each pace that decay, the matrices, and one for biases, norms and scalars, which do not.
-
-    Frozen parameters are in none.
-    """
-    found: defaultdict[tuple[Pace, bool], list[Tensor]] = defaultdict(list)
+    """One for the weights of each pace. Biases, norms and scalars never decay. Frozen parameters are in none."""
+    found: defaultdict[Pace, list[Tensor]] = defaultdict(list)
     for name, weight in method.named_parameters():
         if weight.requires_grad:
-            found[method.pace(name, weight), weight.ndim <= 1].append(weight)
+            pace = method.pace(name, weight)
+            found[pace._replace(no_decay=pace.no_decay or weight.ndim <= 1)].append(weight)
     return [
-        {"params": weights, "weight_decay": 0.0 if plain else weight_decay, "decays": not plain, **pace._asdict()}
-        for (pace, plain), weights in sorted(found.items(), key=lambda item: item[0])
+        {"params": weights, "weight_decay": 0.0 if pace.no_decay else weight_decay, **pace._asdict()}
+        for pace, weights in sorted(found.items(), key=lambda item: item[0])
     ]
 
 
@@ -52,7 +50,7 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
     lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, floor=optim.min_lr)
     for group in optimizer.param_groups:
         group["lr"] = group["scale"] * (peak if group["constant"] and step >= warmup else lr)
-        group["weight_decay"] = decay_at(t, optim) if group["decays"] else 0.0
+        group["weight_decay"] = 0.0 if group["no_decay"] else decay_at(t, optim)
         if t < group["begins"]:
             for weight in group["params"]:
                 weight.grad = None

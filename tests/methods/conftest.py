@@ -1,6 +1,7 @@
 """A small objective on small encoders, with a batch of what it asks for."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -64,9 +65,8 @@ def mask(crop: Crop, samples: int) -> Mask | Tensor | None:
     match crop.mask:
         case RandomMask(ratio):
             return random_mask(torch.rand(samples, side**2), ratio)
-        case BlockMask(low, high, share):
-            draws = torch.rand(samples, BLOCK_DRAWS)
-            return block_mask(draws, (side, side), low=low, high=high, share=share)
+        case BlockMask() as rule:
+            return block_mask(torch.rand(samples, BLOCK_DRAWS), (side, side), **asdict(rule))
     return None
 
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from lightly.loss import MSNLoss
 
+from selfsup.optim import param_groups
+
 
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_the_loss_is_lightlys(rounds: int, setting, moved) -> None:
@@ -38,6 +40,13 @@ def test_anchors_miss_patches_and_targets_do_not(setting) -> None:
         changed = target.value.detach().clone()
         changed[:, token].neg_()
         assert not method(batch._replace(views=(target._replace(value=changed), anchor, *small))).loss.equal(loss)
+
+
+def test_prototypes_do_not_decay(setting) -> None:
+    method, _ = setting("msn")
+    decayed = [weight for group in param_groups(method, 0.1) if group["weight_decay"] for weight in group["params"]]
+    assert any(weight is method.projector[0].weight for weight in decayed)
+    assert not any(weight is method.prototypes.weight for weight in decayed)
 
 
 def test_the_teacher_follows_ever_more_slowly(setting) -> None:

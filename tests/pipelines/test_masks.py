@@ -41,16 +41,16 @@ def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio):
         random_mask(torch.rand(1, 4), ratio)
 
 
-def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float) -> list[bool]:
+def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float, least: int) -> list[bool]:
     """One mask as BEiT's algorithm 1 makes it, in plain loops."""
     rows, columns = grid
     covered: set[tuple[int, int]] = set()
     goal = math.floor((low + (high - low) * draws[1] if draws[0] < share else 0.0) * rows * columns)
-    smallest, failed = (min(grid) // 3) ** 2, 0
+    failed = 0
     for number in range(ROUNDS):
         area, aspect, top, left = draws[2 + 4 * number : 6 + 4 * number]
         room = goal - len(covered)
-        size, shape = smallest + area * (room - smallest), math.exp((1 - 2 * aspect) * math.log(0.3))
+        size, shape = least + area * (room - least), math.exp((1 - 2 * aspect) * math.log(0.3))
         height, width = round(math.sqrt(max(0, size * shape))), round(math.sqrt(max(0, size / shape)))
         first, start = math.floor(top * (rows - height + 1)), math.floor(left * (columns - width + 1))
         block = {(y, x) for y in range(first, first + height) for x in range(start, start + width)} - covered
@@ -60,16 +60,19 @@ def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, 
     return [(y, x) in covered for y in range(rows) for x in range(columns)]
 
 
-@pytest.mark.parametrize(("grid", "share"), [((14, 14), 1.0), ((6, 6), 0.5), ((4, 4), 1.0)])
-def test_blocks_are_those_of_the_plain_algorithm(grid, share):
+@pytest.mark.parametrize(
+    ("grid", "share", "smallest", "least"),
+    [((14, 14), 1.0, None, 16), ((6, 6), 0.5, None, 4), ((4, 4), 1.0, None, 1), ((14, 14), 1.0, 4, 4)],
+)
+def test_blocks_are_those_of_the_plain_algorithm(grid, share, smallest, least):
     torch.manual_seed(0)
     draws = torch.rand(64, BLOCK_DRAWS, dtype=torch.float64)
-    ours = block_mask(draws, grid, low=0.1, high=0.5, share=share)
-    assert ours.tolist() == [beit(each, grid, low=0.1, high=0.5, share=share) for each in draws.tolist()]
+    ours = block_mask(draws, grid, low=0.1, high=0.5, share=share, smallest=smallest)
+    assert ours.tolist() == [beit(each, grid, low=0.1, high=0.5, share=share, least=least) for each in draws.tolist()]
 
 
 def test_no_more_is_covered_than_asked_and_often_nearly_that():
     torch.manual_seed(0)
-    covered = block_mask(torch.rand(500, BLOCK_DRAWS), (14, 14), low=0.3, high=0.3, share=1.0).sum(1)
+    covered = block_mask(torch.rand(500, BLOCK_DRAWS), (14, 14), low=0.3, high=0.3, share=1.0, smallest=None).sum(1)
     assert covered.max() <= 58  # 0.3 of 196
     assert covered.double().mean() > 45
