@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfsup.pipelines.decode import Pixels, scaled
+from selfsup.pipelines.decode import Data, Pixels, scaled
 
 Resample = Literal["bilinear", "bicubic"]
 
@@ -32,7 +32,7 @@ def single_threaded() -> None:
 
 
 def crops(
-    data: bytes,
+    data: Data,
     boxes: NDArray[np.float64],
     sizes: Sequence[int],
     resample: Sequence[Resample],

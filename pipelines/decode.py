@@ -14,6 +14,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 
+Data = bytes | memoryview  # of an image in its format
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
@@ -30,13 +31,13 @@ def backend() -> str:
     return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}"
 
 
-def dimensions(data: bytes) -> tuple[int, int]:
+def dimensions(data: Data) -> tuple[int, int]:
     """(height, width) from the header alone. Undecodable for a broken header or more than 178 megapixels."""
     height, width, _ = _header(data)
     return height, width
 
 
-def decode(data: bytes, *, min_height: int, min_width: int) -> Pixels:
+def decode(data: Data, *, min_height: int, min_width: int) -> Pixels:
     """-> (H, W, 3) RGB. A JPEG comes at the smallest quick scale that is no smaller than asked; never enlarged.
 
     Grey, CMYK, palette and 16-bit images are converted, alpha is dropped. Undecodable for corrupt or truncated data.
@@ -46,7 +47,7 @@ def decode(data: bytes, *, min_height: int, min_width: int) -> Pixels:
     return _turbo(data, height, width, eighths) if quick else _pillow(data)
 
 
-def scaled(data: bytes, eighths: int) -> tuple[Pixels, float]:
+def scaled(data: Data, eighths: int) -> tuple[Pixels, float]:
     """-> (H, W, 3) RGB, and its scale: eighths/8 of a JPEG; any other image is whole. Undecodable as above."""
     height, width, quick = _header(data)
     return (_turbo(data, height, width, eighths), eighths / 8) if quick else (_pillow(data), 1.0)
@@ -57,7 +58,7 @@ def _scaled(length: int, eighths: int) -> int:
     return -(-length * eighths // 8)
 
 
-def _header(data: bytes) -> tuple[int, int, bool]:
+def _header(data: Data) -> tuple[int, int, bool]:
     """Height, width, and whether libjpeg-turbo makes RGB of it."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -70,7 +71,7 @@ def _header(data: bytes) -> tuple[int, int, bool]:
     return height, width, quick
 
 
-def _turbo(data: bytes, height: int, width: int, eighths: int) -> Pixels:
+def _turbo(data: Data, height: int, width: int, eighths: int) -> Pixels:
     least = _scaled(height, eighths), _scaled(width, eighths)
     try:
         image: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1], strict=True)
@@ -79,7 +80,7 @@ def _turbo(data: bytes, height: int, width: int, eighths: int) -> Pixels:
     return image
 
 
-def _pillow(data: bytes) -> Pixels:
+def _pillow(data: Data) -> Pixels:
     with _opened(data) as image:
         try:
             return np.asarray(_rgb(image))
@@ -87,7 +88,7 @@ def _pillow(data: bytes) -> Pixels:
             raise Undecodable(f"not a whole {image.format}: {error}") from error
 
 
-def _opened(data: bytes) -> Image.Image:
+def _opened(data: Data) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # as above

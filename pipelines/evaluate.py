@@ -21,7 +21,7 @@ from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.pipelines.collate import normalise
 from selfsup.pipelines.crops import crops
-from selfsup.pipelines.decode import Undecodable, dimensions
+from selfsup.pipelines.decode import Data, Undecodable, dimensions
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.planning import Planned, Stage
@@ -110,7 +110,7 @@ class Load:
             "id": np.array([number for number, _, _ in made], np.int64),
         }
 
-    def _centre(self, data: bytes) -> NDArray[np.uint8] | None:
+    def _centre(self, data: Data) -> NDArray[np.uint8] | None:
         try:
             height, width = dimensions(data)
             side = max(1.0, self._share * min(height, width))

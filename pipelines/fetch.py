@@ -13,13 +13,15 @@ from selfsup.errors import DataError
 from selfsup.pipelines import storage, tars
 from selfsup.pipelines.cache import Cache
 from selfsup.pipelines.counted import Ints
+from selfsup.pipelines.decode import Data
 from selfsup.pipelines.rows import Rows, Table
 from selfsup.sections import Missing
 
 logger = logging.getLogger(__name__)
 
-GAP = 2**18  # bytes: reading over such a gap is cheaper than asking again
+GAP, GAP_REMOTE = 2**15, 2**18  # bytes: reading over such a gap is cheaper than asking again
 RUN = 2**24  # bytes of one read, so that several go on at a time
+DENSE = 0.8  # share of a read that is wanted, from which on samples are views of it
 OPEN, OPEN_REMOTE = 256, 4096  # shards; a remote one costs no file descriptor, but a request to open it again
 
 
@@ -52,12 +54,12 @@ class Job(NamedTuple):
     piece: Piece | None
 
 
-def runs(index: Ints, rows: Table, shard: Ints) -> list[Job]:
-    """(n,) sample numbers, their rows and shards -> those near to each other together, but no more than RUN bytes."""
+def runs(index: Ints, rows: Table, shard: Ints, gap: int) -> list[Job]:
+    """(n,) sample numbers, their rows and shards -> those up to `gap` apart together, but no more than RUN bytes."""
     order = np.argsort(index, kind="stable")
     start = rows["start"][order]
     stop = start + rows["length"][order]
-    apart = (np.diff(shard[order]) != 0) | (start[1:] - stop[:-1] > GAP)
+    apart = (np.diff(shard[order]) != 0) | (start[1:] - stop[:-1] > gap)
     run = np.concatenate([[0], np.cumsum(apart)])
     part = (stop - start[np.searchsorted(run, run)]) // RUN
     return [Job(int(shard[places[0]]), places, None) for places in _cut(order, apart | (np.diff(part) != 0))]
@@ -93,7 +95,7 @@ class Shards:
         self._file = lru_cache(maxsize=OPEN_REMOTE if storage.is_remote(root) else OPEN)(self._open)
         self._lost: set[int] = set()
 
-    def fetch(self, job: Job, rows: Table) -> list[tuple[str, bytes]]:
+    def fetch(self, job: Job, rows: Table) -> list[tuple[str, Data]]:
         """-> the key and the image of each row of the job.
 
         DataError where the shard cannot be reached, is missing, or is not the one that was indexed. If those that are
@@ -115,10 +117,11 @@ class Shards:
             logger.warning("its samples are replaced by others: %s", lost)
         return [(f"{self._name(shard)}@{start}", b"") for start in rows["start"].tolist()]
 
-    def _blocks(self, shard: int, rows: Table, piece: Piece | None) -> Iterator[bytes]:
+    def _blocks(self, shard: int, rows: Table, piece: Piece | None) -> Iterator[Data]:
         starts, lengths = rows["start"].tolist(), rows["length"].tolist()
         if self._cache is None or piece is None:
-            first, data = starts[0], self._file(shard).read(starts[0], starts[-1] + lengths[-1])
+            first, whole = starts[0], self._file(shard).read(starts[0], starts[-1] + lengths[-1])
+            data = memoryview(whole) if sum(lengths) > DENSE * len(whole) else whole  # slices of bytes are copies
             for start, length in zip(starts, lengths, strict=True):
                 yield data[start - first : start - first + length]
             return

@@ -25,7 +25,8 @@ from selfsup.errors import DataError
 from selfsup.pipelines import storage
 from selfsup.pipelines.cache import Cache, node_folder
 from selfsup.pipelines.counted import Ints
-from selfsup.pipelines.fetch import Access, Job, Shards, pieces, runs
+from selfsup.pipelines.decode import Data
+from selfsup.pipelines.fetch import GAP, GAP_REMOTE, Access, Job, Shards, pieces, runs
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.rows import Rows, Table, write_rows
 
@@ -96,7 +97,7 @@ class Manifest:
 
 class Sample(NamedTuple):
     key: str
-    data: bytes  # of the image, as it lies in the shard
+    data: Data  # of the image, as it lies in the shard
     label: int | None
 
 
@@ -193,7 +194,7 @@ class Reader:
         told = self.manifest
         shard = told.shard(index)
         if told.cache is None:
-            return runs(index, where, shard)
+            return runs(index, where, shard, GAP_REMOTE if storage.is_remote(told.root) else GAP)
         samples = told.shards["samples"].to_numpy()
         length = told.access.piece
         return pieces(

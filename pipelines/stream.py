@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from selfsup.errors import DataError
 from selfsup.pipelines.counted import CROP, Ints, uniform
 from selfsup.pipelines.crops import crops, single_threaded
-from selfsup.pipelines.decode import Pixels, Undecodable, dimensions
+from selfsup.pipelines.decode import Data, Pixels, Undecodable, dimensions
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, Reader, Sample
 from selfsup.pipelines.views import CROP_DRAWS, Views, boxes, flips
@@ -210,7 +210,7 @@ class _Maker:
         return np.stack(cuts, axis=1), np.stack(turned, axis=1)
 
 
-def _dimensions(data: bytes) -> tuple[int, int]:
+def _dimensions(data: Data) -> tuple[int, int]:
     """(height, width); (1, 1) for a broken header, since the decoder will refuse that sample anyway."""
     try:
         return dimensions(data)

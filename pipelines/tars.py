@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.errors import DataError
+from selfsup.pipelines.decode import Data
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
@@ -67,14 +68,15 @@ def mark(data: bytes) -> str | None:
         return None
 
 
-def member(block: bytes) -> tuple[str, bytes]:
+def member(block: Data) -> tuple[str, Data]:
     """Bytes of a member, from its first header to the end of its data -> its sample's key, and the data.
 
     ValueError where that is not what they are: an image whose headers say that it has just this length.
     """
-    if block[156:157] in (b"0", b"\0"):  # a header of the plain kind
-        name, prefix, start = _text(block[:100]), _text(block[345:500]), BLOCK
-        digits = block[124:136].strip(b" \0")
+    header = bytes(block[:BLOCK])
+    if header[156:157] in (b"0", b"\0"):  # of the plain kind
+        name, prefix, start = _text(header[:100]), _text(header[345:500]), BLOCK
+        digits = header[124:136].strip(b" \0")
         size = int(digits, 8) if digits.isdigit() else -1
         name = f"{prefix}/{name}" if prefix else name
     else:
@@ -85,7 +87,7 @@ def member(block: bytes) -> tuple[str, bytes]:
     return key, block[start:]
 
 
-def _through_tarfile(block: bytes) -> tuple[str, int, int]:
+def _through_tarfile(block: Data) -> tuple[str, int, int]:
     """Name, where the data begins, and how long it is, whatever extensions the headers use."""
     try:
         with tarfile.open(fileobj=io.BytesIO(block), mode="r:", encoding="utf-8", errors="replace") as tar:
