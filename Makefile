@@ -15,7 +15,7 @@ test-slow: .venv/ready
 bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 8 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
 
-bench-sweep: .venv/ready  # decode CPU of 1 to 8 readers of one stream, shared and private; 3 minutes
+bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 3 minutes
 	$(BIN)/python tests/benchmarks/sweep.py build/bench
 
 bench-augment: .venv/ready  # photometric operations beside torchvision's

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import photos
 import ray
 import yaml
-from usage import Usage
+from usage import Usage, seconds_of
 
 from selfsup.pipelines.feed import Feed
 from selfsup.pipelines.lanes import Lanes
@@ -57,11 +57,15 @@ SWEEP: dict[str, Any] = {
 
 
 class Spent(NamedTuple):
-    """Seconds of the clock, and of CPU. shared: the share of all steps that somebody else had made."""
+    """Seconds of the clock, and of CPU. shared: the share of all steps that somebody else had made.
+
+    hub: CPU seconds of the process that made them, of those of all; the rest is what Ray and the readers spend.
+    """
 
     wall: float
     cpu: float
     shared: float
+    hub: float = 0.0
 
 
 @ray.remote(num_cpus=0)
@@ -82,7 +86,7 @@ def readers(told: Manifest, how: str, actors: list[Any], usage: Usage) -> Spent:
         ray.get(each[0].hub().__ray_ready__.remote())
     since, cpu = time.perf_counter(), usage.cpu()
     taken = ray.get([actor.read.remote(shared, how) for actor, shared in zip(actors, each, strict=True)])
-    return Spent(time.perf_counter() - since, usage.cpu() - cpu, sum(taken) / (number * STEPS))
+    return Spent(time.perf_counter() - since, usage.cpu() - cpu, sum(taken) / (number * STEPS), seconds_of("ray::Hub"))
 
 
 def trainings(told: Manifest, how: str, usage: Usage) -> Spent:
@@ -101,12 +105,13 @@ def trainings(told: Manifest, how: str, usage: Usage) -> Spent:
 
 def table(found: dict[tuple[int, str], Spent], real: dict[str, Spent]) -> Iterator[str]:
     one = found[1, "private"]
-    yield f"{'readers':<20}{'wall s':>8}{'CPU s':>8}{'of one':>8}{'images/s':>10}{'shared':>8}"
+    yield f"{'readers':<20}{'wall s':>8}{'CPU s':>8}{'of one':>8}{'hub s':>8}{'of one':>8}{'images/s':>10}{'shared':>8}"
     for (number, how), spent in found.items():
-        rate, ratio = number * STEPS * BATCH / spent.wall, spent.cpu / one.cpu
-        yield f"{number}, {how:<17}{spent.wall:8.1f}{spent.cpu:8.1f}{ratio:8.2f}{rate:10.0f}{spent.shared:8.0%}"
+        rate, hub = number * STEPS * BATCH / spent.wall, f"{spent.hub:8.1f}{spent.hub / one.cpu:8.2f}" * bool(spent.hub)
+        times = f"{spent.wall:8.1f}{spent.cpu:8.1f}{spent.cpu / one.cpu:8.2f}{hub:16}"
+        yield f"{number}, {how:<17}{times}{rate:10.0f}{spent.shared:8.0%}"
     for how, spent in real.items():
-        yield f"two trials, {how:<8}{spent.wall:8.1f}{spent.cpu:8.1f}{'':>18}{spent.shared:8.0%}"
+        yield f"two trials, {how:<8}{spent.wall:8.1f}{spent.cpu:8.1f}{'':>34}{spent.shared:8.0%}"
 
 
 def plot(found: dict[tuple[int, str], Spent], path: Path) -> None:

@@ -34,6 +34,18 @@ class Usage:
             self.cpu()
 
 
+def seconds_of(title: str) -> float:
+    """CPU seconds of the processes whose titles begin so."""
+    named = [command.parent for command in Path("/proc").glob("[0-9]*/cmdline") if _title(command).startswith(title)]
+    return sum(_ticks(process)[1] for process in named) / TICKS
+
+
+def _title(command: Path) -> str:
+    with suppress(OSError):
+        return command.read_text()
+    return ""
+
+
 def _tree() -> Iterator[Path]:
     """This process and its descendants."""
     parents = {}
