@@ -1,13 +1,12 @@
-"""Two processes over gloo do what one does: values, gradients and running statistics.
+"""Two and four processes over gloo do what one does: values, gradients and running statistics.
 
-Run as a script with (rank, world, folder), this file works through every case on this process's rows and saves what
-it found.
+Run as a script with (folder), this file forks them: each works through every case on its rows and saves what it found.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.method import Batch, Method, load, names
@@ -86,7 +86,7 @@ def objective(name: str, kind: str, setting: Make) -> Result:
 
 
 def queued(setting: Make) -> Result:
-    """SwAV with its queue in use, which is later than after the step of `objective`; its rows do not divide by two."""
+    """SwAV with its queue in use, which is later than after the step of `objective`; its rows divide by neither."""
     method, batch = setting("swav", samples=SAMPLES, queue=9)
     method.queued.fill_(1.0)
     if dist.world_size() > 1:
@@ -107,19 +107,17 @@ CASES: dict[str, Callable[[Make], Result]] = {
 for _name in names():
     for _kind in load(_name).backbones:
         CASES[f"{_name} {_kind}"] = partial(objective, _name, _kind)
+OTHERS = {f"{name} {kind}" for name in names() for kind in load(name).backbones[1:]}
+WORLDS = {2: list(CASES), 4: [case for case in CASES if case not in OTHERS]}  # four: an objective on one encoder
 
 
-def found(setting: Make) -> dict[str, Result]:
-    return {
-        name: {part: value.detach().clone() for part, value in case(setting).items()} for name, case in CASES.items()
-    }
+def found(cases: Iterable[str], setting: Make) -> dict[str, Result]:
+    return {name: {part: value.detach().clone() for part, value in CASES[name](setting).items()} for name in cases}
 
 
-def work(rank: int, world: int, folder: Path) -> None:
-    from conftest import setting
-
-    init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.save(found(setting), folder / f"{rank}.pt")
+def work(rank: int, world: int, folder: Path, setting: Make) -> None:
+    init_process_group("gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world)
+    torch.save(found(WORLDS[world], setting), folder / f"{world}-{rank}.pt")
     destroy_process_group()
 
 
@@ -127,24 +125,24 @@ def work(rank: int, world: int, folder: Path) -> None:
 def results(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Result]]]:
     """By the number of processes: what each of them found."""
     folder = tmp_path_factory.mktemp("gloo")
-    command = [sys.executable, "-W", "error", __file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    started = [subprocess.Popen([*command, str(rank), "2", str(folder)], env=environment) for rank in range(2)]
-    try:
-        one = found(setting)
-        assert [process.wait(timeout=180) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return {1: [one], 2: [torch.load(folder / f"{rank}.pt") for rank in range(2)]}
+    command = [sys.executable, "-W", "error", __file__, str(folder)]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as forking:
+        try:
+            one = found(CASES, setting)
+            assert forking.wait(timeout=180) == 0
+        finally:
+            forking.kill()
+    return {1: [one]} | {
+        world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in WORLDS
+    }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_are_one(name: str, results: dict[int, list[dict[str, Result]]]) -> None:
-    [one], two = ([each[name] for each in results[world]] for world in (1, 2))
-    assert one.keys() == two[0].keys() == two[1].keys()
+@pytest.mark.parametrize(("world", "name"), [(world, name) for world, cases in WORLDS.items() for name in cases])
+def test_processes_are_one(world: int, name: str, results: dict[int, list[dict[str, Result]]]) -> None:
+    [one], several = ([each[name] for each in results[number]] for number in (1, world))
+    assert all(each.keys() == one.keys() for each in several)
     for part, expected in one.items():
-        pieces = [each[part] for each in two]
+        pieces = [each[part] for each in several]
         joined = torch.cat(pieces) if part.startswith("rows") else torch.stack(pieces).mean(dim=0)
         assert joined.shape == expected.shape, part
         assert (joined - expected).norm() <= 1e-3 * expected.norm() + 1e-5, (
@@ -176,4 +174,7 @@ def test_converting_keeps_weights_and_names() -> None:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    from conftest import setting
+
+    for _world in WORLDS:
+        start_processes(work, (_world, Path(sys.argv[1]), setting), nprocs=_world, start_method="fork")
