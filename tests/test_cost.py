@@ -136,8 +136,17 @@ def test_a_higher_mask_ratio_costs_less() -> None:
 def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
     told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
-    assert list(_remarks(told)) == [
+    assert list(_remarks(told, 1, begins=0.0)) == [
         ("beware", "simclr with batches of 8: its paper shows none below 16"),
         ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
     ]
-    assert list(_remarks(run("simclr", batch=16))) == []
+    assert list(_remarks(run("simclr", batch=16), 1, begins=0.0)) == []
+
+
+@pytest.mark.parametrize("name", ["deepcluster", "sela"])
+def test_a_plan_tells_that_nothing_is_learned_before_the_first_labels(name: str) -> None:
+    asked = run(name, hyper={"clusters": 4} | ({"local_crops": 0} if name == "deepcluster" else {}))
+    short, long = (cost(asked, FACTS._replace(steps=steps)).begins for steps in (8, 9))
+    message = f"{name} learns nothing in 8 steps: none of its weights moves in the first 8; train for longer"
+    assert list(_remarks(asked, 8, short)) == [("beware", message)]
+    assert list(_remarks(asked, 9, long)) == []
