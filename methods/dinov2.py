@@ -36,6 +36,7 @@ class DINOv2(Method):
     """Students of covered and small crops learn what a teacher, balanced by Sinkhorn, says of images and patches."""
 
     paper, family, backbones = "2304.07193", "distillation", ("vit",)
+    class_token = True
     teacher: TokenEncoder
     temperature: Tensor  # the teacher's
 

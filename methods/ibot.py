@@ -33,6 +33,7 @@ class IBOT(Method):
     """The student sees large crops with patches covered, and small ones; the teacher sees large ones as they are."""
 
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
+    class_token = True
     teacher: TokenEncoder
     center: Tensor  # of what is said of images
     patch_center: Tensor

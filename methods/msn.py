@@ -32,6 +32,7 @@ class MSN(Method):
     """Anchors, one view without some patches and small ones, are assigned like a target that a teacher sees in full."""
 
     paper, family, backbones = "2204.07141", "distillation", ("vit",)
+    class_token = True
     teacher: TokenEncoder
 
     class Hyper(Knobs):

@@ -168,6 +168,15 @@ def test_a_batch_larger_than_the_set(home: Home) -> None:
     assert home.run(train__batch=24, stream__remainder="wrap").steps == 4
 
 
+@pytest.mark.parametrize("method", ["dinov2", "ibot", "msn"])
+def test_a_vit_without_the_class_token_that_a_method_learns_on(home: Home, method: str) -> None:
+    without = {"backbone__name": "vit_base_patch16_siglip_224", "backbone__pool": "mean"}
+    with pytest.raises(SpecError, match=rf"{method} learns on the class token, and vit_base_.* has none; choose"):
+        home.plan(method=method, **without)
+    assert home.run(method=method, backbone__pool="mean").run.method == method
+    assert home.run(method="dino", **without).run.method == "dino"
+
+
 def test_classes_that_differ(home: Home) -> None:
     with pytest.raises(DataError, match=r"data\.val has the classes \('a', 'c'\).*data\.train \('a', 'b'\)"):
         home.plan(data__val="foreign")

@@ -77,6 +77,7 @@ class Method(nn.Module, abc.ABC):
     Hyper: ClassVar[type[Knobs]]
     family: ClassVar[str]
     backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
+    class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever stands for an image
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
 
     @classmethod

@@ -28,6 +28,7 @@ from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, load
 from selfsup.sections import Feeder
 from selfsup.spec import BASELINES, Run, Spec, run_type
+from selfsup.trunk import has_class_token
 
 Told = Mapping[str, Any]
 WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
@@ -257,8 +258,10 @@ class Planned:
 def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     """Every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
-    Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch.
+    Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch, or the backbone lacks
+    the class token that the method learns on.
     """
+    _check_class_token(spec)
     runs = list(spec.runs)
     data, access = runs[0].data, Access(missing=runs[0].stream.missing)
     train = load(bundled.resolve(data.train, home), access)
@@ -283,6 +286,15 @@ def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:
 def _baseline(run: Run, name: str) -> Run:
     told_run = {key: value for key, value in run.model_dump().items() if key != "hyper"}
     return run_type(name).model_validate(told_run | {"method": name})
+
+
+def _check_class_token(spec: Spec) -> None:
+    method, backbone = spec.method, spec.backbone
+    if method not in BASELINES and load_method(method).class_token and not has_class_token(backbone):
+        raise SpecError(
+            f"{spec.name}: backbone.name: {method} learns on the class token, and {backbone.name} has none; choose a "
+            "ViT that has one, such as vit_small_patch16_224"
+        )
 
 
 def _check_batch(spec: Spec, run: Run, train: Manifest) -> None:

@@ -35,6 +35,12 @@ def create(backbone: Backbone) -> Any:
     return trunk
 
 
+def has_class_token(backbone: Backbone) -> bool:
+    """Of a ViT, found without memory. Raises SpecError as `create`."""
+    with torch.device("meta"):
+        return create(backbone.model_copy(update={"depth": 1, "weights": None})).cls_token is not None
+
+
 def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
     """What makes `timm.create_model(**kwargs)` take a trunk's state dict, and then return what `pooled` does.
 
