@@ -38,7 +38,7 @@ class ESSL(Method):
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
         small: int | None = knob(96, "pixels a side of the crop that is turned; null: the image size", gt=0)
         small_min: float = knob(0.05, "smallest crop that is turned, as a share of the image", gt=0, le=1)
-        small_max: float = knob(0.14, "largest crop that is turned", sweep=Choice(0.14, 1.0), gt=0, le=1)
+        small_max: float = knob(0.14, "largest crop that is turned", sweep=Range(0.14, 1.0), gt=0, le=1)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(
             1.0, "share of first views that are blurred; of others a tenth", sweep=Choice(0.0, 1.0), ge=0, le=1

@@ -56,7 +56,7 @@ class IBOT(Method):
         freeze: float = knob(
             0.00125, "share of training before the last layer moves", sweep=Range(0.0, 0.05), ge=0, lt=1
         )
-        image_weight: float = knob(1.0, "of the loss on images", symbol="λ₁", sweep=Choice(0.0, 0.5, 1.0), ge=0)
+        image_weight: float = knob(1.0, "of the loss on images", symbol="λ₁", sweep=Choice(0.5, 1.0), ge=0)
         patch_weight: float = knob(
             1.0, "of the loss on covered patches", symbol="λ₂", sweep=Choice(0.0, 0.5, 1.0), ge=0
         )

@@ -46,7 +46,7 @@ class MSN(Method):
         momentum: float = knob(0.996, "of the teacher at first", sweep=Choice(0.99, 0.996, 0.999), ge=0, le=1)
         hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(256, "channels of the space of the prototypes", sweep=Choice(64, 128, 256), gt=0)
-        mask_ratio: float = knob(0.15, "share of patches missing in the anchor", sweep=Range(0.0, 0.8), gt=0, lt=1)
+        mask_ratio: float = knob(0.15, "share of patches missing in the anchor", sweep=Range(0.05, 0.8), gt=0, lt=1)
         crop_min: float = knob(0.3, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         local_crops: int = knob(10, "small anchors", sweep=Choice(0, 2, 4, 6, 10), ge=0)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)

@@ -35,7 +35,7 @@ class PIRL(Method):
         pretext: Literal["jigsaw", "rotation"] = knob("jigsaw", "transformation", sweep=Choice("jigsaw", "rotation"))
         temperature: float = knob(0.07, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
         negatives: int = knob(32000, "entries of other images", symbol="N", sweep=Choice(1024, 4096, 32000), gt=0)
-        invariance: float = knob(0.5, "weight of the transformed image", symbol="λ", sweep=Range(0.1, 1.0), gt=0, lt=1)
+        invariance: float = knob(0.5, "weight of the transformed image", symbol="λ", sweep=Range(0.1, 0.9), gt=0, lt=1)
         momentum: float = knob(0.5, "of an entry of the memory", sweep=Choice(0.0, 0.5, 0.9), ge=0, lt=1)
         dim: int = knob(128, "channels of the space that images are compared in", sweep=Choice(64, 128, 256), gt=0)
         puzzle: int = knob(255, "pixels a side of the image that is cut into nine", ge=12)

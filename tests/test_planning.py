@@ -177,6 +177,12 @@ def test_a_vit_without_the_class_token_that_a_method_learns_on(home: Home, metho
     assert home.run(method="dino", **without).run.method == "dino"
 
 
+@pytest.mark.parametrize("method", ["deepcluster", "sela"])
+def test_more_clusters_than_samples(home: Home, method: str) -> None:
+    with pytest.raises(SpecError, match=r"hyper\.clusters: 17 clusters, but .* holds 16 samples"):
+        home.plan(method=method, hyper__clusters=17)
+
+
 def test_classes_that_differ(home: Home) -> None:
     with pytest.raises(DataError, match=r"data\.val has the classes \('a', 'c'\).*data\.train \('a', 'b'\)"):
         home.plan(data__val="foreign")

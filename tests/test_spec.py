@@ -25,6 +25,8 @@ class Masked(Knobs):
 
 class Contrast(Knobs):
     temperature: float = knob(..., "softmax temperature", gt=0)
+    crop_min: float = knob(0.2, "smallest crop", gt=0, le=1)
+    crop_max: float = knob(1.0, "largest crop", gt=0, le=1)
 
 
 METHODS = {
@@ -381,6 +383,13 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
     def test_a_worker_s_share_must_divide_into_pieces(self) -> None:
         assert heads(GOOD, "resources.workers=8", "train.accumulate=3") == [
             "-s train.accumulate=3: train.accumulate: a worker's 8 samples a step do not divide into 3 equal pieces"
+        ]
+
+    def test_the_least_is_below_the_most(self) -> None:
+        text = GOOD.replace("masked", "contrast")
+        assert heads(f"{text}hyper: {{temperature: 1, crop_max: 0.3}}", "hyper.crop_min=0.5") == [
+            "-s hyper.crop_min=0.5: hyper.crop_min: the least, 0.5 (hyper.crop_min), is more than the most, 0.3 "
+            "(hyper.crop_max)"
         ]
 
     def test_evaluations_need_validation_data(self) -> None:

@@ -113,6 +113,16 @@ def _mask_leaves_both(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
         yield Conflict(("hyper.mask_ratio", "backbone.patch_size", "backbone.image_size"), message)
 
 
+def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
+    """Of knobs such as local_min and local_max."""
+    for name, least in hyper:
+        stem = name.removesuffix("_min")
+        most = getattr(hyper, f"{stem}_max", None)
+        if name != stem and most is not None and least > most:
+            message = f"the least, {least:g} (hyper.{name}), is more than the most, {most:g} (hyper.{stem}_max)"
+            yield Conflict((f"hyper.{name}", f"hyper.{stem}_max"), message)
+
+
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
     if backbone.is_vit:
         yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
@@ -144,6 +154,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _patches,
     _local_patches,
     _mask_leaves_both,
+    _least_below_most,
     _backbone_effect,
     _optim_effect,
 )

@@ -258,8 +258,8 @@ class Planned:
 def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     """Every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
-    Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch, or the backbone lacks
-    the class token that the method learns on.
+    Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch or all clusters, or the
+    backbone lacks the class token that the method learns on.
     """
     _check_class_token(spec)
     runs = list(spec.runs)
@@ -267,6 +267,7 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     train = load(bundled.resolve(data.train, home), access)
     val = load(bundled.resolve(data.val, home), access) if data.val else None
     _check_batch(spec, runs[0], train)
+    _check_clusters(spec, runs[0], train)
     if val is not None and val.classes != train.classes:
         raise DataError(
             f"{spec.name}: data.val has the classes {val.classes[:5]}..., data.train {train.classes[:5]}...: labels "
@@ -302,6 +303,15 @@ def _check_batch(spec: Spec, run: Run, train: Manifest) -> None:
         raise SpecError(
             f"{spec.name}: train.batch: {run.train.batch} samples a step, but {train.root} holds {train.num_samples}, "
             "and stream.remainder: drop leaves out what does not fill a batch. Use a smaller batch, or remainder: wrap."
+        )
+
+
+def _check_clusters(spec: Spec, run: Run, train: Manifest) -> None:
+    clusters = getattr(run.hyper, "clusters", 0)
+    if clusters > train.num_samples:
+        raise SpecError(
+            f"{spec.name}: hyper.clusters: {clusters} clusters, but {train.root} holds {train.num_samples} samples. "
+            "Use fewer clusters."
         )
 
 
