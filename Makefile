@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-objectives lint types wheel lock clean
+.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives lint types wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep sweeps/demo.yaml
@@ -29,6 +29,9 @@ bench-shuffle: .venv/ready  # the order against a full permutation and webdatase
 
 bench-step: .venv/ready  # training steps beside transformers' and lightly's; on a GPU also how much of it is used
 	$(BIN)/python tests/benchmarks/step.py
+
+bench-steps: .venv/ready  # a training step of each objective beside lightly's example of it; 10 minutes
+	$(BIN)/python tests/benchmarks/steps.py
 
 bench-objectives: .venv/ready  # every objective on the photographs, 3 seeds each; an hour
 	$(BIN)/python tests/benchmarks/objectives.py

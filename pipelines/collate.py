@@ -47,7 +47,7 @@ def collate(
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
         images = normalise(images, mean=mean, std=std)
         made.append(images if patch is None else patchify(images, patch))
-        masks.append(_mask(crop, images.shape[-1], patch, partial(draw, MASK + 16 * number), device))
+        masks.append(drawn_mask(crop, images.shape[-1], patch, partial(draw, MASK + 16 * number), device))
     return Batch(
         views=tuple(made),
         masks=tuple(masks),
@@ -58,7 +58,7 @@ def collate(
     )
 
 
-def _mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Tensor | None:
+def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Tensor | None:
     if crop.mask is None:
         return None
     assert patch, "masking needs tokens: give a patch size"

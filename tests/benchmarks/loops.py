@@ -1,29 +1,28 @@
 """Training steps at equal work: ours, and those of the example loops of transformers and lightly.
 
-Each takes the device and the number of images, and trains on one batch of normalised images, 224 pixels a side.
-Patching and masking, which our platform does in `collate`, is in our step, as it is in theirs.
+Each takes the device and the number of images, and trains on one batch of normalised images. Patching and masking,
+which our platform does in `collate`, are in our step, as they are in theirs.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import lightly_loops
 import torch
-import torchvision
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
-from selfsup.method import Batch, Facts, Method, load
-from selfsup.pipelines.masks import Mask, random_mask
+from selfsup.method import Batch, Facts, load
+from selfsup.pipelines.collate import drawn_mask
 from selfsup.pipelines.patch import patchify
+from selfsup.pipelines.views import Views, sized
 from selfsup.sections import Backbone, Optim
 from selfsup.train import Precision, train
 
-IMAGE, PATCH, MASK_RATIO = 224, 16, 0.75
+MASK_RATIO = 0.75
 STEPS = 10**9  # more than anyone takes
 FACTS = Facts(samples=1_281_167, classes=1000, steps=STEPS, epoch=5004)
 
@@ -36,26 +35,35 @@ class Loop(NamedTuple):
     step: Callable[[], object]
 
 
+class Task(NamedTuple):
+    """What a step of ours and one of lightly's example do alike. example: made from its trunk. hyper: its widths."""
+
+    method: str
+    example: Callable[[nn.Module], nn.Module]
+    hyper: Mapping[str, Any]
+    backbone: Backbone = Backbone(name="resnet18")
+
+    @property
+    def views(self) -> Views:
+        method = load(self.method)
+        return sized(method.views(method.Hyper(**self.hyper)), self.backbone.image_size)
+
+
+SIMCLR = Task("simclr", lightly_loops.simclr, {"temperature": 0.5})
+SIMPLE = Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0)
+
+
 def mae(
     device: str, size: int, precision: Precision, *, backbone: str = "vit_small_patch16_224", compiled: bool = False
 ) -> Loop:
-    [images] = views(device, size, 1)
-
-    def batches() -> Iterator[Batch]:
-        while True:
-            mask = random_mask(torch.rand(size, (IMAGE // PATCH) ** 2, device=device), MASK_RATIO)
-            yield batch((patchify(images, PATCH),), (mask,), size, device)
-
-    method = load("mae")
-    trunk = encoder.build(Backbone(name=backbone))
-    module = method(method.Hyper(mask_ratio=MASK_RATIO), {"image": trunk}, FACTS).to(device)
+    task = Task("mae", lightly_loops.MAE, {"mask_ratio": MASK_RATIO}, Backbone(name=backbone))
     told = Optim(name="adamw", lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95))
-    return _ours(module, batches(), told, precision, compiled=compiled)
+    return ours(task, device, size, precision, told=told, compiled=compiled)
 
 
 def vitmae(device: str, size: int, precision: Precision) -> Loop:
     """As transformers' Trainer does it, with the optimiser that it takes by default."""
-    [images] = views(device, size, 1)
+    images = torch.randn(size, 3, 224, 224, device=device)
     config = ViTMAEConfig(
         hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, mask_ratio=MASK_RATIO
     )
@@ -65,48 +73,42 @@ def vitmae(device: str, size: int, precision: Precision) -> Loop:
 
 
 def simclr(device: str, size: int, precision: Precision) -> Loop:
-    both = batch(views(device, size, 2), (None, None), size, device)
-    method = load("simclr")
-    trunk = encoder.build(Backbone(name="resnet18"))
-    module = method(method.Hyper(temperature=0.5), {"image": trunk}, FACTS).to(device)
-    return _ours(module, repeat(both), Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0), precision)
+    return ours(SIMCLR, device, size, precision)
 
 
 def lightly(device: str, size: int, precision: Precision) -> Loop:
-    both = views(device, size, 2)
-    module = LightlySimCLR().to(device)
-    return _theirs(module, SGD(module.parameters(), lr=0.06), lambda: module(both), device, precision)
+    return example(SIMCLR, device, size, precision)
 
 
-class LightlySimCLR(nn.Module):
-    """Of its example, with the loss inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1])
-        self.projection_head, self.criterion = SimCLRProjectionHead(512, 512, 128), NTXentLoss()
-
-    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
-        first, second = (self.projection_head(self.backbone(view).flatten(start_dim=1)) for view in both)
-        return self.criterion(first, second)
-
-
-def batch(views: tuple[Any, ...], masks: tuple[Mask | None, ...], size: int, device: str) -> Batch:
-    number, none = torch.arange(size, device=device), torch.zeros(size, 0, device=device)
-    return Batch(views, masks, number, number, none, none)
-
-
-def views(device: str, size: int, number: int) -> tuple[Tensor, ...]:
-    return tuple(torch.randn(size, 3, IMAGE, IMAGE, device=device) for _ in range(number))
-
-
-def _ours(
-    method: Method, batches: Iterator[Batch], told: Optim, precision: Precision, *, compiled: bool = False
+def ours(
+    task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE, compiled: bool = False
 ) -> Loop:
+    kind, trunk = load(task.method), encoder.build(task.backbone)
+    method = kind(kind.Hyper(**task.hyper), {"image": trunk}, FACTS).to(device)
     module, optimizer = torch.compile(method) if compiled else method, optim.build(method, told)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": told.lr_batch, "seed": 0}
+    batches = _batches(task.views, trunk.patch, device, size)
     steps = train(module, method, optimizer, batches, optim=told, precision=precision, **settings)
     return Loop(module, optimizer, lambda: next(steps))
+
+
+def example(task: Task, device: str, size: int, precision: Precision) -> Loop:
+    module = task.example(lightly_loops.trunk(task.backbone)).to(device)
+    views = images(task.views, device, size)
+    return _theirs(module, SGD(module.parameters(), lr=SIMPLE.lr), lambda: module(views), device, precision)
+
+
+def images(views: Views, device: str, size: int) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(size, 3, crop.size, crop.size, device=device) for crop in views.crops)
+
+
+def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterator[Batch]:
+    made, number, none = images(views, device, size), torch.arange(size, device=device), torch.zeros(size, 0)
+    while True:
+        draw = partial(torch.rand, size, device=device)
+        masks = tuple(drawn_mask(crop, crop.size, patch, draw, device) for crop in views.crops)
+        shown = tuple(patchify(view, patch) for view in made) if patch else made
+        yield Batch(shown, masks, number, number, none, none)
 
 
 def _theirs(

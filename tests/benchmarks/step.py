@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import loops
 import torch
@@ -34,6 +34,20 @@ VITS = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224",
 DATASHEET = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}  # FLOP/s in bf16, dense, of SXM boards
 
 Spent = Counter[str]  # seconds of each phase of a step
+
+
+class Ratio(NamedTuple):
+    """Of two steps that are neighbours in time; half of them lie between low and high."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ours: Sequence[Spent], theirs: Sequence[Spent]) -> Self:
+        found = sorted(one.total() / other.total() for one, other in zip(ours, theirs, strict=True))
+        quarter = len(found) // 4
+        return cls(median(found), found[quarter], found[-1 - quarter])
 
 
 class Demand(NamedTuple):
@@ -79,31 +93,39 @@ class Clock:
 
 
 def compare(task: str, device: str, size: int, precision: Precision) -> None:
-    """One step of each in turn. The ratio is that of two steps which are neighbours in time."""
     names = PAIRS[task]
     demands = {name: apart(demand, name, device, size, precision) for name in names}
-    clocks = {name: Clock(getattr(loops, name)(device, size, precision), device) for name in names}
-    spent: dict[str, list[Spent]] = {name: [] for name in names}
-    for number in range(WARMUP + ROUNDS):
-        for name in names if number % 2 else reversed(names):
-            spent[name].append(clocks[name].step())
-    ours, theirs = ([step.total() for step in spent[name][WARMUP:]] for name in names)
-    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
-    low, high = ratios[ROUNDS // 4], ratios[-1 - ROUNDS // 4]
-    print(f"\n{task}, {size} images, {precision} on {device}: {median(ratios):.3f} of what {PROJECTS[names[1]]} takes")
-    print(f"(median of {ROUNDS} pairs; half of them between {low:.3f} and {high:.3f})\n{header()}")
+    spent = in_turn({name: Clock(getattr(loops, name)(device, size, precision), device) for name in names})
+    ratio = Ratio.of(*spent.values())
+    print(f"\n{task}, {size} images, {precision} on {device}: {ratio.median:.3f} of what {PROJECTS[names[1]]} takes")
+    print(f"(median of {ROUNDS} pairs; half of them between {ratio.low:.3f} and {ratio.high:.3f})\n{header()}")
     for name in names:
-        print(row(PROJECTS[name], spent[name][WARMUP:], size, demands[name]))
+        print(row(PROJECTS[name], spent[name], size, demands[name]))
+
+
+def in_turn(clocks: dict[str, Clock]) -> dict[str, list[Spent]]:
+    """One step of each in turn, first the one, then the other."""
+    spent: dict[str, list[Spent]] = {name: [] for name in clocks}
+    for number in range(WARMUP + ROUNDS):
+        for name in clocks if number % 2 else reversed(clocks):
+            spent[name].append(clocks[name].step())
+    return {name: steps[WARMUP:] for name, steps in spent.items()}
 
 
 def demand(name: str, device: str, size: int, precision: Precision, **told: Any) -> Demand:
     before = _memory("VmRSS")
     loop: Loop = getattr(loops, name)(device, size, precision, **told)
-    with FlopCounterMode(display=False) as counter:
-        loop.step()
+    counted = flops(loop)
     loop.step()
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _memory("VmHWM") - before
-    return Demand(counter.get_total_flops(), peak)
+    return Demand(counted, peak)
+
+
+def flops(loop: Loop) -> float:
+    """Of a step."""
+    with FlopCounterMode(display=False) as counter:
+        loop.step()
+    return counter.get_total_flops()
 
 
 def _memory(name: str) -> float:
