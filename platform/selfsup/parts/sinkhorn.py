@@ -21,14 +21,15 @@ def sinkhorn(
     samples of all processes, where these hold unequally many. valid: (N,) bool, rows that take part, if not all; the
     others' are zero.
     """
-    scores = scores.float() / epsilon
-    codes = torch.exp(scores - dist.largest(scores.max()))
+    codes = scores.float() / epsilon  # in place from here: they are as large as a step's largest tensors
+    codes.sub_(dist.largest(codes.max())).exp_()
     samples = number if number is not None else len(codes) * dist.world_size()
     if valid is not None:
-        codes, samples = codes * valid[:, None], dist.total(valid.sum()).clamp_min(1)
+        samples = dist.total(valid.sum()).clamp_min(1)
+        codes.mul_(valid[:, None])
     least = torch.finfo(codes.dtype).tiny  # a row that takes no part, or all of them, is divided by that
-    codes = codes / dist.total(codes.sum()).clamp_min(least)
+    codes.div_(dist.total(codes.sum()).clamp_min(least))
     for _ in range(iterations):
-        codes = codes / dist.total(codes.sum(dim=0)).clamp_min(least) / codes.shape[1]
-        codes = codes / codes.sum(dim=1, keepdim=True).clamp_min(least) / samples
-    return codes * samples
+        codes.div_(dist.total(codes.sum(dim=0)).clamp_min(least)).div_(codes.shape[1])
+        codes.div_(codes.sum(dim=1, keepdim=True).clamp_min(least)).div_(samples)
+    return codes.mul_(samples)
