@@ -6,22 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from selfsup.pipelines.forkserver import Asked, _forked, forked_workers
+from selfsup.pipelines.forkserver import Asked, _forked
 
-pytestmark = pytest.mark.usefixtures("warm")
-
-
-@pytest.fixture(scope="module")
-def warm() -> Iterator[None]:
-    with forked_workers(lambda: ray.init(num_cpus=2, log_to_driver=False)):
-        yield
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @ray.remote(num_cpus=0)
@@ -96,7 +88,7 @@ def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
 def test_the_server_ends_with_its_raylet() -> None:
     code = (
         "import ray; from selfsup.pipelines.forkserver import forked_workers\n"
-        "with forked_workers(lambda: ray.init(num_cpus=1, log_to_driver=False)):\n"
+        "with forked_workers(lambda: ray.init('local', num_cpus=1, log_to_driver=False)):\n"
         "    print(ray.get(ray.remote(lambda: __import__('os').getppid()).remote())); ray.shutdown()"
     )
     server = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

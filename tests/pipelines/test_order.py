@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,6 @@ def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The ids of two nodes, of two CPUs each."""
     assert endpoint  # its keys are in the environment that the workers get
-    os.environ["SELFSUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     clusters = []
 
     def start() -> None:
@@ -53,11 +53,14 @@ def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
         clusters[0].add_node(num_cpus=2)
         ray.init(address=clusters[0].address, log_to_driver=False, logging_level=logging.ERROR)
 
-    with forked_workers(start):
-        yield [node["NodeID"] for node in ray.nodes()]
-        ray.shutdown()
-        clusters[0].shutdown()
-    del os.environ["SELFSUP_CACHE"]
+    # Cluster leaves its address in RAY_TMPDIR, where every ray.init() looks; paths of sockets must be short
+    with TemporaryDirectory(prefix="ray-") as short, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFSUP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_TMPDIR", short)
+        with forked_workers(start):
+            yield [node["NodeID"] for node in ray.nodes()]
+            ray.shutdown()
+            clusters[0].shutdown()
 
 
 def stream_of(told: Manifest, **order: Any) -> Stream:
