@@ -5,10 +5,9 @@ Huang, Li, Misra, Rabbat, Sharma, Synnaeve, Xu, Jégou, Mairal, Labatut, Joulin 
 visual features without supervision", TMLR 2024, arXiv:2304.07193. Defaults are the paper's, sections 4 and B.1, in the
 size of the authors' recipe for ViT-L/16 on ImageNet-1k. Registers come with a backbone: vit_small_patch14_reg4_dinov2.
 
-B: large views, two of each sample; N: tokens of one, M of which are looked at; K: outputs.
+B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import final
@@ -28,6 +27,7 @@ from selfsup.parts.schedules import cosine, layer_decay, ramp
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.parts.teacher import follow, teacher
 from selfsup.parts.tokens import at
+from selfsup.pipelines.masks import Cover
 from selfsup.pipelines.views import BlockMask, Views
 
 
@@ -86,8 +86,7 @@ class DINOv2(Method):
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask = torch.cat([mask for mask in batch.masks if isinstance(mask, Tensor)])
-        places, weight = covered(mask, math.ceil(self.hyper.mask_max * mask.shape[1]))
+        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, Cover)])
         targets, patch_targets = self._targets(large, places, weight)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
@@ -123,9 +122,9 @@ class DINOv2(Method):
 
     @torch.no_grad()
     def _targets(self, large: View, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """-> (B, K), (B, M, K): of both large views together, and of all covered patches together"""
+        """-> (B, K), (M, K): of both large views together, and of all covered patches together"""
         hidden = self.teacher(large)
         images = self.teacher_heads[0](hidden[:, 0])
         patches = self.teacher_heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
         balanced = partial(sinkhorn, epsilon=self.temperature, iterations=self.hyper.iterations)
-        return balanced(images), balanced(patches.flatten(0, 1), valid=weight.flatten() > 0).view_as(patches)
+        return balanced(images), balanced(patches, valid=weight > 0)

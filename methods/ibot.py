@@ -4,10 +4,9 @@ Zhou, Wei, Wang, Shen, Xie, Yuille and Kong, "iBOT: image BERT pre-training with
 arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but the last layer's rows keep
 length 1, as the paper has it for larger encoders.
 
-B: large views, two of each sample; N: tokens of one, M of which are looked at; K: outputs.
+B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
-import math
 from collections.abc import Mapping
 from typing import final
 
@@ -25,6 +24,7 @@ from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, ramp
 from selfsup.parts.teacher import follow, teacher
 from selfsup.parts.tokens import at
+from selfsup.pipelines.masks import Cover
 from selfsup.pipelines.views import BlockMask, Views
 
 
@@ -87,8 +87,7 @@ class IBOT(Method):
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask = torch.cat([mask for mask in batch.masks if isinstance(mask, Tensor)])
-        places, weight = covered(mask, math.ceil(self.hyper.mask_max * mask.shape[1]))
+        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, Cover)])
         image, patch = self._told(large)
         targets = centered(image, self.center, temperature=self.temperature)
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)

@@ -15,7 +15,7 @@ from selfsup.method import Batch
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
 from selfsup.pipelines.counted import DRAW, MASK, PHOTO, uniform
-from selfsup.pipelines.masks import BLOCK_DRAWS, Mask, block_mask, random_mask
+from selfsup.pipelines.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.views import BlockMask, Crop, RandomMask, Views
 
@@ -41,7 +41,7 @@ def collate(
     """
     draw = partial(_draw, columns, seed)
     made: list[Tokens | Tensor] = []
-    masks: list[Mask | Tensor | None] = []
+    masks: list[Mask | Cover | None] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
@@ -58,7 +58,7 @@ def collate(
     )
 
 
-def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Tensor | None:
+def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Cover | None:
     if crop.mask is None:
         return None
     assert patch, "masking needs tokens: give a patch size"
@@ -67,7 +67,8 @@ def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Dev
         case RandomMask(ratio):
             return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
         case BlockMask() as rule:
-            return block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule)).to(device)
+            where = block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule))
+            return Cover(where.to(device), where.sum(dim=1))
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:

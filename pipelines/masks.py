@@ -29,6 +29,16 @@ class Mask(NamedTuple):
         return self.restore >= self.keep.shape[1]
 
 
+class Cover(NamedTuple):
+    """where: (B, N) bool, tokens that are replaced by one vector. number: (B,) int64, how many, always on the CPU.
+
+    So the host knows how many there are without waiting for the device.
+    """
+
+    where: Tensor
+    number: Tensor
+
+
 def random_mask(noise: Tensor, ratio: float) -> Mask:
     """(B, N) -> Mask: the int(N * (1 - ratio)) tokens of least noise are kept, in the order of their noise.
 

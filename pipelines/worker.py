@@ -84,7 +84,7 @@ def _work(task: Task, launched: float) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     method = build(task.run, task.facts, device)
-    module = _parallel(method, device)
+    module = _parallel(method)
     optimizer = optim.build(method, task.run.optim)
     start = 0
     if held := ray.train.get_checkpoint():
@@ -121,12 +121,12 @@ def build(run: Run, facts: Facts, device: torch.device) -> Method:
     return load(run.method)(run.hyper, {MODALITY: trunk}, facts).to(device)
 
 
-def _parallel(method: Method, device: torch.device) -> nn.Module:
+def _parallel(method: Method) -> nn.Module:
     if dist.world_size() == 1:
         return method
     dist.convert(method)
-    devices = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)  # equal everywhere
+    # no device_ids: batches are on the device, but for what the host knows of them; buffers are equal everywhere
+    return nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
 
 
 class Intake:

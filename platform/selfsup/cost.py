@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfsup import encoder
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import Mask, random_mask
+from selfsup.pipelines.masks import Cover, Mask, random_mask
 from selfsup.pipelines.views import Crop, RandomMask, Views, sized
 from selfsup.planning import Planned, unique
 from selfsup.progress import several
@@ -66,13 +66,16 @@ def meta_batch(method: Method, views: Views, size: int) -> Batch:
         return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
 
 
-def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Tensor | None:
+def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Cover | None:
+    """Covered are as many tokens as the crop asks for on average."""
     if crop.mask is None:
         return None
     assert isinstance(view, Tokens)
     if isinstance(crop.mask, RandomMask):
         return random_mask(torch.empty(view.valid.shape, device="meta"), crop.mask.ratio)
-    return view.valid
+    samples, tokens = view.valid.shape
+    share = crop.mask.share * (crop.mask.low + crop.mask.high) / 2
+    return Cover(view.valid, torch.full((samples,), round(share * tokens)))
 
 
 def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:

@@ -13,7 +13,7 @@ import selfsup.methods
 from selfsup.encoder import Encoder
 from selfsup.knob import Knobs
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import Mask
+from selfsup.pipelines.masks import Cover, Mask
 from selfsup.pipelines.views import Views
 
 Kind = Literal["vit", "cnn"]
@@ -23,14 +23,14 @@ class Batch(NamedTuple):
     """What the stream delivers, on the training device.
 
     views: one entry a view: Tokens for a token encoder, normalised images (B, C, H, W) for a pooled one.
-    masks: of each view, as its Crop asks: a Mask where tokens are left out; (B, N) bool, True where one is covered.
+    masks: of each view, as its Crop asks: a Mask where tokens are left out, a Cover where they are covered.
     sample: (B,) int64, the number of each sample in its data set. label: (B,) int64, its class; -1 where it has none.
     boxes: (B, V, 5) where in its image each view lies, in pixels: left, top, width, height; then 1 if it is mirrored.
     draws: (B, Views.draws) uniform in [0, 1).
     """
 
     views: tuple[Tokens | Tensor, ...]
-    masks: tuple[Mask | Tensor | None, ...]
+    masks: tuple[Mask | Cover | None, ...]
     sample: Tensor
     label: Tensor
     boxes: Tensor

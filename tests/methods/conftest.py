@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from selfsup import encoder
 from selfsup.method import Batch, Facts, Method, load
-from selfsup.pipelines.masks import BLOCK_DRAWS, Mask, block_mask, random_mask
+from selfsup.pipelines.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
 from selfsup.pipelines.patch import patchify
 from selfsup.pipelines.views import BlockMask, Crop, RandomMask
 from selfsup.sections import Backbone
@@ -60,13 +60,14 @@ def setting(name: str, backbone: str | None = None, *, samples: int = 8, seed: i
     return method, Batch(made, masks, torch.arange(samples), label, boxes(samples, len(made)), draws)
 
 
-def mask(crop: Crop, samples: int) -> Mask | Tensor | None:
+def mask(crop: Crop, samples: int) -> Mask | Cover | None:
     side = (crop.size or SIZE) // PATCH
     match crop.mask:
         case RandomMask(ratio):
             return random_mask(torch.rand(samples, side**2), ratio)
         case BlockMask() as rule:
-            return block_mask(torch.rand(samples, BLOCK_DRAWS), (side, side), **asdict(rule))
+            where = block_mask(torch.rand(samples, BLOCK_DRAWS), (side, side), **asdict(rule))
+            return Cover(where, where.sum(dim=1))
     return None
 
 

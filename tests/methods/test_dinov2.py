@@ -22,9 +22,11 @@ def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setti
         method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.facts)
     assert len(method.heads) == 2 - shared
     moved(method.teacher, method.teacher_heads, by=0.02)
-    mask = torch.cat(batch.masks[:2])
+    mask = torch.cat([cover.where for cover in batch.masks[:2]])
     assert 0 < mask.any(dim=1).sum() < 16
-    covered = [method.backbone(batch.views[view], cover=(batch.masks[view], method.mask_token)) for view in range(2)]
+    covered = [
+        method.backbone(batch.views[view], cover=(batch.masks[view].where, method.mask_token)) for view in range(2)
+    ]
     hidden = [*covered, *(method.backbone(view) for view in batch.views[2:])]
     seen = torch.cat([method.teacher(view) for view in batch.views[:2]]).detach()
 

@@ -5,6 +5,8 @@ import torch
 from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
 
 from selfsup.parts.distillation import centered, cosine_error, covered, koleo, masked_entropy, me_max, recenter
+from selfsup.parts.tokens import at
+from selfsup.pipelines.masks import Cover
 
 
 def test_the_cosine_error_is_two_and_twice_lightlys() -> None:
@@ -21,32 +23,42 @@ def test_the_cosine_error_is_the_distance_of_unit_vectors() -> None:
 
 
 def test_the_patch_loss_and_its_center_are_lightlys() -> None:
-    """Theirs gets the covered tokens alone, ours as many of every view; one view has none."""
+    """One view has no covered tokens."""
     torch.manual_seed(0)
-    mask, center = torch.rand(5, 16) < torch.tensor([[0.0], [0.5], [0.1], [0.4], [0.5]]), torch.zeros(6)
+    cover, center = drawn([0.0, 0.5, 0.1, 0.4, 0.5], 16), torch.zeros(6)
     theirs = IBOTPatchLoss(output_dim=6, teacher_temp=0.05, student_temp=0.1)
-    places, weight = covered(mask, 12)
+    mask, places, weight = covered([cover])
     for _ in range(3):
         teacher, student = torch.randn(5, 16, 6), torch.randn(5, 16, 6, requires_grad=True)
         expected = theirs(teacher[mask], student[mask], mask.view(5, 4, 4))
-        targets = centered(teacher, center, temperature=torch.tensor(0.05))
-        at = places[..., None]
-        loss = masked_entropy(targets.take_along_dim(at, 1), student.take_along_dim(at, 1), weight, temperature=0.1)
+        targets = centered(at(teacher, places), center, temperature=torch.tensor(0.05))
+        loss = masked_entropy(targets, at(student, places), weight, temperature=0.1)
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(torch.autograd.grad(loss, student), torch.autograd.grad(expected, student))
         recenter(center, teacher[mask], momentum=0.9)
         torch.testing.assert_close(center, theirs.center.value[0])
 
 
-def test_covered_tokens_come_first_and_count_one_in_all() -> None:
+def test_covered_tokens_of_a_view_count_one_in_all() -> None:
     torch.manual_seed(0)
-    mask = torch.rand(6, 9) < torch.linspace(0, 0.6, 6)[:, None]
-    places, weight = covered(mask, 8)
-    for view in range(6):
-        own = mask[view].nonzero()[:, 0].tolist()
-        assert places[view, : len(own)].tolist() == own
-        assert len(set(places[view].tolist())) == 8
-        assert weight[view].tolist() == pytest.approx([1 / max(len(own), 1)] * len(own) + [0.0] * (8 - len(own)))
+    covers = [drawn([0.0, 0.3, 0.6], 9), drawn([0.9, 0.1, 0.5], 9)]
+    where, places, weight = covered(covers)
+    assert where.equal(torch.cat([cover.where for cover in covers]))
+    assert where.flatten().nonzero()[:, 0].equal(places)
+    views = places // 9
+    assert views.unique().tolist() == [1, 2, 3, 4, 5]
+    torch.testing.assert_close(weight, 1 / 6 / where.sum(1)[views])
+
+
+def test_without_covered_tokens_one_counts_nothing() -> None:
+    where, places, weight = covered([drawn([0.0, 0.0], 9)])
+    assert not where.any()
+    assert (len(places), weight.tolist()) == (1, [0.0])
+
+
+def drawn(shares: list[float], tokens: int) -> Cover:
+    where = torch.rand(len(shares), tokens) < torch.tensor(shares)[:, None]
+    return Cover(where, where.sum(dim=1))
 
 
 def test_koleo_is_lightlys_in_each_group() -> None:

@@ -75,8 +75,9 @@ def test_blocks_are_drawn_for_each_view():
     rows = columns(views=2)
     first, second = made(rows, views, patch=8).masks
     draws = torch.from_numpy(uniform(seed=0, epoch=rows["epoch"], index=rows["index"], purpose=MASK, draws=BLOCK_DRAWS))
-    assert first.equal(block_mask(draws, (4, 4), low=0.3, high=0.5, share=1.0, smallest=None))
-    assert not second.any()
+    assert first.where.equal(block_mask(draws, (4, 4), low=0.3, high=0.5, share=1.0, smallest=None))
+    assert first.number.equal(first.where.sum(1))
+    assert not second.where.any()
 
 
 def flat(batch):

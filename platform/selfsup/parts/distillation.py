@@ -6,6 +6,7 @@ Over W processes each returns its own share; the mean of the shares is the loss 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
+from selfsup.pipelines.masks import Cover
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:
@@ -50,23 +52,24 @@ def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
 
 
 @torch.no_grad()
-def covered(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """(B, N) bool -> (B, most) int64, (B, most): numbers of tokens, and how much each counts.
+def covered(covers: Sequence[Cover]) -> tuple[Tensor, Tensor, Tensor]:
+    """Some views' -> (B, N) bool: of all; (M,) int64: numbers of their tokens, counted through; (M,): what each counts.
 
-    Those that are covered, at most `most` in a view, weigh the same and 1 in all; the others, which fill up, weigh 0.
-    So many in every view, because counting them would make the host wait for the device.
+    Those of a view weigh the same, and 1 / B in all. Where nothing is covered, M is 1, and weighs 0.
     """
-    places = mask.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    return places, mask.take_along_dim(places, dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+    where, number = torch.cat([cover.where for cover in covers]), sum(sum(cover.number.tolist()) for cover in covers)
+    places = where.flatten().int().argsort(descending=True, stable=True)[: max(number, 1)]
+    share = where / (len(where) * where.sum(dim=1, keepdim=True).clamp_min(1))
+    return where, places, share.flatten()[places]
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, weight: Tensor, *, temperature: float) -> Tensor:
-    """(B, M, K), (B, M, K), (B, M) -> (): cross-entropy of tokens by weight, summed in a view, averaged over views.
+    """(M, K), (M, K), (M,) -> (): cross-entropy of tokens by weight.
 
     iBOT (arXiv 2111.07832), eq. 2, which divides by the view's covered tokens, as `covered` does; one without counts 0.
     """
     told = F.log_softmax(logits.float() / temperature, dim=-1)
-    return -((targets * told).sum(dim=-1) * weight).sum(dim=1).mean()
+    return -((targets * told).sum(dim=-1) * weight).sum()
 
 
 def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:

@@ -29,5 +29,5 @@ def grouped(view: Tokens | Tensor, number: int, embed: Callable[[Tokens | Tensor
 
 
 def at(tokens: Tensor, places: Tensor) -> Tensor:
-    """(B, N, D), (B, M) int64 -> (B, M, D): those of these numbers."""
-    return tokens.take_along_dim(places[..., None], dim=1)
+    """(B, N, D), (M,) int64 -> (M, D): those of these numbers, counted through the batch."""
+    return tokens.flatten(0, 1).index_select(0, places)
