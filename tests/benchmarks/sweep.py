@@ -116,11 +116,12 @@ def table(found: dict[tuple[int, str], Spent], real: dict[str, Spent]) -> Iterat
 
 def plot(found: dict[tuple[int, str], Spent], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    for axis, name in zip(axes, ("cpu", "wall"), strict=True):
+    for axis, name, label in zip(axes, ("cpu", "wall"), ("CPU", "wall"), strict=True):
         for how in HOW:
             axis.plot(READERS, [getattr(found[number, how], name) for number in READERS], "o-", label=how)
-        axis.set(xlabel="readers of one stream", ylabel=f"{name} seconds", xscale="log", xticks=READERS)
+        axis.set(xlabel="readers of one stream", ylabel=f"{label} seconds", xscale="log", xticks=READERS)
         axis.set_xticks(READERS, map(str, READERS))
+        axis.minorticks_off()
         axis.set_ylim(0)
     axes[0].legend()
     figure.savefig(path, dpi=150)
