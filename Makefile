@@ -12,10 +12,10 @@ test: .venv/ready  # a file at a time on each of two cores
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow
 
-bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 8 minutes
+bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 17 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
 
-bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 3 minutes
+bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 7 minutes
 	$(BIN)/python tests/benchmarks/sweep.py build/bench
 
 bench-augment: .venv/ready  # photometric operations beside torchvision's
