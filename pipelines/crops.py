@@ -45,21 +45,27 @@ def crops(
     sides = (min(height, width) for _, _, height, width in boxes.tolist())
     needed = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
     image, scale = scaled(data, next(n for n in EIGHTHS if n >= needed or n == 8))
-    wanted = zip((boxes * scale).tolist(), sizes, resample, flips or [False] * len(boxes), strict=True)
+    cuts = boxes * scale
+    whole = (cuts % 1 == 0).all(axis=1)
+    wanted = zip(whole.tolist(), cuts.tolist(), sizes, resample, flips or [False] * len(cuts), strict=True)
     return [_crop(image, *each) for each in wanted]
 
 
-def _crop(image: Pixels, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Pixels:
-    resize = _by_torch if all(value.is_integer() for value in box) else _by_pillow
-    made = resize(image, box, size, resample)
-    return (made.flip(3) if flip else made)[0].permute(1, 2, 0).numpy()
+def _crop(image: Pixels, whole: bool, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Pixels:
+    made = (_by_torch if whole else _by_pillow)(image, box, size, resample)
+    pixels: Pixels = (made.flip(3) if flip else made).numpy()
+    return pixels[0].transpose(1, 2, 0)
 
 
 def _by_torch(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
-    """-> (1, 3, size, size), channels last"""
+    """-> (1, 3, size, size), channels last
+
+    Axes are turned by numpy: torch gives up the interpreter's lock for each view, and threads then wait for it.
+    """
     top, left, height, width = map(int, box)
     part = image[top : top + height, left : left + width].copy()  # torch's quick resize wants it dense
-    return interpolate(torch.from_numpy(part)[None].permute(0, 3, 1, 2), (size, size), mode=resample, antialias=True)
+    channels_first = part.reshape(1, height, width, 3).transpose(0, 3, 1, 2)
+    return interpolate(torch.from_numpy(channels_first), (size, size), mode=resample, antialias=True)
 
 
 def _by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
@@ -67,4 +73,4 @@ def _by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resampl
     top, left, height, width = box
     within = max(0.0, left), max(0.0, top), min(image.shape[1], left + width), min(image.shape[0], top + height)
     made = Image.fromarray(image).resize((size, size), FILTERS[resample], box=within)
-    return torch.from_numpy(np.array(made))[None].permute(0, 3, 1, 2)
+    return torch.from_numpy(np.array(made).reshape(1, size, size, 3).transpose(0, 3, 1, 2))
