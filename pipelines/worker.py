@@ -126,7 +126,7 @@ def _parallel(method: Method) -> nn.Module:
         return method
     dist.convert(method)
     # no device_ids: batches are on the device, but for what the host knows of them; buffers are equal everywhere
-    return nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
 
 
 class Intake:

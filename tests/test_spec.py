@@ -27,6 +27,7 @@ class Contrast(Knobs):
     temperature: float = knob(..., "softmax temperature", gt=0)
     crop_min: float = knob(0.2, "smallest crop", gt=0, le=1)
     crop_max: float = knob(1.0, "largest crop", gt=0, le=1)
+    split: int = knob(1, "groups of samples", ge=1)
 
 
 METHODS = {
@@ -390,6 +391,13 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
         assert heads(f"{text}hyper: {{temperature: 1, crop_max: 0.3}}", "hyper.crop_min=0.5") == [
             "-s hyper.crop_min=0.5: hyper.crop_min: the least, 0.5 (hyper.crop_min), is more than the most, 0.3 "
             "(hyper.crop_max)"
+        ]
+
+    def test_samples_of_a_worker_divide_into_groups(self) -> None:
+        text = GOOD.replace("masked", "contrast") + "hyper: {temperature: 1}"
+        assert heads(text, "resources.workers=2", "train.accumulate=2", "hyper.split=12") == [
+            "-s hyper.split=12: hyper.split: the 16 samples of a forward pass do not divide into 12 groups "
+            "(hyper.split)"
         ]
 
     def test_evaluations_need_validation_data(self) -> None:

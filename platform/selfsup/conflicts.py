@@ -123,6 +123,15 @@ def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
             yield Conflict((f"hyper.{name}", f"hyper.{stem}_max"), message)
 
 
+def _groups_over_batch(hyper: Knobs, train: Train, resources: Resources) -> Iterator[Conflict]:
+    piece = train.batch // train.accumulate
+    for name, seen in (("split", piece // resources.workers), ("koleo_split", piece)):
+        groups = getattr(hyper, name, 1)
+        if seen % groups:
+            message = f"the {seen} samples of a forward pass do not divide into {groups} groups (hyper.{name})"
+            yield Conflict((f"hyper.{name}", "train.batch", "train.accumulate", "resources.workers"), message)
+
+
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
     if backbone.is_vit:
         yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
@@ -155,6 +164,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _local_patches,
     _mask_leaves_both,
     _least_below_most,
+    _groups_over_batch,
     _backbone_effect,
     _optim_effect,
 )
