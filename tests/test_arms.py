@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from selfsup.errors import DataError, SpecError
+from selfsup.method import load
 from selfsup.pipelines.pack import pack
 from selfsup.planning import Planned
 from selfsup.sweepspec.arms import Arm, Sweep
@@ -125,6 +126,11 @@ def test_a_plan_says_what_is_left_and_for_how_long(home: Home) -> None:
     assert "pretrain      6, 1 done" in after
     assert "left to train: 5 runs, 20 steps, 160 samples" in after
     assert "15 hours of training (15 to 15)" in after  # 5 runs of an hour before, and two for 32 samples
+
+
+def test_a_plan_warns_once_of_what_nobody_has_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load("mae"), "least_batch", 16)
+    assert describe(*home.expand(MAE)).count("  beware  mae with batches of 8: its paper shows none below 16\n") == 1
 
 
 def finish(run: Planned, *, start: float, speed: float) -> None:

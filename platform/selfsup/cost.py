@@ -23,17 +23,13 @@ MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the op
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample.
-
-    begins: the share of training before which no weight moves.
-    """
+    """parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample."""
 
     parameters: int
     encoder_parameters: int
     state_bytes: int
     activation_bytes: int
     flops: float
-    begins: float
 
 
 def cost(run: Run, facts: Facts) -> Cost:
@@ -48,8 +44,19 @@ def cost(run: Run, facts: Facts) -> Cost:
     trainable = count(method, trainable=True)
     state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
     trunk = method.encoder("image")
+    return Cost(count(method), count(trunk), state, activations, counter.get_total_flops() / size)
+
+
+def cautions(run: Run, facts: Facts) -> Iterator[str]:
+    """Where nobody has shown the objective to learn, and where it cannot."""
+    least = load(run.method).least_batch
+    if run.train.batch < least:
+        yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {least}"
+    method = meta_method(run, facts)
     begins = min(method.pace(name, weight).begins for name, weight in method.named_parameters() if weight.requires_grad)
-    return Cost(count(method), count(trunk), state, activations, counter.get_total_flops() / size, begins)
+    if begins >= 1:
+        first = f"none of its weights moves in the first {begins * facts.steps:.0f}"
+        yield f"{run.method} learns nothing in {facts.steps} steps: {first}; train for longer"
 
 
 def meta_method(run: Run, facts: Facts) -> Method:
@@ -150,16 +157,6 @@ def _training(each: Planned) -> list[tuple[str, str]]:
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
-        *_remarks(run, each.steps, price.begins),
+        *(("beware", text) for text in cautions(run, each.facts)),
+        *([("known", f"{run.published}; of the recipe as it stands in its file")] if run.published else []),
     ]
-
-
-def _remarks(run: Run, steps: int, begins: float) -> Iterator[tuple[str, str]]:
-    least = load(run.method).least_batch
-    if run.train.batch < least:
-        yield "beware", f"{run.method} with batches of {run.train.batch}: its paper shows none below {least}"
-    if begins >= 1:
-        first = f"none of its weights moves in the first {begins * steps:.0f}"
-        yield "beware", f"{run.method} learns nothing in {steps} steps: {first}; train for longer"
-    if run.published:
-        yield "known", f"{run.published}; of the recipe as it stands in its file"

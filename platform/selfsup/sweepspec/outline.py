@@ -3,9 +3,10 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from selfsup.cost import cautions
 from selfsup.knob import decisive
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
@@ -21,7 +22,7 @@ def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
     runs = list(planned.values())
     lines = [": ".join(part for part in (sweep.name, sweep.question) if part)]
     for study in sweep.studies:
-        lines += _study(study)
+        lines += [*_study(study), *_cautions(planned[arm.ids[0]] for arm in study.arms)]
     if sweep.baselines:
         lines.append(f"baselines: {', '.join(arm.name for arm in sweep.baselines)}")
     lines.append(f"{several(len(runs), 'run')}; stages that runs share are counted, and run, once:")
@@ -35,9 +36,9 @@ def describe_search(it: SweepFile, home: Path) -> str:
     assert it.search is not None
     search = it.search
     lines = [": ".join(part for part in (it.name, it.question) if part)]
-    for study in it.designs:
-        lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space)]
     runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in it.designs]
+    for study, default in zip(it.designs, runs, strict=True):
+        lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space), *_cautions([default])]
     longest = max(runs, key=_samples)
     scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
     lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{scheduler}; at most {search.budget}")
@@ -54,6 +55,12 @@ def _study(study: Study) -> Iterator[str]:
     yield f"{study.name}: {several(len(study.arms), 'arm')} x {several(len(study.arms[0].ids), 'seed')}{note}"
     for kind, factors in (("ablate", study.factors), ("grid", study.grid)):
         yield from (f"  {kind:<7} {factor.path:<24} {_values(factor)}" for factor in factors)
+
+
+def _cautions(runs: Iterable[Planned]) -> Iterator[str]:
+    yield from dict.fromkeys(
+        f"  beware  {text}" for each in runs if each.pretrain for text in cautions(each.run, each.facts)
+    )
 
 
 def _values(factor: Factor) -> str:
