@@ -148,12 +148,13 @@ def test_a_seed_says_what_an_encoder_is() -> None:
     assert not first["blocks.0.attn.qkv.weight"].equal(other["blocks.0.attn.qkv.weight"])
 
 
-def test_a_cnn_is_timms() -> None:
-    backbone = Backbone(name="resnet18", image_size=64)
+@pytest.mark.parametrize(("width", "dim"), [(None, 512), (16, 128)])
+def test_a_cnn_is_timms(width: int | None, dim: int) -> None:
+    backbone = Backbone(name="resnet18", image_size=64, width=width)
     encoder = build(backbone).eval()
     theirs = timm.create_model(**timm_kwargs(backbone)).eval()
     theirs.load_state_dict(encoder.trunk.state_dict(), strict=True)
-    assert encoder.dim == 512
+    assert encoder.dim == dim
     same(encoder.pooled(images(size=64)), theirs(images(size=64)))
 
 
@@ -262,6 +263,7 @@ WRONG = {
     "65 pixels do not divide into patches of 16": {"image_size": 65},
     "multiple of 4 channels, not 90": {"width": 90, "heads": 3},
     "small is made for ResNets": {"name": "convnext_atto", "stem": "small"},
+    "width: it is for ViTs and for ResNets": {"name": "convnext_atto", "width": 16},
     "there is no file nowhere.pth": {"weights": "nowhere.pth"},
     "cannot load timm for .*No pretrained weights": {
         "name": "vit_small_patch16_18x2_224",

@@ -375,10 +375,10 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
         assert heads(GOOD + lines) == [f"s.yaml:{line}" for line in expected]
 
     def test_a_cnn_refuses_what_only_a_vit_reads(self) -> None:
-        knobs = "{name: resnet18, patch_size: 8, width: 1, depth: 1, heads: 1, positions: sincos, pool: cls}"
+        knobs = "{name: resnet18, patch_size: 8, depth: 1, heads: 1, positions: sincos, pool: cls}"
         found = heads(GOOD.replace("masked", "untrained") + f"backbone: {knobs}")
         assert [line.split(": ")[1] for line in found] == [
-            f"backbone.{name}" for name in ("patch_size", "width", "depth", "heads", "positions", "pool")
+            f"backbone.{name}" for name in ("patch_size", "depth", "heads", "positions", "pool")
         ]
 
     def test_a_worker_s_share_must_divide_into_pieces(self) -> None:

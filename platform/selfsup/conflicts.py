@@ -136,7 +136,7 @@ def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
     if backbone.is_vit:
         yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
     else:
-        vit_only = {"patch_size", "width", "depth", "heads", "positions", "pool"}
+        vit_only = {"patch_size", "depth", "heads", "positions", "pool"}
         yield from _without_effect("backbone", backbone, vit_only, f"on a CNN such as {backbone.name}")
 
 

@@ -45,7 +45,7 @@ class Backbone(Knobs):
     name: str = knob("vit_small_patch16_224", "architecture, by its name in timm", min_length=1)
     image_size: int = knob(224, "pixels a side of the images it sees", gt=0)
     patch_size: int | None = knob(None, "pixels a side of a token; null: the name's own", gt=0)
-    width: int | None = knob(None, "channels of a token; null: the name's own", symbol="D", gt=0)
+    width: int | None = knob(None, "channels of a token, or of a ResNet's first stage; null: its own", symbol="D", gt=0)
     depth: int | None = knob(None, "transformer blocks; null: the name's own", symbol="L", gt=0)
     heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)

@@ -59,6 +59,8 @@ def _named(backbone: Backbone) -> Any:
         raise SpecError(f"backbone.name: timm has no model {name!r}; {hint}")
     if backbone.is_vit and not is_model_in_modules(name, PLAIN_VITS):
         raise _not_plain(name)
+    if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet",)):
+        raise SpecError(f"backbone.width: it is for ViTs and for ResNets such as resnet18, not for {name}")
     try:
         return timm.create_model(**_create_kwargs(backbone))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -70,7 +72,7 @@ def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
     if backbone.drop_path:  # not every CNN knows the word
         kwargs["drop_path_rate"] = backbone.drop_path
     if not backbone.is_vit:
-        return kwargs
+        return kwargs | ({"channels": [backbone.width * 2**stage for stage in range(4)]} if backbone.width else {})
     sizes = {
         "img_size": backbone.image_size,
         "patch_size": backbone.patch_size,
