@@ -136,6 +136,14 @@ def test_long_curves_are_thinned_and_collapsed_arms_named() -> None:
     assert health.caption.endswith("(mask_ratio=0.5).")
 
 
+def test_a_study_of_one_arm_shows_the_loss_of_its_seeds() -> None:
+    one, results = study({"0.75, 8": [50.0, 51.0]})
+    alone = replace(one, factors=(), grid=())
+    loss, health = drawings(ablation(sweep(alone), [learned(result) for result in results]))
+    assert (loss.kind, health.kind) == ("loss", "health")
+    assert [len(axis.lines) for axis in loss.figure.axes] == [2]
+
+
 def lengths(lines: Sequence[object]) -> list[int]:
     return [len(line.get_xdata()) for line in lines]  # type: ignore[attr-defined]
 

@@ -132,13 +132,23 @@ def _heat(axis: Axes, cells: Sequence[Sequence[Cell | None]]) -> None:
 
 
 def losses(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Figure:
-    """Small multiples: a panel for each factor, of a grid for each value of its first factor."""
+    """Small multiples: a panel for each factor, of a grid for each value of its first; one panel if nothing varies."""
     groups = [group for table in tables for group in _groups(table, study)]
+    if not groups:
+        return _one_loss(study.arms[0], runs)
     figure, axes = _wrapped(len(groups), 2 if len(groups) == 4 else 3)
     for axis, (title, factor, lines) in zip(axes, groups, strict=True):
         _loss(axis, factor, lines, runs)
         axis.set(title=title, xlabel="step", ylabel="loss")
         axis.legend(loc="upper right", labelspacing=0.25)
+    return figure
+
+
+def _one_loss(arm: Arm, runs: Mapping[str, Result]) -> Figure:
+    figure, (axis,) = _wrapped(1, 1)
+    for steps, values in of(arm, LOSS, runs):
+        axis.plot(steps, values, color=BLUE, linewidth=1)
+    axis.set(xlabel="step", ylabel="loss")
     return figure
 
 
