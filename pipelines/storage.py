@@ -11,7 +11,8 @@ import random
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -86,21 +87,28 @@ class _Arrow(_Folder):
         self._fs = filesystem
 
     def names(self) -> list[str]:
-        return [info.base_name for info in self._fs.get_file_info(fs.FileSelector(self.path)) if info.is_file]
+        with self._plainly(self.path):
+            return [info.base_name for info in self._fs.get_file_info(fs.FileSelector(self.path)) if info.is_file]
 
     def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
         path = f"{self.path}/{name}"
         file = self._fs.open_input_file(path)
 
         def fetch(start: int, stop: int) -> bytes:
-            try:
+            with self._plainly(path):
                 return bytes(file.read_at(stop - start, start))
-            except OSError as error:  # S3 has no plain word for an object that was there when it was opened
-                if self._fs.get_file_info(path).type == fs.FileType.NotFound:
-                    raise FileNotFoundError(path) from error
-                raise
 
         return file.size(), fetch
+
+    @contextmanager
+    def _plainly(self, path: str) -> Iterator[None]:
+        """S3 has no plain word for an object that is gone since it was opened, nor has gs for a folder without any."""
+        try:
+            yield
+        except OSError as error:
+            if not FINAL.search(str(error)) and self._fs.get_file_info(path).type == fs.FileType.NotFound:
+                raise FileNotFoundError(path) from error
+            raise
 
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """An object store shows an object when it is whole."""

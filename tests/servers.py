@@ -1,9 +1,12 @@
-"""Stores on this machine: an object store that speaks S3, and a web server that can be slow, out of order, or gone."""
+"""Stores on this machine: they speak S3, or as Google's; and a web server that can be slow, out of order, or gone."""
 
 import http.server
 import logging
 import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +37,36 @@ def object_store(bucket: str) -> Iterator[str]:
             yield endpoint
     finally:
         server.stop()
+
+
+@contextmanager
+def google_store(bucket: str) -> Iterator[str]:
+    """An empty bucket, in an emulator of Google's; its endpoint. In a process of its own, since pyarrow's client keeps
+    the interpreter's lock while it waits.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = [f"--port={port}", "--host=127.0.0.1", "--in-memory", f"--default-bucket={bucket}"]
+    command = [sys.executable, "-m", "gcp_storage_emulator", "start", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _answers(port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _answers(port: int, *, within: float = 30.0) -> None:
+    """Returns once somebody listens there."""
+    until = time.monotonic() + within
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 class Web:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import Web, object_store, web_server
+from servers import Web, google_store, object_store, web_server
 
 from selfsup.errors import DataError
 from selfsup.pipelines import storage
@@ -22,13 +22,20 @@ def endpoint() -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["disk", "file", "s3", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, endpoint: str) -> str:
+@pytest.fixture(scope="module")
+def google() -> Iterator[str]:
+    with google_store("bucket") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["disk", "file", "s3", "gs", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, endpoint: str, google: str) -> str:
     name = uuid.uuid4().hex
     return {
         "disk": str(tmp_path / name),
         "file": (tmp_path / name).as_uri(),
         "s3": f"s3://bucket/{name}?endpoint_override={endpoint}&scheme=http",
+        "gs": f"gs://anonymous@bucket/{name}?endpoint_override={google}&scheme=http",
         "memory": f"memory://{name}",
     }[request.param]
 
