@@ -22,7 +22,7 @@ def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
     runs = list(planned.values())
     lines = [": ".join(part for part in (sweep.name, sweep.question) if part)]
     for study in sweep.studies:
-        lines += [*_study(study), *_cautions(planned[arm.ids[0]] for arm in study.arms)]
+        lines += [*_study(study), *_cautions(planned[next(iter(arm.ids.values()))] for arm in study.arms)]
     if sweep.baselines:
         lines.append(f"baselines: {', '.join(arm.name for arm in sweep.baselines)}")
     lines.append(f"{several(len(runs), 'run')}; stages that runs share are counted, and run, once:")
