@@ -130,12 +130,8 @@ def test_a_plan_says_what_is_left_and_for_how_long(home: Home) -> None:
 
 def test_a_plan_warns_once_of_what_nobody_has_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load("mae"), "least_batch", 16)
-    assert (
-        describe(*home.expand(MAE, "seeds=[3, 5]")).count(
-            "  beware  mae with batches of 8: its paper shows none below 16\n"
-        )
-        == 1
-    )
+    shown = describe(*home.expand(MAE, "seeds=[3, 5]"))
+    assert shown.count("  beware  mae with batches of 8: its paper shows none below 16\n") == 1
 
 
 def finish(run: Planned, *, start: float, speed: float) -> None:
