@@ -33,7 +33,7 @@ bench-step: .venv/ready  # training steps beside transformers' and lightly's; on
 bench-steps: .venv/ready  # a training step of each objective beside lightly's example of it; 10 minutes
 	$(BIN)/python tests/benchmarks/steps.py
 
-bench-objectives: .venv/ready  # every objective on the photographs, 3 seeds each; over two hours on two cores
+bench-objectives: .venv/ready  # every objective on the photographs, 3 seeds each; an hour and a half on two cores
 	$(BIN)/python tests/benchmarks/objectives.py
 
 lint: .venv/ready

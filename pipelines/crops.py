@@ -53,8 +53,8 @@ def crops(
 
 def _crop(image: Pixels, whole: bool, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Pixels:
     made = (_by_torch if whole else _by_pillow)(image, box, size, resample)
-    pixels: Pixels = (made.flip(3) if flip else made).numpy()
-    return pixels[0].transpose(1, 2, 0)
+    pixels: Pixels = (made.flip(3) if flip else made).numpy()[0].transpose(1, 2, 0)
+    return pixels
 
 
 def _by_torch(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
