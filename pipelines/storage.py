@@ -106,7 +106,8 @@ class _Arrow(_Folder):
         try:
             yield
         except OSError as error:
-            if not FINAL.search(str(error)) and self._fs.get_file_info(path).type == fs.FileType.NotFound:
+            told = error.errno is not None or FINAL.search(str(error))
+            if not told and self._fs.get_file_info(path).type == fs.FileType.NotFound:
                 raise FileNotFoundError(path) from error
             raise
 
