@@ -58,14 +58,10 @@ def _crop(image: Pixels, whole: bool, box: Sequence[float], size: int, resample:
 
 
 def _by_torch(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
-    """-> (1, 3, size, size), channels last
-
-    Axes are turned by numpy: torch gives up the interpreter's lock for each view, and threads then wait for it.
-    """
+    """-> (1, 3, size, size), channels last"""
     top, left, height, width = map(int, box)
     part = image[top : top + height, left : left + width].copy()  # torch's quick resize wants it dense
-    channels_first = part.reshape(1, height, width, 3).transpose(0, 3, 1, 2)
-    return interpolate(torch.from_numpy(channels_first), (size, size), mode=resample, antialias=True)
+    return interpolate(_batch_of_one(part), (size, size), mode=resample, antialias=True)
 
 
 def _by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
@@ -73,4 +69,12 @@ def _by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resampl
     top, left, height, width = box
     within = max(0.0, left), max(0.0, top), min(image.shape[1], left + width), min(image.shape[0], top + height)
     made = Image.fromarray(image).resize((size, size), FILTERS[resample], box=within)
-    return torch.from_numpy(np.array(made).reshape(1, size, size, 3).transpose(0, 3, 1, 2))
+    return _batch_of_one(np.array(made))
+
+
+def _batch_of_one(image: Pixels) -> Tensor:
+    """(H, W, 3) -> (1, 3, H, W), channels last
+
+    Axes are turned by numpy: torch gives up the interpreter's lock for each view, and threads then wait for it.
+    """
+    return torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,29 +44,32 @@ def google_store(bucket: str) -> Iterator[str]:
     """An empty bucket, in an emulator of Google's; its endpoint. In a process of its own, since pyarrow's client keeps
     the interpreter's lock while it waits.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     options = [f"--port={port}", "--host=127.0.0.1", "--in-memory", f"--default-bucket={bucket}"]
     command = [sys.executable, "-m", "gcp_storage_emulator", "start", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            _answers(port)
+            answers(port)
             yield f"127.0.0.1:{port}"
         finally:
             server.terminate()
 
 
-def _answers(port: int, *, within: float = 30.0) -> None:
+def free_ports(number: int) -> list[int]:
+    """That nobody listens at now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def answers(port: int) -> None:
     """Returns once somebody listens there."""
-    until = time.monotonic() + within
+    deadline = time.monotonic() + 90
     while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Web:

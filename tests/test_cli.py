@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from click import unstyle
 from PIL import Image
+from servers import free_ports
 from tiny import BACKBONE
 from typer.testing import CliRunner
 
@@ -144,8 +144,7 @@ def test_data_without_a_manifest_exits_with_3(packed: Path, tmp_path: Path) -> N
 
 
 def test_an_mlflow_server_that_does_not_answer_exits_with_5_before_anything_starts(packed: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    (port,) = free_ports(1)
     started = time.monotonic()
     done = process("-m", "selfsup.cli", "run", "tiny.yaml", cwd=packed, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     assert done.code == 5, done.err

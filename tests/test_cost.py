@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from selfsup import cost as module
 from selfsup import encoder, method
-from selfsup.cost import cautions, cost
+from selfsup.cost import _remarks, cost
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Facts, Method, Out
@@ -133,20 +133,19 @@ def test_a_higher_mask_ratio_costs_less() -> None:
     assert few.activation_bytes < many.activation_bytes
 
 
-def test_batches_that_no_paper_has_shown_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
-    assert list(cautions(run("simclr"), FACTS)) == ["simclr with batches of 8: its paper shows none below 16"]
-    assert list(cautions(run("simclr", batch=16), FACTS)) == []
-
-
-def test_what_is_known_of_a_recipe() -> None:
     told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
-    assert str(told.published) == "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7)"
+    assert list(_remarks(told, FACTS)) == [
+        ("beware", "simclr with batches of 8: its paper shows none below 16"),
+        ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
+    ]
+    assert list(_remarks(run("simclr", batch=16), FACTS)) == []
 
 
 @pytest.mark.parametrize("name", ["deepcluster", "sela"])
-def test_nothing_is_learned_before_the_first_labels(name: str) -> None:
+def test_a_plan_tells_that_nothing_is_learned_before_the_first_labels(name: str) -> None:
     asked = run(name, hyper={"clusters": 4} | ({"local_crops": 0} if name == "deepcluster" else {}))
     message = f"{name} learns nothing in 8 steps: none of its weights moves in the first 8; train for longer"
-    assert list(cautions(asked, FACTS._replace(steps=8))) == [message]
-    assert list(cautions(asked, FACTS._replace(steps=9))) == []
+    assert list(_remarks(asked, FACTS._replace(steps=8))) == [("beware", message)]
+    assert list(_remarks(asked, FACTS._replace(steps=9))) == []

@@ -20,6 +20,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from servers import free_ports
 
 from selfsup.errors import TrackError
 from selfsup.spool import Spool
@@ -278,7 +279,8 @@ def test_other_stores_are_refused(uri: str) -> None:
 
 
 def test_an_unreachable_server_is_told_at_once() -> None:
-    uri, before = f"http://127.0.0.1:{free_port()}", time.monotonic()
+    (port,) = free_ports(1)
+    uri, before = f"http://127.0.0.1:{port}", time.monotonic()
     with pytest.raises(TrackError, match=f"MLflow at {uri}: cannot connect: .*refused"):
         Tracker(uri).connect()
     assert time.monotonic() - before < 10
@@ -350,11 +352,6 @@ def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:
         ui_command("http://me:secret@mlflow:5000", tmp_path, 5000)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def serving(home: Path, port: int) -> Iterator[None]:
     argv, env = ui_command(f"sqlite:///{home}/mlflow.db", home, port)
@@ -385,7 +382,7 @@ def test_a_server_killed_and_started_again_loses_and_doubles_nothing(
     assert tracker.uri.endswith(f"{home}/mlflow.db")
     shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")  # a schema takes seconds to make
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    port, path = free_port(), tmp_path / "a.jsonl"
+    (port,), path = free_ports(1), tmp_path / "a.jsonl"
     spool = Spool(path)
     with serving(tmp_path, port):
         remote = Tracker(f"http://127.0.0.1:{port}").connect()

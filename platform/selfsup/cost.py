@@ -49,9 +49,11 @@ def cost(run: Run, facts: Facts) -> Cost:
 
 def cautions(run: Run, facts: Facts) -> Iterator[str]:
     """Where nobody has shown the objective to learn, and where it cannot."""
-    least = load(run.method).least_batch
-    if run.train.batch < least:
-        yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {least}"
+    kind = load(run.method)
+    if run.train.batch < kind.least_batch:
+        yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
+    if kind.pace is Method.pace:
+        return
     method = meta_method(run, facts)
     begins = min(method.pace(name, weight).begins for name, weight in method.named_parameters() if weight.requires_grad)
     if begins >= 1:
@@ -157,6 +159,11 @@ def _training(each: Planned) -> list[tuple[str, str]]:
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
-        *(("beware", text) for text in cautions(run, each.facts)),
-        *([("known", f"{run.published}; of the recipe as it stands in its file")] if run.published else []),
+        *_remarks(run, each.facts),
     ]
+
+
+def _remarks(run: Run, facts: Facts) -> Iterator[tuple[str, str]]:
+    yield from (("beware", text) for text in cautions(run, facts))
+    if run.published:
+        yield "known", f"{run.published}; of the recipe as it stands in its file"

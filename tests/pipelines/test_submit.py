@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from servers import free_ports
 from tiny import BACKBONE
 
 from selfsup.errors import SelfsupError, SpecError
@@ -86,14 +86,6 @@ def head() -> Iterator[Head]:
 
 
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def wait_for(head: Head, started: "subprocess.Popen[bytes]") -> bool:

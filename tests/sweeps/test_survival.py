@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from servers import answers, free_ports
 from tiny import BACKBONE
 
 from selfsup.pipelines.manifest import Manifest
@@ -162,7 +162,7 @@ def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: pd.DataFra
 
 def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
     place = bench()
-    port = free_port()
+    (port,) = free_ports(1)
     place.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
     with served(place.home, port):
         process = place.start()
@@ -173,11 +173,6 @@ def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturb
     with served(place.home, port):
         place.sweep()
     same(place.table(), undisturbed)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -194,22 +189,13 @@ def served(home: Path, port: int) -> Iterator[None]:
         process.wait()
 
 
-def answers(port: int) -> None:
-    deadline = time.monotonic() + 90
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @contextlib.contextmanager
 def head(environment: dict[str, str]) -> Iterator[str]:
     """The address of a Ray cluster of its own, which `ray stop` would end as this does: all of its processes."""
     with tempfile.TemporaryDirectory(prefix="head-") as short:  # a path of pytest's is too long for Ray's sockets
-        port = free_port()
+        port, dashboard = free_ports(2)
         argv = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
-        argv += [f"--dashboard-port={free_port()}", "--disable-usage-stats", f"--temp-dir={short}"]
+        argv += [f"--dashboard-port={dashboard}", "--disable-usage-stats", f"--temp-dir={short}"]
         process = subprocess.Popen(
             argv,
             env=environment,
