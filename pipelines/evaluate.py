@@ -24,8 +24,9 @@ from selfsup.pipelines.crops import crops
 from selfsup.pipelines.decode import Data, Undecodable, dimensions
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
-from selfsup.planning import Planned, Stage
+from selfsup.planning import Planned
 from selfsup.spec import Run
+from selfsup.stage import Stage
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256

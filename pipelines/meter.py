@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from selfsup.parts import dist
-from selfsup.planning import write_json
+from selfsup.stage import write_json
 
 
 class Start(NamedTuple):

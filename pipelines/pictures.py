@@ -16,8 +16,9 @@ from selfsup.pipelines.masks import Mask
 from selfsup.pipelines.patch import unpatchify
 from selfsup.pipelines.views import Crop, Views
 from selfsup.pipelines.worker import build
-from selfsup.planning import Planned, Stage
+from selfsup.planning import Planned
 from selfsup.spec import Run
+from selfsup.stage import Stage
 
 IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them
 SEED = 0  # of the masks: the same ones for every run, so that runs can be compared

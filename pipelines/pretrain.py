@@ -14,7 +14,8 @@ from selfsup.pipelines.feed import LaneConfig
 from selfsup.pipelines.share import ShareConfig
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task
-from selfsup.planning import Planned, Stage
+from selfsup.planning import Planned
+from selfsup.stage import Stage
 
 
 def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:

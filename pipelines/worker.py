@@ -25,9 +25,9 @@ from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.meter import Meter, Start, hardware
 from selfsup.pipelines.share import Shared
 from selfsup.pipelines.views import Views, sized
-from selfsup.planning import write_json
 from selfsup.spec import Run
 from selfsup.spool import Spool
+from selfsup.stage import write_json
 from selfsup.train import Step, read, train
 
 MODALITY = "image"

@@ -11,7 +11,8 @@ from selfsup.failures import Failure
 from selfsup.pipelines.runner import commit
 from selfsup.planning import Planned
 from selfsup.progress import say
-from selfsup.track import ID, LABEL, REASON, SEED, Shipper, Tracker
+from selfsup.spool import Shipper
+from selfsup.track import ID, LABEL, REASON, SEED, Tracker
 from selfsup.tree import ARM, KIND, TRIAL
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends

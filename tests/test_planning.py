@@ -11,8 +11,9 @@ from PIL import Image
 
 from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.pack import pack
-from selfsup.planning import Planned, Stage, plan, unique
+from selfsup.planning import Planned, plan, unique
 from selfsup.spec import read
+from selfsup.stage import Stage
 
 METHOD = {
     "name": "photos",

@@ -7,13 +7,11 @@ import math
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +21,9 @@ import pytest
 from servers import free_ports
 
 from selfsup.errors import TrackError
-from selfsup.spool import Spool
-from selfsup.store import experiment_page, links
-from selfsup.track import Shipper, Tracker, default_uri, ui_command
+from selfsup.spool import Shipper, Spool
+from selfsup.store import ui_command
+from selfsup.track import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +195,7 @@ def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
 
 SEND = """
 import pathlib, sys
-from selfsup.spool import Spool
+from selfsup.spool import Shipper, Spool
 from selfsup.track import Tracker
 tracker, number, path = Tracker(sys.argv[1]).connect(), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 run = tracker.open(id=f"sender{number}", name="", experiment="senders", params={"number": number}, tags={})
@@ -224,7 +222,7 @@ def test_eight_processes_that_write_to_one_store_lose_nothing(tracker: Tracker, 
 
 WRITE = """
 import pathlib, sys
-from selfsup.spool import Spool
+from selfsup.spool import Shipper, Spool
 spool = Spool(pathlib.Path(sys.argv[1]))
 for step in range(1, 201):
     spool.append(step, {"loss": float(sys.argv[2]) + step})
@@ -272,34 +270,6 @@ def test_a_store_that_fails_before_and_after_it_stored(
     assert history(tracker, run, "loss") == [(step, 1 / step) for step in range(1, 1001)]
 
 
-@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "postgresql://localhost/mlflow", "databricks"])
-def test_other_stores_are_refused(uri: str) -> None:
-    with pytest.raises(TrackError, match="expected sqlite:///PATH, or http"):
-        Tracker(uri)
-
-
-def test_an_unreachable_server_is_told_at_once() -> None:
-    (port,) = free_ports(1)
-    uri, before = f"http://127.0.0.1:{port}", time.monotonic()
-    with pytest.raises(TrackError, match=f"MLflow at {uri}: cannot connect: .*refused"):
-        Tracker(uri).connect()
-    assert time.monotonic() - before < 10
-
-
-def test_a_server_that_never_answers_is_told_within_10_seconds() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        before = time.monotonic()
-        with pytest.raises(TrackError, match="timed out"):
-            Tracker(f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}").connect()
-        assert time.monotonic() - before < 10
-
-
-def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("these are not the numbers that you are looking for" * 100)
-    with pytest.raises(TrackError, match=r"mlflow.db: cannot connect: .*not a database"):
-        Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
-
-
 def test_a_store_of_another_mlflow_is_told_and_copied(tracker: Tracker, home: Path, tmp_path: Path) -> None:
     assert tracker.uri.endswith(f"{home}/mlflow.db")
     store = shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")
@@ -310,46 +280,6 @@ def test_a_store_of_another_mlflow_is_told_and_copied(tracker: Tracker, home: Pa
         Tracker(f"sqlite:///{store}").connect()
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db.backup")) as opened:
         assert opened.execute("SELECT version_num FROM alembic_version").fetchall() == [("fromthefuture",)]
-
-
-def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert default_uri(tmp_path) == f"sqlite:////{str(tmp_path)[1:]}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert default_uri(tmp_path) == "http://mlflow:5000"
-
-
-def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
-    argv, env = ui_command("sqlite:////x/mlflow.db", tmp_path, 5001)
-    told = dict(zip(argv[4::2], argv[5::2], strict=True))
-    assert (told["--host"], told["--port"], told["--workers"]) == ("127.0.0.1", "5001", "1")
-    assert told["--backend-store-uri"] == "sqlite:////x/mlflow.db"
-    assert told["--allowed-hosts"] == "127.0.0.1:5001,localhost:5001"
-    assert env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert env["PATH"] == os.environ["PATH"]
-
-
-def test_links_lead_to_the_charts_of_a_sweep() -> None:
-    page = experiment_page("http://me:secret@localhost:5000/", "7")
-    found = links(page, "5eed", {"arms": ("arm", "eval/knn/top1/mean")})
-    page, _, query = found["arms"].partition("?")
-    assert page == "http://localhost:5000/#/experiments/7/runs"
-    assert dict(urllib.parse.parse_qsl(query)) == {
-        "searchFilter": "tags.`selfsup.sweep` = '5eed' AND tags.`selfsup.kind` = 'arm'",
-        "orderByKey": "metrics.`eval/knn/top1/mean`",
-        "orderByAsc": "false",
-        "compareRunsMode": "CHART",
-    }
-
-
-def test_a_local_store_is_shown_where_the_ui_serves_it() -> None:
-    assert experiment_page("sqlite:////x/mlflow.db", "7", 5001) == "http://127.0.0.1:5001/#/experiments/7"
-
-
-def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(TrackError, match="open http://mlflow:5000 in a browser"):
-        ui_command("http://me:secret@mlflow:5000", tmp_path, 5000)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from time import monotonic, time
 
 from tqdm import tqdm
 
-from selfsup.planning import Stage
 from selfsup.spool import tail
+from selfsup.stage import Stage
 
 LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"
 LOG_SECONDS = 10.0

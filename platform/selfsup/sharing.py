@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 
 from selfsup.method import load
 from selfsup.pipelines.views import sized
-from selfsup.planning import Planned, digest
+from selfsup.planning import Planned
 from selfsup.progress import several
+from selfsup.stage import digest
 
 
 def key(each: Planned) -> str | None:

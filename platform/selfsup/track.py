@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup.errors import TrackError
-from selfsup.spool import Record, Shipper, Spool, check_names, final, records, sent, tail
-from selfsup.store import connect, default_uri, load_mlflow, reach, shown, sqlite_path, ui_command
+from selfsup.spool import Record, check_names, final, sent
+from selfsup.store import connect, load_mlflow, reach, shown, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Metric, Run
-
-__all__ = ["ID", "LABEL", "SEED", "Shipper", "Spool", "Tracker", "default_uri", "records", "tail", "ui_command"]
 
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
 REASON = "selfsup.reason"  # why a run failed or was stopped

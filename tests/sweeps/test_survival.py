@@ -17,7 +17,7 @@ from servers import answers, free_ports
 from tiny import BACKBONE
 
 from selfsup.pipelines.manifest import Manifest
-from selfsup.track import ui_command
+from selfsup.store import ui_command
 
 pytestmark = pytest.mark.slow  # each sweep takes half a minute
 BIN = Path(sys.executable).parent

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from selfsup.planning import Planned, digest, plan
+from selfsup.planning import Planned, plan
+from selfsup.stage import digest
 from selfsup.sweepspec.arms import Sweep
 from selfsup.sweepspec.axes import value_at
 from selfsup.sweepspec.sweepfile import SweepFile

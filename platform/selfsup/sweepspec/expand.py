@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from selfsup.errors import SpecError
-from selfsup.planning import Planned, digest, plan
+from selfsup.planning import Planned, plan
+from selfsup.stage import digest
 from selfsup.sweepspec.arms import Arm, Study, Sweep
 from selfsup.sweepspec.design import Design, Setting
 from selfsup.sweepspec.sweepfile import SweepFile

@@ -1,0 +1,119 @@
+"""A piece of work with a folder and a result of its own.
+
+It is keyed by everything that its result depends on and by nothing else, so a finished one is found again from any spec
+that needs it. Knobs at their defaults are left out of a key; the resolved dump lies beside the result and is compared,
+so a default that changed in the code is noticed instead of mixed in.
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from selfsup.checkpoint import differences
+from selfsup.errors import SpecError
+
+Told = Mapping[str, Any]
+WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
+
+
+def digest(value: Any, size: int = 6) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work with a result of its own. `told` makes its key, `resolved` is kept beside the result."""
+
+    kind: str
+    told: Told
+    resolved: Told
+    home: Path
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self.kind}-{digest(self.told)}"
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "stages" / self.key
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    @property
+    def space(self) -> str:
+        """What the names of its numbers begin with."""
+        return self.kind if self.kind in WORK else f"eval/{self.kind}"
+
+    def result(self) -> dict[str, float]:
+        return dict(self._record()["result"])
+
+    @property
+    def time(self) -> int:
+        """When it was finished, in milliseconds since 1970."""
+        return int(self._record()["time"])
+
+    def artifacts(self) -> list[Path]:
+        return sorted([*self.folder.glob("*.png"), *self.folder.glob("bad-*.txt")])
+
+    def claim(self) -> None:
+        """Make the folder, or find it made by an earlier attempt at the very same work.
+
+        Raises SpecError where the folder holds work of the same key under other defaults.
+        """
+        note = self.folder / "stage.json"
+        now = json.loads(json.dumps(self.resolved))
+        if note.exists() and (before := json.loads(note.read_text())) != now:
+            raise SpecError(
+                f"{self.folder}: a default has changed since this was begun (there):\n  "
+                + "\n  ".join(differences(now, before))
+                + "\nWrite the old value into the spec to continue, or remove the folder to start anew"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(note, now)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else works on it inside the block: a second run that wants it waits, then finds it done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody holds it now."""
+        try:
+            with (self.folder / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def finish(self, result: Mapping[str, float]) -> None:
+        write_json(self.folder / "done.json", {"result": dict(result), "time": time.time_ns() // 1_000_000})
+
+    def _record(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "done.json").read_text()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    part.replace(path)
