@@ -92,6 +92,14 @@ def test_a_study_with_an_encoder_of_its_own_has_a_baseline_of_its_own(home: Home
     assert without.baselines == ()
 
 
+def test_a_baseline_of_another_backbone_is_named_after_it(home: Home) -> None:
+    cnn = "{name: resnet18, patch_size: null, width: 8, depth: null, heads: null}"
+    sweep, _ = home.expand(f"name: s\nstudies:\n  - {{method: mae}}\n  - {{method: simclr, backbone: {cnn}}}\n")
+    pixels, vit, resnet = sweep.baselines
+    assert [arm.name for arm in (pixels, vit, resnet)] == ["raw pixels", "random encoder", "random encoder (resnet18)"]
+    assert [study.floor for study in sweep.studies] == [(pixels, vit), (pixels, resnet)]
+
+
 def test_a_value_more_leaves_the_others_alone_and_changes_the_digest(home: Home) -> None:
     before, _ = home.expand(MAE)
     after, _ = home.expand(MAE, "ablate.hyper.mask_ratio=[0.5, 0.6]")

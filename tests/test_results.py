@@ -29,7 +29,7 @@ def tracker(home: Path) -> Tracker:
 def sweep(request: pytest.FixtureRequest) -> Sweep:
     """Two arms of two seeds, in an experiment of their own."""
     study, _ = toy_sweep.study({"0.75, 8": [70.0, 71.0], "0.5, 8": [65.0, 66.0]})
-    return Sweep(request.node.name, "", "toy.yaml", "5eed", (0, 1), (KNN,), (study,), ())
+    return Sweep(request.node.name, "", "toy.yaml", "5eed", (0, 1), (KNN,), (study,))
 
 
 def run(tracker: Tracker, sweep: Sweep, number: int, status: str, reason: str = "", knn: float = 70.0) -> str:

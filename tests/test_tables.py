@@ -187,6 +187,17 @@ def test_methods_and_baselines_side_by_side() -> None:
     assert len(whole.tables) == 3  # simclr alone has no factor
 
 
+def test_a_method_is_held_to_the_untrained_encoder_of_its_own_kind() -> None:
+    mae, first = study({"0.75, 8": [60.0, 62.0]})
+    simclr, second = study({"0.75, 8": [60.0, 62.0]}, method="simclr")
+    low, third = arm("random encoder", [50.0, 51.0], {}, method="vit")
+    high, fourth = arm("random encoder (resnet18)", [70.0, 71.0], {}, method="resnet18")
+    standing = [replace(mae, floor=(low,)), replace(simclr, floor=(high,))]
+    whole = replace(sweep(mae, simclr), studies=tuple(standing))
+    table = ablation(whole, [*first, *second, *third, *fourth]).tables[-1]
+    assert table.verdict == ("knn top-1: not above random encoder (resnet18): simclr.",)
+
+
 def test_expected_numbers_stand_beside() -> None:
     [ratio, _] = tables(NUMBERS, expected={"mask_ratio=0.5": {KNN: 61.5}}, source="the paper")
     assert cells(ratio)["0.5"].expected == 61.5

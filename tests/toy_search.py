@@ -69,5 +69,5 @@ def sweep(found: Searched, fresh: Mapping[str, Sequence[float]] | None = None) -
     setting = Factor(SETTING, tuple(arm.values[SETTING] for arm in arms), "spec values", None, False)
     studies = (Study("mae", "mae", (setting,), (), tuple(arms), {}, ""),) if arms else ()
     seeds = tuple(range(1, found.search.confirm + 1))
-    made = Sweep("toy", "What is best?", "sweeps/toy.yaml", "5eed", seeds, (KNN,), studies, (), search=found)
+    made = Sweep("toy", "What is best?", "sweeps/toy.yaml", "5eed", seeds, (KNN,), studies, search=found)
     return made, results

@@ -1,6 +1,7 @@
 """A sweep and its results from numbers written down: what a report is made of, without training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfsup.reporting.results import Result
@@ -58,4 +59,5 @@ def study(
 
 def sweep(*studies: Study, baselines: Sequence[Arm] = (), metrics: Sequence[str] = (KNN,)) -> Sweep:
     seeds = tuple(studies[0].arms[0].ids)
-    return Sweep("toy", "Does it hold?", "sweeps/toy.yaml", "5eed", seeds, tuple(metrics), studies, tuple(baselines))
+    standing = tuple(replace(study, floor=tuple(baselines)) for study in studies)
+    return Sweep("toy", "Does it hold?", "sweeps/toy.yaml", "5eed", seeds, tuple(metrics), standing)

@@ -2,19 +2,25 @@
 
 python tests/benchmarks/objectives.py
 
-Mean and half of the 95 % interval over seeds, by each objective's own deviation.
+Mean and half of the 95 % interval over seeds, by each objective's own deviation. gain: in kNN, over the untrained
+encoder of the same seed, with whose weights training began.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from scipy.stats import t
 
 import selfsup
+from selfsup.layout import lay_out
+from selfsup.sweepspec.arms import Study
+from selfsup.sweepspec.sweepfile import read
 
 SWEEP = Path(__file__).parent.parent.parent / "sweeps" / "objectives.yaml"
+KNN = "eval/knn/top1"
 COLUMNS = {
-    "eval/knn/top1": ("kNN", 1),
+    KNN: ("kNN", 1),
     "eval/linear/top1": ("linear", 1),
     "pretrain/rankme": ("RankMe", 1),
     "pretrain/images_per_second": ("images/s", 0),
@@ -23,23 +29,33 @@ COLUMNS = {
 
 
 def cell(values: pd.Series, digits: int) -> str:
-    half = t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+    known = values.dropna()
+    if known.empty:
+        return ""
+    half = t.ppf(0.975, len(known) - 1) * known.std() / len(known) ** 0.5 if len(known) > 1 else float("nan")
+    return f"{known.mean():.{digits}f} ± {half:.{digits}f}"
 
 
-def table(found: pd.DataFrame) -> pd.DataFrame:
+def row(held: pd.DataFrame, ids: Mapping[int, str]) -> dict[str, str]:
+    mine = held.reindex(ids.values())
+    return {title: cell(mine[name], digits) for name, (title, digits) in COLUMNS.items()}
+
+
+def gain(held: pd.DataFrame, study: Study) -> str:
+    [untrained] = [arm for arm in study.floor if arm.changed["method"] == "untrained"]
+    after, before = (held[KNN].reindex(arm.ids.values()).reset_index(drop=True) for arm in (study.arms[0], untrained))
+    return cell(after - before, 1)
+
+
+def table(path: Path) -> pd.DataFrame:
     """A row an objective or baseline, in the order of kNN."""
-    held = found.dropna(subset="value").drop_duplicates(["id", "metric"])
-    held["study"] = held["study"].where(held["study"] != "", held["arm"])  # baselines belong to none
-    rows = {}
-    for study, of_study in held.groupby("study"):
-        by_metric = {metric: each["value"] for metric, each in of_study.groupby("metric")}
-        rows[study] = {
-            title: cell(by_metric[name], digits) for name, (title, digits) in COLUMNS.items() if name in by_metric
-        }
-    ranked = held[held["metric"] == "eval/knn/top1"].groupby("study")["value"].mean().sort_values(ascending=False)
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(ranked.index).fillna("")
+    found = selfsup.sweep(path).dropna(subset="value").drop_duplicates(["id", "metric"])
+    held, (sweep, _) = found.pivot(index="id", columns="metric", values="value"), lay_out(read(path, []))
+    rows = {study.name: row(held, study.arms[0].ids) | {"gain": gain(held, study)} for study in sweep.studies}
+    rows |= {arm.name: row(held, arm.ids) for arm in sweep.baselines}
+    ranked = sorted(rows, key=lambda name: float((rows[name]["kNN"] or "-1").split()[0]), reverse=True)
+    return pd.DataFrame.from_dict(rows, orient="index").loc[ranked].fillna("")
 
 
 if __name__ == "__main__":
-    print(table(selfsup.sweep(SWEEP)).to_string())
+    print(table(SWEEP).to_string())

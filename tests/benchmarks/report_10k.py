@@ -40,7 +40,7 @@ def sweep(runs: int) -> Sweep:
     )
     factor = Factor("lr", tuple(range(len(arms))), 0, None, False)
     study = Study("mae", "mae", (factor,), (), arms, {}, "")
-    return Sweep("big", "", "big.yaml", "d", tuple(range(SEEDS)), ("eval/m0",), (study,), ())
+    return Sweep("big", "", "big.yaml", "d", tuple(range(SEEDS)), ("eval/m0",), (study,))
 
 
 def fill(store: Path, sweep: Sweep) -> None:

@@ -123,13 +123,16 @@ def _of_methods(sweep: Sweep, found: Found) -> Table:
         columns = {metric: cells.of_study(bare, metric, spread, found) for metric, spread in spreads.items()}
         lines.append(_line(study.arms[0], study.method if one_each else study.name, columns, found))
     methods, floor = _marked(lines, spreads, {}), _floor(sweep, found)
+    standing = [
+        (low, [line for line, study in zip(methods, sweep.studies, strict=True) if _on(study, low)]) for low in floor
+    ]
     return Table(
         study="",
         varied=(),
         title="methods and baselines" if floor else "methods",
         metrics=sweep.metrics,
         lines=(*floor, *methods),
-        verdict=verdict.of_methods(methods, floor, spreads),
+        verdict=verdict.of_methods(methods, standing, spreads),
         note=notes.of_methods(spreads, floor=bool(floor)),
     )
 
@@ -140,6 +143,10 @@ def _floor(sweep: Sweep, found: Found) -> list[Line]:
         columns = {metric: {arm.name: cells.of_baseline(arm, metric, found)} for metric in sweep.metrics}
         lines.append(_line(arm, arm.name, columns, found))
     return lines
+
+
+def _on(study: Study, low: Line) -> bool:
+    return any(low.arm.ids == arm.ids for arm in study.floor)
 
 
 def _line(arm: Arm, name: str, columns: Columns, found: Found) -> Line:

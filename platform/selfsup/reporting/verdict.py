@@ -27,10 +27,13 @@ def of_table(table: "Table", spreads: Spreads) -> tuple[str, ...]:
     return (*sentences, *_without(table.title, table.lines))
 
 
-def of_methods(methods: "Sequence[Line]", floor: "Sequence[Line]", spreads: Spreads) -> tuple[str, ...]:
+def of_methods(
+    methods: "Sequence[Line]", floor: "Sequence[tuple[Line, Sequence[Line]]]", spreads: Spreads
+) -> tuple[str, ...]:
+    """floor: baselines, each with the methods that have it for theirs."""
     said: dict[str, list[str]] = {}
     for metric, spread in spreads.items():
-        parts = [*_best(methods, metric), *_sunk(methods, floor, metric)]
+        parts = [*_best(methods, metric), *_sunk(floor, metric)]
         tested = claims(spread) and sum(line.cells[metric].n > 1 for line in methods) > 1
         if tested and not parts:
             parts = ["the methods cannot be told apart"]
@@ -161,9 +164,9 @@ def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
         yield f"{len(kept)} of {len(held)} may be the best"
 
 
-def _sunk(methods: "Sequence[Line]", floor: "Sequence[Line]", metric: str) -> Iterator[str]:
-    """Methods that a baseline matches or beats by the mean."""
-    for low in floor:
+def _sunk(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
+    """Methods that a baseline of theirs matches or beats by the mean."""
+    for low, methods in floor:
         level = low.cells[metric].mean
         means = [(line, line.cells[metric].mean) for line in methods]
         sunk = [_name(line) for line, mean in means if mean is not None and level is not None and mean <= level]

@@ -51,6 +51,7 @@ class Study:
     """Arms of one method round one default, which comes first.
 
     factors: varied one at a time; grid: crossed with each other. expected: arm name -> metric -> the paper's number.
+    floor: baselines of its own data and encoder.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Study:
     arms: tuple[Arm, ...]
     expected: Mapping[str, Mapping[str, float]]
     source: str
+    floor: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,16 @@ class Sweep:
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     studies: tuple[Study, ...]
-    baselines: tuple[Arm, ...]
     search: "Searched | None" = None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def baselines(self) -> tuple[Arm, ...]:
+        """Of all studies, each once."""
+        arms: dict[tuple[str, ...], Arm] = {}
+        for arm in (arm for study in self.studies for arm in study.floor):
+            arms.setdefault(tuple(arm.ids.values()), arm)
+        return tuple(arms.values())
 
     @property
     def command(self) -> str:
@@ -89,12 +98,10 @@ class Sweep:
 
 
 def joined(sweeps: Sequence[Sweep]) -> Sweep:
-    """Side by side; a baseline that several have stands once."""
-    baselines = {tuple(arm.ids.values()): arm for sweep in reversed(sweeps) for arm in sweep.baselines}
+    """Side by side."""
     return replace(
         sweeps[0],
         seeds=tuple(dict.fromkeys(seed for sweep in sweeps for seed in sweep.seeds)),
         metrics=tuple(dict.fromkeys(metric for sweep in sweeps for metric in sweep.metrics)),
         studies=tuple(study for sweep in sweeps for study in sweep.studies),
-        baselines=tuple(reversed(baselines.values())),
     )

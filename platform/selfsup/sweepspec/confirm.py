@@ -27,7 +27,6 @@ def without_arms(it: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: 
         seeds=fresh(it),
         metrics=it.metrics,
         studies=(),
-        baselines=(),
         search=searched,
         overrides=it.overrides,
     )

@@ -18,8 +18,8 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
     """
     assert it.kind != "search", "a search has trials, not arms"
     held = [[_runs(setting, home) for setting in study.settings] for study in it.designs]
-    studies = tuple(_study(it, study, runs) for study, runs in zip(it.designs, held, strict=True))
-    baselines = _baselines(it, [runs[0][0] for runs in held])
+    floors = _floors(it, [runs[0][0] for runs in held])
+    studies = tuple(_study(it, *parts) for parts in zip(it.designs, held, floors, strict=True))
     runs = [run for parts in held for below, own in parts for run in (*below, *own)]
     seeds = tuple(dict.fromkeys(seed for study in it.designs for seed in study.default.seeds))
     planned = {run.id: run for run in sorted(runs, key=lambda run: run.pretrain is not None)}
@@ -31,7 +31,6 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
         seeds=seeds,
         metrics=it.metrics,
         studies=studies,
-        baselines=baselines,
         overrides=it.overrides,
     )
     return sweep, planned
@@ -45,7 +44,9 @@ def _runs(setting: Setting, home: Path) -> tuple[list[Planned], list[Planned]]:
     return [run for run in runs if run not in own], own
 
 
-def _study(it: SweepFile, study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]]) -> Study:
+def _study(
+    it: SweepFile, study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]], floor: tuple[Arm, ...]
+) -> Study:
     arms: list[Arm] = []
     for setting, (_, own) in zip(study.settings, runs, strict=True):
         ids = {run.run.seed: run.id for run in own}
@@ -56,20 +57,28 @@ def _study(it: SweepFile, study: Design, runs: Sequence[tuple[list[Planned], lis
             )
         arms.append(Arm(setting.name, setting.values, setting.changed, ids))
     method = study.default.method
-    return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source)
+    return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source, floor)
 
 
-def _baselines(it: SweepFile, runs: Iterable[Sequence[Planned]]) -> tuple[Arm, ...]:
-    """One of each label; a study whose encoder or data differ has one of its own."""
+def _floors(it: SweepFile, below: Iterable[Sequence[Planned]]) -> list[tuple[Arm, ...]]:
+    """The baselines of each study; where its data or encoder differ from earlier ones', they are others, and say so."""
     arms: dict[str, Arm] = {}
-    for study, below in zip(it.designs, runs, strict=True):
-        for method in dict.fromkeys(run.run.method for run in below):
-            own = [run for run in below if run.run.method == method]
-            ids, label = {run.run.seed: run.id for run in own}, own[0].label
-            if not any(arm.ids == ids for arm in arms.values()):
-                name = f"{label} ({study.name})" if label in arms else label
-                arms[name] = Arm(name, {}, {"method": method}, ids)
-    return tuple(arms.values())
+    backbones: set[tuple[str, str]] = set()
+    floors = []
+    for study, runs in zip(it.designs, below, strict=True):
+        floor = []
+        for method in dict.fromkeys(run.run.method for run in runs):
+            own = [run for run in runs if run.run.method == method]
+            ids, label, backbone = {run.run.seed: run.id for run in own}, own[0].label, own[0].run.backbone.name
+            arm = next((arm for arm in arms.values() if arm.ids == ids), None)
+            if arm is None:
+                apart = study.name if (label, backbone) in backbones else backbone
+                name = f"{label} ({apart})" if label in arms else label
+                arm = arms[name] = Arm(name, {}, {"method": method}, ids)
+            backbones.add((label, backbone))
+            floor.append(arm)
+        floors.append(tuple(floor))
+    return floors
 
 
 def _digest(studies: Sequence[Study], metrics: Sequence[str]) -> str:
