@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from selfsup.errors import SpecError
 from selfsup.knob import Choice
-from selfsup.planning import Planned, plan
+from selfsup.planning import Planned, plan, usual_feeder
+from selfsup.sections import Feeder
 from selfsup.spool import records
 from selfsup.sweeps.journal import Journal
 from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
@@ -33,6 +34,7 @@ class Proposed:
 
     designs: Sequence[Design]
     home: Path
+    usual: Feeder = field(default_factory=usual_feeder)
 
     def of(self, config: Mapping[str, Any]) -> Planned:
         """Raises SpecError for values that are wrong together."""
@@ -49,7 +51,8 @@ class Proposed:
         return [self._planned(design.default) for design in self.designs]
 
     def _planned(self, spec: Any) -> Planned:
-        return plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)[0]
+        [each] = plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)
+        return replace(each, usual=self.usual)
 
 
 def _value(line: Dimension, drawn: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,19 @@ from selfsup.stage import Stage, Told, digest, write_json
 from selfsup.trunk import has_class_token
 
 
+def usual_feeder() -> Feeder:
+    """Who makes batches where a spec leaves it open: threads on a machine of its own, Ray's tasks on a cluster.
+
+    To be asked where the user's command runs: Ray's own processes know a cluster on a machine of its own, too.
+    """
+    return "ray" if os.environ.get("RAY_ADDRESS") else "threads"
+
+
 @dataclass(frozen=True)
 class Planned:
     """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
 
-    peers: runs that begin together and that one stream can feed.
+    peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
     """
 
     run: Run
@@ -35,6 +43,7 @@ class Planned:
     val: Manifest | None
     home: Path
     peers: int = 1
+    usual: Feeder = field(default_factory=usual_feeder)
 
     @cached_property
     def id(self) -> str:
@@ -59,9 +68,8 @@ class Planned:
 
     @property
     def feeder(self) -> Feeder:
-        """Who makes the batches: as told, or else threads on a machine of its own, and Ray's tasks on a cluster."""
         told = self.run.stream.feeder
-        return told if told != "auto" else "ray" if os.environ.get("RAY_ADDRESS") else "threads"
+        return self.usual if told == "auto" else told
 
     @property
     def steps(self) -> int:

@@ -66,6 +66,13 @@ def scores(runs: tuple[Planned, ...]) -> list[dict[str, float]]:
     return [run.probes["knn"].result() for run in runs]
 
 
+def test_a_trial_makes_its_batches_as_the_plan_says(planned: Callable[..., tuple[Planned, ...]]) -> None:
+    """Whatever Ray tells its processes of a cluster."""
+    [run] = planned()
+    there = ray.remote(lambda each: ("RAY_ADDRESS" in os.environ, each.feeder))
+    assert ray.get(there.remote(run)) == (True, "threads")
+
+
 def kill_a_trial_once_it_trains(run: Planned) -> None:
     assert run.pretrain
     while not list(run.pretrain.folder.glob("checkpoint_*")):

@@ -1,10 +1,7 @@
 """A search: what is drawn, what counts as a trial, what survives a kill, and what it ends with on a real Ray."""
 
 import json
-import math
-import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +10,14 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 from tiny import BACKBONE
 
-from selfsup.cost import cost
 from selfsup.errors import SpecError
 from selfsup.failures import collapsed
-from selfsup.knob import described
 from selfsup.layout import entries, lay_out
-from selfsup.method import load, names
-from selfsup.pipelines import manifest
 from selfsup.pipelines.manifest import Manifest
-from selfsup.planning import Planned
 from selfsup.reporting import report
-from selfsup.spec import run_type
 from selfsup.spool import Spool
 from selfsup.sweeps.explore import PATIENCE, Spent
 from selfsup.sweeps.journal import Journal, Left
@@ -172,6 +162,15 @@ class TestSearcher:
         assert held.left == (19, 680, float("inf"))
 
 
+def test_a_trial_makes_its_batches_as_it_was_planned_for(
+    both: Callable[..., SweepFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plans = Proposed(both().designs, tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")  # as in a trial's process
+    assert {each.feeder for each in plans.defaults()} == {"threads"}
+
+
 @pytest.mark.parametrize("kind", ["asha", "median"])
 def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_path: Path) -> None:
     search = Search.model_validate({"metric": LOSS, "scheduler": kind})
@@ -227,38 +226,6 @@ class TestSpent:
         assert not spent.stop_all()
         watch.fair = 0
         assert spent.stop_all()
-
-
-@pytest.fixture
-def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many samples as the bundled photographs are."""
-    many = replace(manifest.load(sets["train"]), num_samples=4000)
-    monkeypatch.setattr("selfsup.planning.load", lambda *_: many)
-    monkeypatch.setattr("selfsup.pipelines.bundled.resolve", lambda url, _: url)
-
-
-@pytest.mark.usefixtures("photographs")
-@pytest.mark.parametrize("name", names())
-def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
-    """Together, all that have a range: the method's own and those of encoder, optimiser and batch."""
-    searched = [line.path for line in described(run_type(name)) if line.sweep]
-    (path := tmp_path / "auto.yaml").write_text(f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}}}\n")
-    it = read(path, [f"{knob}={{search: auto}}" for knob in searched])
-    [design] = it.designs
-    assert {line.path for line in design.space} == set(searched) > {"optim.lr", "optim.weight_decay"}
-    assert any(knob.startswith("hyper.") for knob in searched)
-    study, plans = optuna.create_study(sampler=RandomSampler(seed=0)), Proposed(it.designs, tmp_path)
-    sound, refused = list[Planned](), list[str]()
-    for _ in range(20):
-        Space(it.designs)(trial := study.ask())
-        try:
-            sound.append(plans.of(trial.params))
-        except SpecError as error:
-            refused.append(str(error))
-    assert len(sound) >= 10
-    assert all(re.search("_min\\), is more than the most|clusters, but .* holds 4000", line) for line in refused)
-    assert all(load(name).views(each.run.hyper) for each in sound)
-    assert math.isfinite(cost(sound[0].run, sound[0].facts).flops)
 
 
 def asked(study: optuna.Study, it: SweepFile, plans: Proposed) -> optuna.Trial:

@@ -1,0 +1,105 @@
+"""`search: auto` of every objective: what its knobs' own ranges draw, and a search in them on a real Ray."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+
+from selfsup.cost import cost
+from selfsup.errors import SpecError
+from selfsup.knob import described
+from selfsup.method import load, names
+from selfsup.pipelines import manifest
+from selfsup.pipelines.manifest import Manifest
+from selfsup.planning import Planned
+from selfsup.reporting import report
+from selfsup.spec import run_type
+from selfsup.sweeps.search import Proposed, Space
+from selfsup.sweeps.session import conduct
+from selfsup.sweepspec.sweepfile import read
+from selfsup.track import Tracker
+
+RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"
+KNN = "eval/knn/top1"
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sets")
+    return {name: make(folder / name, number=number).root for name, number in (("train", 320), ("val", 16))}
+
+
+@pytest.fixture
+def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many samples as the bundled photographs are."""
+    many = replace(manifest.load(sets["train"]), num_samples=4000)
+    monkeypatch.setattr("selfsup.planning.load", lambda *_: many)
+    monkeypatch.setattr("selfsup.pipelines.bundled.resolve", lambda url, _: url)
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize("name", names())
+def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
+    """Together, all that have a range: the method's own and those of encoder, optimiser and batch."""
+    searched = [line.path for line in described(run_type(name)) if line.sweep]
+    (path := tmp_path / "auto.yaml").write_text(f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}}}\n")
+    it = read(path, [f"{knob}={{search: auto}}" for knob in searched])
+    [design] = it.designs
+    assert {line.path for line in design.space} == set(searched) > {"optim.lr", "optim.weight_decay"}
+    assert any(knob.startswith("hyper.") for knob in searched)
+    study, plans = optuna.create_study(sampler=RandomSampler(seed=0)), Proposed(it.designs, tmp_path)
+    sound, refused = list[Planned](), list[str]()
+    for _ in range(20):
+        Space(it.designs)(trial := study.ask())
+        try:
+            sound.append(plans.of(trial.params))
+        except SpecError as error:
+            refused.append(str(error))
+    assert len(sound) >= 10
+    assert all(re.search("_min\\), is more than the most|clusters, but .* holds 4000", line) for line in refused)
+    assert all(load(name).views(each.run.hyper) for each in sound)
+    assert math.isfinite(cost(sound[0].run, sound[0].facts).flops)
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
+    """In a home of its own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFSUP_HOME", str(home))
+        yield Tracker(f"sqlite:///{home / 'mlflow.db'}").connect()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("name", names())
+def test_an_objective_is_searched_in_its_own_ranges(
+    name: str, sets: dict[str, str], tracker: Tracker, tmp_path: Path
+) -> None:
+    searched = [line.path for line in described(run_type(name)) if line.sweep and line.path.startswith("hyper.")]
+    (path := tmp_path / "auto.yaml").write_text(
+        f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}, sampler: random, trials: 2, confirm: 1}}\n"
+    )
+    steps = 25 if "hyper.clusters" in searched else 4  # labels are found after an epoch of 20
+    changes = [f"{knob}={{search: auto}}" for knob in searched] + [f"data.{split}={url}" for split, url in sets.items()]
+    changes += [
+        f"name={name}",
+        f"train.duration={{steps: {steps}}}",
+        "train.batch=16",
+        "optim.warmup=null",
+        "baselines=false",
+    ]
+    arms, failed = conduct(read(path, changes), tracker)
+    assert failed == []
+    found = report.read(arms, tracker)
+    assert found.sweep.search
+    assert found.sweep.search.over
+    assert [trial.result.status for trial in found.sweep.search.trials] == ["finished"] * 2
+    assert all(set(trial.values) == set(searched) for trial in found.sweep.search.trials)
+    assert len(found.results) in (1, 2)  # the best, from a fresh seed, beside the recipe unless it is the recipe
+    assert all(0 <= result.metrics[KNN] <= 100 for result in found.results)
