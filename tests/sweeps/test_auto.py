@@ -86,14 +86,9 @@ def test_an_objective_is_searched_in_its_own_ranges(
         f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}, sampler: random, trials: 2, confirm: 1}}\n"
     )
     steps = 25 if "hyper.clusters" in searched else 4  # labels are found after an epoch of 20
-    changes = [f"{knob}={{search: auto}}" for knob in searched] + [f"data.{split}={url}" for split, url in sets.items()]
-    changes += [
-        f"name={name}",
-        f"train.duration={{steps: {steps}}}",
-        "train.batch=16",
-        "optim.warmup=null",
-        "baselines=false",
-    ]
+    changes = [f"name={name}", *(f"data.{split}={url}" for split, url in sets.items()), "baselines=false"]
+    changes += [f"train.duration={{steps: {steps}}}", "train.batch=16", "optim.warmup=null"]
+    changes += [f"{knob}={{search: auto}}" for knob in searched]
     arms, failed = conduct(read(path, changes), tracker)
     assert failed == []
     found = report.read(arms, tracker)
