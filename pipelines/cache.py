@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+from selfsup.whole import ABANDONED, SUFFIX, part_of
+
 logger = logging.getLogger(__name__)
 
 KEPT = 0.9  # of the limit, when room has been made
 LOCKS = 1024  # files; of two pieces that share one, the second waits for the first
-ABANDONED = 600  # seconds after which a part that nobody finished is taken for one
 
 
 def node_folder() -> Path:
@@ -49,7 +49,7 @@ class Cache:
 
     def _keep(self, path: Path, data: bytes) -> None:
         """Whole or not at all; older pieces make room."""
-        part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+        part = part_of(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(data)
@@ -128,5 +128,5 @@ def _files(folder: str) -> Iterator[tuple[float, int, str]]:
             continue
         with suppress(FileNotFoundError):  # another process's part becomes a piece
             told = entry.stat()
-            if not entry.name.endswith(".part") or told.st_mtime < time.time() - ABANDONED:
+            if not entry.name.endswith(SUFFIX) or told.st_mtime < time.time() - ABANDONED:
                 yield told.st_mtime, told.st_size, entry.path

@@ -1,6 +1,5 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from selfsup.pipelines.patch import patchify
 from selfsup.planning import Planned
 from selfsup.spec import Run
 from selfsup.stage import Stage
+from selfsup.whole import whole
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256
@@ -135,12 +135,9 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
         encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
         encode = images.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
-    part, whole = stage.folder / "features.part", stage.folder / "features"
-    for left in (part, whole):  # by an attempt that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    encode.write_parquet(str(part))
-    part.replace(whole)
-    table = pq.read_table(whole, columns=["split"])
+    with whole(stage.folder / "features") as part:
+        encode.write_parquet(str(part))
+    table = pq.read_table(stage.folder / "features", columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 
 

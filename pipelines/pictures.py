@@ -19,6 +19,7 @@ from selfsup.pipelines.worker import build
 from selfsup.planning import Planned
 from selfsup.spec import Run
 from selfsup.stage import Stage
+from selfsup.whole import whole
 
 IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them
 SEED = 0  # of the masks: the same ones for every run, so that runs can be compared
@@ -30,10 +31,9 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.facts, torch.device("cpu"))
     method.load_state_dict(load_file(planned.pretrain.folder / "method.safetensors"))
-    part = stage.folder / "reconstructions.part"
     batch = fixed_batch(run, manifest, method)
-    grid(method.eval(), batch, manifest).save(part, format="png")
-    part.replace(stage.folder / "reconstructions.png")
+    with whole(stage.folder / "reconstructions.png") as part:
+        grid(method.eval(), batch, manifest).save(part, format="png")
     return {"images": float(len(batch.sample))}
 
 

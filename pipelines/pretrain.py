@@ -16,6 +16,7 @@ from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task
 from selfsup.planning import Planned
 from selfsup.stage import Stage
+from selfsup.whole import write
 
 
 def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
@@ -61,7 +62,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         report = stage.folder / "error.txt"
-        report.write_text(str(error))
+        write(report, str(error))
         last = str(error).rstrip().rpartition("\n")[2]
         why = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
         kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from pyarrow import fs
 
 from selfsup.errors import DataError
+from selfsup.whole import sweep, whole
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -124,11 +125,16 @@ class _Arrow(_Folder):
 class _Local(_Arrow):
     def __init__(self, path: str) -> None:
         super().__init__(fs.LocalFileSystem(), path)
+        self._swept = False
 
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
-        Path(self.path).mkdir(parents=True, exist_ok=True)
-        super().write(f"{name}.part", blocks)
-        Path(self.path, f"{name}.part").replace(Path(self.path, name))
+        folder = Path(self.path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            sweep(folder)
+            self._swept = True
+        with whole(folder / name) as part:
+            super().write(part.name, blocks)
 
 
 class _Fsspec(_Folder):

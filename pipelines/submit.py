@@ -18,6 +18,7 @@ from selfsup.layers import plain
 from selfsup.pipelines.auth import use_token
 from selfsup.source import Source
 from selfsup.sweepspec import sweepfile
+from selfsup.whole import whole
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FORWARDED = (
@@ -142,8 +143,7 @@ async def _stream(client, job: str) -> None:  # type: ignore[no-untyped-def]
 
 
 def _drop_dependencies(path: Path) -> None:
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
+    with whole(path) as part, zipfile.ZipFile(path) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
         held = {name: old.read(name) for name in old.namelist()}
         metadata = next(name for name in held if name.endswith(".dist-info/METADATA"))
         record = next(name for name in held if name.endswith(".dist-info/RECORD"))
@@ -154,7 +154,6 @@ def _drop_dependencies(path: Path) -> None:
         held[record] = "\n".join([*lines, _recorded(metadata, held[metadata]), ""]).encode()
         for name, data in held.items():
             new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)  # no date: the same tree, the same bytes
-    part.replace(path)
 
 
 def _recorded(name: str, data: bytes) -> str:

@@ -29,6 +29,7 @@ from selfsup.spec import Run
 from selfsup.spool import Spool
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
+from selfsup.whole import write
 
 MODALITY = "image"
 
@@ -109,7 +110,7 @@ def _work(task: Task, launched: float) -> None:
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
     Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
     if dist.rank() == 0:
-        (task.folder / "hardware.txt").write_text(hardware(device))
+        write(task.folder / "hardware.txt", hardware(device))
         encoder.save_weights(method, task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from selfsup import tree
+from selfsup import tree, whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.layout import entries, lay_out, proposed, store
@@ -84,7 +84,7 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
     for name, data in files(found, pictures(found, tracker)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        whole.write(path, data)
         tracker.artifact(root, path, str(Path("report", name).parent))
     tree.summarise(tracker, found)
     return found, folder / "report.html"

@@ -4,8 +4,6 @@ The state is the step, the weights and buffers, the optimiser, and the spec they
 them: the loop seeds every step anew, and the stream's randomness is counted.
 """
 
-import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
+from selfsup.whole import whole
 
 FILE = "state.pt"
 
@@ -27,7 +26,6 @@ def save(folder: Path, *, step: int, module: nn.Module, optimizer: Optimizer, re
     on, nested and JSON-able; `load` insists on them. CheckpointError when it cannot be written.
     """
     path = folder / FILE
-    part = folder / f"{FILE}.part"
     state = {
         "step": step,
         "module": module.state_dict(),
@@ -36,11 +34,9 @@ def save(folder: Path, *, step: int, module: nn.Module, optimizer: Optimizer, re
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(part, state)
-        part.replace(path)
+        with whole(path) as part, part.open("wb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         # torch's writer covers the disk's error with a RuntimeError of its own
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(
@@ -92,13 +88,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())  # before the rename: a name must never stand for bytes that are not on the disk
 
 
 def _read(path: Path) -> dict[str, Any]:

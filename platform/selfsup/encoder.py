@@ -26,6 +26,7 @@ from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Backbone
 from selfsup.trunk import create, timm_kwargs
+from selfsup.whole import whole
 
 __all__ = [
     "Encoder",
@@ -190,16 +191,14 @@ def build(backbone: Backbone) -> Encoder:
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
-    part = path.with_name(path.name + ".part")
-    metadata = {"backbone": json.dumps(resolved(backbone))}
-    save_weights(encoder.trunk, part, metadata=metadata)
-    part.replace(path)
+    save_weights(encoder.trunk, path, metadata={"backbone": json.dumps(resolved(backbone))})
 
 
 def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """The state dict as safetensors, which hold no channels-last tensors, such as CNNs have."""
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    safetensors.torch.save_file(state, path, metadata=dict(metadata or {}))
+    with whole(path) as part:
+        safetensors.torch.save_file(state, part, metadata=dict(metadata or {}))
 
 
 def load_encoder(path: Path | str) -> Encoder:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from selfsup.encoder import backbone_of, timm_kwargs
 from selfsup.errors import CheckpointError
 from selfsup.planning import record
+from selfsup.whole import whole
 
 
 def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"]) -> str:
@@ -30,9 +31,8 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
             f"model = timm.create_model({told})",
             f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=True)",
         ]
-    part = path.with_name(path.name + ".part")
-    shutil.copyfile(weights, part)
-    part.replace(path)
+    with whole(path) as part:
+        shutil.copyfile(weights, part)
     return "\n".join(lines)
 
 

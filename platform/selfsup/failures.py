@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from selfsup import errors
+from selfsup import errors, whole
 from selfsup.errors import SelfsupError
 
 Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
@@ -70,7 +70,7 @@ def collapsed(report: Mapping[str, float]) -> str:
 
 def write(failure: Failure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(failure._asdict(), indent=1) + "\n")
+    whole.write(path, json.dumps(failure._asdict(), indent=1) + "\n")
 
 
 def read(path: Path) -> Failure | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from selfsup.checkpoint import differences
 from selfsup.errors import SpecError
+from selfsup.whole import sweep, write
 
 Told = Mapping[str, Any]
 WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
@@ -83,6 +84,7 @@ class Stage:
                 + "\nWrite the old value into the spec to continue, or remove the folder to start anew"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
         write_json(note, now)
 
     @contextmanager
@@ -114,6 +116,4 @@ class Stage:
 
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    part.replace(path)
+    write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

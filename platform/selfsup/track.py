@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from selfsup import whole
 from selfsup.errors import TrackError
 from selfsup.spool import Record, check_names, final, sent
 from selfsup.store import connect, load_mlflow, reach, shown, sqlite_path
@@ -92,7 +93,7 @@ class Tracker:
             left = final(path, start=sent(note, run_id, path))
             while batch := list(itertools.islice(left, RECORDS)):
                 total += self._send(run_id, [record for record, _ in batch], prefix=prefix)
-                note.write_text(json.dumps({"run": run_id, "sent": batch[-1][1]}))
+                whole.write(note, json.dumps({"run": run_id, "sent": batch[-1][1]}))
         return total
 
     def metrics(
