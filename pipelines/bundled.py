@@ -17,7 +17,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.decode import Pixels
-from selfsup.pipelines.manifest import VERSION
+from selfsup.pipelines.head import VERSION
 from selfsup.pipelines.pack import jpeg, pack
 
 SPLITS = ("train", "val")

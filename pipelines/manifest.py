@@ -22,16 +22,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.pipelines import storage
+from selfsup.pipelines import head, storage
 from selfsup.pipelines.cache import Cache, node_folder
 from selfsup.pipelines.counted import Ints
 from selfsup.pipelines.decode import Data
 from selfsup.pipelines.fetch import GAP, GAP_REMOTE, Access, Job, Shards, pieces, runs
+from selfsup.pipelines.head import Head
 from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.rows import Rows, Table, write_rows
+from selfsup.pipelines.rows import Rows, Table, Written, write_rows
 
-VERSION = 2
-HEAD, SHARDS = "manifest.json", "manifest-shards.parquet"
+SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
 READS, READS_REMOTE = 4, 64  # at a time; an object store answers each after tens of milliseconds
 
@@ -42,8 +42,10 @@ class Manifest:
 
     home: str  # where the manifest lies
     root: str  # where the shards lie: the same, unless the shards' place is read-only
-    digest: str  # of names, sizes and checksums of all shards
+    digest: str  # of all that results depend on
+    rows_digest: str  # of places and labels alone
     num_samples: int
+    num_labelled: int
     fields: tuple[str, ...]
     classes: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, pixels in [0, 1]
@@ -73,8 +75,14 @@ class Manifest:
     @cached_property
     def rows(self) -> Rows:
         cache = self.cache if storage.is_remote(self.home) else None
-        seal = _seal(self.digest, self.classes)
-        return Rows(self.home, samples=self.num_samples, digest=seal, cache=cache, remedy=_remedy(self.home))
+        return Rows(
+            self.home,
+            samples=self.num_samples,
+            classes=len(self.classes),
+            digest=self.rows_digest,
+            cache=cache,
+            remedy=_remedy(self.home),
+        )
 
     @cached_property
     def files(self) -> Shards:
@@ -110,54 +118,77 @@ def _again(home: str, digest: str, access: Access) -> Manifest:
 
 
 def load(url: str, access: Access | None = None) -> Manifest:
-    """The manifest in a folder, without its samples. DataError where there is none, or where its files disagree."""
+    """The manifest in a folder, without its samples. DataError where there is none, or where its files disagree.
+
+    Local rows are verified at once if all of them can be held; else each page is when it is read.
+    """
     home = storage.absolute(url)
-    head = json.loads(storage.read(home, HEAD, remedy=f"for a folder of shards, {_remedy(home)}"))
-    if head["version"] != VERSION:
-        raise DataError(f"{home}/{HEAD}: version {head['version']}, not {VERSION}: {_remedy(home)}")
-    shards = pq.read_table(pa.BufferReader(storage.read(home, SHARDS, remedy=_remedy(home))))
-    if digest(shards) != head["digest"]:
-        raise DataError(f"{home}: {SHARDS} is not the one that {HEAD} was written with: {_remedy(home)}")
-    return Manifest(
-        home=home,
-        root=head["root"] or home,
-        digest=head["digest"],
-        num_samples=head["num_samples"],
-        fields=tuple(head["fields"]),
-        classes=tuple(head["classes"]),
-        mean=tuple(head["mean"]),
-        std=tuple(head["std"]),
-        shards=shards,
-        access=access or Access(),
+    remedy = _remedy(home)
+    where = storage.within(home, head.NAME)
+    told = head.parse(
+        storage.read(home, head.NAME, remedy=f"for a folder of shards, {remedy}"), url=where, remedy=remedy
     )
+    manifest = Manifest(
+        home=home,
+        root=told.root or home,
+        rows_digest=told.rows,
+        shards=_shards(home, told, remedy),
+        access=access or Access(),
+        **told.model_dump(exclude={"version", "root", "rows", "num_shards"}),
+    )
+    if digest(manifest) != told.digest:
+        raise DataError(
+            f"{home}: {SHARDS} is not the one that {head.NAME} was written with, or one was changed: {remedy}"
+        )
+    if not storage.is_remote(home) and manifest.rows.fit:
+        manifest.rows.take(np.arange(manifest.num_samples))
+    return manifest
 
 
-def digest(shards: pa.Table) -> str:
-    """32 hex digits over names, sizes and checksums, wherever the shards lie."""
-    columns = (shards[name].to_pylist() for name in ("name", "bytes", "checksum"))
-    lines = "".join(f"{name} {size} {checksum}\n" for name, size, checksum in zip(*columns, strict=True))
-    return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+def _shards(home: str, told: Head, remedy: str) -> pa.Table:
+    try:
+        shards = pq.read_table(pa.BufferReader(storage.read(home, SHARDS, remedy=remedy))).cast(SHARD_ROW)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{storage.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
+    counts = shards["samples"].to_pylist()
+    if (
+        None in counts
+        or min(counts, default=0) < 1
+        or (len(counts), sum(counts)) != (told.num_shards, told.num_samples)
+    ):
+        expected = f"with {told.num_samples} samples in {told.num_shards} shards"
+        raise DataError(f"{home}: {SHARDS} is not the one that {head.NAME} was written with, {expected}: {remedy}")
+    return shards
 
 
-def _seal(digest: str, classes: tuple[str, ...]) -> str:
-    """What rows are good for: labels depend on the classes' names, too."""
-    return hashlib.blake2b(json.dumps([digest, classes]).encode(), digest_size=16).hexdigest()
+def digest(manifest: Manifest) -> str:
+    """32 hex digits over shards, places and labels of samples, classes, mean and deviation, wherever these lie."""
+    shards = [manifest.shards[name].to_pylist() for name in SHARD_ROW.names]
+    rest = (getattr(manifest, name) for name in ("rows_digest", "num_labelled", "fields", "classes", "mean", "std"))
+    return hashlib.blake2b(json.dumps([*shards, *rest]).encode(), digest_size=16).hexdigest()
 
 
-def write_tables(home: str, shards: pa.Table, classes: tuple[str, ...], blocks: Callable[[], Iterable[Table]]) -> None:
+def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Table]]) -> Written:
     """The shards, and the rows of all samples block by block; `write_head` makes a manifest of them."""
-    number = sum(shards["samples"].to_pylist())
-    write_rows(home, blocks, samples=number, digest=_seal(digest(shards), classes))
+    written = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()))
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
     storage.write(home, SHARDS, sink.getvalue().to_pybytes())
+    return written
 
 
-def write_head(manifest: Manifest) -> None:
-    names = ("digest", "num_samples", "num_shards", "fields", "classes", "mean", "std")
+def write_head(draft: Manifest) -> Manifest:
+    """-> the manifest with its digest"""
+    made = replace(draft, digest=digest(draft))
+    storage.write(made.home, head.NAME, (head_of(made).model_dump_json(indent=2) + "\n").encode())
+    return made
+
+
+def head_of(manifest: Manifest) -> Head:
+    names = ("digest", "num_samples", "num_labelled", "num_shards", "fields", "classes", "mean", "std")
     root = None if manifest.root == manifest.home else manifest.root  # none: the folder can be moved
-    head = {"version": VERSION, "root": root} | {name: getattr(manifest, name) for name in names}
-    storage.write(manifest.home, HEAD, (json.dumps(head, indent=2) + "\n").encode())
+    told = {name: getattr(manifest, name) for name in names}
+    return Head(version=head.VERSION, root=root, rows=manifest.rows_digest, **told)
 
 
 class Reader:

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import manifest, shards, storage, tars
+from selfsup.pipelines import head, shards, storage, tars
 from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.shards import Progress, silent
@@ -139,7 +139,7 @@ def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
     if not storage.is_remote(out) and Path(out).is_relative_to(folder):
         raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
     found = {name: _mark_in(out, name) for name in storage.names(out, suffix=".tar", there=False)}
-    storage.remove(out, manifest.HEAD)  # from here on it may not be true
+    storage.remove(out, head.NAME)  # from here on it may not be true
     storage.remove(out, shards.CLASSES)
     if classes:
         storage.write(out, shards.CLASSES, "".join(f"{name}\n" for name in classes).encode())

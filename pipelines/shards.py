@@ -25,6 +25,7 @@ MEASURED = 512  # images for mean and deviation
 MEASURED_SIDE = 256  # pixels, about what is cut into crops: the deviation falls with the resolution
 SCANNED = 4  # shards at a time
 BLOCK = 2**20  # rows in memory
+DIGITS = 6  # of mean and deviation
 FLOOR = 1 / 255  # of a deviation: to divide by that of one flat colour would be to divide by zero
 
 
@@ -73,12 +74,14 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan]) -> Manifest:
         rows, labels, fields = _spooled(scans, spool)
         numbers, classes = _numbered(labels, _names(root))
         table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], schema=manifest.SHARD_ROW)
-        manifest.write_tables(home, table, classes, partial(_labelled, spool, numbers))
+        written = manifest.write_tables(home, table, partial(_labelled, spool, numbers))
     draft = Manifest(
         home=home,
         root=root,
-        digest=manifest.digest(table),
+        digest="",
+        rows_digest=written.digest,
         num_samples=sum(row[1] for row in rows),
+        num_labelled=written.num_labelled,
         fields=tuple(sorted(fields)),
         classes=classes,
         mean=(),
@@ -86,9 +89,7 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan]) -> Manifest:
         shards=table,
     )
     mean, std = moments(draft)
-    made = replace(draft, mean=mean, std=std)
-    manifest.write_head(made)
-    return made
+    return manifest.write_head(replace(draft, mean=mean, std=std))
 
 
 def _spooled(scans: Iterable[tars.Scan], spool: IO[bytes]) -> tuple[list[tuple[Any, ...]], list[str], set[str]]:
@@ -152,30 +153,41 @@ def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
         raise DataError(f"{told.root}: none of {len(chosen)} images tried can be decoded")
     mean = np.mean(first, axis=0)
     std = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, FLOOR**2))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return _rounded(mean), _rounded(std)
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """The same on every processor: the last digits depend on the order in which it adds."""
+    return tuple(np.round(values, DIGITS).tolist())
 
 
 def check(url: str, *, progress: Progress = silent) -> list[str]:
     """All that is not as the manifest says, as `shard: key: what`. `progress` counts samples."""
-    told = manifest.load(url)
+    told, labelled = manifest.load(url), 0
     there = set(storage.names(told.root, suffix=".tar"))
     problems = [f"{name}: not in the manifest" for name in sorted(there - set(told.shards["name"].to_pylist()))]
     for shard, start in zip(told.shards.to_pylist(), told.starts.tolist(), strict=True):
         stop = start + shard["samples"]
-        found = _problems(told, shard, np.arange(start, stop)) if shard["name"] in there else ["missing"]
+        try:
+            rows = told.rows.take(np.arange(start, stop))
+        except DataError as error:
+            return [*problems, str(error)]
+        labelled += int((rows["label"] >= 0).sum())
+        found = _problems(told, shard, rows) if shard["name"] in there else ["missing"]
         problems += [f"{shard['name']}: {problem}" for problem in found]
         progress(stop, told.num_samples)
+    if labelled != told.num_labelled:
+        problems.append(f"{labelled} samples are labelled, not {told.num_labelled}")
     return problems
 
 
-def _problems(told: Manifest, shard: dict[str, Any], index: NDArray[np.int64]) -> Iterator[str]:
+def _problems(told: Manifest, shard: dict[str, Any], rows: Table) -> Iterator[str]:
     data = storage.read(told.root, shard["name"], remedy="put it back")
     if len(data) != shard["bytes"]:
         yield f"{len(data)} bytes, not {shard['bytes']}: cut or changed"
         return
     if tars.checksum(data) != shard["checksum"]:
         yield "its checksum is not that of the shard that was indexed: changed"
-    rows = told.rows.take(index)
     blocks = (data[start : start + length] for start, length in zip(rows["start"], rows["length"], strict=True))
     with ThreadPoolExecutor() as pool:
         yield from (flaw for flaw in pool.map(_flaw, blocks) if flaw)

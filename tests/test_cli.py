@@ -79,7 +79,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
     done = selfsup("shards", "pack", "images", "train", "--shard-size", "6", "--resize", "12", cwd=folder)
     assert done.code == 0, done.err
-    assert done.out == "train: 16 samples in 3 shards\n"
+    assert done.out == "train: 16 samples in 3 shards; 2 classes, all labelled\n"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SPEC))
     return folder
 
@@ -231,7 +231,7 @@ def test_index_and_check_of_shards(packed: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "mine").glob("manifest*"):
         path.unlink()
     indexed = selfsup("shards", "index", "mine", cwd=tmp_path)
-    assert (indexed.code, indexed.out) == (0, "mine: 16 samples in 3 shards\n")
+    assert (indexed.code, indexed.out) == (0, "mine: 16 samples in 3 shards; 2 classes, all labelled\n")
     good = selfsup("shards", "check", "mine", cwd=tmp_path)
     assert (good.code, good.out) == (0, "mine: no problems\n")
     cut = tmp_path / "mine" / "000001.tar"
@@ -250,7 +250,7 @@ def test_pack_names_what_it_leaves_out(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "images" / "a" / "torn.jpg").write_bytes(b"\xff\xd8 torn")
     done = selfsup("shards", "pack", "images", "out", cwd=tmp_path)
     assert done.code == 0
-    assert done.out.startswith("out: 16 samples in 1 shard")
+    assert done.out.startswith("out: 16 samples in 1 shard; 2 classes, all labelled")
     assert "left out, since it cannot be decoded: " in done.err
     assert "torn.jpg" in done.err
     missing = selfsup("shards", "pack", "nowhere", "out", cwd=tmp_path)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.progress import counting, several
+from selfsup.progress import counting, labelling, several
 from selfsup.store import PORT, home, is_server, shown, ui_command
 
 if TYPE_CHECKING:
+    from selfsup.pipelines.manifest import Manifest
     from selfsup.planning import Planned
     from selfsup.sweepspec.arms import Sweep
     from selfsup.sweepspec.sweepfile import SweepFile
@@ -59,7 +60,7 @@ def shards_pack(
         )
     for name in skipped:
         typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
-    typer.echo(f"{out}: {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}")
+    typer.echo(f"{out}: {_contents(manifest)}")
 
 
 @shards.command("index")
@@ -72,7 +73,12 @@ def shards_index(
 
     with counting("shards") as progress:
         manifest = index(url, out=out, progress=progress)
-    typer.echo(f"{out or url}: {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}")
+    typer.echo(f"{out or url}: {_contents(manifest)}")
+
+
+def _contents(manifest: "Manifest") -> str:
+    counts = f"{several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}"
+    return f"{counts}; {labelling(len(manifest.classes), manifest.num_labelled, manifest.num_samples)}"
 
 
 @shards.command("check")

@@ -20,6 +20,12 @@ def several(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def labelling(classes: int, labelled: int, samples: int) -> str:
+    """`2 classes, all labelled`, `2 classes, 12 of 16 labelled`, `no labels`"""
+    share = "all" if labelled == samples else f"{labelled:,} of {samples:,}"
+    return f"{several(classes, 'class', 'classes')}, {share} labelled" if labelled else "no labels"
+
+
 def say(line: str) -> None:
     """A line of its own, above any live one."""
     tqdm.write(line, file=sys.stderr)

@@ -7,11 +7,12 @@ is measured is real: the manifest's tables, the order, the planning of Ray Data'
 """
 
 import io
-import json
 import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
-from selfsup.pipelines import manifest, rows, tars
+from selfsup.pipelines import head, manifest, rows, tars
 from selfsup.pipelines.feed import Feed, LaneSource
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Reader, load
@@ -51,22 +52,34 @@ class Made(AbstractFileSystem):
         self._shard = tars.packed(((f"{n}", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark="")
         scan = tars.scan(self._shard, name="")
         self._rows = np.zeros(samples, rows.ROW)
+        self._rows["label"] = -1
         for name in ("start", "length"):
             self._rows[name] = scan.samples[name].to_numpy()
         names = [f"{number:06d}.tar" for number in range(shards)]
         columns = names, [samples] * shards, [len(self._shard)] * shards, [f"{n:032x}" for n in range(shards)]
         table = pa.table([pa.array(column) for column in columns], schema=manifest.SHARD_ROW)
-        head = {"version": manifest.VERSION, "root": None, "digest": manifest.digest(table)}
-        head |= {"num_samples": shards * samples, "num_shards": shards, "fields": ["jpg"], "classes": []}
+        number = shards * samples
+        self._header, self._tail = rows._header(number), sums(self._rows, number)
+        self._size = len(self._header) + shards * self._rows.nbytes + len(self._tail)
         sink = io.BytesIO()
         pq.write_table(table, sink)
-        self._files = {
-            manifest.HEAD: json.dumps(head | {"mean": [0.5] * 3, "std": [0.2] * 3}).encode(),
-            manifest.SHARDS: sink.getvalue(),
-        }
-        self._header = rows._header(shards * samples)
-        self._seal = manifest._seal(head["digest"], ()).encode()
-        self._size = len(self._header) + shards * self._rows.nbytes + len(self._seal)
+        self._files = {head.NAME: self._head(table, number), manifest.SHARDS: sink.getvalue()}
+
+    def _head(self, table: pa.Table, number: int) -> bytes:
+        draft = manifest.Manifest(
+            home="",
+            root="",
+            digest="",
+            rows_digest=rows._digest(self._tail),
+            num_samples=number,
+            num_labelled=0,
+            fields=("jpg",),
+            classes=(),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.2, 0.2, 0.2),
+            shards=table,
+        )
+        return manifest.head_of(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         name = path.rpartition("/")[2]
@@ -82,10 +95,21 @@ class Made(AbstractFileSystem):
         assert start is not None
         assert end is not None
         if start < len(self._header) or end == self._size:
-            return (self._header if start == 0 else self._seal)[: end - start]
+            return (self._header if start == 0 else self._tail)[: end - start]
         self.rows_read += end - start
         first, last = ((byte - len(self._header)) // rows.ROW.itemsize for byte in (start, end))
         return self._rows[np.arange(first, last) % len(self._rows)].tobytes()
+
+
+def sums(shard: rows.Table, number: int) -> bytes:
+    """The checksums of all pages; pages that begin at the same sample of a shard are the same, but for the last."""
+
+    @cache
+    def one(first: int, length: int) -> bytes:
+        return rows._sum(shard[np.arange(first, first + length) % len(shard)].tobytes())
+
+    starts = range(0, number, rows.PAGE)
+    return b"".join(one(first % len(shard), min(rows.PAGE, number - first)) for first in starts)
 
 
 def measure(shards: int, samples: int) -> str:

@@ -11,7 +11,8 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines import bundled, shards
 from selfsup.pipelines.decode import decode
-from selfsup.pipelines.manifest import VERSION, Manifest, Reader, load
+from selfsup.pipelines.head import VERSION
+from selfsup.pipelines.manifest import Manifest, Reader, load
 
 
 def no_network(*_: object) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines import shards
 from selfsup.pipelines.fetch import Access
-from selfsup.pipelines.manifest import Manifest, Reader, load
+from selfsup.pipelines.manifest import Manifest, Reader, digest, load, write_head, write_tables
 
 COUNTS = (3, 5, 1, 4)
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_it_tells(folder: Path) -> None:
     told = load(str(folder))
-    assert (told.num_samples, told.num_shards, told.classes) == (13, 4, ("0", "1", "2"))
+    assert (told.num_samples, told.num_labelled, told.num_shards, told.classes) == (13, 12, 4, ("0", "1", "2"))
     assert told.starts.tolist() == [0, 3, 8, 9]
     assert told.shards["samples"].to_pylist() == list(COUNTS)
     assert told.shards["bytes"].to_pylist() == [(folder / f"{n}.tar").stat().st_size for n in range(4)]
@@ -98,16 +98,17 @@ def test_neighbours_are_read_in_one_go(
 
 
 def test_rows_are_read_by_pages_and_few_are_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """13 samples on pages of 4: what is read is the seal, then the pages asked for, each of 4 x 16 bytes."""
+    """13 samples on pages of 4: what is read is the checksums, then the pages asked for, each of 4 x 16 bytes."""
     monkeypatch.setattr("selfsup.pipelines.rows.PAGE", 4)
     monkeypatch.setattr("selfsup.pipelines.rows.HELD", 2)
+    shards.index(str(folder))
     rows, pages = load(str(folder)).rows, []
     read = rows._file.read
     object.__setattr__(rows._file, "read", lambda start, stop: pages.append((start, stop)) or read(start, stop))
     whole = np.load(folder / "manifest-samples.npy")  # numpy reads it, too
     for index in [[0, 3], [5], [1, 6], [12], [2]]:
         np.testing.assert_array_equal(rows.take(np.array(index)), whole[index])
-    begin = (folder / "manifest-samples.npy").stat().st_size - 32 - 13 * 16
+    begin = (folder / "manifest-samples.npy").stat().st_size - 4 * 8 - 13 * 16
     assert pages == [(begin + 64 * page, begin + 16 * min(4 * page + 4, 13)) for page in [0, 1, 3, 0]]
 
 
@@ -193,17 +194,124 @@ def test_files_of_two_manifests_are_not_mixed(folder: Path) -> None:
         load(str(folder))
 
 
-def test_labels_of_other_classes_are_not_taken(folder: Path) -> None:
-    (folder / "classnames.txt").write_text("a\nb\nc\n")
-    head = (folder / "manifest.json").read_text()
-    shards.index(str(folder))
-    (folder / "manifest.json").write_text(head)
+def test_labels_of_other_classes_are_not_taken(tmp_path: Path) -> None:
+    """The same shards, a cat being class 0 or class 1: two sets, and the rows of one are not those of the other."""
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, data in {"1.png": image(1), "1.cls": b"cat", "2.png": image(2), "2.cls": b"dog"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    made = shards.index(str(tmp_path))
+    head = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "classnames.txt").write_text("dog\ncat\n")
+    again = shards.index(str(tmp_path))
+    assert made.digest != again.digest
+    (tmp_path / "manifest.json").write_text(head)
     with pytest.raises(DataError, match=r"manifest-samples\.npy belongs to other shards"):
-        Reader(load(str(folder)))
+        load(str(tmp_path))
 
 
-def test_another_version_is_refused(folder: Path) -> None:
+def edit(folder: Path, **change: object) -> None:
     head = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(head | {"version": 1}))
-    with pytest.raises(DataError, match="version 1, not 2: run `selfsup shards index"):
+    (folder / "manifest.json").write_text(json.dumps(head | change))
+
+
+@pytest.mark.parametrize("version", [1, 2, "3", None])
+def test_another_version_is_refused(folder: Path, version: object) -> None:
+    edit(folder, version=version)
+    with pytest.raises(DataError, match=f"version {version}, not 2.1: run `selfsup shards index"):
         load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"std": [0.2, 0, 0.2]}, r"std\.1: .*greater than 0"),
+        ({"std": [0.2, float("nan"), 0.2]}, r"std\.1: "),
+        ({"std": [0.2, float("inf"), 0.2]}, r"std\.1: "),
+        ({"std": [0.2]}, r"std\.1: Field required"),
+        ({"mean": [0.2, 0.2, 1.01]}, r"mean\.2: .*less than or equal to 1"),
+        ({"mean": [-0.1, 0.2, 0.2]}, r"mean\.0: .*greater than or equal to 0"),
+        ({"mean": None}, "mean: "),
+        ({"num_samples": 12}, "with 12 samples in 4 shards"),
+        ({"num_shards": 5}, "with 13 samples in 5 shards"),
+        ({"num_samples": 0}, "num_samples: "),
+        ({"num_labelled": 14}, "14 labelled samples of 13"),
+        ({"num_labelled": 11}, "or one was changed"),
+        ({"classes": []}, "12 labelled samples of 13 in 0 classes"),
+        ({"classes": ["0", "1"]}, "or one was changed"),
+        ({"classes": ["0", "2", "1"]}, "or one was changed"),
+        ({"mean": [0.2, 0.2, 0.2]}, "or one was changed"),
+        ({"std": [0.2, 0.2, 0.2]}, "or one was changed"),
+        ({"rows": "0" * 32}, "or one was changed"),
+        ({"rows": "../" * 20}, "rows: "),
+        ({"note": "mine"}, "note: "),
+    ],
+)
+def test_a_head_that_was_changed_or_cannot_be_true_is_refused(
+    folder: Path, change: dict[str, object], message: str
+) -> None:
+    edit(folder, **change)
+    with pytest.raises(DataError, match=message) as raised:
+        load(str(folder))
+    assert str(raised.value).endswith(f"run `selfsup shards index {folder}`")
+
+
+@pytest.mark.parametrize("head", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b"{}"])
+def test_a_head_that_is_none_is_refused(folder: Path, head: bytes) -> None:
+    (folder / "manifest.json").write_bytes(head)
+    with pytest.raises(DataError, match=r"manifest\.json: no manifest: .*run `selfsup shards index"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1" + bytes(60) + b"PAR1"])
+def test_a_damaged_table_of_shards_is_refused(folder: Path, data: bytes) -> None:
+    (folder / "manifest-shards.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"manifest-shards\.parquet: damaged: .*run `selfsup shards index"):
+        load(str(folder))
+
+
+def relabel(folder: Path, label: int) -> None:
+    path = folder / "manifest-samples.npy"
+    data, whole = path.read_bytes(), np.load(path)
+    whole["label"] = label
+    begin = data.index(np.load(path).tobytes())
+    path.write_bytes(data[:begin] + whole.tobytes() + data[begin + whole.nbytes :])
+
+
+@pytest.mark.parametrize("label", [0, 3, -1, -7])
+def test_changed_labels_are_noticed_at_once(folder: Path, label: int) -> None:
+    relabel(folder, label)
+    for use in (load, shards.check):
+        with pytest.raises(DataError, match=r"manifest-samples\.npy: samples 0 to 12 are not as indexed"):
+            use(str(folder))
+
+
+def test_changed_labels_of_many_samples_are_noticed_when_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relabel(folder, 2)
+    monkeypatch.setattr("selfsup.pipelines.rows.HELD", 0)  # pages: now these are too many to read them all
+    (problem,) = shards.check(str(folder))
+    assert "samples 0 to 12 are not as indexed" in problem
+    with pytest.raises(DataError, match="samples 0 to 12 are not as indexed"):
+        Reader(load(str(folder))).read(np.array([3]))
+
+
+@pytest.mark.parametrize("label", [3, -2])
+def test_labels_beyond_the_classes_are_refused_whoever_wrote_them(folder: Path, label: int) -> None:
+    told = load(str(folder))
+    whole = np.load(folder / "manifest-samples.npy")
+    whole["label"][5] = label
+    written = write_tables(told.home, told.shards, lambda: [whole])
+    write_head(replace(told, rows_digest=written.digest, num_labelled=written.num_labelled))
+    with pytest.raises(DataError, match="have labels beyond 3 classes"):
+        load(str(folder))
+
+
+def test_the_digest_is_of_labels_places_classes_mean_and_deviation(folder: Path) -> None:
+    told = load(str(folder))
+    changes = {"rows_digest": "0" * 32, "num_labelled": 3, "classes": ("a",), "mean": (0.1,) * 3, "std": (0.1,) * 3}
+    others = {digest(replace(told, **{name: value})) for name, value in changes.items()}
+    assert len(others | {told.digest}) == 6
+    assert digest(replace(told, home="elsewhere", root="elsewhere")) == told.digest

@@ -225,4 +225,4 @@ def test_check_names_an_image_that_was_bad_from_the_start(tmp_path: Path) -> Non
 
 def test_the_head_is_readable_json(checked: Path) -> None:
     head = json.loads((checked / "manifest.json").read_text())
-    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == (2, 4, 2, None)
+    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == ("2.1", 4, 2, None)
