@@ -2,10 +2,11 @@
 
 import json
 import pickle
+import shutil
 import time
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from selfsup import failures, sharing
@@ -30,6 +31,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     stream = Stream(task.manifest, task.order, task.views, task.steps)
     resources = run.resources
     told, launched = pickle.dumps(task), time.time()
+    scratch = stage.folder / "ray"  # nothing of what Ray notes there is relied on: checkpoints are our own
 
     def enter() -> None:
         # A closure with its task in bytes, since Ray's controller unpickles it too: without our imports.
@@ -49,15 +51,15 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         ),
         run_config=RunConfig(
             name=stage.key,
-            storage_path=str(stage.folder.parent),
+            storage_path=str(scratch),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
                 max_failures=resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=run.train.keep_checkpoints),
         ),
     )
     note = stage.folder / "error.json"
     note.unlink(missing_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from selfsup import checkpoint, encoder, failures, optim
-from selfsup.errors import DataError, ExhaustedError, SelfsupError
+from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts import dist, health
 from selfsup.pipelines.collate import ahead, collate
@@ -32,6 +31,7 @@ from selfsup.train import Step, read, train
 from selfsup.whole import write
 
 MODALITY = "image"
+DAMAGED = "bad-checkpoints.txt"
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +87,7 @@ def _work(task: Task, launched: float) -> None:
     method = build(task.run, task.facts, device)
     module = _parallel(method)
     optimizer = optim.build(method, task.run.optim)
-    start = 0
-    if held := ray.train.get_checkpoint():
-        with held.as_directory() as folder:
-            start = checkpoint.load(Path(folder), module=method, optimizer=optimizer, resolved=task.resolved)
+    start = _resumed(task, method, optimizer, device)
     intake = Intake(task, method, device)
     steps = train(
         module,
@@ -120,6 +117,23 @@ def build(run: Run, facts: Facts, device: torch.device) -> Method:
     torch.manual_seed(run.seed)
     trunk = encoder.build(run.backbone)
     return load(run.method)(run.hyper, {MODALITY: trunk}, facts).to(device)
+
+
+def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """The step to go on from. Checkpoints that are damaged are noted beside the numbers, as samples are.
+
+    Raises CheckpointError also where the workers do not find the same one.
+    """
+    step, damaged = checkpoint.resume(task.folder, module=method, optimizer=optimizer, resolved=task.resolved)
+    if step != (first := int(dist.first(torch.tensor(step, device=device)))):
+        raise CheckpointError(
+            f"{task.folder}: worker {dist.rank()} finds the checkpoint of step {step} there, the first worker that of "
+            f"{first}; SELFSUP_HOME must be one folder that all nodes share"
+        )
+    if damaged and dist.rank() == 0:
+        with (task.folder / DAMAGED).open("a") as file:
+            file.writelines(f"{line}\n" for line in damaged)
+    return step
 
 
 def _parallel(method: Method) -> nn.Module:
@@ -244,15 +258,13 @@ class Watch:
 
     def _save(self, number: int) -> None:
         if self._spool is None:
-            ray.train.report({"step": number})
             return
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(
-                Path(folder),
-                step=number,
-                module=self._method,
-                optimizer=self._optimizer,
-                resolved=self._task.resolved,
-            )
-            ray.train.report({"step": number}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        checkpoint.save(
+            self._task.folder,
+            step=number,
+            module=self._method,
+            optimizer=self._optimizer,
+            resolved=self._task.resolved,
+            keep=self._task.run.train.keep_checkpoints,
+        )
         self._spool.commit(number)

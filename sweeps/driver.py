@@ -20,6 +20,7 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
+from selfsup.pipelines.worker import DAMAGED
 from selfsup.planning import Planned
 from selfsup.progress import follow, say
 from selfsup.sharing import side_by_side
@@ -156,6 +157,8 @@ class Watch(tune.Callback):
         shown.close()
         failure = None if each.done or stopped else failures.read(each.failure)  # a stop may be noted as a failure
         self.fair += failure is None
+        for line in _passed_over(each):
+            say(f"{title(each)}: trained on from an older checkpoint: {line}")
         if each.done:
             say(f"{title(each)} done in {monotonic() - began:.0f} s{_scores(each)}")
         elif failure:
@@ -192,6 +195,11 @@ def _impersonal(failure: Failure, each: Planned) -> str:
     for stage in each.stages:
         last = last.replace(stage.key, stage.kind)
     return last
+
+
+def _passed_over(each: Planned) -> list[str]:
+    note = each.pretrain and each.pretrain.folder / DAMAGED
+    return note.read_text().splitlines() if note and note.exists() else []
 
 
 def _scores(each: Planned) -> str:

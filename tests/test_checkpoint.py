@@ -1,5 +1,6 @@
-"""Checkpoints: whole, atomic, and refused where they do not belong."""
+"""Checkpoints: whole, atomic, checked, and refused where they do not belong."""
 
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from torch import nn
 
 from selfsup import checkpoint
 from selfsup.errors import CheckpointError
+from selfsup.sealed import sealed
 
 RESOLVED: dict[str, Any] = {"seed": 0, "optim": {"lr": 0.1, "betas": [0.9, 0.95]}, "evals": {}, "data": {"val": None}}
 
@@ -27,17 +29,23 @@ def state(value: float, size: int = 10) -> tuple[nn.Module, torch.optim.Optimize
     return module, optimizer
 
 
-def save(folder: Path, value: float, *, step: int, size: int = 10) -> None:
+def save(root: Path, value: float, *, step: int, size: int = 10, keep: int = 2) -> Path:
+    """Where it is."""
     module, optimizer = state(value, size)
-    checkpoint.save(folder, step=step, module=module, optimizer=optimizer, resolved=RESOLVED)
+    checkpoint.save(root, step=step, module=module, optimizer=optimizer, resolved=RESOLVED, keep=keep)
+    return root / f"checkpoint_{step:09d}"
 
 
-def load(folder: Path, *, size: int = 10, **changed: Any) -> tuple[int, float, float]:
+def load(root: Path, *, size: int = 10, **changed: Any) -> tuple[int, float, float]:
     """The step, a weight, and a momentum, as they come back into a module that held others."""
     module, optimizer = state(-1.0, size)
-    step = checkpoint.load(folder, module=module, optimizer=optimizer, resolved=RESOLVED | changed)
+    step, _ = checkpoint.resume(root, module=module, optimizer=optimizer, resolved=RESOLVED | changed)
     first = next(module.parameters())
     return step, first[0, 0].item(), optimizer.state[first]["momentum_buffer"][0, 0].item()
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
 
 
 @contextmanager
@@ -51,27 +59,71 @@ def full_disk(room: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_comes_back_whole_and_leaves_one_file(tmp_path: Path) -> None:
+def test_comes_back_whole(tmp_path: Path) -> None:
     save(tmp_path / "new", 3.0, step=7)
     assert load(tmp_path / "new") == (7, 3.0, 3.0)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [checkpoint.FILE]
+    assert names(tmp_path / "new") == ["checkpoint_000000007"]
 
 
-def test_the_latest_replaces_the_one_before(tmp_path: Path) -> None:
+def test_without_one_a_run_begins(tmp_path: Path) -> None:
+    assert load(tmp_path) == (0, -1.0, -1.0)
+
+
+def test_the_latest_is_taken_and_as_many_are_kept_as_asked_for(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        save(tmp_path, float(step), step=step)
+    assert load(tmp_path) == (10, 10.0, 10.0)
+    assert names(tmp_path) == ["checkpoint_000000002", "checkpoint_000000010"]
+    save(tmp_path, 11.0, step=11, keep=1)
+    assert names(tmp_path) == ["checkpoint_000000011"]
+
+
+def test_a_flipped_bit_anywhere_is_found_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    """Every byte of both files, except where the digests end in blanks."""
     save(tmp_path, 1.0, step=1)
-    save(tmp_path, 2.0, step=2)
+    latest = save(tmp_path, 2.0, step=2)
+    for file in sorted(latest.iterdir()):
+        whole = file.read_bytes()
+        for place in range(0, len(whole), 1 if len(whole) < 200 else 29):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << place % 8
+            file.write_bytes(flipped)
+            module, optimizer = state(-1.0)
+            found = checkpoint.resume(tmp_path, module=module, optimizer=optimizer, resolved=RESOLVED)
+            assert found.step == (2 if json_blank(whole, flipped) else 1), (file, place)
+            assert next(module.parameters())[0, 0].item() == found.step
+        file.write_bytes(whole)
     assert load(tmp_path) == (2, 2.0, 2.0)
 
 
+def json_blank(whole: bytes, flipped: bytes) -> bool:
+    """Whether both are JSON and say the same."""
+    try:
+        return bool(json.loads(whole) == json.loads(flipped))
+    except ValueError:
+        return False
+
+
+def test_what_is_damaged_is_told_and_replaced_when_training_comes_there_again(tmp_path: Path) -> None:
+    save(tmp_path, 1.0, step=1)
+    (save(tmp_path, 2.0, step=5) / checkpoint.FILE).unlink()
+    module, optimizer = state(-1.0)
+    _, [told] = checkpoint.resume(tmp_path, module=module, optimizer=optimizer, resolved=RESOLVED)
+    assert told.startswith(f"{tmp_path / 'checkpoint_000000005'}: cannot read the checkpoint: not whole: ")
+    save(tmp_path, 3.0, step=3)
+    assert names(tmp_path) == ["checkpoint_000000001", "checkpoint_000000003"]
+    assert load(tmp_path) == (3, 3.0, 3.0)
+
+
 def test_a_full_disk_keeps_the_last_good_one(tmp_path: Path) -> None:
-    save(tmp_path, 1.0, step=1, size=200)
-    room = (tmp_path / checkpoint.FILE).stat().st_size // 2
+    path = save(tmp_path, 1.0, step=1, size=200)
+    room = (path / checkpoint.FILE).stat().st_size // 2
     with full_disk(room), pytest.raises(CheckpointError) as caught:
         save(tmp_path, 2.0, step=2, size=200)
-    assert str(tmp_path / checkpoint.FILE) in str(caught.value)
+    assert str(tmp_path / "checkpoint_000000002") in str(caught.value)
     assert "step 2" in str(caught.value)
     assert "File too large" in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE]
+    assert names(tmp_path) == ["checkpoint_000000001"]
     assert load(tmp_path, size=200) == (1, 1.0, 1.0)
 
 
@@ -98,7 +150,7 @@ def test_another_spec_is_refused_with_every_difference(tmp_path: Path) -> None:
     module, optimizer = state(-1.0)
     other = {"seed": 0, "optim": {"lr": 0.2, "betas": [0.9, 0.95]}, "evals": {"knn": {"k": 20}}, "data": {}}
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(tmp_path, module=module, optimizer=optimizer, resolved=other)
+        checkpoint.resume(tmp_path, module=module, optimizer=optimizer, resolved=other)
     assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == [
         "data: {} here, absent there",
         "data.val: absent here, None there",
@@ -115,22 +167,19 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         load(tmp_path, size=11)
 
 
-def test_a_missing_one_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=checkpoint.FILE):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.9])
-def test_a_damaged_one_is_named(tmp_path: Path, keep: float) -> None:
-    save(tmp_path, 1.0, step=1)
-    path = tmp_path / checkpoint.FILE
-    whole = path.read_bytes()
-    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    with pytest.raises(CheckpointError, match=checkpoint.FILE):
+def test_damaged_ones_are_all_named_where_none_is_whole(tmp_path: Path, keep: float) -> None:
+    for step in (1, 2):
+        path = save(tmp_path, 1.0, step=step) / checkpoint.FILE
+        whole = path.read_bytes()
+        path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    with pytest.raises(CheckpointError, match=r"(?s)_000000002: .* not as it was written.*_000000001: .*start anew"):
         load(tmp_path)
 
 
-def test_nothing_in_it_is_run(tmp_path: Path) -> None:
-    torch.save({"step": Path("/"), "module": {}, "optimizer": {}, "resolved": RESOLVED}, tmp_path / checkpoint.FILE)
+@pytest.mark.parametrize("held", [{"step": Path("/")}, {"step": 1, "module": {}}, []])
+def test_nothing_in_it_is_run_and_something_else_is_refused(tmp_path: Path, held: Any) -> None:
+    with sealed(tmp_path / "checkpoint_000000001") as folder:
+        torch.save(held, folder / checkpoint.FILE)
     with pytest.raises(CheckpointError, match="cannot read"):
         load(tmp_path)

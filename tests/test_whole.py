@@ -13,7 +13,7 @@ from selfsup.pipelines import storage
 from selfsup.stage import Stage, write_json
 
 ROOT = Path(__file__).parent.parent
-WRITES, WRITERS = 500, 2
+WRITES, WRITERS = 250, 2  # of each of two files
 
 
 def _write_often(folder: Path, writer: int) -> None:

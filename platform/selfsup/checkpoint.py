@@ -1,31 +1,43 @@
-"""The whole state of a run in one file, written so that a crash or a full disk leaves the last good one.
+"""The whole state of a run, a folder a step, so that a crash, a full disk or a damaged file leaves the last good one.
 
 The state is the step, the weights and buffers, the optimiser, and the spec they belong to. No random state is among
 them: the loop seeds every step anew, and the stream's randomness is counted.
 """
 
+import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
-from selfsup.whole import whole
+from selfsup.sealed import damage, sealed
+from selfsup.whole import sweep
 
-FILE = "state.pt"
+PREFIX, FILE = "checkpoint_", "state.pt"
+KINDS = {"step": int, "module": OrderedDict, "optimizer": dict, "resolved": dict}
 
 
-def save(folder: Path, *, step: int, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]) -> None:
-    """Write FILE in `folder`, whole and flushed to the disk; one that is already there is replaced in one stroke.
+class Resumed(NamedTuple):
+    """step: steps done, 0 where there is no checkpoint. damaged: later checkpoints, each with what is wrong with it."""
+
+    step: int
+    damaged: tuple[str, ...]
+
+
+def save(
+    root: Path, *, step: int, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any], keep: int
+) -> None:
+    """Write a checkpoint under `root`, whole and flushed to the disk; then leave only the latest `keep`.
 
     module: the method itself, not its DistributedDataParallel wrapper. resolved: the settings that the weights depend
-    on, nested and JSON-able; `load` insists on them. CheckpointError when it cannot be written.
+    on, nested and JSON-able; `resume` insists on them. CheckpointError when it cannot be written.
     """
-    path = folder / FILE
+    path = root / f"{PREFIX}{step:09d}"
     state = {
         "step": step,
         "module": module.state_dict(),
@@ -33,8 +45,9 @@ def save(folder: Path, *, step: int, module: nn.Module, optimizer: Optimizer, re
         "resolved": dict(resolved),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part, part.open("wb") as file:
+        root.mkdir(parents=True, exist_ok=True)
+        sweep(root)
+        with sealed(path) as folder, (folder / FILE).open("wb") as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
         # torch's writer covers the disk's error with a RuntimeError of its own
@@ -43,15 +56,40 @@ def save(folder: Path, *, step: int, module: nn.Module, optimizer: Optimizer, re
             f"{path}: cannot write the checkpoint of step {step}: {reason}; the checkpoint before it is kept. "
             "Make room and start the run again: it continues from there"
         ) from error
+    held = _held(root)
+    kept = [each for each in held if each <= path][-keep:]  # a later one is damaged: training went on from before it
+    for each in set(held) - set(kept):
+        shutil.rmtree(each, ignore_errors=True)
 
 
-def load(folder: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]) -> int:
-    """Restore `module` and `optimizer` in place; the number of steps done.
+def resume(root: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]) -> Resumed:
+    """Restore `module` and `optimizer` in place from the latest checkpoint under `root` that is whole.
 
-    CheckpointError when the file is missing or damaged, or belongs to other settings; each of these is named.
+    CheckpointError when there are some and none of them is whole, or when it belongs to other settings; each of these
+    is named.
     """
-    path = folder / FILE
-    state = _read(path)
+    damaged: list[str] = []
+    for path in reversed(_held(root)):
+        try:
+            state = _read(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+        else:
+            _restore(path, state, module, optimizer, resolved)
+            return Resumed(int(state["step"]), tuple(damaged))
+    if damaged:
+        raise CheckpointError("\n".join([*damaged, "No checkpoint is whole; delete these folders to start anew"]))
+    return Resumed(0, ())
+
+
+def _held(root: Path) -> list[Path]:
+    """By step."""
+    return sorted(root.glob(PREFIX + 9 * "[0-9]"))
+
+
+def _restore(
+    path: Path, state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]
+) -> None:
     if different := differences(resolved, state["resolved"]):
         raise CheckpointError(
             f"{path} belongs to another spec (there):\n  "
@@ -61,11 +99,10 @@ def load(folder: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Map
     try:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} was written by other code and does not fit: {error}; delete it to start anew"
         ) from error
-    return int(state["step"])
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
@@ -91,9 +128,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """What `save` wrote. CheckpointError, in a line, where it is not there as it was written."""
+    if reason := damage(path):
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {error}; delete it to start anew") from error
-    assert isinstance(state, dict)
+        state = torch.load(path / FILE, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that nobody wrote make torch raise anything
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {' '.join(str(error).split())}") from error
+    if not isinstance(state, dict) or {name: type(state.get(name)) for name in KINDS} != KINDS:
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {FILE} holds something else")
     return state

@@ -148,8 +148,8 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
     expected = run(whole, build(whole, told), 0, 4)
     optimizer, fresh = build(killed, told), build(restored, told)
     run(killed, optimizer, 0, 2)
-    checkpoint.save(tmp_path, step=2, module=killed, optimizer=optimizer, resolved={})
-    start = checkpoint.load(tmp_path, module=restored, optimizer=fresh, resolved={})
+    checkpoint.save(tmp_path, step=2, module=killed, optimizer=optimizer, resolved={}, keep=1)
+    start, _ = checkpoint.resume(tmp_path, module=restored, optimizer=fresh, resolved={})
     assert run(restored, fresh, start, 4) == expected[2:]
     assert all(value.equal(whole.state_dict()[name]) for name, value in restored.state_dict().items())
 

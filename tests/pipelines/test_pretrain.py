@@ -37,6 +37,7 @@ from selfsup.pipelines.pretrain import pretrain
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task, build
 from selfsup.planning import Planned, plan
+from selfsup.sealed import damage
 from selfsup.sections import Feeder
 from selfsup.spec import read
 from selfsup.spool import records, tail
@@ -152,12 +153,43 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., Pla
         assert reached < STEPS
         assert result.result()["bad_samples"] == 1.0
     assert len(workers()) - before == 2
-    assert losses(each) == losses(straight)
+    _assert_same(each, straight)
+    assert (folder(each) / "bad-0.txt").read_text() == victim(each) + "\n"
+
+
+def test_a_damaged_checkpoint_and_what_ray_left_of_its_own_notes_change_nothing(
+    planned: Callable[..., Planned], straight: Planned
+) -> None:
+    """A bit of the latest is flipped; the snapshot that Ray rewrites in place is empty here, cut there."""
+    each, before, latest = planned(), f"checkpoint_{STEPS - EVERY:09d}", f"checkpoint_{STEPS:09d}"
+    for name in (before, latest):
+        shutil.copytree(folder(straight) / name, folder(each) / name)
+    with (folder(each) / latest / "state.pt").open("r+b") as file:
+        file.seek(file.seek(0, os.SEEK_END) // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    spooled = (folder(straight) / "metrics.jsonl").read_text()
+    (folder(each) / "metrics.jsonl").write_text(spooled[: spooled.index(f'{{"commit":{STEPS - EVERY}}}\n') + 4])
+    for place, torn in ((folder(each), ""), (folder(each) / "ray" / folder(each).name, '{"checkpoint_res')):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "checkpoint_manager_snapshot.json").write_text(torn)
+    trained(each)
+    _assert_same(each, straight)
+    assert (folder(each) / "bad-checkpoints.txt").read_text() == (
+        f"{folder(each) / latest}: cannot read the checkpoint: state.pt is not as it was written\n"
+    )
+    assert not list((folder(each) / "ray").rglob("checkpoint*"))
+    assert [damage(folder(each) / name) for name in (before, latest)] == ["", ""]
+
+
+def _assert_same(each: Planned, other: Planned) -> None:
+    """Digit for digit."""
+    assert losses(each) == losses(other)
     for name in ("encoder", "method"):
-        ours, theirs = (load_file(folder(run) / f"{name}.safetensors") for run in (each, straight))
+        ours, theirs = (load_file(folder(run) / f"{name}.safetensors") for run in (each, other))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[weight], theirs[weight]) for weight in ours)
-    assert (folder(each) / "bad-0.txt").read_text() == victim(each) + "\n"
 
 
 def _kill_after(step: int, each: Planned, ended: Callable[[], bool]) -> int:
