@@ -58,8 +58,8 @@ class Task:
 
     @property
     def warmup(self) -> int:
-        warmup, order = self.run.optim.warmup, self.order
-        return warmup.steps_of(batch=order.batch, steps_per_epoch=order.steps_per_epoch) if warmup else 0
+        order = self.order
+        return self.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
 
 
 def work(task: Task, launched: float) -> None:

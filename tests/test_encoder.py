@@ -253,6 +253,66 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         build(VIT.model_copy(update={"weights": weights, "positions": "learned"}))
 
 
+WRAPPED = {
+    "Lightning": lambda state: {"state_dict": under("model.backbone.", state) | under("model.head.", HEAD), "epoch": 3},
+    "DINO": lambda state: {
+        "student": {name: value + 1 for name, value in under("module.backbone.", state).items()},
+        "teacher": under("backbone.", state) | under("head.", HEAD),
+    },
+    "DINOv2": lambda state: {"teacher": under("backbone.", state) | under("dino_head.", HEAD)},
+    "MoCo v3": lambda state: {
+        "state_dict": under("module.base_encoder.", state)
+        | {name: value + 1 for name, value in under("module.momentum_encoder.", state).items()}
+    },
+    "DDP": lambda state: {"model": under("module.", state)},
+    "compiled": lambda state: under("_orig_mod.module.", state),
+    "plain": lambda state: state,
+}
+HEAD = {"mlp.0.weight": torch.ones(3, 3)}
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("backbone", [VIT.model_copy(update={"positions": "learned"}), CNN], ids=["vit", "cnn"])
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_weights_are_found_wherever_a_checkpoint_keeps_them(backbone: Backbone, kind: str, tmp_path: Path) -> None:
+    state, path = build(backbone).trunk.state_dict(), tmp_path / "w.pth"
+    torch.save(WRAPPED[kind](state), path)
+    ours = build(backbone.model_copy(update={"weights": str(path)})).trunk.state_dict()
+    assert all(value.equal(state[name]) for name, value in ours.items())
+
+
+def test_two_encoders_in_a_file_are_not_chosen_from_by_chance(tmp_path: Path) -> None:
+    state = build(CNN).trunk.state_dict()
+    torch.save(under("left.", state) | under("right.", state), tmp_path / "w.pth")
+    with pytest.raises(SpecError, match=r"several encoders lie in it, under left\., right\.: save the one you mean"):
+        build(CNN.model_copy(update={"weights": str(tmp_path / "w.pth")}))
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "hint"),
+    [
+        ("vit_small_patch14_reg4_dinov2", "vit_small_patch14_dinov2", "4 register tokens, .* has 0; .*14_reg4_dinov2"),
+        ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "0 register tokens, .* has 4; .*patch14_dinov2"),
+    ],
+)
+@pytest.mark.parametrize("theirs", [True, False], ids=["Meta's names", "timm's"])
+def test_registers_that_a_name_lacks_or_a_file(own: str, name: str, hint: str, theirs: bool, tmp_path: Path) -> None:
+    backbone = Backbone(name=own, image_size=28, depth=1, width=64, heads=2, positions="learned")
+    state = build(backbone).trunk.state_dict()
+    if theirs and "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+        state["pos_embed"] = torch.cat([torch.zeros(1, 1, 64), state["pos_embed"]], dim=1)
+    state |= {"mask_token": torch.zeros(1, 64)} if theirs else {}
+    torch.save({"teacher": under("backbone.", state)}, tmp_path / "w.pth")
+    given = {"weights": str(tmp_path / "w.pth")}
+    assert build(backbone.model_copy(update=given)).pooled(patchify(images(size=28), 14)).shape == (3, 64)
+    with pytest.raises(SpecError, match=rf"w\.pth does not fit {name}: the file has {hint}"):
+        build(backbone.model_copy(update=given | {"name": name}))
+
+
 WRONG = {
     "did you mean .*vit_small_patch16_224": {"name": "vit_smal_patch16_224"},
     r"timm\.list_models": {"name": "zzz"},
@@ -264,7 +324,7 @@ WRONG = {
     "multiple of 4 channels, not 90": {"width": 90, "heads": 3},
     "small is made for ResNets": {"name": "convnext_atto", "stem": "small"},
     "width: it is for ViTs and for ResNets": {"name": "convnext_atto", "width": 16},
-    "there is no file nowhere.pth": {"weights": "nowhere.pth"},
+    r"there is no file /.*/nowhere\.pth": {"weights": "nowhere.pth"},
     "cannot load timm for .*No pretrained weights": {
         "name": "vit_small_patch16_18x2_224",
         "depth": 1,

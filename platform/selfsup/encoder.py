@@ -10,6 +10,7 @@ import abc
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "TokenEncoder",
     "backbone_of",
     "build",
+    "check_images",
     "load_encoder",
     "save_encoder",
     "save_weights",
@@ -187,6 +189,30 @@ def build(backbone: Backbone) -> Encoder:
     if backbone.positions == "sincos":
         _fix_positions(encoder, loaded=bool(backbone.weights))
     return encoder
+
+
+@lru_cache(maxsize=64)
+def check_images(backbone: Backbone, *, places: bool) -> None:
+    """Raise SpecError where a CNN cannot see images of its size; or, with `places`, has no map of its vectors.
+
+    timm has networks of one image size under names of CNNs, and CNNs with a layer between pooling and vector. A
+    forward pass without memory tells.
+    """
+    side = backbone.image_size
+    with torch.device("meta"):
+        encoder, image = build(backbone.model_copy(update={"weights": None})), torch.empty(2, 3, side, side)
+        try:
+            pooled = encoder.eval().pooled(image).shape
+            found = encoder.spatial(image).shape if places else ()
+        except Exception as error:  # whatever of theirs it is that does not fit
+            raise SpecError(f"backbone.name: {backbone.name} cannot see images of {side} pixels: {error}") from error
+    if pooled != (2, encoder.dim):
+        raise SpecError(f"backbone.name: {backbone.name} makes no vector of {encoder.dim} channels of an image")
+    if places and (len(found) != 4 or found[1] != encoder.dim):
+        raise SpecError(
+            f"backbone.name: {backbone.name} has no feature map of the {encoder.dim} channels of its vectors, which "
+            "the method reads; choose a CNN that ends in its pooling, such as resnet50"
+        )
 
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:

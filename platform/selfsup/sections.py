@@ -2,9 +2,10 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfsup.knob import Choice, Knobs, Range, knob
 
@@ -54,6 +55,12 @@ class Backbone(Knobs):
     stem: Literal["imagenet", "small"] = knob("imagenet", "first layers of a CNN: timm's, or 3x3 for small images")
     weights: str | None = knob(None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm")
 
+    @field_validator("weights")
+    @classmethod
+    def _whole_path(cls, weights: str | None) -> str | None:
+        """One that means the same in every process."""
+        return weights if weights in (None, "timm") else str(Path(weights).expanduser().absolute())
+
     @property
     def is_vit(self) -> bool:
         """Whether it is a token encoder."""
@@ -74,6 +81,9 @@ class Optim(Knobs):
     min_lr: float = knob(0.0, "where the cosine ends", ge=0)
     clip_norm: float | None = knob(None, "longest gradient; null: any", gt=0)
     clip_each: float | None = knob(None, "longest gradient of any one weight; null: any", gt=0)
+
+    def warmup_steps(self, *, batch: int, steps_per_epoch: int) -> int:
+        return self.warmup.steps_of(batch=batch, steps_per_epoch=steps_per_epoch) if self.warmup else 0
 
 
 class Train(Knobs):

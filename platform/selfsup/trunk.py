@@ -1,16 +1,15 @@
 """timm models as a backbone asks for them: the right class and sizes, initial weights, given weights."""
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
-from timm.models import ResNet, VisionTransformer, is_model_in_modules, load_state_dict
-from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor, nn
+from timm.models import ResNet, VisionTransformer, is_model_in_modules
+from torch import nn
 
+from selfsup import weights
 from selfsup.errors import SpecError
 from selfsup.parts.heads import xavier_linears
 from selfsup.sections import Backbone
@@ -31,7 +30,7 @@ def create(backbone: Backbone) -> Any:
     elif backbone.stem == "small":
         _shrink_stem(trunk, backbone)
     if backbone.weights:
-        _load_weights(trunk, backbone)
+        weights.fill(trunk, backbone)
     return trunk
 
 
@@ -118,26 +117,3 @@ def _shrink_stem(trunk: Any, backbone: Backbone) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm's
     trunk.register_module("conv1", conv)
     trunk.register_module("maxpool", nn.Identity())
-
-
-def _load_weights(trunk: Any, backbone: Backbone) -> None:
-    """All of them or none; the classifier is left out, positions and patches are resampled to the sizes asked for."""
-    state, head = _weights(backbone), trunk.pretrained_cfg["classifier"]
-    if backbone.is_vit:
-        state = checkpoint_filter_fn(dict(state), trunk)
-    try:
-        trunk.load_state_dict({name: value for name, value in state.items() if not name.startswith(f"{head}.")})
-    except RuntimeError as error:
-        raise SpecError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: {error}") from None
-
-
-def _weights(backbone: Backbone) -> dict[str, Tensor]:
-    assert backbone.weights
-    if backbone.weights != "timm" and not Path(backbone.weights).is_file():
-        raise SpecError(f"backbone.weights: there is no file {backbone.weights}; for timm's own weights, say timm")
-    try:
-        if backbone.weights == "timm":
-            return dict(timm.create_model(backbone.name, pretrained=True).state_dict())
-        return dict(load_state_dict(backbone.weights, use_ema=False))
-    except Exception as error:  # whatever readers and downloads raise, it is the same mistake
-        raise SpecError(f"backbone.weights: cannot load {backbone.weights} for {backbone.name}: {error}") from error

@@ -1,0 +1,146 @@
+"""Given weights of a backbone: what their file holds, under whatever name checkpoints keep an encoder."""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from os import stat_result
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import load_state_dict
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor
+
+from selfsup.errors import SpecError
+from selfsup.sections import Backbone
+
+State = Mapping[str, Tensor]
+USUAL = ("teacher", "encoder_q", "base_encoder", "encoder")  # of several encoders in a file, what papers evaluate
+TOLD = 3  # names of each kind in a message
+
+
+def content(path: str | Path) -> str:
+    """A digest of a file, read again once its time, size or place on the disk has changed. Raises SpecError without."""
+    path = _present(path)
+    return _content(path, _version(path.stat()))
+
+
+def _present(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise SpecError(f"backbone.weights: there is no file {path}; for timm's own weights, say timm")
+    return Path(path)
+
+
+def _version(held: stat_result) -> tuple[int, ...]:
+    return held.st_dev, held.st_ino, held.st_size, held.st_mtime_ns, held.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def fill(trunk: Any, backbone: Backbone) -> None:
+    """Load all of them or none; the classifier is left out, positions and patches are resampled to the sizes asked for.
+
+    Raises SpecError for weights that cannot be read, or that do not fit.
+    """
+    state, head = unwrapped(_read(backbone), trunk.state_dict()), trunk.pretrained_cfg["classifier"]
+    if backbone.is_vit:
+        _check_registers(state, trunk, backbone)
+        state = _converted(state, trunk, backbone)
+    state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    if wrong := "; ".join(_misfits(state, trunk.state_dict())):
+        raise _unfit(backbone, wrong)
+    trunk.load_state_dict(state)
+
+
+def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
+    """Of a checkpoint the part that is a trunk with the weights `wanted`, under its own names.
+
+    That part may lie in mappings (state_dict, model, teacher) and behind prefixes (module., backbone. ...), nested in
+    any order; a mapping that holds less than half of it so is left as it is. Raises SpecError where several parts fit
+    alike.
+    """
+    flat, anchor = dict(_flat(held)), next(iter(wanted))
+    ends = [name for name in flat if f".{name}".endswith(f".{anchor}")]
+    prefixes = {name.removesuffix(anchor) for name in ends}
+    fitting = {prefix: sum(prefix + name in flat for name in wanted) for prefix in prefixes}
+    most = max(fitting.values(), default=0)
+    if 2 * most < len(wanted):
+        return held
+    best = [prefix for prefix in sorted(fitting) if fitting[prefix] == most]
+    prefix = best[0] if len(best) == 1 else _chosen(best)
+    return {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
+
+
+def _flat(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in held.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+
+
+def _chosen(prefixes: list[str]) -> str:
+    for word in USUAL:
+        if len(named := [prefix for prefix in prefixes if word in prefix.split(".")]) == 1:
+            return named[0]
+    raise SpecError(f"backbone.weights: several encoders lie in it, under {', '.join(prefixes)}: save the one you mean")
+
+
+def _read(backbone: Backbone) -> Mapping[str, Any]:
+    assert backbone.weights
+    if backbone.weights != "timm":
+        _present(backbone.weights)
+    try:
+        if backbone.weights == "timm":
+            return dict(timm.create_model(backbone.name, pretrained=True).state_dict())
+        return dict(load_state_dict(backbone.weights, use_ema=False))
+    except Exception as error:  # whatever readers and downloads raise, it is the same mistake
+        raise SpecError(f"backbone.weights: cannot load {backbone.weights} for {backbone.name}: {error}") from error
+
+
+def _converted(state: State, trunk: Any, backbone: Backbone) -> State:
+    try:
+        return dict(checkpoint_filter_fn(dict(state), trunk))
+    except Exception as error:  # it takes for granted what else the file holds
+        raise _unfit(backbone, f"{type(error).__name__}: {error}") from error
+
+
+def _check_registers(state: State, trunk: Any, backbone: Backbone) -> None:
+    """Of a ViT: timm's names for DINOv2 come with them and without."""
+    registers = next((len(state[name][0]) for name in ("reg_token", "register_tokens") if name in state), 0)
+    wanted = 0 if trunk.reg_token is None else trunk.reg_token.shape[1]
+    if registers == wanted:
+        return
+    others = [name for name in timm.list_models() if ("_reg" in name) is bool(registers)]
+    near = difflib.get_close_matches(backbone.name, [name for name in others if _size(name) == _size(backbone.name)])
+    hint = f"; set backbone.name: {near[0]}" if near else ""
+    raise _unfit(backbone, f"the file has {registers} register tokens, {backbone.name} has {wanted}{hint}")
+
+
+def _size(name: str) -> list[str]:
+    """vit_small_patch14_dinov2 -> vit, small, patch14"""
+    return name.split("_")[:3]
+
+
+def _misfits(state: State, wanted: State) -> Iterator[str]:
+    both = state.keys() & wanted.keys()
+    shapes = {name: (tuple(state[name].shape), tuple(wanted[name].shape)) for name in both}
+    found = {
+        "it lacks": [name for name in wanted if name not in both],
+        "it has beside": [name for name in state if name not in both],
+        "of other shapes": [f"{name} {a} for {b}" for name, (a, b) in sorted(shapes.items()) if a != b],
+    }
+    for what, names in found.items():
+        if names:
+            more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+            yield f"{what} {', '.join(names[:TOLD])}{more}"
+
+
+def _unfit(backbone: Backbone, why: str) -> SpecError:
+    return SpecError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: {why}")
