@@ -92,6 +92,9 @@ class Load:
 
     def __init__(self, train: Manifest, val: Manifest, *, size: int, share: float) -> None:
         self._splits = train, val
+        self._class = [
+            np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
+        ]  # of a label its number in train's classes; the last: of none
         self._size, self._share = size, share
 
     def __call__(self, batch: Columns) -> Columns:
@@ -106,7 +109,7 @@ class Load:
         empty = np.empty((0, self._size, self._size, 3), np.uint8)
         return {
             "image": np.stack([image for _, _, image in made]) if made else empty,
-            "label": np.array([-1 if sample.label is None else sample.label for _, sample, _ in made], np.int64),
+            "label": self._class[split][[-1 if sample.label is None else sample.label for _, sample, _ in made]],
             "split": np.full(len(made), split, np.int64),
             "id": np.array([number for number, _, _ in made], np.int64),
         }

@@ -73,6 +73,7 @@ def perform(each: Planned) -> None:
     each.failure.unlink(missing_ok=True)
     each.remember()
     try:
+        each.check_unchanged()
         for stage in each.stages:
             with stage.held():
                 if not stage.done:

@@ -1,17 +1,23 @@
 """What makes a stage's key and a run's id, and what does not."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from selfsup.encoder import build, save_encoder
 from selfsup.errors import DataError, SpecError
+from selfsup.pipelines.evaluate import Load
 from selfsup.pipelines.pack import pack
+from selfsup.pipelines.runner import perform
 from selfsup.planning import Planned, plan, unique
+from selfsup.sections import Backbone
 from selfsup.spec import read
 from selfsup.stage import Stage
 
@@ -23,6 +29,8 @@ METHOD = {
     "train": {"duration": {"steps": 4}, "batch": 8},
     "evals": {"knn": {"k": 3}, "linear": {}},
 }
+
+TINY = Backbone(**METHOD["backbone"])
 
 
 def shards(folder: Path, *, classes: str, number: int, seed: int) -> None:
@@ -42,6 +50,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards(root / "val", classes="ab", number=2, seed=1)
     shards(root / "other", classes="ab", number=8, seed=2)
     shards(root / "foreign", classes="ac", number=2, seed=3)
+    shards(root / "only_b", classes="b", number=2, seed=4)
     return root
 
 
@@ -184,9 +193,81 @@ def test_more_clusters_than_samples(home: Home, method: str) -> None:
         home.plan(method=method, hyper__clusters=17)
 
 
-def test_classes_that_differ(home: Home) -> None:
-    with pytest.raises(DataError, match=r"data\.val has the classes \('a', 'c'\).*data\.train \('a', 'b'\)"):
+def test_a_class_that_training_does_not_know_is_named_and_one_that_validation_lacks_is_not_missed(home: Home) -> None:
+    with pytest.raises(DataError, match=r"data\.val: .*foreign.* has the class 'c', which none of the 2 classes"):
         home.plan(data__val="foreign")
+    run = home.run(data__val="only_b")
+    assert run.val
+    assert run.val.classes == ("b",)
+    load = Load(run.train, run.val, size=8, share=1.0)
+    labels = load({"id": np.arange(run.train.num_samples + run.val.num_samples)})["label"].tolist()
+    assert labels == 8 * [0] + 8 * [1] + 2 * [1], "b is 1 as in training, though it is validation's first class"
+
+
+@pytest.mark.parametrize(
+    ("warmup", "duration", "steps"),
+    [  # 16 images in batches of 8: an epoch is 2 steps
+        ({"epochs": 3}, {"steps": 5}, "6 steps of warm-up .* training, 5 steps .* epoch of .* has 2"),
+        ({"steps": 5}, {"epochs": 2}, "5 steps of warm-up .* training, 4 steps"),
+        ({"samples": 33}, {"epochs": 2}, "5 steps of warm-up .* training, 4 steps"),
+        ({"epochs": 2.5}, {"samples": 32}, "5 steps of warm-up .* training, 4 steps"),
+    ],
+)
+def test_a_warm_up_longer_than_the_training_whatever_their_units(
+    home: Home, warmup: dict[str, float], duration: dict[str, float], steps: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"photos: optim\.warmup: {steps}"):
+        home.plan(optim={"warmup": warmup}, train__duration=duration)
+    assert home.run(optim={"warmup": {"epochs": 2}}, train__duration={"steps": 4}).steps == 4
+
+
+def weights(path: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    save_encoder(encoder := build(TINY), TINY, path)
+    assert encoder.dim == 32
+    return str(path)
+
+
+def test_given_weights_are_known_by_what_is_in_their_file(home: Home, tmp_path: Path) -> None:
+    path, moved = tmp_path / "w.safetensors", tmp_path / "moved.safetensors"
+    weights(path, seed=0)
+    before = [keys(each) for each in home.plan(backbone__weights=str(path))]
+    shutil.copyfile(path, moved)
+    assert [keys(each) for each in home.plan(backbone__weights=str(moved))] == before
+    weights(path, seed=1)
+    after = [keys(each) for each in home.plan(backbone__weights=str(path))]
+    assert before[0] == after[0], "raw pixels know no weights"
+    assert all(before[each][kind] != key for each in (1, 2) for kind, key in after[each].items())
+
+
+def test_weights_that_change_after_the_plan_are_noticed(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    run = home.run(backbone__weights=weights(path, seed=0))
+    assert run.id == replace(run).id
+    weights(path, seed=1)
+    with pytest.raises(SpecError, match=r"backbone\.weights: .*w\.safetensors has changed"):
+        perform(run)
+
+
+@pytest.mark.parametrize("method", ["mae", "untrained"])
+def test_weights_are_tried_at_plan(home: Home, tmp_path: Path, method: str) -> None:
+    with pytest.raises(SpecError, match=r"photos: .*there is no file /.*/nowhere\.pth"):
+        home.plan(method=method, backbone__weights="nowhere.pth")
+    path = weights(tmp_path / "w.safetensors", seed=0)
+    with pytest.raises(SpecError, match=r"photos: backbone\.weights: .* does not fit vit_tiny.* \(32,\) for \(64,\)"):
+        home.plan(method=method, backbone__weights=path, backbone__width=64)
+
+
+def test_a_cnn_without_a_map_of_its_vectors(home: Home) -> None:
+    mobile = {"backbone": {"name": "mobilenetv3_small_050", "image_size": 32}}
+    with pytest.raises(SpecError, match=r"backbone\.name: mobilenetv3_small_050 has no feature map of the 1024 chan"):
+        home.plan(method="densecl", **mobile)
+    assert home.run(method="simclr", **mobile).steps == 4
+
+
+def test_a_network_of_another_image_size(home: Home) -> None:
+    with pytest.raises(SpecError, match=r"photos: backbone\.name: mixer_s16_224 cannot see images of 32 pixels: .*224"):
+        home.plan(method="simclr", backbone={"name": "mixer_s16_224", "image_size": 32})
 
 
 def test_a_default_that_changed_is_noticed(tmp_path: Path) -> None:

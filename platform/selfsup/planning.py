@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selfsup import feasible
 from selfsup.checkpoint import flatten
-from selfsup.errors import DataError, SpecError
+from selfsup.errors import SpecError
 from selfsup.knob import decisive, resolved, told
 from selfsup.method import Facts, Method
 from selfsup.method import load as load_method
@@ -19,7 +20,7 @@ from selfsup.pipelines.manifest import Manifest, load
 from selfsup.sections import Feeder
 from selfsup.spec import BASELINES, Run, Spec, run_type
 from selfsup.stage import Stage, Told, digest, write_json
-from selfsup.trunk import has_class_token
+from selfsup.weights import content
 
 
 def usual_feeder() -> Feeder:
@@ -139,6 +140,14 @@ class Planned:
         }
         write_json(path, {"run": resolved(self.run), "spec": self.spec, **stages})
 
+    def check_unchanged(self) -> None:
+        """Raise SpecError where a file that the id was made of is another by now."""
+        if replace(self).id != self.id:  # a copy reads it anew
+            raise SpecError(
+                f"{self.spec}: backbone.weights: {self.run.backbone.weights} has changed since the run was planned; "
+                "run the same command again: it is another run now"
+            )
+
     @property
     def done(self) -> bool:
         return all(stage.done for stage in self.stages)
@@ -152,8 +161,15 @@ class Planned:
         """The Run flattened, for MLflow."""
         return {path: str(value) for path, value in flatten(resolved(self.run)) if value is not None}
 
+    def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
+        """Given weights are what is in their file, wherever that lies."""
+        path = self.run.backbone.weights
+        if path in (None, "timm"):
+            return sections
+        return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
+
     def _stage(self, kind: str, parts: list[str], extra: Told) -> Stage:
-        said, full = told(self.run), decisive(self.run)
+        said, full = self._by_content(told(self.run)), self._by_content(decisive(self.run))
         return Stage(
             kind,
             {part: said[part] for part in parts if part in said} | dict(extra),
@@ -165,24 +181,16 @@ class Planned:
 def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     """Every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
-    Raises DataError where a data set has no manifest, SpecError where it cannot fill a batch or all clusters, or the
-    backbone lacks the class token that the method learns on.
+    Raises DataError where a data set has no manifest, and what `feasible` does.
     """
-    _check_class_token(spec)
     runs = list(spec.runs)
     data, access = runs[0].data, Access(missing=runs[0].stream.missing)
     train = load(bundled.resolve(data.train, home), access)
     val = load(bundled.resolve(data.val, home), access) if data.val else None
-    _check_batch(spec, runs[0], train)
-    _check_clusters(spec, runs[0], train)
-    if val is not None and val.classes != train.classes:
-        raise DataError(
-            f"{spec.name}: data.val has the classes {val.classes[:5]}..., data.train {train.classes[:5]}...: labels "
-            "would not mean the same. Pack both from folders with the same class names."
-        )
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
     planned = [Planned(run, spec.name, train, val, home) for run in runs]
+    feasible.check(planned[-1])
     return tuple(each for each in planned if each.stages)
 
 
@@ -194,32 +202,6 @@ def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:
 def _baseline(run: Run, name: str) -> Run:
     told_run = {key: value for key, value in run.model_dump().items() if key != "hyper"}
     return run_type(name).model_validate(told_run | {"method": name})
-
-
-def _check_class_token(spec: Spec) -> None:
-    method, backbone = spec.method, spec.backbone
-    if method not in BASELINES and load_method(method).class_token and not has_class_token(backbone):
-        raise SpecError(
-            f"{spec.name}: backbone.name: {method} learns on the class token, and {backbone.name} has none; choose a "
-            "ViT that has one, such as vit_small_patch16_224"
-        )
-
-
-def _check_batch(spec: Spec, run: Run, train: Manifest) -> None:
-    if run.stream.remainder == "drop" and run.train.batch > train.num_samples:
-        raise SpecError(
-            f"{spec.name}: train.batch: {run.train.batch} samples a step, but {train.root} holds {train.num_samples}, "
-            "and stream.remainder: drop leaves out what does not fill a batch. Use a smaller batch, or remainder: wrap."
-        )
-
-
-def _check_clusters(spec: Spec, run: Run, train: Manifest) -> None:
-    clusters = getattr(run.hyper, "clusters", 0)
-    if clusters > train.num_samples:
-        raise SpecError(
-            f"{spec.name}: hyper.clusters: {clusters} clusters, but {train.root} holds {train.num_samples} samples. "
-            "Use fewer clusters."
-        )
 
 
 def record(home: Path, run_id: str) -> Path:

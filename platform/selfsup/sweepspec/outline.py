@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from selfsup.cost import cautions
-from selfsup.knob import decisive
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
@@ -102,7 +101,8 @@ Kind = tuple[str, str]  # method and encoder, which settle most of a run's speed
 
 
 def kind_of(run: Planned) -> Kind:
-    return _kind(run.run.method, decisive(run.run.backbone))
+    assert run.pretrain
+    return _kind(run.run.method, run.pretrain.resolved["backbone"])
 
 
 def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
