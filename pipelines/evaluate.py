@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfsup import encoder
+from selfsup.errors import DataError
 from selfsup.evaluator import Features
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
@@ -24,9 +25,9 @@ from selfsup.pipelines.decode import Data, Undecodable, dimensions
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.patch import patchify
 from selfsup.planning import Planned
+from selfsup.sealed import damage, sealed
 from selfsup.spec import Run
 from selfsup.stage import Stage
-from selfsup.whole import whole
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256
@@ -138,7 +139,7 @@ def embed(planned: Planned, stage: Stage) -> dict[str, float]:
         encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
         encode = images.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
-    with whole(stage.folder / "features") as part:
+    with sealed(stage.folder / "features") as part:
         encode.write_parquet(str(part))
     table = pq.read_table(stage.folder / "features", columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
@@ -168,6 +169,8 @@ def _probe(name: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> di
 
 def features(folder: Path, classes: int) -> Features:
     """The embed stage's result, labelled samples only, in the order of the data set whatever task wrote them."""
+    if reason := damage(folder / "features"):
+        raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
     table = pq.read_table(folder / "features").sort_by("id")
     width = table.schema.field("feature").type.list_size
     value = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
+from selfsup import tensors
 from selfsup.encoder import TokenEncoder
 from selfsup.method import Batch, Method
 from selfsup.parts.tokens import Tokens
@@ -30,7 +30,7 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.facts, torch.device("cpu"))
-    method.load_state_dict(load_file(planned.pretrain.folder / "method.safetensors"))
+    method.load_state_dict(tensors.load(planned.pretrain.folder / "method.safetensors")[0])
     batch = fixed_batch(run, manifest, method)
     with whole(stage.folder / "reconstructions.png") as part:
         grid(method.eval(), batch, manifest).save(part, format="png")

@@ -13,7 +13,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from selfsup import checkpoint, encoder, failures, optim
+from selfsup import checkpoint, encoder, failures, optim, tensors
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts import dist, health
@@ -108,7 +108,7 @@ def _work(task: Task, launched: float) -> None:
     Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
-        encoder.save_weights(method, task.folder / "method.safetensors")
+        tensors.save(method.state_dict(), task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 

@@ -9,36 +9,32 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 import abc
 import json
 import math
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from selfsup import tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import resolved
 from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Backbone
 from selfsup.trunk import create, timm_kwargs
-from selfsup.whole import whole
 
 __all__ = [
     "Encoder",
     "PooledEncoder",
     "TokenEncoder",
-    "backbone_of",
     "build",
     "check_images",
     "load_encoder",
+    "read_encoder",
     "save_encoder",
-    "save_weights",
     "timm_kwargs",
 ]
 
@@ -217,33 +213,29 @@ def check_images(backbone: Backbone, *, places: bool) -> None:
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
-    save_weights(encoder.trunk, path, metadata={"backbone": json.dumps(resolved(backbone))})
-
-
-def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """The state dict as safetensors, which hold no channels-last tensors, such as CNNs have."""
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    with whole(path) as part:
-        safetensors.torch.save_file(state, part, metadata=dict(metadata or {}))
+    tensors.save(encoder.trunk.state_dict(), path, {"backbone": json.dumps(resolved(backbone))})
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """What `save_encoder` wrote. Raises CheckpointError for any other file."""
-    encoder = build(backbone_of(path).model_copy(update={"weights": None}))
-    encoder.trunk.load_state_dict(safetensors.torch.load_file(path))
+    """What `save_encoder` wrote. Raises CheckpointError for any other file, and for one that is damaged."""
+    backbone, state = read_encoder(path)
+    try:
+        encoder = build(backbone.model_copy(update={"weights": None}))
+        encoder.trunk.load_state_dict(state)
+    except (SpecError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not an encoder that this version can make: {error}") from error
     return encoder
 
 
-def backbone_of(path: Path | str) -> Backbone:
-    """Of a file that `save_encoder` wrote. Raises CheckpointError for any other."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            told = (file.metadata() or {}).get("backbone")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot read an encoder from it: {error}") from None
-    if told is None:
+def read_encoder(path: Path | str) -> tuple[Backbone, dict[str, Tensor]]:
+    """The backbone and the weights in a file that `save_encoder` wrote. Raises CheckpointError as `load_encoder`."""
+    state, told = tensors.load(path)
+    if "backbone" not in told:
         raise CheckpointError(f"{path}: does not say which backbone it holds; expected a file that selfsup wrote")
-    return Backbone.model_validate_json(told)
+    try:
+        return Backbone.model_validate_json(told["backbone"]), state
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the backbone that it names is none of this version: {error}") from error
 
 
 def _fix_positions(encoder: TokenEncoder, *, loaded: bool) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import timm
-from safetensors.torch import load_file
 
-from selfsup.encoder import backbone_of, timm_kwargs
+from selfsup.encoder import read_encoder, timm_kwargs
 from selfsup.errors import CheckpointError
 from selfsup.planning import record
 from selfsup.whole import whole
@@ -21,10 +20,11 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
     Raises CheckpointError for a run that is not there or not finished, SpecError for an encoder that timm has not.
     """
     weights = _weights(home, run_id)
+    backbone, state = read_encoder(weights)
     lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
     if to == "timm":
-        kwargs = timm_kwargs(backbone_of(weights))
-        timm.create_model(**kwargs).load_state_dict(load_file(weights), strict=True)
+        kwargs = timm_kwargs(backbone)
+        timm.create_model(**kwargs).load_state_dict(state, strict=True)
         told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
         lines = [
             "import timm, safetensors.torch",

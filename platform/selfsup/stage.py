@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.checkpoint import differences
-from selfsup.errors import SpecError
+from selfsup.errors import CheckpointError, SpecError
 from selfsup.whole import sweep, write
 
 Told = Mapping[str, Any]
@@ -108,10 +108,20 @@ class Stage:
         return False
 
     def finish(self, result: Mapping[str, float]) -> None:
-        write_json(self.folder / "done.json", {"result": dict(result), "time": time.time_ns() // 1_000_000})
+        record = {"result": dict(result), "time": time.time_ns() // 1_000_000}
+        write_json(self.folder / "done.json", record | {"digest": digest(record)})
 
     def _record(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "done.json").read_text()))
+        """Raises CheckpointError where it is not what `finish` wrote."""
+        path = self.folder / "done.json"
+        try:
+            record = dict(json.loads(path.read_bytes()))
+        except ValueError:
+            record = {}
+        written = record.pop("digest", None)
+        if not {"result", "time"} <= record.keys() or written not in (None, digest(record)):  # none: older code's
+            raise CheckpointError(f"{path}: damaged; remove it and run the spec again: what is missing is made anew")
+        return record
 
 
 def write_json(path: Path, value: Any) -> None:

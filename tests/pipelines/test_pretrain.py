@@ -37,7 +37,7 @@ from selfsup.pipelines.pretrain import pretrain
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task, build
 from selfsup.planning import Planned, plan
-from selfsup.sealed import damage
+from selfsup.sealed import damage, sealed
 from selfsup.sections import Feeder
 from selfsup.spec import read
 from selfsup.spool import records, tail
@@ -325,11 +325,25 @@ def test_features_are_in_order_whatever_task_wrote_which(straight: Planned, tmp_
     assert straight.embed
     table = pq.read_table(straight.embed.folder / "features")
     mixed = table.take(np.random.default_rng(0).permutation(len(table)))
-    (tmp_path / "features").mkdir()
-    pq.write_table(mixed[:70], tmp_path / "features" / "b.parquet")
-    pq.write_table(mixed[70:], tmp_path / "features" / "a.parquet")
+    with sealed(tmp_path / "features") as made:
+        pq.write_table(mixed[:70], made / "b.parquet")
+        pq.write_table(mixed[70:], made / "a.parquet")
     for one, other in zip(evaluate.features(tmp_path, 2), evaluate.features(straight.embed.folder, 2), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("what", ["flipped", "lost"])
+def test_damaged_features_are_refused(straight: Planned, tmp_path: Path, what: str) -> None:
+    assert straight.embed
+    shutil.copytree(straight.embed.folder / "features", tmp_path / "features")
+    file = max((tmp_path / "features").glob("*.parquet"))
+    data = file.read_bytes()
+    file.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    if what == "lost":
+        file.unlink()
+    with pytest.raises(DataError, match=rf"{file.name}.*remove {tmp_path} and run"):
+        evaluate.features(tmp_path, 2)
 
 
 @pytest.mark.usefixtures("embedded")
