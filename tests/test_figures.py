@@ -98,7 +98,7 @@ def test_a_heat_map_has_every_combination_in_its_place() -> None:
     assert found
     axis = heat_map([KNN], found).axes[0]
     texts = {text.get_position(): text.get_text().partition("\n")[0] for text in axis.texts}
-    assert texts == {(0.5, 0.5): "×", (1.5, 0.5): "70.0", (0.5, 1.5): "21.0", (1.5, 1.5): "61.0"}
+    assert texts == {(0.5, 0.5): "×", (1.5, 0.5): "70.00", (0.5, 1.5): "21", (1.5, 1.5): "61.00"}
     assert axis.patches[0].get_xy() == (1, 1)  # the default: depth 8 across, ratio 0.75 down
     assert axis.yaxis_inverted()  # rows from above, as in the table
 

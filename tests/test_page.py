@@ -121,7 +121,7 @@ def test_a_row_shows_its_cell(text: str) -> None:
     assert cell.words().startswith("41.0")
     assert "−20.0 ±" in cell.words()
     assert "p < 0.001" in cell.words()
-    assert cell.attributes["title"] == "seed 0: 40, seed 1: 42, seed 2: 41"
+    assert cell.attributes["title"] == "seed 0: 40, seed 1: 42, seed 2: 41; deviation 1"
     assert found["0.5"].inside[2].words() == "71.9"  # the paper's number
     assert found["0.5"].inside[3].words() == "1.0 min"  # 60, 61 and 62 s
     assert "n = 2 of 3" in found["0.9"].words()

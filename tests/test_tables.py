@@ -11,8 +11,9 @@ from selfsup.reporting.results import Result
 from selfsup.reporting.tables import Cell, Table, ablation
 from selfsup.sweepspec.arms import joined
 
-# deviations of every arm are -1 and 1: four arms of two seeds have variance 2 on 4 degrees of freedom
+# deviations of every arm are -1 and 1, in step: no blocks, and four arms of two seeds have variance 2 on 4 degrees
 NUMBERS = {"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, 72.5], "0.75, 1": [69.0, 71.0]}
+T1, T2 = scipy.stats.t(1), scipy.stats.t(2)
 
 
 def tables(numbers: dict[str, list[float | str]], **more: object) -> tuple[Table, ...]:
@@ -32,22 +33,26 @@ def test_a_table_a_factor_and_the_default_in_each() -> None:
     assert (ratio.study, ratio.title) == ("mae", "mask ratio")
 
 
-def test_intervals_pool_the_deviation_of_the_whole_study() -> None:
-    half = scipy.stats.t.ppf(0.975, 4) * 2**0.5 / 2**0.5
-    for table in tables(NUMBERS):
-        assert [cell.half for cell in cells(table).values()] == pytest.approx([half] * len(table.lines))
-    assert cells(table)["8"].text == "71.0 ± 2.8"
+def test_an_interval_is_the_arms_own() -> None:
+    [ratio] = tables({"0.75, 8": [70.0, 72.0, 71.0], "0.5, 8": [60.0, 68.0], "0.9, 8": [70.0, 70.0]})
+    own = scipy.stats.ttest_1samp([70.0, 72.0, 71.0], 0).confidence_interval()
+    assert cells(ratio)["0.75"].half == pytest.approx((own.high - own.low) / 2)
+    assert cells(ratio)["0.5"].half == pytest.approx(T1.ppf(0.975) * 4)  # the deviation is 4 times the root of 2
+    assert cells(ratio)["0.75"].text == "71.0 ± 2.5"
+    assert cells(ratio)["0.9"].text == "70.00"  # two equal numbers tell no deviation
 
 
-def test_comparisons_are_dunnetts_over_all_arms_of_the_study() -> None:
+def test_comparisons_are_the_weaker_of_dunnetts_and_welchs() -> None:
     ratio, depth = tables(NUMBERS)
     others = [NUMBERS["0.5, 8"], NUMBERS["0.9, 8"], NUMBERS["0.75, 1"]]
-    expected = scipy.stats.dunnett(*others, control=NUMBERS["0.75, 8"], rng=np.random.default_rng(0))
+    joint = scipy.stats.dunnett(*others, control=NUMBERS["0.75, 8"], rng=np.random.default_rng(0))
+    alone = [scipy.stats.ttest_ind(other, NUMBERS["0.75, 8"], equal_var=False).pvalue for other in others]
     found = [cells(ratio)["0.5"], cells(ratio)["0.9"], cells(depth)["1"]]
     assert [cell.difference for cell in found] == pytest.approx([-10, 0.5, -1])
-    assert [cell.p for cell in found] == pytest.approx(list(expected.pvalue), abs=1e-3)
-    half = (expected.confidence_interval().high - expected.confidence_interval().low) / 2
-    assert [cell.difference_half for cell in found] == pytest.approx(list(half), rel=2e-3)
+    expected = [min(1, max(p, 2 * own)) for p, own in zip(joint.pvalue, alone, strict=True)]  # log2 of four arms
+    assert [cell.p for cell in found] == pytest.approx(expected, abs=1e-3)
+    half = T2.isf(0.05 / 2 / 2) * 2**0.5  # wider than Dunnett's 5.1
+    assert [cell.difference_half for cell in found] == pytest.approx([half] * 3)
     assert (cells(ratio)["0.75"].p, cells(ratio)["0.75"].difference) == (None, None)
 
 
@@ -63,24 +68,24 @@ def test_the_best_is_marked_with_all_that_cannot_be_told_from_it() -> None:
 def test_the_verdict_in_sentences() -> None:
     ratio, depth = tables(NUMBERS)
     assert ratio.verdict == (
-        "mask ratio, knn top-1 (n = 2): 0.75 > 0.5 by 10.0 ± 5.1 (adjusted p = 0.005); 0.75 cannot be told from 0.9; "
+        "mask ratio, knn top-1 (n = 2): 0.75 > 0.5 by 10.0 ± 8.8 (adjusted p = 0.039); 0.75 cannot be told from 0.9; "
         "the best is 0.75 or 0.9.",
     )
     assert depth.verdict == ("decoder depth, knn top-1 (n = 2): 8 cannot be told from 1.",)
 
 
-def test_one_seed_claims_nothing_and_rules_nothing_out() -> None:
+def test_one_seed_claims_nothing_and_is_marked_in_nothing() -> None:
     [ratio] = tables({"0.75, 8": [70.0], "0.5, 8": [60.0]})
     found = cells(ratio)
     assert found["0.5"].difference == -10.0
     assert (found["0.5"].half, found["0.5"].difference_half, found["0.5"].p) == (None, None, None)
-    assert found["0.5"].tied
+    assert not any(cell.tied or cell.best for cell in found.values())
     assert ratio.verdict == ("mask ratio, knn top-1 (n = 1): too few seeds to tell.",)
 
 
 def test_two_degrees_of_freedom_have_an_interval_and_no_claim() -> None:
     [ratio] = tables({"0.75, 8": [70.0, 72.0], "0.5, 8": [10.0, 12.0]})
-    assert cells(ratio)["0.5"].half == pytest.approx(scipy.stats.t.ppf(0.975, 2))
+    assert cells(ratio)["0.5"].half == pytest.approx(T1.ppf(0.975))
     assert cells(ratio)["0.5"].p is None
 
 
@@ -117,49 +122,42 @@ def test_a_metric_that_is_missing_or_not_a_number_has_no_cell() -> None:
     assert table.verdict[1] == "mask ratio, linear top-1: no results yet."
 
 
-def test_from_six_common_seeds_on_sign_flips_stand_beside() -> None:
-    base = [70.0, 71.0, 72.0, 70.5, 71.5, 69.0]
-    [ratio] = tables({"0.75, 8": list(base), "0.5, 8": [value - 2 for value in base]})
-    assert cells(ratio)["0.5"].paired == pytest.approx(2 / 64)
-    [ratio] = tables({"0.75, 8": base[:5], "0.5, 8": [value - 2 for value in base[:5]]})
-    assert cells(ratio)["0.5"].paired is None
-
-
 def test_a_grid_is_one_table() -> None:
     numbers = {"0.75, 8": [1.0, 2.0], "0.5, 8": [1.0, 3.0], "0.75, 1": [2.0, 3.0], "0.5, 1": [9.0, 9.5]}
     [grid] = tables(numbers, grid=True)
     assert grid.factor is None
     assert grid.title == "mask ratio × decoder depth"
     assert [line.label for line in grid.lines] == ["0.5, 1", "0.5, 8", "0.75, 1", "0.75, 8"]
-    # by hand: the means are 9.25, 2, 2.5 and 1.5, so the interaction is 6.25; two seeds a cell and a variance of 0.78
-    # over 4 degrees of freedom make F = 2 / 4 * 6.25 ** 2 / 0.78125 = 25
-    assert grid.verdict == (
-        "mask ratio × decoder depth, knn top-1 (n = 2): the highest is (0.5, 1) with 9.2 ± 1.7; the other 3 are worse; "
-        "(0.5, 1) > (0.75, 8) by 7.8 ± 3.2 (adjusted p = 0.002); the effect of mask ratio depends on decoder depth "
-        "(F(1, 4) = 25.0, p = 0.007).",
+    # by hand: the means are 9.25, 2, 2.5 and 1.5, so the interaction is 6.25. Seeds are blocks: half of the squares of
+    # the seconds' lead over the firsts, 1, 2, 1 and 0.5, about its mean of 1.125 is 0.59375, on 3 degrees of freedom:
+    # F = 2 / 4 * 6.25 ** 2 / (0.59375 / 3) = 98.7
+    assert grid.verdict[0].startswith(
+        "mask ratio × decoder depth, knn top-1 (n = 2): the highest is (0.5, 1) with 9.2 ± "
     )
+    assert grid.verdict[0].endswith("the effect of mask ratio depends on decoder depth (F(1, 3) = 98.7, p = 0.002).")
 
 
 def test_of_many_combinations_three_are_named_and_the_rest_counted() -> None:
     means = {"0.5, 1": 69.8, "0.5, 8": 70.2, "0.5, 16": 69.9, "0.75, 1": 70.1, "0.75, 8": 69.7, "0.75, 16": 50.0}
-    numbers = {name: [mean - 1, mean + 1] for name, mean in means.items()}
+    numbers = {name: [mean - 1, mean + 1, mean] for name, mean in means.items()}
     [grid] = tables({"0.75, 8": numbers.pop("0.75, 8"), **numbers}, grid=True)
     said, _, tested = grid.verdict[0].partition("; the effect of ")
     assert said == (
-        "mask ratio × decoder depth, knn top-1 (n = 2): the highest is (0.5, 8) with 70.2 ± 2.4; "
-        "the default (0.75, 8), (0.5, 1), (0.5, 16) and 1 more cannot be told from it; the other is worse"
+        "mask ratio × decoder depth, knn top-1 (n = 3): the highest is (0.5, 8) with 70.2 ± 2.5; "
+        "the default (0.75, 8), (0.5, 1), (0.5, 16) and 1 more cannot be told from it; the other is shown to be below "
+        "the best"
     )
-    assert tested.startswith("mask ratio depends on decoder depth (F(2, 6) = ")
+    assert tested.startswith("mask ratio depends on decoder depth (F(2, 12) = ")
 
 
 def test_many_claims_are_one_sentence() -> None:
     numbers = {
-        "0.75, 8": [70.0, 72.0],
-        **{f"{ratio}, 8": [ratio * 10, ratio * 10 + 2] for ratio in (0.1, 0.2, 0.3, 0.4)},
+        "0.75, 8": [70.0, 72.0, 71.0],
+        **{f"{ratio}, 8": [ratio * 10, ratio * 10 + 2, ratio * 10 + 1] for ratio in (0.1, 0.2, 0.3, 0.4)},
     }
     [ratio] = tables(numbers)
     assert ratio.verdict == (
-        "mask ratio, knn top-1 (n = 2): 0.75 > 0.1, 0.2, 0.3 and 0.4 by 66.0 to 69.0 (adjusted p < 0.001); "
+        "mask ratio, knn top-1 (n = 3): 0.75 > 0.1, 0.2, 0.3 and 0.4 by 66.0 to 69.0 (adjusted p < 0.001); "
         "0.75 is the best.",
     )
 
@@ -172,19 +170,44 @@ def test_metrics_that_say_the_same_share_a_sentence() -> None:
 
 
 def test_methods_and_baselines_side_by_side() -> None:
-    mae, first = study(NUMBERS)
-    simclr, second = study({"0.75, 8": [80.0, 82.0]}, method="simclr")
-    pixels, third = arm("raw pixels", [75.0, 75.4], {}, method="pixels")
-    untrained, fourth = arm("random encoder", [50.0, 51.0], {}, method="untrained")
+    mae, first = study({"0.75, 8": [70.0, 72.0, 71.5], "0.5, 8": [60.0, 62.0, 63.0]})
+    simclr, second = study({"0.75, 8": [80.0, 82.0, 81.0]}, method="simclr")
+    pixels, third = arm("raw pixels", [75.0, 75.4, 75.2], {}, method="pixels")
+    untrained, fourth = arm("random encoder", [50.0, 51.0, 51.5], {}, method="untrained")
     whole = ablation(sweep(mae, simclr, baselines=[pixels, untrained]), [*first, *second, *third, *fourth])
     table = whole.tables[-1]
     found = cells(table)
     assert list(found) == ["raw pixels", "random encoder", "mae", "simclr"]
     assert (found["raw pixels"].n, found["raw pixels"].half) == (1, None)  # the probe's seeds are no replicates
-    assert found["random encoder"].half == pytest.approx(scipy.stats.t.ppf(0.975, 1) * 0.5**0.5 / 2**0.5)
+    own = scipy.stats.ttest_1samp([50.0, 51.0, 51.5], 0).confidence_interval()
+    assert found["random encoder"].half == pytest.approx((own.high - own.low) / 2)
     assert [cell.tied for cell in found.values()] == [False, False, False, True]
-    assert table.verdict == ("knn top-1: simclr is the best; not above raw pixels: mae.",)
-    assert len(whole.tables) == 3  # simclr alone has no factor
+    assert [cell.differs for cell in found.values()] == [False, False, True, True]
+    assert found["mae"].difference == pytest.approx(71 + 1 / 6 - 50 - 5 / 6)
+    start = "knn top-1: simclr is the best; mean not above raw pixels: mae; mae > random encoder by 20.3 ± "
+    assert table.verdict[0].startswith(start)
+    assert "simclr > random encoder by 30.2 ± " in table.verdict[0]
+    assert len(whole.tables) == 2  # simclr alone has no factor
+
+
+def test_a_method_of_one_seed_is_not_told_from_an_untrained_encoder_of_one() -> None:
+    mae, first = study({"0.75, 8": [90.0]})
+    untrained, second = arm("random encoder", [50.0], {}, method="untrained")
+    [table] = ablation(sweep(mae, baselines=[untrained]), [*first, *second]).tables
+    assert (cells(table)["mae"].difference, cells(table)["mae"].p) == (40.0, None)
+    assert table.verdict == ()
+
+
+def test_methods_are_compared_with_what_they_began_as_seed_by_seed() -> None:
+    """Two columns that rise and fall together: the paired t test."""
+    before, after = [50.0, 60.0, 55.0, 70.0], [53.0, 62.5, 58.5, 72.0]
+    mae, first = study({"0.75, 8": list(after)})
+    untrained, second = arm("random encoder", list(before), {}, method="untrained")
+    [table] = ablation(sweep(mae, baselines=[untrained]), [*first, *second]).tables
+    expected = scipy.stats.ttest_rel(after, before)
+    half = (expected.confidence_interval().high - expected.confidence_interval().low) / 2
+    cell = cells(table)["mae"]
+    assert (cell.difference, cell.difference_half, cell.p) == pytest.approx((2.75, half, expected.pvalue), abs=1e-6)
 
 
 def test_a_method_is_held_to_the_untrained_encoder_of_its_own_kind() -> None:
@@ -195,7 +218,7 @@ def test_a_method_is_held_to_the_untrained_encoder_of_its_own_kind() -> None:
     standing = [replace(mae, floor=(low,)), replace(simclr, floor=(high,))]
     whole = replace(sweep(mae, simclr), studies=tuple(standing))
     table = ablation(whole, [*first, *second, *third, *fourth]).tables[-1]
-    assert table.verdict == ("knn top-1: not above random encoder (resnet18): simclr.",)
+    assert table.verdict == ("knn top-1: mean not above random encoder (resnet18): simclr.",)
 
 
 def test_expected_numbers_stand_beside() -> None:
@@ -263,12 +286,10 @@ def _told(run: Result, **params: str) -> Result:
 
 def test_seeds_needed_follow_the_study_that_deviates_most() -> None:
     one, results = study(NUMBERS)
-    needed = ablation(sweep(one), results).needed[KNN]
-
-    def half(n: int) -> float:  # variance 2 pooled over 4 arms
-        return float(scipy.stats.t.ppf(0.975, 4 * (n - 1)) * (2 / n) ** 0.5)
-
-    assert half(needed) <= 0.5 < half(needed - 1)
+    other, more = study({"0.75, 8": [70.0, 70.2], "0.5, 8": [60.0, 60.3]}, method="simclr")
+    alone = ablation(sweep(one), results).needed[KNN]
+    assert ablation(sweep(one, other), [*results, *more]).needed[KNN] == alone
+    assert alone.low < alone.n < alone.high
 
 
 def test_results_come_in_any_order_and_strangers_are_left_out() -> None:

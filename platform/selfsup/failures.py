@@ -12,6 +12,7 @@ from selfsup.errors import SelfsupError
 Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
 COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
+OWN = ("non-finite:", "collapsed:", "learns nothing:")  # beginnings of reasons that are outcomes of a setting
 CHANCE = 0.01  # of the loss of guessing: how near to it a loss is at it
 ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
 
@@ -66,6 +67,11 @@ def collapsed(report: Mapping[str, float]) -> str:
             return f"collapsed: {title} {value:.3g} < {limit:g} {at}"
     loss, chance = report.get("pretrain/loss", 0.0), report.get("pretrain/chance", math.inf)
     return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {at}" if abs(loss / chance - 1) < CHANCE else ""
+
+
+def diverged(reason: str) -> bool:
+    """Whether a run ended for what its setting made of its seed: a result, though without a number."""
+    return reason.startswith(OWN)
 
 
 def write(failure: Failure, path: Path) -> None:

@@ -121,7 +121,5 @@ def _of_metric(name: str, cells: Sequence[Cell], mark: Mark) -> Iterator[Column]
         yield Column(name, "Δ", [difference(cell) for cell in cells])
     if any(cell.p is not None for cell in cells):
         yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
-    if any(cell.paired is not None for cell in cells):
-        yield Column(name, "paired p", [NOTHING if cell.paired is None else shorter(cell.paired) for cell in cells])
     if any(cell.expected is not None for cell in cells):
         yield Column(name, "paper", expected(cells))

@@ -1,12 +1,13 @@
 """What a report says of the sweep itself: what ran, what did not, and that arms differ in nothing but their factor."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfsup.reporting.registration import Registered, changes, registered
 from selfsup.reporting.results import Result
-from selfsup.reporting.wording import numbered
+from selfsup.reporting.wording import heading, listed, numbered
 from selfsup.sweepspec.arms import Arm, Study, Sweep
 
 COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  # tags; of the last the beginning
@@ -33,7 +34,7 @@ def integrity(sweep: Sweep, found: Found, plans: Sequence[Registered] = ()) -> d
         **{name: status[name] for name in ("finished", "failed", "stopped", "running")},
         "missing": status["planned"],
         "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, found)},
-        "deviations": tuple(line for name, arm in every.items() for line in _lacking(name, arm, found)),
+        "deviations": tuple(line for name, arm in every.items() for line in _lacking(name, arm, found, sweep.metrics)),
         "registered": plan.when if plan else "",
         "changes": tuple(changes(sweep, plans)),
         "commits": _tags(made, COMMIT),
@@ -81,13 +82,23 @@ def _names(found: Found, start: str) -> list[str]:
     return sorted({name for run in found.values() for name in run.tags if name.startswith(f"{start}.")})
 
 
-def _lacking(name: str, arm: Arm, found: Found) -> Iterator[str]:
+def lacking(run: Result, metrics: Sequence[str]) -> str:
+    """Why a run that finished does not count under every metric; "" where it does."""
+    missing = [heading(name) for name in metrics if name not in run.metrics]
+    odd = [heading(name) for name in metrics if not math.isfinite(run.metrics.get(name, 0.0))]
+    parts = [f"without {listed(missing)}"] * bool(missing) + [f"{listed(odd)} not finite"] * bool(odd)
+    return f"finished, {'; '.join(parts)}" if parts else ""
+
+
+def _lacking(name: str, arm: Arm, found: Found, metrics: Sequence[str]) -> Iterator[str]:
     why: dict[str, list[int]] = {}
     for seed, key in sorted(arm.ids.items()):
         run = found.get(key)
         if run is None or run.status != "finished":
             status = run.status if run and run.status != "planned" else "not run"
             why.setdefault(status + (f" ({run.reason})" if run and run.reason else ""), []).append(seed)
+        elif without := lacking(run, metrics):
+            why.setdefault(without, []).append(seed)
     yield from (f"{name}: {numbered(seeds)}: {text}" for text, seeds in why.items())
 
 

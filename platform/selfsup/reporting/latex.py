@@ -19,9 +19,9 @@ SETUP = [
     "\\sisetup{uncertainty-mode=separate, table-align-uncertainty=false, retain-explicit-plus,",
     "  reset-text-series=false, text-series-to-math=true, table-text-alignment=right}",
 ]
-DUNNETT = (
-    "with simultaneous 95 % intervals and adjusted p, by Dunnett's test with the deviation between seeds pooled over "
-    "all {} arms"
+TESTS = (
+    "with simultaneous 95 % intervals and adjusted p, the wider and larger of Dunnett's test over all {} arms and of "
+    "Welch's of the two"
 )
 MARKS = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
 
@@ -51,7 +51,7 @@ def _side_by_side(sweep: str, study: Study, tables: Sequence[Table]) -> str:
         caption,
         f"{sweep} {study.name}",
         [tabular(layout, rows, title) for title, (_, layout, rows) in zip(titles, made, strict=True)],
-        f"Without result: {lost}." if lost else "",
+        f"Missing: {lost}." if lost else "",
     )
 
 
@@ -84,7 +84,7 @@ def _differences(sweep: str, study: Study, tables: Sequence[Table]) -> str:
         body += [] if alone else [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{escaped(title)}}}}} \\\\"]
         body += [row if alone else f"\\quad {row}" for _, row in group]
     tested = any(column.name == "p" for column in columns)
-    test = DUNNETT.format(len(study.arms)) if tested else "with too few seeds for a test"
+    test = TESTS.format(len(study.arms)) if tested else "with too few seeds for a test"
     caption = f"{study.name}: differences to the default (Δ) {test}. {_n(tables)}"
     made = tabular(layout_of(columns), [*header_of(columns), "\\midrule", *body])
     return _environment("table", caption, f"{sweep} {study.name} differences", [made])
@@ -142,7 +142,6 @@ def _crossed(found: Crossing, metric: str) -> Iterator[Column]:
 def _compared(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
     yield Column(name, "Δ", [difference(cell) for cell in cells])
     yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
-    yield Column(name, "paired p", [NOTHING if cell.paired is None else shorter(cell.paired) for cell in cells])
 
 
 def _marked(cell: Cell) -> str:
@@ -152,7 +151,9 @@ def _marked(cell: Cell) -> str:
 def _n(tables: Sequence[Table]) -> str:
     """`n = 3.`, and where it is less."""
     lines = {line.arm.name: line for table in tables for line in table.lines}.values()
-    cells = [(line.label, max(line.cells.values(), key=lambda cell: cell.n)) for line in lines]
-    planned = counts([cell.planned for _, cell in cells])
-    fewer = [f"{name}: {cell.n}" for name, cell in cells if cell.n < cell.planned]
+    cells = [(line.label, list(line.cells.values())) for line in lines]
+    planned = counts([cell.planned for _, held in cells for cell in held])
+    fewer = [
+        f"{name}: {counts([cell.n for cell in held])}" for name, held in cells if any(c.n < c.planned for c in held)
+    ]
     return f"n = {planned} ({'; '.join(fewer)})." if fewer else f"n = {planned}."

@@ -1,63 +1,115 @@
 """What the numbers of a report rest on: what an interval covers, which tests are made, what they assume."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 from selfsup.reporting import stats
-from selfsup.reporting.stats import Spread
+from selfsup.reporting.decision import ALPHA, Decision
 from selfsup.reporting.wording import heading, listed
-from selfsup.sweepspec.arms import SETTING, Study
+from selfsup.sweepspec.arms import SETTING, Study, Sweep
 
-Spreads = Mapping[str, Spread | None]
+Decisions = Mapping[str, Decision]  # by metric
 
 COVERS = (
     "Mean ± half of the 95 % interval over pretraining seeds, each of which draws initial weights, order, views and "
-    "probe anew; it does not cover the choice of test images."
+    "probe anew; from the arm's own seeds alone. It does not cover the choice of test images, and ends at 100 where it "
+    "would pass it."
 )
 REPLICATES = (
     "A pretraining counts once, however often it is probed. Nothing is claimed of an arm with one seed, nor where the "
-    f"deviation between seeds has fewer than {stats.DOF} degrees of freedom."
+    f"deviation between seeds has fewer than {stats.DOF} degrees of freedom; an arm with one seed is marked in nothing."
 )
-DUNNETT = (
-    "Differences to the default: Dunnett's test, two-sided, with the deviation between seeds pooled over all arms of "
-    "the study. Intervals and p are adjusted for all of them, not for the number of metrics; it assumes normal "
-    "deviations of one size in all arms, and makes no use of seeds that arms have in common: where those rise and fall "
-    "together, it is the more careful."
+RULE = (
+    "A difference is claimed where two tests agree, both two-sided: Dunnett's, adjusted for all planned arms, with the "
+    "deviation between seeds pooled over them; and Welch's, with the deviations of the two arms alone, its p "
+    "multiplied by log2 of the number of arms, so that no claim rests on arms deviating alike. Where all arms have the "
+    f"same seeds and these leave {stats.DOF} degrees of freedom, each seed's own level is taken off first (blocks). "
+    "The interval is the wider of the two, p the larger. What is claimed has p < 0.05 before it is rounded."
 )
-HSU = (
-    "Marked are the highest mean and all that Dunnett's test, with each arm in turn as its reference, does not put "
-    "below another: the true best is among them with 95 % (Hsu). What is not marked is worse."
+BEST = (
+    "Marked are the highest mean and all that the same two tests, with each arm in turn as the reference, do not put "
+    "below another: the true best is among them with 95 % (Hsu). What is not marked was shown to be below the best, or "
+    "has one seed only."
 )
-PAIRED = (
-    f"From {stats.PAIRED[0]} common seeds on, p of exact paired sign flips stands beside, adjusted by the largest "
-    "statistic: it assumes symmetric differences only. With fewer it cannot fall below 0.05."
+FAILURES = (
+    "A seed that diverged or collapsed is an outcome: it counts as the lowest value of the study, and what is claimed "
+    "of its arm is claimed with such seeds and without. Means and intervals are of finished seeds. Runs that failed "
+    "for other reasons are missing."
 )
+LOOKS = "Where seeds were added to arms that had a plan before, p is doubled for each such plan."
 ALONE = "One factor was varied at a time: interactions were not tested."
 INTERACTION = "Interaction: F test of what rows and columns alone leave of the crossed means; its p is not adjusted."
-FLOOR = "Baselines train nothing: their intervals are their own, and they are marked in nothing."
+FLOOR = (
+    "Baselines train nothing, and are marked in nothing. Differences of methods are to the untrained encoder that they "
+    "began as, by the tests above, with it as the default."
+)
+UNEQUAL = "deviations between seeds are not alike"
 
 
-def general(*, compared: bool, paired: bool) -> tuple[str, ...]:
-    """Once a report. compared: with a default; paired: seed by seed too."""
-    return (COVERS, REPLICATES, *([DUNNETT] * compared), HSU, *([PAIRED] * paired))
+def general(sweep: Sweep, *, compared: bool, floored: bool, failed: bool, looks: int) -> tuple[str, ...]:
+    """Once a report. compared: with a default; floored: with an untrained encoder; looks: at fewer seeds, before.
+
+    failed: some seeds, for what their setting made of them.
+    """
+    told = (COVERS, REPLICATES, *([RULE] * compared), BEST, *([FAILURES] * failed))
+    return (*told, *([_looked(looks)] * (looks > 0)), *([families(sweep, floored=floored)] * compared))
 
 
-def of_study(study: Study, spreads: Spreads, *, grid: bool) -> str:
+def families(sweep: Sweep, *, floored: bool) -> str:
+    """How many families of claims there are, and the chance that any of them makes a false one."""
+    studies = sum(len(study.arms) > 1 for study in sweep.studies)
+    kinds = {"comparisons with a default": studies, "the best": studies + (len(sweep.studies) > 1)}
+    kinds["comparisons with an untrained encoder"] = floored
+    metrics = [sweep.primary] if sweep.primary else list(sweep.metrics)
+    number = sum(kinds.values()) * len(metrics)
+    chance = 1 - (1 - ALPHA) ** number
+    names, told = listed([name for name, times in kinds.items() if times]), listed([heading(name) for name in metrics])
+    text = (
+        f"Claims are made in {number} families ({names}, of {told}). Each makes a false one with about 5 % at most, "
+        f"all together with up to {math.ceil(100 * chance)} % if nothing differs."
+    )
+    if sweep.primary:
+        return f"{text} {told.capitalize()} was named primary: of other metrics nothing is claimed."
+    return text + " A primary metric, named in the sweep file, makes claims of that alone." * (len(metrics) > 1)
+
+
+def _looked(looks: int) -> str:
+    return (
+        f"Seeds were added after {looks} earlier plan{'s' * (looks > 1)} of the same arms, whose results could be "
+        f"seen: p is multiplied by {2**looks}, which keeps the chance of a false claim at any of the looks below 10 %, "
+        "not 5."
+    )
+
+
+def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
     """Of a table of it. grid: of crossed factors."""
-    rests = _rests(f"the {len(study.arms)} arms of {study.name}", spreads)
+    rests = _rests(f"the {len(study.arms)} arms of {study.name}", decisions)
     alone = [] if study.factors and study.factors[0].path == SETTING else [ALONE]  # of a search all were varied
     source = [f"Expected numbers: {study.source}."] if study.source else []
-    return " ".join([rests, *([INTERACTION] if grid else alone), *source])
+    return " ".join([rests, *_warned(decisions), *([INTERACTION] if grid else alone), *source])
 
 
-def of_methods(spreads: Spreads, *, floor: bool) -> str:
+def of_methods(decisions: Decisions, *, floor: bool) -> str:
     """Of the table of methods. floor: with baselines."""
-    return " ".join([_rests("all trained arms of the sweep", spreads), *([FLOOR] * floor)])
+    return " ".join([_rests("the methods", decisions), *_warned(decisions), *([FLOOR] * floor)])
 
 
-def _rests(over: str, spreads: Spreads) -> str:
+def _rests(over: str, decisions: Decisions) -> str:
     each = [
-        f"{found.deviation:.2g} with {found.dof} degrees of freedom ({heading(metric)})"
-        for metric, found in spreads.items()
-        if found
+        f"{found.deviation:.2g} with {found.dof} degrees of freedom ({heading(metric)}"
+        f"{', seeds as blocks' if decided.family.blocked else ''})"
+        for metric, decided in decisions.items()
+        if (found := decided.spread)
     ]
     return f"The deviation between seeds, pooled over {over}: {listed(each) or 'not known yet'}."
+
+
+def _warned(decisions: Decisions) -> Iterator[str]:
+    """Bartlett's test; it sees little in few seeds, which is why no claim rests on it."""
+    for metric, decided in decisions.items():
+        p = decided.family.heterogeneity
+        if p < ALPHA:
+            own = dict(zip(decided.names, decided.family.variances**0.5, strict=True))
+            least, most = min(own, key=own.__getitem__), max(own, key=own.__getitem__)
+            ends = listed([f"{own[name]:.2g} of {name}" for name in (most, least)])
+            yield f"Of {heading(metric)} {UNEQUAL} (Bartlett, p = {p:.2g}): {ends}."

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from statistics import stdev
 from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
@@ -80,12 +81,12 @@ def against(cell: Cell) -> str:
     if cell.difference is None:
         return ""
     text = interval(cell.difference, cell.difference_half, sign="+").replace("-", "−")
-    text += "" if cell.p is None else f", {probability(cell.p)}"
-    return text + ("" if cell.paired is None else f", paired {probability(cell.paired)}")
+    return text + ("" if cell.p is None else f", {probability(cell.p)}")
 
 
 def seeds(cell: Cell) -> str:
-    return ", ".join(f"seed {seed}: {value:.4g}" for seed, value in cell.values.items()) or "no finished seed"
+    told = ", ".join(f"seed {seed}: {value:.4g}" for seed, value in cell.values.items()) or "no finished seed"
+    return told + (f"; deviation {stdev(cell.values.values()):.2g}" if len(cell.values) > 1 else "")
 
 
 def papers(table: Table) -> dict[str, list[str]]:

@@ -19,7 +19,10 @@ from selfsup.reporting.tables import COST, Ablation, Table
 
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
-LEGEND = "* best   † not shown to be below the best   Δ to the default   p adjusted for all arms   [default]"
+LEGEND = (
+    "* best   † not shown to be below the best   Δ to the default, of methods to the random encoder   "
+    "p adjusted for all arms   [default]"
+)
 UNITS = {
     "seconds": "seconds",
     "gpu_hours": "GPU-hours",

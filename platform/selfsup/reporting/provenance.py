@@ -67,6 +67,12 @@ def methods(ablation: Ablation) -> tuple[str, ...]:
     """Which uncertainty is shown and which tests were made, whatever the table; nothing without one."""
     if not ablation.tables:
         return ()
-    cells = [cell for table in ablation.tables for line in table.lines for cell in line.cells.values()]
-    compared = any(len(study.arms) > 1 for study in ablation.sweep.studies)
-    return notes.general(compared=compared, paired=any(cell.paired is not None for cell in cells))
+    cells = {table.study: [cell for line in table.lines for cell in line.cells.values()] for table in ablation.tables}
+    floored = any(cell.p is not None for cell in cells.get("", []))
+    return notes.general(
+        ablation.sweep,
+        compared=floored or any(len(study.arms) > 1 for study in ablation.sweep.studies),
+        floored=floored,
+        failed=any(cell.diverged for held in cells.values() for cell in held),
+        looks=ablation.looks,
+    )

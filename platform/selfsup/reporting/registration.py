@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from selfsup.reporting.notes import DUNNETT, HSU
+from selfsup.reporting.notes import BEST, FAILURES, LOOKS, RULE
 from selfsup.reporting.wording import heading, listed, some
 from selfsup.sweepspec.arms import Sweep
 
@@ -22,6 +22,7 @@ class Registered(NamedTuple):
     time: int
     arms: Ids
     metrics: tuple[str, ...]
+    primary: str = ""
 
     @property
     def when(self) -> str:
@@ -32,7 +33,7 @@ def written(sweep: Sweep) -> bytes:
     """The plan as a file: what is asked, of what the digest is, which tests will be made, when it ends."""
     arms = {name: {str(seed): key for seed, key in ids.items()} for name, ids in _arms(sweep).items()}
     plan = {"question": sweep.question, "digest": sweep.digest, "metrics": sweep.metrics, "arms": arms}
-    plan |= {"tests": [DUNNETT, HSU], "stop": STOP}
+    plan |= {"primary": sweep.primary, "tests": [RULE, BEST, FAILURES, LOOKS], "stop": STOP}
     if sweep.search:
         plan |= {"search": sweep.search.search.model_dump(mode="json"), "stop": STOP_SEARCH}
     return (json.dumps(plan, indent=1) + "\n").encode()
@@ -41,7 +42,7 @@ def written(sweep: Sweep) -> bytes:
 def read(plan: bytes, time: int) -> Registered:
     told = json.loads(plan)
     arms = {name: {int(seed): key for seed, key in ids.items()} for name, ids in told["arms"].items()}
-    return Registered(told["digest"], time, arms, tuple(told["metrics"]))
+    return Registered(told["digest"], time, arms, tuple(told["metrics"]), told.get("primary", ""))
 
 
 def registered(sweep: Sweep, plans: Sequence[Registered]) -> Registered | None:
@@ -52,10 +53,29 @@ def registered(sweep: Sweep, plans: Sequence[Registered]) -> Registered | None:
 def changes(sweep: Sweep, plans: Sequence[Registered]) -> Iterator[str]:
     """A line for each earlier plan of this name: what of it is not in this one any more, and what is new."""
     own = registered(sweep, plans)
+    if own and own.primary != sweep.primary:
+        was, now = (heading(name) or "none" for name in (own.primary, sweep.primary))
+        yield f"since it was registered: the primary metric was {was}, and is {now}"
     for plan in plans:
         if own is None or plan.time < own.time:
             found = [*_arms_changed(plan.arms, _arms(sweep)), *_metrics_changed(plan.metrics, sweep.metrics)]
             yield f"since the plan {plan.digest} of {plan.when}: {'; '.join(found) or 'the same in another order'}"
+
+
+def looks(sweep: Sweep, plans: Sequence[Registered]) -> int:
+    """How many earlier plans had the same runs of an arm, but fewer: each was an occasion to look, and to add seeds."""
+    own, now = registered(sweep, plans), _arms(sweep)
+    before = {
+        tuple(sorted((name, *ids.values()) for name, ids in plan.arms.items() if name in now))
+        for plan in plans
+        if (own is None or plan.time < own.time)
+        and any(_fewer(ids, now.get(name, {})) for name, ids in plan.arms.items())
+    }
+    return len(before)
+
+
+def _fewer(before: Mapping[int, str], now: Mapping[int, str]) -> bool:
+    return set(before.values()) < set(now.values())
 
 
 def _arms(sweep: Sweep) -> Ids:

@@ -52,7 +52,7 @@ def sentences(ablation: Ablation) -> list[str]:
     if len(searched.ended) < FEWEST:
         said.append(f"Which knobs matter is told from {FEWEST} trials with a result on.")
     confirmed = list(_confirmed(ablation))
-    return [*said, *confirmed[: len(searched.search.objectives) < 2], CURSE] if confirmed else said
+    return [*said, *confirmed[: len(searched.search.objectives) < 2], CURSE]
 
 
 def blocks(ablation: Ablation) -> list[Block]:
@@ -126,14 +126,15 @@ def _front(searched: Searched, so_far: str) -> str:
 def _confirmed(ablation: Ablation) -> Iterator[str]:
     """A sentence for each finalist that has numbers from fresh seeds."""
     for trial, found in _fresh(ablation):
-        said = [_clause(trial, metric, cell) for metric, cell in found.items() if cell.n]
+        said = [_clause(trial, metric, cell) for metric, cell in found.items() if cell.n or cell.diverged]
         if said:
             yield f"{trial.name.capitalize()} from {len(ablation.sweep.seeds)} fresh seeds: {'; '.join(said)}."
 
 
 def _clause(trial: Trial, metric: str, cell: Cell) -> str:
     """`knn top-1 71.6 ± 2.3, in the search 75.2 (-3.6)`"""
-    n = "" if cell.n == cell.planned else f" (n = {cell.n})"
+    lost = [f"{cell.diverged} of {cell.planned} seeds diverged"] if cell.diverged else []
+    n = "" if cell.n == cell.planned else f" ({'; '.join([f'n = {cell.n}', *lost])})"
     won = f"{_number(trial.metrics[metric])} ({_change(trial, metric, cell)})"
     return f"{heading(metric)} {cell.text}{n}, in the search {won}"
 
@@ -188,10 +189,5 @@ def _fresh(ablation: Ablation) -> Iterator[tuple[Trial, Mapping[str, Cell]]]:
                 arm = next((arm for arm in study.arms if arm.name == trial.name), study.arms[0])
                 yield (
                     trial,
-                    {
-                        metric: cells.cell(
-                            arm, cells.values(arm, metric, found), cells.pooled(study.arms, metric, found)
-                        )
-                        for metric in searched.search.objectives
-                    },
+                    {metric: cells.cell(cells.outcome(arm, metric, found)) for metric in searched.search.objectives},
                 )

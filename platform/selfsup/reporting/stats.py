@@ -1,12 +1,13 @@
-"""What a few seeds can tell: intervals, comparisons with a default, ties with the best.
+"""What a few seeds can tell: intervals, deviations, Dunnett's critical values. Which test is made of them: decision.py.
 
-Every arm of a study lends its seeds to one estimate of the deviation between seeds; that is what makes 2 or 3 seeds say
-something, and it assumes that arms deviate alike and normally. All is computed by quadrature: the same numbers give the
-same digits on every machine, with no random integration.
+All is computed by quadrature: the same numbers give the same digits on every machine, with no random integration.
 
 - C. W. Dunnett, "A multiple comparison procedure for comparing several treatments with a control", JASA 1955.
-- J. C. Hsu, "Multiple comparisons: theory and methods", 1996, chapter 4 (with the best).
-- P. H. Westfall and S. S. Young, "Resampling-based multiple testing", 1993 (the largest statistic of each resampling).
+- B. L. Welch, "The generalization of Student's problem when several different population variances are involved",
+  Biometrika 1947; F. E. Satterthwaite, Biometrics 1946: degrees of freedom of a sum of estimated variances.
+- F. E. Grubbs, "On estimating precision of measuring instruments and product variability", JASA 1948: the variance of
+  each of several arms that see the same seeds.
+- M. S. Bartlett, "Properties of sufficiency and statistical tests", Proc. Royal Soc. A 1937.
 """
 
 import math
@@ -19,26 +20,21 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 LEVEL = 0.95
+MOST = 100.0  # of a metric in per cent, where intervals end
 DOF = 3  # below, the deviation of 2 degrees of freedom may be 6 times too small: nothing is claimed from that
-PAIRED = range(6, 17)  # fewer seeds cannot reach p < 0.05 by sign flips; more have no need of them
+POWER = 0.8
+STEP = 0.01  # degrees of freedom are rounded down to it: few quantiles do for many comparisons
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 Samples = Sequence[Sequence[float]]
+Array = NDArray[np.float64]
 
 
 class Spread(NamedTuple):
-    """The standard deviation between seeds, pooled over arms, and the degrees of freedom it rests on."""
+    """A standard deviation between seeds, and the degrees of freedom that it rests on."""
 
     deviation: float
     dof: int
-
-
-class Comparison(NamedTuple):
-    """difference ± half holds for all comparisons at once with probability LEVEL; p is adjusted for their number."""
-
-    difference: float
-    half: float
-    p: float
 
 
 class Effect(NamedTuple):
@@ -49,65 +45,91 @@ class Effect(NamedTuple):
     p: float
 
 
+class Needed(NamedTuple):
+    """Seeds for each arm, and what they would be at the ends of the 95 % interval of the deviation."""
+
+    n: int
+    low: int
+    high: int
+
+
 def spread(samples: Samples) -> Spread | None:
-    """None where it cannot be estimated: no arm has two seeds, or no seed changed a digit."""
+    """Pooled over samples. None where it cannot be estimated: none has two seeds, or no seed changed a digit."""
     dof = sum(len(values) - 1 for values in samples if values)
     squares = sum(float(np.square(np.subtract(values, np.mean(values))).sum()) for values in samples if values)
-    largest = max((abs(value) for values in samples for value in values), default=0.0)
+    return _spread(squares, dof, max((abs(value) for values in samples for value in values), default=0.0))
+
+
+def blocked(values: Array) -> tuple[Spread | None, Array]:
+    """Of arms that saw the same seeds, (K, n) -> the deviation that is left when each arm's and each seed's own level
+    are taken off, with (K - 1)(n - 1) degrees of freedom; and (K,), the variance of each arm about the seeds.
+
+    Of independent errors with variances v the residuals of arm k have the expected mean square
+    v_k (1 - 2 / K) + sum(v) / K^2, which is solved for v_k (Grubbs). An estimate that comes out too small or negative
+    is set to a quarter of the mean square. Two arms cannot be told apart: each has half of their difference's variance.
+    """
+    arms, n = values.shape
+    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    squares = np.square(left).sum(1)
+    mean = squares / (n - 1)
+    if arms == 2:
+        variances = 2 * mean
+    else:
+        total = mean.sum() * arms / (arms - 1)
+        variances = np.maximum((mean - total / arms**2) / (1 - 2 / arms), mean / 4)
+    return _spread(float(squares.sum()), (arms - 1) * (n - 1), float(np.abs(values).max())), variances
+
+
+def _spread(squares: float, dof: int, largest: float) -> Spread | None:
     if dof == 0 or math.sqrt(squares / dof) <= 1e-12 * largest:
         return None
     return Spread(math.sqrt(squares / dof), dof)
 
 
-def half_width(found: Spread, n: int) -> float:
+def half_width(own: Spread, n: int) -> float:
     """Of the interval of one mean of n seeds."""
-    return float(stats.t.isf((1 - LEVEL) / 2, found.dof)) * found.deviation / math.sqrt(n)
+    return float(stats.t.isf((1 - LEVEL) / 2, own.dof)) * own.deviation / math.sqrt(n)
 
 
-def dunnett(samples: Samples, control: Sequence[float], found: Spread) -> list[Comparison]:
-    """Each sample against the control, two-sided; equal to scipy.stats.dunnett where `found` pools just these."""
-    sizes, compared = tuple(sorted(len(values) for values in samples)), []
-    critical = _critical(sizes, len(control), found.dof)
-    for values in samples:
-        difference = float(np.mean(values) - np.mean(control))
-        error = found.deviation * math.sqrt(1 / len(values) + 1 / len(control))
-        inside = _inside(abs(difference) / error, sizes, len(control), found.dof)
-        compared.append(Comparison(difference, critical * error, max(0.0, 1 - inside)))
-    return compared
+def satterthwaite(first: Array, second: Array, dof: Array, other: Array) -> Array:
+    """Degrees of freedom of the sums of two estimated variances, that have `dof` and `other`; rounded down to STEP."""
+    total = np.square(first + second)
+    parts = np.square(first) / dof + np.square(second) / other
+    found = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
+    return np.floor(found / STEP) * STEP
 
 
-def contenders(samples: Samples, found: Spread, beside: Sequence[int] = ()) -> list[bool]:
-    """Which samples may have the highest true mean: with probability LEVEL or more the true best is among them (Hsu).
-
-    A sample is out when Dunnett's test with it as the control puts another above it. Two-sided, and adjusted for arms
-    of the sizes `beside` too, as comparisons with a default are: so that the two never contradict each other.
-    """
-    n = np.array([len(values) for values in samples])
-    means = np.array([np.mean(values) for values in samples])
-    kept = []
-    for size, mean in zip(n, means, strict=True):
-        sizes = sorted([*n.tolist(), *beside])
-        sizes.remove(size)
-        error = found.deviation * np.sqrt(1 / n + 1 / size)
-        kept.append(not sizes or bool((means - mean < _critical(tuple(sizes), int(size), found.dof) * error).all()))
-    return kept
-
-
-def sign_flips(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, K) -> (K,): exact two-sided p of K paired differences over n seeds, adjusted for K by the largest statistic.
-
-    Assumes that differences are symmetric about zero if there is no effect, not that they are normal.
-    """
-    n = len(differences)
-    length = np.sqrt(np.square(differences).sum(0))
-    unit = differences / np.where(length > 0, length, 1)
-    signs = 1 - 2 * (np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1)  # one is never flipped: all is as none
-    largest = np.abs(signs @ unit).max(1)
-    p: NDArray[np.float64] = (largest[:, None] >= np.abs(unit.sum(0)) - 1e-9).mean(0)
+def two_sided(t: Array, dof: Array) -> Array:
+    """Student's p."""
+    p: Array = 2 * special.stdtr(dof, -np.abs(t))
     return p
 
 
-def interaction(means: NDArray[np.float64], n: int, found: Spread) -> Effect:
+def quantile(alpha: float, dof: Array) -> Array:
+    """The bound that |t| exceeds with probability alpha; dof of 1 or more, as `satterthwaite` rounds it."""
+    most = 2 ** math.ceil(math.log2(dof.max()))
+    bound: Array = _quantiles(alpha, most)[np.rint((dof - 1) / STEP).astype(int)]
+    return bound
+
+
+@lru_cache(maxsize=64)
+def _quantiles(alpha: float, most: int) -> Array:
+    found: Array = special.stdtrit(1 + np.arange(round((most - 1) / STEP) + 1) * STEP, 1 - alpha / 2)
+    return found
+
+
+def bartlett(variances: Array, dof: Array) -> float:
+    """p of equal variances, of those that are not zero; 1 where there are no two."""
+    own, f = variances[variances > 0], dof[variances > 0]
+    if len(own) < 2:
+        return 1.0
+    pooled = float((f * own).sum() / f.sum())
+    ratio = f.sum() * math.log(pooled) - float((f * np.log(own)).sum())
+    correction = 1 + ((1 / f).sum() - 1 / f.sum()) / (3 * (len(own) - 1))
+    return float(stats.chi2.sf(ratio / correction, len(own) - 1))
+
+
+def interaction(means: Array, n: int, found: Spread) -> Effect:
     """(R, C), each the mean of n seeds: whether crossed rows and columns explain less than all of their differences."""
     left = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
     dof = (means.shape[0] - 1) * (means.shape[1] - 1)
@@ -115,12 +137,37 @@ def interaction(means: NDArray[np.float64], n: int, found: Spread) -> Effect:
     return Effect(f, (dof, found.dof), float(stats.f.sf(f, dof, found.dof)))
 
 
-def seeds_needed(deviation: float, half: float, arms: int) -> int:
-    """The fewest seeds for each of `arms` arms whose means then have intervals of ± `half` or less; at least 2."""
-    n = max(2, math.ceil((1.95 * deviation / half) ** 2))  # fewer would not do if the deviation were known
-    while half_width(Spread(deviation, arms * (n - 1)), n) > half:
-        n += 1
-    return n
+def seeds_needed(found: Spread, difference: float, arms: int) -> Needed:
+    """The fewest seeds with which a claim of this true difference to the default is made with POWER.
+
+    By the noncentral t; of `arms` arms, with Bonferroni's bound in place of Dunnett's, which is a little smaller.
+    """
+    tail = (1 - LEVEL) / 2
+    ends = found.deviation * np.sqrt(found.dof / stats.chi2.isf([tail, 1 - tail], found.dof))
+    low, high = (_needed(float(deviation), difference, arms) for deviation in ends)
+    return Needed(_needed(found.deviation, difference, arms), low, high)
+
+
+def _needed(deviation: float, difference: float, arms: int) -> int:
+    low, high = 1, 2
+    while _power(high, difference / deviation, arms) < POWER:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _power(middle, difference / deviation, arms) < POWER else (low, middle)
+    return high
+
+
+def _power(n: int, effect: float, arms: int) -> float:
+    """Of the stricter of the two bounds of decision.py: of all arms' deviation, and of the two arms' own."""
+    comparisons = max(1, arms - 1)
+    bounds = [(1 - LEVEL) / comparisons, (1 - LEVEL) / min(2, comparisons)]
+    dofs = [max(2, arms) * (n - 1), 2 * (n - 1)]
+    shift = effect * math.sqrt(n / 2)
+    return min(
+        float(stats.nct.sf(stats.t.isf(alpha / 2, dof), dof, shift)) if shift < 30 else 1.0
+        for alpha, dof in zip(bounds, dofs, strict=True)
+    )
 
 
 def places(half: float | None) -> int:
@@ -130,18 +177,21 @@ def places(half: float | None) -> int:
     return max(0, 1 - math.floor(math.log10(float(f"{half:.1e}"))))
 
 
-@lru_cache(maxsize=256)
-def _critical(sizes: tuple[int, ...], control: int, dof: int) -> float:
-    """The bound that stays with probability LEVEL: between those of one comparison and of Bonferroni."""
-    single, bonferroni = stats.t.isf((1 - LEVEL) / 2 / np.array([1, len(sizes)]), dof)
+@lru_cache(maxsize=1024)
+def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> float:
+    """Dunnett's bound, that is exceeded with probability alpha: between those of one comparison and of Bonferroni.
+
+    sizes: of the samples compared with the control, sorted.
+    """
+    single, bonferroni = stats.t.isf(alpha / 2 / np.array([1, len(sizes)]), dof)
     return float(
         optimize.brentq(
-            lambda bound: _inside(bound, sizes, control, dof) - LEVEL, 0.99 * single, 1.01 * bonferroni, xtol=1e-10
+            lambda bound: inside(bound, sizes, control, dof) - (1 - alpha), 0.99 * single, 1.01 * bonferroni, xtol=1e-10
         )
     )
 
 
-def _inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
+def inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
     """Chance that no Student statistic of len(sizes) equal means against their control exceeds ± the bound.
 
     Dunnett's equation: given the control's own error u and the deviation's s, the statistics are independent.
@@ -157,6 +207,6 @@ def _inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> flo
     return float(weight_u @ np.prod(within ** times[:, None, None], axis=0) @ weight_s)
 
 
-def _nodes(low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _nodes(low: float, high: float) -> tuple[Array, Array]:
     """Gauss-Legendre between two ends."""
     return (high + low + (high - low) * NODES) / 2, WEIGHTS * (high - low) / 2

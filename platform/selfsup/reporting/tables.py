@@ -7,18 +7,20 @@ from typing import Any
 
 from selfsup.reporting import cells, notes, stats, verdict
 from selfsup.reporting.cells import Cell, Found
-from selfsup.reporting.integrity import integrity
-from selfsup.reporting.registration import Registered
+from selfsup.reporting.decision import Decision, Outcome
+from selfsup.reporting.integrity import integrity, lacking
+from selfsup.reporting.registration import Registered, looks
 from selfsup.reporting.results import Result
-from selfsup.reporting.stats import Spread
+from selfsup.reporting.stats import Needed
 from selfsup.reporting.wording import label, numbered, words
 from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
 
 __all__ = ["COST", "Ablation", "Cell", "Line", "Table", "ablation"]
 
 COST = ("seconds", "gpu_hours", "images_per_second", "peak_memory_mib", "energy_wh")
-WANTED = 0.5  # half of the interval that `needed` counts seeds for, in the metric's unit
+WANTED = 0.5  # the difference that `needed` counts seeds for, in the metric's unit
 
+Decisions = Mapping[str, Decision]  # by metric
 Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
 
 
@@ -53,17 +55,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Ablation:
-    """integrity: see integrity.py. needed: metric -> seeds for intervals of ± WANTED, where seeds deviate most.
+    """integrity: see integrity.py. needed: metric -> seeds to tell a difference of WANTED, where seeds deviate most.
 
-    place: of the sweep's experiment in MLflow's UI; "" where there is none.
+    place: of the sweep's experiment in MLflow's UI; "" where there is none. looks: at fewer seeds, before.
     """
 
     sweep: Sweep
     tables: tuple[Table, ...]
     results: tuple[Result, ...]
     integrity: Mapping[str, Any]
-    needed: Mapping[str, int]
+    needed: Mapping[str, Needed]
     place: str = ""
+    looks: int = 0
 
 
 def ablation(sweep: Sweep, results: Sequence[Result], plans: Sequence[Registered] = (), place: str = "") -> Ablation:
@@ -71,36 +74,48 @@ def ablation(sweep: Sweep, results: Sequence[Result], plans: Sequence[Registered
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     ids = {key for arm in arms for key in arm.ids.values()}
     found = {result.id: result for result in sorted(results, key=lambda result: result.id) if result.id in ids}
-    tables = [table for study in sweep.studies for table in _of_study(study, sweep.metrics, found)]
+    before = looks(sweep, plans)
+    decisions = {
+        study.name: {
+            metric: cells.decision(study.arms, metric, found, study.arms[0].name, before) for metric in sweep.metrics
+        }
+        for study in sweep.studies
+    }
+    tables = [table for study in sweep.studies for table in _of_study(study, sweep, decisions[study.name], found)]
     if sweep.studies and (not tables or len(sweep.studies) + len(sweep.baselines) > 1):
-        tables.append(_of_methods(sweep, found))
+        tables.append(_of_methods(sweep, found, before))
     checked = integrity(sweep, found, plans)
-    return Ablation(sweep, tuple(tables), tuple(found.values()), checked, _needed(sweep, found), place)
+    return Ablation(sweep, tuple(tables), tuple(found.values()), checked, _needed(sweep, decisions), place, before)
 
 
-def _of_study(study: Study, metrics: Sequence[str], found: Found) -> Iterator[Table]:
+def _of_study(study: Study, sweep: Sweep, decisions: Decisions, found: Found) -> Iterator[Table]:
     """A table a factor and one of the grid. Each arm is compared with the default once, whatever table shows it."""
-    spreads = {metric: cells.pooled(study.arms, metric, found) for metric in metrics}
-    columns = {metric: cells.of_study(study, metric, spread, found) for metric, spread in spreads.items()}
+    columns = {metric: cells.of_study(study, metric, decided) for metric, decided in decisions.items()}
     for varied in (*((factor,) for factor in study.factors), study.grid):
         if varied:
-            yield _table(study, varied, columns, spreads, found)
+            yield _table(study, varied, sweep, columns, decisions, found)
 
 
 def _table(
-    study: Study, varied: tuple[Factor, ...], columns: Columns, spreads: Mapping[str, Spread | None], found: Found
+    study: Study, varied: tuple[Factor, ...], sweep: Sweep, columns: Columns, decisions: Decisions, found: Found
 ) -> Table:
     named = [(arm, ", ".join(label(arm.values[factor.path]) for factor in varied)) for arm in _among(study, varied)]
+    names = [arm.name for arm, _ in named]
+    shown = {metric: _marked(names, columns[metric], decided) for metric, decided in decisions.items()}
     table = Table(
         study=study.name,
         varied=varied,
         title=" × ".join(words(factor.name) for factor in varied),
         metrics=tuple(columns),
-        lines=_marked([_line(arm, name, columns, found) for arm, name in named], spreads, columns),
+        lines=tuple(_line(arm, name, arm.name, shown, found) for arm, name in named),
         verdict=(),
-        note=notes.of_study(study, spreads, grid=len(varied) > 1),
+        note=notes.of_study(study, decisions, grid=len(varied) > 1),
     )
-    return replace(table, verdict=verdict.of_table(table, spreads))
+    return replace(table, verdict=verdict.of_table(table, decisions, sweep.primary))
+
+
+def _marked(names: Sequence[str], column: Mapping[str, Cell], decided: Decision) -> Mapping[str, Cell]:
+    return cells.marked({name: column[name] for name in names}, decided)
 
 
 def _among(study: Study, varied: Sequence[Factor]) -> list[Arm]:
@@ -112,82 +127,96 @@ def _among(study: Study, varied: Sequence[Factor]) -> list[Arm]:
     )
 
 
-def _of_methods(sweep: Sweep, found: Found) -> Table:
-    """The baselines, then the default of every study."""
-    trained = {tuple(arm.ids.values()): arm for study in sweep.studies for arm in study.arms}.values()
-    spreads = {metric: cells.pooled(trained, metric, found) for metric in sweep.metrics}
+def _of_methods(sweep: Sweep, found: Found, before: int) -> Table:
+    """The baselines, then the default of every study, each beside the untrained encoder that it began as."""
     one_each = len({study.method for study in sweep.studies}) == len(sweep.studies)
-    lines = []
-    for study in sweep.studies:
-        bare = replace(study, arms=study.arms[:1])
-        columns = {metric: cells.of_study(bare, metric, spread, found) for metric, spread in spreads.items()}
-        lines.append(_line(study.arms[0], study.method if one_each else study.name, columns, found))
-    methods, floor = _marked(lines, spreads, {}), _floor(sweep, found)
+    first = {tuple(study.arms[0].ids.values()): study.name for study in reversed(sweep.studies)}
+    names = {study.name: first[tuple(study.arms[0].ids.values())] for study in sweep.studies}  # a default is one arm
+    decisions, columns = {}, {}
+    for metric in sweep.metrics:
+        methods = {
+            study.name: cells.outcome(study.arms[0], metric, found)
+            for study in sweep.studies
+            if study.name in first.values()
+        }
+        decisions[metric] = Decision(methods, looks=before)
+        columns[metric] = cells.marked(_beside_floor(sweep, methods, metric, found, before), decisions[metric])
+    lines = [
+        _line(study.arms[0], study.method if one_each else study.name, names[study.name], columns, found)
+        for study in sweep.studies
+    ]
+    floor = _floor(sweep, found)
     standing = [
-        (low, [line for line, study in zip(methods, sweep.studies, strict=True) if _on(study, low)]) for low in floor
+        (low, [line for line, study in zip(lines, sweep.studies, strict=True) if _on(study, low.arm)]) for low in floor
     ]
     return Table(
         study="",
         varied=(),
         title="methods and baselines" if floor else "methods",
         metrics=sweep.metrics,
-        lines=(*floor, *methods),
-        verdict=verdict.of_methods(methods, standing, spreads),
-        note=notes.of_methods(spreads, floor=bool(floor)),
+        lines=(*floor, *lines),
+        verdict=verdict.of_methods(lines, standing, decisions, sweep.primary),
+        note=notes.of_methods(decisions, floor=bool(floor)),
     )
+
+
+def _beside_floor(
+    sweep: Sweep, methods: Mapping[str, Outcome], metric: str, found: Found, before: int
+) -> dict[str, Cell]:
+    """Method -> its cell. A baseline with weights is the control of the methods that began as it, seed by seed."""
+    column = {name: cells.cell(held) for name, held in methods.items()}
+    for low in sweep.baselines:
+        own = {study.name for study in sweep.studies if _on(study, low)} & methods.keys()
+        if own and not cells.fixed(low, found):
+            family = {"": cells.outcome(low, metric, found)} | {name: methods[name] for name in methods if name in own}
+            bare = {name: column.get(name) or cells.cell(held) for name, held in family.items()}
+            compared = cells.against(bare, Decision(family, "", before))
+            column |= {name: compared[name] for name in own}
+    return column
 
 
 def _floor(sweep: Sweep, found: Found) -> list[Line]:
     lines = []
     for arm in sweep.baselines:
         columns = {metric: {arm.name: cells.of_baseline(arm, metric, found)} for metric in sweep.metrics}
-        lines.append(_line(arm, arm.name, columns, found))
+        lines.append(_line(arm, arm.name, arm.name, columns, found))
     return lines
 
 
-def _on(study: Study, low: Line) -> bool:
-    return any(low.arm.ids == arm.ids for arm in study.floor)
+def _on(study: Study, low: Arm) -> bool:
+    return any(low.ids == arm.ids for arm in study.floor)
 
 
-def _line(arm: Arm, name: str, columns: Columns, found: Found) -> Line:
+def _line(arm: Arm, label: str, name: str, columns: Columns, found: Found) -> Line:
+    """name: of its cells."""
     runs = [found[key] for _, key in sorted(arm.ids.items()) if key in found]
     finished = [run.metrics for run in runs if run.status == "finished"]
-    cost = {name: [held[f"pretrain/{name}"] for held in finished if f"pretrain/{name}" in held] for name in COST}
+    cost = {kind: [held[f"pretrain/{kind}"] for held in finished if f"pretrain/{kind}" in held] for kind in COST}
     return Line(
         arm=arm,
-        label=name,
-        cells={metric: column[arm.name] for metric, column in columns.items()},
-        cost={name: fmean(known) for name, known in cost.items() if known},
-        failures=tuple(_failures(runs)),
+        label=label,
+        cells={metric: column[name] for metric, column in columns.items()},
+        cost={kind: fmean(known) for kind, known in cost.items() if known},
+        failures=tuple(_failures(runs, list(columns))),
     )
 
 
-def _failures(runs: Sequence[Result]) -> Iterator[str]:
+def _failures(runs: Sequence[Result], metrics: Sequence[str]) -> Iterator[str]:
     """A text a reason."""
     ended: dict[str, list[int]] = {}
     for run in runs:
         if run.status in ("failed", "stopped"):
             ended.setdefault(run.reason or run.status, []).append(run.seed)
+        elif run.status == "finished" and (without := lacking(run, metrics)):
+            ended.setdefault(without, []).append(run.seed)
     yield from (f"{numbered(seeds)}: {reason}" for reason, seeds in ended.items())
 
 
-def _marked(lines: Sequence[Line], spreads: Mapping[str, Spread | None], columns: Columns) -> tuple[Line, ...]:
-    """columns: of the whole study, since the comparisons with the best are adjusted for all of it."""
-    here, marked = {line.arm.name for line in lines}, {}
-    for metric, spread in spreads.items():
-        beside = [cell for name, cell in columns.get(metric, {}).items() if name not in here]
-        marked[metric] = cells.marked([line.cells[metric] for line in lines], spread, beside)
-    return tuple(
-        replace(line, cells={metric: column[row] for metric, column in marked.items()})
-        for row, line in enumerate(lines)
-    )
-
-
-def _needed(sweep: Sweep, found: Found) -> dict[str, int]:
+def _needed(sweep: Sweep, decisions: Mapping[str, Decisions]) -> dict[str, Needed]:
     """A metric whose spread is not known has none."""
     needed = {}
     for metric in sweep.metrics:
-        spreads = [(cells.pooled(study.arms, metric, found), len(study.arms)) for study in sweep.studies]
-        if known := [stats.seeds_needed(each.deviation, WANTED, size) for each, size in spreads if each]:
+        own = [(decisions[study.name][metric].spread, len(study.arms)) for study in sweep.studies]
+        if known := [stats.seeds_needed(spread, WANTED, size) for spread, size in own if spread]:
             needed[metric] = max(known)
     return needed

@@ -77,7 +77,7 @@ def layout_of(columns: Sequence[Column]) -> str:
 def _format(column: Column) -> str:
     """An S column as wide as its widest number and mark; of other texts a column to the right."""
     numbers = [found.group() for text in column.texts if (found := NUMBER.search(text))]
-    if not numbers or column.name in ("p", "paired p"):
+    if not numbers or column.name == "p":
         return "r"
     means, halves = zip(
         *((mean, half) for mean, _, half in (number.partition(" ± ") for number in numbers)), strict=True

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfsup.reporting import stats
-from selfsup.reporting.cells import Cell, claims
 from selfsup.reporting.crossed import crossing
-from selfsup.reporting.notes import Spreads
-from selfsup.reporting.stats import Spread
+from selfsup.reporting.decision import Decision
+from selfsup.reporting.notes import Decisions
 from selfsup.reporting.wording import counts, heading, interval, listed, probability, shorter, some, words
 
 if TYPE_CHECKING:
@@ -18,53 +17,77 @@ if TYPE_CHECKING:
 NAMED = 3  # claims that a sentence makes one by one; more are put together
 
 
-def of_table(table: "Table", spreads: Spreads) -> tuple[str, ...]:
-    """Of a study: a sentence for metrics that say the same; one for arms that have no result for the same reason."""
+def of_table(table: "Table", decisions: Decisions, primary: str = "") -> tuple[str, ...]:
+    """Of a study: a sentence for metrics that say the same; one for arms that have no result for the same reason.
+
+    primary: the one metric that claims are made of; "" for all.
+    """
     said: dict[str, list[str]] = {}
-    for metric, spread in spreads.items():
-        said.setdefault(_clauses(table, metric, spread), []).append(heading(metric))
+    for metric, decided in decisions.items():
+        if primary in ("", metric):
+            said.setdefault(_clauses(table, metric, decided), []).append(heading(metric))
     sentences = (f"{table.title}, {listed(metrics)}{clauses}." for clauses, metrics in said.items())
     return (*sentences, *_without(table.title, table.lines))
 
 
 def of_methods(
-    methods: "Sequence[Line]", floor: "Sequence[tuple[Line, Sequence[Line]]]", spreads: Spreads
+    methods: "Sequence[Line]",
+    floor: "Sequence[tuple[Line, Sequence[Line]]]",
+    decisions: Decisions,
+    primary: str = "",
 ) -> tuple[str, ...]:
     """floor: baselines, each with the methods that have it for theirs."""
     said: dict[str, list[str]] = {}
-    for metric, spread in spreads.items():
+    for metric, decided in decisions.items():
+        if primary not in ("", metric):
+            continue
         parts = [*_best(methods, metric), *_sunk(floor, metric)]
-        tested = claims(spread) and sum(line.cells[metric].n > 1 for line in methods) > 1
+        tested = decided.able and sum(line.cells[metric].n > 1 for line in methods) > 1
         if tested and not parts:
             parts = ["the methods cannot be told apart"]
-        if parts:
+        if parts := [*parts, *_lost(methods, metric)]:
             said.setdefault("; ".join(parts), []).append(heading(metric))
     return (*(f"{listed(metrics)}: {parts}." for parts, metrics in said.items()), *_without("method", methods))
 
 
-def _clauses(table: "Table", metric: str, spread: Spread | None) -> str:
+def _clauses(table: "Table", metric: str, decided: Decision) -> str:
     default = next((line for line in table.lines if line.arm.default), None)
     cells = [line.cells[metric] for line in table.lines if line.cells[metric].n]
     if default is None or not cells:
         return ": no results yet"
     number = f" (n = {counts([cell.n for cell in cells])})"
-    if spread is None and any(cell.n > 1 for cell in cells):
-        return f"{number}: every seed gave the same number, so chance cannot be judged"
+    return f"{number}: {'; '.join([*_told(table, default, metric, decided), *_lost(table.lines, metric)])}"
+
+
+def _told(table: "Table", default: "Line", metric: str, decided: Decision) -> Iterator[str]:
     tested = [line for line in table.lines if line.cells[metric].p is not None]
-    if spread is None or not tested:
-        return f"{number}: too few seeds to tell"
+    if decided.spread is None and any(line.cells[metric].n > 1 for line in table.lines):
+        yield "every seed gave the same number, so chance cannot be judged"
+        return
+    if decided.spread is None or not tested:
+        yield "too few seeds to tell"
+        return
     if len(table.varied) > 1:
-        parts = [*_of_grid(table.lines, default, metric), *_interaction(table, metric, spread)]
+        yield from (*_of_grid(table.lines, default, metric), *_interaction(table, metric, decided))
     else:
-        parts = [*_claims(default, tested, metric), *_undecided(default, tested, metric)]
-        parts += _best(table.lines, metric) if len(tested) > 1 else []
+        yield from (*_claims(default, tested, metric), *_undecided(default, tested, metric))
+        yield from _best(table.lines, metric) if len(tested) > 1 else ()
     untested = [_name(line) for line in table.lines if line.cells[metric].n == 1]
-    parts += [f"too few seeds to tell about {some(untested)}"] if untested else []
-    return f"{number}: {'; '.join(parts)}"
+    yield from [f"too few seeds to tell about {some(untested)}"] if untested else ()
+
+
+def _lost(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
+    """`2 of 4 seeds of 0.9 diverged`, and which arms are not whole yet."""
+    for line in lines:
+        cell = line.cells[metric]
+        if cell.diverged and cell.n:
+            yield f"{cell.diverged} of {cell.planned} seeds of {_name(line)} diverged"
+    if waiting := [_name(line) for line in lines if line.cells[metric].pending]:
+        yield f"pending: {some(waiting)}"
 
 
 def _claims(default: "Line", tested: "Sequence[Line]", metric: str) -> Iterator[str]:
-    sure = [line for line in tested if _differs(line.cells[metric])]
+    sure = [line for line in tested if line.cells[metric].differs]
     if len(sure) <= NAMED:
         yield from (_claim(default, line, metric) for line in sure)
         return
@@ -79,9 +102,8 @@ def _claim(default: "Line", line: "Line", metric: str) -> str:
     assert cell.difference is not None
     assert cell.p is not None
     high, low = (line, default) if cell.difference > 0 else (default, line)
-    size = interval(abs(cell.difference), cell.difference_half)
-    paired = "" if cell.paired is None else f", paired {probability(cell.paired)}"
-    return f"{_name(high)} > {_name(low)} by {size} (adjusted {probability(cell.p)}{paired})"
+    size = interval(abs(cell.difference), cell.difference_half, sign="+").removeprefix("+")
+    return f"{_name(high)} > {_name(low)} by {size} (adjusted {probability(cell.p)})"
 
 
 def _together(default: "Line", lines: "Sequence[Line]", metric: str) -> str:
@@ -90,8 +112,7 @@ def _together(default: "Line", lines: "Sequence[Line]", metric: str) -> str:
     names, sizes = listed([_name(line) for line in lines]), sorted(abs(cell.difference or 0) for cell in cells)
     digits = stats.places(max(cell.difference_half or 0 for cell in cells))
     high, low = (names, _name(default)) if (cells[0].difference or 0) > 0 else (_name(default), names)
-    paired = [cell.paired for cell in cells if cell.paired is not None]
-    p = f"adjusted {_up_to([cell.p or 0 for cell in cells])}{f', paired {_up_to(paired)}' if paired else ''}"
+    p = f"adjusted {_up_to([cell.p or 0 for cell in cells])}"
     return f"{high} > {low} by {sizes[0]:.{digits}f} to {sizes[-1]:.{digits}f} ({p})"
 
 
@@ -101,29 +122,25 @@ def _up_to(p: Sequence[float]) -> str:
 
 
 def _undecided(default: "Line", tested: "Sequence[Line]", metric: str) -> Iterator[str]:
-    if lines := [line for line in tested if not _differs(line.cells[metric])]:
+    if lines := [line for line in tested if not line.cells[metric].differs]:
         yield f"{_name(default)} cannot be told from {some([_name(line) for line in lines], 'or')}"
 
 
-def _differs(cell: Cell) -> bool:
-    return cell.p is not None and cell.p < 1 - stats.LEVEL
-
-
 def _of_grid(lines: "Sequence[Line]", default: "Line", metric: str) -> Iterator[str]:
-    """The highest, what cannot be told from it, how many are worse; how the default stands to it."""
-    held = [line for line in lines if line.cells[metric].mean is not None]
-    top = max(held, key=lambda line: line.cells[metric].mean or 0)
+    """The highest, what cannot be told from it, how many are shown to be below; how the default stands to it."""
+    held = [line for line in lines if line.cells[metric].n > 1]
+    top = next(line for line in held if line.cells[metric].best)
     ties = [line for line in held if line.cells[metric].tied and line is not top]
-    worse = len(held) - 1 - len(ties)
+    below = len(held) - 1 - len(ties)
     yield f"the highest is {_as_default(top)} with {top.cells[metric].text}"
-    if not worse:
-        yield "no other is shown to be worse"
+    if not below:
+        yield "no other is shown to be below it"
         return
     if ties:
         ties.sort(key=lambda line: not line.arm.default)  # the default is named first
         yield f"{some([_as_default(line) for line in ties])} cannot be told from it"
-    yield "the other is worse" if worse == 1 else f"the other {worse} are worse"
-    if top.cells[metric].difference is not None and _differs(top.cells[metric]):
+    yield f"the other{f' {below}' * (below > 1)} {'is' if below == 1 else 'are'} shown to be below the best"
+    if top.cells[metric].difference is not None and top.cells[metric].differs:
         yield _claim(default, top, metric)
 
 
@@ -131,11 +148,12 @@ def _as_default(line: "Line") -> str:
     return f"the default {_name(line)}" if line.arm.default else _name(line)
 
 
-def _interaction(table: "Table", metric: str, spread: Spread) -> Iterator[str]:
+def _interaction(table: "Table", metric: str, decided: Decision) -> Iterator[str]:
     """Where every combination has the same seeds."""
     found = crossing(table)
     block = found.block() if found else None
-    if found is None or block is None or not claims(spread):
+    spread = decided.spread
+    if found is None or block is None or spread is None or not decided.able:
         return
     cells = [[line.cells[metric] for line in row] for row in block]
     sizes = {cell.n for row in cells for cell in row}
@@ -151,27 +169,32 @@ def _interaction(table: "Table", metric: str, spread: Spread) -> Iterator[str]:
 
 
 def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
-    """Which arms may be it, where at least one may not."""
-    held = [line for line in lines if line.cells[metric].mean is not None]
+    """Which arms may be it, where at least one may not. While some have no two seeds yet, none is called the best."""
+    held = [line for line in lines if line.cells[metric].n > 1]
     kept = [_name(line) for line in held if line.cells[metric].tied]
     if len(kept) == len(held):
         return
+    whole = not any(line.cells[metric].pending for line in lines)
     if len(kept) == 1:
-        yield f"{kept[0]} is the best"
+        yield f"{kept[0]} is the best" if whole and len(held) == len(lines) else f"{kept[0]} is the best of {len(held)}"
     elif len(kept) <= NAMED:
-        yield f"the best is {listed(kept, 'or')}"
+        yield f"the best is {listed(kept, 'or')}" if whole else f"the best so far is {listed(kept, 'or')}"
     else:
         yield f"{len(kept)} of {len(held)} may be the best"
 
 
 def _sunk(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
-    """Methods that a baseline of theirs matches or beats by the mean."""
+    """How methods stand to a baseline of theirs: by a test where it has seeds, else by the mean."""
     for low, methods in floor:
         level = low.cells[metric].mean
-        means = [(line, line.cells[metric].mean) for line in methods]
-        sunk = [_name(line) for line, mean in means if mean is not None and level is not None and mean <= level]
+        held = [line for line in methods if line.cells[metric].mean is not None and level is not None]
+        tested = [line for line in held if line.cells[metric].p is not None and low.cells[metric].n > 1]
+        yield from (_claim(low, line, metric) for line in tested if line.cells[metric].differs)
+        if unsure := [_name(line) for line in tested if not line.cells[metric].differs]:
+            yield f"not told from {low.label}: {listed(unsure)}"
+        sunk = [line for line in held if line not in tested and (line.cells[metric].mean or 0) <= (level or 0)]
         if sunk:
-            yield f"not above {low.label}: {listed(sunk)}"
+            yield f"mean not above {low.label}: {listed([_name(line) for line in sunk])}"
 
 
 def _without(title: str, lines: "Sequence[Line]") -> Iterator[str]:

@@ -57,10 +57,19 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def interval(mean: float, half: float | None, sign: str = "") -> str:
-    """`84.93 ± 0.12`: two significant digits of the interval, and the mean to the same place. sign: "+" to show it."""
+def interval(mean: float, half: float | None, sign: str = "", most: int = 12) -> str:
+    """`84.93 ± 0.12`: two significant digits of the interval, and the mean to the same place. sign: "+" to show it.
+
+    With a sign it is a difference: where rounding would say something else of |mean| > half, it has more digits.
+    """
     digits = places(half)
+    while sign and half is not None and digits < most and _beyond(mean, half, digits) != (abs(mean) > half):
+        digits += 1
     return f"{mean:{sign}z.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
+
+
+def _beyond(mean: float, half: float, digits: int) -> bool:
+    return float(f"{abs(mean):.{digits}f}") > float(f"{half:.{digits}f}")
 
 
 def probability(p: float) -> str:
@@ -70,8 +79,13 @@ def probability(p: float) -> str:
 
 
 def shorter(p: float) -> str:
-    """`0.004`, `0.23`, `< 0.001`"""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    """`0.004`, `0.23`, `< 0.001`; `0.0496` where 0.050 would look like no claim."""
+    if p < 0.001:
+        return "< 0.001"
+    digits = 3 if p < 0.1 else 2
+    while p < 0.05 <= float(f"{p:.{digits}f}"):
+        digits += 1
+    return f"{p:.{digits}f}"
 
 
 def counts(numbers: Sequence[int]) -> str:

@@ -69,7 +69,7 @@ class Sweep:
     """digest: of the arms, seeds and metrics that were planned. metrics: in table order, higher is better.
 
     search: what the arms came out of, where they were not planned; no arms before it is over. overrides: of the command
-    line, such as "train.batch=64".
+    line, such as "train.batch=64". primary: the one metric that claims are made of; "" for all.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Sweep:
     studies: tuple[Study, ...]
     search: "Searched | None" = None
     overrides: tuple[str, ...] = ()
+    primary: str = ""
 
     @property
     def baselines(self) -> tuple[Arm, ...]:

@@ -29,6 +29,7 @@ def without_arms(it: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: 
         studies=(),
         search=searched,
         overrides=it.overrides,
+        primary=it.primary,
     )
 
 

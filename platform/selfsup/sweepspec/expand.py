@@ -32,6 +32,7 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
         metrics=it.metrics,
         studies=studies,
         overrides=it.overrides,
+        primary=it.primary,
     )
     return sweep, planned
 

@@ -5,6 +5,7 @@
     ablate: {hyper.mask_ratio: [0.5, 0.75, 0.9]}           # one factor at a time round the spec's own values
     grid: {optim.lr: [1e-3, 2e-3], train.batch: [64, 128]}  # crossed with each other
     seeds: 3
+    primary: eval/linear/top1                               # claims are made of it alone
     expected: {source: "MAE, Table 1", mask_ratio=0.5: {eval/linear/top1: 71.9}}
 
 `studies:` is a list of such mappings, each with its own name, base and axes. One spec is read for each, of four layers:
@@ -33,6 +34,7 @@ class Head(Knobs):
     """What is said once, whatever the studies."""
 
     question: str = knob("", "what the sweep is to find out, in a sentence")
+    primary: str | None = knob(None, "the one metric that claims are made of, such as eval/knn/top1; null: all of them")
     search: Search | None = knob(None, "how to search, instead of arms that all run to the end")
 
 
@@ -43,6 +45,7 @@ class SweepFile:
     designs: tuple[Design, ...]
     search: Search | None
     overrides: tuple[str, ...] = ()
+    primary: str = ""
 
     @property
     def name(self) -> str:
@@ -77,9 +80,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     problems += _namesakes(top, [name for name, _ in studies])
     if head and len(designs) == len(found):
         problems += _search_problems(top, designs, head.search)
+        problems += _primary_problems(top, designs, head.primary)
     if problems or head is None:
         raise refusal(problems)
-    return SweepFile(path, head.question, designs, head.search, tuple(overrides))
+    return SweepFile(path, head.question, designs, head.search, tuple(overrides), head.primary or "")
 
 
 def _studies(
@@ -151,6 +155,14 @@ def _search_problems(top: Node, designs: Sequence[Design], search: Search | None
     if "pretrain/gpu_hours" in search.objectives and without:
         message = "pretrain/gpu_hours is not measured without resources.gpus_per_worker; pretrain/seconds is"
         yield Problem(section.key, ("search", "metric"), message)
+
+
+def _primary_problems(top: Node, designs: Sequence[Design], primary: str | None) -> Iterator[Problem]:
+    section = find(top, ("primary",))
+    shown = {name for each in designs for name in metrics(each.default)}
+    if section and primary is not None and primary not in shown:
+        hint = explain.did_you_mean(primary, shown) or f"there are {', '.join(sorted(shown))}"
+        yield Problem(section.node.mark, ("primary",), f"no table shows {primary}", hint)
 
 
 def _choice(designs: Sequence[Design]) -> str:

@@ -41,6 +41,7 @@ def schema() -> dict[str, Any]:
             definition["properties"] = {key: _or_searched(value) for key, value in definition["properties"].items()}
     own = {
         "question": {"type": "string", "description": "what the sweep is to find out, in a sentence"},
+        "primary": {"type": ["string", "null"], "description": "the one metric that claims are made of"},
         "ablate": AXES,
         "grid": AXES,
         "expected": {
