@@ -16,6 +16,7 @@ from selfsup.pipelines.share import ShareConfig
 from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task
 from selfsup.planning import Planned
+from selfsup.redact import redacted
 from selfsup.stage import Stage
 from selfsup.whole import write
 
@@ -64,7 +65,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         report = stage.folder / "error.txt"
-        write(report, str(error))
+        write(report, redacted(str(error)))
         last = str(error).rstrip().rpartition("\n")[2]
         why = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
         kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from pyarrow import fs
 
 from selfsup.errors import DataError
+from selfsup.redact import REMEDY, redacted, secret
 from selfsup.whole import sweep, whole
 
 logger = logging.getLogger(__name__)
@@ -250,13 +251,15 @@ def _patiently(url: str, call: Callable[[], T]) -> T:
         except OSError as error:
             if FINAL.search(str(error)):
                 raise
-            logger.warning("%s: %s; asking again in about %g s", url, error, wait)
+            logger.warning("%s: %s; asking again in about %g s", url, redacted(str(error)), wait)
             time.sleep(wait * _chance.uniform(0.5, 1.5))
     return call()
 
 
 @lru_cache(maxsize=16)  # finding a bucket's region asks the network
 def _folder(url: str) -> _Folder:
+    if secret(url):
+        raise DataError(f"{url}: {REMEDY}")
     scheme = urlsplit(url).scheme if "://" in url else ""
     if not scheme:
         return _Local(absolute(url))
@@ -273,8 +276,6 @@ def _folder(url: str) -> _Folder:
 
 def _s3(url: str) -> tuple[fs.FileSystem, str]:
     parts, told = urlsplit(url), dict(parse_qsl(urlsplit(url).query))
-    if "@" in parts.netloc:
-        raise ValueError("a URL is shown and logged: keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if wrong := told.keys() - set(OPTIONS):
         raise ValueError(f"{', '.join(sorted(wrong))}: unknown option; there are {', '.join(OPTIONS)}")
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

@@ -16,7 +16,9 @@ from pathlib import Path
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.layers import plain
 from selfsup.pipelines.auth import use_token
+from selfsup.progress import say
 from selfsup.source import Source
+from selfsup.store import move_credentials
 from selfsup.sweepspec import sweepfile
 from selfsup.whole import whole
 
@@ -36,6 +38,9 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     """
     verb = command_for(specs, overrides)
     use_token()
+    move_credentials()  # Ray shows a job's environment to all who ask
+    if "MLFLOW_TRACKING_PASSWORD" in os.environ:
+        say("MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent along: set them where the cluster's jobs run")
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
 

@@ -15,7 +15,8 @@ import typer
 
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.progress import counting, labelling, several
-from selfsup.store import PORT, home, is_server, shown, ui_command
+from selfsup.redact import redacted
+from selfsup.store import PORT, home, is_server, ui_command
 
 if TYPE_CHECKING:
     from selfsup.pipelines.manifest import Manifest
@@ -241,7 +242,7 @@ def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> Non
     for line in tree.charts(tracker, port):
         typer.echo(line)
     if is_server(tracker.uri):
-        typer.echo(f"the store in use is a server: {shown(tracker.uri)}")
+        typer.echo(f"the store in use is a server: {redacted(tracker.uri)}")
         return
     argv, environment = ui_command(tracker.uri, home(), port)
     typer.echo(f"http://127.0.0.1:{port}")

@@ -10,11 +10,16 @@ SelfsupError          the command line prints its message, without a traceback, 
 └── TrackError        the tracking store cannot be reached (5)
 """
 
+from selfsup.redact import redacted
+
 
 class SelfsupError(Exception):
-    """A mistake outside this code: where it is, what was expected, what to do."""
+    """A mistake outside this code: where it is, what was expected, what to do. It repeats no secret of a URL."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(redacted(str(message)))
 
 
 class NonFiniteError(SelfsupError):

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from selfsup import errors, whole
 from selfsup.errors import SelfsupError
+from selfsup.redact import redacted
 
 Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
@@ -41,7 +42,7 @@ class Failure(NamedTuple):
 def classify(error: BaseException) -> Failure:
     """What Ray wraps an error in is taken off."""
     cause = getattr(error, "cause", None) or error
-    message = str(cause).partition(HINT)[0]
+    message = redacted(str(cause).partition(HINT)[0])
     if isinstance(cause, errors.NonFiniteError):
         kind: Kind = "non-finite"
     elif isinstance(cause, errors.ExhaustedError):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.redact import REMEDY, secret
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
@@ -40,6 +41,13 @@ class Duration(Knobs):
 class Data(Knobs):
     train: str = knob(..., "folder or URL of training shards with a manifest, or bundled://photos/train", min_length=1)
     val: str | None = knob(None, "likewise, of the shards that the evaluations score", min_length=1)
+
+    @field_validator("train", "val")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        if url and secret(url):
+            raise ValueError(REMEDY)
+        return url
 
 
 class Backbone(Knobs):

@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
 from selfsup.errors import TrackError
+from selfsup.redact import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,14 +39,30 @@ def home() -> Path:
 
 
 def default_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, or the store under `home`."""
+    """MLFLOW_TRACKING_URI, from now on without a name and password, or the store under `home`."""
+    move_credentials()
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / 'mlflow.db'}"
+
+
+def move_credentials() -> None:
+    """Take a user's name and password out of MLFLOW_TRACKING_URI, to where MLflow's client looks for them.
+
+    Raises TrackError for a name alone.
+    """
+    parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    name, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    if not name or not parts.scheme.startswith("http"):
+        return
+    if not password:
+        raise TrackError("MLFLOW_TRACKING_URI: a user's name alone: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(name), unquote(password)
+    os.environ["MLFLOW_TRACKING_URI"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, str]]:
     """The (argv, whole environment) that serve a local store to this machine only, without MLflow's job runner."""
     if is_server(uri):
-        raise TrackError(f"the store in use is a server: open {shown(uri)} in a browser")
+        raise TrackError(f"the store in use is a server: open {redacted(uri)} in a browser")
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     argv += ["--artifacts-destination", (home.resolve() / "artifacts").as_uri()]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
@@ -55,7 +72,7 @@ def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, st
 
 def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:
     """Where MLflow's UI shows an experiment, by MLflow's id; of a local store while `selfsup ui` runs."""
-    base = shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    base = redacted(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     return f"{base}/#/experiments/{experiment}"
 
 
@@ -82,22 +99,17 @@ def sqlite_path(uri: str) -> Path | None:
         return Path(uri.removeprefix("sqlite:///")).resolve()
     if re.match("https?://", uri):
         return None
-    raise TrackError(f"MLflow at {shown(uri)}: expected sqlite:///PATH, or http(s)://HOST:PORT of an MLflow server")
+    raise TrackError(f"MLflow at {redacted(uri)}: expected sqlite:///PATH, or http(s)://HOST:PORT of an MLflow server")
 
 
 def is_server(uri: str) -> bool:
     return sqlite_path(uri) is None
 
 
-def shown(uri: str) -> str:
-    """Without a user's name and password."""
-    return re.sub("//[^/@]*@", "//", uri)
-
-
 def reach(uri: str) -> None:
     """Any answer will do. MLflow's own client would try for minutes before it says that nobody is there."""
     try:
-        urllib.request.urlopen(shown(uri).rstrip("/") + "/health", timeout=REACH).close()
+        urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=REACH).close()
     except urllib.error.HTTPError as error:
         error.close()
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup import whole
 from selfsup.errors import TrackError
+from selfsup.redact import redacted
 from selfsup.spool import Record, check_names, final, sent
-from selfsup.store import connect, load_mlflow, reach, shown, sqlite_path
+from selfsup.store import connect, load_mlflow, reach, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,7 +204,7 @@ class Tracker:
                 assert found is not None
         if found.lifecycle_stage == "deleted":
             remedy = f"rename the spec, or run: mlflow experiments restore -x {found.experiment_id}"
-            raise TrackError(f"MLflow at {shown(self.uri)}: experiment {name!r} was deleted there; {remedy}")
+            raise TrackError(f"MLflow at {redacted(self.uri)}: experiment {name!r} was deleted there; {remedy}")
         return str(found.experiment_id)
 
     def _describe(
@@ -243,7 +244,7 @@ class Tracker:
                 yield
         except (MlflowException, SQLAlchemyError, HTTPException, OSError) as error:
             reason = str(error).partition("\n")[0]
-            raise TrackError(f"MLflow at {shown(self.uri)}: cannot {what}: {reason}") from error
+            raise TrackError(f"MLflow at {redacted(self.uri)}: cannot {what}: {reason}") from error
 
 
 def _metrics(record: Record, *, prefix: str, model: str | None) -> "Iterator[Metric]":

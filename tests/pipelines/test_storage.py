@@ -105,7 +105,8 @@ def test_the_endpoint_may_come_from_the_environment(endpoint: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://me:secret@bucket/set", "keys belong into AWS_ACCESS_KEY_ID"),
+        ("s3://me:secret@bucket/set", r"^s3://bucket/set: .* keys and tokens out of it, .* AWS_ACCESS_KEY_ID"),
+        ("https://host/set?sig=secret", r"^https://host/set\?sig=\*\*\*: .* tokens out of it"),
         ("s3://bucket/set?endpoint=here", "endpoint: unknown option; there are endpoint_override, scheme"),
         ("nothing://known/here", "not a path or URL that can be read"),
     ],

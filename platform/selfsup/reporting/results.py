@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfsup.errors import SpecError
-from selfsup.store import shown
+from selfsup.redact import redacted
 from selfsup.sweepspec.arms import Sweep
 from selfsup.sweepspec.trials import Trial
 from selfsup.track import ID, REASON, SEED, Tracker
@@ -92,7 +92,7 @@ def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
 def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
     runs = tracker.everywhere(f"tags.`{ID}` = '{id}'")
     if not runs:
-        raise SpecError(f"no run {id!r} in MLflow at {shown(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
+        raise SpecError(f"no run {id!r} in MLflow at {redacted(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
     return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _plain(runs[-1]), {})
 
 
