@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives lint types wheel lock clean
+.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep sweeps/demo.yaml
@@ -35,6 +35,9 @@ bench-steps: .venv/ready  # a training step of each objective beside lightly's e
 
 bench-objectives: .venv/ready  # every objective on the photographs, 3 seeds each; an hour and a half on two cores
 	$(BIN)/python tests/benchmarks/objectives.py
+
+bench-pieces: .venv/ready  # memory and time of a contrastive step, whole and in pieces; 5 minutes
+	$(BIN)/python tests/benchmarks/pieces.py
 
 lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check

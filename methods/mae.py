@@ -31,6 +31,7 @@ class MAE(Method):
     """A ViT encodes the visible patches; a light decoder, thrown away afterwards, paints the hidden ones from that."""
 
     paper, family, backbones = "2111.06377", "reconstruction", ("vit",)
+    separable = True
 
     class Hyper(Knobs):
         mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)

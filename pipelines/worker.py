@@ -73,7 +73,7 @@ def work(task: Task, launched: float) -> None:
         failures.write(failures.classify(error), note)
         raise
     except torch.OutOfMemoryError as error:
-        advice = "lower train.batch, raise train.accumulate, or train with train.precision=bf16"
+        advice = "raise train.accumulate, train with train.precision=bf16, or lower train.batch"
         exhausted = ExhaustedError(f"{str(error).partition('. ')[0]}: {advice}")
         failures.write(failures.classify(exhausted), note)
         raise exhausted from error

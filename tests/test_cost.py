@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from selfsup import cost as module
 from selfsup import encoder, method
-from selfsup.cost import _remarks, cost
+from selfsup.cost import _remarks, cautions, cost
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Facts, Method, Out
@@ -51,6 +51,7 @@ class Product(Method):
     """One matrix product of every patch."""
 
     paper = "none"
+    separable = True
 
     class Hyper(Knobs):
         pass
@@ -109,6 +110,27 @@ def test_state_is_weights_gradients_and_moments(name: str, moments: int) -> None
     asked = run("simclr", optim={"name": name})
     frozen = sum(weight.numel() for weight in encoder.build(asked.backbone).parameters())
     assert cost(asked, FACTS).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
+
+
+def test_pieces_cost_another_forward_pass_of_the_encoder_and_hold_the_activations_of_one() -> None:
+    """Of the block and its attention, as below. Activations grow with the piece, beside what the whole keeps."""
+    whole, four, eight = (cost(run("simclr", batch=16, train={"accumulate": pieces}), FACTS) for pieces in (1, 4, 8))
+    t, d = 16 + 1, 32
+    assert four.flops - whole.flops == pytest.approx(2 * (2 * t * d * 12 * d + 2 * 2 * t * t * d), rel=0.02)
+    saved = four.activation_bytes - eight.activation_bytes
+    assert saved == pytest.approx((1 / 4 - 1 / 8) * whole.activation_bytes, rel=0.1)
+
+
+def test_a_plan_tells_where_pieces_change_more_than_memory() -> None:
+    """Batch normalisation alone; MAE's and a ViT's encoders have none, and SimCLR's head sees the whole batch."""
+    told = {"batch": 512, "train": {"accumulate": 8}}
+    cnn = {"name": "resnet18", "image_size": 32}
+    norms = "batch normalisation in the encoder sees 8 pieces of 64 samples, one after the other"
+    message = f"train.accumulate: {norms}; all else of simclr sees the whole batch of 512"
+    assert list(cautions(run("simclr", backbone=cnn, **told), FACTS)) == [message]
+    assert list(cautions(run("simclr", backbone=cnn, batch=512), FACTS)) == []
+    assert list(cautions(run("simclr", **told), FACTS)) == []
+    assert list(cautions(run("mae", **told), FACTS)) == []
 
 
 def test_a_transformer_counts_its_products() -> None:

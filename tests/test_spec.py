@@ -395,7 +395,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
 
     def test_samples_of_a_worker_divide_into_groups(self) -> None:
         text = GOOD.replace("masked", "contrast") + "hyper: {temperature: 1}"
-        assert heads(text, "resources.workers=2", "train.accumulate=2", "hyper.split=12") == [
+        assert heads(text, "resources.workers=4", "train.accumulate=2", "hyper.split=12") == [
             "-s hyper.split=12: hyper.split: the 16 samples of a forward pass do not divide into 12 groups "
             "(hyper.split)"
         ]

@@ -33,6 +33,7 @@ class Toy(Method):
     """As MAE: the error at removed tokens. With a random layer, and a centre that moves after each step, as DINO's."""
 
     paper = "0000.00000"
+    separable = True
     Hyper = Knobs
 
     def __init__(self, *, dropout: float = 0.0) -> None:

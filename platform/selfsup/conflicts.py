@@ -124,12 +124,11 @@ def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
 
 
 def _groups_over_batch(hyper: Knobs, train: Train, resources: Resources) -> Iterator[Conflict]:
-    piece = train.batch // train.accumulate
-    for name, seen in (("split", piece // resources.workers), ("koleo_split", piece)):
+    for name, seen in (("split", train.batch // resources.workers), ("koleo_split", train.batch)):
         groups = getattr(hyper, name, 1)
         if seen % groups:
             message = f"the {seen} samples of a forward pass do not divide into {groups} groups (hyper.{name})"
-            yield Conflict((f"hyper.{name}", "train.batch", "train.accumulate", "resources.workers"), message)
+            yield Conflict((f"hyper.{name}", "train.batch", "resources.workers"), message)
 
 
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import encoder
@@ -17,6 +18,7 @@ from selfsup.planning import Planned, unique
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
 from selfsup.spec import Run
+from selfsup.train import cut
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
 
@@ -33,18 +35,27 @@ class Cost:
 
 
 def cost(run: Run, facts: Facts) -> Cost:
-    """Of one worker's forward and backward pass over a micro-batch. Weights, gradients and moments count as fp32."""
-    method = meta_method(run, facts)
-    size = run.train.batch // run.resources.workers // run.train.accumulate
+    """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32."""
+    method, share, pieces = meta_method(run, facts), run.train.batch // run.resources.workers, run.train.accumulate
+    micro_batches = cut(method, pieces)
+    activations, flops = _traced(method, run, share // micro_batches)
+    if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
+        cut(method, 1)
+        activations += _traced(method, run, share)[0] // pieces
+    trainable = count(method, trainable=True)
+    state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
+    trunk = method.encoder("image")
+    return Cost(count(method), count(trunk), state, activations, flops)
+
+
+def _traced(method: Method, run: Run, size: int) -> tuple[int, float]:
+    """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
     batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
     with FlopCounterMode(display=False) as counter, saved() as held:
         out = method(batch)
         activations = sum(held.values())
         out.loss.backward()
-    trainable = count(method, trainable=True)
-    state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
-    trunk = method.encoder("image")
-    return Cost(count(method), count(trunk), state, activations, counter.get_total_flops() / size)
+    return activations, counter.get_total_flops() / size
 
 
 def cautions(run: Run, facts: Facts) -> Iterator[str]:
@@ -52,8 +63,23 @@ def cautions(run: Run, facts: Facts) -> Iterator[str]:
     kind = load(run.method)
     if run.train.batch < kind.least_batch:
         yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
-    if kind.pace is Method.pace:
-        return
+    if run.train.accumulate > 1:
+        yield from _in_pieces(run, facts)
+    if kind.pace is not Method.pace:
+        yield from _too_short(run, facts)
+
+
+def _in_pieces(run: Run, facts: Facts) -> Iterator[str]:
+    """What else than memory and time `train.accumulate` changes: an encoder's batch statistics, if it has them."""
+    method, pieces = meta_method(run, facts), run.train.accumulate
+    seen = method if method.separable else method.encoders
+    if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
+        size = run.train.batch // pieces
+        norms = f"batch normalisation in the encoder sees {pieces} pieces of {size} samples, one after the other"
+        yield f"train.accumulate: {norms}; all else of {run.method} sees the whole batch of {run.train.batch}"
+
+
+def _too_short(run: Run, facts: Facts) -> Iterator[str]:
     method = meta_method(run, facts)
     begins = min(method.pace(name, weight).begins for name, weight in method.named_parameters() if weight.requires_grad)
     if begins >= 1:

@@ -9,6 +9,7 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 import abc
 import json
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from selfsup import tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import resolved
+from selfsup.parts.pieces import Maps, in_pieces
 from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Backbone
@@ -42,12 +44,14 @@ __all__ = [
 class Encoder(nn.Module, abc.ABC):
     """What an objective trains and evaluation freezes. trunk: a timm model, whose state dict is timm's own. dim: D.
 
-    patch: pixels a side of a token; None for an encoder that sees images.
+    patch: pixels a side of a token; None for an encoder that sees images. pieces: in how many a batch goes through the
+    trunk, to save memory.
     """
 
     trunk: nn.Module
     dim: int
     patch: int | None = None
+    pieces: int = 1
 
     @abc.abstractmethod
     def pooled(self, view: Tokens | Tensor) -> Tensor:
@@ -90,7 +94,7 @@ class TokenEncoder(Encoder):
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
         hidden = torch.cat([prefix, embedded + position], dim=1)
-        out: Tensor = self.trunk.norm(self.trunk.blocks(self.trunk.norm_pre(hidden)))
+        [out] = in_pieces(self._encode, hidden, self.pieces, self.trunk)
         return out
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
@@ -111,6 +115,10 @@ class TokenEncoder(Encoder):
         """(1, num_prefix + N, D), or (1, N, D)"""
         assert self.trunk.pos_embed is not None
         return self.trunk.pos_embed
+
+    def _encode(self, hidden: Tensor) -> tuple[Tensor]:
+        """(B, T, D) -> the same"""
+        return (self.trunk.norm(self.trunk.blocks(self.trunk.norm_pre(hidden))),)
 
     def _embed(self, value: Tensor) -> Tensor:
         """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel)."""
@@ -153,22 +161,23 @@ class PooledEncoder(Encoder):
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)"""
-        assert isinstance(view, Tensor), "a CNN sees images, not tokens"
-        pooled: Tensor = self.trunk(view.contiguous(memory_format=torch.channels_last))
+        [pooled] = self._through(lambda images: (self.trunk(images),), view)
         return pooled
 
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w): what pooling would average"""
-        assert isinstance(view, Tensor), "a CNN sees images, not tokens"
-        places: Tensor = self.trunk.forward_features(view.contiguous(memory_format=torch.channels_last))
+        [places] = self._through(lambda images: (self.trunk.forward_features(images),), view)
         return places
 
     def stages(self, view: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first; the last one's D_i is D."""
-        found = self.trunk.forward_intermediates(
-            view.contiguous(memory_format=torch.channels_last), intermediates_only=True
+        return list(
+            self._through(lambda images: tuple(self.trunk.forward_intermediates(images, intermediates_only=True)), view)
         )
-        return list(found)
+
+    def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
+        assert isinstance(view, Tensor), "a CNN sees images, not tokens"
+        return in_pieces(encode, view.contiguous(memory_format=torch.channels_last), self.pieces, self.trunk)
 
     @property
     def widths(self) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from selfsup.encoder import Encoder
 from selfsup.errors import NonFiniteError
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import schedule
@@ -47,15 +48,17 @@ def train(
 
     module: `method`, or `method` wrapped in DistributedDataParallel. batches: this worker's, from step `start` on.
     batch_size: the global one, for the learning rate. Nothing here waits for the device; `read` does.
+    accumulate: in how many pieces a worker goes through its batch; the step is that of the whole batch.
 
     A step is a function of (weights, optimiser state, batch, seed, step): random layers such as drop-path are seeded
     anew for each step and worker, so a checkpoint needs no random state. It is torch's global generator that is seeded.
     """
     stream = iter(batches)
     module.train()
+    micro_batches = cut(method, accumulate)
     for step in range(start, steps):
         torch.manual_seed(step_seed(seed, step, dist.rank()))
-        out = backward(module, next(stream), precision=precision, accumulate=accumulate)
+        out = backward(module, next(stream), precision=precision, accumulate=micro_batches)
         grad_norm = clip(optimizer, optim)
         lr = schedule(optimizer, optim, step, steps=steps, warmup=warmup_steps, batch=batch_size)
         optimizer.step()
@@ -82,11 +85,20 @@ def read(step: Step) -> dict[str, float]:
     return {**log, "lr": step.lr}
 
 
+def cut(method: Method, pieces: int) -> int:
+    """How many micro-batches a step has. The loss of other objectives is of the whole batch: their encoders are cut."""
+    if method.separable:
+        return pieces
+    for module in method.modules():
+        if isinstance(module, Encoder):
+            module.pieces = pieces
+    return 1
+
+
 def backward(module: nn.Module, batch: Batch, *, precision: Precision = "fp32", accumulate: int = 1) -> Out:
     """Add the gradient of the mean loss over `accumulate` micro-batches; what came out of them, joined and detached.
 
-    Equals the whole batch at once for a loss that is a mean over samples of equal weight (MAE); a contrastive loss and
-    batch normalisation see one micro-batch at a time.
+    Equals the whole batch at once for a loss that is a mean over samples of equal weight.
     """
     outs = []
     for number, micro in enumerate(split(batch, accumulate), start=1):

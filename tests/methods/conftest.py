@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -41,12 +42,18 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
+    "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
 }
 Setting = tuple[Method, Batch]
 
 
-def setting(name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, **hyper: object) -> Setting:
-    """The objective at its initial weights, and a batch; both functions of the arguments. backbone: a kind it takes."""
+def setting(
+    name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, double: bool = False, **hyper: object
+) -> Setting:
+    """The objective at its initial weights, and a batch; both functions of the arguments. backbone: a kind it takes.
+
+    double: in double precision.
+    """
     torch.manual_seed(seed)
     kind = load(name)
     knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
@@ -57,7 +64,18 @@ def setting(name: str, backbone: str | None = None, *, samples: int = 8, seed: i
     made = tuple(patchify(view, PATCH) if isinstance(trunk, encoder.TokenEncoder) else view for view in images)
     masks = tuple(mask(crop, samples) for crop in views.crops)
     label, draws = torch.arange(samples) % 3, torch.rand(samples, views.draws)
-    return method, Batch(made, masks, torch.arange(samples), label, boxes(samples, len(made)), draws)
+    batch = Batch(made, masks, torch.arange(samples), label, boxes(samples, len(made)), draws)
+    return (method.double(), doubled(batch)) if double else (method, batch)
+
+
+def doubled(value: Any) -> Any:
+    """All that is floating in tuples, however nested."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if not isinstance(value, tuple):
+        return value
+    parts = [doubled(part) for part in value]
+    return tuple(parts) if type(value) is tuple else type(value)(*parts)
 
 
 def mask(crop: Crop, samples: int) -> Mask | Cover | None:

@@ -1,0 +1,43 @@
+"""A large batch through an encoder in pieces, at the memory of one: value and gradient are those of the whole.
+
+Gao, Zhang, Han and Callan, "Scaling deep contrastive learning batch size under memory limited setup", 2021,
+arXiv:2101.06983 (GradCache). What comes out of every piece is kept, what was computed on the way is not; the loss is
+the whole batch's; for the gradient each piece is computed once more. Batch normalisation alone sees pieces.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Maps = tuple[Tensor, ...]
+
+
+def in_pieces(encode: Callable[[Tensor], Maps], x: Tensor, pieces: int, module: nn.Module) -> Maps:
+    """(N, ...) -> of each map that `encode` makes of it, (N, ...). module: whose layers `encode` runs.
+
+    Random layers draw the same in both computations of a piece.
+    """
+    if pieces == 1:
+        return encode(x)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _untouched(module)
+
+    found = [checkpoint(encode, piece, use_reentrant=False, context_fn=contexts) for piece in x.chunk(pieces)]
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Running statistics stay as they are: the first computation of these pieces has moved them."""
+    held = [(layer, *named) for layer in module.modules() for named in layer.named_buffers(recurse=False)]
+    for layer, name, buffer in held:
+        setattr(layer, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for layer, name, buffer in held:
+            setattr(layer, name, buffer)

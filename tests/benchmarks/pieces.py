@@ -1,0 +1,72 @@
+"""Memory and time of SimCLR's step on a small ViT: the whole batch at once, and the same batch in pieces.
+
+    python tests/benchmarks/pieces.py [BATCH]
+
+Each in a process of its own, on the CPU. Memory is what the process has grown by since its weights were made, at most:
+activations, gradients, moments. Beside it what a plan says.
+"""
+
+import itertools
+import platform
+import resource
+import sys
+import time
+from multiprocessing import get_context
+from statistics import median
+
+import torch
+
+from selfsup import optim
+from selfsup.cost import cost
+from selfsup.encoder import build
+from selfsup.method import Batch, Facts, load
+from selfsup.parts.tokens import Tokens
+from selfsup.spec import Run, run_type
+from selfsup.train import train
+
+STEPS = 4  # the first is not timed
+FACTS = Facts(samples=10**6, classes=0, steps=STEPS, epoch=10**6)
+BACKBONE = {"name": "vit_tiny_patch16_224", "image_size": 64, "patch_size": 8}
+
+
+def run(batch: int, pieces: int) -> Run:
+    sections = {"method": "simclr", "seed": 0, "data": {"train": "none"}, "backbone": BACKBONE}
+    length = {"duration": {"steps": STEPS}, "batch": batch, "accumulate": pieces}
+    return run_type("simclr").model_validate(sections | {"train": length})
+
+
+def measured(batch: int, pieces: int) -> tuple[float, float]:
+    """MiB and seconds of a step"""
+    told = run(batch, pieces)
+    torch.manual_seed(0)
+    method = load("simclr")(told.hyper, {"image": build(told.backbone)}, FACTS)
+    coord, none = torch.zeros(batch, 64, 2, dtype=torch.int64), torch.zeros(batch, 0)
+    views = tuple(Tokens(torch.randn(batch, 64, 192), coord, coord[..., 0] == 0) for _ in range(2))
+    made = Batch(views, (None, None), torch.arange(batch), torch.zeros(batch), none, none)
+    before, seconds, began = grown(), [], time.perf_counter()
+    batches, moved = itertools.repeat(made), optim.build(method, told.optim)
+    settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": batch, "seed": 0, "accumulate": pieces}
+    for _ in train(method, method, moved, batches, optim=told.optim, **settings):
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return grown() - before, median(seconds[1:])
+
+
+def grown() -> float:
+    """MiB, at most so far"""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(batch: int) -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}, batches of {batch}\n")
+    print(f"{'pieces':>6}{'MiB':>8}{'planned':>9}{'s a step':>10}{'GFLOP a sample':>16}")
+    for pieces in (1, 2, 4, 8, 16, 32):
+        with get_context("spawn").Pool(1) as alone:
+            memory, seconds = alone.apply(measured, (batch, pieces))
+        price = cost(run(batch, pieces), FACTS)
+        planned = (price.activation_bytes + price.state_bytes - 4 * price.parameters) / 2**20
+        print(f"{pieces:>6}{memory:>8.0f}{planned:>9.0f}{seconds:>10.2f}{price.flops / 1e9:>16.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 128)
