@@ -16,9 +16,10 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines import head, shards, storage, tars
+from selfsup.pipelines.classes import FILE as CLASSNAMES
 from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
 from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.shards import Progress, silent
+from selfsup.pipelines.shards import Progress, silent, unsaid
 
 PART = 64  # images in flight at a time
 
@@ -140,9 +141,9 @@ def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
         raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
     found = {name: _mark_in(out, name) for name in storage.names(out, suffix=".tar", there=False)}
     storage.remove(out, head.NAME)  # from here on it may not be true
-    storage.remove(out, shards.CLASSES)
+    storage.remove(out, CLASSNAMES)
     if classes:
-        storage.write(out, shards.CLASSES, "".join(f"{name}\n" for name in classes).encode())
+        storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in classes).encode())
     return found
 
 
@@ -197,4 +198,4 @@ def _sealed(folder: Path, out: str, sources: list[Source], scans: list[tars.Scan
         storage.remove(out, name)  # of an earlier packing, or without a single image
     if not scans:
         raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded")
-    return Packed(shards.assemble(out, out, scans), skipped)
+    return Packed(shards.assemble(out, out, scans, unsaid), skipped)

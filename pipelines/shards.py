@@ -1,30 +1,34 @@
 """Data sets of WebDataset shards: write the manifest of one, whoever made it, and check one against its manifest."""
 
+import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.pipelines import manifest, storage, tars
+from selfsup.pipelines import classes, manifest, storage, tars
 from selfsup.pipelines.decode import Undecodable, decode
+from selfsup.pipelines.gather import Gathered
 from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.rows import ROW, Table
+from selfsup.pipelines.rows import Table
 
+logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # done, in total
+Remark = Callable[[str], None]
 
-CLASSES = "classnames.txt"  # beside the shards, a name a line, where CLIP's benchmarks have it, too
-MAX_CLASSES = 2**20  # a greater number is the id of something
 MEASURED = 512  # images for mean and deviation
 MEASURED_SIDE = 256  # pixels, about what is cut into crops: the deviation falls with the resolution
 SCANNED = 4  # shards at a time
-BLOCK = 2**20  # rows in memory
+PLACES = ".cls, .class, .label, .index, .txt, or in .json under label, cls or class"
+COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE)  # shards; notes.txt.gz is none
 DIGITS = 6  # of mean and deviation
 FLOOR = 1 / 255  # of a deviation: to divide by that of one flat colour would be to divide by zero
 
@@ -33,27 +37,48 @@ def silent(done: int, total: int) -> None:
     """No progress shown."""
 
 
-def index(url: str, *, out: str | None = None, progress: Progress = silent) -> Manifest:
+def unsaid(_: str) -> None:
+    """No remark made."""
+
+
+def index(
+    url: str, *, out: str | None = None, progress: Progress = silent, remark: Remark = logger.warning
+) -> Manifest:
     """Write the manifest of a folder of .tar shards, beside them or in `out`. `progress` counts shards.
 
-    Images are .jpg/.jpeg/.png/.webp; labels .cls, .txt or .json ("label" or "cls"); a file `classnames.txt` names them.
-    A few shards at a time are in memory. DataError for shards that are cut or damaged, or whose samples are not whole.
+    Images are .jpg/.jpeg/.png/.webp, or else one of the rarer formats; labels .cls, .class, .label or .json ("label",
+    "cls" or "class"), or else .index or .txt where all samples have a number there; a file `classnames.txt` names them.
+    What is not taken for a label goes to `remark`. A few shards at a time are in memory. DataError for shards that are
+    cut, damaged or compressed, lie in sub-folders, or whose samples are not whole.
     """
     root = storage.absolute(url)
-    names = storage.names(root, suffix=".tar")
-    if not names:
+    shards = names(root)
+    if not shards:
         raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
-    return assemble(root if out is None else storage.absolute(out), root, _scans(root, names, progress))
+    place = root if out is None else storage.absolute(out)
+    return assemble(place, root, _scans(root, shards, progress), remark)
 
 
-def _scans(root: str, names: list[str], progress: Progress) -> Iterator[tars.Scan]:
+def names(root: str) -> list[str]:
+    """The shards directly in a folder. DataError for shards of which it would have to leave some out."""
+    files, folders = storage.listed(root)
+    if packed := [name for name in files if COMPRESSED.search(name)]:
+        more = f" and {len(packed) - 1} more" if packed[1:] else ""
+        raise DataError(f"{root}: {packed[0]}{more}: compressed: no sample can be read alone; unpack with `gzip -d`")
+    for folder in folders:
+        if nested := storage.names(storage.within(root, folder), suffix=".tar", there=False):
+            raise DataError(f"{root}: shards lie in {folder}/, too ({nested[0]} ...): index each folder by itself")
+    return [name for name in files if name.lower().endswith(".tar")]
+
+
+def _scans(root: str, shards: list[str], progress: Progress) -> Iterator[tars.Scan]:
     with ThreadPoolExecutor(SCANNED) as pool:
-        for start in range(0, len(names), SCANNED):
-            some = names[start : start + SCANNED]
+        for start in range(0, len(shards), SCANNED):
+            some = shards[start : start + SCANNED]
             for done, found in enumerate(pool.map(partial(scan, root), some), start=start + 1):
                 if not len(found.samples):
                     raise DataError(f"{storage.within(root, found.name)}: holds no samples; remove it")
-                progress(done, len(names))
+                progress(done, len(shards))
                 yield found
 
 
@@ -65,25 +90,31 @@ def scan(root: str, name: str) -> tars.Scan:
         raise DataError(f"{root}/{error}") from error
 
 
-def assemble(home: str, root: str, scans: Iterable[tars.Scan]) -> Manifest:
+def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark) -> Manifest:
     """Write the manifest of scanned shards to `home`; its head last, once the rest can be read through it.
 
     Labels are numbered when all are known: until then, samples wait in a temporary file.
     """
-    with TemporaryFile() as spool:
-        rows, labels, fields = _spooled(scans, spool)
-        numbers, classes = _numbered(labels, _names(root))
-        table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], schema=manifest.SHARD_ROW)
-        written = manifest.write_tables(home, table, partial(_labelled, spool, numbers))
+    with TemporaryFile() as file:
+        gathered = Gathered(file)
+        for each in scans:
+            gathered.add(each)
+        known = classes.names(root)
+        kind = classes.source(gathered.labels, gathered.num_samples, known)
+        numbers, names = classes.numbered(gathered.labels[kind], known)
+        table = pa.table([pa.array(column) for column in zip(*gathered.rows, strict=True)], schema=manifest.SHARD_ROW)
+        written = manifest.write_tables(home, table, partial(gathered.read, kind, numbers))
+    for text in _remarks(gathered, kind, known, written.num_labelled):
+        remark(f"{root}: {text}")
     draft = Manifest(
         home=home,
         root=root,
         digest="",
         rows_digest=written.digest,
-        num_samples=sum(row[1] for row in rows),
+        num_samples=gathered.num_samples,
         num_labelled=written.num_labelled,
-        fields=tuple(sorted(fields)),
-        classes=classes,
+        fields=tuple(sorted(gathered.fields)),
+        classes=names,
         mean=(),
         std=(),
         shards=table,
@@ -92,50 +123,12 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan]) -> Manifest:
     return manifest.write_head(replace(draft, mean=mean, std=std))
 
 
-def _spooled(scans: Iterable[tars.Scan], spool: IO[bytes]) -> tuple[list[tuple[Any, ...]], list[str], set[str]]:
-    """Rows of the shards, labels as they stand there, fields. Samples go to `spool`, labelled by place among these."""
-    rows, labels, fields = [], dict[str, int](), set[str]()
-    for each in scans:
-        table = np.empty(len(each.samples), ROW)
-        told = each.samples["label"].to_pylist()
-        table["start"], table["length"] = (each.samples[name].to_numpy() for name in ("start", "length"))
-        table["label"] = [-1 if text is None else labels.setdefault(text, len(labels)) for text in told]
-        spool.write(table.tobytes())
-        rows.append((each.name, len(table), each.size, each.checksum))
-        fields |= each.fields
-        if len(labels) > MAX_CLASSES:
-            raise DataError(f"{each.name}: by here more than {MAX_CLASSES} labels, such as {told[0]!r}: no classes")
-    return rows, list(labels), fields
-
-
-def _labelled(spool: IO[bytes], numbers: NDArray[np.int32]) -> Iterator[Table]:
-    spool.seek(0)
-    while data := spool.read(BLOCK * ROW.itemsize):
-        table = np.frombuffer(data, ROW).copy()
-        labelled = table["label"] >= 0
-        table["label"][labelled] = numbers[table["label"][labelled]]
-        yield table
-
-
-def _names(root: str) -> tuple[str, ...]:
-    if CLASSES not in storage.names(root, suffix=".txt"):
-        return ()
-    return tuple(storage.read(root, CLASSES, remedy="").decode().splitlines())
-
-
-def _numbered(labels: list[str], names: tuple[str, ...]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Labels as they stand in the shards -> the number of the class of each, and the classes' names."""
-    known = sorted(labels)
-    if all(text.isdecimal() for text in known):
-        number = {text: int(text) for text in known}
-        classes = names or tuple(str(each) for each in range(min(max(number.values(), default=-1) + 1, MAX_CLASSES)))
-    else:
-        classes = names or tuple(known)
-        place = {name: at for at, name in enumerate(classes)}
-        number = {text: place.get(text, len(classes)) for text in known}
-    if wrong := [text for text in known if number[text] >= len(classes)]:
-        raise DataError(f"label {wrong[0]!r} is none of {len(classes)} classes; {CLASSES} beside the shards names them")
-    return np.array([number[text] for text in labels], np.int32), classes
+def _remarks(gathered: Gathered, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
+    if gathered.num_unread:
+        yield f"{gathered.num_unread} labels cannot be read and count as none, such as {gathered.unread[0]}"
+    yield from classes.remarks(gathered.labels, kind, gathered.num_samples, known)
+    if not labelled:
+        yield f"no labels; they are read from {PLACES}, and these shards hold {', '.join(sorted(gathered.fields))}"
 
 
 def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -164,7 +157,7 @@ def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
 def check(url: str, *, progress: Progress = silent) -> list[str]:
     """All that is not as the manifest says, as `shard: key: what`. `progress` counts samples."""
     told, labelled = manifest.load(url), 0
-    there = set(storage.names(told.root, suffix=".tar"))
+    there = set(names(told.root))
     problems = [f"{name}: not in the manifest" for name in sorted(there - set(told.shards["name"].to_pylist()))]
     for shard, start in zip(told.shards.to_pylist(), told.starts.tolist(), strict=True):
         stop = start + shard["samples"]

@@ -70,7 +70,8 @@ class _Folder(ABC):
         self.path = path
 
     @abstractmethod
-    def names(self) -> list[str]: ...
+    def names(self) -> tuple[list[str], list[str]]:
+        """Files, and folders."""
 
     @abstractmethod
     def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
@@ -88,9 +89,11 @@ class _Arrow(_Folder):
         super().__init__(path)
         self._fs = filesystem
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[list[str], list[str]]:
         with self._plainly(self.path):
-            return [info.base_name for info in self._fs.get_file_info(fs.FileSelector(self.path)) if info.is_file]
+            found = self._fs.get_file_info(fs.FileSelector(self.path))
+        folders = [info.base_name for info in found if info.type == fs.FileType.Directory]
+        return [info.base_name for info in found if info.is_file], folders
 
     def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
         path = f"{self.path}/{name}"
@@ -143,9 +146,11 @@ class _Fsspec(_Folder):
         super().__init__(path)
         self._fs = filesystem
 
-    def names(self) -> list[str]:
-        found = self._ask(self._fs.ls, self.path, detail=True)
-        return [each["name"].rpartition("/")[2] for each in found if each["type"] == "file"]
+    def names(self) -> tuple[list[str], list[str]]:
+        found = [(each["name"].rstrip("/"), each["type"]) for each in self._ask(self._fs.ls, self.path, detail=True)]
+        inside = [(name.rpartition("/")[2], kind) for name, kind in found if name != self.path]
+        files, folders = ([name for name, kind in inside if kind == told] for told in ("file", "directory"))
+        return files, folders
 
     def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
         path = f"{self.path}/{name}"
@@ -188,15 +193,20 @@ def within(folder: str, name: str) -> str:
 
 def names(folder: str, *, suffix: str, there: bool = True) -> list[str]:
     """Files directly in a folder, sorted. A folder that is not `there` for certain may hold none."""
+    return [name for name in listed(folder, there=there)[0] if name.endswith(suffix)]
+
+
+def listed(folder: str, *, there: bool = True) -> tuple[list[str], list[str]]:
+    """Files and folders directly in a folder, each sorted; none if it need not be `there`."""
     try:
-        found = _patiently(folder, _folder(folder).names)
+        files, folders = _patiently(folder, _folder(folder).names)
     except FileNotFoundError as error:
         if there:
             raise DataError(f"{folder}: not a folder that can be listed: {error}") from error
-        return []
+        return [], []
     except OSError as error:
         raise DataError(f"{folder}: not a folder that can be listed: {error}") from error
-    return sorted(name for name in found if name.endswith(suffix))
+    return sorted(files), sorted(folders)
 
 
 def opened(folder: str, name: str, *, remedy: str) -> File:

@@ -6,7 +6,7 @@ that is cut between two members for a whole one, so the end-of-archive blocks ar
 
 import hashlib
 import io
-import json
+import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -17,24 +17,34 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.errors import DataError
+from selfsup.pipelines import labels
 from selfsup.pipelines.decode import Data
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+OTHERS = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")  # where there is none of these
+COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"(\xb5/\xfd": "zstd -d"}
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
 BLOCK = 512
 HEADERS = 4 * BLOCK  # where the mark stands: the global header, its text, and a member's header
 _AGAIN = "fetch it again or write it anew"
-_SCAN = pa.schema({"key": pa.string(), "start": pa.int64(), "length": pa.int32(), "label": pa.string()})
+_SCAN = pa.schema(
+    {"key": pa.string(), "start": pa.int64(), "length": pa.int32(), "label": pa.string()}
+    | dict.fromkeys(labels.UNSURE, pa.string())
+)
 
 
 class Scan(NamedTuple):
-    """What a shard holds. samples: key, bytes of the image member from its first header on, and label as text."""
+    """What a shard holds. samples: key, bytes of the image member from its first header on, and label as text.
+
+    Samples stand in the order of their images. unread: what stands where a label was expected, of each sample.
+    """
 
     name: str
     size: int
     checksum: str
     fields: frozenset[str]
     samples: pa.Table
+    unread: tuple[str, ...]
 
 
 class _Sample(NamedTuple):
@@ -81,16 +91,15 @@ def member(block: Data) -> tuple[str, Data]:
         name = f"{prefix}/{name}" if prefix else name
     else:
         name, start, size = _through_tarfile(block)
-    key, kind = _key(name) or ("", "")
-    if start + size != len(block) or kind not in IMAGES:
+    if start + size != len(block):
         raise ValueError(f"no image of {len(block) - start} bytes where one was")
-    return key, block[start:]
+    return (_key(name) or (name,))[0], block[start:]
 
 
 def _through_tarfile(block: Data) -> tuple[str, int, int]:
     """Name, where the data begins, and how long it is, whatever extensions the headers use."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(block), mode="r:", encoding="utf-8", errors="replace") as tar:
+        with tarfile.open(fileobj=io.BytesIO(block), mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
             told = tar.next()
     except tarfile.TarError as error:
         raise ValueError(str(error)) from error
@@ -100,24 +109,28 @@ def _through_tarfile(block: Data) -> tuple[str, int, int]:
 
 
 def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("utf-8", "replace")
+    return field.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
 def scan(data: bytes, *, name: str) -> Scan:
     """The index of a shard. DataError where it is cut or damaged, or its members are not whole samples in a row."""
-    columns: dict[str, list[str | int | None]] = {column: [] for column in _SCAN.names}
+    rows: list[tuple[str | int | None, ...]] = []
     keys: set[str] = set()
     fields: set[str] = set()
+    unread: list[str] = []
     for sample in _samples(data, name):
         image = _image(sample, name)
         fields |= sample.members.keys()
-        row = (sample.key, image.offset, image.offset_data + image.size - image.offset, _label(sample, data))
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(value)
+        unsure = (_number(sample, kind, data) for kind in labels.UNSURE)
+        length = image.offset_data + image.size - image.offset
+        rows.append((sample.key, image.offset, length, _label(sample, data, unread), *unsure))
         if sample.key in keys:
             raise DataError(f"{name}: {sample.key}: the members of this key do not stand together; {_AGAIN}")
         keys.add(sample.key)
-    return Scan(name, len(data), checksum(data), frozenset(fields), pa.table(columns, _SCAN))
+    rows.sort(key=itemgetter(1))  # else only links stand out of order
+    columns = zip(*rows, strict=True) if rows else [()] * len(_SCAN)
+    table = pa.table([pa.array(column, each.type) for column, each in zip(columns, _SCAN, strict=True)], schema=_SCAN)
+    return Scan(name, len(data), checksum(data), frozenset(fields), table, tuple(unread))
 
 
 def checksum(data: bytes) -> str:
@@ -126,8 +139,7 @@ def checksum(data: bytes) -> str:
 
 
 def _samples(data: bytes, name: str) -> Iterator[_Sample]:
-    named = (found for member in _members(data, name) if (found := _split(member)))
-    for key, group in groupby(named, key=itemgetter(0)):
+    for key, group in groupby(_followed(list(_members(data, name)), name), key=itemgetter(0)):
         sample = _Sample(key, {})
         for _, kind, member in group:
             if kind in sample.members:
@@ -136,24 +148,52 @@ def _samples(data: bytes, name: str) -> Iterator[_Sample]:
         yield sample
 
 
+def _followed(members: list[tarfile.TarInfo], name: str) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, extension, and the member that holds the data, for all that is part of a sample.
+
+    That is: no folders, hidden files, and notes with no extension. DataError for what the shard has no bytes of.
+    """
+    places = {posixpath.normpath(member.name): member for member in members}
+    for member in members:
+        key = None if member.isdir() else _key(member.name)
+        target = _target(member, places) if key else None
+        if key is None or (target and target.isdir()):
+            continue
+        if target is None:
+            what = f"a link to {member.linkname}, which is not in this shard"
+            raise DataError(f"{name}: {member.name}: {what}; write it with `tar --dereference --hard-dereference`")
+        if not target.isfile() or target.issparse():
+            raise DataError(f"{name}: {member.name}: a sparse file or a device; write it anew, as a plain file")
+        yield *key, target
+
+
+def _target(member: tarfile.TarInfo, places: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """What a link leads to over any number of others; None where it leads nowhere, or back to itself."""
+    passed = set[int]()
+    while member.islnk() or member.issym():
+        passed.add(id(member))
+        folder = posixpath.dirname(member.name) if member.issym() else ""  # a hard link is told from the top
+        found = places.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
+        if found is None or id(found) in passed:
+            return None
+        member = found
+    return member
+
+
 def _members(data: bytes, name: str) -> Iterator[tarfile.TarInfo]:
     end = 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", encoding="utf-8", errors="replace") as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
             for member in tar:
                 end = tar.offset
                 yield member
     except (tarfile.TarError, OSError) as error:
+        if remedy := next((told for start, told in COMPRESSED.items() if data.startswith(start)), None):
+            raise DataError(f"{name}: compressed: no sample can be read alone; unpack it with `{remedy}`") from error
         raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: {error}; {_AGAIN}") from error
     tail = np.frombuffer(data, np.uint8)[end:]
     if len(tail) < 2 * BLOCK or len(data) % BLOCK or tail.any():
         raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: no end of archive; {_AGAIN}")
-
-
-def _split(member: tarfile.TarInfo) -> tuple[str, str, tarfile.TarInfo] | None:
-    """Key, extension, member; None for what is no part of a sample: folders, hidden files, notes with no extension."""
-    found = _key(member.name) if member.isfile() else None
-    return (*found, member) if found else None
 
 
 def _key(name: str) -> tuple[str, str] | None:
@@ -164,35 +204,31 @@ def _key(name: str) -> tuple[str, str] | None:
 
 def _image(sample: _Sample, name: str) -> tarfile.TarInfo:
     images = [member for kind, member in sample.members.items() if kind in IMAGES]
+    images = images or [member for kind, member in sample.members.items() if kind in OTHERS]
     if len(images) != 1:
-        raise DataError(
-            f"{name}: {sample.key}: one image expected ({', '.join(IMAGES)}), found: {', '.join(sample.members)}"
-        )
+        found = ", ".join(sample.members)
+        raise DataError(f"{name}: {sample.key}: one image expected ({', '.join(IMAGES)} ...), found: {found}")
     return images[0]
 
 
-def _label(sample: _Sample, data: bytes) -> str | None:
-    for kind, read in _READ.items():
+def _label(sample: _Sample, data: bytes, unread: list[str]) -> str | None:
+    """The first label of the sample; what stood in place of one goes to `unread`."""
+    for kind in labels.SURE:
         if member := sample.members.get(kind):
-            text = data[member.offset_data : member.offset_data + member.size].decode("utf-8", "replace").strip()
-            label = read(text)
-            if label not in (None, "-1"):  # which says "no label" to most tools
+            try:
+                label = labels.read(kind, _bytes(member, data))
+            except labels.Unreadable as error:
+                unread.append(f"{sample.key}.{kind}: {error}")
+                continue
+            if label is not None:
                 return label
     return None
 
 
-def _from_json(text: str) -> str | None:
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return None
-    found = [told[name] for name in ("label", "cls") if name in told] if isinstance(told, dict) else [told]
-    return str(found[0]) if found and type(found[0]) in (int, str) else None
+def _number(sample: _Sample, kind: str, data: bytes) -> str | None:
+    member = sample.members.get(kind)
+    return labels.number(_bytes(member, data)) if member else None
 
 
-def _from_text(text: str) -> str | None:
-    return text if text.isdecimal() else None  # else a caption
-
-
-# where a label is looked for, in this order
-_READ = {"cls": lambda text: text or None, "json": _from_json, "txt": _from_text}
+def _bytes(member: tarfile.TarInfo, data: bytes) -> bytes:
+    return data[member.offset_data : member.offset_data + member.size]

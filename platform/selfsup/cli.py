@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.progress import counting, labelling, several
+from selfsup.progress import counting, labelling, say, several
 from selfsup.redact import redacted
 from selfsup.store import PORT, home, is_server, ui_command
 
@@ -73,7 +73,7 @@ def shards_index(
     from selfsup.pipelines.shards import index
 
     with counting("shards") as progress:
-        manifest = index(url, out=out, progress=progress)
+        manifest = index(url, out=out, progress=progress, remark=say)
     typer.echo(f"{out or url}: {_contents(manifest)}")
 
 
