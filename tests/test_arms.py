@@ -105,6 +105,9 @@ def test_a_value_more_leaves_the_others_alone_and_changes_the_digest(home: Home)
     after, _ = home.expand(MAE, "ablate.hyper.mask_ratio=[0.5, 0.6]")
     again, _ = home.expand(MAE, "resources.workers=2", "train.log_every=1")
     seeds, _ = home.expand(MAE, "seeds=2")
+    primary, runs = home.expand(MAE, "primary=eval/knn/top1")
+    assert (primary.digest, primary.primary) == (before.digest, "eval/knn/top1")
+    assert runs.keys() == home.expand(MAE)[1].keys()
 
     def arms(sweep: Sweep) -> dict[str, Arm]:
         return {arm.name: arm for arm in sweep.studies[0].arms}

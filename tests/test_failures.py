@@ -1,7 +1,7 @@
 import pytest
 
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, NonFiniteError, PreemptedError, SelfsupError
-from selfsup.failures import Failure, classify
+from selfsup.failures import Failure, classify, collapsed, diverged
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,12 @@ def test_every_failure_has_a_kind_and_comes_back_as_what_it_was(error: Exception
     assert failure == Failure(kind, type(error).__name__, str(error))
     assert failure.reason == f"{kind}: {error}"
     assert type(failure.exception()) is (type(error) if isinstance(error, SelfsupError) else SelfsupError)
+
+
+def test_what_a_setting_does_to_its_seed_is_an_outcome_and_what_machines_do_is_not() -> None:
+    assert diverged(classify(NonFiniteError("step 3: loss is nan")).reason)
+    assert diverged(collapsed({"pretrain/feature_std": 0.001, "step": 9}))
+    assert diverged(collapsed({"pretrain/loss": 2.0, "pretrain/chance": 2.001, "step": 9}))
+    others = (ExhaustedError("no memory"), PreemptedError("away"), OSError("lost"), DataError("a shard is missing"))
+    assert not any(diverged(classify(error).reason) for error in others)
+    assert not diverged("")

@@ -200,6 +200,14 @@ def test_wording() -> None:
         "+0.0 ± 1.3",
         "-0.1 ± 1.3",
     ]
+    # what is claimed, p below 0.05 and a difference beyond its interval, looks so; what is not does not
+    assert [probability(p) for p in (0.0496, 0.04999, 0.05, 0.0504)] == [
+        *("p = 0.0496", "p = 0.04999", "p = 0.050", "p = 0.050")
+    ]
+    assert [interval(*pair, sign="+") for pair in ((1.04, 0.96), (1.26, 1.252), (-1.25, 1.26), (2.0, 2.0))] == [
+        *("+1.04 ± 0.96", "+1.26 ± 1.25", "-1.2 ± 1.3", "+2.0 ± 2.0")
+    ]
+    assert interval(1.2649, 1.2551, sign="+") == "+1.265 ± 1.255"  # 1.3 and 1.3, 1.26 and 1.26
     assert [probability(p) for p in (0.0004, 0.0041, 0.234)] == ["p < 0.001", "p = 0.004", "p = 0.23"]
     assert [listed(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
     assert [some(names) for names in (["a"], list("abc"), list("abcde"))] == ["a", "a, b and c", "a, b, c and 2 more"]

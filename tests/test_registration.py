@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import toy_sweep
 
-from selfsup.reporting.registration import Registered, changes, read, written
+from selfsup.reporting.registration import Registered, changes, looks, read, written
 from selfsup.sweepspec.arms import Arm, Sweep
 from selfsup.sweepspec.search import Search
 from selfsup.sweepspec.trials import Searched
@@ -37,6 +37,7 @@ def test_a_plan_is_read_as_it_was_written() -> None:
     told = json.loads(written(OLD))
     assert told["question"] == "Does it hold?"
     assert "Dunnett" in told["tests"][0]
+    assert told["primary"] == ""
     assert told["stop"]
 
 
@@ -88,3 +89,27 @@ def test_other_settings_under_the_same_name() -> None:
     arms = tuple(Arm(arm.name, arm.values, arm.changed, {0: "x", 1: "y"}) for arm in now.studies[0].arms[:1])
     now = replace(now, studies=(replace(now.studies[0], arms=arms + now.studies[0].arms[1:]),))
     assert since(OLD, now) == ["other settings under the same name in mae: default"]
+
+
+def test_a_look_is_an_earlier_plan_with_fewer_seeds_of_the_same_arms() -> None:
+    two, three, four = (toy("0.5, 8", digest=f"d{seeds}", seeds=seeds) for seeds in (2, 3, 4))
+    plans = [read(written(sweep), time) for time, sweep in enumerate((two, three, four))]
+    assert [looks(sweep, plans) for sweep in (two, three, four)] == [0, 1, 2]
+    assert looks(four, [*plans, plans[0]._replace(digest="again", metrics=(LINEAR,))]) == 2  # the same seeds again
+    assert looks(four, []) == 0
+
+
+def test_other_arms_and_other_settings_are_no_look() -> None:
+    now = toy("0.5, 8", "0.9, 8", seeds=3)
+    fewer_arms = read(written(toy("0.5, 8", digest="0ld", seeds=3)), 0)
+    assert looks(now, [fewer_arms]) == 0
+    others = read(written(toy("0.5, 8", digest="0ld", seeds=2)), 0)
+    others = others._replace(arms={name: {0: f"other-{name}"} for name in others.arms})
+    assert looks(now, [others]) == 0
+
+
+def test_another_primary_metric_than_was_registered_is_told() -> None:
+    plan = read(written(replace(OLD, primary=KNN)), 0)
+    assert plan.primary == KNN
+    assert list(changes(replace(OLD, primary=KNN), [plan])) == []
+    assert list(changes(OLD, [plan])) == ["since it was registered: the primary metric was knn top-1, and is none"]

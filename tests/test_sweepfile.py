@@ -426,3 +426,11 @@ def test_schema_accepts_what_reads_and_refuses_what_does_not() -> None:
     assert valid("name: x\nstudies: [{extends: masked.yaml, optim: {lr: 1.0}}]\n")
     for wrong in ("ablate: {hyper.heads: 1}", "hyper: {heads: {search: 5}}", "search: {sampler: x}", "studies: []"):
         assert not valid(f"{MASKED}{wrong}\n"), wrong
+
+
+def test_a_primary_metric_is_one_that_tables_show() -> None:
+    assert sweep("extends: masked.yaml\nprimary: eval/knn/top1\n").primary == "eval/knn/top1"
+    assert sweep("extends: masked.yaml\n").primary == ""
+    assert refused("extends: masked.yaml\nprimary: eval/knn/top2\n") == [
+        "s.yaml:2:10: primary: no table shows eval/knn/top2 (did you mean 'eval/knn/top1'?)"
+    ]

@@ -95,8 +95,9 @@ def satterthwaite(first: Array, second: Array, dof: Array, other: Array) -> Arra
     """Degrees of freedom of the sums of two estimated variances, that have `dof` and `other`; rounded down to STEP."""
     total = np.square(first + second)
     parts = np.square(first) / dof + np.square(second) / other
-    found = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
-    return np.floor(found / STEP) * STEP
+    found: Array = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
+    rounded: Array = np.floor(found / STEP) * STEP
+    return rounded
 
 
 def two_sided(t: Array, dof: Array) -> Array:
