@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -110,7 +111,9 @@ class TestStages:
         found = whole(
             simple([{KNN: 70.0}, "fell behind", {KNN: 75.25}], over=False, scheduler="asha", rank="pretrain/loss")
         )
-        assert searching.sentences(found)[0] == "The best of 2 so far by knn top-1 is trial 3 with 75.25."
+        said = searching.sentences(found)
+        assert said[0] == "The best of 2 so far by knn top-1 is trial 3 with 75.25."
+        assert said[-1] == searching.CURSE  # before anything is confirmed, too
         about = searching.about(found.sweep.search)
         assert about["Budget"] == "20 trials: the search goes on"
         assert about["How"] == "tpe proposes, from seed 0; asha stops what falls behind in pretrain/loss"
@@ -128,6 +131,19 @@ class TestStages:
         assert [line.label for line in found.tables[0].lines] == ["spec values", "trial 2"]
         assert found.tables[0].lines[1].cells[KNN].difference == pytest.approx(2)
         assert found.integrity["differences"] == {"mae: trial 2": ()}
+
+    def test_fresh_seeds_of_a_winner_that_diverged_are_told(self) -> None:
+        sweep_, results = sweep(
+            simple([{KNN: 70.0}, {KNN: 75.25}]), {"default": [70.0, 72.0, 71.0], "trial 2": [73.0, 72.0, 74.0]}
+        )
+        lost = replace(results[-1], status="failed", reason="non-finite: loss is nan", metrics={})
+        found = ablation(sweep_, [*results[:-1], lost])
+        fresh = searching.sentences(found)[2]
+        assert fresh.startswith("Trial 2 from 3 fresh seeds: knn top-1 72.5 ± ")
+        assert "(n = 2; 1 of 3 seeds diverged), in the search 75.25" in fresh
+        gone = [replace(lost, id=each.id, seed=each.seed) if "trial 2" in each.id else each for each in results]
+        fresh = searching.sentences(ablation(sweep_, gone))[2]
+        assert fresh.startswith("Trial 2 from 3 fresh seeds: knn top-1 – (n = 0; 3 of 3 seeds diverged), in the search")
 
     def test_a_front(self) -> None:
         outcomes = [{KNN: 80.0, SECONDS: 30.0}, {KNN: 70.0, SECONDS: 10.0}, {KNN: 60.0, SECONDS: 20.0}]
@@ -162,7 +178,7 @@ class TestFormats:
         assert "mask ratio 0.4 to 0.9; lr 0.0001 to 0.01, log; schedule cosine, linear" in words
         rows = [row.words().split() for row in root.every("tr")]
         assert ["12", "0.79", "0.001", "linear", "71.00"] in rows
-        fresh = ["12", "71.00", "69.0", "±", "2.5", "-2.0", "3"]  # 2.776 * sqrt((2 * 4 + 2 * 1) / 4 / 3)
+        fresh = ["12", "71.00", "69.0", "±", "2.5", "-2.0", "3"]  # 4.303 * sqrt(1 / 3): its own three
         assert fresh in rows
 
     def test_trials_are_told_apart_in_the_long_table(self, found: Ablation) -> None:

@@ -199,15 +199,27 @@ def inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> floa
     """
     n, times = np.unique(sizes, return_counts=True)
     shared = np.sqrt(n / (n + control))[:, None, None]
-    u, weight_u = _nodes(-8.5, 8.5)
-    s, weight_s = _nodes(*np.sqrt(stats.chi2.ppf([1e-13, 1 - 1e-13], dof) / dof))
-    weight_u = weight_u * stats.norm.pdf(u)
-    weight_s = weight_s * stats.chi.pdf(s * math.sqrt(dof), dof) * math.sqrt(dof)
+    (u, weight_u), (s, weight_s) = _ERROR, _deviation(dof)
     upper, lower = ((shared * u[:, None] + side * s) / np.sqrt(1 - shared**2) for side in (bound, -bound))
     within = special.ndtr(upper) - special.ndtr(lower)
     return float(weight_u @ np.prod(within ** times[:, None, None], axis=0) @ weight_s)
 
 
+@lru_cache(maxsize=1024)
+def _deviation(dof: int) -> tuple[Array, Array]:
+    """Nodes and weights of the estimated deviation over the true one."""
+    s, weights = _nodes(*np.sqrt(stats.chi2.ppf([1e-13, 1 - 1e-13], dof) / dof))
+    return s, weights * stats.chi.pdf(s * math.sqrt(dof), dof) * math.sqrt(dof)
+
+
 def _nodes(low: float, high: float) -> tuple[Array, Array]:
     """Gauss-Legendre between two ends."""
     return (high + low + (high - low) * NODES) / 2, WEIGHTS * (high - low) / 2
+
+
+def _normal() -> tuple[Array, Array]:
+    u, weights = _nodes(-8.5, 8.5)
+    return u, weights * stats.norm.pdf(u)
+
+
+_ERROR = _normal()
