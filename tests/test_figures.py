@@ -153,3 +153,9 @@ def test_a_sweep_that_has_not_begun_can_be_drawn(numbers: dict[str, list[float]]
     one, _ = study(numbers, grid=numbers is GRID)
     for drawing in drawings(ablation(sweep(one), [])):
         assert svg(drawing.figure)
+
+
+def test_bands_end_at_0_and_100() -> None:
+    ratio = made({"0.75, 8": [99.0, 98.0, 95.0], "0.5, 8": [1.0, 4.0, 2.0]}).tables[0]
+    band = np.asarray(curves([ratio]).axes[0].collections[0].get_paths()[0].vertices)
+    assert (band[:, 1].min(), band[:, 1].max()) == (0, 100)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfsup.reporting import registration
 from selfsup.reporting.registration import Registered
-from selfsup.reporting.stats import MOST
+from selfsup.reporting.stats import PERCENT
 from selfsup.reporting.wording import shown
 from selfsup.store import experiment_page, links
 from selfsup.sweepspec.arms import Arm, Sweep
@@ -174,7 +174,9 @@ def _statistics(cells: "Mapping[str, Cell]") -> dict[str, float]:
         if len(cell.values) > 1:
             found[f"{metric}/sd"] = stdev(cell.values.values())
         if cell.mean is not None and cell.half is not None:
-            found |= {f"{metric}/low": cell.mean - cell.half, f"{metric}/high": min(MOST, cell.mean + cell.half)}
+            least, most = PERCENT
+            found[f"{metric}/low"] = max(least, cell.mean - cell.half)
+            found[f"{metric}/high"] = min(most, cell.mean + cell.half)
     return found
 
 

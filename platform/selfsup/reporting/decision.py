@@ -68,12 +68,11 @@ class Family:
         self.means = np.array([np.mean(list(values.values())) for values in arms])
         self.beside = tuple(beside)
         self.times = 2.0**looks
+        samples = [list(values.values()) for values in arms]
+        self.own = np.array([np.var(values, ddof=1) for values in samples])
         self.blocked = self._block(arms)
         if not self.blocked:
-            samples = [list(values.values()) for values in arms]
-            self.spread = stats.spread(samples)
-            self.variances = np.array([np.var(values, ddof=1) for values in samples])
-            self.dofs = self.n - 1.0
+            self.spread, self.variances, self.dofs = stats.spread(samples), self.own, self.n - 1.0
 
     def _block(self, arms: Sequence[Mapping[int, float]]) -> bool:
         """Take seeds as blocks, where they may be; not where arms are in step to the last digit."""
@@ -93,8 +92,8 @@ class Family:
 
     @cached_property
     def heterogeneity(self) -> float:
-        """Bartlett's p of equal deviations."""
-        return stats.bartlett(self.variances, self.dofs)
+        """Bartlett's p of equal deviations of the arms, whatever their seeds share."""
+        return stats.bartlett(self.own, self.n - 1.0)
 
     def bounds(self, control: int = 0) -> tuple[Array, Array]:
         """(K,), (K,): the difference of every arm to the control, and half of its interval."""

@@ -12,8 +12,8 @@ Decisions = Mapping[str, Decision]  # by metric
 
 COVERS = (
     "Mean ± half of the 95 % interval over pretraining seeds, each of which draws initial weights, order, views and "
-    "probe anew; from the arm's own seeds alone. It does not cover the choice of test images, and ends at 100 where it "
-    "would pass it."
+    "probe anew; from the arm's own seeds alone. It does not cover the choice of test images, and ends at 0 and 100 "
+    "where it would pass them."
 )
 REPLICATES = (
     "A pretraining counts once, however often it is probed. Nothing is claimed of an arm with one seed, nor where the "
@@ -109,7 +109,7 @@ def _warned(decisions: Decisions) -> Iterator[str]:
     for metric, decided in decisions.items():
         p = decided.family.heterogeneity
         if p < ALPHA:
-            own = dict(zip(decided.names, decided.family.variances**0.5, strict=True))
+            own = dict(zip(decided.names, decided.family.own**0.5, strict=True))
             least, most = min(own, key=own.__getitem__), max(own, key=own.__getitem__)
             ends = listed([f"{own[name]:.2g} of {name}" for name in (most, least)])
             yield f"Of {heading(metric)} {UNEQUAL} (Bartlett, p = {p:.2g}): {ends}."

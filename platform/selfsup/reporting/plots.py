@@ -14,7 +14,7 @@ from selfsup.failures import COLLAPSE
 from selfsup.reporting.cells import Cell
 from selfsup.reporting.crossed import Crossing
 from selfsup.reporting.results import Result
-from selfsup.reporting.stats import MOST
+from selfsup.reporting.stats import PERCENT
 from selfsup.reporting.tables import Line, Table
 from selfsup.reporting.wording import heading, label, named
 from selfsup.sweepspec.arms import Arm, Factor, Study
@@ -47,7 +47,7 @@ def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> No
     mean = np.array([cell.mean for cell in cells], float)  # None becomes nan, which is not drawn
     half = np.array([cell.half for cell in cells], float)
     axis.axvline(amounts[factor.values.index(factor.default)], color=INK, **DASHED)
-    axis.fill_between(x, mean - half, np.fmin(mean + half, MOST), color=BLUE, alpha=0.18, linewidth=0)
+    axis.fill_between(x, *np.clip([mean - half, mean + half], *PERCENT), color=BLUE, alpha=0.18, linewidth=0)
     axis.plot(x, mean, color=BLUE, linewidth=1.2)
     seeds = [(place, value) for place, cell in zip(x, cells, strict=True) for value in cell.values.values()]
     axis.plot(*np.reshape(seeds, (-1, 2)).T, "o", color=BLUE, markersize=2.8, alpha=0.75, markeredgewidth=0)
