@@ -137,12 +137,17 @@ def factor(path: str, values: Sequence[Any], default: Any, line: Described | Non
 
 def idle(axis: Axis, values: Sequence[Any], default: Any) -> Iterator[Problem]:
     """A value twice; nothing but the default."""
-    for number, value in enumerate(values):
-        if value in values[:number]:
-            yield Problem(axis.values[number].mark, axis.where, f"the value {text(value)} twice")
+    yield from twice(axis, values)
     if list(values) == [default]:
         message = f"nothing to compare: its one value, {text(default)}, is the default"
         yield Problem(axis.values[0].mark, axis.where, message)
+
+
+def twice(axis: Axis, values: Sequence[Any]) -> Iterator[Problem]:
+    """values: of the axis, as specs have them."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            yield Problem(axis.values[number].mark, axis.where, f"the value {text(value)} twice")
 
 
 def value_at(spec: Spec, path: str) -> Any:

@@ -16,7 +16,7 @@ from selfsup.knob import REQUIRED, Choice, Described, Range
 from selfsup.layers import find, less, merge, nested, plain
 from selfsup.source import Entry, Mark, Node, Problem
 from selfsup.spec import WHOLE
-from selfsup.sweepspec.axes import Axis, Base, no_factor, text
+from selfsup.sweepspec.axes import Axis, Base, no_factor, text, twice, value_at
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def dimensions(base: Base, wanted: Sequence[Wanted], problems: list[Problem]) ->
         if isinstance(asked, str):
             problems.append(Problem(each.asked.mark, (*each.where, "search"), asked))
             continue
-        base.points(axis.changes, problems)
+        points = base.points(axis.changes, problems)
+        if isinstance(asked, Choice) and len(points) == len(axis.values):
+            problems += twice(axis, [value_at(spec, axis.path) for _, spec in points])  # 1 is 1.0 for a number
         found.append(Dimension(axis.path, asked, line is not None and line.type.startswith("integer")))
     return tuple(found)
 
@@ -133,8 +135,7 @@ def _range(asked: Any, own: Range | Choice | None) -> Range | Choice | str:
         case "auto":
             return own or "the knob has no range of its own; say {low: , high: } or a list"
         case tuple():
-            different = len(asked) > 1 and len({repr(value) for value in asked}) == len(asked)
-            return Choice(*asked) if different else "expected two different values or more"
+            return Choice(*asked) if len(asked) > 1 else "expected two different values or more"
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest.keys() - {"log"}:
             log = rest.get("log", False)
             return _wrong_ends(low, high, log) or Range(low, high, bool(log))
