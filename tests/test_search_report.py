@@ -3,6 +3,7 @@
 import itertools
 import random
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
@@ -12,7 +13,8 @@ from toy_search import searched as made
 
 from selfsup.knob import Choice, Range
 from selfsup.reporting import paper, report, searching
-from selfsup.reporting.importance import FEWEST, TOP, importance
+from selfsup.reporting.importance import FEWEST, TOP, importance, top
+from selfsup.reporting.searchplots import drawings
 from selfsup.reporting.tables import Ablation, ablation
 from selfsup.sweepspec.space import Dimension
 from selfsup.sweepspec.trials import Searched, front
@@ -54,6 +56,23 @@ class TestRanking:
         assert simple(["fell behind"], metric=BOTH).finalists == []
 
 
+def taken(found: Searched) -> int:
+    """How many trials Optuna's evaluator takes for the best."""
+    numbers: list[int] = []
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator
+    own = evaluator._get_top_quantile_trials
+
+    def counted(self: Any, study: Any, trials: Any, quantile: float, target: Any) -> Any:
+        best = own(self, study, trials, quantile, target)
+        numbers.append(len(best))
+        return best
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "_get_top_quantile_trials", counted)
+        importance(found)
+    return min(numbers)
+
+
 class TestImportance:
     def test_it_is_optunas_own_number_for_the_search_it_ran(self) -> None:
         """Optuna runs a search of all kinds of knobs; we rebuild it from what a report is told."""
@@ -92,6 +111,29 @@ class TestImportance:
         assert importance(simple([{KNN: float(i)} for i in range(FEWEST)]))
         assert TOP <= FEWEST / 2
 
+    @pytest.mark.parametrize("metric", [KNN, BOTH])
+    def test_where_all_results_are_equal_nothing_is_drawn(self, metric: object) -> None:
+        found = simple([{KNN: 93.75, SECONDS: 2.0}] * 20, metric=metric)
+        assert importance(found) == {}
+        said = "Which knobs matter is not told: no trial is better than the others."
+        assert said in searching.sentences(whole(found))
+        assert {drawing.kind for drawing in drawings(found)} >= {"history", "coordinates"}
+        assert "importance" not in {drawing.kind for drawing in drawings(found)}
+
+    @pytest.mark.parametrize("number", [10, 57, 60, 157, 159, 318])
+    def test_a_tenth_counts_as_the_best_and_five_at_least(self, number: int) -> None:
+        """15 / 157 * 157 is more than 15 in binary."""
+        settings = {RATE: 1e-3, KIND: "linear"}
+        found = made(trial(i, settings | {RATIO: 0.4 + i / 1000}, {KNN: float(i)}) for i in range(number))
+        assert taken(found) == top(found) == max(5, number // 10)
+
+    def test_with_them_count_those_that_equal_the_last_of_them(self) -> None:
+        found = simple([{KNN: value} for value in [9.0, 8.0, 7.0] + [6.0] * 8 + [5.0] * 9])
+        assert taken(found) == top(found) == 11
+        [caption] = [drawing.caption for drawing in drawings(found) if drawing.kind == "importance"]
+        assert caption.startswith("What sets the best 11 of 20 trials apart")
+        assert importance(simple([{KNN: value} for value in [9.0] + [6.0] * 11])) == {}
+
     def test_a_list_may_be_chosen(self) -> None:
         space = {"mae": (Dimension("optim.betas", Choice((0.9, 0.95), (0.9, 0.999)), integer=False),)}
         betas = [[0.9, 0.95], [0.9, 0.999]]  # as JSON has them
@@ -116,7 +158,12 @@ class TestStages:
         assert said[-1] == searching.CURSE  # before anything is confirmed, too
         about = searching.about(found.sweep.search)
         assert about["Budget"] == "20 trials: the search goes on"
-        assert about["How"] == "tpe proposes, from seed 0; asha stops what falls behind in pretrain/loss"
+        assert about["How"] == (
+            "tpe proposes, from seed 0 (it would draw the same again in one session if trials ended in the same "
+            "order); asha stops what falls behind in pretrain/loss"
+        )
+        resumed = replace(found.sweep.search, sessions=2)
+        assert "from seed 0 (in 2 sessions; in one it would have drawn others)" in searching.about(resumed)["How"]
         assert found.tables == ()
 
     def test_the_winner_beside_what_it_won_with(self) -> None:

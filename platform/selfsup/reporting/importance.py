@@ -20,17 +20,29 @@ TOP = 5  # trials, or a tenth of them, count as the best
 
 
 def top(searched: Searched) -> int:
-    """How many trials count as the best."""
-    return max(TOP, len(searched.ended) // 10)
+    """How many trials count as the best: with them, all that equal the last of them, by the one metric there is."""
+    number = max(TOP, len(searched.ended) // 10)
+    if len(searched.search.objectives) > 1:  # Optuna tells equals apart near a Pareto front
+        return min(number, len(searched.ended))
+    [metric] = searched.search.objectives
+    values = [trial.metrics[metric] for trial in searched.ranked]
+    return sum(value in values[:number] for value in values)
+
+
+def alike(searched: Searched) -> bool:
+    """Whether no trial is better than the others."""
+    results = {tuple(trial.metrics[name] for name in searched.search.objectives) for trial in searched.ended}
+    return len(results) < 2 or top(searched) == len(searched.ended)
 
 
 def importance(searched: Searched) -> dict[str, float]:
-    """Path, after its study's name where there are several, -> share, the largest first; nothing from too few trials.
+    """Path, after its study's name where there are several, -> share, the largest first.
 
-    With several metrics the best are those near the Pareto front.
+    Nothing from too few trials, nor where nothing sets the best apart. With several metrics the best are those near the
+    Pareto front.
     """
     ended = searched.ended
-    if len(ended) < FEWEST:
+    if len(ended) < FEWEST or alike(searched):
         return {}
     import optuna
 
@@ -39,10 +51,13 @@ def importance(searched: Searched) -> dict[str, float]:
     study = optuna.create_study(directions=["minimize" if mode == "min" else "maximize" for mode in modes])
     study.add_trials([_frozen(searched, trial) for trial in ended])
     names = sorted({name for trial in study.trials for name in trial.params})
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=top(searched) / len(ended))
+    share = (top(searched) - 0.5) / len(ended)  # of which Optuna makes a number again, rounded up
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a study that was hardly drawn
-        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names, normalize=False)
+    total = sum(found.values())  # Optuna makes equal shares of nothing
+    return {name: value / total for name, value in found.items()} if total else {}
 
 
 def _frozen(searched: Searched, trial: Trial) -> Any:
