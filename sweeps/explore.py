@@ -1,7 +1,7 @@
 """A search: trials that Optuna proposes, until a budget is spent; what it learnt survives any kill."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,12 +10,14 @@ from ray import tune
 
 from selfsup import failures, tree
 from selfsup.planning import Planned
+from selfsup.progress import say, several
 from selfsup.sweeps.driver import Watch, fit
-from selfsup.sweeps.journal import Journal, Left
+from selfsup.sweeps.journal import Journal, Left, kept
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import at_a_time
-from selfsup.sweeps.search import Proposed, Searcher, scheduler
-from selfsup.sweeps.trial import SAMPLES, STEP
+from selfsup.sweeps.search import Proposed, Searcher
+from selfsup.sweeps.stopping import scheduler
+from selfsup.sweeps.trial import ENDED, SAMPLES, STEP, TRAINED
 from selfsup.sweepspec.arms import Sweep
 from selfsup.sweepspec.confirm import key, without_arms
 from selfsup.sweepspec.sweepfile import SweepFile
@@ -30,32 +32,49 @@ def left(it: SweepFile, home: Path) -> Left:
     return _journal(it, home).left
 
 
+def history(it: SweepFile, home: Path) -> Iterator[str]:
+    """What a search goes on from, and what it leaves; nothing of one that is new."""
+    assert it.search is not None
+    there = kept(it.name, key(it, home), home)
+    if there.others:
+        yield (
+            f"beware  {several(there.others, 'trial')} of this name had another space, metric, sampler, seed or "
+            "default; this search is another, and begins without them"
+        )
+    if there.trials:
+        yield f"goes on after {several(there.trials, 'trial')}: {it.search.repeats(there.sessions + 1)}"
+
+
 def explore(it: SweepFile, tracker: Tracker, home: Path) -> None:
     """Search, or go on searching, until a budget is spent. Inside `cluster()`, unless nothing is left of it.
 
     Raises SelfsupError where all trials fail alike, TrackError where MLflow is away: the same command goes on.
     """
-    journal, places = _journal(it, home), Places(it, tracker, home)
-    recorder = Recorder(tracker, places.tags, places.parents)
+    journal = _journal(it, home)
     with journal.held():
-        if journal.left:
+        if more := bool(journal.left):
+            for line in history(it, home):
+                say(line)
             journal.resume()
+        places = Places(it, tracker, home, journal.sessions)
+        recorder = Recorder(tracker, places.tags, places.parents)
+        if more:
             _search(it, journal, places, recorder)
         recorder.catch_up([places.propose(config) for config in journal.configs])
         if not journal.left:
-            tracker.finish(tree.open_sweep(tracker, without_arms(it, (), home, over=True)), "FINISHED")
+            done = without_arms(it, (), home, over=True, sessions=journal.sessions)
+            tracker.finish(tree.open_sweep(tracker, done), "FINISHED")
 
 
 def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorder) -> None:
     assert it.search is not None
     plans = places.plans
     watch, defaults, remaining = Watch(plans, recorder), plans.defaults(), journal.left
-    steps = max(each.steps for each in defaults)
     config = tune.TuneConfig(
         num_samples=remaining.trials,
         max_concurrent_trials=at_a_time(defaults),
-        search_alg=Searcher(it.search, it.designs, journal, places.propose),
-        scheduler=scheduler(it.search, steps, [plans.of(each) for each in journal.configs]),
+        search_alg=Searcher(it.search, it.designs, journal, places.propose, watch),
+        scheduler=scheduler(it.search, [plans.of(each) for each in journal.sound]),
     )
     stop = Spent(watch, remaining)
     fit(watch, stop, config, {}, plans.home)
@@ -64,15 +83,24 @@ def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorde
 
 
 class Spent(tune.Stopper):
-    """Ends a trial that has collapsed, and the search once a budget is spent or nothing but failures comes of it."""
+    """Ends a trial that has collapsed, and the search once a budget is spent or nothing but failures comes of it.
+
+    What has trained to its end is evaluated all the same.
+    """
 
     def __init__(self, watch: Watch, left: Left) -> None:
         self._watch, self._samples, self._until = watch, left.samples, monotonic() + left.seconds
         self._seen: dict[str, int] = {}
         self._suspect: Counter[str] = Counter()
+        self._trained: set[str] = set()  # and not evaluated yet
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         self._seen[trial_id] = result[SAMPLES]
+        if result[TRAINED]:
+            (self._trained.discard if ENDED in result else self._trained.add)(trial_id)
+        return not result[TRAINED] and (bool(self._watch.over) or self._collapsed(trial_id, result))
+
+    def _collapsed(self, trial_id: str, result: dict[str, Any]) -> bool:
         settled = result[STEP] > GRACE * self._watch.steps(trial_id)
         why = failures.collapsed(result) if settled else ""
         self._suspect[trial_id] = self._suspect[trial_id] + 1 if why else 0
@@ -93,7 +121,7 @@ class Spent(tune.Stopper):
             self._watch.over = "the hours of the search were over"
         elif self.hopeless:
             self._watch.over = "the others failed alike"
-        return bool(self._watch.over)
+        return bool(self._watch.over) and not self._trained
 
 
 def _journal(it: SweepFile, home: Path) -> Journal:
@@ -104,9 +132,9 @@ def _journal(it: SweepFile, home: Path) -> Journal:
 class Places:
     """Where trials stand in MLflow: under the run of their search, with what was drawn for them as a tag."""
 
-    def __init__(self, it: SweepFile, tracker: Tracker, home: Path) -> None:
+    def __init__(self, it: SweepFile, tracker: Tracker, home: Path, sessions: int) -> None:
         self.plans = Proposed(it.designs, home)
-        self.sweep: Sweep = without_arms(it, (), home)
+        self.sweep: Sweep = without_arms(it, (), home, sessions=sessions)
         self.tags: dict[str, Mapping[str, str]] = {}
         self.parents: dict[str, str] = {}
         self._root = tree.open_sweep(tracker, self.sweep)

@@ -1,7 +1,8 @@
 """Every trial that was ever proposed in a search, as Optuna keeps it: what was learnt survives a kill.
 
-A trial that ends counts as complete with its numbers, or as pruned without: it failed, or it was stopped. Failed, as
-Optuna calls it, is one that does not count: it was interrupted and is proposed again, or its values were refused.
+A trial that ends counts as complete with its numbers, or as pruned: stopped, with what it was ranked by, or flawed: it
+collapsed, or failed. Failed, as Optuna calls it, is one that does not count: it was interrupted and is proposed again,
+or its values were refused.
 """
 
 import fcntl
@@ -22,6 +23,10 @@ from selfsup.progress import say
 from selfsup.sweeps.trial import SAMPLES
 from selfsup.sweepspec.search import Search
 
+COUNTED = TrialState.COMPLETE, TrialState.PRUNED
+STARTS = "starts"  # of a study: how many trials had been proposed whenever a session began
+FLAWED = "flawed"  # of a trial that is pruned: it collapsed or failed, so that its numbers compare with none
+
 
 class Left(NamedTuple):
     """What is left of a budget; infinity where there is none."""
@@ -34,12 +39,20 @@ class Left(NamedTuple):
         return min(self) > 0
 
 
+class Kept(NamedTuple):
+    """Trials of a search that have ended, the sessions that they are of, and trials of other searches of its name."""
+
+    trials: int
+    sessions: int
+    others: int
+
+
 class Journal:
     """key: what the search is known by; others of its name are kept in the same file."""
 
     def __init__(self, search: Search, name: str, key: str, home: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = home / "searches" / f"{name}.journal"
+        path = _path(name, home)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.name = f"{name}-{key}"
         self._lock = path.with_suffix(".lock")
@@ -67,10 +80,20 @@ class Journal:
             yield
 
     def resume(self) -> None:
-        """Propose those again that were interrupted. Call it inside `held`."""
+        """Begin a session: propose those again that were interrupted. Call it inside `held`."""
+        self._study.set_user_attr(STARTS, sorted({*self._starts, len(self)}))
         for trial in self._trials(TrialState.RUNNING):
             self._study.enqueue_trial(trial.params)
             self._study.tell(trial.number, state=TrialState.FAIL)
+
+    @property
+    def sessions(self) -> int:
+        """In how many pieces it was made so far."""
+        return len(self._starts)
+
+    @property
+    def _starts(self) -> set[int]:
+        return {0, *self._study.user_attrs.get(STARTS, ())}
 
     @property
     def left(self) -> Left:
@@ -87,8 +110,18 @@ class Journal:
         """Of the trials that have ended."""
         return [dict(trial.params) for trial in self._counted()]
 
+    @property
+    def sound(self) -> list[dict[str, Any]]:
+        """Of those that ended well, or were stopped before."""
+        return [dict(trial.params) for trial in self._counted() if not trial.user_attrs.get(FLAWED)]
+
+    @property
+    def numbered(self) -> int:
+        """Trials that ended with a number to rank them by."""
+        return sum(trial.state == TrialState.COMPLETE or bool(trial.intermediate_values) for trial in self._counted())
+
     def _counted(self) -> list[FrozenTrial]:
-        return self._trials(TrialState.COMPLETE, TrialState.PRUNED)
+        return self._trials(*COUNTED)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
@@ -101,3 +134,20 @@ def _clock(trials: list[FrozenTrial]) -> Iterator[float]:
     for began, ended in sorted((began, ended) for began, ended in told if began and ended):
         yield max(0.0, (ended - max(began, until)).total_seconds())
         until = max(until, ended)
+
+
+def kept(name: str, key: str, home: Path) -> Kept:
+    """What there is of a search and of others of its name. Writes nothing."""
+    path = _path(name, home)
+    if not path.exists():
+        return Kept(0, 0, 0)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    numbers = {study.study_name: study._study_id for study in storage.get_all_studies()}
+    ended = {each: storage.get_n_trials(number, COUNTED) for each, number in numbers.items()}
+    own = f"{name}-{key}"
+    starts = {0, *storage.get_study_user_attrs(numbers[own]).get(STARTS, ())} if own in numbers else ()
+    return Kept(ended.pop(own, 0), len(starts), sum(ended.values()))
+
+
+def _path(name: str, home: Path) -> Path:
+    return home / "searches" / f"{name}.journal"

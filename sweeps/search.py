@@ -1,30 +1,29 @@
 """Optuna proposes trials and a scheduler stops those that fall behind: what Tune is given for a search."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from selfsup.errors import SpecError
 from selfsup.knob import Choice
 from selfsup.planning import Planned, plan, usual_feeder
 from selfsup.sections import Feeder
-from selfsup.spool import records
-from selfsup.sweeps.journal import Journal
-from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
+from selfsup.sweeps.journal import FLAWED, Journal
+from selfsup.sweeps.trial import ENDED, PART, SAMPLES
 from selfsup.sweepspec.design import Design
 from selfsup.sweepspec.search import Search
 from selfsup.sweepspec.space import Dimension
 
 STUDY = "study"  # of a trial's configuration, by number, where a search has several
-RUNGS = 4  # of ASHA: each a factor of three longer than the one before
+BEST, MOST = 0.1, 25  # of the trials that TPE knows: the share that counts as good, as Optuna has it, and how many
 DRAWS = 200  # in a row that may be refused
 
 
@@ -60,27 +59,46 @@ def _value(line: Dimension, drawn: Any) -> Any:
     return line.range.values[drawn] if isinstance(line.range, Choice) else drawn
 
 
+class Verdicts(Protocol):
+    """Who else stops trials, and why. stopped: a trial that came to nothing -> why; over: why all were."""
+
+    @property
+    def stopped(self) -> Mapping[str, str]: ...
+    @property
+    def over(self) -> str: ...
+
+
 class Searcher(OptunaSearch):
     """Told of results only: an evaluation comes with a trial's last report, where Tune's own asks for it in each.
 
     propose: called with each configuration before it becomes a trial; raises SpecError to refuse it.
     """
 
-    def __init__(self, search: Search, designs: Sequence[Design], journal: Journal, propose: Callable[..., object]):
-        metrics, modes = list(search.objectives), list(search.objectives.values())
+    def __init__(
+        self,
+        search: Search,
+        designs: Sequence[Design],
+        journal: Journal,
+        propose: Callable[..., object],
+        verdicts: Verdicts,
+    ):
+        self._metrics, self._modes = metrics, modes = list(search.objectives), list(search.objectives.values())
         several = len(metrics) > 1
         self._draw = Space(designs)
         super().__init__(
             space=self._draw,
             metric=metrics if several else metrics[0],
             mode=modes if several else modes[0],
-            sampler=_sampler(search, search.seed + len(journal)),  # what goes on must not draw the same again
+            sampler=_sampler(search, search.seed + len(journal), journal),  # to go on is not to draw the same again
             storage=journal.storage,
             study_name=journal.name,
         )
-        self._propose = propose
+        self._propose, self._verdicts = propose, verdicts
+        self._rank = None if several or search.scheduler == "none" else search.ranking
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if self._verdicts.over:
+            return self.FINISHED
         refused: SpecError | None = None
         for _ in range(DRAWS):
             assert self._ot_study
@@ -100,13 +118,41 @@ class Searcher(OptunaSearch):
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Complete with all of its metrics, or pruned: what failed ends like what was stopped."""
+        """Complete with all of its metrics, or pruned: stopped, with what it was ranked by, or flawed, without."""
         result = result or {}
-        self._ot_trials[trial_id].set_user_attr(SAMPLES, result.get(SAMPLES, 0))
-        wanted = self.metric if isinstance(self.metric, list) else [self.metric]
-        ended = result.get(ENDED, False) and not error
-        whole = ended and all(math.isfinite(result.get(metric, math.nan)) for metric in wanted)
-        super().on_trial_complete(trial_id, result if whole else None)
+        drawn: optuna.Trial = self._ot_trials[trial_id]
+        drawn.set_user_attr(SAMPLES, result.get(SAMPLES, 0))
+        numbers = [result.get(metric, math.nan) for metric in self._metrics]
+        whole = result.get(ENDED, False) and all(map(math.isfinite, numbers))
+        flawed = not whole and (error or ENDED in result or trial_id in self._verdicts.stopped)
+        if flawed:
+            drawn.set_user_attr(FLAWED, True)
+        elif not whole:
+            self._report(drawn, result)
+        super().on_trial_complete(trial_id, result if whole else self._worst() if flawed else None)
+
+    def _worst(self) -> dict[str, float]:
+        """The least of what trials came to so far, in each metric: what stands for a flaw before a sampler that learns
+        of values alone, and would propose the same again.
+        """
+        assert self._ot_study
+        whole = self._ot_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not whole or not isinstance(self._sampler, GPSampler):
+            return {}
+        columns = zip(*(trial.values for trial in whole), strict=True)
+        least = [(max if mode == "min" else min)(column) for mode, column in zip(self._modes, columns, strict=True)]
+        return dict(zip(self._metrics, least, strict=True))
+
+    def _report(self, drawn: optuna.Trial, result: Mapping[str, Any]) -> None:
+        """How far a stopped trial came, and how it stood there, the better the more like a better result.
+
+        Whole parts of a training: a record more is no reason to rank it higher.
+        """
+        if self._rank is None:
+            return
+        metric, mode = self._rank
+        if math.isfinite(value := result.get(metric, math.nan)):
+            drawn.report(value if mode == self.mode else -value, int(result[PART]))
 
     def save(self, checkpoint_path: str) -> None:
         pass
@@ -138,12 +184,12 @@ def _suggest(trial: optuna.Trial, name: str, line: Dimension) -> None:
         trial.suggest_float(name, held.low, held.high, log=held.log)
 
 
-def _sampler(search: Search, seed: int) -> BaseSampler:
+def _sampler(search: Search, seed: int, journal: Journal) -> BaseSampler:
     match search.sampler:
         case "random":
             return RandomSampler(seed)
         case "tpe":
-            return TPESampler(seed=seed, constant_liar=True)
+            return _tpe(seed, journal)
         case "gp":
             return GPSampler(seed=seed)
         case "cmaes":
@@ -152,39 +198,10 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
             return NSGAIISampler(seed=seed)
 
 
-class Past(NamedTuple):
-    """A trial of an earlier session, as a scheduler asks for it."""
-
-    trial_id: str
-
-
-def scheduler(search: Search, steps: int, earlier: Iterable[Planned]) -> TrialScheduler:
-    """In our own steps: Tune's count of reports starts anew with every restart. earlier: what it has seen before."""
-    found = _scheduler(search, steps)
-    for each in earlier:
-        assert each.pretrain
-        past = Past(each.id)
-        found.on_trial_add(None, past)  # type: ignore[arg-type]
-        for record in records(each.pretrain.spool, committed=False):
-            numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
-            found.on_trial_result(None, past, {STEP: record.step, **numbers})  # type: ignore[arg-type]
-    return found
-
-
-def _scheduler(search: Search, steps: int) -> TrialScheduler:
-    if search.scheduler == "none":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    metric, mode = search.ranking
-    grace = max(1, steps // 3 ** (RUNGS - 1))
-    if search.scheduler == "median":
-        never: Any = math.inf  # to pause a trial, which would end its workers; any number is less than its first slice
-        return MedianStoppingRule(time_attr=STEP, metric=metric, mode=mode, grace_period=grace, min_time_slice=never)
-    return AsyncHyperBandScheduler(  # the other way it takes reports that skip a rung for reports at a lower one
-        time_attr=STEP,
-        metric=metric,
-        mode=mode,
-        max_t=steps,
-        grace_period=grace,
-        reduction_factor=3,
-        stop_last_trials=False,
-    )
+def _tpe(seed: int, journal: Journal) -> BaseSampler:
+    """Optuna's, but that no trial counts as good of which no number is known. It would fill the number up with them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of gamma, which nothing replaces
+        return TPESampler(
+            seed=seed, constant_liar=True, gamma=lambda known: min(math.ceil(BEST * known), MOST, journal.numbered)
+        )

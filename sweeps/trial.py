@@ -9,10 +9,12 @@ from ray import tune
 
 from selfsup.pipelines.runner import perform, quiet
 from selfsup.planning import Planned
-from selfsup.spool import Record, records, tail
+from selfsup.spool import records, tail
 
 POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not
+PART, PARTS = "part", 27  # of every report: the same as so many of 27 parts, alike for trainings of any length
+TRAINED = "trained"  # of every report: whether the training is over, so that to stop the trial saves nothing
 ENDED = "ended"  # of the last report: whether the run came to all of its results
 
 
@@ -25,7 +27,7 @@ class Plans(Protocol):
 def trial(config: dict[str, Any], plans: Plans) -> None:
     """Report every record of the training, then the results. A failure that is noted ends the trial without an error.
 
-    Tune starts one anew that dies without having noted why.
+    The numbers of the last training step come with the results. Tune starts one anew that dies without a note of why.
     """
     quiet()
     each = plans.of(config)
@@ -50,13 +52,15 @@ def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float
         latest = tail(spool) if spool else None
         for record in records(spool, committed=False) if spool and latest and latest.step > seen else ():
             if record.step > seen:
-                seen = record.step
-                yield _report(each, record)
+                seen, latest = record.step, tail(spool)  # a report may have waited for Tune
+                numbers = record.values if seen < each.steps else {}
+                yield report_at(each, seen, numbers, trained=bool(latest and latest.step >= each.steps))
 
 
-def _report(each: Planned, record: Record) -> dict[str, float]:
-    numbers = {f"pretrain/{name}": value for name, value in record.values.items()}
-    return {STEP: record.step, SAMPLES: record.step * each.run.train.batch, **numbers}
+def report_at(each: Planned, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
+    """What Tune, and whoever decides for it, is told of a step of the training."""
+    done = {STEP: step, SAMPLES: step * each.run.train.batch, PART: PARTS * step / each.steps, TRAINED: trained}
+    return done | {f"pretrain/{name}": value for name, value in values.items()}
 
 
 def _results(each: Planned) -> dict[str, float]:
@@ -64,4 +68,5 @@ def _results(each: Planned) -> dict[str, float]:
     latest = tail(each.pretrain.spool) if each.pretrain else None
     done = [stage for stage in each.stages if stage.done]
     results = {f"{stage.space}/{name}": value for stage in done for name, value in stage.result().items()}
-    return {**(_report(each, latest) if latest else {STEP: 0, SAMPLES: 0}), **results, ENDED: each.done}
+    numbers = report_at(each, latest.step if latest else 0, latest.values if latest else {}, trained=True)
+    return {**numbers, **results, ENDED: each.done}

@@ -181,4 +181,5 @@ def test_the_plan_of_a_search(shards: Path, tmp_path: Path) -> None:
     said = describe_search(read(SWEEPS / "mae_search.yaml", data), tmp_path)
     assert "hyper.mask_ratio         0.4 to 0.9" in said
     assert "optim.lr                 0.0001 to 0.01, log" in said
+    assert "from seed 0: it would draw the same again in one session if trials ended in the same order" in said
     assert "7,680 samples a trial, 230,400 together" in said  # 480 steps of 16, 30 times

@@ -254,7 +254,10 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
         [
             ("hyper: {heads: {search: auto}}", "2:25: hyper.heads.search: the knob has no range of its own; say "
              "{low: , high: } or a list"),
-            ("hyper: {width: {search: [32, 32]}}", "2:25: hyper.width.search: expected two different values or more"),
+            ("hyper: {width: {search: [32, 32]}}", "2:30: hyper.width: the value 32 twice"),
+            ("optim: {lr: {search: [1, 1.0]}}", "2:26: optim.lr: the value 1.0 twice"),
+            ("optim: {lr: {search: [0.1, 0.2, 1e-1]}}", "2:33: optim.lr: the value 0.1 twice"),
+            ("hyper: {width: {search: [32]}}", "2:25: hyper.width.search: expected two different values or more"),
             ("hyper: {width: {search: all}}", "2:25: hyper.width.search: expected auto, {low: , high: , log: }, or a "
              "list of values"),
             ("optim: {lr: {search: {low: 2, high: 1}}}", "2:22: optim.lr.search: low is 2 and high is 1: there is "
@@ -288,14 +291,20 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
             ("{metric: eval/knn/top1, sampler: tp}", "3:42: search.sampler: expected random | tpe | gp | cmaes | "
              "nsga2, not 'tp' (did you mean 'tpe'?)"),
             ("{metric: eval/knn/top1, trails: 5}", "3:33: search.trails: unknown key (did you mean 'trials'?)"),
-            ("{metric: [eval/knn/top1, pretrain/loss], scheduler: asha}", "3:9: search: scheduler: asha compares "
-             "trials that still train, which have no eval/knn/top1 yet; say rank: pretrain/rankme or another number of "
-             "the training"),
+            ("{metric: [eval/knn/top1, pretrain/loss], sampler: random, scheduler: asha}", "3:9: search: scheduler: "
+             "asha compares trials that still train, which have no eval/knn/top1 yet; say rank: pretrain/rankme or "
+             "another number of the training"),
             ("{metric: pretrain/loss, rank: pretrain/rankme}", "3:9: search: rank: without effect, since scheduler: "
              "none stops no trial"),
             ("{metric: eval/knn/top1, scheduler: pbt}", "3:44: search.scheduler: pbt is not offered: it overwrites "
              "weights and settings while a trial trains, so that no run is a function of its spec any more, and Tune's "
              "only does so for checkpoints of its own; use asha or median"),
+            ("{metric: eval/knn/top1, sampler: gp, scheduler: asha}", "3:9: search: scheduler: asha stops most trials, "
+             "and sampler: gp learns of whole ones only: it would draw as if at random; say scheduler: none, or "
+             "sampler: tpe"),
+            ("{metric: [eval/knn/top1, pretrain/loss], scheduler: median}", "3:9: search: scheduler: median stops most "
+             "trials, and sampler: tpe learns of whole ones only where there are several metrics: it would draw as if "
+             "at random; say scheduler: none"),
             ("{metric: eval/knn/top1, finalists: 3}", "3:9: search: finalists: without effect, since one metric has "
              "one winner"),
             ("{metric: [eval/knn/top1, pretrain/gpu_hours]}", "3:1: search.metric: pretrain/gpu_hours is not measured "

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -296,12 +297,20 @@ def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
     return expand(sweepfile.read(path, overrides or []), home())[0]
 
 
+def _history(found: "SweepFile") -> Iterator[str]:
+    """Of a search: what it goes on from. Where nothing was searched yet, Ray need not be imported to say so."""
+    if (home() / "searches").exists():
+        from selfsup.sweeps.explore import history
+
+        yield from history(found, home())
+
+
 def _outline(found: "SweepFile") -> str:
     from selfsup.sweepspec import outline
     from selfsup.sweepspec.expand import expand
 
     if found.kind == "search":
-        return outline.describe_search(found, home())
+        return "\n".join([outline.describe_search(found, home()), *_history(found)])
     return outline.describe(*expand(found, home()))
 
 

@@ -28,8 +28,9 @@ def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[
         return expand(it, home())
     tracker = tracker or store()
     bare = without_arms(it, (), home())
-    over = tree.spent(tracker, bare) == it.search.budget
-    sweep = without_arms(it, trials(tracker, bare, cache=home() / "cache"), home(), over=over)
+    budget, sessions = tree.spent(tracker, bare)
+    over, found = budget == it.search.budget, trials(tracker, bare, cache=home() / "cache")
+    sweep = without_arms(it, found, home(), over=over, sessions=sessions)
     if not over or not sweep.search or not sweep.search.best:
         return sweep, {}
     arms, planned = expand(confirmation(it, sweep.search), home())

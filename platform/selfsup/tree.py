@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SWEEP, KIND = "selfsup.sweep", "selfsup.kind"  # the digest of the plan; sweep, arm, run, search, trial
 DRAWN, SPENT = "selfsup.drawn", "selfsup.spent"  # a trial's values, as JSON; the budget that a search ended with
+SESSIONS = "selfsup.sessions"  # in how many pieces a search was made
 TRIAL = "trial"
 STUDY, ARM, FACTOR, VALUE = "selfsup.study", "selfsup.arm", "selfsup.factor", "selfsup.value"
 BASELINES = "baselines"  # the study that they are shown under
@@ -66,10 +67,11 @@ def of_trial(sweep: Sweep, study: str, values: Mapping[str, Any]) -> dict[str, s
     return {SWEEP: sweep.digest, KIND: TRIAL, STUDY: study, DRAWN: json.dumps(values)}
 
 
-def spent(tracker: Tracker, sweep: Sweep) -> str:
-    """The budget that a search ended with; "" while it goes on."""
+def spent(tracker: Tracker, sweep: Sweep) -> tuple[str, int]:
+    """The budget that a search ended with, "" while it goes on; and in how many pieces it was made."""
     found = tracker.runs(sweep.name, f"tags.`{ID}` = '{_root(sweep)}'")
-    return found[0].data.tags.get(SPENT, "") if found else ""
+    tags = found[0].data.tags if found else {}
+    return tags.get(SPENT, ""), int(tags.get(SESSIONS, 1))
 
 
 def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
@@ -98,6 +100,7 @@ def _open_search(tracker: Tracker, sweep: Sweep) -> str:
     told = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.objectives)}
     over = {SPENT: sweep.search.search.budget} if sweep.search.over else {}
     tags = {SWEEP: sweep.digest, KIND: "search", "mlflow.note.content": sweep.question}
+    tags[SESSIONS] = str(sweep.search.sessions)
     return tracker.open(id=_root(sweep), name=sweep.name, experiment=sweep.name, params=told, tags=tags | over)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +16,18 @@ from tiny import BACKBONE
 
 from selfsup.errors import SpecError
 from selfsup.failures import collapsed
+from selfsup.knob import Range
 from selfsup.layout import entries, lay_out
 from selfsup.pipelines.manifest import Manifest
 from selfsup.reporting import report
-from selfsup.spool import Spool
-from selfsup.sweeps.explore import PATIENCE, Spent
-from selfsup.sweeps.journal import Journal, Left
-from selfsup.sweeps.search import Proposed, Searcher, Space, scheduler
+from selfsup.sweeps.explore import PATIENCE, Spent, history
+from selfsup.sweeps.journal import Journal, Left, kept
+from selfsup.sweeps.search import Proposed, Searcher, Space
 from selfsup.sweeps.session import conduct
-from selfsup.sweeps.trial import ENDED, SAMPLES, STEP
+from selfsup.sweeps.trial import ENDED, SAMPLES, STEP, TRAINED
+from selfsup.sweepspec.confirm import key
 from selfsup.sweepspec.search import Search
+from selfsup.sweepspec.space import Dimension
 from selfsup.sweepspec.sweepfile import SweepFile, read
 from selfsup.track import Tracker
 
@@ -74,6 +77,9 @@ def journal(folder: Path, **search: object) -> Journal:
     return Journal(Search.model_validate({"metric": KNN} | search), "toy", "key", folder)
 
 
+NOBODY: Any = SimpleNamespace(stopped={}, over="")
+
+
 def told(held: Journal) -> optuna.Study:
     return optuna.load_study(study_name=held.name, storage=held.storage)
 
@@ -111,6 +117,36 @@ class TestJournal:
         assert again.configs == [{"x": drawn}]
         assert again.left.trials == 3
 
+    def test_it_says_whether_it_repeats_and_what_it_leaves(self, tmp_path: Path) -> None:
+        assert kept("toy", "key", tmp_path) == (0, 0, 0)
+        assert not (tmp_path / "searches").exists()
+        for _ in range(2):  # killed before the first was proposed: nothing differs
+            held = journal(tmp_path)
+            held.resume()
+            assert held.sessions == 1
+        for number in range(3):
+            told(held).tell(told(held).ask(), float(number))
+        assert kept("toy", "key", tmp_path) == (3, 1, 0)
+        held.resume()
+        assert held.sessions == kept("toy", "key", tmp_path).sessions == 2
+        assert kept("toy", "other", tmp_path) == (0, 0, 3)
+
+    def test_a_range_that_was_widened_begins_anew_and_says_so(
+        self, both: Callable[..., SweepFile], tmp_path: Path
+    ) -> None:
+        it = both()
+        assert list(history(it, tmp_path)) == []
+        assert it.search
+        held = Journal(it.search, it.name, key(it, tmp_path), tmp_path)
+        held.resume()
+        told(held).tell(told(held).ask(), 1.0)
+        [line] = history(it, tmp_path)
+        assert line == "goes on after 1 trial: in 2 sessions; in one it would have drawn others"
+        (design, *rest) = it.designs
+        wider = replace(design, space=(Dimension("hyper.temperature", Range(0.1, 1.0), integer=False),))
+        [line] = history(replace(it, designs=(wider, *rest)), tmp_path)
+        assert line.startswith("beware  1 trial of this name had another space, metric, sampler, seed or default")
+
 
 class TestSearcher:
     def test_values_that_do_not_go_together_are_drawn_anew_and_are_no_trials(
@@ -119,7 +155,7 @@ class TestSearcher:
         it = both()
         assert it.search
         held, plans = journal(tmp_path), Proposed(it.designs, tmp_path)
-        found = [Searcher(it.search, it.designs, held, plans.of).suggest(str(number)) for number in range(30)]
+        found = [Searcher(it.search, it.designs, held, plans.of, NOBODY).suggest(str(number)) for number in range(30)]
         states = [trial.state for trial in told(held).trials]
         assert states.count(TrialState.RUNNING) == 30
         assert TrialState.FAIL in states  # a width that 4 heads do not divide
@@ -139,7 +175,7 @@ class TestSearcher:
             raise SpecError("width 9 does not divide into 4 heads")
 
         with pytest.raises(SpecError, match=r"200 draws in a row .* width 9 does not divide"):
-            Searcher(it.search, it.designs, journal(tmp_path), refuse).suggest("a")
+            Searcher(it.search, it.designs, journal(tmp_path), refuse, NOBODY).suggest("a")
 
     @pytest.mark.parametrize(
         ("last", "state"),
@@ -155,7 +191,7 @@ class TestSearcher:
     ) -> None:
         it, held = both(), journal(tmp_path, samples=1000)
         assert it.search
-        searcher = Searcher(it.search, it.designs, held, lambda _: None)
+        searcher = Searcher(it.search, it.designs, held, lambda _: None, NOBODY)
         searcher.suggest("a")
         searcher.on_trial_complete("a", last)
         assert told(held).trials[0].state == state
@@ -171,33 +207,13 @@ def test_a_trial_makes_its_batches_as_it_was_planned_for(
     assert {each.feeder for each in plans.defaults()} == {"threads"}
 
 
-@pytest.mark.parametrize("kind", ["asha", "median"])
-def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_path: Path) -> None:
-    search = Search.model_validate({"metric": LOSS, "scheduler": kind})
-    earlier = []
-    for number, loss in enumerate([1.0, 2.0, 3.0]):
-        spool = Spool(path := tmp_path / str(number))
-        for step in (10, 20, 30):
-            spool.append(step, {"loss": loss})
-        earlier.append(SimpleNamespace(id=str(number), pretrain=SimpleNamespace(spool=path)))
-
-    def verdict(loss: float, past: list[Any]) -> str:
-        found, now = scheduler(search, 90, past), SimpleNamespace(trial_id="now")
-        trial: Any = type("Trial", (), {"trial_id": "now"})() if kind == "median" else now
-        found.on_trial_add(None, trial)  # type: ignore[arg-type]
-        return found.on_trial_result(None, trial, {STEP: 10, LOSS: loss})  # type: ignore[arg-type]
-
-    assert verdict(5.0, earlier) == "STOP"
-    assert verdict(0.5, earlier) == verdict(5.0, []) == "CONTINUE"
-
-
 class TestSpent:
     def test_a_trial_that_stays_at_chance_is_stopped_with_the_reason(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
         spent = Spent(watch, Left(5, float("inf"), float("inf")))
 
         def report(step: int, loss: float) -> bool:
-            return spent("a", {STEP: step, SAMPLES: step, LOSS: loss, "pretrain/chance": 4.0})
+            return spent("a", {STEP: step, SAMPLES: step, TRAINED: False, LOSS: loss, "pretrain/chance": 4.0})
 
         assert not any(report(step, 4.0) for step in (2, 4, 6, 8, 10))  # a tenth of the training
         assert [report(step, loss) for step, loss in [(20, 3.99), (30, 3.5)]] == [False, False]
@@ -213,9 +229,9 @@ class TestSpent:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
         spent = Spent(watch, Left(5, 300, float("inf")))
         for trial, samples in [("a", 100), ("b", 100), ("a", 199)]:
-            spent(trial, {STEP: 1, SAMPLES: samples})
+            spent(trial, {STEP: 1, SAMPLES: samples, TRAINED: False})
             assert not spent.stop_all()
-        spent("b", {STEP: 1, SAMPLES: 101})
+        spent("b", {STEP: 1, SAMPLES: 101, TRAINED: False})
         assert spent.stop_all()
         assert watch.over == "the samples of the search were spent"
         assert Spent(watch, Left(5, 300, -1)).stop_all()

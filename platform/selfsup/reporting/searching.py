@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from selfsup.reporting import cells
 from selfsup.reporting.cells import NOTHING, Cell
 from selfsup.reporting.columns import Block, Column
-from selfsup.reporting.importance import FEWEST
+from selfsup.reporting.importance import FEWEST, alike
 from selfsup.reporting.provenance import command, made_with
 from selfsup.reporting.tables import Ablation
 from selfsup.reporting.wording import heading, interval, listed, short, some, words
@@ -34,7 +34,7 @@ def about(searched: Searched) -> dict[str, str]:
     return {
         "Space": " | ".join(spaces),
         "Goal": " and ".join(search.metric),
-        "How": f"{search.sampler} proposes, from seed {search.seed}{stops}",
+        "How": f"{search.sampler} proposes, from seed {search.seed} ({search.repeats(searched.sessions)}){stops}",
         "Budget": f"{search.budget}: {'spent' if searched.over else 'the search goes on'}",
         "Trials": _counted(searched),
     }
@@ -51,6 +51,8 @@ def sentences(ablation: Ablation) -> list[str]:
     said = [_front(searched, so_far) if len(searched.search.objectives) > 1 else _first(searched, so_far)]
     if len(searched.ended) < FEWEST:
         said.append(f"Which knobs matter is told from {FEWEST} trials with a result on.")
+    elif alike(searched):
+        said.append("Which knobs matter is not told: no trial is better than the others.")
     confirmed = list(_confirmed(ablation))
     return [*said, *confirmed[: len(searched.search.objectives) < 2], CURSE]
 

@@ -11,14 +11,16 @@ from selfsup.sweepspec.sweepfile import SweepFile
 from selfsup.sweepspec.trials import Searched, Trial
 
 
-def without_arms(it: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: bool = False) -> Sweep:
+def without_arms(
+    it: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: bool = False, sessions: int = 1
+) -> Sweep:
     """A search as its report sees it before there is anything to confirm."""
     assert it.search is not None
     space = {design.name: design.space for design in it.designs}
     defaults = {
         design.name: {line.path: value_at(design.default, line.path) for line in design.space} for design in it.designs
     }
-    searched = Searched(it.search, space, defaults, trials, over)
+    searched = Searched(it.search, space, defaults, trials, over, sessions)
     return Sweep(
         name=it.name,
         question=it.question,

@@ -13,6 +13,7 @@ from selfsup.sharing import describe as sharing
 from selfsup.spool import tail
 from selfsup.sweepspec.arms import Factor, Study, Sweep
 from selfsup.sweepspec.axes import text
+from selfsup.sweepspec.search import AT_RANDOM
 from selfsup.sweepspec.sweepfile import SweepFile
 
 
@@ -40,7 +41,10 @@ def describe_search(it: SweepFile, home: Path) -> str:
         lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space), *_cautions([default])]
     longest = max(runs, key=_samples)
     scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
-    lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{scheduler}; at most {search.budget}")
+    chance = AT_RANDOM.get(search.sampler, 0)
+    first = f" (the first {chance} with a result at random)" if chance > 1 else ""
+    lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{first}{scheduler}; at most {search.budget}")
+    lines.append(f"from seed {search.seed}: {search.repeats(1)}")
     together = _samples(longest) * search.trials
     lines.append(f"{_samples(longest):,} samples a trial, {together:,} together, if all run to their end:")
     lines += _hours([longest] * search.trials)

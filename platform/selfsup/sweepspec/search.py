@@ -48,6 +48,8 @@ def _without_pbt(value: object) -> object:
     return value
 
 
+AT_RANDOM = {"tpe": 10, "gp": 10, "nsga2": 50, "cmaes": 1}  # so many come before what a sampler has learnt, by Optuna
+
 Scheduler = Annotated[Literal["none", "asha", "median"], BeforeValidator(_without_pbt)]
 
 
@@ -77,6 +79,12 @@ class Search(Knobs):
             raise ValueError("finalists: without effect, since one metric has one winner")
         if self.scheduler == "none" and self.rank:
             raise ValueError("rank: without effect, since scheduler: none stops no trial")
+        if self.scheduler != "none" and not self._learns:
+            raise ValueError(
+                f"scheduler: {self.scheduler} stops most trials, and sampler: {self.sampler} learns of whole ones only"
+                f"{' where there are several metrics' * (self.sampler == 'tpe')}: it would draw as if at random; say "
+                f"scheduler: none{', or sampler: tpe' * (len(self.metric) == 1)}"
+            )
         if self.scheduler != "none" and not self._ranks:
             metric, _ = _pair(self.metric[0])
             raise ValueError(
@@ -84,6 +92,11 @@ class Search(Knobs):
                 "say rank: pretrain/rankme or another number of the training"
             )
         return self
+
+    @property
+    def _learns(self) -> bool:
+        """Whether the sampler learns of trials that are stopped, or of none at all."""
+        return self.sampler == "random" or (self.sampler == "tpe" and len(self.metric) == 1)
 
     @property
     def _ranks(self) -> str:
@@ -101,6 +114,13 @@ class Search(Knobs):
         """`30 trials, 200,000 samples, 2 hours`"""
         amounts = {"trials": self.trials, "samples": self.samples, "hours": self.hours}
         return ", ".join(f"{amount:,} {name}" for name, amount in amounts.items() if amount is not None)
+
+    def repeats(self, sessions: int) -> str:
+        """Whether a search from the same seed would draw the same again."""
+        if sessions > 1:
+            return f"in {sessions} sessions; in one it would have drawn others"
+        same = "it would draw the same again in one session"
+        return same if self.sampler == "random" else f"{same} if trials ended in the same order"
 
     @property
     def ranking(self) -> tuple[str, str]:

@@ -39,7 +39,7 @@ class Trial:
 class Searched:
     """A search and its trials so far. space, defaults: by study; of defaults the values by path.
 
-    over: its budget is spent, so that the best are the best.
+    over: its budget is spent, so that the best are the best. sessions: in how many pieces it was made.
     """
 
     search: Search
@@ -47,6 +47,7 @@ class Searched:
     defaults: Mapping[str, Mapping[str, Any]]
     trials: tuple[Trial, ...]
     over: bool
+    sessions: int = 1
 
     @property
     def ended(self) -> list[Trial]:
