@@ -142,7 +142,8 @@ def kept(name: str, key: str, home: Path) -> Kept:
     if not path.exists():
         return Kept(0, 0, 0)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    numbers = {study.study_name: study._study_id for study in storage.get_all_studies()}
+    names = [study.study_name for study in storage.get_all_studies()]
+    numbers = {each: storage.get_study_id_from_name(each) for each in names}
     ended = {each: storage.get_n_trials(number, COUNTED) for each, number in numbers.items()}
     own = f"{name}-{key}"
     starts = {0, *storage.get_study_user_attrs(numbers[own]).get(STARTS, ())} if own in numbers else ()

@@ -42,7 +42,7 @@ def describe_search(it: SweepFile, home: Path) -> str:
     longest = max(runs, key=_samples)
     scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
     chance = AT_RANDOM.get(search.sampler, 0)
-    first = f" (the first {chance} with a result at random)" if chance > 1 else ""
+    first = f" (the first {chance} at random)" if chance > 1 else ""
     lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{first}{scheduler}; at most {search.budget}")
     lines.append(f"from seed {search.seed}: {search.repeats(1)}")
     together = _samples(longest) * search.trials
