@@ -202,3 +202,11 @@ def test_a_sweep_that_has_not_begun_has_a_page() -> None:
     words = Strict(page(empty, drawings(empty), {})).root.words()
     assert "0 of 13 finished, 13 missing" in words
     assert "not known yet" in words
+
+
+def test_seeds_that_would_tell_a_difference_are_shown_with_their_own_uncertainty(text: str) -> None:
+    needed = toy().needed[KNN]
+    words = Strict(text).root.words()
+    assert (
+        f"Seeds to tell a difference of 0.5 {needed.n} an arm for knn top-1 ({needed.low} to {needed.high}, so" in words
+    )
