@@ -44,7 +44,7 @@ def crops(
     """
     sides = (min(height, width) for _, _, height, width in boxes.tolist())
     needed = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
-    image, scale = scaled(data, next(n for n in EIGHTHS if n >= needed or n == 8))
+    image, scale = scaled(data, needed, EIGHTHS)
     cuts = boxes * scale
     whole = (cuts % 1 == 0).all(axis=1)
     wanted = zip(whole.tolist(), cuts.tolist(), sizes, resample, flips or [False] * len(cuts), strict=True)

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 import sklearn.datasets
 from PIL import Image
 
@@ -97,6 +98,84 @@ def test_a_corrupt_jpeg_is_undecodable(photo: Image.Image) -> None:
     data[len(data) // 2 : len(data) // 2 + 64] = b"\xff\xd3" * 32  # restart markers where there are none
     with pytest.raises(Undecodable):
         scaled(bytes(data), 1)
+
+
+def with_sampling(photo: Image.Image, sampling: str) -> bytes:
+    pixels = np.ascontiguousarray(photo.convert("RGB"))
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=92, colorsubsampling=sampling))
+
+
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize("side", [64, 128])
+def test_colours_are_not_coarse_at_a_fraction_of_the_size(sampling: str, side: int) -> None:
+    """Against the whole image, by Pillow, resized, on colours that change every 16 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    data = with_sampling(Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC), sampling)
+    whole = Image.open(io.BytesIO(data)).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    least = decode(data, min_height=side, min_width=side), scaled(data, 8 * side / 512, (1, 2, 8))[0]
+    for made in least:
+        assert min(made.shape[:2]) >= side
+        small = Image.fromarray(made).resize((side, side), Image.Resampling.BICUBIC)
+        assert np.abs(np.asarray(small).astype(int) - np.asarray(whole)).mean() < 2
+
+
+@pytest.mark.parametrize("factors", [0x14, 0x24, 0x31, 0x44])
+def test_any_sampling_has_dimensions(photo: Image.Image, factors: int) -> None:
+    """4:4:1, and some that have no name: the sampling factors of luma stand in the header of the frame."""
+    data = bytearray(coded(photo, subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = factors
+    assert dimensions(bytes(data)) == (HEIGHT, WIDTH)
+
+
+SCAN, BEFORE = b"\xff\xda", b"\xff\xdb"
+
+
+def odd_scan(data: bytes) -> bytes:
+    """The last bytes of a scan's header as a phone writes them: no end of the spectrum."""
+    place = data.index(SCAN)
+    place += 5 + 2 * data[place + 4]
+    return data[:place] + bytes(3) + data[place + 3 :]
+
+
+ODDITIES = {
+    "odd scan header": odd_scan,
+    "stray bytes before the end": lambda data: data[:-2] + b"\x12\x34\x56" + data[-2:],
+    "stray bytes before a table": lambda data: data.replace(BEFORE, bytes(2) + BEFORE, 1),
+    "another revision": lambda data: data[:11] + b"\x02\x01" + data[13:],
+    "notes after the end": lambda data: data + bytes(300) + b"notes",
+}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_an_oddity_that_takes_no_pixels_is_no_damage(photo: Image.Image, oddity: str, progressive: bool) -> None:
+    plain = coded(photo, quality=90, progressive=progressive)
+    odd = ODDITIES[oddity](plain)
+    assert dimensions(odd) == (HEIGHT, WIDTH)
+    for eighths in (1, 2, 3, 4, 8):
+        image, scale = scaled(odd, eighths)
+        assert image.shape[0] == -(-HEIGHT * scale * 8 // 8)
+        if scale == 1 and not (progressive and oddity == "odd scan header"):  # in which its first scan is another
+            assert np.abs(image - by_pillow(plain)).max() <= 3
+
+
+CUTS = {
+    "without its end": lambda data: data[:-2],
+    "cut": lambda data: data[: len(data) // 2],
+    "cut and closed": lambda data: data[: len(data) // 2] + b"\xff\xd9",
+    "cut, with an odd scan header": lambda data: odd_scan(data)[: len(data) // 2],
+    "zeros from the middle on": lambda data: data[: len(data) // 2] + bytes(len(data) // 2),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_cut_jpeg_is_undecodable_at_every_scale(photo: Image.Image, cut: str) -> None:
+    data = CUTS[cut](coded(photo, quality=90))
+    for eighths in (1, 2, 3, 4, 8):
+        with pytest.raises(Undecodable):
+            scaled(data, eighths)
+    with pytest.raises(Undecodable):
+        decode(data, min_height=1, min_width=1)
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
