@@ -6,7 +6,6 @@ bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
 """
 
-import tempfile
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines.decode import Pixels
 from selfsup.pipelines.head import VERSION
 from selfsup.pipelines.pack import jpeg, pack
+from selfsup.pipelines.scratch import scratch
 
 SPLITS = ("train", "val")
 PHOTOS = {  # class: what scikit-image calls it, or its file in scikit-learn
@@ -65,12 +65,11 @@ def build(name: str, home: Path) -> Path:
     folder = home / "data" / f"{name}-{VERSION}"  # other code would not read it, nor this what other code wrote
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
-        made = Path(work, "made")
+    with scratch(folder.parent, f".{name}-") as work:
+        made = work / "made"
         for split in SPLITS:
-            _write(Path(work, split), MAKERS[name](split))
-            pack(Path(work, split), made / split)
+            _write(work / split, MAKERS[name](split))
+            pack(work / split, made / split)
         try:
             made.rename(folder)
         except OSError:  # another process was first

@@ -17,8 +17,7 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,20 +38,17 @@ class Asked(NamedTuple):
 
 
 @contextmanager
-def forked_workers(start: Callable[[], object]) -> Iterator[None]:
-    """Call `start`, which starts Ray on this machine; its workers are forked for as long as the block runs."""
-    cold = sys.executable
-    with tempfile.TemporaryDirectory(prefix="selfsup-") as folder:
-        command = Path(folder) / "python"
-        call = shlex.join([cold, "-SEP", __file__, "launch", str(Path(folder) / "socket"), cold])
-        command.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
-        command.chmod(0o700)
-        sys.executable = str(command)  # with which Ray starts its processes
-        try:
-            start()
-        finally:
-            sys.executable = cold
+def forked_workers(folder: Path) -> Iterator[None]:
+    """Start Ray inside the block: its workers are forked for as long as it lives and the folder is there."""
+    cold, command = sys.executable, folder / "python"
+    call = shlex.join([cold, "-SEP", __file__, "launch", str(folder / "socket"), cold])
+    command.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
+    command.chmod(0o700)
+    sys.executable = str(command)  # with which Ray starts its processes
+    try:
         yield
+    finally:
+        sys.executable = cold
 
 
 def launch(path: Path, python: str, args: list[str]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.layers import plain
 from selfsup.pipelines.auth import use_token
+from selfsup.pipelines.scratch import scratch
 from selfsup.progress import say
 from selfsup.source import Source
 from selfsup.store import move_credentials
@@ -46,16 +47,16 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
 
     from selfsup.pipelines.runner import commit
 
-    with tempfile.TemporaryDirectory() as folder:
-        names = copied(specs, Path(folder) / "specs")
+    with scratch(Path(tempfile.gettempdir())) as folder:
+        names = copied(specs, folder / "specs")
         told = [word for override in overrides for word in ("-s", override)]
-        package = named_by_content(wheel or build_wheel(CHECKOUT, Path(folder)), Path(folder))
+        package = named_by_content(wheel or build_wheel(CHECKOUT, folder), folder)
         try:
             client = JobSubmissionClient(address)
             job = client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told]),
                 runtime_env={
-                    "working_dir": str(Path(folder) / "specs"),
+                    "working_dir": str(folder / "specs"),
                     "py_modules": [str(package)],
                     "env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}
                     | {"SELFSUP_COMMIT": commit()},

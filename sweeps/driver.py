@@ -6,7 +6,6 @@ leave out what is there.
 
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
+from selfsup.pipelines.scratch import scratch
 from selfsup.pipelines.worker import DAMAGED
 from selfsup.planning import Planned
 from selfsup.progress import follow, say
@@ -70,28 +70,26 @@ def fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict
     """Let Tune run the trials that a space or a searcher proposes, as the watch follows them."""
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    scratch = home / "tune" / str(os.getpid())
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, plans=watch.plans), TRIAL),
-        param_space=space,
-        tune_config=config,
-        run_config=tune.RunConfig(
-            name="trials",
-            storage_path=str(scratch),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            stop=stop,
-            callbacks=[watch],
-        ),
-    )
-    try:
-        tuner.fit()
-    except KeyboardInterrupt:
-        watch.interrupted()
-        say("interrupted; the same command continues")
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch(home / "tune") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(trial, plans=watch.plans), TRIAL),
+            param_space=space,
+            tune_config=config,
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(folder),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                stop=stop,
+                callbacks=[watch],
+            ),
+        )
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            watch.interrupted()
+            say("interrupted; the same command continues")
+            raise
 
 
 class Watch(tune.Callback):

@@ -11,7 +11,7 @@ from selfsup import tree, whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.layout import entries, lay_out, proposed, store
-from selfsup.pipelines.runner import cluster
+from selfsup.pipelines.cluster import cluster
 from selfsup.planning import Planned
 from selfsup.reporting import paper
 from selfsup.reporting.report import files, pictures, read

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from ray import tune
 
-from selfsup.pipelines.runner import perform, quiet
+from selfsup.pipelines.cluster import quiet
+from selfsup.pipelines.runner import perform
 from selfsup.planning import Planned
 from selfsup.spool import records, tail
 

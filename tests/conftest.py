@@ -1,6 +1,5 @@
 """Small data sets, whole and damaged; one Ray of two CPUs for the tests of a module."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,14 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    import ray
+    from selfsup.pipelines.cluster import embedded
 
-    from selfsup.pipelines.forkserver import forked_workers
-
-    with forked_workers(lambda: ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)):
-        ray.data.DataContext.get_current().enable_progress_bars = False
+    with embedded(num_cpus=2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -87,9 +87,9 @@ def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
 
 def test_the_server_ends_with_its_raylet() -> None:
     code = (
-        "import ray; from selfsup.pipelines.forkserver import forked_workers\n"
-        "with forked_workers(lambda: ray.init('local', num_cpus=1, log_to_driver=False)):\n"
-        "    print(ray.get(ray.remote(lambda: __import__('os').getppid()).remote())); ray.shutdown()"
+        "import ray; from selfsup.pipelines.cluster import embedded\n"
+        "with embedded(num_cpus=1):\n"
+        "    print(ray.get(ray.remote(lambda: __import__('os').getppid()).remote()))"
     )
     server = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     for _ in range(100):
