@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +19,16 @@ from ray.exceptions import AuthenticationError
 
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.auth import own_token
+from selfsup.pipelines.cache import node_folder
 from selfsup.pipelines.forkserver import forked_workers
+from selfsup.pipelines.nodes import check_shared
 from selfsup.pipelines.scratch import scratch
 from selfsup.progress import timed
+from selfsup.store import home
 
 REACH = 5.0  # seconds in which a cluster answers
-SOCKET = "session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"  # Ray's longest one, below its folder
-LONGEST = 103  # bytes of a socket's path; macOS takes no more, Linux four
+SOCKET = "session_2026-01-31_23-59-59_999999_4194304/sockets/dash_MetricsHead"  # the longest below Ray's folder
+LONGEST = 103 if sys.platform == "darwin" else 107  # bytes of a socket's path
 ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # until it sees that a run has ended; Ray's own is 2
@@ -39,8 +43,13 @@ def cluster() -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
-    with embedded() if address == "local" else joined(address):
-        yield
+    if address == "local":
+        with embedded():
+            yield
+    else:
+        with joined(address):
+            check_shared(home())
+            yield
 
 
 @contextmanager
@@ -50,7 +59,8 @@ def embedded(**options: Any) -> Iterator[None]:
     Raises SelfsupError where it does not start.
     """
     own_token()
-    with scratch(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), keep=True) as folder:
+    os.environ["SELFSUP_CACHE"] = str(node_folder())  # the rest of its temporary files are for this Ray alone
+    with scratch(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), "ray-", keep=True) as folder:
         _check_length(folder)
         with _connection():
             _start(folder, options)
@@ -82,7 +92,7 @@ def _connection() -> Iterator[None]:
 
 def _start(folder: Path, options: Mapping[str, Any]) -> None:
     try:
-        with forked_workers(folder), _loopback():
+        with forked_workers(folder), _loopback(), _temporary(folder):
             _init("local", _temp_dir=str(folder), **options)
     except Exception as error:
         logs = folder / "session_latest" / "logs"
@@ -105,9 +115,7 @@ def _join(address: str) -> None:
 def reach(address: str) -> None:
     """Raises OSError or ValueError within seconds where no cluster answers, for which Ray itself waits minutes."""
     if address.startswith("ray://"):
-        raise ValueError(
-            "Ray Client keeps the driver apart from its runs; use the address of the GCS, or selfsup submit"
-        )
+        raise ValueError("not through Ray Client, which loses what follows the runs: submit them, by `selfsup submit`")
     place = services.canonicalize_bootstrap_address(address)
     host, port = services.parse_address(place)
     socket.create_connection((host, int(port)), REACH).close()
@@ -136,6 +144,19 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[None]:
+    """What starts inside the block keeps its temporary files there, where they are found if it is killed."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+        if before is not None:
+            os.environ["TMPDIR"] = before
 
 
 def _check_length(folder: Path) -> None:

@@ -19,7 +19,7 @@ from selfsup.pipelines.auth import use_token
 from selfsup.pipelines.scratch import scratch
 from selfsup.progress import say
 from selfsup.source import Source
-from selfsup.store import move_credentials
+from selfsup.store import home, move_credentials, reach
 from selfsup.sweepspec import sweepfile
 from selfsup.whole import whole
 
@@ -38,6 +38,7 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
     answers.
     """
     verb = command_for(specs, overrides)
+    home()  # the job's, too
     use_token()
     move_credentials()  # Ray shows a job's environment to all who ask
     if "MLFLOW_TRACKING_PASSWORD" in os.environ:
@@ -52,6 +53,8 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
         told = [word for override in overrides for word in ("-s", override)]
         package = named_by_content(wheel or build_wheel(CHECKOUT, folder), folder)
         try:
+            if address.startswith("http"):
+                reach(address)  # Ray would wait for ever
             client = JobSubmissionClient(address)
             job = client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told]),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from servers import free_ports
 
-from selfsup.errors import TrackError
-from selfsup.store import default_uri, experiment_page, links, ui_command
+from selfsup.errors import SpecError, TrackError
+from selfsup.store import default_uri, experiment_page, home, links, ui_command
 from selfsup.track import Tracker
 
 
@@ -40,6 +40,15 @@ def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("these are not the numbers that you are looking for" * 100)
     with pytest.raises(TrackError, match=r"mlflow.db: cannot connect: .*not a database"):
         Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/home", "gs://bucket", "file:///shared/home"])
+def test_a_home_that_is_no_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFSUP_HOME", place)
+    with pytest.raises(SpecError, match=f"SELFSUP_HOME: {place}: expected a folder"):
+        home()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

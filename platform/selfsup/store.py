@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
-from selfsup.errors import TrackError
+from selfsup.errors import SpecError, TrackError
 from selfsup.redact import redacted
 
 if TYPE_CHECKING:
@@ -34,8 +34,14 @@ ENVIRONMENT = {
 
 
 def home() -> Path:
-    """Where everything is kept."""
-    return Path(os.environ.get("SELFSUP_HOME", "~/.selfsup")).expanduser().resolve()
+    """Where everything is kept. Raises SpecError where that is no folder of a file system."""
+    place = os.environ.get("SELFSUP_HOME") or "~/.selfsup"
+    if "://" in place:
+        raise SpecError(
+            f"SELFSUP_HOME: {shown(place)}: expected a folder, on storage that all nodes share where they are several; "
+            "URLs are for data"
+        )
+    return Path(place).expanduser().resolve()
 
 
 def default_uri(home: Path) -> str:

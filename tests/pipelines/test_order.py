@@ -46,21 +46,17 @@ def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The ids of two nodes, of two CPUs each."""
     assert endpoint  # its keys are in the environment that the workers get
-    clusters = []
-
-    def start() -> None:
-        clusters.append(Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}))
-        clusters[0].add_node(num_cpus=2)
-        ray.init(address=clusters[0].address, log_to_driver=False, logging_level=logging.ERROR)
-
     # Cluster leaves its address in RAY_TMPDIR, where every ray.init() looks; paths of sockets must be short
     with TemporaryDirectory(prefix="ray-") as short, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFSUP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_TMPDIR", short)
-        with forked_workers(start):
-            yield [node["NodeID"] for node in ray.nodes()]
-            ray.shutdown()
-            clusters[0].shutdown()
+        with forked_workers(Path(short)):
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+            cluster.add_node(num_cpus=2)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield [node["NodeID"] for node in ray.nodes()]
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def stream_of(told: Manifest, **order: Any) -> Stream:
