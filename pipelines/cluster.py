@@ -22,6 +22,7 @@ from selfsup.pipelines.auth import own_token
 from selfsup.pipelines.cache import node_folder
 from selfsup.pipelines.forkserver import forked_workers
 from selfsup.pipelines.nodes import check_shared
+from selfsup.pipelines.pulse import watched
 from selfsup.pipelines.scratch import scratch
 from selfsup.progress import timed
 from selfsup.store import home
@@ -64,7 +65,8 @@ def embedded(**options: Any) -> Iterator[None]:
         _check_length(folder)
         with _connection():
             _start(folder, options)
-            yield
+            with watched(replaced=False):
+                yield
 
 
 @contextmanager
@@ -72,7 +74,8 @@ def joined(address: str) -> Iterator[None]:
     """A cluster, on one of whose nodes this process runs. Raises SelfsupError where it does not answer."""
     with _connection():
         _join(address)
-        yield
+        with watched(replaced=True):
+            yield
 
 
 def quiet() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CORE, METHODS, PIPELINES = ROOT / "platform" / "selfsup", ROOT / "methods", ROOT / "pipelines"
 BOTTOM = {"selfsup.parts", "selfsup.pipelines.views", "selfsup.pipelines.masks", "selfsup.pipelines.patch"}
-RAY = {"feed", "share", "pretrain", "worker", "evaluate", "cluster", "nodes", "submit", "forkserver"}
+RAY = {"feed", "share", "pretrain", "worker", "evaluate", "cluster", "nodes", "pulse", "submit", "forkserver"}
 
 
 def imports(path: Path) -> set[str]:

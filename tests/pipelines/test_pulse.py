@@ -1,0 +1,41 @@
+"""A Ray that dies ends the command in one line."""
+
+import os
+import socket
+import threading
+
+import pytest
+from servers import free_ports
+
+from selfsup.pipelines import pulse
+from selfsup.pipelines.pulse import Part, watch
+
+
+class Ended(BaseException):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(pulse, "EVERY", 0.01)
+
+
+def test_what_has_died_is_named_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(Ended, match="1"):
+        watch({"the raylet": Part("127.0.0.1", port, 0.05)}, threading.Event())
+    told = capsys.readouterr().err
+    assert told == "selfsup: the raylet of Ray has died (killed, or out of memory); the same command continues\n"
+
+
+def test_what_lives_or_may_come_back_is_waited_for() -> None:
+    over = threading.Event()
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as lives:
+        parts = {"the GCS": Part("127.0.0.1", port, 60.0), "the raylet": Part(*lives.getsockname(), 0.05)}
+        threading.Timer(0.3, over.set).start()
+        watch(parts, over)  # and returns
