@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import ray
 import ray.data
-from ray._private import grpc_utils, ray_constants, services
+from ray._private import grpc_utils, ray_constants, services, worker
 from ray.exceptions import AuthenticationError
 
 from selfsup.errors import SelfsupError
@@ -82,6 +82,12 @@ def quiet() -> None:
     """No progress bars of Ray's own; each process that plans data says so for itself."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def logs() -> str:
+    """Where Ray keeps those of this node."""
+    node: Any = worker._global_node
+    return str(node.get_logs_dir_path())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +17,9 @@ WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every oth
 
 def perform(each: Planned) -> None:
     """Bring a run to its end. What stops it is raised, and noted in `each.failure` until the next attempt."""
-    each.failure.unlink(missing_ok=True)
-    each.remember()
     try:
+        each.failure.unlink(missing_ok=True)
+        each.remember()
         each.check_unchanged()
         for stage in each.stages:
             with stage.held():
@@ -26,7 +27,8 @@ def perform(each: Planned) -> None:
                     stage.claim()
                     stage.finish(WORK.get(stage.kind, probe)(each, stage))
     except Exception as error:
-        failures.write(failures.classify(error), each.failure)
+        with suppress(OSError):  # of a full disk, too
+            failures.write(failures.classify(error), each.failure)
         raise
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
+from selfsup.pipelines.cluster import logs
 from selfsup.pipelines.scratch import scratch
 from selfsup.pipelines.worker import DAMAGED
 from selfsup.planning import Planned
@@ -26,7 +27,7 @@ from selfsup.progress import follow, say
 from selfsup.sharing import side_by_side
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
-from selfsup.sweeps.trial import ENDED, STEP, Plans, trial
+from selfsup.sweeps.trial import ENDED, FAILURE, STEP, Plans, trial
 
 RESTARTS = 3  # of a trial that died without having noted why
 ENVIRONMENT = {
@@ -136,24 +137,26 @@ class Watch(tune.Callback):
         last = trial.last_result or {}
         behind = f"fell behind the others at step {last.get(STEP, 0)}"
         stopped = self.stopped.get(trial.trial_id) or self.over or behind
-        self._end(self.of(trial), "" if ENDED in last else stopped)
+        failure = Failure(**last[FAILURE]) if FAILURE in last else None
+        self._end(self.of(trial), "" if ENDED in last else stopped, failure)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
         each = self.of(trial)
-        if not each.failure.exists():
-            told = f"its process died {RESTARTS + 1} times without saying why; see the log of Ray"
-            failures.write(Failure("infrastructure", "SelfsupError", told), each.failure)
-        self._end(each)
+        told = f"its process died {RESTARTS + 1} times without saying why; see the logs of Ray: {logs()}"
+        failure = failures.read(each.failure) or Failure("infrastructure", "SelfsupError", told)
+        with suppress(OSError):
+            failures.write(failure, each.failure)
+        self._end(each, failure=failure)
 
     def interrupted(self) -> None:
         for shown, _ in self._shown.values():
             shown.close()
         self._recorder.interrupted()
 
-    def _end(self, each: Planned, stopped: str = "") -> None:
+    def _end(self, each: Planned, stopped: str = "", failure: Failure | None = None) -> None:
         shown, began = self._shown.pop(each.id, (ExitStack(), monotonic()))
         shown.close()
-        failure = None if each.done or stopped else failures.read(each.failure)  # a stop may be noted as a failure
+        failure = None if each.done or stopped else failure or failures.read(each.failure)  # a stop may be noted as one
         self.fair += failure is None
         for line in _passed_over(each):
             say(f"{title(each)}: trained on from an older checkpoint: {line}")

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 from ray import tune
 
+from selfsup.failures import Failure, classify
 from selfsup.pipelines.cluster import quiet
 from selfsup.pipelines.runner import perform
 from selfsup.planning import Planned
@@ -16,6 +16,7 @@ POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not
 PART, PARTS = "part", 27  # of every report: the same as so many of 27 parts, alike for trainings of any length
 TRAINED = "trained"  # of every report: whether the training is over, so that to stop the trial saves nothing
+FAILURE = "failure"  # of the last report of one that failed: a Failure, which a full disk takes no note of
 ENDED = "ended"  # of the last report: whether the run came to all of its results
 
 
@@ -26,24 +27,27 @@ class Plans(Protocol):
 
 
 def trial(config: dict[str, Any], plans: Plans) -> None:
-    """Report every record of the training, then the results. A failure that is noted ends the trial without an error.
+    """Report every record of the training, then the results, or why it failed, which is no error of the trial.
 
-    The numbers of the last training step come with the results. Tune starts one anew that dies without a note of why.
+    The numbers of the last training step come with the results. Tune starts one anew that dies without a reason.
     """
     quiet()
-    each = plans.of(config)
-    work = threading.Thread(target=_perform, args=(each,), daemon=True)  # daemon: a trial that is stopped must end
+    each, failed = plans.of(config), list[Failure]()
+    # daemon: a trial that is stopped must end
+    work = threading.Thread(target=_perform, args=(each, failed), daemon=True)
     work.start()
     for report in _progress(each, work):
         tune.report(report)
-    if not each.done and not each.failure.exists():
+    if not each.done and not failed:
         raise RuntimeError("ended without a result and without a reason")
-    tune.report(_results(each))
+    tune.report(_results(each) | ({FAILURE: failed[0]._asdict()} if failed else {}))
 
 
-def _perform(each: Planned) -> None:
-    with suppress(Exception):  # noted in each.failure
+def _perform(each: Planned, failed: list[Failure]) -> None:
+    try:
         perform(each)
+    except Exception as error:
+        failed.append(classify(error))
 
 
 def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float]]:

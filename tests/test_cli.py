@@ -1,5 +1,6 @@
 """Every command as a user types it: its help, its exit codes, the text of its errors."""
 
+import errno
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from servers import free_ports
 from tiny import BACKBONE
 from typer.testing import CliRunner
 
+from selfsup import cli
 from selfsup.cli import app, main
 from selfsup.knob import described
 from selfsup.spec import run_type
@@ -129,6 +131,15 @@ def test_a_wrong_spec_exits_with_2(packed: Path, override: str, message: str) ->
     assert done.out == ""
 
 
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "home/runs/a.json")
+
+    monkeypatch.setattr(cli, "app", full)
+    told = "selfsup: home/runs/a.json: No space left on device; make room, and the same command continues\n"
+    assert selfsup(cwd=tmp_path) == Done(1, "", told)
+
+
 def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
     done = selfsup("plan", "nowhere.yaml", cwd=tmp_path)
     assert done.code == 2
@@ -202,6 +213,7 @@ def test_the_schema_is_one_and_takes_the_specs_of_this_repository() -> None:
 
 PLAN = """
 import sys
+from selfsup import cli
 from selfsup.cli import app, main
 app(["plan", *sys.argv[1:]], standalone_mode=False)
 assert "ray" not in sys.modules and "mlflow" not in sys.modules

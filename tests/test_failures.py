@@ -1,7 +1,9 @@
+import errno
+
 import pytest
 
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, NonFiniteError, PreemptedError, SelfsupError
-from selfsup.failures import Failure, classify, collapsed, diverged
+from selfsup.failures import Failure, classify, collapsed, diverged, of_disk
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,13 @@ def test_what_a_setting_does_to_its_seed_is_an_outcome_and_what_machines_do_is_n
     others = (ExhaustedError("no memory"), PreemptedError("away"), OSError("lost"), DataError("a shard is missing"))
     assert not any(diverged(classify(error).reason) for error in others)
     assert not diverged("")
+
+
+def test_an_error_of_a_disk_says_what_to_do_and_that_it_goes_on() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/home/runs")
+    line = "/data/home/runs: No space left on device; make room, and the same command continues"
+    assert str(of_disk(full)) == line
+    assert classify(full) == Failure("infrastructure", "OSError", line)
+    assert str(of_disk(OSError(errno.EROFS, "..."))).startswith("Read-only file system; make it writable")
+    assert of_disk(FileNotFoundError(errno.ENOENT, "...", "/nowhere")) is None  # which may be our mistake
+    assert of_disk(ValueError("7")) is None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from selfsup.errors import SelfsupError, SpecError
+from selfsup.failures import of_disk
 from selfsup.progress import counting, labelling, say, several
 from selfsup.redact import redacted
 from selfsup.store import PORT, home, is_server, ui_command
@@ -270,9 +271,17 @@ def main() -> NoReturn:
     try:
         app()
     except SelfsupError as error:
-        typer.echo(f"selfsup: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except OSError as error:
+        if told := of_disk(error):
+            _fail(told)
+        raise
     sys.exit(0)
+
+
+def _fail(error: SelfsupError) -> NoReturn:
+    typer.echo(f"selfsup: {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 def _interrupt(*_: object) -> None:

@@ -1,7 +1,9 @@
 """Why a run failed: kinds that each have their remedy, told apart by what was raised."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,6 +14,17 @@ from selfsup.redact import redacted
 
 Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
 HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
+DISK = {  # what the user can do about it
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "allow it to this user",
+    errno.EPERM: "allow it to this user",
+    errno.EIO: "mend the disk",
+    errno.ESTALE: "mount it anew",
+    errno.EMFILE: "raise the limit, as by `ulimit -n 65536`",
+    errno.ENFILE: "raise the limit of the system",
+}
 COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
 OWN = ("non-finite:", "collapsed:", "learns nothing:")  # beginnings of reasons that are outcomes of a setting
 CHANCE = 0.01  # of the loss of guessing: how near to it a loss is at it
@@ -39,10 +52,18 @@ class Failure(NamedTuple):
         return found(self.message)
 
 
+def of_disk(error: BaseException) -> SelfsupError | None:
+    """An error of a disk in a line that says what to do; None for any other, which may be a mistake of ours."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return SelfsupError(f"{place}{os.strerror(error.errno)}; {DISK[error.errno]}, and the same command continues")
+
+
 def classify(error: BaseException) -> Failure:
     """What Ray wraps an error in is taken off."""
     cause = getattr(error, "cause", None) or error
-    message = redacted(str(cause).partition(HINT)[0])
+    message = redacted(str(of_disk(cause) or cause).partition(HINT)[0])
     if isinstance(cause, errors.NonFiniteError):
         kind: Kind = "non-finite"
     elif isinstance(cause, errors.ExhaustedError):

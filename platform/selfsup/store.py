@@ -127,8 +127,10 @@ def load_mlflow() -> None:
     import mlflow
 
     assert mlflow
-    for name in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(
+        logging.CRITICAL
+    )  # else a page of SQL; the error is raised, too
 
 
 def connect(uri: str) -> "MlflowClient":

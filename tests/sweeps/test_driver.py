@@ -112,6 +112,17 @@ def test_what_fails_says_why_and_leaves_the_others_alone(
     assert execute((good,), Recorder(tracker)) == []
 
 
+def test_a_failure_that_no_disk_takes_a_note_of_is_told_all_the_same(
+    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+) -> None:
+    (run,) = planned()
+    run.failure.mkdir(parents=True)  # in the place of the note
+    (failure,) = execute((run,), Recorder(tracker))
+    assert f"{run.failure}" in failure.message
+    (found,) = tracker.runs("tiny")
+    assert found.data.tags["selfsup.reason"] == failure.reason
+
+
 def test_a_run_may_want_every_cpu(planned: Callable[..., tuple[Planned, ...]], tracker: Tracker) -> None:
     (run,) = planned(resources={"cpus_per_worker": 1, "data_cpus": 1})
     assert execute((run,), Recorder(tracker)) == []
