@@ -3,6 +3,7 @@
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -74,5 +75,6 @@ def _answer(ref: "ray.ObjectRef[str]") -> str:
 def _others() -> dict[str, str]:
     """Nodes but this one, by name: their ids."""
     here = ray.get_runtime_context().get_node_id()
-    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node for node in nodes if node["Alive"] and node["NodeID"] != here]
     return {f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": node["NodeID"] for node in alive}

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import ray
 
@@ -69,7 +69,8 @@ def _end(name: str) -> NoReturn:
 def _parts(patience: float) -> dict[str, Part]:
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
-    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    here = next(node for node in nodes if node["NodeID"] == context.get_node_id())
     return {
         "the GCS": Part(host.strip("[]"), int(port), patience),
         "the raylet": Part(here["NodeManagerAddress"], here["NodeManagerPort"], SOON),

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from click.testing import CliRunner
 from servers import free_ports
 
 from selfsup.errors import TrackError
@@ -171,11 +173,20 @@ def test_artifacts_lie_under_the_home(tracker: Tracker, home: Path, tmp_path: Pa
     assert (home / "artifacts" / run / "artifacts" / "pictures" / "grid.png").read_bytes() == b"picture"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of MLflow's own modules, as they are imported
 def test_a_deleted_experiment_is_told(tracker: Tracker) -> None:
     start(tracker, "gone", experiment="gone")
     tracker._client.delete_experiment(tracker._client.get_experiment_by_name("gone").experiment_id)
-    with pytest.raises(TrackError, match=r"experiment 'gone' was deleted there; .* restore"):
+    with pytest.raises(TrackError, match=r"experiment 'gone' was deleted there; .* restore") as told:
         start(tracker, "gone", experiment="gone")
+    variable, python, *argv = shlex.split(str(told.value).partition("or run: ")[2])
+    assert python == sys.executable
+    name, _, uri = variable.partition("=")
+    from mlflow.cli import cli
+
+    done = CliRunner().invoke(cli, argv[2:], env={name: uri})
+    assert done.exit_code == 0, done.output
+    start(tracker, "gone", experiment="gone")
 
 
 OPEN = """

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -74,6 +75,14 @@ def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, st
     argv += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
     pool = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "48"}  # a request takes two connections; the default can dead-lock
     return argv, os.environ | ENVIRONMENT | pool | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def mlflow_command(uri: str, *words: str) -> str:
+    """What to type for a command of MLflow on this store. A server, whose name may hold a password, is in the user's
+    environment already.
+    """
+    variable = [] if is_server(uri) else [f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"]
+    return " ".join([*variable, shlex.join([sys.executable, "-m", "mlflow", *words])])
 
 
 def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:

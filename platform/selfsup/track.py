@@ -19,7 +19,7 @@ from selfsup import whole
 from selfsup.errors import TrackError
 from selfsup.redact import redacted
 from selfsup.spool import Record, check_names, final, sent
-from selfsup.store import connect, load_mlflow, reach, sqlite_path
+from selfsup.store import connect, load_mlflow, mlflow_command, reach, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,8 +203,10 @@ class Tracker:
                 found = self._client.get_experiment_by_name(name)
                 assert found is not None
         if found.lifecycle_stage == "deleted":
-            remedy = f"rename the spec, or run: mlflow experiments restore -x {found.experiment_id}"
-            raise TrackError(f"MLflow at {redacted(self.uri)}: experiment {name!r} was deleted there; {remedy}")
+            raise TrackError(
+                f"MLflow at {redacted(self.uri)}: experiment {name!r} was deleted there; rename the spec, or run: "
+                + mlflow_command(self.uri, "experiments", "restore", "-x", str(found.experiment_id))
+            )
         return str(found.experiment_id)
 
     def _describe(
