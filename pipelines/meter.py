@@ -1,6 +1,5 @@
 """What a training costs: time, memory, energy, restarts, over all of its attempts and workers; and on what it ran."""
 
-import json
 import os
 import resource
 import time
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from selfsup.parts import dist
-from selfsup.stage import write_json
+from selfsup.stage import read_json, write_json
 
 
 class Start(NamedTuple):
@@ -64,7 +63,7 @@ class Meter:
 
 
 def read(path: Path) -> dict[str, float]:
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def peak_memory(device: torch.device) -> float:

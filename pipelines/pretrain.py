@@ -1,6 +1,5 @@
 """The pretrain stage: one Ray Train run of an objective over a stream, exact across kill, resume and other workers."""
 
-import json
 import pickle
 import shutil
 import time
@@ -17,7 +16,7 @@ from selfsup.pipelines.stream import Stream
 from selfsup.pipelines.worker import Task
 from selfsup.planning import Planned
 from selfsup.redact import redacted
-from selfsup.stage import Stage
+from selfsup.stage import Stage, read_json
 from selfsup.whole import write
 
 
@@ -73,7 +72,7 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()
-    return dict(json.loads((stage.folder / "summary.json").read_text()))
+    return read_json(stage.folder / "summary.json")
 
 
 def _handed(planned: Planned, stage: Stage) -> LaneConfig:

@@ -327,12 +327,13 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     """Write the report and print its tables; where its page is."""
     from selfsup.planning import record
     from selfsup.reporting import paper
+    from selfsup.stage import read_json
     from selfsup.sweeps.session import write
 
     found, page = write(arms, tracker)
     typer.echo(f"\n{paper.console(found)}\n")
     for run in [result for result in found.results if result.metrics.get("pictures/images")][:1]:
-        stage = json.loads(record(home(), run.id).read_text())
+        stage = read_json(record(home(), run.id), "stages")
         names = [key for key in stage["stages"] if key.startswith("pictures-")]
         typer.echo(f"reconstructions: {home() / 'stages' / names[0] / 'reconstructions.png'}")
     typer.echo(f"the report:      {page}")

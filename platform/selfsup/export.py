@@ -1,6 +1,5 @@
 """A trained encoder for use elsewhere."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ import timm
 from selfsup.encoder import read_encoder, timm_kwargs
 from selfsup.errors import CheckpointError
 from selfsup.planning import record
+from selfsup.stage import read_json
 from selfsup.whole import whole
 
 
@@ -41,7 +41,7 @@ def _weights(home: Path, run_id: str) -> Path:
     if not note.exists():
         known = ", ".join(sorted(path.stem for path in note.parent.glob("*.json"))) or "none yet"
         raise CheckpointError(f"no run {run_id} under {home}; there are: {known}")
-    key: str | None = json.loads(note.read_text())["pretrain"]
+    key: str | None = read_json(note, "pretrain")["pretrain"]
     if key is None:
         raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
     weights = home / "stages" / key / "encoder.safetensors"

@@ -77,7 +77,7 @@ class Stage:
         """
         note = self.folder / "stage.json"
         now = json.loads(json.dumps(self.resolved))
-        if note.exists() and (before := json.loads(note.read_text())) != now:
+        if note.exists() and (before := read_json(note)) != now:
             raise SpecError(
                 f"{self.folder}: a default has changed since this was begun (there):\n  "
                 + "\n  ".join(differences(now, before))
@@ -114,14 +114,25 @@ class Stage:
     def _record(self) -> dict[str, Any]:
         """Raises CheckpointError where it is not what `finish` wrote."""
         path = self.folder / "done.json"
-        try:
-            record = dict(json.loads(path.read_bytes()))
-        except ValueError:
-            record = {}
-        written = record.pop("digest", None)
-        if not {"result", "time"} <= record.keys() or written not in (None, digest(record)):  # none: older code's
-            raise CheckpointError(f"{path}: damaged; remove it and run the spec again: what is missing is made anew")
+        record = read_json(path, "result", "time")
+        if record.pop("digest", None) not in (None, digest(record)):  # none: older code's
+            raise damaged(path)
         return record
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """What `write_json` wrote, with at least these keys. Raises CheckpointError where a disk holds anything else."""
+    try:
+        told = json.loads(path.read_bytes())
+        if isinstance(told, dict) and told.keys() >= set(keys):
+            return told
+    except ValueError:  # not even text
+        pass
+    raise damaged(path)
+
+
+def damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged; remove it and run the spec again: what is missing is made anew")
 
 
 def write_json(path: Path, value: Any) -> None:

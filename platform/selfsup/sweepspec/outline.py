@@ -4,13 +4,16 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from selfsup.cost import cautions
+from selfsup.errors import CheckpointError
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
 from selfsup.spool import tail
+from selfsup.stage import read_json
 from selfsup.sweepspec.arms import Factor, Study, Sweep
 from selfsup.sweepspec.axes import text
 from selfsup.sweepspec.search import AT_RANDOM
@@ -113,11 +116,12 @@ def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
     """Seconds before the first step and images a second, of every finished pretraining, by its kind."""
     found: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
     for done in sorted(home.glob("stages/pretrain-*/done.json")):
-        told = json.loads((done.parent / "stage.json").read_text())
-        last = tail(done.parent / "metrics.jsonl")
-        if last and (speed := last.values.get("images_per_second")):
-            start = json.loads(done.read_text())["result"].get("start_seconds", 0.0)
-            found[_kind(told["method"], told["backbone"])].append((start, speed))
+        with suppress(CheckpointError):  # of an older version, or damaged: no reason to plan nothing
+            told = read_json(done.parent / "stage.json", "method", "backbone")
+            last = tail(done.parent / "metrics.jsonl")
+            if last and (speed := last.values.get("images_per_second")):
+                start = read_json(done, "result")["result"].get("start_seconds", 0.0)
+                found[_kind(told["method"], told["backbone"])].append((start, speed))
     return dict(found)
 
 
