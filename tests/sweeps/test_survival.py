@@ -108,13 +108,16 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True), check_exact=True)
 
 
+def processes(session: int) -> dict[int, str]:
+    """The commands of the processes of a session, by number."""
+    told = subprocess.run(["ps", "-e", "-o", "sid=,pid=,cmd="], capture_output=True, text=True, check=True).stdout
+    lines = (line.split(maxsplit=2) for line in told.splitlines())
+    return {int(process): command for number, process, command in lines if int(number) == session}
+
+
 def left_of(session: int) -> list[str]:
     """The processes that outlive the one that began their session, less Ray's agents, which end within minutes."""
-    told = subprocess.run(["ps", "-e", "-o", "sid=,cmd="], capture_output=True, text=True, check=True).stdout
-    held = [
-        command for number, command in (line.split(maxsplit=1) for line in told.splitlines()) if int(number) == session
-    ]
-    return [command for command in held if not command.endswith("Agent")]
+    return [command for command in processes(session).values() if not command.endswith("Agent")]
 
 
 def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
@@ -130,6 +133,24 @@ def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame
     told = place.status()
     assert told.returncode == 1
     assert " 0 running" in told.stdout.splitlines()[0], told.stdout
+    assert list(place.home.glob("tune/*"))
+    place.sweep()
+    assert list(place.home.glob("tune/*")) == []
+    same(place.table(), undisturbed)
+
+
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame, part: str) -> None:
+    place = bench()
+    process = place.start()
+    place.trains()
+    killed, since = [key for key, command in processes(process.pid).items() if f"/{part} " in command], time.monotonic()
+    for each in killed:
+        os.kill(each, signal.SIGKILL)
+    told, _ = process.communicate()
+    assert (len(killed), process.returncode) == (1, 1), told
+    assert time.monotonic() - since < 15
+    assert told.splitlines()[-1].endswith("of Ray has died (killed, or out of memory); the same command continues")
     place.sweep()
     same(place.table(), undisturbed)
 
