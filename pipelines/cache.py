@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+from selfsup.store import folder
 from selfsup.whole import ABANDONED, SUFFIX, part_of
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ LOCKS = 1024  # files; of two pieces that share one, the second waits for the fi
 
 
 def node_folder() -> Path:
-    told = os.environ.get("SELFSUP_CACHE")
-    return Path(told) if told else Path(tempfile.gettempdir(), f"selfsup-cache-{os.getuid()}")
+    """Raises SpecError where SELFSUP_CACHE is no folder."""
+    return folder("SELFSUP_CACHE", f"{tempfile.gettempdir()}/selfsup-cache-{os.getuid()}")
 
 
 class Cache:

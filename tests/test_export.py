@@ -56,6 +56,8 @@ def test_a_stem_that_timm_has_not(tmp_path: Path) -> None:
     trunk, path = finished(tmp_path, small), tmp_path / "out.safetensors"
     with pytest.raises(SpecError, match="--to torch"):
         export(tmp_path, "mae-1", path, to="timm")
+    with pytest.raises(SpecError, match="no folder s3:/bucket to write to"):
+        export(tmp_path, "mae-1", Path("s3://bucket/encoder.safetensors"), to="torch")
     assert not path.exists()
     told: dict[str, torch.nn.Module] = {}
     exec(export(tmp_path, "mae-1", path, to="torch"), told)

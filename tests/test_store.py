@@ -10,6 +10,7 @@ import pytest
 from servers import free_ports
 
 from selfsup.errors import SpecError, TrackError
+from selfsup.pipelines.cache import node_folder
 from selfsup.store import default_uri, experiment_page, home, links, ui_command
 from selfsup.track import Tracker
 
@@ -46,8 +47,11 @@ def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
 def test_a_home_that_is_no_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFSUP_HOME", place)
+    monkeypatch.setenv("SELFSUP_CACHE", place)
     with pytest.raises(SpecError, match=f"SELFSUP_HOME: {place}: expected a folder"):
         home()
+    with pytest.raises(SpecError, match=f"SELFSUP_CACHE: {place}: expected a folder"):
+        node_folder()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import timm
 
 from selfsup.encoder import read_encoder, timm_kwargs
-from selfsup.errors import CheckpointError
+from selfsup.errors import CheckpointError, SpecError
 from selfsup.planning import record
 from selfsup.stage import read_json
 from selfsup.whole import whole
@@ -20,6 +20,8 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
     Raises CheckpointError for a run that is not there or not finished, SpecError for an encoder that timm has not.
     """
     weights = _weights(home, run_id)
+    if not path.parent.is_dir():
+        raise SpecError(f"{path}: there is no folder {path.parent} to write to")
     backbone, state = read_encoder(weights)
     lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
     if to == "timm":

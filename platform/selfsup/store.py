@@ -35,13 +35,15 @@ ENVIRONMENT = {
 
 
 def home() -> Path:
-    """Where everything is kept. Raises SpecError where that is no folder of a file system."""
-    place = os.environ.get("SELFSUP_HOME") or "~/.selfsup"
+    """Where everything is kept. Raises SpecError where that is no folder."""
+    return folder("SELFSUP_HOME", "~/.selfsup")
+
+
+def folder(variable: str, usual: str) -> Path:
+    """The folder that the environment names. Raises SpecError for a URL, which would become one of that name here."""
+    place = os.environ.get(variable) or usual
     if "://" in place:
-        raise SpecError(
-            f"SELFSUP_HOME: {shown(place)}: expected a folder, on storage that all nodes share where they are several; "
-            "URLs are for data"
-        )
+        raise SpecError(f"{variable}: {redacted(place)}: expected a folder; URLs are for data")
     return Path(place).expanduser().resolve()
 
 

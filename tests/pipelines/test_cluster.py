@@ -1,10 +1,8 @@
 """The Ray that runs go to: nobody else's, out of everybody's reach; where it is missing, told within seconds."""
 
-import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,73 +13,8 @@ from servers import free_ports
 from selfsup.errors import SelfsupError
 from selfsup.pipelines import cluster as module
 from selfsup.pipelines import nodes
-from selfsup.pipelines.cluster import SOCKET, cluster, joined
-from selfsup.pipelines.nodes import answer, check_shared
-
-LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-
-
-def session() -> Path:
-    return Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
-
-
-def members() -> Iterator[int]:
-    """All processes of the Ray of this one, by the place of their temporary files."""
-    yield os.getpid()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has just ended, or is somebody else's
-            if f"TMPDIR={session().parent}".encode() in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
-
-
-def listening(processes: Iterable[int]) -> Iterator[str]:
-    """The addresses, as the kernel writes them, at which these take connections."""
-    inodes = set()
-    for file in (file for process in processes for file in Path(f"/proc/{process}/fd").glob("*")):
-        with suppress(OSError):
-            inodes.add(os.readlink(file))  # noqa: PTH115 (what it names is no path)
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            if state == LISTENING and f"socket:[{line.split()[9]}]" in inodes:
-                yield local.partition(":")[0]
-
-
-@pytest.mark.usefixtures("cluster")
-def test_nothing_of_an_embedded_ray_listens_beyond_loopback() -> None:
-    worker = ray.get(ray.remote(lambda: os.getpid()).remote())
-    processes = set(members())
-    assert worker in processes
-    assert set(listening(processes)) <= LOOPBACK
-    assert list(listening({worker}))
-
-
-@pytest.mark.usefixtures("cluster")
-def test_no_socket_of_ray_has_a_longer_path_than_was_reckoned_with() -> None:
-    made = [str(path.relative_to(session().parent)) for path in session().glob("sockets/*")]
-    assert made
-    assert max(map(len, made)) <= len(SOCKET)
-
-
-@pytest.mark.usefixtures("cluster")
-def test_nodes_that_see_another_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = ray.get_runtime_context().get_node_id()
-    monkeypatch.setattr(nodes, "SETTLE", 0.2)
-    check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "_others", lambda: {"a (10.0.0.1)": here})
-    check_shared(tmp_path)  # the very same folder, asked for by a task
-    monkeypatch.setattr(nodes, "answer", lambda *_: "")  # as a node that writes to its own disk
-    with pytest.raises(
-        SelfsupError, match=rf"sees {tmp_path} as this one.*\n  a \(10.0.0.1\): .*No such file.*\nPut it on"
-    ):
-        check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "answer", lambda *_: 1 / 0)
-    with pytest.raises(SelfsupError, match="ZeroDivisionError"):
-        check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "_others", lambda: {"gone": "0" * 56})
-    with pytest.raises(SelfsupError, match="gone: "):
-        check_shared(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+from selfsup.pipelines.cluster import cluster, joined
+from selfsup.pipelines.nodes import answer
 
 
 def test_what_a_node_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +60,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
     """What Ray is asked for; it starts nothing."""
     found: list[tuple[Any, ...]] = []
     monkeypatch.setattr(ray, "init", lambda *args, **_: found.append(args))
+    monkeypatch.setattr(module, "quiet", lambda: None)
+    monkeypatch.setattr(module, "watched", lambda **_: nullcontext())
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)

@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+import ray
 from servers import free_ports
 
 from selfsup.pipelines import pulse
@@ -21,6 +22,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Ended(code)
 
     monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(pulse, "EVERY", 0.01)
 
 
@@ -39,3 +41,10 @@ def test_what_lives_or_may_come_back_is_waited_for() -> None:
         parts = {"the GCS": Part("127.0.0.1", port, 60.0), "the raylet": Part(*lives.getsockname(), 0.05)}
         threading.Timer(0.3, over.set).start()
         watch(parts, over)  # and returns
+
+
+def test_a_ray_that_was_left_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    over = threading.Event()
+    threading.Timer(0.2, over.set).start()
+    watch({"the raylet": Part("127.0.0.1", *free_ports(1), 0.05)}, over)

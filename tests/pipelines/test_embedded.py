@@ -1,0 +1,77 @@
+"""An embedded Ray while it runs: who can reach it, and what its nodes are asked."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+
+from selfsup.errors import SelfsupError
+from selfsup.pipelines import nodes
+from selfsup.pipelines.cluster import SOCKET
+from selfsup.pipelines.nodes import check_shared
+
+pytestmark = pytest.mark.usefixtures("cluster")
+LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def session() -> Path:
+    return Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+
+
+def members() -> Iterator[int]:
+    """All processes of the Ray of this one, by the place of their temporary files."""
+    yield os.getpid()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has just ended, or is somebody else's
+            if f"TMPDIR={session().parent}".encode() in path.read_bytes().split(b"\0"):
+                yield int(path.parent.name)
+
+
+def listening(processes: Iterable[int]) -> Iterator[str]:
+    """The addresses, as the kernel writes them, at which these take connections."""
+    inodes = set()
+    for file in (file for process in processes for file in Path(f"/proc/{process}/fd").glob("*")):
+        with suppress(OSError):
+            inodes.add(os.readlink(file))  # noqa: PTH115 (what it names is no path)
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if state == LISTENING and f"socket:[{line.split()[9]}]" in inodes:
+                yield local.partition(":")[0]
+
+
+def test_nothing_of_an_embedded_ray_listens_beyond_loopback() -> None:
+    worker = ray.get(ray.remote(lambda: os.getpid()).remote())
+    processes = set(members())
+    assert worker in processes
+    assert set(listening(processes)) <= LOOPBACK
+    assert list(listening({worker}))
+
+
+def test_no_socket_of_ray_has_a_longer_path_than_was_reckoned_with() -> None:
+    made = [str(path.relative_to(session().parent)) for path in session().glob("sockets/*")]
+    assert made
+    assert max(map(len, made)) <= len(SOCKET)
+
+
+def test_nodes_that_see_another_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    monkeypatch.setattr(nodes, "SETTLE", 0.2)
+    check_shared(tmp_path)
+    monkeypatch.setattr(nodes, "_others", lambda: {"a (10.0.0.1)": here})
+    check_shared(tmp_path)  # the very same folder, asked for by a task
+    monkeypatch.setattr(nodes, "answer", lambda *_: "")  # as a node that writes to its own disk
+    with pytest.raises(
+        SelfsupError, match=rf"sees {tmp_path} as this one.*\n  a \(10.0.0.1\): .*No such file.*\nPut it on"
+    ):
+        check_shared(tmp_path)
+    monkeypatch.setattr(nodes, "answer", lambda *_: 1 / 0)
+    with pytest.raises(SelfsupError, match="ZeroDivisionError"):
+        check_shared(tmp_path)
+    monkeypatch.setattr(nodes, "_others", lambda: {"gone": "0" * 56})
+    with pytest.raises(SelfsupError, match="gone: "):
+        check_shared(tmp_path)
+    assert list(tmp_path.iterdir()) == []
