@@ -125,9 +125,9 @@ def reach(address: str) -> None:
     """Raises OSError or ValueError within seconds where no cluster answers, for which Ray itself waits minutes."""
     if address.startswith("ray://"):
         raise ValueError("not through Ray Client, which loses what follows the runs: submit them, by `selfsup submit`")
-    place = services.canonicalize_bootstrap_address(address)
-    host, port = services.parse_address(place)
-    socket.create_connection((host, int(port)), REACH).close()
+    place = services.canonicalize_bootstrap_address(address) or address
+    host, _, port = place.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), REACH).close()
     with grpc_utils.init_grpc_channel(place) as channel:
         try:
             grpc.channel_ready_future(channel).result(REACH)
