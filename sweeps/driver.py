@@ -71,6 +71,7 @@ def fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict
     """Let Tune run the trials that a space or a searcher proposes, as the watch follows them."""
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # it is never restored
     with scratch(home / "tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, plans=watch.plans), TRIAL),
