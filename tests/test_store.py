@@ -62,6 +62,18 @@ def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert default_uri(tmp_path) == "http://mlflow:5000"
 
 
+def test_a_home_may_be_called_what_a_url_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "a%41 b?x=1&y#é@c:d"
+    tracker = Tracker(default_uri(home)).connect()
+    run = tracker.open(id="a-1", name="x", experiment="e", params={}, tags={})
+    tracker.content(run, "plan.json", b"{}", "d")
+    assert tracker.fetch(run, "d/plan.json") == b"{}"
+    assert (home / "mlflow.db").stat().st_size
+    assert len(list((home / "artifacts").rglob("plan.json"))) == 1
+    assert list(tmp_path.iterdir()) == [home]
+
+
 def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
     argv, env = ui_command("sqlite:////x/mlflow.db", tmp_path, 5001)
     told = dict(zip(argv[4::2], argv[5::2], strict=True))

@@ -40,9 +40,9 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
 
 def _weights(home: Path, run_id: str) -> Path:
     note = record(home, run_id)
-    if not note.exists():
-        known = ", ".join(sorted(path.stem for path in note.parent.glob("*.json"))) or "none yet"
-        raise CheckpointError(f"no run {run_id} under {home}; there are: {known}")
+    known = sorted(path.stem for path in note.parent.glob("*.json"))
+    if run_id not in known:  # nor is a path one
+        raise CheckpointError(f"no run {run_id} under {home}; there are: {', '.join(known) or 'none yet'}")
     key: str | None = read_json(note, "pretrain")["pretrain"]
     if key is None:
         raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")

@@ -13,6 +13,7 @@ from selfsup.redact import REMEDY, secret
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]
+MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has, and what nobody means
 
 
 class Duration(Knobs):
@@ -144,9 +145,13 @@ class Published(Knobs):
 
 
 class Resources(Knobs):
-    workers: int = knob(1, "training processes", result=False, ge=1)
-    cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0)
-    gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0)
-    data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0)
-    data_memory: int = knob(1024, "MiB that a worker's data may hold, made ahead of its step", result=False, ge=1)
-    max_failures: int = knob(3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0)
+    workers: int = knob(1, "training processes", result=False, ge=1, le=MOST)
+    cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0, le=MOST)
+    gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0, le=MOST)
+    data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0, le=MOST)
+    data_memory: int = knob(
+        1024, "MiB that a worker's data may hold, made ahead of its step", result=False, ge=1, le=2**30
+    )
+    max_failures: int = knob(
+        3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
+    )

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema, create_model
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema, create_model, field_validator
 from pydantic.json_schema import models_json_schema
 
 from selfsup import conflicts, evaluator, explain
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, group, knob
 from selfsup.layers import Layers, plain
+from selfsup.naming import unfit
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Node, Problem, Where, refusal
 
@@ -93,6 +94,13 @@ class Spec(_Sections):
     name: str = knob(..., "what the runs go by in MLflow and in tables", min_length=1)
     seeds: Seeds = knob((0,), "how many, counted from 0; or a list of them")
     baselines: bool = knob(True, "raw pixels and the untrained encoder in the same table")
+
+    @field_validator("name")
+    @classmethod
+    def _fit(cls, name: str) -> str:
+        if why := unfit(name):
+            raise ValueError(f"expected {why}")
+        return name
 
     @property
     def runs(self) -> tuple[Run, ...]:

@@ -50,7 +50,7 @@ def folder(variable: str, usual: str) -> Path:
 def default_uri(home: Path) -> str:
     """MLFLOW_TRACKING_URI, from now on without a name and password, or the store under `home`."""
     move_credentials()
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home.resolve() / "mlflow.db")
 
 
 def move_credentials() -> None:
@@ -110,10 +110,24 @@ def links(page: str, sweep: str, charts: Mapping[str, tuple[str, str]]) -> dict[
     return found
 
 
+def sqlite_uri(path: Path) -> str:
+    """Of a local store; where the path has letters that a URL escapes, with the driver's name.
+
+    MLflow opens sqlite:///a%20b as "a b", but also makes a folder "a%20b", unless the driver is named.
+    """
+    from sqlalchemy import URL
+
+    plain = f"sqlite:///{path}"
+    escaped = URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+    return plain if escaped.endswith(f"///{path}") else escaped
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of a local store, None for a server. TrackError for anything else."""
-    if uri.startswith("sqlite:///"):
-        return Path(uri.removeprefix("sqlite:///")).resolve()
+    if re.match(r"sqlite(\+pysqlite)?:///", uri):
+        from sqlalchemy import make_url
+
+        return Path(make_url(uri).database or "").resolve()
     if re.match("https?://", uri):
         return None
     raise TrackError(f"MLflow at {redacted(uri)}: expected sqlite:///PATH, or http(s)://HOST:PORT of an MLflow server")

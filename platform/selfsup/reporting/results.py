@@ -7,6 +7,7 @@ file, and from then on only those are read that are not finished, or ended since
 import contextlib
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
 
 
 def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
-    runs = tracker.everywhere(f"tags.`{ID}` = '{id}'")
+    runs = tracker.everywhere(f"tags.`{ID}` = '{id}'") if re.fullmatch(r"[\w-]+", id) else []  # no quotes of ids
     if not runs:
         raise SpecError(f"no run {id!r} in MLflow at {redacted(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
     return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _plain(runs[-1]), {})

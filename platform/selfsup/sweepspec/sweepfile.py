@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from selfsup import explain
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.layers import Layers, find, less, plain
+from selfsup.naming import unfit
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
 from selfsup.sweepspec.design import Design, design, metrics
@@ -114,6 +115,8 @@ def _misshaped(top: Node, studies: Node) -> Iterator[Problem]:
     for number, study in enumerate(studies.value):
         if not isinstance(study.value, dict):
             yield Problem(study.mark, ("studies", number), "expected a mapping: {extends: ...}")
+        elif "name" in study.value and (why := unfit(str(study.value["name"].node.value))):
+            yield Problem(study.value["name"].node.mark, ("studies", number, "name"), f"expected {why}")
 
 
 def _namesakes(top: Node, names: Sequence[str]) -> Iterator[Problem]:

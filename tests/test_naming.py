@@ -1,0 +1,70 @@
+"""Names and numbers that lead out of the home, or beyond any cluster: refused at their place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selfsup.errors import CheckpointError, SpecError
+from selfsup.export import export
+from selfsup.naming import unfit
+from selfsup.spec import read
+from selfsup.sweepspec import sweepfile
+
+BASE: dict[str, Any] = {
+    "name": "x",
+    "method": "pixels",
+    "data": {"train": "/a"},
+    "train": {"duration": {"steps": 1}},
+}
+OUTSIDE = ["../x", "..", ".", "/etc/x", "a/b", "a\\b", "..\\x"]
+UNTYPED = ["a\nb", "a\0b", "\x1b[31m", "\x7f", "a\u2028b", "\x85", "\udc80"]
+LONG = ["x" * 101, "é" * 51]
+FINE = ["x", "mask ratio 0.75", "...", ".hidden", "höhe-1_2", "你好", "a..b", "%2e%2e%2f", "x" * 100]
+
+
+@pytest.mark.parametrize(("names", "word"), [(OUTSIDE, "path"), (UNTYPED, "control"), (LONG, "bytes"), (FINE, "")])
+def test_which_names_are_fit(names: list[str], word: str) -> None:
+    assert all(word in unfit(name) and bool(word) == bool(unfit(name)) for name in names)
+
+
+def written(path: Path, **told: Any) -> Path:
+    path.write_text(yaml.safe_dump(BASE | told))
+    return path
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, *UNTYPED[:-1], *LONG])
+def test_a_spec_or_study_of_such_a_name_is_refused_at_its_place(name: str, tmp_path: Path) -> None:
+    spec = written(tmp_path / "a.yaml", name=name)
+    for reader in (read, sweepfile.read):
+        with pytest.raises(SpecError, match=r"a\.yaml:\d+:\d+: name: expected a name of files"):
+            reader(spec)
+    studies = written(tmp_path / "b.yaml", studies=[{"name": name, "seeds": 2}, {"name": "b"}])
+    with pytest.raises(SpecError, match=r"b\.yaml:\d+:\d+: studies\[0\]\.name: expected a name of files"):
+        sweepfile.read(studies)
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.yaml", name=name)).name == name
+
+
+@pytest.mark.parametrize(
+    "knob", ["workers", "cpus_per_worker", "gpus_per_worker", "data_cpus", "data_memory", "max_failures"]
+)
+def test_what_no_cluster_has_is_refused(knob: str, tmp_path: Path) -> None:
+    for value in (2**31, 10**12):
+        with pytest.raises(SpecError, match=rf"a\.yaml:\d+:\d+: resources\.{knob}: must be .*≤ \d+, not {value}"):
+            read(written(tmp_path / "a.yaml", resources={knob: value}))
+
+
+def test_an_id_is_no_path(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "runs").mkdir(parents=True)
+    (tmp_path / "x.json").write_text(json.dumps({"pretrain": "../../x"}))
+    for run_id in ("../../x", str(tmp_path / "x")):
+        with pytest.raises(CheckpointError, match=f"no run {run_id} under"):
+            export(home, run_id, tmp_path / "out", to="torch")
+    assert not (tmp_path / "out").exists()
