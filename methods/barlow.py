@@ -29,7 +29,7 @@ class BarlowTwins(Method):
             0.005, "weight of correlations between channels", symbol="λ", sweep=Range(1e-4, 0.1, log=True), ge=0
         )  # the authors' code has 0.0051
         dim: int = knob(8192, "channels of the projector, hidden and out", sweep=Choice(512, 2048, 8192), gt=0)
-        layers: int = knob(3, "linear layers of the projector", sweep=Choice(2, 3), ge=1)
+        layers: int = knob(3, "linear layers of the projector", sweep=Choice(2, 3), ge=1, le=100)
         bias_lr: float = knob(0.024, "learning rate of biases and norms, as a share of the schedule's", gt=0)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(

@@ -34,13 +34,13 @@ class DeepCluster(Method):
 
     class Hyper(Knobs):
         clusters: int = knob(3000, "of each set", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
-        heads: int = knob(3, "sets of clusters, from different starts and crops", sweep=Choice(1, 2, 3), ge=1)
+        heads: int = knob(3, "sets of clusters, from different starts and crops", sweep=Choice(1, 2, 3), ge=1, le=100)
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
-        iterations: int = knob(10, "rounds of k-means", sweep=Choice(3, 10, 30), ge=1)
+        iterations: int = knob(10, "rounds of k-means", sweep=Choice(3, 10, 30), ge=1, le=1000)
         hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(128, "channels of the space that is clustered", sweep=Choice(64, 128, 256), gt=0)
         crop_min: float = knob(0.14, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(6, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0)
+        local_crops: int = knob(6, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0, le=100)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.14, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)

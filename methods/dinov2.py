@@ -49,7 +49,7 @@ class DINOv2(Method):
         teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
         teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
         teacher_warmup: float = knob(0.3, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
-        iterations: int = knob(3, "Sinkhorn's rounds", sweep=Choice(1, 3, 10), ge=1)
+        iterations: int = knob(3, "Sinkhorn's rounds", sweep=Choice(1, 3, 10), ge=1, le=1000)
         momentum: float = knob(
             0.994, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.994, 0.996), ge=0, le=1
         )
@@ -63,7 +63,7 @@ class DINOv2(Method):
         mask_min: float = knob(0.1, "least of them that is covered", sweep=Range(0.05, 0.4), ge=0, le=1)
         mask_max: float = knob(0.5, "most of them that is covered", sweep=Range(0.3, 0.8), gt=0, lt=1)
         crop_min: float = knob(0.32, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(8, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0)
+        local_crops: int = knob(8, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0, le=100)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.32, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)

@@ -64,7 +64,7 @@ class IBOT(Method):
         mask_min: float = knob(0.1, "least of them that is covered", symbol="r", sweep=Range(0.05, 0.4), ge=0, le=1)
         mask_max: float = knob(0.5, "most of them that is covered", symbol="r", sweep=Range(0.3, 0.8), gt=0, lt=1)
         crop_min: float = knob(0.25, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0)
+        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0, le=100)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.25, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)

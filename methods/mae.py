@@ -36,7 +36,7 @@ class MAE(Method):
     class Hyper(Knobs):
         mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)
         decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
-        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1)
+        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
         decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
         norm_pix_loss: bool = knob(
             False, "paint each patch normalised by its own mean and deviation", sweep=Choice(False, True)

@@ -42,13 +42,13 @@ class MSN(Method):
         me_max: float = knob(
             1.0, "weight of the mean assignment's entropy", symbol="λ", sweep=Choice(0.0, 1.0, 5.0), ge=0
         )
-        iterations: int = knob(3, "Sinkhorn's rounds on the targets; 0: none", sweep=Choice(0, 3), ge=0)
+        iterations: int = knob(3, "Sinkhorn's rounds on the targets; 0: none", sweep=Choice(0, 3), ge=0, le=1000)
         momentum: float = knob(0.996, "of the teacher at first", sweep=Choice(0.99, 0.996, 0.999), ge=0, le=1)
         hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(256, "channels of the space of the prototypes", sweep=Choice(64, 128, 256), gt=0)
         mask_ratio: float = knob(0.15, "share of patches missing in the anchor", sweep=Range(0.05, 0.8), gt=0, lt=1)
         crop_min: float = knob(0.3, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(10, "small anchors", sweep=Choice(0, 2, 4, 6, 10), ge=0)
+        local_crops: int = knob(10, "small anchors", sweep=Choice(0, 2, 4, 6, 10), ge=0, le=100)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.3, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)

@@ -36,17 +36,19 @@ class OBoW(Method):
 
     class Hyper(Knobs):
         words: int = knob(8192, "visual words", symbol="K", sweep=Choice(1024, 2048, 8192), gt=1)
-        levels: int = knob(2, "last stages of the encoder that have words of their own", sweep=Choice(1, 2), ge=1)
+        levels: int = knob(
+            2, "last stages of the encoder that have words of their own", sweep=Choice(1, 2), ge=1, le=100
+        )
         sharpness: float = knob(15.0, "of assigning words", symbol="1/δ", sweep=Choice(5.0, 10.0, 15.0, 20.0), gt=0)
         kappa: float = knob(8.0, "scale of predictions", symbol="κ", sweep=Choice(1.0, 5.0, 8.0, 16.0), gt=0)
         momentum: float = knob(0.99, "of the teacher at first", symbol="α", sweep=Choice(0.9, 0.99, 0.999), ge=0, le=1)
         hidden: int | None = knob(None, "hidden channels that predict weights; null: twice the encoder's", gt=0)
         border: int = knob(1, "places at each side of a feature map that are left out", ge=0)
-        crops: int = knob(2, "large crops", sweep=Choice(1, 2), ge=1)
+        crops: int = knob(2, "large crops", sweep=Choice(1, 2), ge=1, le=100)
         crop_size: int = knob(160, "pixels a side of a large crop", gt=0)
         crop_min: float = knob(0.08, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         crop_max: float = knob(0.6, "largest large crop, as a share of the image", sweep=Range(0.3, 1.0), gt=0, le=1)
-        local_crops: int = knob(5, "small crops", sweep=Choice(0, 2, 5, 8), ge=0)
+        local_crops: int = knob(5, "small crops", sweep=Choice(0, 2, 5, 8), ge=0, le=100)
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.084, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.14, "largest small crop, as a share of the image", gt=0, le=1)

@@ -30,10 +30,12 @@ class SeLa(Method):
 
     class Hyper(Knobs):
         clusters: int = knob(3000, "labels of each classifier", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
-        heads: int = knob(10, "classifiers", symbol="T", sweep=Choice(1, 3, 10), ge=1)
+        heads: int = knob(10, "classifiers", symbol="T", sweep=Choice(1, 3, 10), ge=1, le=100)
         sharpness: float = knob(25.0, "of labels", symbol="λ", sweep=Choice(5.0, 10.0, 25.0, 50.0), gt=0)
-        relabels: int = knob(100, "times that labels are found anew, ever more rarely", sweep=Choice(10, 50, 100), ge=1)
-        iterations: int = knob(100, "rounds that balance the labels", ge=1)
+        relabels: int = knob(
+            100, "times that labels are found anew, ever more rarely", sweep=Choice(10, 50, 100), ge=1, le=10000
+        )
+        iterations: int = knob(100, "rounds that balance the labels", ge=1, le=1000)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         strength: float = knob(0.4, "strength of colour jitter", sweep=Range(0.1, 0.5), ge=0, le=0.5)
 

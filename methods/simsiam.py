@@ -26,7 +26,9 @@ class SimSiam(Method):
     paper, family = "2011.10566", "distillation"
 
     class Hyper(Knobs):
-        layers: int = knob(3, "linear layers of the projector; the paper has 2 on CIFAR-10", sweep=Choice(2, 3), ge=1)
+        layers: int = knob(
+            3, "linear layers of the projector; the paper has 2 on CIFAR-10", sweep=Choice(2, 3), ge=1, le=100
+        )
         dim: int = knob(2048, "channels of the projector, hidden and out", symbol="d", sweep=Choice(512, 2048), gt=0)
         bottleneck: int = knob(512, "hidden channels of the predictor", sweep=Choice(64, 128, 512), gt=0)
         constant: bool = knob(True, "the predictor's learning rate stays at its peak", sweep=Choice(False, True))

@@ -29,7 +29,7 @@ class VICReg(Method):
         variance: float = knob(25.0, "weight of deviations below 1", symbol="μ", sweep=Range(1.0, 50.0, log=True), ge=0)
         covariance: float = knob(1.0, "weight of covariances", symbol="ν", sweep=Range(0.1, 10.0, log=True), ge=0)
         dim: int = knob(8192, "channels of the expander, hidden and out", sweep=Choice(512, 2048, 8192), gt=0)
-        layers: int = knob(3, "linear layers of the expander", sweep=Choice(2, 3), ge=1)
+        layers: int = knob(3, "linear layers of the expander", sweep=Choice(2, 3), ge=1, le=100)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 

@@ -1,6 +1,7 @@
 """YAML to values and places; files over files; the text of a mistake."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,42 @@ def test_files_that_cannot_be_read(here: Path) -> None:
         "odd.yaml:1:10: extends: expected the path of a spec, relative to this file\n"
     )
     assert refused("broken.yaml").startswith("broken.yaml:3:1: not YAML: while parsing a flow node, expected")
-    assert refused("zero.yaml").startswith("zero.yaml:1:1: not YAML: unacceptable character #x0000")
+    assert refused("zero.yaml").startswith("zero.yaml:1:4: not YAML: unacceptable character #x0000")
+
+
+def test_files_that_are_none(here: Path) -> None:
+    (here / "loop.yaml").symlink_to("loop.yaml")
+    (here / "loops.yaml").write_text("extends: loop.yaml\n")
+    (here / "nul.yaml").write_text('extends: "a\\0b"\n')
+    os.mkfifo(here / "pipe.yaml")
+    assert refused("loops.yaml").startswith("loops.yaml:1:10: extends: cannot read loop.yaml: Too many levels")
+    assert refused("nul.yaml").startswith("nul.yaml:1:10: extends: 'a\\x00b' holds a NUL or half a character")
+    assert refused("pipe.yaml") == "pipe.yaml: cannot read pipe.yaml: no file, but a pipe or a device"
+    assert refused("/dev/null") == "/dev/null: cannot read /dev/null: no file, but a pipe or a device"
+
+
+ENDLESS = "more than 32 levels or 100,000 values: no spec needs that"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[" * 31 + "]" * 31, []),  # with the mapping round it 32
+        ("[" * 32 + "1" + "]" * 32, [f"f.yaml:1:35: {ENDLESS}"]),
+        ("{a: " * 700 + "1" + "}" * 700, [f"f.yaml:1:125: {ENDLESS}"]),
+        ("[&a [[[[[[[[[[1]]]]]]]]]], &b [[[[[[[[[[*a]]]]]]]]]], [[[[[[[[[[*b]]]]]]]]]]]", [f"f.yaml:1:18: {ENDLESS}"]),
+        (f"[&a [{', '.join('1' * 999)}], {', '.join(['*a'] * 100)}]", [f"f.yaml:1:3000: {ENDLESS}"]),
+        ("9" * 100, []),
+        ("9" * 101, ["f.yaml:1:4: x: a number of 101 digits"]),
+        ("-0x" + "f" * 5000, []),  # a word
+        ('"\\0"', ["f.yaml:1:4: x: '\\x00' holds a NUL or half a character, which no text may"]),
+        ('"a\\ud800"', ["f.yaml:1:4: x: 'a\\ud800' holds a NUL or half a character, which no text may"]),
+        ('{"\\e": 1}', ["f.yaml:1:5: x: a key must be a word"]),
+        ('"\\e[1m"', []),
+    ],
+)
+def test_what_no_spec_needs_is_refused(text: str, expected: list[str]) -> None:
+    assert [line.splitlines()[0] for line in mistakes(f"x: {text}")] == expected
 
 
 def test_overrides_that_do_not_read(here: Path) -> None:

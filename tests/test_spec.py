@@ -256,11 +256,11 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("evals: {linear: {lrs: []}}", "5:23: evals.linear.lrs: must be at least 1 long, not []"),
             (
                 "seeds: 0",
-                "5:8: seeds: expected how many seeds (1 or more), or a list of different ones (0 or more)",
+                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2⁶³ - 1)",
             ),
             (
                 "seeds: [1, 1]",
-                "5:8: seeds: expected how many seeds (1 or more), or a list of different ones (0 or more)",
+                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2⁶³ - 1)",
             ),
             ("optim: {warmup: {}}", "5:17: optim.warmup: say exactly one of steps, epochs, samples, not none"),
             ("evals: {knnn: {}}", "5:9: evals.knnn: unknown key (did you mean 'knn'?)"),
@@ -281,7 +281,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
         text = GOOD.replace("method: masked", f"method: {method}") + "hyper: {any: thing}\nstream: {lanes: 0}\n"
         assert heads(text) == [
             f"s.yaml:2:9: method: expected contrast | masked | pixels | untrained, not {expected}",
-            "s.yaml:6:17: stream.lanes: must be ≥ 1, not 0",
+            "s.yaml:6:17: stream.lanes: must be ≥ 1, ≤ 65536, not 0",
         ]
 
     def test_missing_keys_are_told_at_the_group_that_lacks_them(self) -> None:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import encoder
+from selfsup.errors import SpecError
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Cover, Mask, random_mask
@@ -35,7 +36,10 @@ class Cost:
 
 
 def cost(run: Run, facts: Facts) -> Cost:
-    """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32."""
+    """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32.
+
+    Raises SpecError where its numbers overflow.
+    """
     method, share, pieces = meta_method(run, facts), run.train.batch // run.resources.workers, run.train.accumulate
     micro_batches = cut(method, pieces)
     activations, flops = _traced(method, run, share // micro_batches)
@@ -50,12 +54,24 @@ def cost(run: Run, facts: Facts) -> Cost:
 
 def _traced(method: Method, run: Run, size: int) -> tuple[int, float]:
     """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
-    batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
-    with FlopCounterMode(display=False) as counter, saved() as held:
+    with _countable(run), FlopCounterMode(display=False) as counter, saved() as held:
+        batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
         out = method(batch)
         activations = sum(held.values())
         out.loss.backward()
     return activations, counter.get_total_flops() / size
+
+
+@contextmanager
+def _countable(run: Run) -> Iterator[None]:
+    """torch counts bytes in 63 bits."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        message = f"the layers are larger than any memory ({error}); make hyper or backbone smaller"
+        raise SpecError(f"{run.method}: {message}") from None
 
 
 def cautions(run: Run, facts: Facts) -> Iterator[str]:
@@ -88,7 +104,7 @@ def _too_short(run: Run, facts: Facts) -> Iterator[str]:
 
 
 def meta_method(run: Run, facts: Facts) -> Method:
-    with torch.device("meta"):
+    with _countable(run), torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
         return load(run.method)(run.hyper, {"image": encoder.build(bare)}, facts)
 

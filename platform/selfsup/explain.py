@@ -18,7 +18,7 @@ _TYPES = {"int_from_float", "literal_error", "too_long", "too_short"}  # beside 
 def problems(error: ValidationError, kind: type[Knobs], root: Node, foreign: Mapping[str, str]) -> Iterator[Problem]:
     """One per pydantic error. foreign: paths that are no knobs of `kind`, and whose they are."""
     for detail in error.errors(include_url=False):
-        where, value = detail["loc"], detail["input"]
+        where, value = _written(kind, detail["loc"]), detail["input"]
         place = nearest(root, where)
         match detail["type"]:
             case "extra_forbidden":
@@ -104,6 +104,14 @@ def _field(kind: type[Knobs], where: Where) -> FieldInfo:
     parent = group(_annotation(kind, where[:-1]))
     assert parent is not None, f"{spelled(where[:-1])} is no group of knobs"
     return parent.model_fields[str(where[-1])]
+
+
+def _written(kind: type[Knobs], where: Where) -> Where:
+    """A place as pydantic has it, less the option of a union that it tried there."""
+    for depth in range(1, len(where)):
+        if isinstance(where[depth], str) and group(_annotation(kind, where[:depth])) is None:
+            return where[:depth]
+    return where
 
 
 def _annotation(kind: type[Knobs], where: Where) -> Any:

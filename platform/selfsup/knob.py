@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, Union, Unpack, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 REQUIRED: Any = ...  # a knob without a default
+TOO_MANY = 2**63  # for torch, numpy, Parquet and SQL
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class Knobs(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        if type(value) is int and abs(value) >= TOO_MANY:
+            raise ValueError(f"must be less than 2⁶³, not {value}")
+        return value
 
 
 def knob(

@@ -1,14 +1,16 @@
 """A spec in layers: a file over the file that it `extends`, under the overrides of the command line."""
 
+import errno
 import functools
 import os
+import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfsup.errors import SpecError
-from selfsup.source import Entry, Mark, Node, Problem, Source, Where, refusal
+from selfsup.source import Entry, Mark, Node, Problem, Source, Where, printable, refusal
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Layers:
     def split(self, path: Path) -> tuple[Node, Node]:
         """What a file extends (an empty mapping if nothing), and what it says itself. Raises as `read` does."""
         own = self._file(path, Mark(str(path)))
-        return self.base(own, (path.resolve(),)), own
+        return self.base(own, (path,)), own
 
     def base(self, root: Node, below: tuple[Path, ...]) -> Node:
         """What a mapping extends, which it no longer says then. below: the files that led here."""
@@ -41,10 +43,10 @@ class Layers:
         if not isinstance(name, str):
             raise self._stop(mark, ("extends",), "expected the path of a spec, relative to this file")
         path = Path(os.path.normpath(Path(mark.origin).parent / name))
-        if path.resolve() in below:
+        if os.path.realpath(path) in map(os.path.realpath, below):
             raise self._stop(mark, ("extends",), f"{path} extends itself in the end")
         own = self._file(path, mark)
-        return self.stack(self.base(own, (*below, path.resolve())), own)
+        return self.stack(self.base(own, (*below, path)), own)
 
     def stack(self, *layers: Node) -> Node:
         """Each over those before it."""
@@ -58,7 +60,7 @@ class Layers:
         """asked: where it was asked for."""
         where = ("extends",) if asked.in_file else ()
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = _text(path)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text at byte {error.start}"
             raise self._stop(asked, where, f"cannot read {path}: {reason}") from None
@@ -71,10 +73,10 @@ class Layers:
         raise self._stop(root.mark, (), "expected a spec: a mapping with name, method, data and train")
 
     def _override(self, text: str) -> Node | None:
-        mark = Mark(f"-s {text}")
+        mark = Mark(f"-s {printable(text)}")
         path, equals, value = text.partition("=")
         keys = path.strip().split(".")
-        if not equals or not all(keys):
+        if not equals or not all(keys) or not path.isprintable():
             self.problems.append(Problem(mark, (), "expected path=value, such as optim.lr=1e-3"))
             return None
         node = self._read(Source(value, mark.origin, override=True, where=tuple(keys)))
@@ -87,6 +89,14 @@ class Layers:
         root = source.read()
         self.problems.extend(source.problems)
         return root
+
+
+def _text(path: Path) -> str:
+    """Of a regular file: a pipe would be waited on, and a device read, without end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "no file, but a pipe or a device")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def merge(base: Node, top: Node, *, whole: Collection[Where] = (), where: Where = ()) -> Node:
@@ -144,6 +154,12 @@ def find(root: Node, where: Where) -> Entry | None:
         else:
             return None
     return found
+
+
+def said(root: Node, name: str) -> Entry | None:
+    """What was written under a key; null says nothing, and takes back what an extended file says."""
+    found = find(root, (name,))
+    return found if found and found.node.value is not None else None
 
 
 def nearest(root: Node, where: Where) -> Entry:

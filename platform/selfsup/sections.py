@@ -20,7 +20,7 @@ class Duration(Knobs):
     """Exactly one unit."""
 
     steps: int | None = knob(None, "optimiser steps", gt=0)
-    epochs: float | None = knob(None, "passes over the training data; parts of one are allowed", gt=0)
+    epochs: float | None = knob(None, "passes over the training data; parts of one are allowed", gt=0, le=1e9)
     samples: int | None = knob(None, "samples seen, counting repeats", gt=0)
 
     @model_validator(mode="after")
@@ -56,13 +56,15 @@ class Backbone(Knobs):
     image_size: int = knob(224, "pixels a side of the images it sees", gt=0)
     patch_size: int | None = knob(None, "pixels a side of a token; null: the name's own", gt=0)
     width: int | None = knob(None, "channels of a token, or of a ResNet's first stage; null: its own", symbol="D", gt=0)
-    depth: int | None = knob(None, "transformer blocks; null: the name's own", symbol="L", gt=0)
+    depth: int | None = knob(None, "transformer blocks; null: the name's own", symbol="L", gt=0, le=1000)
     heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
     pool: Literal["cls", "mean"] = knob("cls", "what stands for an image: the class token, or the mean of the patches")
     stem: Literal["imagenet", "small"] = knob("imagenet", "first layers of a CNN: timm's, or 3x3 for small images")
-    weights: str | None = knob(None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm")
+    weights: str | None = knob(
+        None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm", min_length=1
+    )
 
     @field_validator("weights")
     @classmethod
@@ -108,7 +110,7 @@ class Train(Knobs):
 class Stream(Knobs):
     """The order of samples; it does not depend on the number of workers."""
 
-    lanes: int = knob(8, "parallel orders that a batch is drawn from; an upper bound on workers", ge=1)
+    lanes: int = knob(8, "parallel orders that a batch is drawn from; an upper bound on workers", ge=1, le=65536)
     chunk: int = knob(8, "consecutive samples read together", ge=1)
     mix: int = knob(16, "chunks shuffled together in a lane, for each sample that it gives to a step", ge=1)
     remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")

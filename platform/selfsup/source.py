@@ -2,6 +2,7 @@
 
 Scalars are those of YAML 1.2's core schema, less its traps: 1e-3 is a number; yes, off, dates and 12:30 are words; only
 true and false are truth values; a leading zero (010: eight, or ten?), a tag and a key written twice are mistakes.
+So is what no spec needs and much would stumble over: depth or size without end, half characters, NUL.
 """
 
 import re
@@ -14,6 +15,7 @@ import yaml
 from selfsup.errors import SpecError
 
 Where = tuple[str | int, ...]  # ("optim", "betas", 1) is optim.betas[1]
+DEEPEST, MOST, LONGEST = 32, 100_000, 100  # levels and values of a text, an alias's counted each time; digits
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Problem:
         head += f" ({self.hint})" if self.hint else ""
         if not self.mark.in_file:
             return head
-        indent = re.sub(r"[^\t]", " ", self.mark.text[: self.mark.column])  # tabs stay, so that the caret stands right
-        return f"{head}\n    {self.mark.text}\n    {indent}^"
+        line = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in self.mark.text)
+        indent = re.sub(r"[^\t]", " ", line[: self.mark.column])  # tabs stay, so that the caret stands right
+        return f"{head}\n    {line}\n    {indent}^"
 
 
 def refusal(problems: Iterable[Problem]) -> SpecError:
@@ -80,6 +83,11 @@ def spelled(where: Where) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).removeprefix(".")
 
 
+def printable(text: str) -> str:
+    """As a terminal can show it in a line: whatever else is escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class Source:
     """One YAML text: a file's, or the value of an override, whose places are all that override.
 
@@ -89,19 +97,22 @@ class Source:
     def __init__(self, text: str, origin: str, *, override: bool = False, where: Where = ()) -> None:
         self._text, self._origin, self._override, self._where = text, origin, override, where
         self._lines = text.splitlines()
+        self._values = 0
         self.problems: list[Problem] = []
 
     def read(self) -> Node:
         try:
-            root = yaml.compose(self._text, Loader=_Core)
+            if root := yaml.compose(self._text, Loader=_Core):
+                return self._node(root, self._where, ())
+        except _EndlessError as error:
+            self._wrong(self._mark(error.problem_mark), self._where, str(error.problem))
         except yaml.MarkedYAMLError as error:
             what = ", ".join(part for part in (error.context, error.problem) if part)
             self._wrong(self._mark(error.problem_mark), self._where, f"not YAML: {what}")
-        except yaml.YAMLError as error:
-            self._wrong(self._mark(None), self._where, f"not YAML: {str(error).splitlines()[0]}")
-        else:
-            if root:
-                return self._node(root, self._where, ())
+        except yaml.reader.ReaderError as error:
+            *above, line = self._text[: error.position].split("\n")
+            mark = yaml.Mark("", error.position, len(above), len(line), None, None)
+            self._wrong(self._mark(mark), self._where, f"not YAML: {str(error).splitlines()[0]}")
         return Node(self._mark(None), None)
 
     def _mark(self, mark: Any) -> Mark:
@@ -113,6 +124,9 @@ class Source:
     def _node(self, node: yaml.Node, where: Where, inside: tuple[yaml.Node, ...]) -> Node:
         """inside: the nodes that this one stands in, some of which an alias may repeat without end."""
         mark = self._mark(node.start_mark)
+        self._values += 1
+        if len(inside) >= DEEPEST or self._values > MOST:
+            raise _EndlessError(node.start_mark)
         if node in inside or not _plain_tag(node):
             self._wrong(mark, where, "an alias of what it stands in" if node in inside else f"no tags here: {node.tag}")
             return Node(mark, None)
@@ -131,7 +145,7 @@ class Source:
         first: dict[str, Mark] = {}
         for key, value in node.value:
             mark = self._mark(key.start_mark)
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
                 self._wrong(mark, where, "a key must be a word")
             elif key.value in first:
                 seen = f"first on line {first[key.value].line + 1}" if mark.in_file else ""
@@ -147,12 +161,18 @@ class Source:
                 return None
             case "tag:yaml.org,2002:bool":
                 return text == "true"
+            case "tag:yaml.org,2002:int" if len(text) > LONGEST:
+                self._wrong(mark, where, f"a number of {len(text):,} digits")
+                return None
             case "tag:yaml.org,2002:int":
                 return int(text, 0)
             case "tag:yaml.org,2002:float":
                 return float(text.replace(".inf", "inf").replace(".nan", "nan"))
             case "!zeros":
                 self._wrong(mark, where, f"{text} has a leading zero", "leave it out, or quote the text")
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+            self._wrong(mark, where, f"'{printable(text)}' holds a NUL or half a character, which no text may")
+            return None
         return text
 
     def _wrong(self, mark: Mark, where: Where, message: str, hint: str = "") -> None:
@@ -169,10 +189,25 @@ _SCALARS = {
 }
 
 
+class _EndlessError(yaml.MarkedYAMLError):
+    def __init__(self, mark: Any) -> None:
+        super().__init__(None, None, f"more than {DEEPEST} levels or {MOST:,} values: no spec needs that", mark)
+
+
 class _Core(yaml.SafeLoader):
     """PyYAML's parser with the scalars above instead of YAML 1.1's. It only composes; nothing is constructed."""
 
     yaml_implicit_resolvers = {None: [(tag, re.compile(rf"(?:{form})\Z")) for tag, form in _SCALARS.items()]}  # noqa: RUF012
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Before Python's own depth ends."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _EndlessError(self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _plain_tag(node: yaml.Node) -> bool:

@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 
 from selfsup import conflicts, evaluator, explain
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, group, knob
+from selfsup.knob import TOO_MANY, Knobs, group, knob
 from selfsup.layers import Layers, plain
 from selfsup.naming import unfit
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
@@ -33,6 +33,7 @@ __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resou
 __all__ += ["WHOLE", "check", "methods", "read", "run_type", "schema", "spec_type"]
 
 BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
+MOST_SEEDS = 1000
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
 
 
@@ -74,17 +75,25 @@ class Run(_Sections):
 
 def _seeds(value: object) -> tuple[int, ...]:
     if type(value) is int:
-        value = range(value)
+        value = range(min(value, MOST_SEEDS + 1))
     seeds = tuple(value) if isinstance(value, (range, tuple, list)) else ()
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ValueError("expected how many seeds (1 or more), or a list of different ones (0 or more)")
+    sound = all(type(seed) is int and 0 <= seed < TOO_MANY for seed in seeds)
+    if not 0 < len(seeds) <= MOST_SEEDS or not sound or len(set(seeds)) < len(seeds):
+        raise ValueError(f"expected how many seeds (1 to {MOST_SEEDS}), or a list of different ones (0 to 2⁶³ - 1)")
     return seeds
 
 
 Seeds = Annotated[
     tuple[int, ...],
     BeforeValidator(_seeds),
-    WithJsonSchema({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer"}}]}),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
+                {"type": "array", "items": {"type": "integer"}},
+            ]
+        }
+    ),
 ]
 
 
@@ -188,8 +197,9 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     method = tree.get("method")
     kind = spec_type(method if method in methods() else None)
     marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
-    found = [problem for problem in _mistakes(kind, tree, root) if problem.mark not in marks]
-    found += conflicts.problems(_sound(kind, tree, [*known, *found]), root)
+    wrong = list(_mistakes(kind, tree, root))
+    found = [problem for problem in wrong if problem.mark not in marks]
+    found += conflicts.problems(_sound(kind, tree, [*known, *wrong]), root)
     return (None if found or known else kind.model_validate(tree)), found
 
 
@@ -197,16 +207,28 @@ def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
     try:
         kind.model_validate(tree)
     except ValidationError as error:
-        owned = {f"hyper.{name}": f"a knob of {other}" for other in methods() for name in _hyper(other).model_fields}
-        yield from explain.problems(error, kind, root, owned)
+        yield from explain.problems(error, kind, root, _owned())
+
+
+def _owned() -> dict[str, str]:
+    """The path of each knob of a method, and whose it is."""
+    import selfsup.method
+
+    hyper = {name: selfsup.method.load(name).Hyper for name in selfsup.method.names()}
+    return {f"hyper.{name}": f"a knob of {method}" for method in hyper for name in hyper[method].model_fields}
 
 
 def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
     """The method and those sections without a mistake of their own, so that they can be held against each other."""
     wrong = {problem.where[0] for problem in problems if problem.where}
+    if "method" in wrong:
+        wrong.add("hyper")  # no one knows whether its values are right
     fields = {name: field for name, field in kind.model_fields.items() if name in tree or field.default is not None}
     sections = {name: group(field.annotation) for name, field in fields.items() if name not in wrong}
-    sound: dict[str, Any] = {name: cls.model_validate(tree.get(name, {})) for name, cls in sections.items() if cls}
+    told = {name: tree.get(name, {}) for name in sections}
+    sound: dict[str, Any] = {
+        name: cls.model_validate(told[name]) for name, cls in sections.items() if cls and told[name] is not None
+    }
     if "method" not in wrong:
         method = sound["method"] = tree["method"]
         sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones

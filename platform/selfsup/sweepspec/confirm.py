@@ -1,8 +1,10 @@
 """What a search is known by, and what it ends with: its best beside the default, from seeds that it has not seen."""
 
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
+from selfsup.knob import TOO_MANY
 from selfsup.planning import Planned, plan
 from selfsup.stage import digest
 from selfsup.sweepspec.arms import Sweep
@@ -47,8 +49,9 @@ def key(it: SweepFile, home: Path) -> str:
 def fresh(it: SweepFile) -> tuple[int, ...]:
     """Seeds that no trial had."""
     assert it.search is not None
-    first = max(seed for design in it.designs for seed in design.default.seeds) + 1
-    return tuple(range(first, first + it.search.confirm))
+    used = {seed for design in it.designs for seed in design.default.seeds}
+    unused = (seed for number in count(max(used) + 1) if (seed := number % TOO_MANY) not in used)
+    return tuple(islice(unused, it.search.confirm))
 
 
 def again(it: SweepFile, trial: Trial, home: Path) -> Planned:

@@ -1,11 +1,12 @@
 """One study of a sweep file: its spec, and the settings of it that are compared or searched."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfsup.layers import find, less
+from selfsup.layers import less, said
 from selfsup.source import Node, Problem
 from selfsup.spec import Spec
 from selfsup.sweepspec.arms import SETTING, Factor
@@ -26,6 +27,7 @@ from selfsup.sweepspec.expected import Expected, expected
 from selfsup.sweepspec.space import Dimension, Wanted, dimensions, stand_in
 
 AXES = ("ablate", "grid")
+MOST_ARMS = 10_000
 OWN = "spec values"  # the default beside settings that a search found
 
 
@@ -106,10 +108,13 @@ def design(
 
 def _axes(base: Base, section: str, tree: Node, problems: list[Problem]) -> Iterator[Axis]:
     """The axes of a section, less those that cannot be varied."""
-    found = find(tree, (section,))
+    found = said(tree, section)
     axes = written(section, found.node, problems) if found else []
     if section == "grid" and len(axes) == 1 and found:
         problems.append(Problem(found.key, ("grid",), "crosses two or more; one is varied by ablate"))
+    if section == "grid" and found and math.prod(len(axis.values) for axis in axes) > MOST_ARMS:
+        problems.append(Problem(found.key, ("grid",), f"more than {MOST_ARMS:,} arms"))
+        return
     for axis in axes:
         if message := no_factor(axis.path, base.knobs):
             problems.append(Problem(axis.key, axis.where, message))

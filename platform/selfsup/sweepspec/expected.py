@@ -7,10 +7,11 @@
 Arms go by their names, metrics by theirs in MLflow.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from selfsup.explain import did_you_mean, shown
-from selfsup.layers import find, plain
+from selfsup.layers import plain, said
 from selfsup.source import Entry, Node, Problem
 
 Expected = Mapping[str, Mapping[str, float]]
@@ -18,7 +19,7 @@ Expected = Mapping[str, Mapping[str, float]]
 
 def expected(root: Node, arms: Sequence[str], metrics: Sequence[str], problems: list[Problem]) -> tuple[Expected, str]:
     """arm -> metric -> number, and where they are from. A mistake is added to `problems`."""
-    section = find(root, ("expected",))
+    section = said(root, "expected")
     wrong = list(_wrong(section.node, arms, metrics)) if section else []
     problems += wrong
     if section is None or wrong:
@@ -52,5 +53,5 @@ def _wrong_numbers(entry: Entry, where: tuple[str, str], metrics: Sequence[str])
         if metric not in metrics:
             hint = did_you_mean(metric, metrics) or f"there are {', '.join(metrics)}"
             yield Problem(number.key, (*where, metric), "not measured here", hint)
-        elif type(number.node.value) not in (int, float):
+        elif type(number.node.value) not in (int, float) or not math.isfinite(number.node.value):
             yield Problem(number.node.mark, (*where, metric), f"expected number, not {shown(plain(number.node))}")

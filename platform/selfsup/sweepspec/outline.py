@@ -50,7 +50,7 @@ def describe_search(it: SweepFile, home: Path) -> str:
     lines.append(f"from seed {search.seed}: {search.repeats(1)}")
     together = _samples(longest) * search.trials
     lines.append(f"{_samples(longest):,} samples a trial, {together:,} together, if all run to their end:")
-    lines += _hours([longest] * search.trials)
+    lines += _hours([longest], times=search.trials)
     which = f"of the Pareto front up to {search.finalists}" if len(search.objectives) > 1 else "the best"
     lines.append(f"then {which}, and the default, from {several(search.confirm, 'fresh seed')}")
     return "\n".join(lines)
@@ -90,17 +90,18 @@ def _left(runs: Sequence[Planned]) -> Iterator[str]:
         yield from _hours(left)
 
 
-def _hours(left: Sequence[Planned]) -> Iterator[str]:
+def _hours(left: Sequence[Planned], times: int = 1) -> Iterator[str]:
+    """times: that each is run."""
     speeds = measured(left[0].home)
     if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
         yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
         return
     each = [_seconds(run, speeds[kind_of(run)]) for run in left]
-    low, middle, high = (sum(times) / 3600 for times in zip(*each, strict=True))
+    low, middle, high = (times * sum(seconds) / 3600 for seconds in zip(*each, strict=True))
     yield f"  {middle:.2g} hours of training ({low:.2g} to {high:.2g}), one run after another, as such runs took here"
     gpus = [run.run.resources.workers * run.run.resources.gpus_per_worker for run in left]
     if any(gpus):
-        hours = sum(times[1] * number for times, number in zip(each, gpus, strict=True)) / 3600
+        hours = times * sum(middle * number for (_, middle, _), number in zip(each, gpus, strict=True)) / 3600
         yield f"  {hours:.2g} GPU-hours"
 
 

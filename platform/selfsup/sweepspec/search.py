@@ -62,13 +62,16 @@ class Search(Knobs):
     sampler: Literal["random", "tpe", "gp", "cmaes", "nsga2"] = knob("tpe", "who proposes the next trial, by Optuna")
     scheduler: Scheduler = knob("none", "who stops trials that fall behind")
     rank: Objective | None = knob(None, "what it goes by while they train, without labels; null: metric, if it can be")
-    trials: int = knob(20, "how many at most", ge=1)
+    trials: int = knob(20, "how many at most", ge=1, le=100_000)
     samples: int | None = knob(None, "training samples of all trials together; null: any number", gt=0)
     hours: float | None = knob(None, "of the clock; null: any time", gt=0)
     seed: int = knob(0, "of the sampler", ge=0)
-    confirm: int = knob(3, "fresh seeds that what is best, and the default, are trained from again", ge=1)
+    confirm: int = knob(3, "fresh seeds that what is best, and the default, are trained from again", ge=1, le=1000)
     finalists: int = knob(
-        4, "of a Pareto front so many are trained again: its ends by the first metric and, evenly, from between", ge=2
+        4,
+        "of a Pareto front so many are trained again: its ends by the first metric and, evenly, from between",
+        ge=2,
+        le=1000,
     )
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ The default is what the spec says without the search: the value that an extended
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,8 @@ def _range(asked: Any, own: Range | Choice | None) -> Range | Choice | str:
 def _wrong_ends(low: float, high: float, log: object) -> str:
     if not isinstance(log, bool):
         return "log: expected true | false"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"low is {low:g} and high is {high:g}: both must be finite"
     if low >= high:
         return f"low is {low:g} and high is {high:g}: there is nothing between them"
     return f"no logarithm of {low:g}; low must be > 0" if log and low <= 0 else ""

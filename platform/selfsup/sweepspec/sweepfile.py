@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from selfsup import explain
 from selfsup.knob import Choice, Knobs, knob
-from selfsup.layers import Layers, find, less, plain
+from selfsup.layers import Layers, find, less, plain, said
 from selfsup.naming import unfit
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
@@ -92,7 +92,7 @@ def _studies(
 ) -> Iterator[tuple[str, tuple[list[Node], list[Wanted]]]]:
     """Of each study its name, the layers of its spec, axes and all, and what of it is searched."""
     bare = [less(part, "studies", *Head.model_fields) for part in parts]
-    studies = find(top, ("studies",))
+    studies = said(top, "studies")
     if studies is None:
         yield "", take(bare)
         return
@@ -100,7 +100,7 @@ def _studies(
     base, *own = bare
     for study in studies.node.value if isinstance(studies.node.value, tuple) else ():
         if isinstance(study.value, dict):
-            below = layers.base(study, (path.resolve(),))
+            below = layers.base(study, (path,))
             held = (base, below, own[0], less(study, "name"), *own[1:])
             name = study.value["name"].node.value if "name" in study.value else plain(layers.stack(*held)).get("method")
             yield str(name), take(held)

@@ -6,7 +6,7 @@ from selfsup import spec
 from selfsup.sweepspec.search import Search
 
 AXES = {
-    "type": "object",
+    "type": ["object", "null"],
     "description": "lists of values by path, such as {hyper.mask_ratio: [0.5, 0.75]}",
     "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
 }
@@ -45,12 +45,12 @@ def schema() -> dict[str, Any]:
         "ablate": AXES,
         "grid": AXES,
         "expected": {
-            "type": "object",
+            "type": ["object", "null"],
             "properties": {"source": {"type": "string"}},
             "additionalProperties": NUMBERS,
         },
         "search": Search.model_json_schema(),
-        "studies": {"type": "array", "minItems": 1, "items": {"type": "object", "allOf": found["allOf"]}},
+        "studies": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object", "allOf": found["allOf"]}},
     }
     for name in kinds:
         defs[name]["properties"] |= own
