@@ -57,8 +57,7 @@ def test_while_arms_are_pending_nothing_is_the_best() -> None:
     [ratio] = ablation(sweep(one), results).tables
     assert ratio.verdict[0].endswith("; 0.75 is the best.")
     [early] = ablation(sweep(one), results[:9]).tables
-    assert "is the best;" not in early.verdict[0]
-    assert early.verdict[0].endswith("; 0.75 is the best of 3; pending: 0.6.")
+    assert early.verdict[0].endswith("; of 3 with enough seeds so far 0.75 may be the best; pending: 0.6.")
     [three] = tables(numbers)
     assert cells(early)["0.9"].p > cells(three)["0.9"].p  # of four planned arms, not of three  # type: ignore[operator]
 

@@ -174,11 +174,12 @@ def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
     kept = [_name(line) for line in held if line.cells[metric].tied]
     if len(kept) == len(held):
         return
-    whole = not any(line.cells[metric].pending for line in lines)
-    if len(kept) == 1:
-        yield f"{kept[0]} is the best" if whole and len(held) == len(lines) else f"{kept[0]} is the best of {len(held)}"
+    if len(held) < len(lines) or any(line.cells[metric].pending for line in lines):
+        yield f"of {len(held)} with enough seeds so far {some(kept)} may be the best"
+    elif len(kept) == 1:
+        yield f"{kept[0]} is the best"
     elif len(kept) <= NAMED:
-        yield f"the best is {listed(kept, 'or')}" if whole else f"the best so far is {listed(kept, 'or')}"
+        yield f"the best is {listed(kept, 'or')}"
     else:
         yield f"{len(kept)} of {len(held)} may be the best"
 
