@@ -19,7 +19,7 @@ Data = bytes | memoryview  # of an image in its format
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # what images are mislabelled as; none that starts other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # none that starts other programs
 CHROMA = {"422": 4, "440": 4, "411": 8}  # how much larger than asked they are decoded, to be as exact as 4:2:0
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
 

@@ -1,7 +1,7 @@
 """A folder of images -> WebDataset shards with a manifest."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines import head, shards, storage, tars
 from selfsup.pipelines.classes import FILE as CLASSNAMES
 from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
+from selfsup.pipelines.folders import Walk
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.shards import Progress, silent, unsaid
 
@@ -25,10 +26,11 @@ PART = 64  # images in flight at a time
 
 
 class Packed(NamedTuple):
-    """A packed data set. skipped: the images that could not be decoded, which are not in it."""
+    """A packed data set. Not in it are: skipped, the images that could not be decoded; left_out: files by kind."""
 
     manifest: Manifest
     skipped: tuple[str, ...]
+    left_out: Mapping[str, int]
 
 
 class Source(NamedTuple):
@@ -78,8 +80,9 @@ def pack(
     shard_size: int = 1000,
     progress: Progress = silent,
 ) -> Packed:
-    """A folder a class, or a flat folder, of .jpg/.jpeg/.png/.webp -> shards of `shard_size` images, and a manifest.
+    """A folder a class, or a flat folder, of images -> shards of `shard_size` images, and a manifest.
 
+    Images are .jpg/.jpeg/.png/.webp or of a rarer format, of which it is the first frame; links are followed.
     `out` is a folder or a URL; one shard at a time is in memory.
     `resize` is the shorter side in pixels; nothing is enlarged, and a JPEG that keeps its size keeps its bytes. The
     same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
@@ -87,7 +90,8 @@ def pack(
     """
     folder, place, coding = Path(images).absolute(), storage.absolute(str(out)), Coding(resize, quality)
     try:
-        sources, classes = _sources(folder)
+        walk = Walk(folder)
+        sources, classes = _sources(folder, walk)
         found = _prepare(place, folder, classes)
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
@@ -95,7 +99,8 @@ def pack(
             tick = partial(_ahead, progress, start, len(sources))
             name = f"{number:06d}.tar"
             scans.append(_shard(place, name, found.get(name), part, coding, tick))
-        return _sealed(folder, place, sources, [scan for scan in scans if scan], found)
+        told, skipped = _sealed(folder, place, sources, [scan for scan in scans if scan], found)
+        return Packed(told, skipped, walk.left_out)
     except OSError as error:
         raise DataError(f"{images} cannot be packed into {out}: {error}") from error
 
@@ -104,25 +109,22 @@ def _ahead(progress: Progress, start: int, total: int, done: int) -> None:
     progress(start + done, total)
 
 
-def _sources(folder: Path) -> tuple[list[Source], list[str]]:
+def _sources(folder: Path, walk: Walk) -> tuple[list[Source], list[str]]:
     """All images by class and path, and the classes: every folder, empty or not, so that splits agree on them."""
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected one of images")
-    flat = _images(folder.glob("*"))
-    classes = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith((".", "__")))
-    inside = [_images((folder / name).rglob("*")) for name in classes]
+    flat, folders = walk.files(folder), walk.folders(folder)
+    inside = [walk.images(each) for each in folders]
     if bool(flat) == any(inside):
-        what = "images both in it and in folders of it" if flat else f"no {'/'.join(tars.IMAGES)} image in it"
+        others = ", ".join(f"{number} {kind}" for kind, number in sorted(walk.left_out.items()))
+        none = f"no {'/'.join(tars.IMAGES)} image in it{f' (but {others})' if others else ''}"
+        what = "images both in it and in folders of it" if flat else none
         raise DataError(f"{folder}: {what}; expected a folder a class, or all images in one folder")
     labelled: list[tuple[Path, int | None]] = [(path, None) for path in flat]
     labelled += [(path, label) for label, paths in enumerate(inside) for path in paths]
     keys = _keys([path.relative_to(folder) for path, _ in labelled])
     sources = [Source(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
-    return sources, [] if flat else classes
-
-
-def _images(paths: Iterator[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower()[1:] in tars.IMAGES and path.name[0] != ".")
+    return sources, [] if flat else [each.name for each in folders]
 
 
 def _keys(paths: list[Path]) -> list[str]:
@@ -191,11 +193,13 @@ def _coded(
             tick(start + len(part))
 
 
-def _sealed(folder: Path, out: str, sources: list[Source], scans: list[tars.Scan], found: Collection[str]) -> Packed:
+def _sealed(
+    folder: Path, out: str, sources: list[Source], scans: list[tars.Scan], found: Collection[str]
+) -> tuple[Manifest, tuple[str, ...]]:
     kept = {key for scan in scans for key in scan.samples["key"].to_pylist()}
     skipped = tuple(str(source.path) for source in sources if source.key not in kept)
     for name in set(found) - {scan.name for scan in scans}:
         storage.remove(out, name)  # of an earlier packing, or without a single image
     if not scans:
         raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded")
-    return Packed(shards.assemble(out, out, scans, unsaid), skipped)
+    return shards.assemble(out, out, scans, unsaid), skipped

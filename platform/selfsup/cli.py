@@ -58,11 +58,13 @@ def shards_pack(
     from selfsup.pipelines.pack import pack
 
     with counting("images") as progress:
-        manifest, skipped = pack(
+        manifest, skipped, left_out = pack(
             images_dir, out, resize=resize, quality=quality, shard_size=shard_size, progress=progress
         )
     for name in skipped:
         typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
+    for kind, number in sorted(left_out.items()):
+        typer.echo(f"left out: {number} {kind}", err=True)
     typer.echo(f"{out}: {_contents(manifest)}")
 
 

@@ -88,6 +88,78 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
         assert tar.getnames() == ["a.jpg", "b.jpg", "c.jpg"]
 
 
+def packed(images: Path, out: Path) -> tuple[list[tuple[str, int | None]], dict[str, int]]:
+    """Keys and labels, and what was left out."""
+    made = pack(images, out)
+    samples = Reader(made.manifest).read(np.arange(made.manifest.num_samples))
+    return [(sample.key, sample.label) for sample in samples], dict(made.left_out)
+
+
+def test_images_of_every_format_are_packed(tmp_path: Path) -> None:
+    """Every suffix that cameras and browsers write; of several frames the first."""
+    suffixes = ["bmp", "tif", "TIFF", "gif", "jfif", "jpe", "JPG", "Webp", "ppm", "avif"]
+    for place, suffix in enumerate(suffixes):
+        image = Image.new("RGB", (16, 16), (25 * place, 25 * place, 25 * place))
+        more = (
+            {"save_all": True, "append_images": [Image.new("RGB", (16, 16), (255, 0, 0))]}
+            if suffix in ("tif", "gif")
+            else {}
+        )
+        path = tmp_path / "in" / "a" / f"{place}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = {"jfif": "JPEG", "jpe": "JPEG", "jpg": "JPEG", "tif": "TIFF"}.get(suffix.lower(), suffix.upper())
+        image.save(path, kind, **more)
+    made = pack(tmp_path / "in", tmp_path / "out")
+    assert (made.skipped, made.left_out) == ((), {})
+    for place, sample in enumerate(Reader(made.manifest).read(np.arange(len(suffixes)))):
+        assert sample.key == f"a/{place}"
+        assert abs(np.asarray(Image.open(io.BytesIO(sample.data)).convert("RGB")).mean() - 25 * place) < 2
+
+
+def test_what_is_no_image_is_counted_by_kind(images: Path, tmp_path: Path) -> None:
+    for folder in ("cat/.ipynb_checkpoints", "dog/@eaDir", ".thumbs", "__MACOSX", "#recycle/deep"):
+        save(images / folder / "0.jpg")
+        save(images / folder / "1.jpg")
+    for name in ("cat/._0.jpg", "cat/notes.txt", "dog/a.HEIC", "dog/b.heic", "LICENSE"):
+        (images / name).write_bytes(b"")
+    os.mkfifo(images / "cat" / "pipe.jpg")  # to read it would be to wait for ever
+    (images / "dog" / "gone.jpg").symlink_to("/nowhere/x.jpg")
+    found, left_out = packed(images, tmp_path / "out")
+    assert found == [(f"{'cat' if n < 4 else 'dog'}/{n}", int(n >= 4)) for n in range(7)]
+    assert left_out == {
+        "files in .ipynb_checkpoints": 2,
+        "files in @eaDir": 2,
+        "files in .thumbs": 2,
+        "files in __MACOSX": 2,
+        "files in #recycle": 2,
+        "hidden files": 1,
+        ".txt files": 1,
+        ".heic files": 2,
+        "unnamed files": 1,
+        "devices and pipes": 1,
+        "links that lead nowhere": 1,
+    }
+
+
+def test_linked_folders_are_followed_once(images: Path, tmp_path: Path) -> None:
+    """From elsewhere, as part of a class and as a class; not back to the images themselves, and not again."""
+    save(tmp_path / "more" / "part" / "x.jpg")
+    save(tmp_path / "cows" / "y.jpg")
+    (tmp_path / "cows" / "loop").symlink_to(tmp_path / "cows")
+    (images / "cat" / "part").symlink_to(tmp_path / "more" / "part")
+    (images / "cow").symlink_to(tmp_path / "cows")
+    (images / "dog" / "again").symlink_to(tmp_path / "more")
+    (images / "cat" / "up").symlink_to("..")
+    (images / "kitten").symlink_to("cat")
+    (images / "dog" / "one.jpg").symlink_to(tmp_path / "cows" / "y.jpg")
+    found, left_out = packed(images, tmp_path / "out")
+    classes = {"cat": 0, "cow": 1, "dog": 2}
+    assert {key for key, _ in found} >= {"cat/part/x", "cow/y", "dog/one"}
+    assert len(found) == 10
+    assert all(label == classes[key.partition("/")[0]] for key, label in found)
+    assert left_out == {"linked folders whose images are in it already": 4}
+
+
 def test_keys_have_no_dots_and_are_unique(tmp_path: Path) -> None:
     for name in ("x.y.jpg", "x_y.jpg", "x.y.png", "z/v1.0/p.jpg"):
         save(tmp_path / "set" / "k" / name)
@@ -194,6 +266,9 @@ def test_images_that_cannot_be_decoded_are_left_out_and_named(images: Path, tmp_
 def test_nothing_to_pack(tmp_path: Path) -> None:
     (tmp_path / "in" / "cat").mkdir(parents=True)
     with pytest.raises(DataError, match="no jpg/jpeg/png/webp image in it"):
+        pack(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "cat" / "1.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no jpg/jpeg/png/webp image in it \(but 1 \.heic files\)"):
         pack(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "cat" / "1.jpg").write_bytes(b"junk")
     with pytest.raises(DataError, match="not one of its 1 images can be decoded"):
