@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pyarrow import fs
 
@@ -32,7 +32,7 @@ WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each repet
 CONNECT, SILENCE = 5.0, 20.0  # seconds until a connection stands; without a byte on one
 PART = 2**26  # bytes of one request
 OPTIONS = ("endpoint_override", "scheme", "region", "anonymous")  # that an s3:// URL may carry
-ARROW = ("file", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+ARROW = ("gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 PASSING = (408, 429, 500, 502, 503, 504)  # HTTP
 FINAL = re.compile(r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_|SIGNATURE_|UNRECOGNIZED_CLIENT|MISSING_)")
 _chance = random.SystemRandom()  # nobody's training is seeded by this
@@ -181,14 +181,26 @@ def is_remote(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """The same place, whatever directory a later process works in."""
+    """The same place, whatever directory a later process works in. A file:// URL becomes its path."""
+    if url.startswith("file://"):
+        return _path(url)
     return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _path(url: str) -> str:
+    """Of a file:// URL, in which a space, # or % may stand as %20 or, if there is such a path, as it is."""
+    plain = url.removeprefix("file://").removeprefix("localhost")
+    if not plain.startswith("/"):
+        raise DataError(f"{url}: a file:// URL has three slashes, file:///folder, and names no other machine")
+    path = unquote(plain)
+    return str(Path(plain if Path(plain).exists() and not Path(path).exists() else path))
 
 
 def within(folder: str, name: str) -> str:
     """The address of a file, for people."""
-    parts = urlsplit(folder)
-    return urlunsplit(parts._replace(path=f"{parts.path}/{name}")) if parts.query else f"{folder}/{name}"
+    parts = urlsplit(folder, allow_fragments=False)
+    remote = is_remote(folder) and parts.query
+    return urlunsplit(parts._replace(path=f"{parts.path}/{name}")) if remote else f"{folder}/{name}"
 
 
 def names(folder: str, *, suffix: str, there: bool = True) -> list[str]:
@@ -270,22 +282,23 @@ def _patiently(url: str, call: Callable[[], T]) -> T:
 def _folder(url: str) -> _Folder:
     if secret(url):
         raise DataError(f"{url}: {REMEDY}")
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    if not scheme:
+    scheme = urlsplit(url).scheme if "://" in url else "file"
+    if scheme == "file":
         return _Local(absolute(url))
     try:
         if scheme == "s3":
             return _Arrow(*_s3(url))
         if scheme in ARROW:
             filesystem, path = fs.FileSystem.from_uri(_hasty(url) if scheme in ("gs", "gcs") else url)
-            return (_Local if scheme == "file" else partial(_Arrow, filesystem))(path.rstrip("/"))
+            return _Arrow(filesystem, path.rstrip("/"))
         return _Fsspec(*_fsspec(url))
     except (ValueError, ImportError, OSError) as error:
         raise DataError(f"{url}: not a path or URL that can be read: {error}") from error
 
 
 def _s3(url: str) -> tuple[fs.FileSystem, str]:
-    parts, told = urlsplit(url), dict(parse_qsl(urlsplit(url).query))
+    parts = urlsplit(url, allow_fragments=False)  # a key may have a # in it
+    told = dict(parse_qsl(parts.query))
     if wrong := told.keys() - set(OPTIONS):
         raise ValueError(f"{', '.join(sorted(wrong))}: unknown option; there are {', '.join(OPTIONS)}")
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

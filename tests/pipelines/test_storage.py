@@ -47,6 +47,12 @@ def web(tmp_path: Path) -> Iterator[Web]:
         yield told
 
 
+@pytest.mark.parametrize("url", ["file://server/data", "file://data"])
+def test_a_file_url_names_no_machine(url: str) -> None:
+    with pytest.raises(DataError, match="three slashes"):
+        storage.names(url, suffix=".tar")
+
+
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "WAITS", (0.01, 0.01, 0.01))
@@ -70,6 +76,37 @@ def test_what_is_written_is_listed_and_read_and_removed(folder: str) -> None:
     storage.remove(folder, "a.tar")
     storage.remove(folder, "a.tar")
     assert storage.names(folder, suffix=".tar") == ["b.tar"]
+
+
+@pytest.mark.parametrize("name", ["with space", "home%20x", "100%", "home#1", "home?x=1", "h\u00f6m\u00e9", "a+b&c"])
+@pytest.mark.parametrize("form", ["path", "plain", "quoted"])
+def test_a_local_folder_may_be_called_anything(tmp_path: Path, name: str, form: str) -> None:
+    """As a path, as a URL with its characters quoted, and as one that was put together from a path."""
+    folder = tmp_path / name
+    folder.mkdir()
+    url = {"path": str(folder), "plain": f"file://{folder}", "quoted": folder.as_uri()}[form]
+    storage.write(url, "a.tar", DATA)
+    assert (folder / "a.tar").read_bytes() == DATA
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert storage.absolute(url) == str(folder)
+    assert storage.names(url, suffix=".tar") == ["a.tar"]
+    assert storage.opened(url, "a.tar", remedy="").url in (str(folder / "a.tar"), f"{url}/a.tar")
+
+
+def test_a_quoted_name_goes_before_a_plain_one(tmp_path: Path) -> None:
+    for name in ("a b", "a%20b"):
+        (tmp_path / name).mkdir()
+        assert storage.absolute((tmp_path / name).as_uri()) == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("key", ["a#b", "a b", "a%20b", "a+b", "a=b&c"])
+def test_keys_of_objects_are_taken_as_they_are(endpoint: str, key: str) -> None:
+    url = f"s3://bucket/{uuid.uuid4().hex}/{key}?endpoint_override={endpoint}&scheme=http"
+    storage.write(url, "a.tar", DATA)
+    parent = url.replace(f"/{key}?", "?")
+    assert storage.listed(parent) == ([], [key])
+    assert storage.read(url, "a.tar", remedy="") == DATA
+    assert f"/{key}/a.tar?" in storage.opened(url, "a.tar", remedy="").url
 
 
 def test_a_large_file_is_read_in_parts(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
