@@ -96,7 +96,7 @@ class Searcher(OptunaSearch):
         self._propose, self._verdicts = propose, verdicts
         self._rank = None if several or search.scheduler == "none" else search.ranking
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a text
         if self._verdicts.over:
             return self.FINISHED
         refused: SpecError | None = None

@@ -51,15 +51,16 @@ def _perform(each: Planned, failed: list[Failure]) -> None:
 
 
 def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float]]:
-    spool, seen = each.pretrain and each.pretrain.spool, 0
+    spool, seen = each.pretrain.spool if each.pretrain else None, 0
     while work.is_alive():
         work.join(POLL)
-        latest = tail(spool) if spool else None
-        for record in records(spool, committed=False) if spool and latest and latest.step > seen else ():
+        if spool is None or (latest := tail(spool)) is None or latest.step <= seen:
+            continue
+        for record in records(spool, committed=False):
             if record.step > seen:
                 seen, latest = record.step, tail(spool)  # a report may have waited for Tune
                 numbers = record.values if seen < each.steps else {}
-                yield report_at(each, seen, numbers, trained=bool(latest and latest.step >= each.steps))
+                yield report_at(each, seen, numbers, trained=latest is not None and latest.step >= each.steps)
 
 
 def report_at(each: Planned, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
