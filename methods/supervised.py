@@ -21,6 +21,7 @@ class Supervised(Method):
     """A linear layer on the encoder names the class of each image; images without a label are passed over."""
 
     paper, family = "1512.03385", "baseline"
+    needs_labels = True
 
     class Hyper(Knobs):
         smoothing: float = knob(0.0, "share of the truth that all classes share", sweep=Choice(0.0, 0.1), ge=0, lt=1)
@@ -32,11 +33,6 @@ class Supervised(Method):
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
         super().__init__(hyper, encoders, facts)
-        if facts.classes == 0:
-            raise ValueError(
-                "method supervised learns from labels, and data.train has none: pack a folder that has a subfolder for "
-                "each class (selfsup shards pack), or choose a method that needs no labels"
-            )
         self.head = nn.Linear(self.backbone.dim, facts.classes)
         self.smoothing = hyper.smoothing
 

@@ -6,11 +6,14 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from selfsup import failures
+from selfsup import codebase, failures, origin
 from selfsup.pipelines.evaluate import embed, probe
 from selfsup.pipelines.pictures import pictures
 from selfsup.pipelines.pretrain import pretrain
 from selfsup.planning import Planned
+
+codebase.modules("selfsup.pipelines.worker", "selfsup.pipelines.evaluate", "selfsup.pipelines.pictures")  # as imported:
+# a process that is forked from this one runs these, whatever their files say by then
 
 WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe
 
@@ -24,7 +27,7 @@ def perform(each: Planned) -> None:
         for stage in each.stages:
             with stage.held():
                 if not stage.done:
-                    stage.claim()
+                    origin.claim(stage)
                     stage.finish(WORK.get(stage.kind, probe)(each, stage))
     except Exception as error:
         with suppress(OSError):  # of a full disk, too

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.layers import plain
+from selfsup.origin import Answer
 from selfsup.pipelines.auth import use_token
 from selfsup.pipelines.scratch import scratch
 from selfsup.progress import say
@@ -28,10 +29,13 @@ FORWARDED = (
     "SELFSUP_HOME",
     "MLFLOW_TRACKING_URI",
 )  # where the job keeps its work and its numbers, as seen from the cluster
+FLAGS: dict[Answer, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
-def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, wheel: Path | None) -> int:
+def submit(
+    specs: Sequence[Path], overrides: Sequence[str], *, address: str, wheel: Path | None, code: Answer = "refuse"
+) -> int:
     """Send, stream the log, and return 0 if the job succeeded, else 1. Ctrl-C stops the job too.
 
     A sweep goes alone. Raises SpecError for a spec that is wrong, before anything is sent; SelfsupError where nobody
@@ -57,7 +61,7 @@ def submit(specs: Sequence[Path], overrides: Sequence[str], *, address: str, whe
                 reach(address)  # Ray would wait for ever
             client = JobSubmissionClient(address)
             job = client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told]),
+                entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told, *FLAGS[code]]),
                 runtime_env={
                     "working_dir": str(folder / "specs"),
                     "py_modules": [str(package)],

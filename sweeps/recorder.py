@@ -5,14 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from selfsup import failures
+from selfsup import failures, origin
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
 from selfsup.pipelines.runner import commit
 from selfsup.planning import Planned
 from selfsup.progress import say
 from selfsup.spool import Shipper
-from selfsup.track import ID, LABEL, REASON, SEED, Tracker
+from selfsup.stage import digest
+from selfsup.track import ACCEPTED, CODE, ID, LABEL, MODULES, REASON, SEED, Tracker
 from selfsup.tree import ARM, KIND, TRIAL
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
@@ -129,11 +130,21 @@ class Recorder:
                 "selfsup.method": each.run.method,
                 "selfsup.commit": commit(),
                 **_hardware(each),
+                **_code(each),
                 **place,
             },
             datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
             parent=self._parents.get(each.id),
         )
+
+
+def _code(each: Planned) -> dict[str, str]:
+    """What made it, as far as that is noted: each module with its digest, and a digest of them all."""
+    held = [made for stage in each.stages if stage.begun and (made := origin.made(stage))]
+    modules = " ".join(sorted({f"{name}:{mark}" for made in held for name, mark in made["modules"].items()}))
+    counted = [stage.kind for stage in each.stages if origin.accepted(stage)]
+    told = {CODE: digest(modules), MODULES: modules} if modules else {}
+    return told | ({ACCEPTED: ", ".join(counted)} if counted else {})
 
 
 def _hardware(each: Planned) -> dict[str, str]:

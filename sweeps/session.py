@@ -11,6 +11,7 @@ from selfsup import tree, whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.layout import entries, lay_out, proposed, store
+from selfsup.origin import Answer, settle
 from selfsup.pipelines.cluster import cluster
 from selfsup.planning import Planned
 from selfsup.reporting import paper
@@ -36,9 +37,12 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
     return pd.DataFrame(entries(sweepfile.read(Path(path), overrides)))
 
 
-def sweep(path: str | Path, *overrides: str) -> "pd.DataFrame":
-    """Run what is missing of a sweep; `report` of it. Raises the first failure once everything else has ended."""
-    arms, failed = conduct(sweepfile.read(Path(path), overrides), store())
+def sweep(path: str | Path, *overrides: str, code: Answer = "refuse") -> "pd.DataFrame":
+    """Run what is missing of a sweep; `report` of it. Raises the first failure once everything else has ended.
+
+    code: what to do with results that other code made.
+    """
+    arms, failed = conduct(sweepfile.read(Path(path), overrides), store(), code=code)
     if failed:
         raise failed[0].exception()
     return _frame(arms)
@@ -49,13 +53,16 @@ def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
     return _frame(lay_out(sweepfile.read(Path(path), overrides))[0])
 
 
-def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> tuple[Sweep, list[Failure]]:
+def conduct(
+    found: SweepFile, tracker: Tracker, only: Collection[str] = (), code: Answer = "refuse"
+) -> tuple[Sweep, list[Failure]]:
     """Run what is missing, or of that what `only` names by id; then write the report.
 
     Raises SelfsupError where no trial of a search came to a result.
     """
     with ExitStack() as stack:
         if found.search and not only:
+            _settle_trials(found, tracker, code)
             if left(found, home()) and not ray.is_initialized():
                 stack.enter_context(cluster())
             explore(found, tracker, home())
@@ -68,11 +75,20 @@ def conduct(found: SweepFile, tracker: Tracker, only: Collection[str] = ()) -> t
             asked, listing = " or ".join(sorted(unknown)), f"`selfsup status {arms.spec} --json`"
             raise SpecError(f"{arms.spec}: no run is called {asked}; {listing} lists them")
         recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
-        return arms, perform([run for key, run in planned.items() if not only or key in only], recorder)
+        return arms, perform([run for key, run in planned.items() if not only or key in only], recorder, code)
 
 
-def perform(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
-    """Bring runs to their end, on Ray if there is anything to do."""
+def _settle_trials(found: SweepFile, tracker: Tracker, code: Answer) -> None:
+    """Those of a search, whose results it has learnt from: they can be accepted, and not be made again."""
+    if code == "again":
+        raise SpecError(f"{found.path}: --again: a search has learnt from its trials; begin another by search.seed")
+    trials = proposed(found, lay_out(found, tracker)[0]).values()
+    settle((stage for trial in trials for stage in trial.stages), code)
+
+
+def perform(runs: Sequence[Planned], recorder: Recorder, code: Answer = "refuse") -> list[Failure]:
+    """Bring runs to their end, on Ray if there is anything to do. code: what to do with what other code made."""
+    settle((stage for each in runs for stage in each.stages), code)
     with nullcontext() if ray.is_initialized() or all(each.done for each in runs) else cluster():
         return execute(runs, recorder)
 

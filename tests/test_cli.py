@@ -234,7 +234,7 @@ def test_plan_needs_no_ray_and_starts_nothing(tmp_path: Path) -> None:
 def test_plan_marks_what_is_done(packed: Path) -> None:
     before = selfsup("plan", "tiny.yaml", cwd=packed)
     assert "0 of them done" in before.out, before.err
-    assert "16 images in 3 shards; 2 classes" in before.out
+    assert "train 16 images in 3 shards, 16 labelled, 2 classes; val 16 images in 3 shards, 16" in before.out
     assert re.search(r"mae-[0-9a-f]{12} +mae +seed 0 +pretrain, pictures, embed, knn", before.out)
 
 

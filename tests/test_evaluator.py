@@ -49,7 +49,11 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
         ({"train": np.full((4, 2), np.inf, np.float32)}, "4 of 4 train features are not finite"),
         ({"train_label": np.array([0, 1, -1, 1])}, "train labels must be 0 to 1, found -1 to 1"),
         ({"val_label": np.array([0, 2])}, "val labels must be 0 to 1, found 0 to 2"),
-        ({"val": np.ones((0, 2), np.float32), "val_label": np.array([], np.int64)}, "the val split is empty"),
+        (
+            {"val": np.ones((0, 2), np.float32), "val_label": np.array([], np.int64)},
+            "no val sample has both a label",
+        ),
+        ({"train_label": np.array([1, 1, 1, 1])}, "every guess would be class 1, the only one of 4 labelled train"),
     ],
 )
 def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarray], message: str) -> None:

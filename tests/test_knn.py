@@ -61,7 +61,7 @@ def test_only_the_direction_of_features_counts() -> None:
 
 
 def test_a_class_without_votes_is_no_guess() -> None:
-    features = Features(angles(0, 1, 2), np.array([5, 5, 5]), angles(0, 0), np.array([0, 5]), classes=6)
+    features = Features(angles(0, 1, 2, 90), np.array([5, 5, 5, 4]), angles(0, 0), np.array([0, 5]), classes=6)
     assert run(features, k=3) == {"top1": 50.0, "top5": 50.0}
 
 
@@ -73,5 +73,5 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_neighbours_than_samples_are_refused() -> None:
     features = Features(angles(0, 1), np.array([0, 1]), angles(0), np.array([0]), classes=2)
-    with pytest.raises(SpecError, match=r"evals.knn.k: 3 neighbours, but train has 2 samples"):
+    with pytest.raises(SpecError, match=r"evals.knn.k: 3 neighbours, but train has 2 labelled samples"):
         run(features, k=3)

@@ -91,7 +91,7 @@ def test_a_constant_feature_does_no_harm() -> None:
 
 def test_one_sample_is_too_few() -> None:
     one = Features(np.ones((1, 2), np.float32), np.array([0]), np.ones((1, 2), np.float32), np.array([0]), classes=2)
-    with pytest.raises(DataError, match="2 training samples or more"):
+    with pytest.raises(DataError, match="it needs 2 or more, not 1"):
         Linear(Linear.Hyper()).fit(one, seed=0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import selfsup
+from selfsup import codebase
 from selfsup.pipelines.submit import build_wheel
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +61,11 @@ def test_every_python_file_of_the_tree_is_in_exactly_one_package() -> None:
     assert all((folder / "__init__.py").exists() for folder in folders().values())
 
 
-def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with zipfile.ZipFile(build_wheel(ROOT, tmp_path)) as wheel:
+        wheel.extractall(tmp_path / "unpacked")
         assert wheel.testzip() is None
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
         metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
@@ -72,6 +76,12 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(tmp_path: Path
     ]
     assert sorted(names) == sorted([*tree, "selfsup/reporting/page.html", "selfsup/py.typed"])
     assert "Requires-Dist" not in metadata
+    entries = ("selfsup.pipelines.worker", "selfsup.pipelines.evaluate", "selfsup.methods.mae")
+    here = codebase.modules.__wrapped__(*entries)
+    codebase._module.cache_clear()
+    monkeypatch.setattr(codebase, "_source", lambda name: tmp_path / "unpacked" / f"{name.replace('.', '/')}.py")
+    assert codebase.modules.__wrapped__(*entries) == here, "a job on a cluster is made by the same code"
+    codebase._module.cache_clear()
 
 
 def test_the_facade_shows_exactly_what_it_lists() -> None:

@@ -1,6 +1,8 @@
 """What makes a stage's key and a run's id, and what does not."""
 
+import io
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.evaluate import Load
 from selfsup.pipelines.pack import pack
 from selfsup.pipelines.runner import perform
+from selfsup.pipelines.shards import index
 from selfsup.planning import Planned, plan, unique
 from selfsup.sections import Backbone
 from selfsup.spec import read
@@ -35,12 +38,26 @@ TINY = Backbone(**METHOD["backbone"])
 
 def shards(folder: Path, *, classes: str, number: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
-    for name in classes:
+    for name in classes or ("",):
         (folder / "images" / name).mkdir(parents=True)
         for each in range(number):
             pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "images" / name / f"{each}.png")
     pack(folder / "images", folder / "shards")
+
+
+def relabelled(source: Path, out: Path, labels: str) -> None:
+    """The images of some shards, with labels for as many of them as there are, and the same names of classes."""
+    out.mkdir(parents=True)
+    with tarfile.open(next(source.glob("*.tar"))) as old, tarfile.open(out / "0.tar", "w") as new:
+        images = [member for member in old.getmembers() if member.name.endswith((".jpg", ".png"))]
+        for number, member in enumerate(images):
+            new.addfile(member, old.extractfile(member))
+            if number < len(labels):
+                label = tarfile.TarInfo(f"{member.name.rpartition('.')[0]}.cls")
+                label.size = 1
+                new.addfile(label, io.BytesIO(labels[number].encode()))
+    index(str(out))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +68,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards(root / "other", classes="ab", number=8, seed=2)
     shards(root / "foreign", classes="ac", number=2, seed=3)
     shards(root / "only_b", classes="b", number=2, seed=4)
+    shards(root / "one", classes="a", number=16, seed=5)
+    shards(root / "bare", classes="", number=16, seed=6)
+    relabelled(root / "train" / "shards", root / "few" / "shards", labels="ab")
     return root
 
 
@@ -202,6 +222,32 @@ def test_a_class_that_training_does_not_know_is_named_and_one_that_validation_la
     load = Load(run.train, run.val, size=8, share=1.0)
     labels = load({"id": np.arange(run.train.num_samples + run.val.num_samples)})["label"].tolist()
     assert labels == 8 * [0] + 8 * [1] + 2 * [1], "b is 1 as in training, though it is validation's first class"
+
+
+UNLABELLED = r"needs labels, and none of the 16 samples of data\.train .*bare.* has one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data__train": "bare", "data__val": "val"}, SpecError, rf"evals\.linear {UNLABELLED}"),
+        ({"data__val": "bare"}, SpecError, r"evals\.linear needs labels, and none of the 16 samples of data\.val"),
+        ({"method": "supervised", "data": {"train": "bare"}, "evals": {}}, SpecError, rf"supervised {UNLABELLED}"),
+        ({"data__train": "one", "data__val": "one"}, DataError, r"all labels of data\.train, .* one class, 'a'"),
+        ({"method": "supervised", "data": {"train": "one"}, "evals": {}}, DataError, "of one class, 'a': any guess"),
+        ({"evals__knn__k": 17}, SpecError, r"evals\.knn\.k: 17 neighbours, but train has 16 labelled samples; set"),
+        ({"data__train": "few", "evals__knn__k": 3}, SpecError, "3 neighbours, but train has 2 labelled samples"),
+        ({"data__train": "few", "evals": {"linear": {}}}, None, ""),
+    ],
+)
+def test_labels_that_something_needs_are_counted_before_anything_starts(
+    home: Home, changes: dict[str, Any], error: type[Exception] | None, message: str
+) -> None:
+    if error is None:
+        assert home.run(**changes).steps == 4
+        return
+    with pytest.raises(error, match=rf"photos: .*{message}"):
+        home.plan(**changes)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 
+from selfsup.reporting import paper
 from selfsup.reporting.results import Result
 from selfsup.reporting.tables import Cell, Table, ablation
 from selfsup.sweepspec.arms import joined
@@ -239,6 +240,21 @@ def test_integrity_counts_every_run_once() -> None:
         "mae: decoder_depth=1: seed 1: not run",
     )
     assert (found["commits"], found["data"]) == (("c0ffee",), {"train": ("d1",)})
+
+
+def test_a_table_of_several_versions_of_the_code_says_so() -> None:
+    one, results = study(NUMBERS)
+    tags = [{"selfsup.modules": f"train:{mark} optim:cc"} for mark in ("aa", "aa", "bb", "aa", "aa", "aa", "aa")]
+    tags[1] |= {"selfsup.accepted": "pretrain"}
+    noted = [replace(result, tags=tag) for result, tag in zip(results, tags, strict=False)]
+    found = ablation(sweep(one), [*noted, results[7]])
+    assert found.integrity["mixed"] == (
+        "2 versions of train",
+        "1 run made by earlier code and accepted",
+        "1 run of unknown code",
+    )
+    assert "- code: 2 versions of train\n" in paper.markdown(found)
+    assert ablation(sweep(one), results).integrity["mixed"] == (), "nothing was noted of any"
 
 
 def test_seeds_that_are_missing_for_one_reason_share_a_line() -> None:

@@ -21,6 +21,7 @@ from selfsup.redact import redacted
 from selfsup.store import PORT, home, is_server, ui_command
 
 if TYPE_CHECKING:
+    from selfsup.origin import Answer
     from selfsup.pipelines.manifest import Manifest
     from selfsup.planning import Planned
     from selfsup.sweepspec.arms import Sweep
@@ -42,6 +43,8 @@ Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="spec files", 
 Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
 ]
+Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
+Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
 Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, https:// ...")]
 
@@ -117,7 +120,7 @@ def plan(specs: Specs, set_: Set = None) -> None:
 
 
 @app.command()
-def run(specs: Specs, set_: Set = None) -> None:
+def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Again = False) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.cost import describe
     from selfsup.layout import store
@@ -130,7 +133,7 @@ def run(specs: Specs, set_: Set = None) -> None:
     typer.echo(describe(plans))
     tracker = store()
     whole = unique([each for planned in plans for each in planned])
-    failed = perform(whole, Recorder(tracker))
+    failed = perform(whole, Recorder(tracker), _answer(accept_code, again))
     found = report.beside([_arms(path, set_) for path in specs], tracker)
     typer.echo(f"\n{paper.console(found)}\n")
     for each in whole:
@@ -146,6 +149,8 @@ def sweep(
     spec: Swept,
     set_: Set = None,
     only: Annotated[list[str] | None, typer.Option(help="id of a run; the others are left as they are")] = None,
+    accept_code: Accept = False,
+    again: Again = False,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
     from selfsup.layout import store
@@ -154,7 +159,7 @@ def sweep(
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
     typer.echo(_outline(found))
-    arms, failed = conduct(found, tracker, only or ())
+    arms, failed = conduct(found, tracker, only or (), _answer(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
 
@@ -261,11 +266,14 @@ def submit(
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the cluster's job server")
     ] = "http://127.0.0.1:8265",
     wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
+    accept_code: Accept = False,
+    again: Again = False,
 ) -> None:
     """Run specs, or a sweep, as a job on a Ray cluster: send the project as a wheel, stream the log, end as it does."""
     from selfsup.pipelines.submit import submit
 
-    raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel))
+    code = _answer(accept_code, again)
+    raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel, code=code))
 
 
 def main() -> NoReturn:
@@ -288,6 +296,12 @@ def _fail(error: SelfsupError) -> NoReturn:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _answer(accept_code: bool, again: bool) -> "Answer":
+    if accept_code and again:
+        raise SpecError("--accept-code or --again: say one of them")
+    return "accept" if accept_code else "again" if again else "refuse"
 
 
 def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":

@@ -1,6 +1,6 @@
 """What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import encoder
+from selfsup import encoder, origin
 from selfsup.errors import SpecError
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts.tokens import Tokens
@@ -162,27 +162,30 @@ def describe(plans: Sequence[Sequence[Planned]]) -> str:
     lines = []
     for planned in plans:
         each = next((each for each in planned if each.pretrain), planned[0])
-        lines += [f"{each.spec}, {each.run.method}", f"  data     {_data(each)}"]
+        lines += [f"{each.spec}, {each.run.method}", f"  data     {data(each)}"]
         lines += [f"  {name:<8} {text}" for name, text in _training(each)] if each.pretrain else []
     runs = unique([each for planned in plans for each in planned])
     stages = {stage.key: stage for each in runs for stage in each.stages}.values()
     lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
+    changed = origin.others(stages)
+    lines += [f"  {line}" for line in origin.describe(stages, changed)]
     lines += sharing([each for each in runs if not each.done])
-    lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each)}" for each in runs]
+    lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each, changed)}" for each in runs]
     return "\n".join(lines)
 
 
-def _stages(each: Planned) -> str:
-    return ", ".join(f"{stage.kind}{'*' * stage.done}" for stage in each.stages)
+def _stages(each: Planned, changed: Collection[str]) -> str:
+    return ", ".join(f"{stage.kind}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages)
 
 
-def _data(each: Planned) -> str:
-    parts = [
-        f"{name} {held.num_samples:,} images in {several(held.num_shards, 'shard')}"
+def data(each: Planned) -> str:
+    """Samples, classes and how many of them are labelled, of each split."""
+    return "; ".join(
+        f"{name} {several(held.num_samples, 'image')} in {several(held.num_shards, 'shard')}, "
+        f"{held.num_labelled:,} labelled, {several(len(held.classes), 'class', 'classes')}"
         for name, held in (("train", each.train), ("val", each.val))
         if held
-    ]
-    return f"{', '.join(parts)}; {several(len(each.train.classes), 'class', 'classes')}"
+    )
 
 
 def _training(each: Planned) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def __init__(self, hyper: Knobs) -> None: ...
 
+    @classmethod
+    def lacks(cls, hyper: Any, labelled: int) -> str:  # noqa: ARG003
+        """For what so many labelled training samples are too few, with its key; "" where they do."""
+        return ""
+
     @abc.abstractmethod
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
         """Yield (name, value). A pure function of (features, hyper, seed); `check`s the features first."""
@@ -50,13 +55,16 @@ def check(features: Features) -> None:
         assert value.ndim == 2, f"{part} features must be (N, D), not {value.shape}"
         assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
         if len(value) == 0:
-            raise DataError(f"evaluation: the {part} split is empty")
+            raise DataError(f"evaluation: no {part} sample has both a label and an image that decodes")
         if not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).any(1).sum())
             raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
         if label.min() < 0 or label.max() >= features.classes:
             found = f"{label.min()} to {label.max()}"
             raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {found}")
+    if (features.train_label == features.train_label[0]).all():
+        only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
+        raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
 
 
 def names() -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from selfsup.encoder import build, check_images
 from selfsup.errors import DataError, SpecError
+from selfsup.evaluator import load as load_evaluator
 from selfsup.method import load as load_method
 from selfsup.pipelines.manifest import Manifest
 from selfsup.sections import Backbone
@@ -22,6 +23,7 @@ def check(each: "Planned") -> None:
     """
     _check_backbone(each)
     _check_batch(each)
+    _check_labels(each)
     if each.run.method not in BASELINES:
         _check_class_token(each)
         _check_clusters(each)
@@ -83,6 +85,28 @@ def _check_warmup(each: "Planned") -> None:
             f"steps (train.duration); an epoch of {each.train.root} has {order.steps_per_epoch:,}. Shorten it, or "
             "train longer."
         )
+
+
+def _check_labels(each: "Planned") -> None:
+    """Where something learns from them, or is scored by them, there must be some, of several classes."""
+    readers = [f"evals.{name}" for name in each.evals]
+    if each.run.method not in BASELINES and load_method(each.run.method).needs_labels:
+        readers.append(f"method: {each.run.method}")
+    held = {"data.train": each.train} | ({"data.val": each.val} if each.val and each.evals else {})
+    for split, manifest in held.items() if readers else ():
+        if not manifest.num_labelled:
+            raise SpecError(
+                f"{each.spec}: {readers[-1]} needs labels, and none of the {manifest.num_samples:,} samples of {split} "
+                f"({manifest.root}) has one: leave it out, or label them: a folder a class for `selfsup shards pack`"
+            )
+    if readers and len(each.train.classes) < 2:
+        raise DataError(
+            f"{each.spec}: all labels of data.train, {each.train.root}, are of one class, {each.train.classes[0]!r}: "
+            f"any guess is right, and {readers[-1]} says nothing. Leave it out, or give data of several classes."
+        )
+    for name, hyper in each.evals.items():
+        if few := load_evaluator(name).lacks(hyper, each.train.num_labelled):
+            raise SpecError(f"{each.spec}: {few}")
 
 
 def _check_classes(spec: str, train: Manifest, val: Manifest) -> None:

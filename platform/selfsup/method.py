@@ -78,6 +78,7 @@ class Method(nn.Module, abc.ABC):
     family: ClassVar[str]
     backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
     class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever stands for an image
+    needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
     separable: ClassVar[bool] = False  # whether its loss is a mean over samples, on which no other sample has a say
 

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfsup import feasible
+from selfsup import codebase, feasible
 from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
-from selfsup.knob import decisive, resolved, told
+from selfsup.knob import Knobs, decisive, resolved, told
 from selfsup.method import Facts, Method
 from selfsup.method import load as load_method
 from selfsup.pipelines import bundled
@@ -21,6 +21,8 @@ from selfsup.sections import Feeder
 from selfsup.spec import BASELINES, Run, Spec, run_type
 from selfsup.stage import Stage, Told, digest, write_json
 from selfsup.weights import content
+
+WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.{name}" for name in ("worker", "evaluate", "pictures"))
 
 
 def usual_feeder() -> Feeder:
@@ -86,7 +88,8 @@ class Planned:
         if self.run.method in BASELINES:
             return None
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
-        return self._stage("pretrain", parts, {"data": self.train.digest})
+        extra = {"data": self.train.digest} | codebase.own("methods", self.run.method)
+        return self._stage("pretrain", parts, extra, entries=(WORKER, f"selfsup.methods.{self.run.method}"))
 
     @cached_property
     def embed(self) -> Stage | None:
@@ -94,10 +97,12 @@ class Planned:
             return None
         extra: dict[str, Any] = {"train": self.train.digest, "val": self.val.digest, "method": self.run.method}
         if self.pretrain:
-            return self._stage("embed", ["embed"], extra | {"pretrain": self.pretrain.key})
+            extra["pretrain"] = self.pretrain.key
+            return self._stage("embed", ["embed"], extra, entries=(EVALUATE,), after=(self.pretrain,))
         if self.run.method == "untrained":
-            return self._stage("embed", ["embed", "backbone", "seed"], extra)
-        return self._stage("embed", ["embed"], extra | {"image_size": self.run.backbone.image_size})
+            return self._stage("embed", ["embed", "backbone", "seed"], extra, entries=(EVALUATE,))
+        extra["image_size"] = self.run.backbone.image_size
+        return self._stage("embed", ["embed"], extra, entries=(EVALUATE,))
 
     @cached_property
     def evals(self) -> dict[str, Any]:
@@ -109,12 +114,12 @@ class Planned:
     def probes(self) -> dict[str, Stage]:
         if self.embed is None:
             return {}
-        home, features = self.home, self.embed.key
-        common = {"features": features, "seed": self.run.seed}
-        return {
-            name: Stage(name, common | {"hyper": told(hyper)}, common | {"hyper": decisive(hyper)}, home)
-            for name, hyper in self.evals.items()
-        }
+        return {name: self._probe(name, hyper, self.embed) for name, hyper in self.evals.items()}
+
+    def _probe(self, name: str, hyper: Knobs, embed: Stage) -> Stage:
+        common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", name)
+        said, full = common | {"hyper": told(hyper)}, common | {"hyper": decisive(hyper)}
+        return Stage(name, said, full, self.home, entries=(f"selfsup.evals.{name}",), after=(embed,))
 
     @cached_property
     def pictures(self) -> Stage | None:
@@ -122,7 +127,8 @@ class Planned:
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
-        return Stage("pictures", made_of, made_of, self.home)
+        entries = (PICTURES, f"selfsup.methods.{self.run.method}")
+        return Stage("pictures", made_of, made_of, self.home, entries, after=(self.pretrain,))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -168,13 +174,14 @@ class Planned:
             return sections
         return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
 
-    def _stage(self, kind: str, parts: list[str], extra: Told) -> Stage:
+    def _stage(self, kind: str, parts: list[str], extra: Told, **made_by: Any) -> Stage:
         said, full = self._by_content(told(self.run)), self._by_content(decisive(self.run))
         return Stage(
             kind,
             {part: said[part] for part in parts if part in said} | dict(extra),
             {part: full[part] for part in parts} | dict(extra),
             self.home,
+            **made_by,
         )
 
 

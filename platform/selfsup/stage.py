@@ -31,12 +31,17 @@ def digest(value: Any, size: int = 6) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work with a result of its own. `told` makes its key, `resolved` is kept beside the result."""
+    """One piece of work with a result of its own. `told` makes its key, `resolved` is kept beside the result.
+
+    entries: the modules that make it. after: the stages that it is made from.
+    """
 
     kind: str
     told: Told
     resolved: Told
     home: Path
+    entries: tuple[str, ...] = ()
+    after: tuple["Stage", ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -49,6 +54,15 @@ class Stage:
     @property
     def spool(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`resolved` as it is written beside the result."""
+        return dict(json.loads(json.dumps(self.resolved)))
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "stage.json").exists()
 
     @property
     def done(self) -> bool:
@@ -75,8 +89,7 @@ class Stage:
 
         Raises SpecError where the folder holds work of the same key under other defaults.
         """
-        note = self.folder / "stage.json"
-        now = json.loads(json.dumps(self.resolved))
+        note, now = self.folder / "stage.json", self.settings
         if note.exists() and (before := read_json(note)) != now:
             raise SpecError(
                 f"{self.folder}: a default has changed since this was begun (there):\n  "

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
 REASON = "selfsup.reason"  # why a run failed or was stopped
 DATA = "selfsup.data"  # .train, .val: the digest of what it was given
+CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # what made it, and counts all the same
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
 METRICS, PARAMS = 1000, 100  # the most that MLflow takes in one batch
 Used = tuple[str, str, str]  # a data set: name, digest of <= 36 characters, context

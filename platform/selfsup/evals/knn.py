@@ -29,12 +29,17 @@ class KNN(Evaluator):
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
 
+    @classmethod
+    def lacks(cls, hyper: Hyper, labelled: int) -> str:
+        few = f"evals.knn.k: {hyper.k} neighbours, but train has {labelled} labelled samples; set a smaller k"
+        return few if hyper.k > labelled else ""
+
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:  # noqa: ARG002
         import torch
 
         check(features)
-        if self.hyper.k > len(features.train):
-            raise SpecError(f"evals.knn.k: {self.hyper.k} neighbours, but train has {len(features.train)} samples")
+        if few := self.lacks(self.hyper, len(features.train)):
+            raise SpecError(few)
         bank, query = (torch.as_tensor(part, device=device) for part in (features.train, features.val))
         bank_label, label = (
             torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)

@@ -59,6 +59,11 @@ class Linear(Evaluator):
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
 
+    @classmethod
+    def lacks(cls, hyper: Hyper, labelled: int) -> str:  # noqa: ARG003
+        few = "a learning rate is chosen on a tenth of the labelled training samples: it needs 2 or more"
+        return f"evals.linear: {few}, not {labelled}" if labelled < 2 else ""
+
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
         import torch
 
@@ -75,8 +80,8 @@ class Linear(Evaluator):
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
         held, rest = torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
-        if not len(rest):
-            raise DataError("evaluation: the linear probe needs 2 training samples or more")
+        if few := self.lacks(self.hyper, len(value)):
+            raise DataError(few)
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
         value = (value - mean) / std
         lrs = sorted(self.hyper.lrs)

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from selfsup.progress import several
 from selfsup.reporting.registration import Registered, changes, registered
 from selfsup.reporting.results import Result
 from selfsup.reporting.wording import heading, listed, numbered
 from selfsup.sweepspec.arms import Arm, Study, Sweep
+from selfsup.track import ACCEPTED, MODULES
 
 COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  # tags; of the last the beginning
 
@@ -20,7 +22,8 @@ def integrity(sweep: Sweep, found: Found, plans: Sequence[Registered] = ()) -> d
 
     differences: "study: arm" of every arm compared with its default -> what else differs, seed by seed; empty if
     nothing does. deviations: arms that lack planned seeds, and why. changes: of the plan since earlier ones of its name
-    in MLflow. commits, hardware, data: all that the runs were made with. And registered: when the plan was, or "".
+    in MLflow. commits, hardware, data: all that the runs were made with. mixed: what of the code was not one and the
+    same. And registered: when the plan was, or "".
     """
     plan = registered(sweep, plans)
     arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
@@ -38,6 +41,7 @@ def integrity(sweep: Sweep, found: Found, plans: Sequence[Registered] = ()) -> d
         "registered": plan.when if plan else "",
         "changes": tuple(changes(sweep, plans)),
         "commits": _tags(made, COMMIT),
+        "mixed": tuple(_mixed(made)),
         "hardware": _tags(made, HARDWARE),
         "data": {name.removeprefix(f"{DATA}."): _tags(made, name) for name in _names(made, DATA)},
     }
@@ -76,6 +80,16 @@ def _beside(arm: Arm, run: Result, default: Result) -> Iterator[str]:
 def _settings(run: Result) -> dict[str, str]:
     made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, HARDWARE, DATA))}
     return dict(run.params) | made_with
+
+
+def _mixed(found: Found) -> Iterator[str]:
+    told = {item for run in found.values() for item in run.tags.get(MODULES, "").split()}
+    versions = Counter(item.partition(":")[0] for item in told)
+    yield from (f"{number} versions of {name}" for name, number in sorted(versions.items()) if number > 1)
+    if number := sum(ACCEPTED in run.tags for run in found.values()):
+        yield f"{several(number, 'run')} made by earlier code and accepted"
+    if told and (number := sum(MODULES not in run.tags and run.status == "finished" for run in found.values())):
+        yield f"{several(number, 'run')} of unknown code"
 
 
 def _names(found: Found, start: str) -> list[str]:

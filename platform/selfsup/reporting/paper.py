@@ -94,6 +94,7 @@ def _integrity(ablation: Ablation) -> Iterator[str]:
     data = {f"{name} data": digests for name, digests in found["data"].items()}
     for name, held in {"code": found["commits"], "hardware": found["hardware"], **data}.items():
         yield f"{name}: {', '.join(held) or 'not known'}"
+    yield from (f"code: {text}" for text in found["mixed"])
 
 
 def _runs(ablation: Ablation) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from selfsup import failures
+from selfsup import failures, origin
 from selfsup.planning import Planned
 from selfsup.spool import tail
 from selfsup.sweepspec.arms import Sweep
@@ -84,9 +84,15 @@ def _lines(entries: Sequence[Entry]) -> Iterator[str]:
         yield f"  {name:<{width}}  seed {entry.seed}  {entry.status:<7}  {entry.id}  {entry.why}".rstrip()
 
 
+def _of_code(run: Planned) -> tuple[Standing, str]:
+    """Of a run that is there: done, if this code made it."""
+    other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
+    return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
+
+
 def _standing(run: Planned) -> tuple[Standing, str]:
     if run.done:
-        return "done", ""
+        return _of_code(run)
     missing = next(stage for stage in run.stages if not stage.done)
     if missing.running:
         return "running", f"{missing.kind}{_progress(run)}"

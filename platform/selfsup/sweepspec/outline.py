@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from selfsup.cost import cautions
+from selfsup import origin
+from selfsup.cost import cautions, data
 from selfsup.errors import CheckpointError
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
@@ -23,7 +24,7 @@ from selfsup.sweepspec.sweepfile import SweepFile
 def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
     """The sweep as text. planned: its runs by id."""
     runs = list(planned.values())
-    lines = [": ".join(part for part in (sweep.name, sweep.question) if part)]
+    lines = [": ".join(part for part in (sweep.name, sweep.question) if part), *_data(runs)]
     for study in sweep.studies:
         lines += [*_study(study), *_cautions(planned[next(iter(arm.ids.values()))] for arm in study.arms)]
     if sweep.baselines:
@@ -40,6 +41,7 @@ def describe_search(it: SweepFile, home: Path) -> str:
     search = it.search
     lines = [": ".join(part for part in (it.name, it.question) if part)]
     runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in it.designs]
+    lines += _data(runs)
     for study, default in zip(it.designs, runs, strict=True):
         lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space), *_cautions([default])]
     longest = max(runs, key=_samples)
@@ -54,6 +56,10 @@ def describe_search(it: SweepFile, home: Path) -> str:
     which = f"of the Pareto front up to {search.finalists}" if len(search.objectives) > 1 else "the best"
     lines.append(f"then {which}, and the default, from {several(search.confirm, 'fresh seed')}")
     return "\n".join(lines)
+
+
+def _data(runs: Iterable[Planned]) -> Iterator[str]:
+    yield from dict.fromkeys(f"data: {data(run)}" for run in runs)
 
 
 def _study(study: Study) -> Iterator[str]:
@@ -78,6 +84,7 @@ def _stages(runs: Sequence[Planned]) -> Iterator[str]:
     for kind in dict.fromkeys(stage.kind for stage in unique.values()):
         found = [stage for stage in unique.values() if stage.kind == kind]
         yield f"{kind:<9} {len(found):>5,}, {sum(stage.done for stage in found):,} done"
+    yield from origin.describe(unique.values(), origin.others(unique.values()))
 
 
 def _left(runs: Sequence[Planned]) -> Iterator[str]:

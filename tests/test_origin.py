@@ -1,0 +1,228 @@
+"""Which code made a stage: what changes its digest and what does not, and what becomes of results of other code."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import BACKBONE
+
+import selfsup.methods
+from selfsup import codebase, cost, origin
+from selfsup.errors import SpecError
+from selfsup.origin import changes, settle
+from selfsup.pipelines.manifest import Manifest
+from selfsup.planning import Planned, plan
+from selfsup.spec import read
+from selfsup.stage import Stage
+from selfsup.sweeps.recorder import Recorder, _code
+from selfsup.sweeps.session import perform
+from selfsup.sweepspec.ledger import _standing
+from selfsup.track import Tracker
+
+SIMCLR, WORKER = "selfsup.methods.simclr", "selfsup.pipelines.worker"
+Edit = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Edit]:
+    """(module, old, new): as if the text of a module were another, until the test ends."""
+    real, copies = codebase._source, {}
+
+    def change(name: str, old: str, new: str) -> None:
+        text = copies.get(name, real(name)).read_text()
+        assert old in text
+        copies[name] = tmp_path / f"{name}.py"
+        copies[name].write_text(text.replace(old, new))
+        forget()
+
+    monkeypatch.setattr(codebase, "_source", lambda name: copies.get(name, real(name)))
+    yield change
+    forget()
+
+
+def forget() -> None:
+    """A new process would read the files again."""
+    codebase.modules.cache_clear()
+    codebase._module.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("# figure 9", "# figure 9, left", True),
+        ("Defaults are the paper's", "Defaults are those of the paper", True),
+        ("        return Out(nt_xent(a, b, ", "\n        return Out(\n            nt_xent(a, b, ", True),
+        ('"softmax temperature", symbol="τ"', '"temperature of the softmax", symbol="t"', True),
+        ("temperature=self.temperature)", "temperature=2 * self.temperature)", False),
+        ("for view in batch.views)", "for view in batch.views[::-1])", False),
+        ("blur=hyper.blur)", "blur=0.5)", False),
+    ],
+)
+def test_a_digest_is_of_what_a_module_does(edit: Edit, old: str, new: str, same: bool) -> None:
+    before = codebase.modules(WORKER, SIMCLR)
+    edit(SIMCLR, old, new)
+    after = codebase.modules(WORKER, SIMCLR)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == (set() if same else {"methods.simclr"})
+
+
+def test_what_computes_counts_and_what_tells_does_not(edit: Edit) -> None:
+    found = set(codebase.modules(WORKER, SIMCLR))
+    reached = {"methods.simclr", "parts.contrastive", "train", "optim", "encoder", "trunk", "pipelines.stream"}
+    reached |= {f"pipelines.{name}" for name in ("worker", "decode", "crops", "augment", "collate", "lanes", "counted")}
+    assert reached <= found
+    assert not {"parts.sinkhorn", "methods.mae", "cli", "errors", "track", "pipelines.storage", "planning"} & found
+    assert not [name for name in found if name.startswith(("reporting", "sweeps"))]
+    assert set(codebase.modules("selfsup.evals.knn")) == {"evals.knn"}
+    edit(SIMCLR, "batch: Batch) -> Out:\n", "batch: Batch) -> Out:\n        from selfsup.parts import sinkhorn\n")
+    assert set(codebase.modules(WORKER, SIMCLR)) - found == {"parts.sinkhorn"}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> tuple[Stage, Stage]:
+    """A training and an evaluation of it, both finished."""
+    train = Stage("pretrain", {"seed": 0}, {"seed": 0, "lr": 0.1}, tmp_path / "home", (SIMCLR,))
+    probe = Stage("knn", {"of": train.key}, {"of": train.key}, tmp_path / "home", ("selfsup.evals.knn",), (train,))
+    for stage in (train, probe):
+        finish(stage)
+    return train, probe
+
+
+def finish(stage: Stage) -> None:
+    origin.claim(stage)
+    (stage.folder / "checkpoint").mkdir()
+    stage.finish({"top1": 50.0})
+
+
+def test_what_other_code_made_is_refused_accepted_or_made_again(edit: Edit, work: tuple[Stage, Stage]) -> None:
+    train, probe = work
+    settle(work, "refuse")
+    edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
+    assert (changes(train), changes(probe)) == (("methods.simclr",), ())
+    with pytest.raises(SpecError, match=r"(?s)1 stage .* by other code.*pretrain-\w+: methods\.simclr\n.*--again"):
+        settle(work, "refuse")
+    settle(work, "accept")
+    settle(work, "refuse")
+    edit(SIMCLR, "2 * self.temperature", "3 * self.temperature")
+    assert changes(train) == ("methods.simclr",), "what was accepted is that code, and no later one"
+    settle(work, "again")
+    assert [stage.done for stage in work] == [False, False], "what was made from it goes, too"
+    assert [path.name for path in train.folder.iterdir()] == ["lock"]
+
+
+def test_a_result_is_of_the_training_that_it_was_made_from(edit: Edit, work: tuple[Stage, Stage]) -> None:
+    """Another spec made the training anew, by other code: the evaluation that lies beside it is not of that."""
+    train, probe = work
+    edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
+    settle([train], "again")
+    assert changes(probe) == (train.key,), "already before the training is there again"
+    finish(train)
+    assert changes(probe) == (train.key,)
+    settle(work, "again")
+    assert (train.done, probe.done) == (True, False)
+
+
+def test_half_a_training_is_not_continued_by_other_code(edit: Edit, tmp_path: Path) -> None:
+    stage = Stage("pretrain", {"seed": 0}, {"seed": 0}, tmp_path, (SIMCLR,))
+    origin.claim(stage)
+    origin.claim(stage)
+    edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
+    with pytest.raises(SpecError, match=r"methods\.simclr"):
+        origin.claim(stage)
+    settle([stage], "accept")
+    origin.claim(stage)
+    assert origin.made(stage) != origin.code(stage), "the note stays that of the code that began it"
+    assert origin.accepted(stage) == [origin.code(stage)]
+
+
+def test_what_is_older_than_these_notes_counts_with_a_remark(edit: Edit, work: tuple[Stage, Stage]) -> None:
+    for stage in work:
+        (stage.folder / "code.json").unlink()
+    edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
+    settle(work, "refuse")
+    assert list(origin.describe(work, origin.others(work))) == [
+        "made before code was noted: 2 stages, taken as they are"
+    ]
+
+
+def test_a_default_that_changed_is_no_finished_work(work: tuple[Stage, Stage]) -> None:
+    train, _ = work
+    for answer in ("refuse", "accept"):
+        with pytest.raises(
+            SpecError, match=r"a default has changed since this was made.*\n  lr: 0\.2 here, 0\.1 there"
+        ):
+            settle([replace(train, resolved={"seed": 0, "lr": 0.2})], answer)  # type: ignore[arg-type]
+    settle([replace(train, resolved={"seed": 0, "lr": 0.1, "new": 1})], "refuse")  # which is the code's doing
+    settle([replace(train, resolved={"seed": 0, "lr": 0.2})], "again")
+    assert not train.done
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
+    return make(tmp_path_factory.mktemp("set"), number=16).root
+
+
+@pytest.fixture
+def planned(tmp_path: Path, data: str) -> Callable[..., Planned]:
+    def make(method: str = "simclr") -> Planned:
+        spec: dict[str, Any] = {"name": "tiny", "method": method, "data": {"train": data, "val": data}}
+        spec |= {"backbone": BACKBONE, "train": {"duration": {"steps": 2}, "batch": 8}, "evals": {"knn": {"k": 3}}}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec | {"baselines": False}))
+        return plan(read(tmp_path / "spec.yaml"), tmp_path / "home")[0]
+
+    return make
+
+
+def test_a_plan_names_what_changed_and_a_run_refuses(
+    edit: Edit, planned: Callable[..., Planned], tmp_path: Path
+) -> None:
+    run = planned()
+    for stage in run.stages:
+        finish(stage)
+    assert "other code" not in cost.describe([[run]])
+    assert _standing(run) == ("done", "")
+    edit("selfsup.parts.contrastive", "/ temperature", "/ (2 * temperature)")
+    assert run.id == planned().id
+    assert "made by other code: 1 stage (!); parts.contrastive changed since" in cost.describe([[run]])
+    assert "pretrain*!, embed*, knn*" in cost.describe([[run]])
+    status, why = _standing(run)
+    assert (status, "pretrain: parts.contrastive" in why) == ("pending", True)
+    recorder = Recorder(Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}"))
+    with pytest.raises(SpecError, match=r"(?s)pretrain-\w+: parts\.contrastive\n.*--accept-code"):
+        perform([run], recorder)
+
+
+def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., Planned]) -> None:
+    run = planned()
+    assert _code(run) == {}
+    for stage in run.stages:
+        finish(stage)
+    tags = _code(run)
+    noted = dict(item.split(":") for item in tags["selfsup.modules"].split())
+    assert noted.keys() >= {"methods.simclr", "pipelines.evaluate", "evals.knn", "train"}
+    edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
+    settle(run.stages, "accept")
+    assert _code(run) == tags | {"selfsup.accepted": "pretrain"}
+
+
+def test_an_objective_of_ones_own_is_known_by_its_text(
+    edit: Edit, planned: Callable[..., Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.py").write_text(codebase._source(SIMCLR).read_text())
+    monkeypatch.setattr(selfsup.methods, "__path__", [*selfsup.methods.__path__, str(tmp_path / "own")])
+    before = planned("mine")
+    edit("selfsup.methods.mine", "# figure 9", "# figure 10")
+    assert planned("mine").id == before.id
+    edit("selfsup.methods.mine", "temperature=self.temperature", "temperature=2 * self.temperature")
+    after = planned("mine")
+    assert all(new.key != old.key for new, old in zip(after.stages, before.stages, strict=True))
+    assert codebase.own("methods", "simclr") == codebase.own("evals", "linear") == {}
+
+
+def test_what_has_a_golden_file_is_shipped() -> None:
+    golden = {path.stem for path in (Path(__file__).parent / "golden").glob("*.json")}
+    assert golden == selfsup.methods.SHIPPED
