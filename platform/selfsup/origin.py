@@ -15,7 +15,7 @@ from selfsup import codebase
 from selfsup.checkpoint import differences, flatten
 from selfsup.errors import SpecError
 from selfsup.progress import several
-from selfsup.stage import Stage
+from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
 
 Answer = Literal["refuse", "accept", "again"]
@@ -62,7 +62,7 @@ def defaults(stage: Stage) -> list[str]:
     note = stage.folder / "stage.json"
     if not stage.done or not note.exists():
         return []
-    here, there = (dict(flatten(knobs)) for knobs in (stage.settings, json.loads(note.read_text())))
+    here, there = (dict(flatten(knobs)) for knobs in (stage.settings, read_json(note)))
     both = here.keys() & there.keys()
     return differences(*({path: knobs[path] for path in both} for knobs in (here, there)))
 
