@@ -28,6 +28,7 @@ APART = frozenset(
     pipelines.shards pipelines.storage pipelines.submit pipelines.tars pipelines.cluster
     """.split()  # noqa: SIM905
 )
+FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # themselves, not what is in them
 
 
 @cache
@@ -66,7 +67,7 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _apart(name: str) -> bool:
     parts = name.split(".")
-    return any(".".join(parts[:depth]) in APART for depth in range(2, len(parts) + 1)) or name == PACKAGE
+    return any(".".join(parts[:depth]) in APART for depth in range(2, len(parts) + 1)) or name in FOLDERS
 
 
 def _source(name: str) -> Path:
