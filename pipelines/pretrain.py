@@ -5,6 +5,7 @@ import shutil
 import time
 
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -69,6 +70,10 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
         why = f"training failed after {resources.max_failures} restarts: {last} (Ray's whole report: {report})"
         kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError
         raise kind(f"{stage.key}: {why}") from error
+    except RayActorError as error:
+        raise SelfsupError(
+            f"{stage.key}: Ray Train's controller has died (killed, or out of memory); the same command continues"
+        ) from error
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()

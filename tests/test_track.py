@@ -179,7 +179,7 @@ def test_a_deleted_experiment_is_told(tracker: Tracker) -> None:
     tracker._client.delete_experiment(tracker._client.get_experiment_by_name("gone").experiment_id)
     with pytest.raises(TrackError, match=r"experiment 'gone' was deleted there; .* restore") as told:
         start(tracker, "gone", experiment="gone")
-    variable, python, *argv = shlex.split(str(told.value).partition("or run: ")[2])
+    variable, python, *argv = shlex.split(str(told.value).split("`")[1])
     assert python == sys.executable
     name, _, uri = variable.partition("=")
     from mlflow.cli import cli

@@ -205,8 +205,8 @@ class Tracker:
                 assert found is not None
         if found.lifecycle_stage == "deleted":
             raise TrackError(
-                f"MLflow at {redacted(self.uri)}: experiment {name!r} was deleted there; rename the spec, or run: "
-                + mlflow_command(self.uri, "experiments", "restore", "-x", str(found.experiment_id))
+                f"MLflow at {redacted(self.uri)}: experiment {name!r} was deleted there; rename the spec, or run "
+                f"`{mlflow_command(self.uri, 'experiments', 'restore', '-x', str(found.experiment_id))}`"
             )
         return str(found.experiment_id)
 

@@ -288,6 +288,18 @@ def test_a_run_whose_machines_were_taken_away_says_so(
         trained(planned())
 
 
+def test_a_controller_that_was_killed_is_one_line(
+    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit() -> None:
+        raise ray.exceptions.ActorDiedError
+
+    monkeypatch.setattr("selfsup.pipelines.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    with pytest.raises(SelfsupError, match=r"controller has died .*; the same command continues$") as told:
+        trained(planned())
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.slow
 def test_an_error_of_the_data_is_not_tried_again(failures: dict[str, Any]) -> None:
     """One worker meets it, the next finds it noted; max_failures is 3."""
