@@ -39,14 +39,15 @@ def dimensions(data: Data) -> tuple[int, int]:
     return height, width
 
 
-def decode(data: Data, *, min_height: int, min_width: int) -> Pixels:
+def decode(data: Data, *, min_height: int, min_width: int, bits: int = 16) -> Pixels:
     """-> (H, W, 3) RGB. A JPEG comes at the smallest quick scale that is no smaller than asked; never enlarged.
 
-    Grey, CMYK, palette and 16-bit images are converted, alpha is dropped. Undecodable for corrupt or truncated data.
+    Grey, CMYK, palette and 16-bit images are converted, alpha is dropped. bits: how many of the 16 are in use, so that
+    their greatest value is white. Undecodable for corrupt or truncated data.
     """
     height, width, chroma = _header(data)
     if not chroma:
-        return _pillow(data)
+        return _pillow(data, bits)
     least = chroma * min_height, chroma * min_width
     eighths = next((n for n in EIGHTHS if _scaled(height, n) >= least[0] and _scaled(width, n) >= least[1]), 8)
     return _turbo(data, height, width, eighths)[0]
@@ -97,10 +98,23 @@ def _turbo(data: Data, height: int, width: int, eighths: int) -> tuple[Pixels, f
     return image, eighths / 8
 
 
-def _pillow(data: Data) -> Pixels:
+def depth(data: Data) -> int:
+    """How many bits the values of a grey image of more than 8 bits take; 0 for any other. Undecodable as above."""
+    if data[:2] == b"\xff\xd8":
+        return 0
+    with _opened(data) as image:
+        if not image.mode.startswith("I"):
+            return 0
+        try:
+            return int(np.asarray(image).max()).bit_length()
+        except Exception as error:  # as below
+            raise Undecodable(f"not a whole {image.format}: {error}") from error
+
+
+def _pillow(data: Data, bits: int = 16) -> Pixels:
     with _opened(data) as image:
         try:
-            return np.asarray(_rgb(image))
+            return np.asarray(_rgb(image, bits))
         except Exception as error:  # Pillow's decoders let many kinds escape on hostile bytes
             raise Undecodable(f"not a whole {image.format}: {error}") from error
 
@@ -112,10 +126,11 @@ def _opened(data: Data) -> Image.Image:
         raise Undecodable(f"no image in a known format ({', '.join(FORMATS)}): {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        deep = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+        most = 2**bits - 1
+        deep = np.clip(np.asarray(image, dtype=np.int64), 0, most)
+        return Image.fromarray(((2 * 255 * deep + most) // (2 * most)).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info:  # straight to RGB, Pillow warns
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -17,12 +17,15 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines import head, shards, storage, tars
 from selfsup.pipelines.classes import FILE as CLASSNAMES
-from selfsup.pipelines.decode import Pixels, Undecodable, decode, dimensions
+from selfsup.pipelines.decode import Pixels, Undecodable, decode, depth, dimensions
 from selfsup.pipelines.folders import Walk
 from selfsup.pipelines.manifest import Manifest
 from selfsup.pipelines.shards import Progress, silent, unsaid
 
 PART = 64  # images in flight at a time
+DEEP = (".png", ".tif", ".tiff", ".pgm")  # which may have more than 8 bits
+SENSOR = 14  # bits, of most cameras and scanners at most
+MEASURED = 256  # of these, whose depth is looked at
 
 
 class Packed(NamedTuple):
@@ -43,10 +46,11 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Coding:
-    """How images are coded. resize: pixels of the shorter side, at most."""
+    """How images are coded. resize: pixels of the shorter side, at most. bits: of deep grey images, that are used."""
 
     resize: int | None
     quality: int
+    bits: int = 16
 
     def encode(self, path: Path) -> bytes | None:
         """An image file -> JPEG, its own bytes where nothing is to change; None where it cannot be decoded."""
@@ -58,7 +62,9 @@ class Coding:
             if data.startswith(b"\xff\xd8") and side == short:
                 decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
                 return data
-            image = decode(data, min_height=2 * side, min_width=2 * side)  # so that the last halving is antialiased
+            image = decode(
+                data, min_height=2 * side, min_width=2 * side, bits=self.bits
+            )  # so that the last halving is antialiased
         except Undecodable:
             return None
         size = max(1, round(width * side / short)), max(1, round(height * side / short))
@@ -78,6 +84,7 @@ def pack(
     resize: int | None = None,
     quality: int = 92,
     shard_size: int = 1000,
+    bits: int | None = None,
     progress: Progress = silent,
 ) -> Packed:
     """A folder a class, or a flat folder, of images -> shards of `shard_size` images, and a manifest.
@@ -88,10 +95,11 @@ def pack(
     same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
     counts images. DataError where no image can be decoded, or where `out` holds shards that were not packed here.
     """
-    folder, place, coding = Path(images).absolute(), storage.absolute(str(out)), Coding(resize, quality)
+    folder, place = Path(images).absolute(), storage.absolute(str(out))
     try:
         walk = Walk(folder)
         sources, classes = _sources(folder, walk)
+        coding = Coding(resize, quality, bits or _full_depth(sources))
         found = _prepare(place, folder, classes)
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
@@ -174,7 +182,9 @@ def _shard(
 
 def _mark(sources: list[Source], coding: Coding) -> str:
     """A digest of all that a shard is made from."""
-    total = hashlib.blake2b(repr(coding).encode(), digest_size=16)
+    told = f"Coding(resize={coding.resize}, quality={coding.quality})"  # as before there were bits
+    told += f", bits={coding.bits}" if coding.bits != 16 else ""
+    total = hashlib.blake2b(told.encode(), digest_size=16)
     for source in sources:
         total.update(repr((source.key, source.label)).encode())
         total.update(hashlib.blake2b(source.path.read_bytes()).digest())
@@ -191,6 +201,24 @@ def _coded(
                 if data is not None:
                     yield source.key, data, source.label
             tick(start + len(part))
+
+
+def _full_depth(sources: list[Source]) -> int:
+    """16. DataError where images of so many use no more than a sensor's 14: they may be dark, or have fewer bits."""
+    deep = [source.path for source in sources if source.path.suffix.lower() in DEEP]
+    found = [bits for path in deep[:: max(1, len(deep) // MEASURED)] if (bits := _depth(path))]
+    if 0 < max(found, default=0) <= SENSOR:
+        used = max(max(found), 8)
+        which = f"--bits {used} where that is white, --bits 16 where they are dark"
+        raise DataError(f"grey images of 16 bits hold no value of more than {used} bits; say {which}")
+    return 16
+
+
+def _depth(path: Path) -> int:
+    try:
+        return depth(path.read_bytes())
+    except Undecodable:
+        return 0
 
 
 def _sealed(

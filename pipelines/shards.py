@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.pipelines import classes, manifest, storage, tars
-from selfsup.pipelines.decode import Undecodable, decode
+from selfsup.pipelines.decode import Undecodable, decode, depth
 from selfsup.pipelines.gather import Gathered
 from selfsup.pipelines.manifest import Manifest, Reader
 from selfsup.pipelines.rows import Table
@@ -119,7 +119,7 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark) -
         std=(),
         shards=table,
     )
-    mean, std = moments(draft)
+    mean, std = moments(draft, remark)
     return manifest.write_head(replace(draft, mean=mean, std=std))
 
 
@@ -131,19 +131,24 @@ def _remarks(gathered: Gathered, kind: str, known: tuple[str, ...], labelled: in
         yield f"no labels; they are read from {PLACES}, and these shards hold {', '.join(sorted(gathered.fields))}"
 
 
-def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(told: Manifest, remark: Remark) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, in [0, 1], over 512 images spread evenly; every image counts the same."""
     chosen = np.unique(np.linspace(0, told.num_samples - 1, MEASURED).astype(np.int64))
-    first, second = [], []
+    first, second, bits = [], [], 0
     for sample in Reader(told).read(chosen):
         try:
             image = decode(sample.data, min_height=MEASURED_SIDE, min_width=MEASURED_SIDE) / 255
         except Undecodable:
             continue
+        bits = max(bits, depth(sample.data))
         first.append(image.mean((0, 1)))
         second.append((image**2).mean((0, 1)))
     if not first:
         raise DataError(f"{told.root}: none of {len(chosen)} images tried can be decoded")
+    if 0 < bits <= 14:
+        remark(
+            f"{told.root}: grey images of 16 bits use {bits} of them and are dark: `selfsup shards pack --bits {bits}`"
+        )
     mean = np.mean(first, axis=0)
     std = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, FLOOR**2))
     return _rounded(mean), _rounded(std)

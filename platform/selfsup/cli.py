@@ -56,13 +56,14 @@ def shards_pack(
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
     shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
+    bits: Annotated[int | None, typer.Option(min=8, max=16, help="of 16-bit grey images: how many are used")] = None,
 ) -> None:
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
     from selfsup.pipelines.pack import pack
 
     with counting("images") as progress:
         manifest, skipped, left_out = pack(
-            images_dir, out, resize=resize, quality=quality, shard_size=shard_size, progress=progress
+            images_dir, out, resize=resize, quality=quality, shard_size=shard_size, bits=bits, progress=progress
         )
     for name in skipped:
         typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
