@@ -22,7 +22,7 @@ class Head(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     version: str
-    root: str | None
+    root: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] | None
     digest: Digest
     rows: Digest
     num_samples: Count

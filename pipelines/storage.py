@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -184,7 +185,7 @@ def absolute(url: str) -> str:
     """The same place, whatever directory a later process works in. A file:// URL becomes its path."""
     if url.startswith("file://"):
         return _path(url)
-    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
+    return url.rstrip("/") if "://" in url else str(Path(expanduser(url)).absolute())  # noqa: PTH111 (Path's raises)
 
 
 def _path(url: str) -> str:

@@ -2,8 +2,10 @@
 
 import math
 from fractions import Fraction
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,6 +48,7 @@ class Data(Knobs):
     @field_validator("train", "val")
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
+        urlsplit(url or "")  # a ValueError for what is none
         if url and secret(url):
             raise ValueError(REMEDY)
         return url
@@ -70,7 +73,7 @@ class Backbone(Knobs):
     @classmethod
     def _whole_path(cls, weights: str | None) -> str | None:
         """One that means the same in every process."""
-        return weights if weights in (None, "timm") else str(Path(weights).expanduser().absolute())
+        return weights if weights in (None, "timm") else str(Path(expanduser(weights)).absolute())  # noqa: PTH111 (Path's raises)
 
     @property
     def is_vit(self) -> bool:
