@@ -33,7 +33,8 @@ def code(stage: Stage) -> dict[str, Any]:
 
 def made(stage: Stage) -> dict[str, Any] | None:
     """What made it, in the form of `code`; None where that is not known."""
-    return _read(stage, NOTE)
+    held: dict[str, Any] | None = _read(stage, NOTE)
+    return held
 
 
 def claim(stage: Stage) -> None:
