@@ -14,9 +14,9 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from selfsup import encoder
+from selfsup import encoder, hits
 from selfsup.errors import DataError
-from selfsup.evaluator import Features
+from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.pipelines.collate import normalise
@@ -151,20 +151,28 @@ def _cpus(run: Run) -> float:
 
 
 def probe(planned: Planned, stage: Stage) -> dict[str, float]:
-    """One downstream protocol on the features of the embed stage, as a task on the cluster."""
+    """One downstream protocol on the features of the embed stage, as a task on the cluster; which images it had right
+    is kept in the stage's folder.
+    """
     assert planned.embed is not None
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     classes = len(planned.train.classes)
     asked = task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)
-    return ray.get(asked)
+    scores, label = ray.get(asked)
+    assert planned.val is not None
+    hits.save(stage.folder, hits.identity(planned.val.digest, label), scores)
+    return numbers(scores)
 
 
-def _probe(name: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> dict[str, float]:
+def _probe(
+    name: str, hyper: Knobs, folder: Path, classes: int, seed: int
+) -> tuple[dict[str, Score], NDArray[np.int64]]:
+    """-> scores by name; the labels of the samples that they are of"""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    evaluator = load_evaluator(name)(hyper)
-    return dict(evaluator.run(features(folder, classes), seed=seed, device=device))
+    held = features(folder, classes)
+    return dict(load_evaluator(name)(hyper).run(held, seed=seed, device=device)), held.val_label
 
 
 def features(folder: Path, classes: int) -> Features:

@@ -37,8 +37,9 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     features = Features(value[:40], label[:40], value[40:], label[40:], classes=6)
     protocol = evaluator.load(name)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
-    assert first == second
-    assert all(0 <= value <= 100 for value in first.values())
+    np.testing.assert_equal(first, second)
+    assert all(0 <= value <= 100 for value in evaluator.numbers(first).values())
+    assert {value.shape for value in first.values() if isinstance(value, np.ndarray)} == {(20,)}
 
 
 @pytest.mark.parametrize("name", evaluator.names())

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from selfsup.errors import SpecError
 from selfsup.evals import knn
 from selfsup.evals.knn import KNN
-from selfsup.evaluator import Features
+from selfsup.evaluator import Features, numbers
 
 
 def digits() -> Features:
@@ -19,7 +19,7 @@ def digits() -> Features:
 
 
 def run(features: Features, **hyper: float) -> dict[str, float]:
-    return dict(KNN(KNN.Hyper.model_validate(hyper)).run(features, seed=0))
+    return numbers(dict(KNN(KNN.Hyper.model_validate(hyper)).run(features, seed=0)))
 
 
 @pytest.mark.parametrize("k", [1, 20, 200])

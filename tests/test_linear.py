@@ -11,7 +11,7 @@ from torch import nn
 
 from selfsup.errors import DataError
 from selfsup.evals.linear import Linear
-from selfsup.evaluator import Features
+from selfsup.evaluator import Features, numbers
 
 
 def digits() -> Features:
@@ -28,7 +28,7 @@ def test_accuracy_is_that_of_logistic_regression(seed: int) -> None:
     scale = StandardScaler().fit(features.train)
     reference = LogisticRegression(max_iter=1000).fit(scale.transform(features.train), features.train_label)
     expected = 100 * reference.score(scale.transform(features.val), features.val_label)
-    found = dict(Linear(Linear.Hyper()).run(features, seed=seed))
+    found = numbers(dict(Linear(Linear.Hyper()).run(features, seed=seed)))
     assert found["top1"] == pytest.approx(expected, abs=1.5)
     assert found["lr"] in Linear.Hyper().lrs
 

@@ -4,7 +4,7 @@ import abc
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,8 +28,12 @@ class Features(NamedTuple):
     classes: int
 
 
+Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
+Score = float | Hits  # an accuracy says of each sample whether it was right
+
+
 class Evaluator(abc.ABC):
-    """A protocol: frozen features in, named numbers out. Accuracies are in percent, 0 to 100."""
+    """A protocol: frozen features in, named scores out."""
 
     Hyper: ClassVar[type[Knobs]]
 
@@ -42,8 +46,15 @@ class Evaluator(abc.ABC):
         return ""
 
     @abc.abstractmethod
-    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
-        """Yield (name, value). A pure function of (features, hyper, seed); `check`s the features first."""
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
+        """Yield (name, score). A pure function of (features, hyper, seed); `check`s the features first."""
+
+
+def numbers(scores: Mapping[str, Score]) -> dict[str, float]:
+    """An accuracy is the percentage of the validation samples that are right."""
+    return {
+        name: 100 * float(score.mean()) if isinstance(score, np.ndarray) else score for name, score in scores.items()
+    }
 
 
 def check(features: Features) -> None:

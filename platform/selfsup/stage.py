@@ -21,6 +21,7 @@ from selfsup.errors import CheckpointError, SpecError
 from selfsup.whole import sweep, write
 
 Told = Mapping[str, Any]
+ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files that go to MLflow
 WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
 
 
@@ -82,7 +83,7 @@ class Stage:
         return int(self._record()["time"])
 
     def artifacts(self) -> list[Path]:
-        return sorted([*self.folder.glob("*.png"), *self.folder.glob("bad-*.txt")])
+        return sorted(path for name in ARTIFACTS for path in self.folder.glob(name))
 
     def claim(self) -> None:
         """Make the folder, or find it made by an earlier attempt at the very same work.

@@ -23,9 +23,11 @@ from ray.util.state import list_actors
 from safetensors.torch import load_file
 from tiny import BACKBONE
 
+from selfsup import hits
 from selfsup.encoder import load_encoder
 from selfsup.errors import DataError, PreemptedError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
+from selfsup.evaluator import numbers
 from selfsup.failures import Failure, classify
 from selfsup.pipelines import evaluate
 from selfsup.pipelines.collate import normalise
@@ -365,7 +367,10 @@ def test_probes_read_the_features(straight: Planned, name: str) -> None:
     result = evaluate.probe(straight, straight.probes[name])
     features = evaluate.features(straight.embed.folder, 2)
     here = dict(load_evaluator(name)(straight.evals[name]).run(features, seed=0))
-    assert result == pytest.approx(here)
+    assert result == pytest.approx(numbers(here))
+    seen = hits.read((straight.probes[name].folder / hits.NAME).read_bytes())
+    assert seen is not None
+    np.testing.assert_equal(dict(seen.right), {"top1": here["top1"]})
     assert 0 <= result["top1"] <= 100
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from selfsup.errors import SpecError
-from selfsup.evaluator import Evaluator, Features, check
+from selfsup.evaluator import Evaluator, Features, Hits, Score, check
 from selfsup.knob import Choice, Knobs, Range, knob
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class KNN(Evaluator):
         few = f"evals.knn.k: {hyper.k} neighbours, but train has {labelled} labelled samples; set a smaller k"
         return few if hyper.k > labelled else ""
 
-    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:  # noqa: ARG002
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         import torch
 
         check(features)
@@ -47,9 +47,9 @@ class KNN(Evaluator):
         bank, query = torch.nn.functional.normalize(bank), torch.nn.functional.normalize(query)
         rows = max(1, SIMILARITIES // len(bank))
         votes = torch.cat([self.votes(part, bank, bank_label, features.classes) for part in torch.split(query, rows)])
-        yield "top1", _accuracy(votes, label, 1)
+        yield "top1", _hits(votes, label, 1)
         if features.classes >= 5:
-            yield "top5", _accuracy(votes, label, 5)
+            yield "top5", _hits(votes, label, 5)
 
     def votes(self, query: "Tensor", bank: "Tensor", bank_label: "Tensor", classes: int) -> "Tensor":
         """(M, D), (N, D), (N,) -> (M, C): unit features in, each class's share of the votes out."""
@@ -58,8 +58,8 @@ class KNN(Evaluator):
         return weight.new_zeros(len(query), classes).scatter_add_(1, bank_label[neighbour], weight)
 
 
-def _accuracy(votes: "Tensor", label: "Tensor", k: int) -> float:
-    """(M, C), (M,) -> percent. Unlike DINO's code, a class without any vote is no guess, whatever its number."""
+def _hits(votes: "Tensor", label: "Tensor", k: int) -> Hits:
+    """(M, C), (M,) -> (M,). Unlike DINO's code, a class without any vote is no guess, whatever its number."""
     share, guess = votes.topk(k)
-    hit = (guess == label[:, None]) & (share > 0)
-    return 100 * float(hit.any(1).double().mean())
+    hits: Hits = ((guess == label[:, None]) & (share > 0)).any(1).cpu().numpy()
+    return hits

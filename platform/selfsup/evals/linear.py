@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, check
+from selfsup.evaluator import Evaluator, Features, Score, check
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ class Linear(Evaluator):
         few = "a learning rate is chosen on a tenth of the labelled training samples: it needs 2 or more"
         return f"evals.linear: {few}, not {labelled}" if labelled < 2 else ""
 
-    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, float]]:
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
         check(features)
         probe = self.fit(features, seed=seed, device=device)
         guess = probe.logits(torch.as_tensor(features.val, device=device)).argmax(1).cpu().numpy()
-        yield "top1", 100 * float((guess == features.val_label).mean())
+        yield "top1", guess == features.val_label
         yield "lr", probe.lr
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> Probe:

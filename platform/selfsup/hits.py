@@ -1,0 +1,54 @@
+"""Which validation images a protocol had right: bits beside its numbers, from which a report tells what images add."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.evaluator import Hits, Score
+from selfsup.stage import write_json
+
+NAME = "images.json"
+
+
+class Seen(NamedTuple):
+    """images: a digest of those that were scored, in their order. right: by the name of the accuracy, (M,) bool."""
+
+    images: str
+    right: Mapping[str, Hits]
+
+
+def identity(data: str, label: NDArray[np.int64]) -> str:
+    """Of the labelled samples of a data set with this digest, without those that could not be decoded."""
+    return hashlib.blake2b(data.encode() + label.tobytes(), digest_size=6).hexdigest()
+
+
+def save(folder: Path, images: str, scores: Mapping[str, Score]) -> None:
+    """Whole or not at all, into `NAME`."""
+    right = {name: score for name, score in scores.items() if isinstance(score, np.ndarray)}
+    packed = {name: [len(hits), base64.b64encode(np.packbits(hits).tobytes()).decode()] for name, hits in right.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / NAME, {"images": images, "right": packed})
+
+
+def read(data: bytes) -> Seen | None:
+    """Of a file that `save` wrote; None for any other."""
+    try:
+        held = json.loads(data)
+        right = {name: _unpacked(number, bits) for name, (number, bits) in held["right"].items()}
+        return Seen(str(held["images"]), right)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _unpacked(number: int, bits: str) -> Hits:
+    """Raises ValueError where there are fewer bits than `number`."""
+    hits = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), np.uint8))[:number].astype(bool)
+    if len(hits) != number:
+        raise ValueError(f"{len(hits)} bits, not {number}")
+    return hits
