@@ -163,7 +163,7 @@ def probe(planned: Planned, stage: Stage) -> dict[str, float]:
     scores, label = ray.get(asked)
     assert planned.val is not None
     hits.save(stage.folder, hits.identity(planned.val.digest, label), scores)
-    return numbers(scores)
+    return numbers(scores) | {"images": float(len(label))}
 
 
 def _probe(

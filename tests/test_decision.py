@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from selfsup.reporting.decision import Decision, Family, Outcome
+from selfsup.reporting.decision import Decision, Family, Outcome, Right
 
 ONE = [[70.0, 72.0, 74.5], [71.0, 72.5, 75.0], [60.0, 63.0, 64.0], [70.2, 71.0, 73.9]]
 
@@ -50,6 +50,23 @@ def test_with_blocks_p_is_the_larger_of_dunnetts_of_the_residuals_and_of_welchs(
     expected = np.minimum(1, np.maximum(joint, 2 * alone))
     assert [one.difference for one in found.against()] == pytest.approx(lead)
     assert [one.p for one in found.against()] == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_deviation_is_below_what_flips_of_images_make() -> None:
+    """Seeds disagree on 40, 2 and 1 of 100 images: variances of 4000, 200, 100 / 2 / 100; those of their accuracies
+    are 0, 0 and 0.5.
+    """
+    right = {"a": [range(50), range(20, 70)], "b": [range(70), range(1, 71)], "c": [range(60), range(61)]}
+    hits = {name: np.array([np.isin(range(100), list(seed)) for seed in seeds]) for name, seeds in right.items()}
+    arms = {name: Outcome(dict(enumerate(100 * held.mean(1)))) for name, held in hits.items()}
+    known = {name: arm._replace(right=Right("same", hits[name])) for name, arm in arms.items()}
+    plain, floored = Decision(arms, "a"), Decision(known, "a")
+    assert plain.spread == (pytest.approx((0.5 / 3) ** 0.5), 3)
+    assert floored.spread == (pytest.approx((21.5 / 3) ** 0.5), 3)
+    assert floored.family.believed == pytest.approx([20, 1, 0.5])
+    assert (plain.comparisons["c"].p < 0.05) > (floored.comparisons["c"].p < 0.05)
+    other = {**known, "c": arms["c"]._replace(right=Right("others", hits["c"]))}
+    assert Decision(other, "a").spread == plain.spread
 
 
 def test_two_arms_are_students_paired_test_from_four_seeds_and_welchs_below() -> None:

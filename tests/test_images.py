@@ -18,7 +18,17 @@ def test_flips_give_a_floor_where_two_seeds_happen_to_agree_in_their_accuracy() 
     assert images.floor(np.vstack([HALF, [[1, 0, 0, 1]]])) == pytest.approx(25)
     assert images.floor(np.vstack([HALF[:1], HALF[:1]])) == 0
     assert images.floor(HALF[:1]) is None
-    assert images.pooled([25, 0], [1, 3]) == pytest.approx(12.5)
+    same = np.vstack([HALF[:1]] * 4)  # 3 degrees of freedom beside 1
+    assert images.apart([HALF, same]) == (pytest.approx(12.5), pytest.approx([625, 0]))
+
+
+def test_the_floor_of_blocks_is_of_what_seeds_do_not_explain() -> None:
+    """Arms that flip together have none. One flips twice, the other never: residuals of 1/4 in both arms and seeds on
+    two of four images, 8 / 16 in all; over 4^2 images and one degree of freedom, 1 / 32; half of it an arm's, twice.
+    """
+    assert images.blocked([HALF, HALF]) == (0, pytest.approx([0, 0]))
+    still = np.vstack([HALF[:1], HALF[:1]])
+    assert images.blocked([HALF, still]) == (pytest.approx(100 * 32**-0.5), pytest.approx([312.5, 312.5]))
 
 
 def test_the_part_of_images_in_a_level() -> None:

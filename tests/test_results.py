@@ -4,9 +4,11 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_sweep
 
+from selfsup import hits
 from selfsup.errors import SpecError
 from selfsup.reporting.results import Result, find, gather
 from selfsup.sweepspec.arms import Sweep
@@ -116,6 +118,23 @@ def test_finished_runs_are_read_once(
     monkeypatch.delattr(Tracker, "history")
     assert gather(tracker, sweep, curves=[LOSS], cache=tmp_path) == before
     assert read == [before[1].run]  # it may have ended while another machine's clock was behind
+
+
+def test_images_are_read_once_and_only_of_runs_that_told_them(
+    tracker: Tracker, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits.save(tmp_path, "same", {"top1": np.array([True, False])})
+    first = run(tracker, sweep, 0, "RUNNING", knn=50.0)
+    tracker.artifact(first, tmp_path / hits.NAME, "knn")
+    tracker.metrics(first, {"eval/knn/images": 2.0}, time=1)
+    tracker.finish(first, "FINISHED")
+    run(tracker, sweep, 1, "FINISHED")  # by older code
+    told, untold, *_ = gather(tracker, sweep, cache=tmp_path)
+    assert told.seen[KNN].images == "same"
+    assert told.seen[KNN].right["top1"].tolist() == [True, False]
+    assert untold.seen == {}
+    monkeypatch.delattr(Tracker, "fetch")
+    assert gather(tracker, sweep, cache=tmp_path)[0].seen.keys() == {KNN}
 
 
 def test_a_run_is_found_by_its_id_in_any_experiment(tracker: Tracker, sweep: Sweep) -> None:

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 
+from selfsup.hits import Seen
 from selfsup.reporting import paper
 from selfsup.reporting.results import Result
 from selfsup.reporting.tables import Cell, Table, ablation
@@ -41,6 +42,21 @@ def test_an_interval_is_the_arms_own() -> None:
     assert cells(ratio)["0.5"].half == pytest.approx(T1.ppf(0.975) * 4)  # the deviation is 4 times the root of 2
     assert cells(ratio)["0.75"].text == "71.0 ± 2.5"
     assert cells(ratio)["0.9"].text == "70.00"  # two equal numbers tell no deviation
+
+
+def test_an_interval_is_not_below_what_flips_of_images_make() -> None:
+    """The seeds of one arm disagree on 1 of 4 images, as their accuracies say: 1 / 32; of the other on 3: 3 / 32."""
+    right = {"default": [[1, 1, 0, 0], [1, 1, 1, 0]], "mask_ratio=0.5": [[1, 0, 0, 0], [0, 1, 1, 0]]}
+    one, bare = study({"0.75, 8": [50.0, 75.0], "0.5, 8": [25.0, 50.0]})
+    bits = {f"mae-{name}-{seed}": np.array(row, bool) for name, rows in right.items() for seed, row in enumerate(rows)}
+    told = [replace(run, seen={KNN: Seen("same", {"top1": bits[run.id]})}) for run in bare]
+    [table] = ablation(sweep(one), told).tables
+    assert cells(table)["0.75"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 64) ** 0.5)
+    assert cells(table)["0.5"].half == pytest.approx(T1.ppf(0.975) * 100 * (3 / 64) ** 0.5)
+    assert "make, pooled 25. Other" in table.note
+    [unknown] = ablation(sweep(one), [*told[:3], replace(told[3], seen=told[1].seen)]).tables  # of another number
+    assert "is not known of all arms (knn top-1)" in unknown.note
+    assert cells(unknown)["0.5"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 64) ** 0.5)
 
 
 def test_comparisons_are_the_weaker_of_dunnetts_and_welchs() -> None:

@@ -367,7 +367,7 @@ def test_probes_read_the_features(straight: Planned, name: str) -> None:
     result = evaluate.probe(straight, straight.probes[name])
     features = evaluate.features(straight.embed.folder, 2)
     here = dict(load_evaluator(name)(straight.evals[name]).run(features, seed=0))
-    assert result == pytest.approx(numbers(here))
+    assert result == pytest.approx(numbers(here) | {"images": len(features.val)})
     seen = hits.read((straight.probes[name].folder / hits.NAME).read_bytes())
     assert seen is not None
     np.testing.assert_equal(dict(seen.right), {"top1": here["top1"]})

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from selfsup.failures import diverged
-from selfsup.reporting import stats
-from selfsup.reporting.decision import Decision, Outcome
+from selfsup.hits import Seen
+from selfsup.reporting import images, stats
+from selfsup.reporting.decision import Decision, Outcome, Right
 from selfsup.reporting.results import Result
 from selfsup.reporting.wording import interval
 from selfsup.sweepspec.arms import Arm, Study
@@ -56,7 +57,7 @@ class Cell:
 
 def outcome(arm: Arm, metric: str, found: Found) -> Outcome:
     """A seed counts with a finite number of a run that finished; it diverged where the number is not, or none came."""
-    values, lost, pending = {}, set(), set()
+    values, right, lost, pending = {}, {}, set(), set()
     for seed, key in sorted(arm.ids.items()):
         run = found.get(key)
         number = run.metrics.get(metric) if run else None
@@ -64,9 +65,24 @@ def outcome(arm: Arm, metric: str, found: Found) -> Outcome:
             pending.add(seed)
         elif run.status == "finished" and number is not None and math.isfinite(number):
             values[seed] = number
+            if seen := run.seen.get(metric):
+                right[seed] = seen
         elif diverged(run.reason) or (run.status == "finished" and number is not None):
             lost.add(seed)
-    return Outcome(values, frozenset(lost), frozenset(pending), len(arm.ids))
+    return Outcome(values, frozenset(lost), frozenset(pending), len(arm.ids), _hits(metric, values, right))
+
+
+def _hits(metric: str, values: Mapping[int, float], seen: Mapping[int, Seen]) -> Right | None:
+    """What the values are of; None where a seed does not tell, tells of other images, or of another number."""
+    name = metric.rpartition("/")[2]
+    hits = [seen[seed].right.get(name) for seed in values if seed in seen]
+    same = {each.images for each in seen.values()}
+    known = [each for each in hits if each is not None and len(each)]
+    if not values or len(known) < len(values) or len(same) > 1:
+        return None
+    if not np.allclose([100 * each.mean() for each in known], list(values.values()), rtol=0, atol=1e-6):
+        return None
+    return Right(same.pop(), np.array(known))
 
 
 def decision(arms: Iterable[Arm], metric: str, found: Found, control: str | None = None, looks: int = 0) -> Decision:
@@ -80,6 +96,8 @@ def cell(held: Outcome, expected: float | None = None) -> Cell:
     samples = list(held.values.values())
     mean = float(np.mean(samples)) if n else None
     own = stats.spread([samples])
+    if own and held.right:
+        own = own._replace(deviation=max(own.deviation, images.floor(held.right.hits) or 0.0))
     half = stats.half_width(own, n) if own else None
     return Cell(
         n=n,

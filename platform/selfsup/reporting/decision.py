@@ -24,7 +24,9 @@ A family is one study under one metric: its planned arms, those that are pending
    the study: what is claimed of its arm must be claimed with it and without. What failed for other reasons is missing.
 5. Looks. For each earlier plan of the same arms with fewer seeds p is doubled: alpha, alpha / 2, alpha / 4 ... sum to
    less than 2 alpha over all looks, however many.
-6. Nothing is claimed of one seed, nor where the pooled deviation has fewer than DOF degrees of freedom.
+6. Where it is known which images each seed had right, no deviation (of a and of b) is taken to be below what
+   independent flips of images make (images.py): seeds that agree by chance in their accuracy are no evidence.
+7. Nothing is claimed of one seed, nor where the pooled deviation has fewer than DOF degrees of freedom.
 """
 
 import math
@@ -36,19 +38,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.reporting import stats
+from selfsup.reporting import images, stats
 from selfsup.reporting.stats import DOF, LEVEL, Array, Spread
 
 ALPHA = 1 - LEVEL
 
 
+class Right(NamedTuple):
+    """images: which; equal where they are the same. hits: (n, M), whether each seed had each of them right."""
+
+    images: str
+    hits: images.Hits
+
+
 class Outcome(NamedTuple):
-    """One arm under one metric. values: by seed, of runs that finished with a finite number. The others are seeds."""
+    """One arm under one metric. values: by seed, of runs that finished with a finite number. The others are seeds.
+
+    right: of the same seeds in the same order; None where it is not known.
+    """
 
     values: Mapping[int, float]
     diverged: frozenset[int] = frozenset()
     pending: frozenset[int] = frozenset()
     planned: int = 0
+    right: Right | None = None
 
 
 class Comparison(NamedTuple):
@@ -63,9 +76,16 @@ class Family:
     """Arms of two seeds or more, each with its values by seed. The first is the control of `against`.
 
     beside: planned seeds of other arms of the family, which have no two results yet. looks: at fewer seeds, before.
+    right: what the values are of, where it is known of all arms: no deviation is taken to be below its floor.
     """
 
-    def __init__(self, arms: Sequence[Mapping[int, float]], beside: Sequence[int] = (), looks: int = 0) -> None:
+    def __init__(
+        self,
+        arms: Sequence[Mapping[int, float]],
+        beside: Sequence[int] = (),
+        looks: int = 0,
+        right: Sequence[images.Hits] = (),
+    ) -> None:
         self.n = np.array([len(values) for values in arms])
         self.means = np.array([np.mean(list(values.values())) for values in arms])
         self.beside = tuple(beside)
@@ -75,6 +95,14 @@ class Family:
         self.blocked = self._block(arms)
         if not self.blocked:
             self.spread, self.variances, self.dofs = stats.spread(samples), self.own, self.n - 1.0
+        self.floor = self._floor(right) if right and self.spread else None
+        self.believed = self.variances
+        if self.floor and self.spread:
+            self.spread = self.spread._replace(deviation=max(self.spread.deviation, self.floor.deviation))
+            self.believed = np.maximum(self.variances, self.floor.variances)
+
+    def _floor(self, right: Sequence[images.Hits]) -> images.Floor:
+        return images.blocked(right) if self.blocked else images.apart(right)
 
     def _block(self, arms: Sequence[Mapping[int, float]]) -> bool:
         """Take seeds as blocks, where they may be; not where arms are in step to the last digit."""
@@ -130,7 +158,7 @@ class Family:
     def _errors(self, control: int) -> tuple[Array, Array, Array, Array]:
         """Differences to an arm, their standard errors by (a) and by (b), and the degrees of freedom of the latter."""
         assert self.spread
-        each = self.variances / self.n
+        each = self.believed / self.n
         dof = stats.satterthwaite(each, each[control], self.dofs, self.dofs[control])
         dof = np.minimum(dof, 2 * np.minimum(self.dofs, self.dofs[control]))
         pooled = self.spread.deviation * np.sqrt(1 / self.n + 1 / self.n[control])
@@ -163,7 +191,8 @@ class Decision:
         self.ranks = {name: float(np.mean(list(seeds.values()))) for name, seeds in counted.items() if seeds}
         self.names = [name for name in names if len(arms[name].values) > 1]
         beside = [arm.planned for name, arm in arms.items() if name not in self.names and arm.planned > 1]
-        self.family = Family([arms[name].values for name in self.names], beside, looks)
+        self.right = _right([arms[name] for name in self.names])
+        self.family = Family([arms[name].values for name in self.names], beside, looks, self.right)
         self.counting = Family([counted[name] for name in self.names], beside, looks) if self.diverged else None
 
     @property
@@ -216,6 +245,14 @@ class Decision:
         for place, name in enumerate(self.names[1:], start=1):
             one = self.comparisons[name]
             found[place] = one.difference > 0 and one.p < ALPHA
+
+
+def _right(arms: Sequence[Outcome]) -> list[images.Hits]:
+    """Of each arm, its seeds in their order; none at all where one is not known or saw other images."""
+    known = [arm.right for arm in arms if arm.right]
+    if len(known) < len(arms) or len({right.images for right in known}) > 1:
+        return []
+    return [right.hits for right in known]
 
 
 def claims(spread: Spread | None) -> bool:

@@ -12,11 +12,22 @@ All numbers are in points of a percentage, as accuracies are.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.reporting import stats
+
 Hits = NDArray[np.bool_]  # (S, M): whether each of S seeds had each of M images right
+CHUNK = 1024  # images whose residuals are held at once
+
+
+class Floor(NamedTuple):
+    """What is the least to be believed, see `floor`: of the pooled deviation, and (K,) of the arms' own variances."""
+
+    deviation: float
+    variances: stats.Array
 
 
 def level(hits: Hits) -> float:
@@ -56,9 +67,26 @@ def floor(hits: Hits) -> float | None:
     return 100 * math.sqrt(float(hits.var(0, ddof=1).mean()) / images)
 
 
-def pooled(floors: Sequence[float], dof: Sequence[int]) -> float:
-    """Of arms, weighted as their variances are when they are pooled."""
-    return math.sqrt(float(np.average(np.square(floors), weights=dof)))
+def apart(arms: Sequence[Hits]) -> Floor:
+    """Of arms whose seeds have nothing in common: the arms' variances, and pooled as those of the accuracies are."""
+    variances = np.array([100**2 * hits.var(0, ddof=1).mean() / hits.shape[1] for hits in arms])
+    return Floor(math.sqrt(np.average(variances, weights=[len(hits) - 1 for hits in arms])), variances)
+
+
+def blocked(arms: Sequence[Hits]) -> Floor:
+    """Of arms that saw the same seeds, in the same order: what flips make of the numbers of `stats.blocked`.
+
+    A residual of the accuracies is the mean of the images' own residuals, which are independent: the expectation of its
+    square is the sum of theirs, over M^2.
+    """
+    squares = np.zeros(len(arms))
+    number = arms[0].shape[1]
+    for start in range(0, number, CHUNK):
+        values = np.array([hits[:, start : start + CHUNK] for hits in arms], float)  # (K, S, images)
+        left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean((0, 1))
+        squares += np.square(left).sum((1, 2))
+    mean = squares * (100 / number) ** 2 / (len(arms[0]) - 1)
+    return Floor(math.sqrt(float(mean.sum()) / (len(arms) - 1)), stats.grubbs(mean))
 
 
 def _between(values: NDArray[np.float64]) -> float:

@@ -1,19 +1,21 @@
 """What the numbers of a report rest on: what an interval covers, which tests are made, what they assume."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from selfsup.reporting import stats
+from selfsup.reporting import images, stats
 from selfsup.reporting.decision import ALPHA, Decision
 from selfsup.reporting.wording import heading, listed
 from selfsup.sweepspec.arms import SETTING, Study, Sweep
 
 Decisions = Mapping[str, Decision]  # by metric
 
+BAND = 1.96  # standard errors on either side of a 95 % interval of many images
+
 COVERS = (
     "Mean ± half of the 95 % interval over pretraining seeds, each of which draws initial weights, order, views and "
-    "probe anew; from the arm's own seeds alone. It does not cover the choice of test images, and ends at 0 and 100 "
-    "where it would pass them."
+    "probe anew; from the arm's own seeds alone. It does not cover the choice of validation images, which the notes of "
+    "tables tell, and ends at 0 and 100 where it would pass them."
 )
 REPLICATES = (
     "A pretraining counts once, however often it is probed. Nothing is claimed of an arm with one seed, nor where the "
@@ -86,12 +88,12 @@ def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
     rests = _rests(f"the {len(study.arms)} arms of {study.name}", decisions)
     alone = [] if study.factors and study.factors[0].path == SETTING else [ALONE]  # of a search all were varied
     source = [f"Expected numbers: {study.source}."] if study.source else []
-    return " ".join([rests, *_warned(decisions), *([INTERACTION] if grid else alone), *source])
+    return " ".join([rests, *_images(decisions), *_warned(decisions), *([INTERACTION] if grid else alone), *source])
 
 
 def of_methods(decisions: Decisions, *, floor: bool) -> str:
     """Of the table of methods. floor: with baselines."""
-    return " ".join([_rests("the methods", decisions), *_warned(decisions), *([FLOOR] * floor)])
+    return " ".join([_rests("the methods", decisions), *_images(decisions), *_warned(decisions), *([FLOOR] * floor)])
 
 
 def _rests(over: str, decisions: Decisions) -> str:
@@ -102,6 +104,26 @@ def _rests(over: str, decisions: Decisions) -> str:
         if (found := decided.spread)
     ]
     return f"The deviation between seeds, pooled over {over}: {listed(each) or 'not known yet'}."
+
+
+def _images(decisions: Decisions) -> Iterator[str]:
+    """What other validation images would change, and what flips of them say of seeds; or that it is not known."""
+    for metric, decided in decisions.items():
+        right, floor, name = decided.right, decided.family.floor, heading(metric)
+        if decided.names and not right:
+            yield f"Which images each seed had right is not known of all arms ({name}): deviations have no floor."
+        if not floor:
+            continue
+        alone = BAND * max(images.level(hits) for hits in right)
+        yield (
+            f"No deviation of {name} is taken to be below what independent flips of images between seeds make, pooled "
+            f"{floor.deviation:.2g}. Other validation images would move a mean by another ± {alone:.2g}"
+        ) + (f" and a difference by ± {_paired(right):.2g}." if len(right) > 1 else ".")
+
+
+def _paired(right: Sequence[images.Hits]) -> float:
+    """The largest, of arms against the first."""
+    return BAND * max(images.difference(right[0], hits) for hits in right[1:])
 
 
 def _warned(decisions: Decisions) -> Iterator[str]:

@@ -10,11 +10,13 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfsup.errors import SpecError
+from selfsup.hits import NAME, Seen, read
 from selfsup.redact import redacted
 from selfsup.sweepspec.arms import Sweep
 from selfsup.sweepspec.trials import Trial
@@ -35,9 +37,11 @@ STATUS: Mapping[str, Status] = {
 TABLES = (
     "runs (run TEXT PRIMARY KEY, held TEXT)",
     "curves (run TEXT, name TEXT, ended INTEGER, points TEXT, PRIMARY KEY (run, name))",
+    "images (run TEXT, stage TEXT, ended INTEGER, content BLOB, PRIMARY KEY (run, stage))",
 )
 Held = dict[str, Any]  # what is kept of a run, see _plain
 Curve = Sequence[tuple[int, float]]
+EVAL = "eval/"  # what the names of evaluations' numbers begin with
 SKEW = 60_000  # milliseconds by which the clocks of machines that finish runs may differ
 
 
@@ -54,6 +58,7 @@ class Result:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     curves: Mapping[str, Sequence[tuple[int, float]]]
+    seen: Mapping[str, Seen] = field(default_factory=dict)  # by metric, the images that it is of
 
 
 def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache: Path | None = None) -> list[Result]:
@@ -68,7 +73,8 @@ def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache:
         held = _current(tracker, sweep.name, kept)
         started = [held[id] for id in planned if id in held]  # noqa: A001
         drawn = {name: _curves(tracker, name, started, kept) for name in curves}
-    return [_result(id, seed, held.get(id), drawn) for id, seed in planned.items()]  # noqa: A001
+        seen = {name: _seen(tracker, name, started, kept) for name in sweep.metrics if name.startswith(EVAL)}
+    return [_result(id, seed, held.get(id), drawn, seen) for id, seed in planned.items()]  # noqa: A001
 
 
 def trials(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> tuple[Trial, ...]:
@@ -97,7 +103,13 @@ def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
     return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _plain(runs[-1]), {})
 
 
-def _result(id: str, seed: int, held: Held | None, drawn: Mapping[str, Mapping[str, Curve]]) -> Result:  # noqa: A002
+def _result(
+    id: str,  # noqa: A002
+    seed: int,
+    held: Held | None,
+    drawn: Mapping[str, Mapping[str, Curve]],
+    seen: Mapping[str, Mapping[str, Seen]] = MappingProxyType({}),
+) -> Result:
     if held is None:
         return Result(id, seed, None, "planned", "", {}, {}, {}, {})
     status, reason = STATUS[held["status"]], held["tags"].get(REASON, "")
@@ -112,6 +124,7 @@ def _result(id: str, seed: int, held: Held | None, drawn: Mapping[str, Mapping[s
         params=held["params"],
         tags=held["tags"],
         curves={name: found[held["run"]] for name, found in drawn.items() if held["run"] in found},
+        seen={name: found[held["run"]] for name, found in seen.items() if held["run"] in found},
     )
 
 
@@ -160,6 +173,26 @@ def _curves(tracker: Tracker, name: str, runs: Sequence[Held], kept: sqlite3.Con
         found[held["run"]] = points = tracker.history(held["run"], name)
         new += [(held["run"], name, held["ended"], json.dumps(points))] if finished else []
     kept.executemany("INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)", new)
+    kept.commit()
+    return found
+
+
+def _seen(tracker: Tracker, metric: str, runs: Sequence[Held], kept: sqlite3.Connection) -> dict[str, Seen]:
+    """MLflow's id -> the images of a finished run whose evaluation told them. They are kept until it ends anew."""
+    stage = metric.removeprefix(EVAL).rpartition("/")[0]
+    stored = kept.execute("SELECT run, ended, content FROM images WHERE stage = ?", [stage])
+    known = {(run, ended): content for run, ended, content in stored}
+    found, new = {}, []
+    for held in runs:
+        if held["status"] != "FINISHED" or f"{EVAL}{stage}/images" not in held["metrics"]:
+            continue
+        key = held["run"], held["ended"]
+        if (content := known.get(key)) is None:
+            content = tracker.fetch(held["run"], f"{stage}/{NAME}") or b""
+            new.append((held["run"], stage, held["ended"], content))
+        if seen := read(content):
+            found[held["run"]] = seen
+    kept.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", new)
     kept.commit()
     return found
 

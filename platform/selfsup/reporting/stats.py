@@ -71,13 +71,17 @@ def blocked(values: Array) -> tuple[Spread | None, Array]:
     arms, n = values.shape
     left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
     squares = np.square(left).sum(1)
-    mean = squares / (n - 1)
-    if arms == 2:
-        variances = 2 * mean
-    else:
+    spread = _spread(float(squares.sum()), (arms - 1) * (n - 1), float(np.abs(values).max()))
+    return spread, grubbs(squares / (n - 1))
+
+
+def grubbs(mean: Array) -> Array:
+    """(K,) mean squares of the residuals of `blocked` -> (K,)"""
+    arms, variances = len(mean), 2 * mean
+    if arms > 2:
         total = mean.sum() * arms / (arms - 1)
         variances = np.maximum((mean - total / arms**2) / (1 - 2 / arms), mean / 4)
-    return _spread(float(squares.sum()), (arms - 1) * (n - 1), float(np.abs(values).max())), variances
+    return variances
 
 
 def _spread(squares: float, dof: int, largest: float) -> Spread | None:
