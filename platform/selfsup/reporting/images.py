@@ -100,7 +100,7 @@ def _rest(hits: Hits) -> float:
     if seeds < 2 or images < 2:
         return 0.0
     left = hits - hits.mean(0) - hits.mean(1, keepdims=True) + hits.mean()
-    return float(np.square(left).sum()) / ((seeds - 1) * (images - 1)) / (seeds * images)
+    return float(np.square(left).sum() / ((seeds - 1) * (images - 1) * seeds * images))
 
 
 def _points(variance: float) -> float:

@@ -77,7 +77,8 @@ def blocked(values: Array) -> tuple[Spread | None, Array]:
 
 def grubbs(mean: Array) -> Array:
     """(K,) mean squares of the residuals of `blocked` -> (K,)"""
-    arms, variances = len(mean), 2 * mean
+    arms = len(mean)
+    variances: Array = 2 * mean
     if arms > 2:
         total = mean.sum() * arms / (arms - 1)
         variances = np.maximum((mean - total / arms**2) / (1 - 2 / arms), mean / 4)
