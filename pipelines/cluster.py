@@ -28,7 +28,7 @@ from selfsup.progress import timed
 from selfsup.store import home
 
 REACH = 5.0  # seconds in which a cluster answers
-SOCKET = "session_2026-01-31_23-59-59_999999_4194304/sockets/dash_MetricsHead"  # the longest below Ray's folder
+SOCKET = "ray/session_2026-01-31_23-59-59_999999_4194304/sockets/dash_MetricsHead"  # the longest of Ray's
 LONGEST = 103 if sys.platform == "darwin" else 107  # bytes of a socket's path
 ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
@@ -100,11 +100,12 @@ def _connection() -> Iterator[None]:
 
 
 def _start(folder: Path, options: Mapping[str, Any]) -> None:
+    place = folder / "ray"  # which Ray opens to all; only the folder around it is its owner's alone
     try:
         with forked_workers(folder), _loopback(), _temporary(folder):
-            _init("local", _temp_dir=str(folder), **options)
+            _init("local", _temp_dir=str(place), **options)
     except Exception as error:
-        logs = folder / "session_latest" / "logs"
+        logs = place / "session_latest" / "logs"
         raise SelfsupError(
             f"Ray did not start on this machine: {_first(error)}. The same command tries again; its logs: {logs}"
         ) from error

@@ -1,6 +1,7 @@
 """An embedded Ray while it runs: who can reach it, and what its nodes are asked."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,9 @@ pytestmark = pytest.mark.usefixtures("cluster")
 LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def session() -> Path:
-    return Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+def own() -> Path:
+    """The folder of the Ray of this process."""
+    return Path(ray._private.worker._global_node.get_session_dir_path()).parent.parent  # type: ignore[attr-defined]
 
 
 def members() -> Iterator[int]:
@@ -26,7 +28,7 @@ def members() -> Iterator[int]:
     yield os.getpid()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has just ended, or is somebody else's
-            if f"TMPDIR={session().parent}".encode() in path.read_bytes().split(b"\0"):
+            if f"TMPDIR={own()}".encode() in path.read_bytes().split(b"\0"):
                 yield int(path.parent.name)
 
 
@@ -51,8 +53,13 @@ def test_nothing_of_an_embedded_ray_listens_beyond_loopback() -> None:
     assert list(listening({worker}))
 
 
+def test_nobody_else_reaches_what_its_processes_start_from() -> None:
+    assert (own() / "python").exists()
+    assert stat.S_IMODE(own().stat().st_mode) == 0o700
+
+
 def test_no_socket_of_ray_has_a_longer_path_than_was_reckoned_with() -> None:
-    made = [str(path.relative_to(session().parent)) for path in session().glob("sockets/*")]
+    made = [str(path.relative_to(own())) for path in own().glob("ray/session_2*/sockets/*")]
     assert made
     assert max(map(len, made)) <= len(SOCKET)
 
