@@ -111,7 +111,7 @@ class Source:
             self._wrong(self._mark(error.problem_mark), self._where, f"not YAML: {what}")
         except yaml.reader.ReaderError as error:
             *above, line = self._text[: error.position].split("\n")
-            mark = yaml.Mark("", error.position, len(above), len(line), None, None)
+            mark = yaml.Mark("", error.position, len(above), len(line), None, 0)
             self._wrong(self._mark(mark), self._where, f"not YAML: {str(error).splitlines()[0]}")
         return Node(self._mark(None), None)
 
@@ -204,7 +204,7 @@ class _Core(yaml.SafeLoader):
         """Before Python's own depth ends."""
         self._depth += 1
         if self._depth > DEEPEST:
-            raise _EndlessError(self.peek_event().start_mark)
+            raise _EndlessError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

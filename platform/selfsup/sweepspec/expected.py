@@ -53,5 +53,9 @@ def _wrong_numbers(entry: Entry, where: tuple[str, str], metrics: Sequence[str])
         if metric not in metrics:
             hint = did_you_mean(metric, metrics) or f"there are {', '.join(metrics)}"
             yield Problem(number.key, (*where, metric), "not measured here", hint)
-        elif type(number.node.value) not in (int, float) or not math.isfinite(number.node.value):
+        elif not _is_number(number.node.value):
             yield Problem(number.node.mark, (*where, metric), f"expected number, not {shown(plain(number.node))}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
