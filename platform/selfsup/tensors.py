@@ -43,5 +43,5 @@ def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     total = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(state.items()):
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
