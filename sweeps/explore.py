@@ -74,7 +74,7 @@ def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorde
         num_samples=remaining.trials,
         max_concurrent_trials=at_a_time(defaults),
         search_alg=Searcher(it.search, it.designs, journal, places.propose, watch),
-        scheduler=scheduler(it.search, [plans.of(each) for each in journal.sound]),
+        scheduler=scheduler(it.search, [plans.of(each) for each in journal.sound], watch),
     )
     stop = Spent(watch, remaining)
     fit(watch, stop, config, {}, plans.home)

@@ -11,7 +11,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from selfsup.planning import Planned
 from selfsup.spool import records
-from selfsup.sweeps.trial import PART, PARTS, TRAINED, report_at
+from selfsup.sweeps.search import Verdicts
+from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_at
 from selfsup.sweepspec.search import Search
 
 GRACE = 1  # part before which nothing is stopped
@@ -26,30 +27,53 @@ class Past(NamedTuple):
 
 
 class Early:
-    """A scheduler that knows of the first half of each training, and stops nothing whose training is over."""
+    """A scheduler that knows of the first half of each training, and stops nothing whose training is over.
+
+    With a trial that collapsed or failed nothing is compared: what it was told of one is forgotten.
+    """
+
+    verdicts: Verdicts
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if not result.get(ENDED, True):
+            self.forget(trial)
+            return TrialScheduler.CONTINUE
         if result[PART] > LATEST:
             return TrialScheduler.CONTINUE
         verdict: str = super().on_trial_result(controller, trial, result)  # type: ignore[misc]
         spared = verdict == TrialScheduler.CONTINUE or result[TRAINED]
         return TrialScheduler.CONTINUE if spared else TrialScheduler.STOP
 
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
         """Not told again of its last report."""
+        if trial.trial_id in self.verdicts.stopped:
+            self.forget(trial)
+
+    def on_trial_error(self, controller: Any, trial: Any) -> None:  # noqa: ARG002
+        self.forget(trial)
+
+    def forget(self, trial: Any) -> None:
+        """Compare nothing with it."""
+        raise NotImplementedError
 
 
 class Asha(Early, AsyncHyperBandScheduler):
-    pass
+    def forget(self, trial: Any) -> None:
+        for bracket in self._brackets:
+            for _, recorded in bracket._rungs:
+                recorded.pop(trial.trial_id, None)
 
 
 class Median(Early, MedianStoppingRule):
-    pass
+    def forget(self, trial: Any) -> None:
+        self._results.pop(trial, None)
 
 
-def scheduler(search: Search, earlier: Iterable[Planned]) -> TrialScheduler:
+def scheduler(search: Search, earlier: Iterable[Planned], verdicts: Verdicts) -> TrialScheduler:
     """earlier: the trials that it has seen before."""
     found = _scheduler(search)
+    if isinstance(found, Early):
+        found.verdicts = verdicts
     for each in earlier:
         assert each.pretrain
         past = Past(each.id)

@@ -66,7 +66,7 @@ def simulate(search: Search, *, at_once: int) -> tuple[list[Values], list[Frozen
     """What was drawn, in order; and the trials as Optuna has them. Each of them has a speed of its own."""
     journal, verdicts = InMemory(search), SimpleNamespace(stopped={}, over="")
     searcher = Searcher(search, [DESIGN], journal, lambda _: None, verdicts)
-    judge, luck, drawn, due = scheduler(search, ()), random.Random(search.seed), list[Values](), list[Any]()
+    judge, luck, drawn, due = scheduler(search, (), verdicts), random.Random(search.seed), list[Values](), list[Any]()
 
     def begin(now: float) -> None:
         name = str(len(drawn))
@@ -81,6 +81,7 @@ def simulate(search: Search, *, at_once: int) -> tuple[list[Values], list[Frozen
             verdicts.stopped[name] = "collapsed"
         verdict = judge.on_trial_result(None, live, result)  # type: ignore[arg-type]
         if over := ENDED in result or name in verdicts.stopped or verdict == "STOP":
+            judge.on_trial_complete(None, live, result)  # type: ignore[arg-type]
             searcher.on_trial_complete(name, result)
         return not over
 

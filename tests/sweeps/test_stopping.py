@@ -26,6 +26,7 @@ from selfsup.sweepspec.space import Dimension
 LOSS, SCORE = "pretrain/loss", "eval/score/top1"
 UNBOUNDED = Left(99, float("inf"), float("inf"))
 KINDS = ["asha", "median"]
+NOBODY: Any = SimpleNamespace(stopped={}, over="")
 
 
 class Live:
@@ -45,7 +46,7 @@ def ranked(kind: str) -> Search:
 
 def stopped_at(search: Search, steps: int, *, every: int, losses: list[float]) -> list[int]:
     """Of trials one after another, the step at which each is stopped; `steps` of one that is not."""
-    judge, ends = scheduler(search, ()), []
+    judge, ends = scheduler(search, (), NOBODY), []
     for number, loss in enumerate(losses):
         judge.on_trial_add(None, live := Live(str(number)))  # type: ignore[arg-type]
         for step in (*range(every, steps, every), steps):
@@ -60,7 +61,7 @@ class TestRungs:
     @pytest.mark.parametrize("steps", [*range(1, 130), 243, 300, 729, 999, 1000, 6561, 10**5, 10**6])
     def test_a_trial_behind_is_stopped_at_a_twenty_seventh_and_nobody_after_half(self, steps: int) -> None:
         """Budgets of one step to a million."""
-        judge = scheduler(ranked("asha"), ())
+        judge = scheduler(ranked("asha"), (), NOBODY)
         first = next(step for step in range(1, steps + 1) if 27 * step >= steps)
 
         def verdict(name: str, step: int, loss: float) -> str:
@@ -74,13 +75,13 @@ class TestRungs:
             assert verdict(f"c{step}", step, 9.0) == "CONTINUE"
 
     def test_they_are_three_whatever_the_budget(self) -> None:
-        judge = scheduler(ranked("asha"), ())
+        judge = scheduler(ranked("asha"), (), NOBODY)
         assert isinstance(judge, Asha)
         [bracket] = judge._brackets
         assert [milestone for milestone, _ in bracket._rungs] == [9, 3, 1]  # of 27 parts
 
     def test_at_27_steps_they_lie_at_1_3_and_9(self) -> None:
-        judge = scheduler(ranked("asha"), ())
+        judge = scheduler(ranked("asha"), (), NOBODY)
         for name, worse_from in [("a", 99), ("b", 2), ("c", 4), ("d", 10)]:
             judge.on_trial_add(None, live := Live(name))  # type: ignore[arg-type]
             ends = next(
@@ -99,7 +100,7 @@ class TestRungs:
             assert ends == {"a": 27, "b": 3, "c": 9, "d": 27}[name]
 
     def test_trials_of_other_lengths_are_compared_where_they_have_done_the_same_share(self) -> None:
-        judge = scheduler(ranked("asha"), ())
+        judge = scheduler(ranked("asha"), (), NOBODY)
         for name, steps in (("long", 2700), ("short", 270)):
             judge.on_trial_add(None, live := Live(name))  # type: ignore[arg-type]
             for step in range(10, steps // 2, 10):
@@ -117,7 +118,7 @@ def test_what_falls_behind_is_stopped_in_the_first_half(kind: str, steps: int, e
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_trained_by_the_time_it_is_looked_at_is_compared_with_but_never_stopped(kind: str) -> None:
-    judge = scheduler(ranked(kind), ())
+    judge = scheduler(ranked(kind), (), NOBODY)
 
     def verdicts(name: str, loss: float, *, trained: bool) -> set[str]:
         judge.on_trial_add(None, live := Live(name))  # type: ignore[arg-type]
@@ -139,12 +140,39 @@ def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_
         earlier.append(run(90, id=str(number), pretrain=SimpleNamespace(spool=path)))
 
     def verdict(loss: float, past: list[Any]) -> str:
-        judge, live = scheduler(ranked(kind), past), Live("now")
+        judge, live = scheduler(ranked(kind), past, NOBODY), Live("now")
         judge.on_trial_add(None, live)  # type: ignore[arg-type]
         return judge.on_trial_result(None, live, report_at(run(90), 10, {"loss": loss}))  # type: ignore[arg-type]
 
     assert verdict(5.0, earlier) == "STOP"
     assert verdict(0.25, earlier) == verdict(5.0, []) == "CONTINUE"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["collapsed", "failed", "died", "well"])
+def test_with_a_trial_that_came_to_nothing_no_other_is_compared(kind: str, how: str) -> None:
+    """The least losses of all are of embeddings that are all the same."""
+    verdicts: Any = SimpleNamespace(stopped={}, over="")
+    judge: Any = scheduler(ranked(kind), (), verdicts)
+
+    def verdict(live: Live, step: int, loss: float) -> str:
+        return str(judge.on_trial_result(None, live, report_at(run(27), step, {"loss": loss})))
+
+    for number in range(4):
+        judge.on_trial_add(None, live := Live(str(number)))
+        assert [verdict(live, step, -9.0) for step in (1, 2, 3)] == ["CONTINUE"] * 3
+        last = report_at(run(27), 3, {"loss": -9.0})
+        if how == "died":
+            judge.on_trial_error(None, live)
+            continue
+        if how == "collapsed":
+            verdicts.stopped[live.trial_id] = "collapsed"
+        if how != "collapsed":
+            assert judge.on_trial_result(None, live, last | {ENDED: how == "well"}) == "CONTINUE"
+        judge.on_trial_complete(None, live, last)
+    judge.on_trial_add(None, honest := Live("honest"))
+    stopped = "STOP" in [verdict(honest, step, 1.0) for step in (1, 2, 3)]
+    assert stopped == (how == "well")
 
 
 class TestReports:
@@ -267,7 +295,7 @@ def test_on_tune_all_that_trains_to_its_end_is_evaluated(
         num_samples=search.trials,
         max_concurrent_trials=2,
         search_alg=Searcher(search, [design], journal, lambda _: None, watch),
-        scheduler=scheduler(search, ()),
+        scheduler=scheduler(search, (), watch),
     )
     driver.fit(watch, Spent(watch, UNBOUNDED), config, {}, tmp_path)
     drawn = [each.params["0.drawn"] for each in journal._trials()]
