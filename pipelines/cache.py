@@ -1,6 +1,8 @@
 """What a node keeps of remote shards on its disk, for all processes on it: whole pieces; those used last stay.
 
-The folder is $SELFSUP_CACHE, or one among the node's temporary files ($TMPDIR). It may be removed at any time.
+A piece ends with checksums of its blocks, and what is read is compared with them: a bit that flips on the disk would be
+another image for as long as the piece is kept. The folder is $SELFSUP_CACHE, or one among the node's temporary files
+($TMPDIR). It may be removed at any time.
 """
 
 import fcntl
@@ -8,19 +10,20 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import BytesIO, FileIO
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 from zlib import crc32
 
 from selfsup.store import folder
 from selfsup.whole import ABANDONED, SUFFIX, part_of
 
 logger = logging.getLogger(__name__)
+Spans = Sequence[tuple[int, int]]  # bytes [start, stop) of a piece
 
 KEPT = 0.9  # of the limit, when room has been made
+BLOCK, SUM = 2**16, 4  # bytes: of what has a checksum of its own, and of that
 LOCKS = 1024  # files; of two pieces that share one, the second waits for the first
 
 
@@ -35,18 +38,18 @@ class Cache:
     def __init__(self, root: Path, limit: int) -> None:
         self._root, self._limit, self._works = root, limit, True
 
-    def piece(self, name: str, size: int, fetch: Callable[[], bytes]) -> BinaryIO:
-        """`size` bytes called `name`, for reading. Of several that miss them at the same time, one fetches."""
+    def read(self, name: str, size: int, spans: Spans, fetch: Callable[[], bytes]) -> list[bytes]:
+        """Parts of the `size` bytes called `name`. Of several that miss them at the same time, one fetches."""
         path = self._root / "pieces" / name
-        if found := _found(path, size):
+        if (found := _read(path, size, spans)) is not None:
             return found
         with self._alone(f"{crc32(name.encode()) % LOCKS:04d}"):
-            if found := _found(path, size):
+            if (found := _read(path, size, spans)) is not None:
                 return found
             data = fetch()
             if len(data) < self._limit * KEPT:
-                self._keep(path, data)
-        return BytesIO(data)
+                self._keep(path, data + _sums(data))
+        return [data[start:stop] for start, stop in spans]
 
     def _keep(self, path: Path, data: bytes) -> None:
         """Whole or not at all; older pieces make room."""
@@ -108,17 +111,42 @@ class Cache:
         self._works = False
 
 
-def _found(path: Path, size: int) -> BinaryIO | None:
+def _read(path: Path, size: int, spans: Spans) -> list[bytes] | None:
+    """None where it is not there as it was kept."""
     try:
-        file = path.open("rb")
-    except OSError:
+        with path.open("rb", buffering=0) as file:
+            sums = _tail(file.fileno(), size)
+            found = [_span(file.fileno(), size, sums, *span) for span in spans]
+    except (OSError, EOFError):
         return None
-    if os.fstat(file.fileno()).st_size != size:  # a crash of the machine can leave it so
-        file.close()
+    except ValueError as error:
+        logger.warning("%s: %s; fetching it again", path, error)
         return None
     with suppress(FileNotFoundError):
         os.utime(path)
-    return file
+    return found
+
+
+def _tail(file: int, size: int) -> bytes:
+    """The checksums behind `size` bytes."""
+    length = SUM * -(-size // BLOCK)
+    if os.fstat(file).st_size != size + length:  # a crash of the machine can leave it so
+        raise EOFError
+    return os.pread(file, length, size)
+
+
+def _span(file: int, size: int, sums: bytes, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of the first `size`, with the rest of their blocks compared with the checksums."""
+    first, last = start // BLOCK, -(-stop // BLOCK)
+    data = os.pread(file, min(last * BLOCK, size) - first * BLOCK, first * BLOCK)
+    if _sums(data) != sums[SUM * first : SUM * last]:
+        raise ValueError("not as it was kept")
+    return data[start - first * BLOCK : stop - first * BLOCK]
+
+
+def _sums(data: bytes) -> bytes:
+    blocks = (memoryview(data)[start : start + BLOCK] for start in range(0, len(data), BLOCK))
+    return b"".join(crc32(block).to_bytes(SUM, "little") for block in blocks)
 
 
 def _files(folder: str) -> Iterator[tuple[float, int, str]]:

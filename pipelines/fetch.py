@@ -126,10 +126,8 @@ class Shards:
                 yield data[start - first : start - first + length]
             return
         fetch = partial(self._part, shard, piece)
-        with self._cache.piece(piece.name, piece.stop - piece.start, fetch) as file:
-            for start, length in zip(starts, lengths, strict=True):
-                file.seek(start - piece.start)
-                yield file.read(length)
+        spans = [(start - piece.start, start - piece.start + n) for start, n in zip(starts, lengths, strict=True)]
+        yield from self._cache.read(piece.name, piece.stop - piece.start, spans, fetch)
 
     def _part(self, shard: int, piece: Piece) -> bytes:
         return self._file(shard).read(piece.start, piece.stop)

@@ -76,8 +76,8 @@ class Rows:
 
     def _cached(self, page: int, size: int, fetch: Callable[[], bytes]) -> bytes:
         assert self._cache is not None
-        with self._cache.piece(f"{self._digest}/rows/{page}", size, fetch) as file:
-            return file.read()
+        [data] = self._cache.read(f"{self._digest}/rows/{page}", size, [(0, size)], fetch)
+        return data
 
 
 def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int) -> Written:

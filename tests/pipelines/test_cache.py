@@ -15,6 +15,7 @@ from selfsup.pipelines import cache
 from selfsup.pipelines.cache import Cache, node_folder
 
 SIZE = 1000
+FILE = SIZE + 4  # with the checksum of its only block
 
 
 def content(name: str) -> bytes:
@@ -26,11 +27,8 @@ def refuse() -> bytes:
 
 
 def taken(kept: Cache, name: str, fetch: Callable[[], bytes] | None = None) -> bytes:
-    with kept.piece(name, SIZE, fetch or (lambda: content(name))) as file:
-        file.seek(10)
-        tail = file.read()
-        file.seek(0)
-        return file.read(10) + tail
+    tail, head = kept.read(name, SIZE, [(10, SIZE), (0, 10)], fetch or (lambda: content(name)))
+    return head + tail
 
 
 def held(root: Path) -> dict[str, int]:
@@ -44,14 +42,14 @@ def held(root: Path) -> dict[str, int]:
 
 def test_what_was_fetched_is_kept(tmp_path: Path) -> None:
     for _ in range(2):
-        assert taken(Cache(tmp_path, 10 * SIZE), "set/00/a") == content("set/00/a")
-    assert taken(Cache(tmp_path, 10 * SIZE), "set/00/a", refuse) == content("set/00/a")
-    assert held(tmp_path) == {"a": SIZE}
+        assert taken(Cache(tmp_path, 10 * FILE), "set/00/a") == content("set/00/a")
+    assert taken(Cache(tmp_path, 10 * FILE), "set/00/a", refuse) == content("set/00/a")
+    assert held(tmp_path) == {"a": FILE}
 
 
 def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     """Room for ten; at the eleventh, nine tenths of it stay filled: the new one and the eight used last."""
-    kept = Cache(tmp_path, 10 * SIZE)
+    kept = Cache(tmp_path, 10 * FILE)
     for number in range(10):
         taken(kept, f"{number}")
         _age(tmp_path)
@@ -74,8 +72,8 @@ def _age(root: Path) -> None:
 
 def test_the_limit_is_one_for_all_that_is_kept_whoever_keeps_it(tmp_path: Path) -> None:
     for number in range(40):
-        taken(Cache(tmp_path, 10 * SIZE), f"{'ab'[number % 2]}/{number}")
-        assert sum(held(tmp_path).values()) <= 10 * SIZE
+        taken(Cache(tmp_path, 10 * FILE), f"{'ab'[number % 2]}/{number}")
+        assert sum(held(tmp_path).values()) <= 10 * FILE
     assert len(held(tmp_path)) >= 9
 
 
@@ -85,15 +83,36 @@ def test_a_piece_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_of_the_machine_cut_is_fetched_again(tmp_path: Path) -> None:
-    kept = Cache(tmp_path, 10 * SIZE)
+    kept = Cache(tmp_path, 10 * FILE)
     taken(kept, "a")
     (tmp_path / "pieces" / "a").write_bytes(b"half")
     assert taken(kept, "a") == content("a")
     assert taken(kept, "a", refuse) == content("a")
 
 
+def test_a_flipped_bit_is_fetched_again_where_it_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A piece of two blocks and a half, of which a bit of the second flips."""
+    kept, data = Cache(tmp_path, 2**20), random.Random(0).randbytes(160_000)
+
+    def read(*spans: tuple[int, int], fetch: Callable[[], bytes] = refuse) -> list[bytes]:
+        return kept.read("a", len(data), spans, fetch)
+
+    read(fetch=lambda: data)
+    spans = [(0, 1), (0, 65536), (131072, 160_000), (70_000, 140_000), (159_999, 160_000)]
+    expected = [data[start:stop] for start, stop in spans]
+    assert read(*spans) == expected
+    with (tmp_path / "pieces" / "a").open("r+b") as file:
+        file.seek(100_000)
+        file.write(bytes([data[100_000] ^ 8]))
+    assert read(*spans[:3]) == expected[:3]
+    assert not caplog.text
+    assert read(*spans, fetch=lambda: data) == expected
+    assert "pieces/a: not as it was kept; fetching it again" in caplog.text
+    assert read(*spans) == expected
+
+
 def test_a_part_left_by_a_process_that_was_killed_makes_room_too(tmp_path: Path) -> None:
-    kept = Cache(tmp_path, 10 * SIZE)
+    kept = Cache(tmp_path, 10 * FILE)
     taken(kept, "a")
     for name, age in (("old.part", 2 * cache.ABANDONED), ("young.part", 0)):
         (tmp_path / "pieces" / name).write_bytes(bytes(3 * SIZE))
@@ -106,7 +125,7 @@ def test_a_part_left_by_a_process_that_was_killed_makes_room_too(tmp_path: Path)
 
 
 def test_it_may_be_removed_at_any_time(tmp_path: Path) -> None:
-    kept = Cache(tmp_path / "cache", 10 * SIZE)
+    kept = Cache(tmp_path / "cache", 10 * FILE)
     taken(kept, "a")
     (tmp_path / "cache").rename(tmp_path / "away")
     assert taken(kept, "a") == content("a")
@@ -117,7 +136,7 @@ def test_a_disk_that_refuses_is_complained_of_once_and_done_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    kept = Cache(tmp_path / "file", 10 * SIZE)
+    kept = Cache(tmp_path / "file", 10 * FILE)
     with caplog.at_level(logging.WARNING):
         assert [taken(kept, name) for name in ("a", "a", "b")] == [content("a"), content("a"), content("b")]
     (record,) = caplog.records
@@ -137,14 +156,14 @@ def test_processes_share_it(tmp_path: Path, limit: int, names: int) -> None:
     context = multiprocessing.get_context("fork")
     log = tmp_path / "fetched"
     workers = [
-        context.Process(target=_hammer, args=(tmp_path / "cache", limit * SIZE, names, log, n)) for n in range(3)
+        context.Process(target=_hammer, args=(tmp_path / "cache", limit * FILE, names, log, n)) for n in range(3)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert sum(held(tmp_path / "cache").values()) <= limit * SIZE
+    assert sum(held(tmp_path / "cache").values()) <= limit * FILE
     fetched = log.read_text().split()
     assert len(fetched) == len(set(fetched)) == names if limit > names else len(fetched) > names
 
@@ -162,7 +181,7 @@ def _hammer(root: Path, limit: int, names: int, log: Path, seed: int) -> None:
         random.Random(10 * seed + number).shuffle(order)
         for name in order:
             assert taken(kept, name, lambda name=name: fetch(name)) == content(name)
-            assert sum(held(root).values()) <= limit + 12 * SIZE  # parts of twelve threads
+            assert sum(held(root).values()) <= limit + 12 * FILE  # parts of twelve threads
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
