@@ -1,5 +1,6 @@
 """The file between a training step and MLflow: what survives a kill, and what must not."""
 
+import binascii
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,6 +78,40 @@ def test_a_torn_line_ends_the_file(tmp_path: Path, torn: bytes) -> None:
     assert steps(path, committed=False) == [1, 2]
     fill(path, [3], commit=3)
     assert steps(path) == [1, 2, 3]
+
+
+LINE = b'{"step":2,"time":7,"values":{"loss":0.5}}'
+
+
+def test_a_line_ends_with_the_crc32_of_what_stands_before_and_one_of_older_code_without(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    fill(path, [1])
+    head, _, end = path.read_bytes().rpartition(b',"sum":"')
+    assert end == f'{binascii.crc32(head + b"}"):08x}"}}\n'.encode()
+    path.write_bytes(LINE + b"\n" + b'{"commit":2}\n')
+    assert steps(path) == [2]
+
+
+def test_no_flipped_bit_is_another_number_and_all_other_lines_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a record in the middle, each bit in turn: its step is left out and said to be, or reads as it was."""
+    path = tmp_path / "a.jsonl"
+    fill(path, [1, 2, 3], commit=3)
+    whole = path.read_bytes()
+    start = whole.index(b"\n") + 1
+    stop = whole.index(b"\n", start)
+    good = [(record.step, record.values) for record in records(path)]
+    for bit in range(8 * start, 8 * stop):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (path := tmp_path / f"{bit}.jsonl").write_bytes(flipped)
+        read = [(record.step, record.values) for record in records(path)]
+        assert read in (good, [good[0], good[2]])
+        assert (read == good) != (f"{path}: the line that ends at byte" in caplog.text)
+    Spool(path)
+    assert steps(path) == [1, 3]
+    assert len(caplog.records) <= 8 * (stop - start)
 
 
 def test_the_tail_is_the_latest_record(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 One line of JSON a record, `{"step", "time", "values"}`, and one a commit, `{"commit"}`. A record before a commit is
 final. One after the last commit is of a step that no checkpoint holds: a restored run computes it again.
+
+A line ends with a checksum: a bit that flips on the disk would be another number. A damaged line is left out, which is
+logged; half a line, as a kill leaves it, ends the file.
 """
 
 import json
@@ -12,8 +15,10 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 from selfsup.errors import TrackError
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"(?!/)[\w/.\-: ]+(?<!/)", re.ASCII)  # what MLflow takes as the name of a metric or parameter
 TAIL = 2**16  # bytes: how far from its end the latest record of a file is looked for
+SUM = "sum"  # of a line: its checksum, of the JSON without it; lines of older code have none
 SLOWEST = 30.0  # seconds between attempts at most, while a server is away
 log = logging.getLogger(__name__)
 
@@ -75,7 +81,7 @@ class Spool:
     def _write(self, entry: Mapping[str, object], *, sync: bool = False) -> None:
         try:
             with self._path.open("ab") as file:
-                file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+                file.write(_text({**entry, SUM: _sum(entry)}) + b"\n")
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
@@ -172,7 +178,7 @@ def tail(path: Path) -> Record | None:
 
 
 def _entries(path: Path, *, start: int = 0) -> Iterator[tuple[int, Record | Commit]]:
-    """Each entry with the byte after it, up to the first line that is not whole."""
+    """Each entry with the byte after it, up to a line that is not whole."""
     if not path.exists():
         return
     end = start
@@ -181,16 +187,31 @@ def _entries(path: Path, *, start: int = 0) -> Iterator[tuple[int, Record | Comm
         for line in file:
             end += len(line)
             entry = _parse(line)
-            if entry is None:
-                return
-            yield end, entry
+            if entry is not None:
+                yield end, entry
+            elif line.endswith(b"\n"):
+                _complain(path, end)
 
 
 def _parse(line: bytes) -> Record | Commit | None:
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        if not isinstance(entry, dict) or entry.pop(SUM, None) not in (None, _sum(entry)):
+            return None
+        return Commit(entry["commit"]) if "commit" in entry else Record(entry["step"], entry["time"], entry["values"])
+    except (ValueError, KeyError):
         return None
-    if not isinstance(entry, dict):
-        return None
-    return Commit(entry["commit"]) if "commit" in entry else Record(entry["step"], entry["time"], entry["values"])
+
+
+def _sum(entry: Mapping[str, object]) -> str:
+    """Of an entry, as written or as read: JSON in Python keeps the order of names and every bit of a number."""
+    return f"{crc32(_text(entry)):08x}"
+
+
+def _text(entry: Mapping[str, object]) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1024)  # once
+def _complain(path: Path, end: int) -> None:
+    log.warning("%s: the line that ends at byte %d is damaged: its numbers are left out", path, end)
