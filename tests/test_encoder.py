@@ -241,6 +241,17 @@ def test_an_export_is_a_start(tmp_path: Path) -> None:
     assert again.pooled(patchify(images(), 8)).equal(encoder.pooled(patchify(images(), 8)))
 
 
+def test_an_export_that_was_damaged_is_none(tmp_path: Path) -> None:
+    """A bit of a weight flips: nothing else of the file would tell."""
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(build(VIT), VIT, path)
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(SpecError, match=r"backbone\.weights: .*damaged"):
+        build(VIT.model_copy(update={"weights": str(path)}))
+
+
 def test_learned_positions_are_not_taken_for_fixed_ones(tmp_path: Path) -> None:
     weights = timm_weights(tmp_path / "w.safetensors")
     with pytest.raises(SpecError, match=r"set backbone\.positions: learned"):

@@ -13,6 +13,7 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
+from selfsup import tensors
 from selfsup.errors import SpecError
 from selfsup.sections import Backbone
 
@@ -99,6 +100,8 @@ def _read(backbone: Backbone) -> Mapping[str, Any]:
     try:
         if backbone.weights == "timm":
             return dict(timm.create_model(backbone.name, pretrained=True).state_dict())
+        if backbone.weights.endswith(".safetensors"):
+            return tensors.load(backbone.weights)[0]  # which may carry a digest of ours
         return dict(load_state_dict(backbone.weights, use_ema=False))
     except Exception as error:  # whatever readers and downloads raise, it is the same mistake
         raise SpecError(f"backbone.weights: cannot load {backbone.weights} for {backbone.name}: {error}") from error
