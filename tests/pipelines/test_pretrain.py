@@ -46,6 +46,7 @@ from selfsup.spool import records, tail
 
 pytestmark = pytest.mark.usefixtures("cluster")
 STEPS, EVERY, LOG = 60, 6, 4
+ODD = "home %41 #1?x=1&y"  # a path that an URL would be misread from
 MEMORY = 2**26  # bytes
 TRAIN, VAL, VICTIM = 100, 20, 0  # samples, and the training sample that cannot be decoded
 TINY = {
@@ -74,7 +75,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..
     """A run of TINY in a home of its own, with changes given as section={name: value}."""
 
     def planned(train: Path = sets / "train", **changes: dict[str, Any]) -> Planned:
-        home = tmp_path_factory.mktemp("home")
+        home = tmp_path_factory.mktemp(ODD)
         data = {"train": str(train / "shards"), "val": str(sets / "val" / "shards")}
         told: dict[str, Any] = TINY | {"data": data}
         for section, values in changes.items():
