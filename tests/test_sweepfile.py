@@ -257,6 +257,12 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
             ("hyper: {width: {search: [32, 32]}}", "2:30: hyper.width: the value 32 twice"),
             ("optim: {lr: {search: [1, 1.0]}}", "2:26: optim.lr: the value 1.0 twice"),
             ("optim: {lr: {search: [0.1, 0.2, 1e-1]}}", "2:33: optim.lr: the value 0.1 twice"),
+            ("optim: {lr: {search: [true, 1]}}", "2:23: optim.lr: expected number, not true"),
+            ("optim: {betas: {search: [[0, 0.95], [0.5, 0.95], [0.0, 0.950]]}}", "2:50: optim.betas: the value "
+             "[0.0, 0.95] twice"),
+            ("optim: {betas: {search: [0.9, [0.9, 0.99]]}}", "2:26: optim.betas: expected [number, number], not 0.9"),
+            ("optim: {warmup: {search: [{epochs: 1}, {epochs: 1.0}]}}", "2:40: optim.warmup: the value {epochs: 1.0} "
+             "twice"),
             ("hyper: {width: {search: [32]}}", "2:25: hyper.width.search: expected two different values or more"),
             ("hyper: {width: {search: all}}", "2:25: hyper.width.search: expected auto, {low: , high: , log: }, or a "
              "list of values"),
