@@ -1,4 +1,4 @@
-"""What differs between runs, in settings and in results, as aligned text."""
+"""What differs between runs, in settings and in results, as aligned text. Nothing is claimed of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from selfsup.reporting.integrity import COMMIT, DATA, HARDWARE
 from selfsup.reporting.results import Result
 
 NOTHING = "–"
+ALONE = "one seed of each says nothing of chance: differences like these may come from the seed alone"
 Lines = list[list[str]]
 
 
@@ -22,7 +23,8 @@ def compare(*runs: Result) -> str:
     blank = [[""] * (len(runs) + 1)]
     parts = [part for part in (head, settings, results) if part]
     text = _aligned([line for number, part in enumerate(parts) for line in (blank if number else []) + part])
-    return f"{text}\n\nthe same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
+    same = f"the same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
+    return "\n\n".join([text, same, *([ALONE] * bool(results))])
 
 
 def _arm(run: Result) -> str:
