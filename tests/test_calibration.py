@@ -112,6 +112,29 @@ def test_intervals_of_means_cover_as_they_say() -> None:
         assert np.mean(covered) == pytest.approx(0.95, abs=0.017)
 
 
+def flips(arms: int, n: int, number: int, times: int, lead: float = 0.0) -> tuple[float, float]:
+    """In percent: families with a claim of the second arm or of any other, without the floor and with it. Every seed
+    has each of some images right independently, with the chance of the image; of the second arm with more.
+    """
+    rng, found = np.random.default_rng(11), np.zeros(2)
+    for _ in range(times):
+        chance = np.repeat(rng.beta(2, 1, (1, 1, number)), arms, axis=0)
+        chance[1] = np.minimum(1, chance[1] + lead)
+        hits = rng.random((arms, n, number)) < chance
+        values = [dict(enumerate(row)) for row in (100 * hits.mean(2)).tolist()]
+        for at, family in enumerate((Family(values), Family(values, right=list(hits)))):
+            difference, half = family.bounds() if family.able else (np.zeros(1), np.zeros(1))
+            found[at] += (np.abs(difference) > half)[1 : 2 if lead else None].any()
+    without, floored = 100 * found / times
+    return float(without), float(floored)
+
+
+def test_flips_of_images_are_rarely_claimed() -> None:
+    without, floored = flips(4, 3, 300, 400)
+    assert without < 6.4
+    assert floored < 1
+
+
 def survival(times: int, mean: float) -> float:
     """In percent: an arm with three times the spread, whose seeds below -1 diverge, is called better."""
     better = 0
@@ -137,6 +160,15 @@ def test_false_claims_over_the_whole_grid(truth: Truth) -> None:
     false, lost = errors(truth, 6000)
     assert false < 6.5  # the default ten times noisier, of 2 seeds, is the worst; elsewhere it is below 5.5
     assert lost < 5.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arms", "n"), [(3, 2), (4, 2), (8, 2), (2, 3), (4, 3), (8, 3)])
+@pytest.mark.parametrize("number", [100, 400])
+def test_flips_of_few_images_over_many_draws(arms: int, n: int, number: int) -> None:
+    without, floored = flips(arms, n, number, 4000)
+    assert without < 6.4
+    assert floored < 1
 
 
 @pytest.mark.slow

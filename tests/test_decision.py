@@ -69,6 +69,24 @@ def test_no_deviation_is_below_what_flips_of_images_make() -> None:
     assert Decision(other, "a").spread == plain.spread
 
 
+def test_seeds_that_agree_in_their_accuracy_but_not_on_images_have_the_deviation_of_flips() -> None:
+    """Seeds disagree on 40, 2 and 2 of 100 images: variances of 20, 1 and 1, pooled 22 / 3."""
+    right = {"a": [range(50), range(20, 70)], "b": [range(70), range(1, 71)], "c": [range(90), range(1, 91)]}
+    hits = {name: np.array([np.isin(range(100), list(seed)) for seed in seeds]) for name, seeds in right.items()}
+    arms = {name: Outcome({0: held.mean() * 100, 1: held.mean() * 100}) for name, held in hits.items()}
+    assert Decision(arms, "a").spread is None
+    found = Decision({name: arm._replace(right=Right("same", hits[name])) for name, arm in arms.items()}, "a")
+    assert found.spread == (pytest.approx((22 / 3) ** 0.5), 3)
+    dunnett = 0.5 + np.eye(2) / 2
+    t = 40 / (22 / 3) ** 0.5
+    joint = 1 - scipy.stats.multivariate_t(shape=dunnett, df=3, seed=0).cdf([t, t], lower_limit=[-t, -t])
+    dof = np.floor(100 * 21**2 / (20**2 + 1)) / 100  # Welch's, of one degree each
+    alone = 2 * scipy.stats.t.sf(40 / 10.5**0.5, dof) * np.log2(3)
+    assert found.comparisons["c"].p == pytest.approx(max(joint, alone), rel=1e-3)
+    same = {name: arm._replace(right=Right("same", np.vstack([hits[name][:1]] * 2))) for name, arm in arms.items()}
+    assert Decision(same, "a").spread is None  # the same images: chance cannot be judged
+
+
 def test_two_arms_are_students_paired_test_from_four_seeds_and_welchs_below() -> None:
     first, second = [70.0, 72.0, 74.5, 71.0], [72.0, 73.0, 77.0, 72.5]
     [one] = family([first, second]).against()

@@ -95,9 +95,8 @@ def cell(held: Outcome, expected: float | None = None) -> Cell:
     n = len(held.values)
     samples = list(held.values.values())
     mean = float(np.mean(samples)) if n else None
-    own = stats.spread([samples])
-    if own and held.right:
-        own = own._replace(deviation=max(own.deviation, images.floor(held.right.hits) or 0.0))
+    floor = images.floor(held.right.hits) if held.right else None
+    own = stats.raised(stats.spread([samples]), floor or 0.0, n - 1)
     half = stats.half_width(own, n) if own else None
     return Cell(
         n=n,

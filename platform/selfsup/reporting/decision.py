@@ -4,8 +4,8 @@ It is registered before the first run and depends on the plan and on which runs 
 A family is one study under one metric: its planned arms, those that are pending too, each compared with the default.
 
 1. Seeds. If all arms with results have the same n seeds, and (K - 1)(n - 1) >= DOF, seeds are blocks: initial weights
-   and order are a seed's, so arms rise and fall together, and each seed's level is taken off. Else arms are taken for
-   independent.
+   and order are a seed's, so arms rise and fall together, and each seed's level is taken off. Else, and where that
+   leaves nothing, arms are taken for independent.
 2. A difference is claimed where two bounds are both exceeded; its interval is the wider of the two, its p the larger:
    a. Dunnett's, two-sided, adjusted for all planned comparisons, from the deviation pooled over all arms (with blocks:
       the randomised block design, exact, (K - 1)(n - 1) degrees of freedom). It assumes that arms deviate alike.
@@ -25,7 +25,8 @@ A family is one study under one metric: its planned arms, those that are pending
 5. Looks. For each earlier plan of the same arms with fewer seeds p is doubled: alpha, alpha / 2, alpha / 4 ... sum to
    less than 2 alpha over all looks, however many.
 6. Where it is known which images each seed had right, no deviation (of a and of b) is taken to be below what
-   independent flips of images make (images.py): seeds that agree by chance in their accuracy are no evidence.
+   independent flips of images make (images.py): seeds that agree by chance in their accuracy are no evidence. Where
+   no seed changed the accuracy of any arm, that is the deviation, with the degrees of freedom of the seeds.
 7. Nothing is claimed of one seed, nor where the pooled deviation has fewer than DOF degrees of freedom.
 """
 
@@ -95,14 +96,16 @@ class Family:
         self.blocked = self._block(arms)
         if not self.blocked:
             self.spread, self.variances, self.dofs = stats.spread(samples), self.own, self.n - 1.0
-        self.floor = self._floor(right) if right and self.spread else None
+        self.floor: images.Floor | None = None
         self.believed = self.variances
-        if self.floor and self.spread:
-            self.spread = self.spread._replace(deviation=max(self.spread.deviation, self.floor.deviation))
-            self.believed = np.maximum(self.variances, self.floor.variances)
+        if right:
+            self._raise(images.blocked(right) if self.blocked else images.apart(right))
 
-    def _floor(self, right: Sequence[images.Hits]) -> images.Floor:
-        return images.blocked(right) if self.blocked else images.apart(right)
+    def _raise(self, floor: images.Floor) -> None:
+        """Take no deviation to be below the floor."""
+        self.floor = floor
+        self.spread = stats.raised(self.spread, floor.deviation, int((self.n - 1).sum()))
+        self.believed = np.maximum(self.variances, floor.variances)
 
     def _block(self, arms: Sequence[Mapping[int, float]]) -> bool:
         """Take seeds as blocks, where they may be; not where arms are in step to the last digit."""

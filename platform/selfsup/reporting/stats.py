@@ -91,6 +91,13 @@ def _spread(squares: float, dof: int, largest: float) -> Spread | None:
     return Spread(math.sqrt(squares / dof), dof)
 
 
+def raised(found: Spread | None, floor: float, dof: int) -> Spread | None:
+    """Take a deviation to be no less than a floor. dof: of seeds that all gave the same number; None if that is all."""
+    if found is None:
+        return Spread(floor, dof) if floor else None
+    return found._replace(deviation=max(found.deviation, floor))
+
+
 def half_width(own: Spread, n: int) -> float:
     """Of the interval of one mean of n seeds."""
     return float(stats.t.isf((1 - LEVEL) / 2, own.dof)) * own.deviation / math.sqrt(n)
