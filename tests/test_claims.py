@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 from test_tables import NUMBERS, cells, tables
-from toy_sweep import KNN, LINEAR, study, sweep
+from toy_sweep import KNN, LINEAR, arm, study, sweep
 
+from selfsup.reporting.notes import families
 from selfsup.reporting.provenance import methods
 from selfsup.reporting.registration import Registered
 from selfsup.reporting.tables import ablation
@@ -105,7 +106,22 @@ def test_families_are_counted_with_the_chance_that_any_errs() -> None:
     told = methods(ablation(sweep(one, metrics=[KNN, LINEAR]), results))[-1]
     # one study, compared with its default and with its best, under two metrics: 1 - 0.95 ** 4 is 18.5 %
     assert told.startswith("Claims are made in 4 families (comparisons with a default and the best, of knn top-1 and")
-    assert "up to 19 % if nothing differs" in told
+    assert "is about 5 % at most in each, and about 19 % in all. A primary metric" in told
     told = methods(ablation(replace(sweep(one, metrics=[KNN, LINEAR]), primary=KNN), results))[-1]
     assert "in 2 families" in told
-    assert "Knn top-1 was named primary: of other metrics nothing is claimed." in told
+    assert "Knn top-1 was named primary: p and marks of other metrics are no claims." in told
+    before = Registered("0ld", 0, {"mae: default": {0: "mae-default-0"}}, (KNN,))
+    told = methods(ablation(sweep(one), results, [before]))[-1]  # two families, 10 % each after a look: 1 - 0.9 ** 2
+    assert "is about 10 % at most in each, and about 19 % in all." in told
+
+
+def test_every_table_that_names_a_best_is_a_family_and_every_untrained_encoder() -> None:
+    """Factors of 3 and 4 arms, each with a best; two methods, of which one is the best, and their untrained encoder."""
+    numbers = {f"0.75, {depth}": [70.0, 72.0, 71.0] for depth in (8, 1, 2, 4)} | {"0.5, 8": [1.0], "0.9, 8": [2.0]}
+    mae, first = study(numbers)
+    simclr, second = study({"0.75, 8": [80.0, 82.0, 81.0]}, method="simclr")
+    pixels, third = arm("raw pixels", [75.0, 75.4, 75.2], {}, method="pixels")
+    untrained, fourth = arm("random encoder", [50.0, 51.0, 51.5], {}, method="untrained")
+    whole = ablation(sweep(mae, simclr, baselines=[pixels, untrained]), [*first, *second, *third, *fourth])
+    assert list(families(whole.sweep, whole.tables).values()) == [1, 3, 1]
+    assert methods(ablation(sweep(simclr), second))[-1].startswith("Marked are")  # nothing is compared

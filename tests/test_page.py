@@ -191,6 +191,14 @@ def test_a_change_of_the_plan_is_told() -> None:
     assert "dropped metric a b" in words
 
 
+def test_the_box_tells_how_many_versions_of_the_code_a_table_mixes(text: str) -> None:
+    whole = toy()
+    tags = [{"selfsup.modules": f"train:{'ab'[number % 2]}"} for number in range(len(whole.results))]
+    mixed = [replace(run, tags=dict(run.tags) | more) for run, more in zip(whole.results, tags, strict=True)]
+    assert "Code 2 versions of train Plan" in Strict(page(ablation(whole.sweep, mixed), [], {})).root.words()
+    assert "versions of" not in Strict(text).root.words()
+
+
 def test_the_same_bytes_each_time(text: str) -> None:
     whole = toy(question="Is a < b & <script>alert('c')</script>?")
     assert page(whole, drawings(whole), {"default": b"PNG"}) == text

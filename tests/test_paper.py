@@ -119,7 +119,9 @@ def test_latex_says_what_a_caption_must(whole: Ablation) -> None:
     first = text[: text.index("\\end{table*}")]
     assert "\\label{tab:toy-mae}" in first
     assert "mae: mask ratio and decoder depth. Default (grey): mask ratio 0.75 and decoder depth 8." in first
-    assert "n = 2 (0.5: 0 to 2; 8: 0 to 2; 0.9: 0; 1: 0 to 2)." in first  # no run has the linear metric
+    assert (
+        "n = 2 (mask ratio 0.5: 0 to 2; default: 0 to 2; mask ratio 0.9: 0; decoder depth 1: 0 to 2)." in first
+    )  # no run has the linear metric
     assert "Paper: 50\\% of R\\&D\\_1." in first
     assert "(a) mask ratio" in first
     assert "\\rowcolor{gray!20} 0.75 & \\bfseries 71 +- 13 &" in first

@@ -19,8 +19,8 @@ from selfsup.sweepspec.arms import Study
 
 CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
 GRID = (
-    "Mean and 95 % interval of every combination. Framed: the default; bold: the best; †: not shown to be below it; "
-    "×: no result."
+    "Mean and 95 % interval of every combination. Framed: the default; bold: the highest; †: not shown to be "
+    "below the best; ×: no result."
 )
 EFFECTS = (
     "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "

@@ -151,7 +151,11 @@ def _marked(cell: Cell) -> str:
 def _n(tables: Sequence[Table]) -> str:
     """`n = 3.`, and where it is less."""
     lines = {line.arm.name: line for table in tables for line in table.lines}.values()
-    cells = [(line.label, list(line.cells.values())) for line in lines]
+    names = [line.label for line in lines]
+    if len(tables) > 1:
+        titles = {line.arm.name: table.title for table in tables for line in table.lines}
+        names = ["default" if line.arm.default else f"{titles[line.arm.name]} {line.label}" for line in lines]
+    cells = [(name, list(line.cells.values())) for name, line in zip(names, lines, strict=True)]
     planned = counts([cell.planned for _, held in cells for cell in held])
     fewer = [
         f"{name}: {counts([cell.n for cell in held])}" for name, held in cells if any(c.n < c.planned for c in held)

@@ -1,12 +1,15 @@
 """What the numbers of a report rest on: what an interval covers, which tests are made, what they assume."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from selfsup.reporting import images, stats
 from selfsup.reporting.decision import ALPHA, Decision
 from selfsup.reporting.wording import heading, listed
 from selfsup.sweepspec.arms import SETTING, Study, Sweep
+
+if TYPE_CHECKING:
+    from selfsup.reporting.tables import Cell, Table
 
 Decisions = Mapping[str, Decision]  # by metric
 
@@ -14,8 +17,8 @@ BAND = 1.96  # standard errors on either side of a 95 % interval of many images
 
 COVERS = (
     "Mean ± half of the 95 % interval over pretraining seeds, each of which draws initial weights, order, views and "
-    "probe anew; from the arm's own seeds alone. It does not cover the choice of validation images, which the notes of "
-    "tables tell, and ends at 0 and 100 where it would pass them."
+    "probe anew; from the arm's own seeds alone. It does not cover the choice of validation images, and ends at 0 "
+    "and 100 where it would pass them."
 )
 REPLICATES = (
     "A pretraining counts once, however often it is probed. Nothing is claimed of an arm with one seed, nor where the "
@@ -26,7 +29,9 @@ RULE = (
     "deviation between seeds pooled over them; and Welch's, with the deviations of the two arms alone, its p "
     "multiplied by log2 of the number of arms, so that no claim rests on arms deviating alike. Where all arms have the "
     f"same seeds and these leave {stats.DOF} degrees of freedom, each seed's own level is taken off first (blocks). "
-    "The interval is the wider of the two, p the larger. What is claimed has p < 0.05 before it is rounded."
+    "Where it is known which images each seed had right, no deviation is taken to be below what independent flips of "
+    "images between seeds make (the floor). The interval is the wider of the two, p the larger. What is claimed has "
+    "p < 0.05 before it is rounded."
 )
 BEST = (
     "Marked are the highest mean and all that the same two tests, with each arm in turn as the reference, do not put "
@@ -40,38 +45,54 @@ FAILURES = (
 )
 LOOKS = "Where seeds were added to arms that had a plan before, p is doubled for each such plan."
 ALONE = "One factor was varied at a time: interactions were not tested."
-INTERACTION = "Interaction: F test of what rows and columns alone leave of the crossed means; its p is not adjusted."
+INTERACTION = (
+    "Interaction: F test of what rows and columns alone leave of the crossed means, if arms deviate alike; its p is "
+    "not adjusted. Where one arm is four times noisier, up to 14 % of such p are below 0.05 by chance: no claim."
+)
 FLOOR = (
     "Baselines train nothing, and are marked in nothing. Differences of methods are to the untrained encoder that they "
     "began as, by the tests above, with it as the default."
 )
+DEFAULT, RANKED, UNTRAINED = "comparisons with a default", "the best", "comparisons with an untrained encoder"
 UNEQUAL = "deviations between seeds are not alike"
 
 
-def general(sweep: Sweep, *, compared: bool, floored: bool, failed: bool, looks: int) -> tuple[str, ...]:
-    """Once a report. compared: with a default; floored: with an untrained encoder; looks: at fewer seeds, before.
+def general(sweep: Sweep, tables: "Sequence[Table]", looks: int) -> tuple[str, ...]:
+    """Tell once a report which uncertainty is shown and which tests were made. looks: at fewer seeds, before."""
+    cells = [cell for table in tables for line in table.lines for cell in line.cells.values()]
+    kinds = families(sweep, tables)
+    compared = kinds[DEFAULT] > 0 or kinds[UNTRAINED] > 0
+    told = [COVERS, REPLICATES, *([RULE] * compared), BEST, *([FAILURES] * any(cell.diverged for cell in cells))]
+    told += [_looked(looks)] if looks else []
+    return (*told, *([_chance(sweep, kinds, looks)] if any(kinds.values()) else []))
 
-    failed: some seeds, for what their setting made of them.
-    """
-    told = (COVERS, REPLICATES, *([RULE] * compared), BEST, *([FAILURES] * failed))
-    return (*told, *([_looked(looks)] * (looks > 0)), *([families(sweep, floored=floored)] * compared))
+
+def families(sweep: Sweep, tables: "Sequence[Table]") -> dict[str, int]:
+    """Count what is claimed under one metric: of a default and one other arm, the best is no question of its own."""
+    kinds = {DEFAULT: sum(len(study.arms) > 1 for study in sweep.studies), RANKED: 0, UNTRAINED: 0}
+    for table in tables:
+        ids = {tuple(line.arm.ids.values()): line for line in table.lines if line.arm not in sweep.baselines}
+        kinds[RANKED] += len(ids) > (2 if table.study else 1)
+        kinds[UNTRAINED] += sum(_tested(line.cells.values()) for line in table.lines if line.arm in sweep.baselines)
+    return kinds
 
 
-def families(sweep: Sweep, *, floored: bool) -> str:
-    """How many families of claims there are, and the chance that any of them makes a false one."""
-    studies = sum(len(study.arms) > 1 for study in sweep.studies)
-    kinds = {"comparisons with a default": studies, "the best": studies + (len(sweep.studies) > 1)}
-    kinds["comparisons with an untrained encoder"] = floored
+def _tested(cells: "Iterable[Cell]") -> bool:
+    """Whether a baseline has seeds that methods are compared with."""
+    return any(cell.n > 1 for cell in cells)
+
+
+def _chance(sweep: Sweep, kinds: Mapping[str, int], looks: int) -> str:
+    """Tell of how many families there are, and the chance that any of them makes a false claim."""
     metrics = [sweep.primary] if sweep.primary else list(sweep.metrics)
-    number = sum(kinds.values()) * len(metrics)
-    chance = 1 - (1 - ALPHA) ** number
+    number, each = sum(kinds.values()) * len(metrics), ALPHA * (1 + (looks > 0))
     names, told = listed([name for name, times in kinds.items() if times]), listed([heading(name) for name in metrics])
-    text = (
-        f"Claims are made in {number} families ({names}, of {told}). Each makes a false one with about 5 % at most, "
-        f"all together with up to {math.ceil(100 * chance)} % if nothing differs."
-    )
+    text = f"Claims are made in {number} famil{'y' if number == 1 else 'ies'} ({names}, of {told}). "
+    text += "The chance to claim a difference where none is, or to leave the best unmarked, is about "
+    text += f"{100 * each:.0f} % at most"
+    text += f" in each, and about {100 * (1 - (1 - each) ** number):.0f} % in all." if number > 1 else "."
     if sweep.primary:
-        return f"{text} {told.capitalize()} was named primary: of other metrics nothing is claimed."
+        return f"{text} {told.capitalize()} was named primary: p and marks of other metrics are no claims."
     return text + " A primary metric, named in the sweep file, makes claims of that alone." * (len(metrics) > 1)
 
 
@@ -85,7 +106,7 @@ def _looked(looks: int) -> str:
 
 def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
     """Of a table of it. grid: of crossed factors."""
-    rests = _rests(f"the {len(study.arms)} arms of {study.name}", decisions)
+    rests = _rests(f"the arms of {study.name}", decisions)
     alone = [] if study.factors and study.factors[0].path == SETTING else [ALONE]  # of a search all were varied
     source = [f"Expected numbers: {study.source}."] if study.source else []
     return " ".join([rests, *_images(decisions), *_warned(decisions), *([INTERACTION] if grid else alone), *source])
@@ -107,18 +128,19 @@ def _rests(over: str, decisions: Decisions) -> str:
 
 
 def _images(decisions: Decisions) -> Iterator[str]:
-    """What other validation images would change, and what flips of them say of seeds; or that it is not known."""
+    """Tell what other validation images would change, and the floor of deviations; or that it is not known."""
+    blind = [heading(metric) for metric, decided in decisions.items() if decided.names and not decided.right]
+    if blind:
+        yield f"Which images each seed had right is not known of all arms ({listed(blind)}): deviations have no floor."
     for metric, decided in decisions.items():
-        right, floor, name = decided.right, decided.family.floor, heading(metric)
-        if decided.names and not right:
-            yield f"Which images each seed had right is not known of all arms ({name}): deviations have no floor."
-        if not floor:
+        if decided.family.floor is None:
             continue
-        alone = BAND * max(images.level(hits) for hits in right)
+        alone, floor = BAND * max(map(images.level, decided.right)), decided.family.floor.deviation
+        pair = f" and a difference by ± {_paired(decided.right):.2g}" if len(decided.right) > 1 else ""
         yield (
-            f"No deviation of {name} is taken to be below what independent flips of images between seeds make, pooled "
-            f"{floor.deviation:.2g}. Other validation images would move a mean by another ± {alone:.2g}"
-        ) + (f" and a difference by ± {_paired(right):.2g}." if len(right) > 1 else ".")
+            f"Of {heading(metric)} flips of images make a pooled deviation of {floor:.2g} (the floor); other "
+            f"validation images would move a mean by another ± {alone:.2g}{pair}."
+        )
 
 
 def _paired(right: Sequence[images.Hits]) -> float:

@@ -20,7 +20,7 @@ from selfsup.reporting.tables import COST, Ablation, Table
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
 LEGEND = (
-    "* best   † not shown to be below the best   Δ to the default, of methods to the random encoder   "
+    "* highest   † not shown to be below the best   Δ to the default, of methods to the random encoder   "
     "p adjusted for all arms   [default]"
 )
 UNITS = {
@@ -125,7 +125,12 @@ def _piped(columns: Sequence[Column]) -> str:
 def _costs(table: Table) -> Iterator[Column]:
     for name, unit in UNITS.items():
         if any(name in line.cost for line in table.lines):
-            yield Column("", unit, [f"{line.cost[name]:.3g}" if name in line.cost else NOTHING for line in table.lines])
+            yield Column("", unit, [_digits(line.cost[name]) if name in line.cost else NOTHING for line in table.lines])
+
+
+def _digits(number: float) -> str:
+    """`1.23`, `61.5`, `5447`"""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _aligned(columns: Sequence[Column]) -> Iterator[str]:

@@ -64,15 +64,5 @@ def settings(ablation: Ablation) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 def methods(ablation: Ablation) -> tuple[str, ...]:
-    """Which uncertainty is shown and which tests were made, whatever the table; nothing without one."""
-    if not ablation.tables:
-        return ()
-    cells = {table.study: [cell for line in table.lines for cell in line.cells.values()] for table in ablation.tables}
-    floored = any(cell.p is not None for cell in cells.get("", []))
-    return notes.general(
-        ablation.sweep,
-        compared=floored or any(len(study.arms) > 1 for study in ablation.sweep.studies),
-        floored=floored,
-        failed=any(cell.diverged for held in cells.values() for cell in held),
-        looks=ablation.looks,
-    )
+    """Tell which uncertainty is shown and which tests were made, whatever the table; nothing without one."""
+    return notes.general(ablation.sweep, ablation.tables, ablation.looks) if ablation.tables else ()

@@ -9,7 +9,7 @@ from selfsup.reporting import stats
 from selfsup.reporting.crossed import crossing
 from selfsup.reporting.decision import Decision
 from selfsup.reporting.notes import Decisions
-from selfsup.reporting.wording import counts, heading, interval, listed, probability, shorter, some, words
+from selfsup.reporting.wording import counts, heading, interval, listed, probability, shorter, some
 
 if TYPE_CHECKING:
     from selfsup.reporting.tables import Line, Table
@@ -149,7 +149,7 @@ def _as_default(line: "Line") -> str:
 
 
 def _interaction(table: "Table", metric: str, decided: Decision) -> Iterator[str]:
-    """Where every combination has the same seeds."""
+    """Tell of an F test where every combination has the same seeds; why it is no claim: notes.INTERACTION."""
     found = crossing(table)
     block = found.block() if found else None
     spread = decided.spread
@@ -161,11 +161,7 @@ def _interaction(table: "Table", metric: str, decided: Decision) -> Iterator[str
         return
     effect = stats.interaction(np.array([[cell.mean for cell in row] for row in cells]), sizes.pop(), spread)
     told = f"F({effect.dof[0]}, {effect.dof[1]}) = {effect.f:.1f}, {probability(effect.p)}"
-    down, across = words(found.down.name), words(found.across.name)
-    if effect.p < 1 - stats.LEVEL:
-        yield f"the effect of {down} depends on {across} ({told})"
-    else:
-        yield f"that the effect of {down} depends on {across} is not shown ({told})"
+    yield f"of their interaction nothing is claimed ({told})"
 
 
 def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
