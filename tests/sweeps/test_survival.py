@@ -110,7 +110,8 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 def processes(session: int) -> dict[int, str]:
     """The commands of the processes of a session, by number."""
-    told = subprocess.run(["ps", "-e", "-o", "sid=,pid=,cmd="], capture_output=True, text=True, check=True).stdout
+    listing = ["ps", "-ww", "-e", "-o", "sid=,pid=,cmd="]  # ww: whole commands, where some versions cut them at 80
+    told = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
     lines = (line.split(maxsplit=2) for line in told.splitlines())
     return {int(process): command for number, process, command in lines if int(number) == session}
 
