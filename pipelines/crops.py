@@ -37,14 +37,17 @@ def crops(
     sizes: Sequence[int],
     resample: Sequence[Resample],
     flips: Sequence[bool] | None = None,
+    *,
+    bits: int | None = None,
 ) -> list[Pixels]:
     """k boxes (k, 4) of top, left, height, width in pixels of the whole image -> k arrays (size, size, 3).
 
-    flips: which of them are mirrored, left to right. Undecodable for corrupt or truncated data.
+    flips: which of them are mirrored, left to right. bits: of images of 16, as in `decode`. Undecodable for corrupt or
+    truncated data.
     """
     sides = (min(height, width) for _, _, height, width in boxes.tolist())
     needed = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
-    image, scale = scaled(data, needed, EIGHTHS)
+    image, scale = scaled(data, needed, EIGHTHS, bits=bits)
     cuts = boxes * scale
     whole = (cuts % 1 == 0).all(axis=1)
     wanted = zip(whole.tolist(), cuts.tolist(), sizes, resample, flips or [False] * len(cuts), strict=True)

@@ -5,13 +5,16 @@ JPEGs that libjpeg-turbo does not turn into RGB. Orientation tags are ignored, a
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from selfsup.errors import DataError
 
@@ -21,6 +24,12 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # none that starts other programs
 CHROMA = {"422": 4, "440": 4, "411": 8}  # how much larger than asked they are decoded, to be as exact as 4:2:0
+IHDR_DEPTH = 24  # where a PNG tells the bits of each of its channels
+OTHER_ORDER = {"LA;16B": "RGBA"} | {
+    f"{colours};16{order}": f"{colours};16{other}"
+    for colours in ("RGB", "RGBA", "RGBX")
+    for order, other in ("BL", "LB", "NB")  # N: as this machine's, L
+}  # of the bytes of colours of 16 bits, by Pillow's names
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
 
 
@@ -39,11 +48,11 @@ def dimensions(data: Data) -> tuple[int, int]:
     return height, width
 
 
-def decode(data: Data, *, min_height: int, min_width: int, bits: int = 16) -> Pixels:
+def decode(data: Data, *, min_height: int, min_width: int, bits: int | None = None) -> Pixels:
     """-> (H, W, 3) RGB. A JPEG comes at the smallest quick scale that is no smaller than asked; never enlarged.
 
     Grey, CMYK, palette and 16-bit images are converted, alpha is dropped. bits: how many of the 16 are in use, so that
-    their greatest value is white. Undecodable for corrupt or truncated data.
+    their greatest value is white; None: all. Undecodable for corrupt or truncated data.
     """
     height, width, chroma = _header(data)
     if not chroma:
@@ -53,14 +62,16 @@ def decode(data: Data, *, min_height: int, min_width: int, bits: int = 16) -> Pi
     return _turbo(data, height, width, eighths)[0]
 
 
-def scaled(data: Data, needed: float, choices: Sequence[int] = EIGHTHS) -> tuple[Pixels, float]:
+def scaled(
+    data: Data, needed: float, choices: Sequence[int] = EIGHTHS, *, bits: int | None = None
+) -> tuple[Pixels, float]:
     """-> (H, W, 3) RGB, and its scale. A JPEG comes at the first of `choices` in eighths that has those `needed`.
 
-    Any other image is whole. Undecodable as above.
+    Any other image is whole. bits, and Undecodable, as above.
     """
     height, width, chroma = _header(data)
     if not chroma:
-        return _pillow(data), 1.0
+        return _pillow(data, bits), 1.0
     return _turbo(data, height, width, next(n for n in choices if n >= chroma * needed or n == 8))
 
 
@@ -99,24 +110,34 @@ def _turbo(data: Data, height: int, width: int, eighths: int) -> tuple[Pixels, f
 
 
 def depth(data: Data) -> int:
-    """How many bits the values of a grey image of more than 8 bits take; 0 for any other. Undecodable as above."""
+    """How many bits the values of an image of more than 8 bits take; 0 for any other. Undecodable as above."""
     if data[:2] == b"\xff\xd8":
         return 0
-    with _opened(data) as image:
-        if not image.mode.startswith("I"):
-            return 0
-        try:
+    with _opened(data) as image, _whole(image):
+        if image.mode.startswith("I"):
             return int(np.asarray(image).max()).bit_length()
-        except Exception as error:  # as below
-            raise Undecodable(f"not a whole {image.format}: {error}") from error
+        if not _is_wide(image, data):
+            return 0
+        return 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()  # of the high bytes
 
 
-def _pillow(data: Data, bits: int = 16) -> Pixels:
-    with _opened(data) as image:
-        try:
-            return np.asarray(_rgb(image, bits))
-        except Exception as error:  # Pillow's decoders let many kinds escape on hostile bytes
-            raise Undecodable(f"not a whole {image.format}: {error}") from error
+def _pillow(data: Data, bits: int | None = None) -> Pixels:
+    with _opened(data) as image, _whole(image):
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
+            return _narrowed(np.asarray(image)[..., None], bits)
+        if _is_wide(image, data) and bits:  # of which Pillow keeps the high bytes alone
+            return _narrowed(_wide(image, data), bits)
+        return np.asarray(_rgb(image))
+
+
+@contextmanager
+def _whole(image: Image.Image) -> Iterator[None]:
+    try:
+        yield
+    except Undecodable:
+        raise
+    except Exception as error:  # Pillow's decoders let many kinds escape on hostile bytes
+        raise Undecodable(f"not a whole {image.format}: {error}") from error
 
 
 def _opened(data: Data) -> Image.Image:
@@ -126,11 +147,50 @@ def _opened(data: Data) -> Image.Image:
         raise Undecodable(f"no image in a known format ({', '.join(FORMATS)}): {error}") from error
 
 
-def _rgb(image: Image.Image, bits: int) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        most = 2**bits - 1
-        deep = np.clip(np.asarray(image, dtype=np.int64), 0, most)
-        return Image.fromarray(((2 * 255 * deep + most) // (2 * most)).astype(np.uint8)).convert("RGB")
+def _is_wide(image: Image.Image, data: Data) -> bool:
+    """Whether it has colours, or grey and alpha, of 16 bits each. Undecodable where Pillow would take these for 8."""
+    if image.format == "PNG":
+        return data[IHDR_DEPTH] == 16
+    if not isinstance(image, TiffImageFile) or max(image.tag_v2.get(BITSPERSAMPLE, (8,))) != 16:
+        return False
+    modes = {_how(tile)[0] for tile in image.tile}
+    if not all(";16" in mode for mode in modes):
+        raise Undecodable("a TIFF of 16 bits whose colours lie apart: save it as PNG")
+    return modes <= OTHER_ORDER.keys()
+
+
+def _wide(image: Image.Image, data: Data) -> NDArray[Any]:
+    """-> (H, W, bands) of 16 bits
+
+    Pillow keeps the high bytes; told that the bytes stand the other way round, it keeps the low ones.
+    """
+    with _opened(data) as other:
+        tiles = [(tile, *_how(tile)) for tile in other.tile]
+        other.tile = [tile._replace(args=(OTHER_ORDER[mode], *rest)) for tile, mode, rest in tiles]
+        low = np.asarray(other)
+    grey = tiles[0][1] == "LA;16B"  # of which all four bytes are kept
+    wide: NDArray[np.int64] = 256 * np.asarray(image).astype(np.int64) + (low[..., 1:2] if grey else low)
+    return wide
+
+
+def _how(tile: Any) -> tuple[str, Sequence[Any]]:
+    """How the bytes of a part of an image stand, by Pillow's name, and what else its decoder is told."""
+    mode, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    return mode, rest
+
+
+def _narrowed(deep: NDArray[Any], bits: int | None) -> Pixels:
+    """(H, W, bands) -> (H, W, 3). Undecodable for values that 16 bits do not hold."""
+    if deep.min() < 0 or deep.max() >= 2**16:
+        raise Undecodable(f"values from {deep.min()} to {deep.max()}; expected 0 to 65535: save it with 8 or 16 bits")
+    most = 2 ** (bits or 16) - 1
+    colours = np.minimum(deep[..., : 3 if deep.shape[2] > 2 else 1], most).astype(np.int64)
+    return np.broadcast_to((2 * 255 * colours + most) // (2 * most), (*deep.shape[:2], 3)).astype(np.uint8)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":  # Pillow's own conversion would make black of values up to 1
+        raise Undecodable("values are floating-point numbers; expected integers: save it with 8 or 16 bits")
     if "transparency" in image.info:  # straight to RGB, Pillow warns
         image = image.convert("RGBA")
     return image.convert("RGB")

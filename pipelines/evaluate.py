@@ -105,7 +105,7 @@ class Load:
 
     def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
         samples = Reader(self._splits[split]).read(number - split * self._splits[0].num_samples)
-        tried = [(n, sample, self._centre(sample.data)) for n, sample in zip(number, samples, strict=True)]
+        tried = [(n, sample, self._centre(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
         made = [(n, sample, image) for n, sample, image in tried if image is not None]
         empty = np.empty((0, self._size, self._size, 3), np.uint8)
         return {
@@ -115,12 +115,12 @@ class Load:
             "id": np.array([number for number, _, _ in made], np.int64),
         }
 
-    def _centre(self, data: Data) -> NDArray[np.uint8] | None:
+    def _centre(self, data: Data, split: int) -> NDArray[np.uint8] | None:
         try:
             height, width = dimensions(data)
             side = max(1.0, self._share * min(height, width))
             box = np.array([[(height - side) / 2, (width - side) / 2, side, side]])
-            return crops(data, box, [self._size], ["bicubic"])[0]
+            return crops(data, box, [self._size], ["bicubic"], bits=self._splits[split].bits)[0]
         except Undecodable:
             return None
 

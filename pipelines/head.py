@@ -13,11 +13,15 @@ VERSION = "2.1"  # since when the digest covers labels, places, classes, mean an
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(gt=0, lt=2**63)]
 Mean = Annotated[float, Field(ge=0, le=1)]  # of pixels in [0, 1]
+Bits = Annotated[int, Field(ge=8, lt=16)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
 class Head(BaseModel):
-    """root: where the shards lie; None: beside it. digest: of all that counts. rows: of places and labels."""
+    """root: where the shards lie; None: beside it. digest: of all that counts. rows: of places and labels.
+
+    bits: how many of their 16 deep images use; None: all.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -32,6 +36,7 @@ class Head(BaseModel):
     classes: tuple[str, ...]
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
+    bits: Bits | None = None
 
 
 def parse(data: bytes, *, url: str, remedy: str) -> Head:

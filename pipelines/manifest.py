@@ -29,6 +29,7 @@ from selfsup.pipelines.decode import Data
 from selfsup.pipelines.fetch import GAP, GAP_REMOTE, Access, Job, Shards, pieces, runs
 from selfsup.pipelines.head import Head
 from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.rows import NAME as SAMPLES
 from selfsup.pipelines.rows import Rows, Table, Written, write_rows
 
 SHARDS = "manifest-shards.parquet"
@@ -51,6 +52,7 @@ class Manifest:
     mean: tuple[float, ...]  # per channel, pixels in [0, 1]
     std: tuple[float, ...]
     shards: pa.Table = field(repr=False, compare=False)
+    bits: int | None = None  # how many of their 16 deep images use; None: all
     access: Access = field(default=Access(), compare=False)
 
     @property
@@ -162,10 +164,11 @@ def _shards(home: str, told: Head, remedy: str) -> pa.Table:
 
 
 def digest(manifest: Manifest) -> str:
-    """32 hex digits over shards, places and labels of samples, classes, mean and deviation, wherever these lie."""
+    """32 hex digits over shards, places and labels of samples, classes, mean, deviation, bits; wherever these lie."""
     shards = [manifest.shards[name].to_pylist() for name in SHARD_ROW.names]
     rest = (getattr(manifest, name) for name in ("rows_digest", "num_labelled", "fields", "classes", "mean", "std"))
-    return hashlib.blake2b(json.dumps([*shards, *rest]).encode(), digest_size=16).hexdigest()
+    bits = [manifest.bits] if manifest.bits else []
+    return hashlib.blake2b(json.dumps([*shards, *rest, *bits]).encode(), digest_size=16).hexdigest()
 
 
 def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Table]]) -> Written:
@@ -177,6 +180,13 @@ def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Tabl
     return written
 
 
+def withdraw(home: str) -> None:
+    """Remove tables that no head belongs to."""
+    if head.NAME not in storage.names(home, suffix=head.NAME):
+        storage.remove(home, SHARDS)
+        storage.remove(home, SAMPLES)
+
+
 def write_head(draft: Manifest) -> Manifest:
     """-> the manifest with its digest"""
     made = replace(draft, digest=digest(draft))
@@ -185,7 +195,7 @@ def write_head(draft: Manifest) -> Manifest:
 
 
 def head_of(manifest: Manifest) -> Head:
-    names = ("digest", "num_samples", "num_labelled", "num_shards", "fields", "classes", "mean", "std")
+    names = ("digest", "num_samples", "num_labelled", "num_shards", "fields", "classes", "mean", "std", "bits")
     root = None if manifest.root == manifest.home else manifest.root  # none: the folder can be moved
     told = {name: getattr(manifest, name) for name in names}
     return Head(version=head.VERSION, root=root, rows=manifest.rows_digest, **told)

@@ -24,7 +24,6 @@ from selfsup.pipelines.shards import Progress, silent, unsaid
 
 PART = 64  # images in flight at a time
 DEEP = (".png", ".tif", ".tiff", ".pgm")  # which may have more than 8 bits
-SENSOR = 14  # bits, of most cameras and scanners at most
 MEASURED = 256  # of these, whose depth is looked at
 
 
@@ -46,11 +45,11 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Coding:
-    """How images are coded. resize: pixels of the shorter side, at most. bits: of deep grey images, that are used."""
+    """How images are coded. resize: pixels of the shorter side, at most. bits: as for `decode`."""
 
     resize: int | None
     quality: int
-    bits: int = 16
+    bits: int | None = None
 
     def encode(self, path: Path) -> bytes | None:
         """An image file -> JPEG, its own bytes where nothing is to change; None where it cannot be decoded."""
@@ -62,9 +61,8 @@ class Coding:
             if data.startswith(b"\xff\xd8") and side == short:
                 decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
                 return data
-            image = decode(
-                data, min_height=2 * side, min_width=2 * side, bits=self.bits
-            )  # so that the last halving is antialiased
+            large = 2 * side  # so that the last halving is antialiased
+            image = decode(data, min_height=large, min_width=large, bits=self.bits)
         except Undecodable:
             return None
         size = max(1, round(width * side / short)), max(1, round(height * side / short))
@@ -99,7 +97,8 @@ def pack(
     try:
         walk = Walk(folder)
         sources, classes = _sources(folder, walk)
-        coding = Coding(resize, quality, bits or _full_depth(sources))
+        shards.settled(str(folder), bits, [] if bits else _depths(sources))
+        coding = Coding(resize, quality, None if bits == 16 else bits)
         found = _prepare(place, folder, classes)
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
@@ -183,7 +182,7 @@ def _shard(
 def _mark(sources: list[Source], coding: Coding) -> str:
     """A digest of all that a shard is made from."""
     told = f"Coding(resize={coding.resize}, quality={coding.quality})"  # as before there were bits
-    told += f", bits={coding.bits}" if coding.bits != 16 else ""
+    told += f", bits={coding.bits}" if coding.bits else ""
     total = hashlib.blake2b(told.encode(), digest_size=16)
     for source in sources:
         total.update(repr((source.key, source.label)).encode())
@@ -203,15 +202,9 @@ def _coded(
             tick(start + len(part))
 
 
-def _full_depth(sources: list[Source]) -> int:
-    """16. DataError where images of so many use no more than a sensor's 14: they may be dark, or have fewer bits."""
+def _depths(sources: list[Source]) -> list[int]:
     deep = [source.path for source in sources if source.path.suffix.lower() in DEEP]
-    found = [bits for path in deep[:: max(1, len(deep) // MEASURED)] if (bits := _depth(path))]
-    if 0 < max(found, default=0) <= SENSOR:
-        used = max(max(found), 8)
-        which = f"--bits {used} where that is white, --bits 16 where they are dark"
-        raise DataError(f"grey images of 16 bits hold no value of more than {used} bits; say {which}")
-    return 16
+    return [_depth(path) for path in deep[:: max(1, len(deep) // MEASURED)]]
 
 
 def _depth(path: Path) -> int:

@@ -26,6 +26,7 @@ Remark = Callable[[str], None]
 
 MEASURED = 512  # images for mean and deviation
 MEASURED_SIDE = 256  # pixels, about what is cut into crops: the deviation falls with the resolution
+SENSOR = 14  # bits, of most cameras and scanners at most
 SCANNED = 4  # shards at a time
 PLACES = ".cls, .class, .label, .index, .txt, or in .json under label, cls or class"
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE)  # shards; notes.txt.gz is none
@@ -42,21 +43,26 @@ def unsaid(_: str) -> None:
 
 
 def index(
-    url: str, *, out: str | None = None, progress: Progress = silent, remark: Remark = logger.warning
+    url: str,
+    *,
+    out: str | None = None,
+    bits: int | None = None,
+    progress: Progress = silent,
+    remark: Remark = logger.warning,
 ) -> Manifest:
     """Write the manifest of a folder of .tar shards, beside them or in `out`. `progress` counts shards.
 
     Images are .jpg/.jpeg/.png/.webp, or else one of the rarer formats; labels .cls, .class, .label or .json ("label",
     "cls" or "class"), or else .index or .txt where all samples have a number there; a file `classnames.txt` names them.
-    What is not taken for a label goes to `remark`. A few shards at a time are in memory. DataError for shards that are
-    cut, damaged or compressed, lie in sub-folders, or whose samples are not whole.
+    What is not taken for a label goes to `remark`. bits: as for `settled`. A few shards at a time are in memory.
+    DataError for shards that are cut, damaged or compressed, lie in sub-folders, or whose samples are not whole.
     """
     root = storage.absolute(url)
     shards = names(root)
     if not shards:
         raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
     place = root if out is None else storage.absolute(out)
-    return assemble(place, root, _scans(root, shards, progress), remark)
+    return assemble(place, root, _scans(root, shards, progress), remark, bits=bits)
 
 
 def names(root: str) -> list[str]:
@@ -90,7 +96,7 @@ def scan(root: str, name: str) -> tars.Scan:
         raise DataError(f"{root}/{error}") from error
 
 
-def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark) -> Manifest:
+def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark, *, bits: int | None = None) -> Manifest:
     """Write the manifest of scanned shards to `home`; its head last, once the rest can be read through it.
 
     Labels are numbered when all are known: until then, samples wait in a temporary file.
@@ -118,8 +124,14 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark) -
         mean=(),
         std=(),
         shards=table,
+        bits=None if bits == 16 else bits,
     )
-    mean, std = moments(draft, remark)
+    try:
+        mean, std, depths = moments(draft)
+        settled(root, bits, depths)
+    except DataError:
+        manifest.withdraw(home)
+        raise
     return manifest.write_head(replace(draft, mean=mean, std=std))
 
 
@@ -131,27 +143,37 @@ def _remarks(gathered: Gathered, kind: str, known: tuple[str, ...], labelled: in
         yield f"no labels; they are read from {PLACES}, and these shards hold {', '.join(sorted(gathered.fields))}"
 
 
-def moments(told: Manifest, remark: Remark) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, in [0, 1], over 512 images spread evenly; every image counts the same."""
+def settled(place: str, bits: int | None, depths: Iterable[int]) -> None:
+    """DataError where images of 16 bits use no more than a sensor's 14, and nobody said how many are white.
+
+    They may be dark, or have fewer bits. depths: of the images, as `depth` tells them.
+    """
+    used = max(depths, default=0)
+    if bits is None and 0 < used <= SENSOR:
+        which = f"--bits {max(used, 8)} if that is white, or --bits 16 if the images are dark"
+        raise DataError(f"{place}: images of 16 bits hold no value of more than {used} bits; say {which}")
+
+
+def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...], list[int]]:
+    """Mean and deviation of each channel, in [0, 1], and depths, over 512 images spread evenly.
+
+    Every image counts the same.
+    """
     chosen = np.unique(np.linspace(0, told.num_samples - 1, MEASURED).astype(np.int64))
-    first, second, bits = [], [], 0
+    first, second, depths = [], [], []
     for sample in Reader(told).read(chosen):
         try:
-            image = decode(sample.data, min_height=MEASURED_SIDE, min_width=MEASURED_SIDE) / 255
+            image = decode(sample.data, min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, bits=told.bits) / 255
         except Undecodable:
             continue
-        bits = max(bits, depth(sample.data))
+        depths.append(depth(sample.data))
         first.append(image.mean((0, 1)))
         second.append((image**2).mean((0, 1)))
     if not first:
         raise DataError(f"{told.root}: none of {len(chosen)} images tried can be decoded")
-    if 0 < bits <= 14:
-        remark(
-            f"{told.root}: grey images of 16 bits use {bits} of them and are dark: `selfsup shards pack --bits {bits}`"
-        )
     mean = np.mean(first, axis=0)
     std = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, FLOOR**2))
-    return _rounded(mean), _rounded(std)
+    return _rounded(mean), _rounded(std), depths
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -174,7 +174,8 @@ class _Maker:
         return bad
 
     def _crops(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> list[Pixels]:
-        return crops(sample.data, cuts, self._sizes, self._resample, turned.tolist())
+        bits = self._stream.manifest.bits
+        return crops(sample.data, cuts, self._sizes, self._resample, turned.tolist(), bits=bits)
 
     def _substitute(self, group: _Group, at: int) -> tuple[list[Pixels], list[str]]:
         """Put the next sample that can be decoded in the place of one: its crops, and the names of those between.

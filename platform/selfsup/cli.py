@@ -46,6 +46,7 @@ Set = Annotated[
 Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
 Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
 Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
+Bits = Annotated[int | None, typer.Option(min=8, max=16, help="that images of 16 bits use: 2^N - 1 is white")]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, https:// ...")]
 
 
@@ -56,7 +57,7 @@ def shards_pack(
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
     shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
-    bits: Annotated[int | None, typer.Option(min=8, max=16, help="of 16-bit grey images: how many are used")] = None,
+    bits: Bits = None,
 ) -> None:
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
     from selfsup.pipelines.pack import pack
@@ -76,12 +77,13 @@ def shards_pack(
 def shards_index(
     url: Where,
     out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None,
+    bits: Bits = None,
 ) -> None:
     """Write the manifest of shards that someone else made."""
     from selfsup.pipelines.shards import index
 
     with counting("shards") as progress:
-        manifest = index(url, out=out, progress=progress, remark=say)
+        manifest = index(url, out=out, bits=bits, progress=progress, remark=say)
     typer.echo(f"{out or url}: {_contents(manifest)}")
 
 

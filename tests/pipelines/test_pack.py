@@ -116,24 +116,6 @@ def test_images_of_every_format_are_packed(tmp_path: Path) -> None:
         assert abs(np.asarray(Image.open(io.BytesIO(sample.data)).convert("RGB")).mean() - 25 * place) < 2
 
 
-def test_an_image_of_twelve_bits_keeps_its_levels(tmp_path: Path) -> None:
-    """In a file of 16 bits: 4095 is white if one says so, and what to say is asked for."""
-    ramp = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1))
-    ramp[:, -1] = 4095
-    (tmp_path / "in").mkdir()
-    for suffix in ("png", "tif"):
-        Image.fromarray(ramp).save(tmp_path / "in" / f"{suffix}.{suffix}")
-    with pytest.raises(DataError, match=r"hold no value of more than 12 bits.*--bits 12 .*--bits 16"):
-        pack(tmp_path / "in", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    for bits, most in ((12, 255), (16, 16)):
-        made = pack(tmp_path / "in", tmp_path / f"{bits}", bits=bits, quality=100)
-        for sample in Reader(made.manifest).read(np.arange(2)):
-            grey = np.asarray(Image.open(io.BytesIO(sample.data)).convert("L")).astype(int)
-            assert np.abs(grey - ramp * (255 / (2**bits - 1))).max() <= 2
-            assert abs(grey.max() - most) <= 1
-
-
 def test_what_is_no_image_is_counted_by_kind(images: Path, tmp_path: Path) -> None:
     for folder in ("cat/.ipynb_checkpoints", "dog/@eaDir", ".thumbs", "__MACOSX", "#recycle/deep"):
         save(images / folder / "0.jpg")
