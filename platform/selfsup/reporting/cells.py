@@ -51,12 +51,12 @@ class Cell:
 
     @property
     def differs(self) -> bool:
-        """A difference to the default is claimed."""
+        """Tell whether a difference to the default is claimed."""
         return self.p is not None and self.p < 1 - stats.LEVEL
 
 
 def outcome(arm: Arm, metric: str, found: Found) -> Outcome:
-    """A seed counts with a finite number of a run that finished; it diverged where the number is not, or none came."""
+    """Count a seed with a finite number of a run that finished; it diverged where the number is not, or none came."""
     values, right, lost, pending = {}, {}, set(), set()
     for seed, key in sorted(arm.ids.items()):
         run = found.get(key)
@@ -73,7 +73,7 @@ def outcome(arm: Arm, metric: str, found: Found) -> Outcome:
 
 
 def _hits(metric: str, values: Mapping[int, float], seen: Mapping[int, Seen]) -> Right | None:
-    """What the values are of; None where a seed does not tell, tells of other images, or of another number."""
+    """Find what the values are of; None where a seed does not tell, tells of other images, or of another number."""
     name = metric.rpartition("/")[2]
     hits = [seen[seed].right.get(name) for seed in values if seed in seen]
     same = {each.images for each in seen.values()}
@@ -86,12 +86,12 @@ def _hits(metric: str, values: Mapping[int, float], seen: Mapping[int, Seen]) ->
 
 
 def decision(arms: Iterable[Arm], metric: str, found: Found, control: str | None = None, looks: int = 0) -> Decision:
-    """control: the name of the arm that all are compared with."""
+    """Decide under a metric. control: the name of the arm that all are compared with."""
     return Decision({arm.name: outcome(arm, metric, found) for arm in arms}, control, looks)
 
 
 def cell(held: Outcome, expected: float | None = None) -> Cell:
-    """Compared with nothing yet."""
+    """Fill a cell, compared with nothing yet."""
     n = len(held.values)
     samples = list(held.values.values())
     mean = float(np.mean(samples)) if n else None
@@ -117,13 +117,13 @@ def cell(held: Outcome, expected: float | None = None) -> Cell:
 
 
 def of_study(study: Study, metric: str, decided: Decision) -> dict[str, Cell]:
-    """Arm name -> its cell, compared with the default's."""
+    """Compare with the default's: arm name -> its cell."""
     cells = {name: cell(held, study.expected.get(name, {}).get(metric)) for name, held in decided.arms.items()}
     return against(cells, decided)
 
 
 def against(cells: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
-    """Differences to the control wherever there are two means; claims where the rule allows them."""
+    """Tell differences to the control wherever there are two means; claims where the rule allows them."""
     assert decided.control is not None
     level = cells[decided.control].mean
     compared = dict(cells)
@@ -152,7 +152,7 @@ def _alone(held: Outcome) -> str:
 
 
 def marked(column: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
-    """By arm name: best and tied of a table, among arms with two seeds; where nothing can be tested, all tie."""
+    """Mark by arm name best and tied of a table, among arms with two seeds; where nothing can be tested, all tie."""
     able = [name for name in column if column[name].n > 1]
     top = max((decided.ranks[name] for name in able), default=None)
     kept = set(decided.best(able))

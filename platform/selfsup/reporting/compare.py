@@ -13,7 +13,7 @@ Lines = list[list[str]]
 
 
 def compare(*runs: Result) -> str:
-    """A column a run; results after the first with their difference to it: "70.1 (-1.15)". Equal lines are counted."""
+    """Lay out a column a run; results after the first with their difference to it: "70.1 (-1.15)"."""
     settings, same_settings = _lines([_settings(run) for run in runs], _told)
     results, same_results = _lines([run.metrics for run in runs], _measured)
     head = [["", *(run.id for run in runs)]]

@@ -120,16 +120,16 @@ class Family:
 
     @property
     def able(self) -> bool:
-        """Whether anything may be claimed."""
+        """Tell whether anything may be claimed."""
         return claims(self.spread) and len(self.n) > 1
 
     @cached_property
     def heterogeneity(self) -> float:
-        """Bartlett's p of equal deviations of the arms, whatever their seeds share."""
+        """Test by Bartlett, p of equal deviations of the arms, whatever their seeds share."""
         return stats.bartlett(self.own, self.n - 1.0)
 
     def bounds(self, control: int = 0) -> tuple[Array, Array]:
-        """(K,), (K,): the difference of every arm to the control, and half of its interval."""
+        """-> (K,), (K,): the difference of every arm to the control, and half of its interval."""
         assert self.spread
         difference, pooled, own, dof = self._errors(control)
         alpha = ALPHA / self.times
@@ -137,7 +137,7 @@ class Family:
         return difference, np.maximum(joint * pooled, stats.quantile(alpha / self._arms, dof) * own)
 
     def against(self) -> list[Comparison]:
-        """Every other arm against the control."""
+        """Compare every other arm with the control."""
         assert self.spread
         difference, half = self.bounds()
         _, pooled, own, dof = self._errors(0)
@@ -148,18 +148,18 @@ class Family:
         return [Comparison(*map(float, each)) for each in zip(difference, half, p, strict=True)][1:]
 
     def above(self, control: int) -> NDArray[np.bool_]:
-        """(K,): which arms are shown to be above one."""
+        """-> (K,): which arms are shown to be above one."""
         difference, half = self.bounds(control)
         found: NDArray[np.bool_] = difference > half
         return found
 
     @property
     def _arms(self) -> float:
-        """What p of (b) is multiplied by."""
+        """Count arms as p of (b) is multiplied by."""
         return math.log2(max(2, len(self.n) + len(self.beside)))
 
     def _errors(self, control: int) -> tuple[Array, Array, Array, Array]:
-        """Differences to an arm, their standard errors by (a) and by (b), and the degrees of freedom of the latter."""
+        """-> four (K,): differences to an arm, their standard errors by (a) and by (b), degrees of freedom of (b)."""
         assert self.spread
         each = self.believed / self.n
         dof = stats.satterthwaite(each, each[control], self.dofs, self.dofs[control])
@@ -168,7 +168,7 @@ class Family:
         return self.means - self.means[control], pooled, np.sqrt(each + each[control]), dof
 
     def _sizes(self, control: int) -> tuple[int, ...]:
-        """Of all that are compared with an arm, planned ones too; `critical` knows the same sizes again."""
+        """List the sizes of all that are compared with an arm, planned ones too; `critical` knows the same again."""
         sizes = self._sorted.get(int(self.n[control]))
         if sizes is None:
             whole = sorted(chain(self.n.tolist(), self.beside))
@@ -208,7 +208,7 @@ class Decision:
 
     @cached_property
     def comparisons(self) -> Mapping[str, Comparison]:
-        """Of every arm that can be compared with the control."""
+        """Compare every arm that can be compared with the control."""
         if not self.able or self.control not in self.names:
             return {}
         plain = dict(zip(self.names[1:], self.family.against(), strict=True))
@@ -221,7 +221,7 @@ class Decision:
         }
 
     def best(self, among: Sequence[str]) -> list[str]:
-        """Those of `among` that may have the highest true mean: it is there with probability LEVEL or more."""
+        """Keep those of `among` that may have the highest true mean: it is there with probability LEVEL or more."""
         tested = [name for name in self.names if name in set(among)]
         if not self.able:
             return tested
@@ -238,7 +238,7 @@ class Decision:
         return found
 
     def _agree(self, at: int, found: NDArray[np.bool_]) -> None:
-        """Against the control the comparison with it is what counts, whichever of the two is the better."""
+        """Let the comparison with the control count against it, whichever of the two is the better."""
         if not self.comparisons:
             return
         if at:
@@ -251,7 +251,7 @@ class Decision:
 
 
 def _right(arms: Sequence[Outcome]) -> list[images.Hits]:
-    """Of each arm, its seeds in their order; none at all where one is not known or saw other images."""
+    """Take of each arm its seeds in their order; none at all where one is not known or saw other images."""
     known = [arm.right for arm in arms if arm.right]
     if len(known) < len(arms) or len({right.images for right in known}) > 1:
         return []
@@ -263,13 +263,13 @@ def claims(spread: Spread | None) -> bool:
 
 
 def _over(difference: Array, error: Array) -> Array:
-    """Where an arm and its control gave one number each for all seeds, any difference is beyond any bound."""
+    """Divide; where an arm and its control gave one number each for all seeds, any difference is beyond any bound."""
     found: Array = np.divide(np.abs(difference), error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
     return found
 
 
 def _both(one: Comparison, other: Comparison) -> Comparison:
-    """What holds with failures and without: the larger p, and the end of the intervals that is nearer to zero."""
+    """Take what holds with failures and without: the larger p, and the end of the intervals that is nearer to zero."""
     sign = np.sign(one.difference) or 1.0
     nearer = other.half + sign * (one.difference - other.difference)
     if sign * other.difference <= 0:  # they do not even agree on the better

@@ -31,7 +31,7 @@ class Floor(NamedTuple):
 
 
 def level(hits: Hits) -> float:
-    """Standard error of a mean accuracy that comes from the choice of images. NaN of a single image.
+    """Give the standard error of a mean accuracy that comes from the choice of images. NaN of a single image.
 
     The mean squares of a two-way layout have the expectations E[MS_images] = S images + rest and E[MS_rest] = rest, so
     images / M = (MS_images - MS_rest) / (S M), 0 where that comes out negative. One seed cannot tell the two apart: all
@@ -41,7 +41,7 @@ def level(hits: Hits) -> float:
 
 
 def difference(one: Hits, other: Hits) -> float:
-    """Standard error of the difference of two arms' accuracies that comes from the choice of images; NaN likewise.
+    """Give the standard error of a difference of two arms' accuracies that the choice of images makes; NaN likewise.
 
     (S, M), (T, M): both arms saw the same images, so what an image adds to both drops out. What is left between the
     images' differences has each arm's rest in it, which the seeds tell already.
@@ -51,7 +51,7 @@ def difference(one: Hits, other: Hits) -> float:
 
 
 def floor(hits: Hits) -> float | None:
-    """The deviation between seeds' accuracies below which no estimate from these seeds is to be believed; None of one.
+    """Give the deviation between seeds' accuracies below which no estimate from them is to be believed; None of one.
 
     Let seeds have image i right independently, with chance p_i. Two seeds disagree on it with chance 2 p_i (1 - p_i),
     so on a share f of M images whose mean is 2 mean(p_i (1 - p_i)). The accuracy of a seed is a mean over M images and
@@ -68,13 +68,13 @@ def floor(hits: Hits) -> float | None:
 
 
 def apart(arms: Sequence[Hits]) -> Floor:
-    """Of arms whose seeds have nothing in common: the arms' variances, and pooled as those of the accuracies are."""
+    """Pool as accuracies are pooled, over arms whose seeds have nothing in common; (K,) arms' variances."""
     variances = np.array([100**2 * hits.var(0, ddof=1).mean() / hits.shape[1] for hits in arms])
     return Floor(math.sqrt(np.average(variances, weights=[len(hits) - 1 for hits in arms])), variances)
 
 
 def blocked(arms: Sequence[Hits]) -> Floor:
-    """Of arms that saw the same seeds, in the same order: what flips make of the numbers of `stats.blocked`.
+    """Tell what flips make of `stats.blocked`, of arms that saw the same seeds in the same order.
 
     A residual of the accuracies is the mean of the images' own residuals, which are independent: the expectation of its
     square is the sum of theirs, over M^2.
@@ -90,12 +90,12 @@ def blocked(arms: Sequence[Hits]) -> Floor:
 
 
 def _between(values: NDArray[np.float64]) -> float:
-    """(M,) -> the variance of their mean, as if they were independent"""
+    """-> the variance of the mean of (M,), as if they were independent"""
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.nan
 
 
 def _rest(hits: Hits) -> float:
-    """MS_rest / (S M); 0 of one seed"""
+    """-> MS_rest / (S M); 0 of one seed"""
     seeds, images = hits.shape
     if seeds < 2 or images < 2:
         return 0.0

@@ -149,7 +149,7 @@ def _marked(cell: Cell) -> str:
 
 
 def _n(tables: Sequence[Table]) -> str:
-    """`n = 3.`, and where it is less."""
+    """Write `n = 3.`, and where it is less."""
     lines = {line.arm.name: line for table in tables for line in table.lines}.values()
     names = [line.label for line in lines]
     if len(tables) > 1:

@@ -78,7 +78,7 @@ def families(sweep: Sweep, tables: "Sequence[Table]") -> dict[str, int]:
 
 
 def _tested(cells: "Iterable[Cell]") -> bool:
-    """Whether a baseline has seeds that methods are compared with."""
+    """Tell whether a baseline has seeds that methods are compared with."""
     return any(cell.n > 1 for cell in cells)
 
 
@@ -105,7 +105,7 @@ def _looked(looks: int) -> str:
 
 
 def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
-    """Of a table of it. grid: of crossed factors."""
+    """Tell of a table of a study. grid: of crossed factors."""
     rests = _rests(f"the arms of {study.name}", decisions)
     alone = [] if study.factors and study.factors[0].path == SETTING else [ALONE]  # of a search all were varied
     source = [f"Expected numbers: {study.source}."] if study.source else []
@@ -113,7 +113,7 @@ def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
 
 
 def of_methods(decisions: Decisions, *, floor: bool) -> str:
-    """Of the table of methods. floor: with baselines."""
+    """Tell of the table of methods. floor: with baselines."""
     return " ".join([_rests("the methods", decisions), *_images(decisions), *_warned(decisions), *([FLOOR] * floor)])
 
 
@@ -144,12 +144,12 @@ def _images(decisions: Decisions) -> Iterator[str]:
 
 
 def _paired(right: Sequence[images.Hits]) -> float:
-    """The largest, of arms against the first."""
+    """Find the largest, of arms against the first."""
     return BAND * max(images.difference(right[0], hits) for hits in right[1:])
 
 
 def _warned(decisions: Decisions) -> Iterator[str]:
-    """Bartlett's test; it sees little in few seeds, which is why no claim rests on it."""
+    """Warn by Bartlett's test; it sees little in few seeds, which is why no claim rests on it."""
     for metric, decided in decisions.items():
         p = decided.family.heterogeneity
         if p < ALPHA:

@@ -106,7 +106,8 @@ def _runs(ablation: Ablation) -> Iterator[str]:
     differing = [f"{arm}: {line}" for arm, lines in found["differences"].items() for line in lines]
     yield from differing
     if not differing:
-        yield f"{len(found['differences'])} arms differ from their default in nothing but the named factors"
+        code = ", and the code" * bool(found["mixed"])
+        yield f"{len(found['differences'])} arms differ from their default in nothing but the named factors{code}"
 
 
 def _pipes(table: Table) -> Iterator[str]:

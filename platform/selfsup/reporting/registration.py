@@ -63,7 +63,7 @@ def changes(sweep: Sweep, plans: Sequence[Registered]) -> Iterator[str]:
 
 
 def looks(sweep: Sweep, plans: Sequence[Registered]) -> int:
-    """How many earlier plans had the same runs of an arm, but fewer: each was an occasion to look, and to add seeds."""
+    """Count earlier plans with the same runs of an arm, but fewer: each was an occasion to look, and to add seeds."""
     own, now = registered(sweep, plans), _arms(sweep)
     before = {
         tuple(sorted((name, *ids.values()) for name, ids in plan.arms.items() if name in now))

@@ -54,14 +54,14 @@ class Needed(NamedTuple):
 
 
 def spread(samples: Samples) -> Spread | None:
-    """Pooled over samples. None where it cannot be estimated: none has two seeds, or no seed changed a digit."""
+    """Pool over samples. None where it cannot be estimated: none has two seeds, or no seed changed a digit."""
     dof = sum(len(values) - 1 for values in samples if values)
     squares = sum(float(np.square(np.subtract(values, np.mean(values))).sum()) for values in samples if values)
     return _spread(squares, dof, max((abs(value) for values in samples for value in values), default=0.0))
 
 
 def blocked(values: Array) -> tuple[Spread | None, Array]:
-    """Of arms that saw the same seeds, (K, n) -> the deviation that is left when each arm's and each seed's own level
+    """Pool over arms that saw the same seeds, (K, n) -> the deviation left when each arm's and each seed's own level
     are taken off, with (K - 1)(n - 1) degrees of freedom; and (K,), the variance of each arm about the seeds.
 
     Of independent errors with variances v the residuals of arm k have the expected mean square
@@ -76,7 +76,7 @@ def blocked(values: Array) -> tuple[Spread | None, Array]:
 
 
 def grubbs(mean: Array) -> Array:
-    """(K,) mean squares of the residuals of `blocked` -> (K,)"""
+    """Solve for variances: (K,) mean squares of the residuals of `blocked` -> (K,)"""
     arms = len(mean)
     variances: Array = 2 * mean
     if arms > 2:
@@ -99,12 +99,12 @@ def raised(found: Spread | None, floor: float, dof: int) -> Spread | None:
 
 
 def half_width(own: Spread, n: int) -> float:
-    """Of the interval of one mean of n seeds."""
+    """Halve the interval of one mean of n seeds."""
     return float(stats.t.isf((1 - LEVEL) / 2, own.dof)) * own.deviation / math.sqrt(n)
 
 
 def satterthwaite(first: Array, second: Array, dof: Array, other: Array) -> Array:
-    """Degrees of freedom of the sums of two estimated variances, that have `dof` and `other`; rounded down to STEP."""
+    """-> (K,): degrees of freedom of sums of two estimated variances with `dof` and `other`; rounded down to STEP."""
     total = np.square(first + second)
     parts = np.square(first) / dof + np.square(second) / other
     found: Array = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
@@ -113,13 +113,13 @@ def satterthwaite(first: Array, second: Array, dof: Array, other: Array) -> Arra
 
 
 def two_sided(t: Array, dof: Array) -> Array:
-    """Student's p."""
+    """Give Student's p."""
     p: Array = 2 * special.stdtr(dof, -np.abs(t))
     return p
 
 
 def quantile(alpha: float, dof: Array) -> Array:
-    """The bound that |t| exceeds with probability alpha; dof of 1 or more, as `satterthwaite` rounds it."""
+    """Give the bound that |t| exceeds with probability alpha; dof of 1 or more, as `satterthwaite` rounds it."""
     most = 2 ** math.ceil(math.log2(dof.max()))
     bound: Array = _quantiles(alpha, most)[np.rint((dof - 1) / STEP).astype(int)]
     return bound
@@ -132,7 +132,7 @@ def _quantiles(alpha: float, most: int) -> Array:
 
 
 def bartlett(variances: Array, dof: Array) -> float:
-    """p of equal variances, of those that are not zero; 1 where there are no two."""
+    """Test equal variances: p, of those that are not zero; 1 where there are no two."""
     own, f = variances[variances > 0], dof[variances > 0]
     if len(own) < 2:
         return 1.0
@@ -143,7 +143,7 @@ def bartlett(variances: Array, dof: Array) -> float:
 
 
 def interaction(means: Array, n: int, found: Spread) -> Effect:
-    """(R, C), each the mean of n seeds: whether crossed rows and columns explain less than all of their differences."""
+    """Test whether crossed rows and columns leave differences: (R, C), each the mean of n seeds."""
     left = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
     dof = (means.shape[0] - 1) * (means.shape[1] - 1)
     f = float(n * np.square(left).sum() / dof / found.deviation**2)
@@ -151,7 +151,7 @@ def interaction(means: Array, n: int, found: Spread) -> Effect:
 
 
 def seeds_needed(found: Spread, difference: float, arms: int) -> Needed:
-    """The fewest seeds with which a claim of this true difference to the default is made with POWER.
+    """Find the fewest seeds with which a claim of this true difference to the default is made with POWER.
 
     By the noncentral t; of `arms` arms, with Bonferroni's bound in place of Dunnett's, which is a little smaller.
     """
@@ -172,7 +172,7 @@ def _needed(deviation: float, difference: float, arms: int) -> int:
 
 
 def _power(n: int, effect: float, arms: int) -> float:
-    """Of the stricter of the two bounds of decision.py: of all arms' deviation, and of the two arms' own."""
+    """Give the power of the stricter bound of decision.py: of all arms' deviation, and of the two arms' own."""
     comparisons = max(1, arms - 1)
     bounds = [(1 - LEVEL) / comparisons, (1 - LEVEL) / min(2, comparisons)]
     dofs = [max(2, arms) * (n - 1), 2 * (n - 1)]
@@ -184,7 +184,7 @@ def _power(n: int, effect: float, arms: int) -> float:
 
 
 def places(half: float | None) -> int:
-    """Decimals that two significant digits of an interval have; 2 where there is no interval."""
+    """Count the decimals that two significant digits of an interval have; 2 where there is no interval."""
     if not half:
         return 2
     return max(0, 1 - math.floor(math.log10(float(f"{half:.1e}"))))
@@ -192,7 +192,7 @@ def places(half: float | None) -> int:
 
 @lru_cache(maxsize=1024)
 def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> float:
-    """Dunnett's bound, that is exceeded with probability alpha: between those of one comparison and of Bonferroni.
+    """Solve for Dunnett's bound, exceeded with probability alpha: between those of one comparison and of Bonferroni.
 
     sizes: of the samples compared with the control, sorted.
     """
@@ -205,7 +205,7 @@ def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> fl
 
 
 def inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
-    """Chance that no Student statistic of len(sizes) equal means against their control exceeds ± the bound.
+    """Integrate the chance that no Student statistic of len(sizes) equal means to their control exceeds ± the bound.
 
     Dunnett's equation: given the control's own error u and the deviation's s, the statistics are independent.
     """
@@ -219,13 +219,13 @@ def inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> floa
 
 @lru_cache(maxsize=1024)
 def _deviation(dof: int) -> tuple[Array, Array]:
-    """Nodes and weights of the estimated deviation over the true one."""
+    """-> (96,), (96,): nodes and weights of the estimated deviation over the true one."""
     s, weights = _nodes(*np.sqrt(stats.chi2.ppf([1e-13, 1 - 1e-13], dof) / dof))
     return s, weights * stats.chi.pdf(s * math.sqrt(dof), dof) * math.sqrt(dof)
 
 
 def _nodes(low: float, high: float) -> tuple[Array, Array]:
-    """Gauss-Legendre between two ends."""
+    """-> (96,), (96,): Gauss-Legendre between two ends."""
     return (high + low + (high - low) * NODES) / 2, WEIGHTS * (high - low) / 2
 
 

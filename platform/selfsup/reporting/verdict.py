@@ -18,7 +18,7 @@ NAMED = 3  # claims that a sentence makes one by one; more are put together
 
 
 def of_table(table: "Table", decisions: Decisions, primary: str = "") -> tuple[str, ...]:
-    """Of a study: a sentence for metrics that say the same; one for arms that have no result for the same reason.
+    """Tell of a study: a sentence for metrics that say the same; one for arms that have no result for the same reason.
 
     primary: the one metric that claims are made of; "" for all.
     """
@@ -36,7 +36,7 @@ def of_methods(
     decisions: Decisions,
     primary: str = "",
 ) -> tuple[str, ...]:
-    """floor: baselines, each with the methods that have it for theirs."""
+    """Tell of methods side by side. floor: baselines, each with the methods that have it for theirs."""
     said: dict[str, list[str]] = {}
     for metric, decided in decisions.items():
         if primary not in ("", metric):
@@ -77,7 +77,7 @@ def _told(table: "Table", default: "Line", metric: str, decided: Decision) -> It
 
 
 def _lost(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
-    """`2 of 4 seeds of 0.9 diverged`, and which arms are not whole yet."""
+    """Tell `2 of 4 seeds of 0.9 diverged`, and which arms are not whole yet."""
     for line in lines:
         cell = line.cells[metric]
         if cell.diverged and cell.n:
@@ -97,7 +97,7 @@ def _claims(default: "Line", tested: "Sequence[Line]", metric: str) -> Iterator[
 
 
 def _claim(default: "Line", line: "Line", metric: str) -> str:
-    """`0.75 > 0.5 by 2.1 ± 0.4 (adjusted p = 0.004)`"""
+    """Write `0.75 > 0.5 by 2.1 ± 0.4 (adjusted p = 0.004)`"""
     cell = line.cells[metric]
     assert cell.difference is not None
     assert cell.p is not None
@@ -107,7 +107,7 @@ def _claim(default: "Line", line: "Line", metric: str) -> str:
 
 
 def _together(default: "Line", lines: "Sequence[Line]", metric: str) -> str:
-    """`0.75 > 0.1, 0.2, 0.3 and 0.4 by 2.1 to 8.4 (adjusted p up to 0.004)`: lines on one side of the default."""
+    """Write `0.75 > 0.1, 0.2 and 0.3 by 2.1 to 8.4 (adjusted p up to 0.004)`: lines on one side of the default."""
     cells = [line.cells[metric] for line in lines]
     names, sizes = listed([_name(line) for line in lines]), sorted(abs(cell.difference or 0) for cell in cells)
     digits = stats.places(max(cell.difference_half or 0 for cell in cells))
@@ -127,7 +127,7 @@ def _undecided(default: "Line", tested: "Sequence[Line]", metric: str) -> Iterat
 
 
 def _of_grid(lines: "Sequence[Line]", default: "Line", metric: str) -> Iterator[str]:
-    """The highest, what cannot be told from it, how many are shown to be below; how the default stands to it."""
+    """Tell the highest, what cannot be told from it, how many are shown to be below; how the default stands to it."""
     held = [line for line in lines if line.cells[metric].n > 1]
     top = next(line for line in held if line.cells[metric].best)
     ties = [line for line in held if line.cells[metric].tied and line is not top]
@@ -165,7 +165,7 @@ def _interaction(table: "Table", metric: str, decided: Decision) -> Iterator[str
 
 
 def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
-    """Which arms may be it, where at least one may not. While some have no two seeds yet, none is called the best."""
+    """Tell which arms may be it, if one may not. While some have no two seeds yet, none is called the best."""
     held = [line for line in lines if line.cells[metric].n > 1]
     kept = [_name(line) for line in held if line.cells[metric].tied]
     if len(kept) == len(held):
@@ -181,7 +181,7 @@ def _best(lines: "Sequence[Line]", metric: str) -> Iterator[str]:
 
 
 def _sunk(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
-    """How methods stand to a baseline of theirs: by a test where it has seeds, else by the mean."""
+    """Tell how methods stand to a baseline of theirs: by a test where it has seeds, else by the mean."""
     for low, methods in floor:
         level = low.cells[metric].mean
         held = [line for line in methods if line.cells[metric].mean is not None and level is not None]
