@@ -26,6 +26,7 @@ def perform(each: Planned) -> None:
         each.check_unchanged()
         for stage in each.stages:
             with stage.held():
+                origin.settle([stage], each.code)
                 if not stage.done:
                     origin.claim(stage)
                     stage.finish(WORK.get(stage.kind, probe)(each, stage))

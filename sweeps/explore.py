@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from selfsup import failures, tree
+from selfsup.origin import Answer
 from selfsup.planning import Planned
 from selfsup.progress import say, several
 from selfsup.sweeps.driver import Watch, fit
@@ -45,9 +46,10 @@ def history(it: SweepFile, home: Path) -> Iterator[str]:
         yield f"goes on after {several(there.trials, 'trial')}: {it.search.repeats(there.sessions + 1)}"
 
 
-def explore(it: SweepFile, tracker: Tracker, home: Path) -> None:
+def explore(it: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
     """Search, or go on searching, until a budget is spent. Inside `cluster()`, unless nothing is left of it.
 
+    code: what trials do with stages that other code made.
     Raises SelfsupError where all trials fail alike, TrackError where MLflow is away: the same command goes on.
     """
     journal = _journal(it, home)
@@ -56,7 +58,7 @@ def explore(it: SweepFile, tracker: Tracker, home: Path) -> None:
             for line in history(it, home):
                 say(line)
             journal.resume()
-        places = Places(it, tracker, home, journal.sessions)
+        places = Places(it, tracker, home, journal.sessions, code)
         recorder = Recorder(tracker, places.tags, places.parents)
         if more:
             _search(it, journal, places, recorder)
@@ -132,8 +134,8 @@ def _journal(it: SweepFile, home: Path) -> Journal:
 class Places:
     """Where trials stand in MLflow: under the run of their search, with what was drawn for them as a tag."""
 
-    def __init__(self, it: SweepFile, tracker: Tracker, home: Path, sessions: int) -> None:
-        self.plans = Proposed(it.designs, home)
+    def __init__(self, it: SweepFile, tracker: Tracker, home: Path, sessions: int, code: Answer) -> None:
+        self.plans = Proposed(it.designs, home, code=code)
         self.sweep: Sweep = without_arms(it, (), home, sessions=sessions)
         self.tags: dict[str, Mapping[str, str]] = {}
         self.parents: dict[str, str] = {}

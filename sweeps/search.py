@@ -14,6 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from selfsup.errors import SpecError
 from selfsup.knob import Choice
+from selfsup.origin import Answer
 from selfsup.planning import Planned, plan, usual_feeder
 from selfsup.sections import Feeder
 from selfsup.sweeps.journal import FLAWED, Journal
@@ -29,11 +30,15 @@ DRAWS = 200  # in a row that may be refused
 
 @dataclass(frozen=True)
 class Proposed:
-    """What a trial's configuration stands for: a study, and a value of each of its dimensions."""
+    """What a trial's configuration stands for: a study, and a value of each of its dimensions.
+
+    usual, code: as of `Planned`; a trial's process is not the one that the user told.
+    """
 
     designs: Sequence[Design]
     home: Path
     usual: Feeder = field(default_factory=usual_feeder)
+    code: Answer = "refuse"
 
     def of(self, config: Mapping[str, Any]) -> Planned:
         """Raises SpecError for values that are wrong together."""
@@ -51,7 +56,7 @@ class Proposed:
 
     def _planned(self, spec: Any) -> Planned:
         [each] = plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)
-        return replace(each, usual=self.usual)
+        return replace(each, usual=self.usual, code=self.code)
 
 
 def _value(line: Dimension, drawn: Any) -> Any:

@@ -65,7 +65,7 @@ def conduct(
             _settle_trials(found, tracker, code)
             if left(found, home()) and not ray.is_initialized():
                 stack.enter_context(cluster())
-            explore(found, tracker, home())
+            explore(found, tracker, home(), code)
         arms, planned = lay_out(found, tracker)
         if only:
             planned = proposed(found, arms) | planned

@@ -13,6 +13,7 @@ import selfsup.methods
 from selfsup import codebase, cost, origin
 from selfsup.errors import SpecError
 from selfsup.origin import changes, settle
+from selfsup.pipelines import runner
 from selfsup.pipelines.manifest import Manifest
 from selfsup.planning import Planned, plan
 from selfsup.spec import read
@@ -102,7 +103,11 @@ def test_what_other_code_made_is_refused_accepted_or_made_again(edit: Edit, work
     settle(work, "refuse")
     edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
     assert (changes(train), changes(probe)) == (("methods.simclr",), ())
-    with pytest.raises(SpecError, match=r"(?s)1 stage .* by other code.*pretrain-\w+: methods\.simclr\n.*--again"):
+    with pytest.raises(SpecError, match=r"(?s)^1 stage was made by .*pretrain-\w+: methods\.simclr\n.*--again") as one:
+        settle(work, "refuse")
+    assert str(one.value).startswith("1 stage was made by other code than this; what changed since:\n")
+    edit("selfsup.evals.knn", "(cosine / self", "(2 * cosine / self")
+    with pytest.raises(SpecError, match=r"^2 stages were made by other code than this; what changed since:\n"):
         settle(work, "refuse")
     settle(work, "accept")
     settle(work, "refuse")
@@ -193,6 +198,27 @@ def test_a_plan_names_what_changed_and_a_run_refuses(
     recorder = Recorder(Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}"))
     with pytest.raises(SpecError, match=r"(?s)pretrain-\w+: parts\.contrastive\n.*--accept-code"):
         perform([run], recorder)
+
+
+def test_a_trial_does_as_the_user_answered(
+    edit: Edit, planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may meet what another sweep made: a whole training, and half an evaluation of it."""
+    run = planned()
+    pretrain, embed, _ = run.stages
+    finish(pretrain)
+    origin.claim(embed)
+    edit("selfsup.parts.contrastive", "/ temperature", "/ (2 * temperature)")
+    edit("selfsup.pipelines.evaluate", "def _cpus(", "def _unused() -> None: ...\n\n\ndef _cpus(")
+    monkeypatch.setattr(runner, "WORK", {"embed": lambda *_: {"seconds": 1.0}})
+    monkeypatch.setattr(runner, "probe", lambda *_: {"top1": 50.0})
+    with pytest.raises(SpecError, match=r"^1 stage was .*\n.*pretrain-\w+: parts\.contrastive\n"):
+        runner.perform(run)
+    assert not embed.done
+    runner.perform(replace(run, code="accept"))
+    assert run.done
+    assert [origin.accepted(stage) for stage in run.stages] == [[origin.code(pretrain)], [origin.code(embed)], []]
+    runner.perform(run)
 
 
 def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., Planned]) -> None:

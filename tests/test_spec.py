@@ -92,7 +92,7 @@ class TestMeaning:
         assert all(isinstance(run, Run) and isinstance(run.hyper, Masked) for run in runs)
         assert told(runs[1]) == {
             "method": "masked",
-            "data": {"train": "here", "val": "there"},
+            "data": {"train": str(Path("here").absolute()), "val": str(Path("there").absolute())},
             "train": {"duration": {"epochs": 10.0}, "batch": 64},
             "seed": 1,
         }

@@ -124,7 +124,8 @@ def clear(stage: Stage) -> None:
 def _refusal(other: list[tuple[Stage, tuple[str, ...]]]) -> SpecError:
     lines = [f"  {stage.folder}: {', '.join(names)}" for stage, names in other[:LISTED]]
     more = [f"  and {len(other) - LISTED} more"] if len(other) > LISTED else []
-    head = f"{several(len(other), 'stage')} of it were made by other code than this; what changed since:"
+    were = "was" if len(other) == 1 else "were"
+    head = f"{several(len(other), 'stage')} {were} made by other code than this; what changed since:"
     return SpecError("\n".join([head, *lines, *more, REMEDY[0].upper() + REMEDY[1:]]))
 
 

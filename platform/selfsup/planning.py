@@ -13,6 +13,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Knobs, decisive, resolved, told
 from selfsup.method import Facts, Method
 from selfsup.method import load as load_method
+from selfsup.origin import Answer
 from selfsup.pipelines import bundled
 from selfsup.pipelines.fetch import Access
 from selfsup.pipelines.lanes import Lanes
@@ -38,6 +39,7 @@ class Planned:
     """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
 
     peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
+    code: what to do with stages that other code made.
     """
 
     run: Run
@@ -47,6 +49,7 @@ class Planned:
     home: Path
     peers: int = 1
     usual: Feeder = field(default_factory=usual_feeder)
+    code: Answer = "refuse"
 
     @cached_property
     def id(self) -> str:

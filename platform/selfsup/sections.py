@@ -41,17 +41,22 @@ class Duration(Knobs):
         return math.ceil(Fraction(str(self.epochs)) * steps_per_epoch)  # 0.1 of 30 is 3; in floats it is a bit more
 
 
+def _whole(path: str) -> str:
+    """One that means the same in every process, whatever directory that works in."""
+    return str(Path(expanduser(path)).absolute())  # noqa: PTH111 (Path's raises)
+
+
 class Data(Knobs):
     train: str = knob(..., "folder or URL of training shards with a manifest, or bundled://photos/train", min_length=1)
     val: str | None = knob(None, "likewise, of the shards that the evaluations score", min_length=1)
 
     @field_validator("train", "val")
     @classmethod
-    def _no_secret(cls, url: str | None) -> str | None:
+    def _place(cls, url: str | None) -> str | None:
         urlsplit(url or "")  # a ValueError for what is none
         if url and secret(url):
             raise ValueError(REMEDY)
-        return url
+        return url if url is None or "://" in url else _whole(url)
 
 
 class Backbone(Knobs):
@@ -72,8 +77,7 @@ class Backbone(Knobs):
     @field_validator("weights")
     @classmethod
     def _whole_path(cls, weights: str | None) -> str | None:
-        """One that means the same in every process."""
-        return weights if weights in (None, "timm") else str(Path(expanduser(weights)).absolute())  # noqa: PTH111 (Path's raises)
+        return weights if weights is None or weights == "timm" else _whole(weights)
 
     @property
     def is_vit(self) -> bool:

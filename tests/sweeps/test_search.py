@@ -207,6 +207,21 @@ def test_a_trial_makes_its_batches_as_it_was_planned_for(
     assert {each.feeder for each in plans.defaults()} == {"threads"}
 
 
+def test_a_trial_takes_other_codes_work_as_the_user_answered(both: Callable[..., SweepFile], tmp_path: Path) -> None:
+    plans = Proposed(both().designs, tmp_path, code="accept")
+    assert {each.code for each in plans.defaults()} == {"accept"}
+
+
+def test_a_trial_finds_data_from_where_the_user_stood(
+    both: Callable[..., SweepFile], sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(sets["train"])
+    monkeypatch.chdir(folder.parent)
+    plans = Proposed(read(both().path, [f"data.train=./{folder.name}/"]).designs, tmp_path)
+    monkeypatch.chdir(tmp_path)  # Tune's trials work in a folder of their own
+    assert {each.train.root for each in plans.defaults()} == {sets["train"]}
+
+
 class TestSpent:
     def test_a_trial_that_stays_at_chance_is_stopped_with_the_reason(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
