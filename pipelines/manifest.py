@@ -148,8 +148,10 @@ def load(url: str, access: Access | None = None) -> Manifest:
 
 
 def _shards(home: str, told: Head, remedy: str) -> pa.Table:
+    file = pa.BufferReader(storage.read(home, SHARDS, remedy=remedy))
     try:
-        shards = pq.read_table(pa.BufferReader(storage.read(home, SHARDS, remedy=remedy))).cast(SHARD_ROW)
+        # by no threads: one that still holds Python's bytes as the interpreter ends aborts the process
+        shards = pq.ParquetFile(file).read(use_threads=False).cast(SHARD_ROW)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{storage.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
     counts = shards["samples"].to_pylist()

@@ -2,6 +2,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -174,6 +176,19 @@ def test_a_pickled_manifest_is_refused_where_the_data_has_changed(folder: Path) 
     shards.index(str(folder))
     with pytest.raises(DataError, match="indexed anew while in use"):
         pickle.loads(sent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux shows them")
+def test_it_is_loaded_without_threads_that_may_outlive_the_interpreter(folder: Path) -> None:
+    """One of Arrow's that frees Python's bytes then aborts the process, after whatever it had to say."""
+    lines = [
+        "import os, sys",
+        "from selfsup.pipelines.manifest import load",
+        "before = set(os.listdir('/proc/self/task'))",
+        "load(sys.argv[1])",
+        "sys.exit(len(set(os.listdir('/proc/self/task')) - before))",
+    ]
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines), str(folder)], check=False).returncode == 0
 
 
 def test_no_manifest(tmp_path: Path) -> None:
