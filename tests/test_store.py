@@ -1,9 +1,12 @@
 """Which MLflow is meant, whether it answers, and where it is looked at."""
 
+import contextlib
 import os
 import socket
+import sqlite3
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,10 +40,25 @@ def test_a_server_that_never_answers_is_told_within_10_seconds() -> None:
         assert time.monotonic() - before < 10
 
 
-def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("these are not the numbers that you are looking for" * 100)
-    with pytest.raises(TrackError, match=r"mlflow.db: cannot connect: .*not a database"):
-        Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda _: b"these are not the numbers that you are looking for" * 100, "not a database"),
+        (lambda data: data[: len(data) // 2], "malformed"),
+        (lambda data: data[:100] + bytes(200) + data[300:], "malformed"),
+    ],
+)
+def test_a_damaged_store_is_told_at_once(damage: Callable[[bytes], bytes], reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as made:
+        for number in range(40):
+            made.execute(f"CREATE TABLE held_{number} (one TEXT)")
+        made.execute("CREATE TABLE metrics (value REAL)")
+        made.executemany("INSERT INTO metrics VALUES (?)", [(0.5,)] * 2000)
+        made.commit()
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TrackError, match=rf"mlflow.db: cannot connect: .*{reason}.* move it away: then the same"):
+        Tracker(f"sqlite:///{path}").connect()
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/home", "gs://bucket", "file:///shared/home"])

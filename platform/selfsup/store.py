@@ -198,9 +198,10 @@ def _local_client(uri: str, store: Path) -> "MlflowClient":
 def _analyse(store: Path) -> None:
     """Without statistics SQLite looks for the curve of one run among those of all: 50 ms, not 1, with 4,000 runs.
 
-    A connection takes note of them when it is opened. A file that is no store yet is MLflow's to judge.
+    A connection takes note of them when it is opened. Raises sqlite3.DatabaseError where the file is damaged, which
+    MLflow would open again and again for minutes; one that is no store yet is MLflow's to judge.
     """
-    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(store)) as opened:
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(store)) as opened:
         opened.execute("PRAGMA analysis_limit = 400")
         opened.execute("ANALYZE metrics")
         opened.commit()
