@@ -132,6 +132,12 @@ class _Local(_Arrow):
         super().__init__(fs.LocalFileSystem(), path)
         self._swept = False
 
+    def opened(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """A pipe would be waited on without end."""
+        if Path(self.path, name).is_fifo():
+            raise Refused("no file, but a pipe")
+        return super().opened(name)
+
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         folder = Path(self.path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +190,10 @@ def is_remote(url: str) -> bool:
 def absolute(url: str) -> str:
     """The same place, whatever directory a later process works in. A file:// URL becomes its path."""
     if url.startswith("file://"):
-        return _path(url)
+        path = _path(url)
+        if "\0" in path:
+            raise DataError(f"{url}: no path has NUL (%00) in it")
+        return path
     return url.rstrip("/") if "://" in url else str(Path(expanduser(url)).absolute())  # noqa: PTH111 (Path's raises)
 
 

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from selfsup.errors import CheckpointError
 from selfsup.progress import say
 from selfsup.sweeps.trial import SAMPLES
 from selfsup.sweepspec.search import Search
@@ -56,13 +57,14 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.name = f"{name}-{key}"
         self._lock = path.with_suffix(".lock")
-        self.storage = JournalStorage(JournalFileBackend(str(path)))
         self._search = search
         least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
         directions = [least if mode == "min" else most for mode in search.objectives.values()]
-        self._study = optuna.create_study(
-            storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
-        )
+        with _sound(path):
+            self.storage = JournalStorage(JournalFileBackend(str(path)))
+            self._study = optuna.create_study(
+                storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
+            )
 
     def __len__(self) -> int:
         """Trials that were ever proposed."""
@@ -141,13 +143,28 @@ def kept(name: str, key: str, home: Path) -> Kept:
     path = _path(name, home)
     if not path.exists():
         return Kept(0, 0, 0)
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    names = [study.study_name for study in storage.get_all_studies()]
-    numbers = {each: storage.get_study_id_from_name(each) for each in names}
-    ended = {each: storage.get_n_trials(number, COUNTED) for each, number in numbers.items()}
-    own = f"{name}-{key}"
-    starts = {0, *storage.get_study_user_attrs(numbers[own]).get(STARTS, ())} if own in numbers else ()
-    return Kept(ended.pop(own, 0), len(starts), sum(ended.values()))
+    with _sound(path):
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        names = [study.study_name for study in storage.get_all_studies()]
+        numbers = {each: storage.get_study_id_from_name(each) for each in names}
+        ended = {each: storage.get_n_trials(number, COUNTED) for each, number in numbers.items()}
+        own = f"{name}-{key}"
+        starts = {0, *storage.get_study_user_attrs(numbers[own]).get(STARTS, ())} if own in numbers else ()
+        return Kept(ended.pop(own, 0), len(starts), sum(ended.values()))
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Raise CheckpointError where Optuna cannot read what a journal holds."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # lines that nobody wrote make Optuna raise anything
+        raise CheckpointError(
+            f"{path}: damaged: {type(error).__name__}: {error}; put it back from a copy, or move it away and the "
+            "search begins anew"
+        ) from error
 
 
 def _path(name: str, home: Path) -> Path:

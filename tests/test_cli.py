@@ -308,6 +308,12 @@ def test_status_of_what_has_not_begun_exits_with_1(swept: Path) -> None:
     assert "nowhere.yaml" in nowhere.err
 
 
+def test_a_report_of_no_sweep_opens_no_store(tmp_path: Path) -> None:
+    done = selfsup("report", "nowhere.yaml", cwd=tmp_path)
+    assert done.code == 2
+    assert not (tmp_path / "home").exists()
+
+
 def ids(swept: Path) -> list[str]:
     told = selfsup("status", "swept.yaml", "--json", cwd=swept)
     assert told.code == 1

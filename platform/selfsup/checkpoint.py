@@ -4,6 +4,7 @@ The state is the step, the weights and buffers, the optimiser, and the spec they
 them: the loop seeds every step anew, and the stream's randomness is counted.
 """
 
+import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ def save(
     module: the method itself, not its DistributedDataParallel wrapper. resolved: the settings that the weights depend
     on, nested and JSON-able; `resume` insists on them. CheckpointError when it cannot be written.
     """
-    path = root / f"{PREFIX}{step:09d}"
+    path = root / _name(step)
     state = {
         "step": step,
         "module": module.state_dict(),
@@ -135,6 +136,20 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path / FILE, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that nobody wrote make torch raise anything
         raise CheckpointError(f"{path}: cannot read the checkpoint: {' '.join(str(error).split())}") from error
-    if not isinstance(state, dict) or {name: type(state.get(name)) for name in KINDS} != KINDS:
+    if not isinstance(state, dict) or not _is_state(state, path):
         raise CheckpointError(f"{path}: cannot read the checkpoint: {FILE} holds something else")
     return state
+
+
+def _is_state(held: dict[str, Any], path: Path) -> bool:
+    if {name: type(held.get(name)) for name in KINDS} != KINDS or path.name != _name(held["step"]):
+        return False
+    try:
+        json.dumps(held["resolved"])
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _name(step: int) -> str:
+    return f"{PREFIX}{step:09d}"

@@ -191,8 +191,8 @@ def report(
     from selfsup.layout import lay_out, store
     from selfsup.sweepspec import sweepfile
 
-    tracker = store()
-    arms, _ = lay_out(sweepfile.read(spec, set_ or []), tracker)
+    found, tracker = sweepfile.read(spec, set_ or []), store()
+    arms, _ = lay_out(found, tracker)
     page = _report(arms, tracker)
     if show:
         webbrowser.open(page.as_uri())
@@ -352,9 +352,9 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     found, page = write(arms, tracker)
     typer.echo(f"\n{paper.console(found)}\n")
     for run in [result for result in found.results if result.metrics.get("pictures/images")][:1]:
-        stage = read_json(record(home(), run.id), "stages")
-        names = [key for key in stage["stages"] if key.startswith("pictures-")]
-        typer.echo(f"reconstructions: {home() / 'stages' / names[0] / 'reconstructions.png'}")
+        for key in read_json(record(home(), run.id), stages=list)["stages"]:
+            if str(key).startswith("pictures-"):
+                typer.echo(f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}")
     typer.echo(f"the report:      {page}")
     typer.echo(f"                 selfsup report {arms.spec} --open")
     typer.echo("every number:    selfsup ui")

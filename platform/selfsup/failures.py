@@ -48,8 +48,8 @@ class Failure(NamedTuple):
         return f"{self.kind}: {self.message.partition(chr(10))[0]}"
 
     def exception(self) -> SelfsupError:
-        found: type[SelfsupError] = getattr(errors, self.error, SelfsupError)
-        return found(self.message)
+        found = getattr(errors, self.error, None)
+        return found(self.message) if isinstance(found, type) else SelfsupError(self.message)
 
 
 def of_disk(error: BaseException) -> SelfsupError | None:
@@ -105,6 +105,7 @@ def read(path: Path) -> Failure | None:
     """None where there is none, or only half of one."""
     try:
         told: dict[str, Any] = json.loads(path.read_text())
-        return Failure(**told) if told["kind"] in get_args(Kind) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        sound = told["kind"] in get_args(Kind) and all(isinstance(value, str) for value in told.values())
+        return Failure(**told) if sound else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

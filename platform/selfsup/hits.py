@@ -42,7 +42,7 @@ def read(data: bytes) -> Seen | None:
         held = json.loads(data)
         right = {name: _unpacked(number, bits) for name, (number, bits) in held["right"].items()}
         return Seen(str(held["images"]), right)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

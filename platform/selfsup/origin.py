@@ -33,8 +33,8 @@ def code(stage: Stage) -> dict[str, Any]:
 
 def made(stage: Stage) -> dict[str, Any] | None:
     """What made it, in the form of `code`; None where that is not known."""
-    held: dict[str, Any] | None = _read(stage, NOTE)
-    return held
+    held = _read(stage, NOTE)
+    return held if _is_code(held) else None
 
 
 def claim(stage: Stage) -> None:
@@ -52,8 +52,10 @@ def changes(stage: Stage) -> tuple[str, ...]:
     if text in ("", _text(now)) or not stage.begun:  # almost always: no need to read it
         return ()
     held = made(stage)
-    if held is None or now in accepted(stage):
+    if now in accepted(stage):
         return ()
+    if held is None:
+        return (f"{NOTE} (damaged)",)
     old, new = ({**one["modules"], **one["of"]} for one in (held, now))
     return tuple(name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
 
@@ -70,7 +72,8 @@ def defaults(stage: Stage) -> list[str]:
 
 def accepted(stage: Stage) -> list[dict[str, Any]]:
     """Code that it counts for beside its own."""
-    return list(_read(stage, ACCEPTED) or ())
+    held = _read(stage, ACCEPTED)
+    return [code for code in held if _is_code(code)] if isinstance(held, list) else []
 
 
 def others(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
@@ -135,20 +138,26 @@ def _mark(stage: Stage) -> str:
     if not text and stage.begun:
         return UNKNOWN
     text = text or _text(code(stage))
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+
+
+def _is_code(held: object) -> bool:
+    parts = [held.get(name) for name in ("modules", "of")] if isinstance(held, dict) else [None]
+    return all(isinstance(part, dict) for part in parts)
 
 
 def _read(stage: Stage, name: str) -> Any:
     try:
         return json.loads(_held(stage, name))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _held(stage: Stage, name: str) -> str:
+    """Its text, whatever it is; "" where there is none."""
     try:
-        return (stage.folder / name).read_text()
-    except (OSError, ValueError):
+        return (stage.folder / name).read_text(errors="surrogateescape")
+    except OSError:
         return ""
 
 

@@ -25,12 +25,20 @@ def damage(folder: Path) -> str:
     """What of a sealed folder is not as it was written, in a few words; "" where all of it is."""
     try:
         digests = json.loads((folder / DIGESTS).read_bytes())
-        for name, written in digests.items():
-            if digest(folder / name) != written:
+        for name in sorted(_visible(folder) | digests.keys()):
+            if not (folder / name).is_file():
+                return f"not whole: {name} is missing"
+            if digest(folder / name) != digests.get(name):
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"not whole: {error}"
     return ""
+
+
+def _visible(folder: Path) -> set[str]:
+    """Files of it, without those that readers of Parquet pass over."""
+    files = (file for file in folder.rglob("[!._]*") if file.is_file())
+    return {str(file.relative_to(folder)) for file in files}
 
 
 def digest(file: Path) -> str:

@@ -162,7 +162,7 @@ def sent(note: Path, run_id: str, path: Path) -> int:
     try:
         found = json.loads(note.read_text())
         return int(found["sent"]) if found["run"] == run_id and found["sent"] <= path.stat().st_size else 0
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return 0
 
 
@@ -198,8 +198,11 @@ def _parse(line: bytes) -> Record | Commit | None:
         entry = json.loads(line) if line.endswith(b"\n") else None
         if not isinstance(entry, dict) or entry.pop(SUM, None) not in (None, _sum(entry)):
             return None
-        return Commit(entry["commit"]) if "commit" in entry else Record(entry["step"], entry["time"], entry["values"])
-    except (ValueError, KeyError):
+        if "commit" in entry:
+            return Commit(int(entry["commit"]))
+        values = {name: float(value) for name, value in entry["values"].items()}
+        return Record(int(entry["step"]), int(entry["time"]), values)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

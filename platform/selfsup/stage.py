@@ -127,25 +127,34 @@ class Stage:
 
     def _record(self) -> dict[str, Any]:
         """Raises CheckpointError where it is not what `finish` wrote."""
-        path = self.folder / "done.json"
-        record = read_json(path, "result", "time")
-        if record.pop("digest", None) not in (None, digest(record)):  # none: older code's
-            raise damaged(path)
-        return record
+        return finished(self.folder / "done.json")
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """What `write_json` wrote, with at least these keys. Raises CheckpointError where a disk holds anything else."""
+def finished(path: Path) -> dict[str, Any]:
+    """What `finish` wrote into a done.json: result, time. Raises CheckpointError for anything else."""
+    record = read_json(path, result=dict, time=int)
+    sound = all(isinstance(value, (int, float)) for value in record["result"].values())
+    if not sound or record.pop("digest", None) not in (None, digest(record)):  # none: older code's
+        raise damaged(path)
+    return record
+
+
+def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
+    """What `write_json` wrote, with at least these keys of these types. Raises CheckpointError where a disk holds
+    anything else, or nothing.
+    """
     try:
         told = json.loads(path.read_bytes())
-        if isinstance(told, dict) and told.keys() >= set(keys):
+        if isinstance(told, dict) and all(name in told and isinstance(told[name], kinds[name]) for name in kinds):
             return told
-    except ValueError:  # not even text
+    except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError):  # not even text
         pass
     raise damaged(path)
 
 
 def damaged(path: Path) -> CheckpointError:
+    if not path.exists():
+        return CheckpointError(f"{path}: missing; remove {path.parent} and run the spec again: it is made anew")
     return CheckpointError(f"{path}: damaged; remove it and run the spec again: what is missing is made anew")
 
 

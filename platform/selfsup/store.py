@@ -40,11 +40,21 @@ def home() -> Path:
 
 
 def folder(variable: str, usual: str) -> Path:
-    """The folder that the environment names. Raises SpecError for a URL, which would become one of that name here."""
+    """The folder that the environment names, there or to be made.
+
+    Raises SpecError where none can be, and for a URL, which would become one of that name here.
+    """
     place = os.environ.get(variable) or usual
     if "://" in place:
         raise SpecError(f"{variable}: {redacted(place)}: expected a folder; URLs are for data")
-    return Path(place).expanduser().resolve()
+    try:
+        path = Path(place).expanduser().resolve()
+    except RuntimeError as error:  # no such user, or a loop of links
+        raise SpecError(f"{variable}: {place}: {error}; expected a folder") from error
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise SpecError(f"{variable}: {place}: {there} is a file; expected a folder")
+    return path
 
 
 def default_uri(home: Path) -> str:

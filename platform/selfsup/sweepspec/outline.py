@@ -14,7 +14,7 @@ from selfsup.planning import Planned, plan
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
 from selfsup.spool import tail
-from selfsup.stage import read_json
+from selfsup.stage import finished, read_json
 from selfsup.sweepspec.arms import Factor, Study, Sweep
 from selfsup.sweepspec.axes import text
 from selfsup.sweepspec.search import AT_RANDOM
@@ -125,10 +125,10 @@ def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
     found: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
     for done in sorted(home.glob("stages/pretrain-*/done.json")):
         with suppress(CheckpointError):  # of an older version, or damaged: no reason to plan nothing
-            told = read_json(done.parent / "stage.json", "method", "backbone")
+            told = read_json(done.parent / "stage.json", method=str, backbone=dict)
             last = tail(done.parent / "metrics.jsonl")
             if last and (speed := last.values.get("images_per_second")):
-                start = read_json(done, "result")["result"].get("start_seconds", 0.0)
+                start = finished(done)["result"].get("start_seconds", 0.0)
                 found[_kind(told["method"], told["backbone"])].append((start, speed))
     return dict(found)
 
