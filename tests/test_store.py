@@ -61,6 +61,15 @@ def test_a_damaged_store_is_told_at_once(damage: Callable[[bytes], bytes], reaso
         Tracker(f"sqlite:///{path}").connect()
 
 
+def test_damage_that_a_later_question_meets_is_told(tmp_path: Path) -> None:
+    """SQLAlchemy may put a line of its own before SQLite's."""
+    store = Tracker(f"sqlite:///{tmp_path}/mlflow.db")
+    damage = sqlite3.DatabaseError("(raised by a flush)\n(sqlite3.DatabaseError) database disk image is malformed")
+    told = r"cannot ask: database disk image is malformed\. Put a copy"
+    with pytest.raises(TrackError, match=told), store._asking("ask"):
+        raise damage
+
+
 @pytest.mark.parametrize("place", ["s3://bucket/home", "gs://bucket", "file:///shared/home"])
 def test_a_home_that_is_no_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,7 @@ CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted" 
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
 METRICS, PARAMS = 1000, 100  # the most that MLflow takes in one batch
 Used = tuple[str, str, str]  # a data set: name, digest of <= 36 characters, context
-DAMAGED = ("malformed", "not a database")  # what SQLite says of a file
+DAMAGED = ("database disk image is malformed", "file is not a database")  # what SQLite says of a file
 REFILLED = "then the same command makes a new one of what is kept beside it, in the folder stages"
 RECORDS = 200  # sent before it is noted how far sending has come
 
@@ -250,8 +250,8 @@ class Tracker:
                 yield
         except (MlflowException, SQLAlchemyError, sqlite3.DatabaseError, HTTPException, OSError) as error:
             reason = str(error).partition("\n")[0]
-            if self._store and any(sign in reason for sign in DAMAGED):
-                reason += f". Put a copy of it back, or move it away: {REFILLED}"
+            if self._store and (signs := [sign for sign in DAMAGED if sign in str(error)]):
+                reason = f"{signs[0]}. Put a copy of it back, or move it away: {REFILLED}"
             raise TrackError(f"MLflow at {redacted(self.uri)}: cannot {what}: {reason}") from error
 
 
