@@ -43,7 +43,7 @@ def _weights(home: Path, run_id: str) -> Path:
     known = sorted(path.stem for path in note.parent.glob("*.json"))
     if run_id not in known:  # nor is a path one
         raise CheckpointError(f"no run {run_id} under {home}; there are: {', '.join(known) or 'none yet'}")
-    key = read_json(note, pretrain=str | None)["pretrain"]
+    key: str | None = read_json(note, pretrain=str | None)["pretrain"]
     if key is None:
         raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
     weights = home / "stages" / key / "encoder.safetensors"
