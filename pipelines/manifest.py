@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
+from selfsup.naming import unfit
 from selfsup.pipelines import head, storage
 from selfsup.pipelines.cache import Cache, node_folder
 from selfsup.pipelines.counted import Ints
@@ -34,6 +35,7 @@ from selfsup.pipelines.rows import Rows, Table, Written, write_rows
 
 SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
+NAME_BYTES = 1024  # the longest key of an object store
 READS, READS_REMOTE = 4, 64  # at a time; an object store answers each after tens of milliseconds
 
 
@@ -154,6 +156,9 @@ def _shards(home: str, told: Head, remedy: str) -> pa.Table:
         shards = pq.ParquetFile(file).read(use_threads=False).cast(SHARD_ROW)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{storage.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
+    for name in shards["name"].to_pylist():
+        if why := "a name" if name is None else unfit(name, longest=NAME_BYTES):
+            raise DataError(f"{storage.within(home, SHARDS)}: a shard is called {name!r}; expected {why}: {remedy}")
     counts = shards["samples"].to_pylist()
     if (
         None in counts

@@ -71,10 +71,12 @@ def names(root: str) -> list[str]:
     if packed := [name for name in files if COMPRESSED.search(name)]:
         more = f" and {len(packed) - 1} more" if packed[1:] else ""
         raise DataError(f"{root}: {packed[0]}{more}: compressed: no sample can be read alone; unpack with `gzip -d`")
+    own = [name for name in files if name.lower().endswith(".tar")]
     for folder in folders:
         if nested := storage.names(storage.within(root, folder), suffix=".tar", there=False):
-            raise DataError(f"{root}: shards lie in {folder}/, too ({nested[0]} ...): index each folder by itself")
-    return [name for name in files if name.lower().endswith(".tar")]
+            remedy = "move one of the two beside the other, then index each" if own else "index each folder by itself"
+            raise DataError(f"{root}: shards lie in {folder}/{', too' if own else ''} ({nested[0]} ...): {remedy}")
+    return own
 
 
 def _scans(root: str, shards: list[str], progress: Progress) -> Iterator[tars.Scan]:

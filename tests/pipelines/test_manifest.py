@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -283,6 +285,17 @@ def test_a_head_that_is_none_is_refused(folder: Path, head: bytes) -> None:
 def test_a_damaged_table_of_shards_is_refused(folder: Path, data: bytes) -> None:
     (folder / "manifest-shards.parquet").write_bytes(data)
     with pytest.raises(DataError, match=r"manifest-shards\.parquet: damaged: .*run `selfsup shards index"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("name", ["../0.tar", "/tmp/0.tar", "..", "a\\0.tar", "0\x00.tar", None])
+def test_a_shard_whose_name_leads_out_of_the_folder_is_refused(folder: Path, name: str | None) -> None:
+    path = folder / "manifest-shards.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "name", pa.array([name, *table["name"].to_pylist()[1:]], pa.string())), path)
+    with pytest.raises(
+        DataError, match=r"manifest-shards\.parquet: a shard is called .*; expected a name.*run `selfsup shards index"
+    ):
         load(str(folder))
 
 
