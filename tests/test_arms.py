@@ -177,7 +177,7 @@ def test_a_placeholder_for_data_is_one_error_that_names_it(tmp_path: Path) -> No
 
 
 def test_the_plan_of_a_search(shards: Path, tmp_path: Path) -> None:
-    data = [f"data.train={shards}", f"data.val={shards}", "train.batch=16", "stream.lanes=4"]
+    data = [f"data.train={shards}", f"data.val={shards}", "train.batch=16", "stream.lanes=4", "evals.knn.k=10"]
     said = describe_search(read(SWEEPS / "mae_search.yaml", data), tmp_path)
     assert "hyper.mask_ratio         0.4 to 0.9" in said
     assert "optim.lr                 0.0001 to 0.01, log" in said

@@ -177,6 +177,7 @@ def test_a_job_is_sent_none(
     wheel = tmp_path / "selfsup-1-py3-none-any.whl"
     wheel.touch()
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    monkeypatch.setattr("selfsup.pipelines.submit.reach", lambda _: None)
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "hunter2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow:5000")

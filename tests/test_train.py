@@ -107,7 +107,7 @@ def test_restored_equals_uninterrupted_bit_for_bit(tmp_path: Path, optim: Optim)
     for step in run(killed, optim, optimizer=optimizer):
         logs.append(read(step))
         if step.number == 3:
-            checkpoint.save(tmp_path, step=3, module=killed, optimizer=optimizer, resolved={})
+            checkpoint.save(tmp_path, step=3, module=killed, optimizer=optimizer, resolved={}, keep=1)
         if step.number == 4:  # this step dies with its process
             break
 
@@ -115,7 +115,7 @@ def test_restored_equals_uninterrupted_bit_for_bit(tmp_path: Path, optim: Optim)
     restored = Toy(dropout=0.5)
     nn.init.zeros_(restored.into.weight)
     optimizer = build(restored, optim)
-    start = checkpoint.load(tmp_path, module=restored, optimizer=optimizer, resolved={})
+    start = checkpoint.resume(tmp_path, module=restored, optimizer=optimizer, resolved={}).step
     rest = [read(step) for step in run(restored, optim, optimizer=optimizer, start=start)]
 
     assert logs[:3] + rest == expected
