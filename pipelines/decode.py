@@ -14,6 +14,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from selfsup.errors import DataError
@@ -140,7 +141,7 @@ def _whole(image: Image.Image) -> Iterator[None]:
         raise Undecodable(f"not a whole {image.format}: {error}") from error
 
 
-def _opened(data: Data) -> Image.Image:
+def _opened(data: Data) -> ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # as above
