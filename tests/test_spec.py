@@ -256,11 +256,15 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("evals: {linear: {lrs: []}}", "5:23: evals.linear.lrs: must be at least 1 long, not []"),
             (
                 "seeds: 0",
-                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2⁶³ - 1)",
+                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2³² - 1)",
+            ),
+            (
+                "seeds: [0, 4294967296]",  # which draw the same on a CPU
+                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2³² - 1)",
             ),
             (
                 "seeds: [1, 1]",
-                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2⁶³ - 1)",
+                "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2³² - 1)",
             ),
             ("optim: {warmup: {}}", "5:17: optim.warmup: say exactly one of steps, epochs, samples, not none"),
             ("evals: {knnn: {}}", "5:9: evals.knnn: unknown key (did you mean 'knn'?)"),

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 REQUIRED: Any = ...  # a knob without a default
 TOO_MANY = 2**63  # for torch, numpy, Parquet and SQL
+SEEDS = 2**32  # torch reads no more bits of a seed on a CPU: larger ones would draw what smaller ones do
 
 
 @dataclass(frozen=True)

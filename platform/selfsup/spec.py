@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 
 from selfsup import conflicts, evaluator, explain
 from selfsup.errors import SpecError
-from selfsup.knob import TOO_MANY, Knobs, group, knob
+from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, plain
 from selfsup.naming import unfit
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
@@ -70,16 +70,16 @@ def _revive(is_run: bool, told: dict[str, Any]) -> "Run | Spec":
 class Run(_Sections):
     """One training of one method from one seed. The concrete classes, `run_type(method)`, know that method's knobs."""
 
-    seed: int = knob(..., "of weights, order, crops, masks: everything that is drawn", ge=0)
+    seed: int = knob(..., "of weights, order, crops, masks: everything that is drawn", ge=0, lt=SEEDS)
 
 
 def _seeds(value: object) -> tuple[int, ...]:
     if type(value) is int:
         value = range(min(value, MOST_SEEDS + 1))
     seeds = tuple(value) if isinstance(value, (range, tuple, list)) else ()
-    sound = all(type(seed) is int and 0 <= seed < TOO_MANY for seed in seeds)
+    sound = all(type(seed) is int and 0 <= seed < SEEDS for seed in seeds)
     if not 0 < len(seeds) <= MOST_SEEDS or not sound or len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected how many seeds (1 to {MOST_SEEDS}), or a list of different ones (0 to 2⁶³ - 1)")
+        raise ValueError(f"expected how many seeds (1 to {MOST_SEEDS}), or a list of different ones (0 to 2³² - 1)")
     return seeds
 
 

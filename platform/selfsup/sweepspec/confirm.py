@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
-from selfsup.knob import TOO_MANY
+from selfsup.knob import SEEDS
 from selfsup.planning import Planned, plan
 from selfsup.stage import digest
 from selfsup.sweepspec.arms import Sweep
@@ -50,7 +50,7 @@ def fresh(it: SweepFile) -> tuple[int, ...]:
     """Seeds that no trial had."""
     assert it.search is not None
     used = {seed for design in it.designs for seed in design.default.seeds}
-    unused = (seed for number in count(max(used) + 1) if (seed := number % TOO_MANY) not in used)
+    unused = (seed for number in count(max(used) + 1) if (seed := number % SEEDS) not in used)
     return tuple(islice(unused, it.search.confirm))
 
 

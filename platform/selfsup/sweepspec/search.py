@@ -65,7 +65,7 @@ class Search(Knobs):
     trials: int = knob(20, "how many at most", ge=1, le=100_000)
     samples: int | None = knob(None, "training samples of all trials together; null: any number", gt=0)
     hours: float | None = knob(None, "of the clock; null: any time", gt=0)
-    seed: int = knob(0, "of the sampler", ge=0)
+    seed: int = knob(0, "of the sampler", ge=0, le=2**31)
     confirm: int = knob(3, "fresh seeds that what is best, and the default, are trained from again", ge=1, le=1000)
     finalists: int = knob(
         4,
