@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from selfsup.pipelines.manifest import Manifest, Reader
@@ -21,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         if {"cluster", "nodes"} & set(item.fixturenames):
             for warning in RAYS_OWN:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed torch before each test and its fixtures: a test draws the same numbers in any order, on any worker."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")

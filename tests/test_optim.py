@@ -144,9 +144,9 @@ def test_a_weight_moves_at_its_own_pace() -> None:
         rates.append(schedule(optimizer, optim, step, steps=8, warmup=2, batch=256))
         optimizer.step()
         moved = {name: float((before[name] - weight.detach()).max()) for name, weight in module.named_parameters()}
-        assert moved["linear.bias"] == pytest.approx(rates[-1], abs=1e-7)
-        assert moved["norm.weight"] == pytest.approx(0.5 * (0.4 if step >= 2 else rates[-1]), abs=1e-7)
-        assert moved["linear.weight"] == pytest.approx(rates[-1] if step >= 2 else 0.0, abs=1e-7)
+        assert moved["linear.bias"] == pytest.approx(rates[-1], abs=1e-6)
+        assert moved["norm.weight"] == pytest.approx(0.5 * (0.4 if step >= 2 else rates[-1]), abs=1e-6)
+        assert moved["linear.weight"] == pytest.approx(rates[-1] if step >= 2 else 0.0, abs=1e-6)
     assert rates == [lr_at(step, steps=8, warmup=2, peak=0.4) for step in range(8)]
 
 
