@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.errors import DataError
-from selfsup.pipelines import storage, tars
+from selfsup.pipelines import storage, tars, urls
 from selfsup.pipelines.cache import Cache
 from selfsup.pipelines.counted import Ints
 from selfsup.pipelines.decode import Data
@@ -92,7 +92,7 @@ class Shards:
 
     def __init__(self, root: str, told: pa.Table, *, cache: Cache | None, skip: bool, remedy: str) -> None:
         self._root, self._told, self._cache, self._skip, self._remedy = root, told, cache, skip, remedy
-        self._file = lru_cache(maxsize=OPEN_REMOTE if storage.is_remote(root) else OPEN)(self._open)
+        self._file = lru_cache(maxsize=OPEN_REMOTE if urls.is_remote(root) else OPEN)(self._open)
         self._lost: set[int] = set()
 
     def fetch(self, job: Job, rows: Table) -> list[tuple[str, Data]]:
@@ -106,7 +106,7 @@ class Shards:
             try:
                 return [tars.member(block) for block in self._blocks(shard, rows, job.piece)]
             except ValueError as error:
-                url = storage.within(self._root, self._name(shard))
+                url = urls.within(self._root, self._name(shard))
                 lost = DataError(f"{url}: {error}: it is cut or changed; fetch it again, or {self._remedy}")
                 lost.__cause__ = error
             except DataError as error:

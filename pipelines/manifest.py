@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.naming import unfit
-from selfsup.pipelines import head, storage
+from selfsup.pipelines import head, storage, urls
 from selfsup.pipelines.cache import Cache, node_folder
 from selfsup.pipelines.counted import Ints
 from selfsup.pipelines.decode import Data
@@ -73,12 +73,12 @@ class Manifest:
 
     @cached_property
     def cache(self) -> Cache | None:
-        keeps = storage.is_remote(self.root) and self.access.cache
+        keeps = urls.is_remote(self.root) and self.access.cache
         return Cache(node_folder(), self.access.cache) if keeps else None
 
     @cached_property
     def rows(self) -> Rows:
-        cache = self.cache if storage.is_remote(self.home) else None
+        cache = self.cache if urls.is_remote(self.home) else None
         return Rows(
             self.home,
             samples=self.num_samples,
@@ -126,9 +126,9 @@ def load(url: str, access: Access | None = None) -> Manifest:
 
     Local rows are verified at once if all of them can be held; else each page is when it is read.
     """
-    home = storage.absolute(url)
+    home = urls.absolute(url)
     remedy = _remedy(home)
-    where = storage.within(home, head.NAME)
+    where = urls.within(home, head.NAME)
     told = head.parse(
         storage.read(home, head.NAME, remedy=f"for a folder of shards, {remedy}"), url=where, remedy=remedy
     )
@@ -144,7 +144,7 @@ def load(url: str, access: Access | None = None) -> Manifest:
         raise DataError(
             f"{home}: {SHARDS} is not the one that {head.NAME} was written with, or one was changed: {remedy}"
         )
-    if not storage.is_remote(home) and manifest.rows.fit:
+    if not urls.is_remote(home) and manifest.rows.fit:
         manifest.rows.take(np.arange(manifest.num_samples))
     return manifest
 
@@ -155,10 +155,10 @@ def _shards(home: str, told: Head, remedy: str) -> pa.Table:
         # by no threads: one that still holds Python's bytes as the interpreter ends aborts the process
         shards = pq.ParquetFile(file).read(use_threads=False).cast(SHARD_ROW)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{storage.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
+        raise DataError(f"{urls.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
     for name in shards["name"].to_pylist():
         if why := "a name" if name is None else unfit(name, longest=NAME_BYTES):
-            raise DataError(f"{storage.within(home, SHARDS)}: a shard is called {name!r}; expected {why}: {remedy}")
+            raise DataError(f"{urls.within(home, SHARDS)}: a shard is called {name!r}; expected {why}: {remedy}")
     counts = shards["samples"].to_pylist()
     if (
         None in counts
@@ -213,7 +213,7 @@ class Reader:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
-        self._threads = READS_REMOTE if storage.is_remote(manifest.root) else READS
+        self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
         """(n,) sample numbers -> n samples in that order, by few large reads, several at a time.
@@ -242,7 +242,7 @@ class Reader:
         told = self.manifest
         shard = told.shard(index)
         if told.cache is None:
-            return runs(index, where, shard, GAP_REMOTE if storage.is_remote(told.root) else GAP)
+            return runs(index, where, shard, GAP_REMOTE if urls.is_remote(told.root) else GAP)
         samples = told.shards["samples"].to_numpy()
         length = told.access.piece
         return pieces(

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import head, shards, storage, tars
+from selfsup.pipelines import head, shards, storage, tars, urls
 from selfsup.pipelines.classes import FILE as CLASSNAMES
 from selfsup.pipelines.decode import Pixels, Undecodable, decode, depth, dimensions
 from selfsup.pipelines.folders import Walk
@@ -93,7 +93,7 @@ def pack(
     same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
     counts images. DataError where no image can be decoded, or where `out` holds shards that were not packed here.
     """
-    folder, place = Path(images).absolute(), storage.absolute(str(out))
+    folder, place = Path(images).absolute(), urls.absolute(str(out))
     try:
         walk = Walk(folder)
         sources, classes = _sources(folder, walk)
@@ -146,7 +146,7 @@ def _keys(paths: list[Path]) -> list[str]:
 
 def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
     """The marks of the shards that are there."""
-    if not storage.is_remote(out) and Path(out).is_relative_to(folder):
+    if not urls.is_remote(out) and Path(out).is_relative_to(folder):
         raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
     found = {name: _mark_in(out, name) for name in storage.names(out, suffix=".tar", there=False)}
     storage.remove(out, head.NAME)  # from here on it may not be true

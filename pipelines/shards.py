@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.pipelines import classes, manifest, storage, tars
+from selfsup.pipelines import classes, manifest, storage, tars, urls
 from selfsup.pipelines.decode import Undecodable, decode, depth
 from selfsup.pipelines.gather import Gathered
 from selfsup.pipelines.manifest import Manifest, Reader
@@ -57,11 +57,11 @@ def index(
     What is not taken for a label goes to `remark`. bits: as for `settled`. A few shards at a time are in memory.
     DataError for shards that are cut, damaged or compressed, lie in sub-folders, or whose samples are not whole.
     """
-    root = storage.absolute(url)
+    root = urls.absolute(url)
     shards = names(root)
     if not shards:
         raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
-    place = root if out is None else storage.absolute(out)
+    place = root if out is None else urls.absolute(out)
     return assemble(place, root, _scans(root, shards, progress), remark, bits=bits)
 
 
@@ -73,7 +73,7 @@ def names(root: str) -> list[str]:
         raise DataError(f"{root}: {packed[0]}{more}: compressed: no sample can be read alone; unpack with `gzip -d`")
     own = [name for name in files if name.lower().endswith(".tar")]
     for folder in folders:
-        if nested := storage.names(storage.within(root, folder), suffix=".tar", there=False):
+        if nested := storage.names(urls.within(root, folder), suffix=".tar", there=False):
             remedy = "move one of the two beside the other, then index each" if own else "index each folder by itself"
             raise DataError(f"{root}: shards lie in {folder}/{', too' if own else ''} ({nested[0]} ...): {remedy}")
     return own
@@ -85,7 +85,7 @@ def _scans(root: str, shards: list[str], progress: Progress) -> Iterator[tars.Sc
             some = shards[start : start + SCANNED]
             for done, found in enumerate(pool.map(partial(scan, root), some), start=start + 1):
                 if not len(found.samples):
-                    raise DataError(f"{storage.within(root, found.name)}: holds no samples; remove it")
+                    raise DataError(f"{urls.within(root, found.name)}: holds no samples; remove it")
                 progress(done, len(shards))
                 yield found
 

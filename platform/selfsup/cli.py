@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import of_disk
-from selfsup.progress import counting, labelling, say, several
 from selfsup.redact import redacted
 from selfsup.store import PORT, home, is_server, ui_command
 
 if TYPE_CHECKING:
     from selfsup.origin import Answer
-    from selfsup.pipelines.manifest import Manifest
     from selfsup.planning import Planned
     from selfsup.sweepspec.arms import Sweep
     from selfsup.sweepspec.sweepfile import SweepFile
@@ -36,73 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 app.add_typer(shards, name="shards")
 
 Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="spec files", show_default=False)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value of the spec")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value")]
 Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
 Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
 Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
-Bits = Annotated[int | None, typer.Option(min=8, max=16, help="that images of 16 bits use: 2^N - 1 is white")]
-Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, https:// ...")]
-
-
-@shards.command("pack")
-def shards_pack(
-    images_dir: Annotated[Path, typer.Argument(help="images, in a folder per class or flat")],
-    out: Annotated[str, typer.Argument(help="where the shards and their manifest go: a folder, or s3://, gs:// ...")],
-    resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
-    shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
-    bits: Bits = None,
-) -> None:
-    """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
-    from selfsup.pipelines.pack import pack
-
-    with counting("images") as progress:
-        manifest, skipped, left_out = pack(
-            images_dir, out, resize=resize, quality=quality, shard_size=shard_size, bits=bits, progress=progress
-        )
-    for name in skipped:
-        typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
-    for kind, number in sorted(left_out.items()):
-        typer.echo(f"left out: {number} {kind}", err=True)
-    typer.echo(f"{out}: {_contents(manifest)}")
-
-
-@shards.command("index")
-def shards_index(
-    url: Where,
-    out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None,
-    bits: Bits = None,
-) -> None:
-    """Write the manifest of shards that someone else made."""
-    from selfsup.pipelines.shards import index
-
-    with counting("shards") as progress:
-        manifest = index(url, out=out, bits=bits, progress=progress, remark=say)
-    typer.echo(f"{out or url}: {_contents(manifest)}")
-
-
-def _contents(manifest: "Manifest") -> str:
-    counts = f"{several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}"
-    return f"{counts}; {labelling(len(manifest.classes), manifest.num_labelled, manifest.num_samples)}"
-
-
-@shards.command("check")
-def shards_check(url: Where) -> None:
-    """Verify counts, checksums and that every image decodes. Exits with 3 if anything is wrong."""
-    from selfsup.pipelines.shards import check
-
-    with counting("samples") as progress:
-        problems = check(url, progress=progress)
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{url}: {several(len(problems), 'problem') if problems else 'no problems'}")
-    raise typer.Exit(3 if problems else 0)
 
 
 @app.command()
@@ -192,8 +131,7 @@ def report(
     from selfsup.sweepspec import sweepfile
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
-    arms, _ = lay_out(found, tracker)
-    page = _report(arms, tracker)
+    page = _report(lay_out(found, tracker)[0], tracker)
     if show:
         webbrowser.open(page.as_uri())
 
@@ -215,10 +153,7 @@ def describe(method: Annotated[str | None, typer.Argument(help="a method; withou
     """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
     from selfsup.describe import catalogue, knobs
 
-    if method is None:
-        typer.echo(catalogue())
-    else:
-        typer.echo(knobs(method))
+    typer.echo(catalogue() if method is None else knobs(method))
 
 
 @app.command()
@@ -240,8 +175,7 @@ def export(
     """The trained encoder of a run as safetensors."""
     from selfsup.export import export
 
-    path = out or Path(f"{run_id}.safetensors")
-    typer.echo(export(home(), run_id, path, to=to))
+    typer.echo(export(home(), run_id, out or Path(f"{run_id}.safetensors"), to=to))
 
 
 @app.command()

@@ -21,11 +21,12 @@ PACKAGE = "selfsup"
 APART = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli codebase conflicts cost errors evaluator explain export failures feasible knob layers layout origin planning
-    progress redact reporting sealed sharing source spec spool stage store sweeps sweepspec tensors track tree whole
-    pipelines.auth pipelines.bundled pipelines.cache pipelines.fetch pipelines.forkserver pipelines.head
-    pipelines.manifest pipelines.meter pipelines.pack pipelines.pretrain pipelines.rows pipelines.runner
-    pipelines.shards pipelines.storage pipelines.submit pipelines.tars pipelines.cluster
+    cli cli_shards codebase conflicts cost errors evaluator explain export failures feasible knob layers layout
+    origin planning progress redact reporting sealed sharing source spec spool stage store sweeps sweepspec tensors
+    track tree whole pipelines.auth pipelines.bundled pipelines.cache pipelines.fetch pipelines.forkserver
+    pipelines.head pipelines.manifest pipelines.meter pipelines.pack pipelines.pretrain pipelines.rows
+    pipelines.runner pipelines.shards pipelines.storage pipelines.submit pipelines.tars pipelines.urls
+    pipelines.cluster
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # themselves, not what is in them

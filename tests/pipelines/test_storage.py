@@ -11,7 +11,7 @@ import pytest
 from servers import Web, google_store, object_store, web_server
 
 from selfsup.errors import DataError
-from selfsup.pipelines import storage
+from selfsup.pipelines import storage, urls
 
 DATA = bytes(range(256)) * 40
 
@@ -88,7 +88,7 @@ def test_a_local_folder_may_be_called_anything(tmp_path: Path, name: str, form: 
     storage.write(url, "a.tar", DATA)
     assert (folder / "a.tar").read_bytes() == DATA
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert storage.absolute(url) == str(folder)
+    assert urls.absolute(url) == str(folder)
     assert storage.names(url, suffix=".tar") == ["a.tar"]
     assert storage.opened(url, "a.tar", remedy="").url in (str(folder / "a.tar"), f"{url}/a.tar")
 
@@ -96,7 +96,7 @@ def test_a_local_folder_may_be_called_anything(tmp_path: Path, name: str, form: 
 def test_a_quoted_name_goes_before_a_plain_one(tmp_path: Path) -> None:
     for name in ("a b", "a%20b"):
         (tmp_path / name).mkdir()
-        assert storage.absolute((tmp_path / name).as_uri()) == str(tmp_path / name)
+        assert urls.absolute((tmp_path / name).as_uri()) == str(tmp_path / name)
 
 
 @pytest.mark.parametrize("key", ["a#b", "a b", "a%20b", "a+b", "a=b&c"])
@@ -206,7 +206,7 @@ def test_what_will_not_pass_is_asked_for_once(web: Web, status: int) -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_a_web_server_that_falls_silent_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SILENCE", 0.1)
+    monkeypatch.setattr(urls, "SILENCE", 0.1)
     file = storage.opened(web.url, "a.tar", remedy="")
     web.sleep, start = 0.6, time.monotonic()
     with pytest.raises(DataError, match=r"a\.tar: cannot be read"):
@@ -217,7 +217,7 @@ def test_a_web_server_that_falls_silent_is_given_up(web: Web, monkeypatch: pytes
 
 @pytest.mark.usefixtures("brief")
 def test_a_google_store_that_is_not_there_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SILENCE", 1.0)
+    monkeypatch.setattr(urls, "SILENCE", 1.0)
     monkeypatch.setattr(storage, "WAITS", ())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -228,7 +228,7 @@ def test_a_google_store_that_is_not_there_is_given_up(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("brief")
 def test_an_object_store_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SILENCE", 1.0)
+    monkeypatch.setattr(urls, "SILENCE", 1.0)
     monkeypatch.setattr(storage, "WAITS", (0.01,))
     with socket.create_server(("127.0.0.1", 0), backlog=10) as deaf:
         url, start = f"s3://bucket/x?endpoint_override=127.0.0.1:{deaf.getsockname()[1]}&scheme=http", time.monotonic()
