@@ -30,7 +30,7 @@ def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.facts, torch.device("cpu"))
-    method.load_state_dict(tensors.load(planned.pretrain.folder / "method.safetensors")[0])
+    tensors.fill(method, planned.pretrain.folder / "method.safetensors")
     batch = fixed_batch(run, manifest, method)
     with whole(stage.folder / "reconstructions.png") as part:
         grid(method.eval(), batch, manifest).save(part, format="png")

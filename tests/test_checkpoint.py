@@ -163,7 +163,10 @@ def test_another_spec_is_refused_with_every_difference(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1.0, step=1, size=10)
-    with pytest.raises(CheckpointError, match="size mismatch"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"state\.pt: does not fit: .* it has otherwise weight \(10, 10\) float32 for \(11, 11\)",
+    ):
         load(tmp_path, size=11)
 
 
@@ -183,3 +186,76 @@ def test_nothing_in_it_is_run_and_something_else_is_refused(tmp_path: Path, held
         torch.save(held, folder / checkpoint.FILE)
     with pytest.raises(CheckpointError, match="cannot read"):
         load(tmp_path)
+
+
+def forged(path: Path, forge: Any) -> Path:
+    """A checkpoint that holds something else, with the digests of that."""
+    held = torch.load(path / checkpoint.FILE)
+    forge(held)
+    with sealed(path) as folder:
+        torch.save(held, folder / checkpoint.FILE)
+    return path
+
+
+def weights(held: Any) -> Any:
+    return held["module"]
+
+
+def moments(held: Any) -> Any:
+    return held["optimizer"]["state"]
+
+
+FORGERIES = {
+    "of the weights it lacks bias": lambda held: weights(held).pop("bias"),
+    "of the weights it has beside other": lambda held: weights(held).update(other=torch.ones(1)),
+    r"otherwise bias \(1, 10\) float32 for \(10,\)": lambda held: weights(held)["bias"].unsqueeze_(0),
+    r"\(10,\) float64 for \(10,\) float32": lambda held: weights(held).update(bias=weights(held)["bias"].double()),
+    r"bias dict for \(10,\) float32": lambda held: weights(held).update(bias={}),
+    "of the optimiser it lacks weight.momentum_buffer": lambda held: moments(held)[0].clear(),
+    "it lacks weight.momentum_buffer, bias": lambda held: moments(held).clear(),
+    "it lacks bias.momentum_buffer": lambda held: moments(held).pop(1),
+    "it has beside 2.momentum_buffer": lambda held: moments(held).update({2: moments(held)[0]}),
+    "it has beside weight.step": lambda held: moments(held)[0].update(step=torch.ones(())),
+    r"momentum_buffer \(10,\) float32 for \(10, 10\) float32": lambda held: moments(held).update({0: moments(held)[1]}),
+    r"momentum_buffer \(10,\) bfloat16 for": lambda held: moments(held)[1].update(
+        momentum_buffer=torch.ones(10, dtype=torch.bfloat16)
+    ),
+    "weight.momentum_buffer NoneType for": lambda held: moments(held)[0].update(momentum_buffer=None),
+    "groups of no weights, not of 2": lambda held: held["optimizer"]["param_groups"].clear(),
+    r"groups of 1 weights, not of 2": lambda held: held["optimizer"]["param_groups"][0]["params"].pop(),
+    "KeyError: 'param_groups'": lambda held: held["optimizer"].pop("param_groups"),
+    "list": lambda held: held["optimizer"].update(state=[1]),
+}
+
+
+@pytest.mark.parametrize("message", FORGERIES)
+def test_a_whole_one_that_does_not_fit_is_as_damaged(tmp_path: Path, message: str) -> None:
+    """Digests of ours over a state that is not."""
+    latest = forged(save(tmp_path, 2.0, step=2), FORGERIES[message])
+    with pytest.raises(CheckpointError, match=rf"{latest / checkpoint.FILE}: does not fit: .*{message}"):
+        load(tmp_path)
+    save(tmp_path, 1.0, step=1)
+    assert load(tmp_path) == (1, 1.0, 1.0)
+
+
+def test_a_group_is_what_the_settings_say_whatever_a_checkpoint_holds(tmp_path: Path) -> None:
+    forged(save(tmp_path, 2.0, step=2), lambda held: held["optimizer"]["param_groups"][0].update(momentum="x"))
+    assert load(tmp_path) == (2, 2.0, 2.0)
+
+
+def test_weights_that_do_not_move_yet_have_no_moments_together(tmp_path: Path) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        module = nn.Linear(2, 2)
+        groups = [{"params": [module.weight], "begins": 0.0}, {"params": [module.bias], "begins": 0.5}]
+        return module, torch.optim.AdamW(groups, fused=True)
+
+    module, optimizer = made()
+    for step, named in ((1, ["weight"]), (2, ["weight", "bias"])):
+        for name in named:
+            module.get_parameter(name).grad = torch.ones_like(module.get_parameter(name))
+        optimizer.step()
+        checkpoint.save(tmp_path, step=step, module=module, optimizer=optimizer, resolved={}, keep=1)
+        other, fresh = made()
+        assert checkpoint.resume(tmp_path, module=other, optimizer=fresh, resolved={}).step == step
+        assert len(fresh.state) == step
+        torch.testing.assert_close(fresh.state_dict(), optimizer.state_dict())

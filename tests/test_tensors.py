@@ -61,3 +61,15 @@ def test_a_cut_one_is_named(tmp_path: Path, keep: int) -> None:
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=f"{tmp_path / 'a'}: cannot read"):
         tensors.load(tmp_path / "a")
+
+
+def test_a_module_takes_all_of_its_own_state_or_none(tmp_path: Path) -> None:
+    path, module = tmp_path / "w.safetensors", torch.nn.Linear(2, 3)
+    tensors.save({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, path)
+    tensors.fill(module, path)
+    assert module.bias.tolist() == [1.0, 1.0, 1.0]
+    tensors.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(3).double(), "other": torch.ones(1)}, path)
+    wrong = r"fit: it has beside other; it has otherwise bias \(3,\) float64 for \(3,\) float32"
+    with pytest.raises(CheckpointError, match=wrong):
+        tensors.fill(module, path)
+    assert module.weight.sum() == 6.0

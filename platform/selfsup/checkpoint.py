@@ -4,9 +4,10 @@ The state is the step, the weights and buffers, the optimiser, and the spec they
 them: the loop seeds every step anew, and the stream's randomness is counted.
 """
 
+import copy
 import json
 import shutil
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
 from selfsup.sealed import damage, sealed
+from selfsup.tensors import misfits
 from selfsup.whole import sweep
 
 PREFIX, FILE = "checkpoint_", "state.pt"
@@ -64,22 +66,24 @@ def save(
 
 
 def resume(root: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]) -> Resumed:
-    """Restore `module` and `optimizer` in place from the latest checkpoint under `root` that is whole.
+    """Restore `module` and `optimizer` in place from the latest checkpoint under `root` that is whole and fits them.
 
-    CheckpointError when there are some and none of them is whole, or when it belongs to other settings; each of these
-    is named.
+    CheckpointError when there are some and none of them is so, or when it belongs to other settings; each of these is
+    named.
     """
     damaged: list[str] = []
     for path in reversed(_held(root)):
         try:
             state = _read(path)
+            if not (different := differences(resolved, state["resolved"])):
+                _restore(path, state, module, optimizer)
+                return Resumed(int(state["step"]), tuple(damaged))
         except CheckpointError as error:
             damaged.append(str(error))
         else:
-            _restore(path, state, module, optimizer, resolved)
-            return Resumed(int(state["step"]), tuple(damaged))
+            raise _foreign(path, different)
     if damaged:
-        raise CheckpointError("\n".join([*damaged, "No checkpoint is whole; delete these folders to start anew"]))
+        raise CheckpointError("\n".join([*damaged, "None can be continued; delete these folders to start anew"]))
     return Resumed(0, ())
 
 
@@ -88,22 +92,66 @@ def _held(root: Path) -> list[Path]:
     return sorted(root.glob(PREFIX + 9 * "[0-9]"))
 
 
-def _restore(
-    path: Path, state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]
-) -> None:
-    if different := differences(resolved, state["resolved"]):
-        raise CheckpointError(
-            f"{path} belongs to another spec (there):\n  "
-            + "\n  ".join(different)
-            + "\nRestore these settings to continue it, or move the folder away to start anew"
-        )
+def _foreign(path: Path, different: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"{path} belongs to another spec (there):\n  "
+        + "\n  ".join(different)
+        + "\nRestore these settings to continue it, or move the folder away to start anew"
+    )
+
+
+def _restore(path: Path, state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer) -> None:
+    """Of the optimiser its moments only; the rest of its groups is what the settings and the schedule say."""
     try:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} was written by other code and does not fit: {error}; delete it to start anew"
-        ) from error
+        wrong = "; ".join(_misfits(state, module, optimizer))
+        if not wrong:
+            module.load_state_dict(state["module"])
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizer"]["state"]})
+            return
+    except Exception as error:  # states that nobody wrote make torch raise anything
+        wrong = f"{type(error).__name__}: {error}"
+    raise CheckpointError(f"{path / FILE}: does not fit: {wrong}")
+
+
+def _misfits(state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer) -> Iterator[str]:
+    if wrong := misfits(state["module"], module.state_dict()):
+        yield f"of the weights {wrong}"
+    both = optimizer.state_dict(), state["optimizer"]
+    here, there = ([list(group["params"]) for group in held["param_groups"]] for held in both)
+    if here != there:
+        sizes = [" + ".join(str(len(group)) for group in groups) or "no" for groups in (there, here)]
+        yield f"the optimiser has groups of {sizes[0]} weights, not of {sizes[1]}"
+    elif wrong := misfits(*_moments(state["optimizer"]["state"], module, optimizer)):
+        yield f"of the optimiser {wrong}"
+
+
+def _moments(held: Mapping[int, Any], module: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an optimiser holds for each weight, by the weight's name: as it lies there, and as it has to be.
+
+    Weights that do not move yet have nothing; those of a group begin together.
+    """
+    titles = {weight: name for name, weight in module.named_parameters()}
+    names = dict(enumerate(titles[weight] for group in optimizer.param_groups for weight in group["params"]))
+    groups = [group["params"] for group in optimizer.state_dict()["param_groups"] if group.get("begins")]
+    resting = {number for group in groups if not held.keys() & group for number in group}
+    whole = {number: moments for number, moments in _stepped(optimizer).items() if number not in resting}
+    there, here = (
+        {str(names.get(number, number)): own for number, own in moments.items()} for moments in (held, whole)
+    )
+    return dict(flatten(there)), dict(flatten(here))
+
+
+def _stepped(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """By the number of a weight, what the optimiser holds for it after a step; made without memory."""
+    model = copy.copy(optimizer)
+    model.state, model.param_groups = defaultdict(dict), []
+    for group in optimizer.param_groups:
+        weights = [torch.empty_like(weight, device="meta", requires_grad=True) for weight in group["params"]]
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+        model.param_groups.append(group | {"params": weights, "fused": False})  # no fused step without memory
+    model.step()
+    return dict(model.state_dict()["state"])
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

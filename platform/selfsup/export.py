@@ -6,6 +6,7 @@ from typing import Literal
 
 import timm
 
+from selfsup import tensors
 from selfsup.encoder import read_encoder, timm_kwargs
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.planning import record
@@ -22,11 +23,11 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
     weights = _weights(home, run_id)
     if not path.parent.is_dir():
         raise SpecError(f"{path}: there is no folder {path.parent} to write to")
-    backbone, state = read_encoder(weights)
+    backbone, _ = read_encoder(weights)
     lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
     if to == "timm":
         kwargs = timm_kwargs(backbone)
-        timm.create_model(**kwargs).load_state_dict(state, strict=True)
+        tensors.fill(timm.create_model(**kwargs), weights)
         told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
         lines = [
             "import timm, safetensors.torch",

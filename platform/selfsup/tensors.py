@@ -2,18 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.errors import CheckpointError
 from selfsup.whole import whole
 
 DIGEST = "selfsup.digest"  # in the metadata
+TOLD = 3  # names of each kind in a message
 
 
 def save(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -45,3 +47,39 @@ def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def fill(module: nn.Module, path: Path) -> None:
+    """Load all of a module from a file. CheckpointError where that is damaged, or holds anything but its state."""
+    state, _ = load(path)
+    if wrong := misfits(state, module.state_dict()):
+        raise CheckpointError(f"{path}: does not fit: {wrong}; remove {path.parent} and run the spec again")
+    module.load_state_dict(state)
+
+
+def shape(value: Any) -> str:
+    return str(tuple(value.shape))
+
+
+def form(value: Any) -> str:
+    """(2, 3) float32"""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{shape(value)} {str(value.dtype).removeprefix('torch.')}"
+
+
+def misfits(held: Mapping[str, Any], wanted: Mapping[str, Any], form: Callable[[Any], str] = form) -> str:
+    """How one differs from the other in names and forms, in a few words; "" where it does not."""
+    both = sorted(wanted.keys() & held.keys())
+    forms = {name: (form(held[name]), form(wanted[name])) for name in both}
+    kinds = {
+        "lacks": [name for name in wanted if name not in held],
+        "has beside": [name for name in held if name not in wanted],
+        "has otherwise": [f"{name} {there} for {here}" for name, (there, here) in forms.items() if there != here],
+    }
+    return "; ".join(f"it {what} {_listed(names)}" for what, names in kinds.items() if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(names[:TOLD]) + more

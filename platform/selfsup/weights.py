@@ -19,7 +19,6 @@ from selfsup.sections import Backbone
 
 State = Mapping[str, Tensor]
 USUAL = ("teacher", "encoder_q", "base_encoder", "encoder")  # of several encoders in a file, what papers evaluate
-TOLD = 3  # names of each kind in a message
 
 
 def content(path: str | Path) -> str:
@@ -54,7 +53,7 @@ def fill(trunk: Any, backbone: Backbone) -> None:
         _check_registers(state, trunk, backbone)
         state = _converted(state, trunk, backbone)
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    if wrong := "; ".join(_misfits(state, trunk.state_dict())):
+    if wrong := tensors.misfits(state, trunk.state_dict(), tensors.shape):
         raise _unfit(backbone, wrong)
     trunk.load_state_dict(state)
 
@@ -129,20 +128,6 @@ def _check_registers(state: State, trunk: Any, backbone: Backbone) -> None:
 def _size(name: str) -> list[str]:
     """vit_small_patch14_dinov2 -> vit, small, patch14"""
     return name.split("_")[:3]
-
-
-def _misfits(state: State, wanted: State) -> Iterator[str]:
-    both = state.keys() & wanted.keys()
-    shapes = {name: (tuple(state[name].shape), tuple(wanted[name].shape)) for name in both}
-    found = {
-        "it lacks": [name for name in wanted if name not in both],
-        "it has beside": [name for name in state if name not in both],
-        "of other shapes": [f"{name} {a} for {b}" for name, (a, b) in sorted(shapes.items()) if a != b],
-    }
-    for what, names in found.items():
-        if names:
-            more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-            yield f"{what} {', '.join(names[:TOLD])}{more}"
 
 
 def _unfit(backbone: Backbone, why: str) -> SpecError:
