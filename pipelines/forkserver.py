@@ -7,6 +7,7 @@ Whatever is unusual, such as a runtime environment that changes more than variab
 The command runs this file as a script, before any import can be paid for: the standard library only.
 """
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -17,8 +18,10 @@ import shlex
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -123,29 +126,44 @@ def _start(path: Path, python: str) -> None:
 
 
 def serve(listening: socket.socket, raylet: int) -> None:
-    """Fork a worker for every connection, until the raylet is gone."""
+    """Fork a worker for every connection, until the raylet is gone; no worker outlives it by more than seconds."""
     # What Ray would tell each worker by this variable is read at import; a stage that holds more CPUs says so to torch.
     os.environ["OMP_NUM_THREADS"] = "1"
     _import()
     sound = _sound()
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
+    workers: list[int] = []
     listening.settimeout(PATIENCE)
     while True:
+        workers = [worker for worker in workers if _runs(worker)]
         try:
             connection, _ = listening.accept()
         except TimeoutError:
             if not _alive(raylet):
-                return
+                return _end(workers)
             continue
         with connection:
             connection.settimeout(None)
             if not sound:
                 connection.sendall(b"n")
-            elif os.fork() == 0:
+            elif worker := os.fork():
+                workers.append(worker)
+            else:
                 listening.close()
                 _become(connection)
+
+
+def _runs(worker: int) -> bool:
+    return os.waitpid(worker, os.WNOHANG) == (0, 0)
+
+
+def _end(workers: list[int]) -> None:
+    """Kill those that have not ended by themselves, for want of a raylet: they hang."""
+    time.sleep(PATIENCE)
+    for worker in filter(_runs, workers):
+        with suppress(ProcessLookupError):
+            os.killpg(worker, signal.SIGKILL)
 
 
 def _alive(process: int) -> bool:
@@ -191,7 +209,6 @@ def _drawn() -> bytes:
 def _become(connection: socket.socket) -> NoReturn:
     """Turn this fork into the worker that the connection asks for."""
     os.setsid()  # Ray ends a worker together with its process group
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
     first, files, _, _ = socket.recv_fds(connection, 1, 3)
     asked = Asked(*json.loads(first + connection.recv(size - 1, socket.MSG_WAITALL)))
@@ -206,8 +223,18 @@ def _become(connection: socket.socket) -> NoReturn:
     _reseed()
     sys.argv = asked.argv
     sys.path.insert(0, str(Path(asked.argv[0]).parent))
-    runpy.run_path(asked.argv[0], run_name="__main__")
-    sys.exit(0)
+    with suppress(SystemExit):
+        runpy.run_path(asked.argv[0], run_name="__main__")
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End this process as Python does, but without the exit handlers of C: in Ray's the process can wait for itself."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _reseed() -> None:

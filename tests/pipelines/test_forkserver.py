@@ -1,5 +1,6 @@
 """Workers that are forked: they share nothing random, they keep what their runtime environment says, and they end."""
 
+import ctypes
 import os
 import socket
 import subprocess
@@ -85,15 +86,41 @@ def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
         dies.join()
 
 
-def test_the_server_ends_with_its_raylet() -> None:
+def test_a_worker_that_is_done_ends_though_an_exit_handler_of_a_library_hangs() -> None:
+    @ray.remote(num_cpus=0)
+    class Hanging:
+        def process(self) -> int:
+            c = ctypes.CDLL(None)
+            c["__cxa_atexit"](c.pause, None, None)
+            return os.getpid()
+
+        def leave(self) -> None:
+            ray.actor.exit_actor()
+
+    worker = Hanging.remote()  # type: ignore[attr-defined]
+    process = ray.get(worker.process.remote())
+    worker.leave.remote()
+    assert gone(process)
+
+
+def test_the_server_and_a_worker_that_hangs_at_its_exit_end_with_their_raylet() -> None:
     code = (
-        "import ray; from selfsup.pipelines.cluster import embedded\n"
+        "import atexit, os, ray, signal; from selfsup.pipelines.cluster import embedded\n"
+        "class Hanging:\n"
+        "    def processes(self): atexit.register(signal.pause); return os.getppid(), os.getpid()\n"
+        "    def leave(self): ray.actor.exit_actor()\n"
         "with embedded(num_cpus=1):\n"
-        "    print(ray.get(ray.remote(lambda: __import__('os').getppid()).remote()))"
+        "    worker = ray.remote(Hanging).remote()\n"
+        "    print(*ray.get(worker.processes.remote()))\n"
+        "    ray.wait([worker.leave.remote()])"
     )
-    server = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    for _ in range(100):
-        if not Path(f"/proc/{server}").exists():
-            return
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert all(gone(int(process)) for process in told.split())
+
+
+def gone(process: int) -> bool:
+    """Within a minute; mostly at once."""
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    pytest.fail(f"process {server} still runs")
+    return not Path(f"/proc/{process}").exists()
