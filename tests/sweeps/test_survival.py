@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,6 +23,8 @@ from selfsup.store import ui_command
 pytestmark = pytest.mark.slow  # each sweep takes half a minute
 BIN = Path(sys.executable).parent
 QUIET = subprocess.DEVNULL
+SECRET = "open-sesame"
+PATIENCE = 600  # seconds for what is sure to come, however busy the machine
 NUMBERS = ["arm", "seed", "metric"]
 HISTORY = r"seconds|per_second|restarts|peak_memory|shared_steps"  # how a run went, which no two runs share
 
@@ -34,10 +37,11 @@ class Bench:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         self.environment = kept | {"SELFSUP_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
 
-    def start(self) -> "subprocess.Popen[str]":
-        argv = [str(BIN / "selfsup"), "sweep", str(self.spec)]
-        return subprocess.Popen(
-            argv,
+    @contextlib.contextmanager
+    def sweeping(self) -> "Iterator[subprocess.Popen[str]]":
+        """A sweep; what is left of it at the end of the block, its Ray with it, is killed."""
+        process = subprocess.Popen(
+            [str(BIN / "selfsup"), "sweep", str(self.spec)],
             env=self.environment,
             cwd=self.home.parent,
             text=True,
@@ -45,24 +49,32 @@ class Bench:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        with ended(process):
+            yield process
 
     def sweep(self) -> str:
-        process = self.start()
-        told, _ = process.communicate()
+        with self.sweeping() as process:
+            told, _ = process.communicate()
         assert process.returncode == 0, told
         return told
 
-    def trains(self) -> None:
-        """Wait until a run has a checkpoint and is not done."""
-        deadline = time.monotonic() + 120
+    def trains(self, process: "subprocess.Popen[str]") -> None:
+        """Wait until a run of this sweep has a checkpoint and is not done."""
+        deadline = time.monotonic() + PATIENCE
         while not list(self.home.glob("stages/pretrain-*/checkpoint_*")):
+            assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert not list(self.home.glob("stages/knn-*/done.json"))
 
-    def status(self) -> "subprocess.CompletedProcess[str]":
-        argv = [str(BIN / "selfsup"), "status", str(self.spec)]
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False)
+    def command(self, name: str, *, code: int = 0) -> str:
+        """What it prints, wherever to."""
+        argv = [str(BIN / "selfsup"), name, str(self.spec)]
+        done = subprocess.run(
+            argv, env=self.environment, cwd=self.home.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def table(self) -> pd.DataFrame:
         """What the report holds, less what no two runs share."""
@@ -97,7 +109,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest
 def undisturbed(bench: Callable[[], Bench]) -> pd.DataFrame:
     place = bench()
     place.sweep()
-    assert place.status().returncode == 0
+    place.command("status")
     found = place.table()
     assert set(found.status) == {"finished"}
     assert len(found[found.metric == "eval/knn/top1"]) == 4
@@ -121,19 +133,30 @@ def left_of(session: int) -> list[str]:
     return [command for command in processes(session).values() if not command.endswith("Agent")]
 
 
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kill what is left of a session at the end of the block."""
+    try:
+        yield
+    finally:
+        for number in [process.pid, *processes(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        process.wait()
+
+
 def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
     place = bench()
-    process = place.start()
-    place.trains()
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 20
-    while (left := left_of(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []
-    told = place.status()
-    assert told.returncode == 1
-    assert " 0 running" in told.stdout.splitlines()[0], told.stdout
+    with place.sweeping() as process:
+        place.trains(process)
+        process.kill()
+        process.communicate()
+        deadline = time.monotonic() + PATIENCE
+        while left_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left_of(process.pid) == []
+    told = place.command("status", code=1)
+    assert " 0 running" in told.splitlines()[0], told
     assert list(place.home.glob("tune/*"))
     place.sweep()
     assert list(place.home.glob("tune/*")) == []
@@ -143,14 +166,16 @@ def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame, part: str) -> None:
     place = bench()
-    process = place.start()
-    place.trains()
-    killed, since = [key for key, command in processes(process.pid).items() if f"/{part} " in command], time.monotonic()
-    for each in killed:
-        os.kill(each, signal.SIGKILL)
-    told, _ = process.communicate()
+    with place.sweeping() as process:
+        place.trains(process)
+        killed = [number for number, command in processes(process.pid).items() if f"/{part} " in command]
+        since = time.monotonic()
+        for number in killed:
+            os.kill(number, signal.SIGKILL)
+        told, _ = process.communicate()
+        took = time.monotonic() - since
     assert (len(killed), process.returncode) == (1, 1), told
-    assert time.monotonic() - since < 15
+    assert took < 15
     assert "of Ray has died (killed, or out of memory); the same command continues\n" in told
     place.sweep()
     same(place.table(), undisturbed)
@@ -158,10 +183,10 @@ def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: pd.DataFr
 
 def test_stopped_and_then_continued(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
     place = bench()
-    process = place.start()
-    place.trains()
-    process.terminate()  # as `ray job stop`, and as Ctrl-C from there on
-    told, _ = process.communicate()
+    with place.sweeping() as process:
+        place.trains(process)
+        process.terminate()  # as `ray job stop`, and as Ctrl-C from there on
+        told, _ = process.communicate()
     assert process.returncode == 130, told
     assert "the same command continues" in told
     place.sweep()
@@ -170,11 +195,12 @@ def test_stopped_and_then_continued(bench: Callable[[], Bench], undisturbed: pd.
 
 def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
     place = bench()
-    with head(place.environment) as address:
-        place.environment["RAY_ADDRESS"] = address
-        process = place.start()
-        place.trains()
-    told, _ = process.communicate()
+    with contextlib.ExitStack() as stack:
+        with head(place.environment) as address:
+            place.environment["RAY_ADDRESS"] = address
+            process = stack.enter_context(place.sweeping())
+            place.trains(process)
+        told, _ = process.communicate()
     assert process.returncode not in (0, None), told
     with head(place.environment) as address:
         place.environment["RAY_ADDRESS"] = address
@@ -183,18 +209,32 @@ def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: pd.DataFra
 
 
 def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
+    """And its password is told and kept nowhere: not by Ray, by the server, by MLflow's client or by us."""
     place = bench()
     (port,) = free_ports(1)
-    place.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
-    with served(place.home, port):
-        process = place.start()
-        place.trains()
-    told, _ = process.communicate()  # the server is gone for good: the runs end, their numbers wait
-    assert process.returncode == 5, told
-    assert len(list(place.home.glob("stages/knn-*/done.json"))) == 4
-    with served(place.home, port):
-        place.sweep()
+    place.environment["MLFLOW_TRACKING_URI"] = f"http://somebody:{SECRET}@127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        place.environment["TMPDIR"] = str(folder)
+        with served(place.home, port):
+            process = stack.enter_context(place.sweeping())
+            place.trains(process)
+        told, _ = process.communicate()  # the server is gone for good: the runs end, their numbers wait
+        assert process.returncode == 5, told
+        assert len(list(place.home.glob("stages/knn-*/done.json"))) == 4
+        with served(place.home, port):
+            told += place.sweep()
+            told += place.command("report")
+        told += place.command("report", code=5)
+        assert list(folder.glob("ray-*/ray/session_*/logs/*"))
+        assert SECRET not in told
+        assert [path for path in (*place.home.rglob("*"), *folder.rglob("*")) if holds(path, SECRET)] == []
     same(place.table(), undisturbed)
+
+
+def holds(path: Path, text: str) -> bool:
+    """A file, in its name or in its bytes."""
+    return text in path.name or (path.is_file() and text.encode() in path.read_bytes())
 
 
 @contextlib.contextmanager
@@ -202,13 +242,11 @@ def served(home: Path, port: int) -> Iterator[None]:
     """An MLflow server, killed at the end."""
     home.mkdir(exist_ok=True)
     argv, environment = ui_command(f"sqlite:///{home}/mlflow.db", home, port)
-    process = subprocess.Popen(argv, env=environment, stdout=QUIET, stderr=QUIET, start_new_session=True)
-    try:
+    with (home / "server.log").open("a") as log:
+        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
+    with ended(process):
         answers(port)
         yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -226,13 +264,11 @@ def head(environment: dict[str, str]) -> Iterator[str]:
             cwd=environment["SELFSUP_HOME"].rpartition("/")[0],
             start_new_session=True,
         )
-        try:
-            answers(port)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with ended(process):
+            try:
+                answers(port)
+                yield f"127.0.0.1:{port}"
+            finally:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
