@@ -6,6 +6,7 @@ from math import floor
 import ray
 
 from selfsup.errors import SpecError
+from selfsup.layers import located
 from selfsup.planning import Planned
 
 TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
@@ -19,13 +20,19 @@ def at_a_time(runs: Iterable[Planned]) -> int:
 
 def _side_by_side(each: Planned, held: Mapping[str, float]) -> int:
     wanted = _wanted(each)
+    with located(each.root):
+        _check(wanted, held)
+    return floor(min(held[name] / amount for name, amount in wanted.items()) + 1e-9)
+
+
+def _check(wanted: Mapping[str, float], held: Mapping[str, float]) -> None:
     for name, amount in wanted.items():
         if amount > held.get(name, 0.0):
             raise SpecError(
-                f"{each.spec}: resources: the workers of a run and their data tasks ask for {amount:g} {name}s, the "
-                f"cluster has {held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes."
+                f"the workers of a run and their data tasks ask for {amount:g} {name}s, the cluster has "
+                f"{held.get(name, 0.0):g}: it could never start. Lower resources, or add nodes.",
+                "resources",
             )
-    return floor(min(held[name] / amount for name, amount in wanted.items()) + 1e-9)
 
 
 def _wanted(each: Planned) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What makes a stage's key and a run's id, and what does not."""
 
 import io
+import pickle
 import shutil
 import tarfile
 from dataclasses import replace
@@ -21,8 +22,11 @@ from selfsup.pipelines.runner import perform
 from selfsup.pipelines.shards import index
 from selfsup.planning import Planned, plan, unique
 from selfsup.sections import Backbone
+from selfsup.source import Mark
 from selfsup.spec import read
 from selfsup.stage import Stage
+from selfsup.sweepspec import sweepfile
+from selfsup.sweepspec.expand import expand
 
 METHOD = {
     "name": "photos",
@@ -34,6 +38,7 @@ METHOD = {
 }
 
 TINY = Backbone(**METHOD["backbone"])
+PLACE = r"/spec\.yaml:\d+:\d+: "
 
 
 def shards(folder: Path, *, classes: str, number: int, seed: int) -> None:
@@ -230,10 +235,18 @@ UNLABELLED = r"needs labels, and none of the 16 samples of data\.train .*bare.* 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"data__train": "bare", "data__val": "val"}, SpecError, rf"evals\.linear {UNLABELLED}"),
-        ({"data__val": "bare"}, SpecError, r"evals\.linear needs labels, and none of the 16 samples of data\.val"),
-        ({"method": "supervised", "data": {"train": "bare"}, "evals": {}}, SpecError, rf"supervised {UNLABELLED}"),
-        ({"data__train": "one", "data__val": "one"}, DataError, r"all labels of data\.train, .* one class, 'a'"),
+        ({"data__train": "bare", "data__val": "val"}, SpecError, rf"linear: linear {UNLABELLED}"),
+        (
+            {"data__val": "bare"},
+            SpecError,
+            r"linear: linear needs labels, and none of the 16 samples of data\.val",
+        ),
+        (
+            {"method": "supervised", "data": {"train": "bare"}, "evals": {}},
+            SpecError,
+            rf"d: supervised {UNLABELLED}",
+        ),
+        ({"data__train": "one", "data__val": "one"}, DataError, r"data\.train: all labels of .* one class, 'a'"),
         ({"method": "supervised", "data": {"train": "one"}, "evals": {}}, DataError, "of one class, 'a': any guess"),
         ({"evals__knn__k": 17}, SpecError, r"evals\.knn\.k: 17 neighbours, but train has 16 labelled samples; set"),
         ({"data__train": "few", "evals__knn__k": 3}, SpecError, "3 neighbours, but train has 2 labelled samples"),
@@ -246,7 +259,7 @@ def test_labels_that_something_needs_are_counted_before_anything_starts(
     if error is None:
         assert home.run(**changes).steps == 4
         return
-    with pytest.raises(error, match=rf"photos: .*{message}"):
+    with pytest.raises(error, match=rf"{PLACE}.*{message}"):
         home.plan(**changes)
 
 
@@ -262,7 +275,7 @@ def test_labels_that_something_needs_are_counted_before_anything_starts(
 def test_a_warm_up_longer_than_the_training_whatever_their_units(
     home: Home, warmup: dict[str, float], duration: dict[str, float], steps: str
 ) -> None:
-    with pytest.raises(SpecError, match=rf"photos: optim\.warmup: {steps}"):
+    with pytest.raises(SpecError, match=rf"{PLACE}optim\.warmup: {steps}"):
         home.plan(optim={"warmup": warmup}, train__duration=duration)
     assert home.run(optim={"warmup": {"epochs": 2}}, train__duration={"steps": 4}).steps == 4
 
@@ -297,11 +310,62 @@ def test_weights_that_change_after_the_plan_are_noticed(home: Home, tmp_path: Pa
 
 @pytest.mark.parametrize("method", ["mae", "untrained"])
 def test_weights_are_tried_at_plan(home: Home, tmp_path: Path, method: str) -> None:
-    with pytest.raises(SpecError, match=r"photos: .*there is no file /.*/nowhere\.pth"):
+    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.weights: there is no file /.*/nowhere\.pth"):
         home.plan(method=method, backbone__weights="nowhere.pth")
     path = weights(tmp_path / "w.safetensors", seed=0)
-    with pytest.raises(SpecError, match=r"photos: backbone\.weights: .* does not fit vit_tiny.* \(32,\) for \(64,\)"):
+    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.weights: .* does not fit vit_tiny.* \(32,\) for \(64,\)"):
         home.plan(method=method, backbone__weights=path, backbone__width=64)
+
+
+SPEC = """\
+name: photos
+method: mae
+data: {{val: {sets}/val/shards, train: {sets}/train/shards}}
+backbone: {{name: vit_tiny_patch16_224, image_size: 32, patch_size: 8, width: 32, heads: 2}}
+train: {{duration: {{steps: 4}}, batch: 8}}
+evals: {{knn: {{k: 3}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "overrides", "message"),
+    [
+        ("{k: 3}", "{k: 17}", [], "{path}:6:15: evals.knn.k: 17 neighbours"),
+        ("{k: 3}", "{}", [], "{path}:6:9: evals.knn.k: 20 neighbours"),
+        ("{k: 3}", "{k: 17}", ["evals.knn.k=18"], "-s evals.knn.k=18: evals.knn.k: 18 neighbours"),
+        ("batch: 8", "batch: 24", [], "{path}:5:31: train.batch: 24 samples a step"),
+        ("/val/", "/foreign/", [], "{path}:3:8: data.val: {sets}/foreign/shards has the class 'c'"),
+        ("/val/", "/nowhere/", [], "{path}:3:8: data.val: {sets}/nowhere/shards/manifest.json: missing"),
+        ("", "", ["data.val=/nowhere"], "-s data.val=/nowhere: data.val: /nowhere/manifest.json: missing"),
+        ("{name: vit", "{weights: no.pth, name: vit", [], "{path}:4:12: backbone.weights: there is no file"),
+        ("_patch16_224", "_patch16_999", [], "{path}:4:12: backbone.name: timm has no model"),
+        ("steps: 4", "epochs: 2", ["optim.warmup.steps=5"], "-s optim.warmup.steps=5: optim.warmup: 5 steps"),
+    ],
+)
+def test_what_planning_finds_wrong_is_told_at_its_place(
+    tmp_path: Path, sets: Path, old: str, new: str, overrides: list[str], message: str
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.format(sets=sets).replace(old, new))
+    with pytest.raises((SpecError, DataError)) as caught:
+        plan(read(path, overrides).model_copy(update={"seeds": (1,)}), tmp_path)
+    assert str(caught.value).startswith(message.format(path=path, sets=sets))
+    again = pickle.loads(pickle.dumps(spec := read(path, overrides)))
+    assert (again, again.root.mark) == (spec, Mark("photos"))
+
+
+def test_a_place_is_in_the_file_that_says_it(tmp_path: Path, sets: Path) -> None:
+    base, path = tmp_path / "base.yaml", tmp_path / "spec.yaml"
+    base.write_text(SPEC.format(sets=sets))
+    path.write_text("extends: base.yaml\nablate:\n  train.batch: [16, 24]\n")
+    with pytest.raises(SpecError) as caught:
+        expand(sweepfile.read(path), tmp_path)
+    assert str(caught.value).startswith(f"{path}:3:3: train.batch: 24 samples a step")
+    path.write_text("extends: base.yaml\nhyper: {mask_ratio: 0.5}\n")
+    base.write_text(base.read_text().replace("k: 3", "k: 17"))
+    with pytest.raises(SpecError) as caught:
+        plan(read(path), tmp_path)
+    assert str(caught.value).startswith(f"{base}:6:15: evals.knn.k: 17 neighbours")
 
 
 def test_a_cnn_without_a_map_of_its_vectors(home: Home) -> None:
@@ -312,7 +376,7 @@ def test_a_cnn_without_a_map_of_its_vectors(home: Home) -> None:
 
 
 def test_a_network_of_another_image_size(home: Home) -> None:
-    with pytest.raises(SpecError, match=r"photos: backbone\.name: mixer_s16_224 cannot see images of 32 pixels: .*224"):
+    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.name: mixer_s16_224 cannot see images of 32 pixels: .*224"):
         home.plan(method="simclr", backbone={"name": "mixer_s16_224", "image_size": 32})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from selfsup.knob import Knobs
-from selfsup.layers import find, nearest
+from selfsup.layers import placed
 from selfsup.sections import Backbone, Data, Optim, Resources, Stream, Train
 from selfsup.source import Node, Problem
 
@@ -23,15 +23,7 @@ def problems(sections: Mapping[str, Any], root: Node) -> Iterator[Problem]:
         needs = inspect.signature(check).parameters
         if needs.keys() <= sections.keys():
             for conflict in check(**{name: sections[name] for name in needs}):
-                yield _placed(conflict, root)
-
-
-def _placed(conflict: Conflict, root: Node) -> Problem:
-    """At the first of its keys that an override says, or else that a file says."""
-    places = [tuple(path.split(".")) for path in conflict.paths]
-    said = [place for place in places if find(root, place)] or places[:1]
-    where = min(said, key=lambda place: nearest(root, place).key.in_file)
-    return Problem(nearest(root, where).key, where, conflict.message)
+                yield placed(root, *conflict)
 
 
 def _batch_over_lanes(train: Train, stream: Stream) -> Iterator[Conflict]:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import encoder, origin
 from selfsup.errors import SpecError
+from selfsup.layers import located
 from selfsup.method import Batch, Facts, Method, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.masks import Cover, Mask, random_mask
@@ -70,8 +71,8 @@ def _countable(run: Run) -> Iterator[None]:
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
-        message = f"the layers are larger than any memory ({error}); make hyper or backbone smaller"
-        raise SpecError(f"{run.method}: {message}") from None
+        message = f"the layers of {run.method} are larger than any memory ({error}); make hyper or backbone smaller"
+        raise SpecError(message, "hyper", "backbone") from None
 
 
 def cautions(run: Run, facts: Facts) -> Iterator[str]:
@@ -189,7 +190,8 @@ def data(each: Planned) -> str:
 
 
 def _training(each: Planned) -> list[tuple[str, str]]:
-    run, price = each.run, cost(each.run, each.facts)
+    with located(each.root):
+        run, price = each.run, cost(each.run, each.facts)
     train, needs = run.train, run.resources
     samples = each.steps * train.batch
     epochs = samples / each.train.num_samples

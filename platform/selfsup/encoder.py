@@ -210,13 +210,14 @@ def check_images(backbone: Backbone, *, places: bool) -> None:
             pooled = encoder.eval().pooled(image).shape
             found = encoder.spatial(image).shape if places else ()
         except Exception as error:  # whatever of theirs it is that does not fit
-            raise SpecError(f"backbone.name: {backbone.name} cannot see images of {side} pixels: {error}") from error
+            raise SpecError(f"{backbone.name} cannot see images of {side} pixels: {error}", "backbone.name") from error
     if pooled != (2, encoder.dim):
-        raise SpecError(f"backbone.name: {backbone.name} makes no vector of {encoder.dim} channels of an image")
+        raise SpecError(f"{backbone.name} makes no vector of {encoder.dim} channels of an image", "backbone.name")
     if places and (len(found) != 4 or found[1] != encoder.dim):
         raise SpecError(
-            f"backbone.name: {backbone.name} has no feature map of the {encoder.dim} channels of its vectors, which "
-            "the method reads; choose a CNN that ends in its pooling, such as resnet50"
+            f"{backbone.name} has no feature map of the {encoder.dim} channels of its vectors, which the method reads; "
+            "choose a CNN that ends in its pooling, such as resnet50",
+            "backbone.name",
         )
 
 
@@ -253,6 +254,6 @@ def _fix_positions(encoder: TokenEncoder, *, loaded: bool) -> None:
     fixed = sincos(encoder.grid, encoder.dim)
     fixed = torch.cat([fixed.new_zeros(position.shape[1] - len(fixed), encoder.dim), fixed])[None]
     if loaded and not torch.allclose(position, fixed, atol=1e-3):
-        raise SpecError("backbone.weights brings positions that were learned: set backbone.positions: learned")
+        raise SpecError("they bring positions that were learned: set backbone.positions: learned", "backbone.weights")
     with torch.no_grad():
         position.copy_(fixed)

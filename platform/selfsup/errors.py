@@ -14,12 +14,16 @@ from selfsup.redact import redacted
 
 
 class SelfsupError(Exception):
-    """A mistake outside this code: where it is, what was expected, what to do. It repeats no secret of a URL."""
+    """A mistake outside this code: where it is, what was expected, what to do. It repeats no secret of a URL.
+
+    paths: settings that could be at fault, the likeliest first; `layers.located` says where they are written.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(redacted(str(message)))
+    def __init__(self, message: object = "", *paths: str) -> None:
+        self.bare, self.paths = redacted(str(message)), paths
+        super().__init__(": ".join([*paths[:1], self.bare]))
 
 
 class NonFiniteError(SelfsupError):

@@ -4,12 +4,13 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selfsup.errors import SpecError
+from selfsup.errors import DataError, SpecError
 from selfsup.source import Entry, Mark, Node, Problem, Source, Where, printable, refusal
 
 
@@ -160,6 +161,25 @@ def said(root: Node, name: str) -> Entry | None:
     """What was written under a key; null says nothing, and takes back what an extended file says."""
     found = find(root, (name,))
     return found if found and found.node.value is not None else None
+
+
+def placed(root: Node, paths: Iterable[str], message: str) -> Problem:
+    """A mistake at the first of these keys that an override says, or else that a file says, the likeliest first."""
+    places = [tuple(path.split(".")) for path in paths]
+    said = [place for place in places if find(root, place)] or places[:1]
+    where = min(said, key=lambda place: nearest(root, place).key.in_file)
+    return Problem(nearest(root, where).key, where, message)
+
+
+@contextmanager
+def located(root: Node, *paths: str) -> Iterator[None]:
+    """Give an error that is about settings the place where they are written. paths: those of one that names none."""
+    try:
+        yield
+    except (SpecError, DataError) as error:
+        if told := error.paths or paths:
+            raise type(error)(placed(root, told, error.bare)) from error
+        raise
 
 
 def nearest(root: Node, where: Where) -> Entry:

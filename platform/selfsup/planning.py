@@ -11,6 +11,7 @@ from selfsup import codebase, feasible
 from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, decisive, resolved, told
+from selfsup.layers import located
 from selfsup.method import Facts, Method
 from selfsup.method import load as load_method
 from selfsup.origin import Answer
@@ -19,6 +20,7 @@ from selfsup.pipelines.fetch import Access
 from selfsup.pipelines.lanes import Lanes
 from selfsup.pipelines.manifest import Manifest, load
 from selfsup.sections import Feeder
+from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run, Spec, run_type
 from selfsup.stage import Stage, Told, digest, write_json
 from selfsup.weights import content
@@ -38,6 +40,7 @@ def usual_feeder() -> Feeder:
 class Planned:
     """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
 
+    root: the spec with the places that its values are written at.
     peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
     code: what to do with stages that other code made.
     """
@@ -47,6 +50,7 @@ class Planned:
     train: Manifest
     val: Manifest | None
     home: Path
+    root: Node = field(default=Node(Mark(""), {}), compare=False)
     peers: int = 1
     usual: Feeder = field(default_factory=usual_feeder)
     code: Answer = "refuse"
@@ -152,10 +156,9 @@ class Planned:
     def check_unchanged(self) -> None:
         """Raise SpecError where a file that the id was made of is another by now."""
         if replace(self).id != self.id:  # a copy reads it anew
-            raise SpecError(
-                f"{self.spec}: backbone.weights: {self.run.backbone.weights} has changed since the run was planned; "
-                "run the same command again: it is another run now"
-            )
+            changed = f"{self.run.backbone.weights} has changed since the run was planned"
+            with located(self.root):
+                raise SpecError(f"{changed}; run the same command again: it is another run now", "backbone.weights")
 
     @property
     def done(self) -> bool:
@@ -194,14 +197,21 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     Raises DataError where a data set has no manifest, and what `feasible` does.
     """
     runs = list(spec.runs)
-    data, access = runs[0].data, Access(missing=runs[0].stream.missing)
-    train = load(bundled.resolve(data.train, home), access)
-    val = load(bundled.resolve(data.val, home), access) if data.val else None
+    train, val = (_manifest(spec, split, home) for split in ("train", "val"))
+    assert train
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
-    planned = [Planned(run, spec.name, train, val, home) for run in runs]
-    feasible.check(planned[-1])
+    planned = [Planned(run, spec.name, train, val, home, spec.root) for run in runs]
+    with located(spec.root):
+        feasible.check(planned[-1])
     return tuple(each for each in planned if each.stages)
+
+
+def _manifest(spec: Spec, split: str, home: Path) -> Manifest | None:
+    if (url := getattr(spec.data, split)) is None:
+        return None
+    with located(spec.root, f"data.{split}"):
+        return load(bundled.resolve(url, home), Access(missing=spec.stream.missing))
 
 
 def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:

@@ -12,10 +12,11 @@
 import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema, create_model, field_validator
+from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 from pydantic.json_schema import models_json_schema
 
 from selfsup import conflicts, evaluator, explain
@@ -24,7 +25,7 @@ from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, plain
 from selfsup.naming import unfit
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
-from selfsup.source import Node, Problem, Where, refusal
+from selfsup.source import Mark, Node, Problem, Where, refusal
 
 if TYPE_CHECKING:
     from selfsup.method import Method
@@ -97,8 +98,17 @@ Seeds = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """Where a spec's values are written, which makes no difference between two specs."""
+
+    root: Node | None = field(default=None, compare=False)
+
+
 class Spec(_Sections):
     """A spec file: one Run per seed."""
+
+    _written: _Written = PrivateAttr(_Written())
 
     name: str = knob(..., "what the runs go by in MLflow and in tables", min_length=1)
     seeds: Seeds = knob((0,), "how many, counted from 0; or a list of them")
@@ -110,6 +120,11 @@ class Spec(_Sections):
         if why := unfit(name):
             raise ValueError(f"expected {why}")
         return name
+
+    @property
+    def root(self) -> Node:
+        """Its values with their places; without any, but for its name, of one that was not read here."""
+        return self._written.root or Node(Mark(self.name), {})
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -200,7 +215,11 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     wrong = list(_mistakes(kind, tree, root))
     found = [problem for problem in wrong if problem.mark not in marks]
     found += conflicts.problems(_sound(kind, tree, [*known, *wrong]), root)
-    return (None if found or known else kind.model_validate(tree)), found
+    if found or known:
+        return None, found
+    spec = kind.model_validate(tree)
+    spec._written = _Written(root)
+    return spec, []
 
 
 def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:

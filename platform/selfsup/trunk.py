@@ -55,15 +55,15 @@ def _named(backbone: Backbone) -> Any:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
-        raise SpecError(f"backbone.name: timm has no model {name!r}; {hint}")
+        raise SpecError(f"timm has no model {name!r}; {hint}", "backbone.name")
     if backbone.is_vit and not is_model_in_modules(name, PLAIN_VITS):
         raise _not_plain(name)
     if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet",)):
-        raise SpecError(f"backbone.width: it is for ViTs and for ResNets such as resnet18, not for {name}")
+        raise SpecError(f"it is for ViTs and for ResNets such as resnet18, not for {name}", "backbone.width")
     try:
         return timm.create_model(**_create_kwargs(backbone))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise SpecError(f"backbone: timm cannot build {name} as asked: {error}") from error
+        raise SpecError(f"timm cannot build {name} as asked: {error}", "backbone") from error
 
 
 def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
@@ -90,13 +90,13 @@ def _check_vit(trunk: Any, backbone: Backbone) -> None:
     size, patch, width = backbone.image_size, trunk.patch_embed.patch_size[0], trunk.embed_dim
     if size % patch:
         message = f"{size} pixels do not divide into patches of {patch} (backbone.patch_size)"
-        raise SpecError(f"backbone.image_size: {message}")
+        raise SpecError(message, "backbone.image_size")
     if backbone.positions == "sincos" and width % 4:
-        raise SpecError(f"backbone.width: sincos positions need a multiple of 4 channels, not {width}")
+        raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")
 
 
 def _not_plain(name: str) -> SpecError:
-    return SpecError(f"backbone.name: {name} is no plain ViT; choose one such as vit_small_patch16_224")
+    return SpecError(f"{name} is no plain ViT; choose one such as vit_small_patch16_224", "backbone.name")
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def _initialise(trunk: VisionTransformer) -> None:
 def _shrink_stem(trunk: Any, backbone: Backbone) -> None:
     """3x3 with stride 1, and no max-pooling: SimCLR's stem for CIFAR (arXiv 2002.05709, appendix B.9)."""
     if not isinstance(trunk, ResNet) or not isinstance(trunk.conv1, nn.Conv2d):
-        raise SpecError(f"backbone.stem: small is made for ResNets such as resnet18, not for {backbone.name}")
+        raise SpecError(f"small is made for ResNets such as resnet18, not for {backbone.name}", "backbone.stem")
     conv = nn.Conv2d(trunk.conv1.in_channels, trunk.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm's
     trunk.register_module("conv1", conv)

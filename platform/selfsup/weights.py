@@ -29,7 +29,7 @@ def content(path: str | Path) -> str:
 
 def _present(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise SpecError(f"backbone.weights: there is no file {path}; for timm's own weights, say timm")
+        raise SpecError(f"there is no file {path}; for timm's own weights, say timm", "backbone.weights")
     return Path(path)
 
 
@@ -89,7 +89,9 @@ def _chosen(prefixes: list[str]) -> str:
     for word in USUAL:
         if len(named := [prefix for prefix in prefixes if word in prefix.split(".")]) == 1:
             return named[0]
-    raise SpecError(f"backbone.weights: several encoders lie in it, under {', '.join(prefixes)}: save the one you mean")
+    raise SpecError(
+        f"several encoders lie in it, under {', '.join(prefixes)}: save the one you mean", "backbone.weights"
+    )
 
 
 def _read(backbone: Backbone) -> Mapping[str, Any]:
@@ -103,7 +105,8 @@ def _read(backbone: Backbone) -> Mapping[str, Any]:
             return tensors.load(backbone.weights)[0]  # which may carry a digest of ours
         return dict(load_state_dict(backbone.weights, use_ema=False))
     except Exception as error:  # whatever readers and downloads raise, it is the same mistake
-        raise SpecError(f"backbone.weights: cannot load {backbone.weights} for {backbone.name}: {error}") from error
+        message = f"cannot load {backbone.weights} for {backbone.name}: {error}"
+        raise SpecError(message, "backbone.weights") from error
 
 
 def _converted(state: State, trunk: Any, backbone: Backbone) -> State:
@@ -131,4 +134,4 @@ def _size(name: str) -> list[str]:
 
 
 def _unfit(backbone: Backbone, why: str) -> SpecError:
-    return SpecError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: {why}")
+    return SpecError(f"{backbone.weights} does not fit {backbone.name}: {why}", "backbone.weights")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from selfsup.errors import SpecError
+from selfsup.layers import located
 from selfsup.planning import Planned, plan
 from selfsup.stage import digest
 from selfsup.sweepspec.arms import Arm, Study, Sweep
@@ -19,7 +20,7 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
     assert it.kind != "search", "a search has trials, not arms"
     held = [[_runs(setting, home) for setting in study.settings] for study in it.designs]
     floors = _floors(it, [runs[0][0] for runs in held])
-    studies = tuple(_study(it, *parts) for parts in zip(it.designs, held, floors, strict=True))
+    studies = tuple(_study(*parts) for parts in zip(it.designs, held, floors, strict=True))
     runs = [run for parts in held for below, own in parts for run in (*below, *own)]
     seeds = tuple(dict.fromkeys(seed for study in it.designs for seed in study.default.seeds))
     planned = {run.id: run for run in sorted(runs, key=lambda run: run.pretrain is not None)}
@@ -45,17 +46,15 @@ def _runs(setting: Setting, home: Path) -> tuple[list[Planned], list[Planned]]:
     return [run for run in runs if run not in own], own
 
 
-def _study(
-    it: SweepFile, study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]], floor: tuple[Arm, ...]
-) -> Study:
+def _study(study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]], floor: tuple[Arm, ...]) -> Study:
     arms: list[Arm] = []
     for setting, (_, own) in zip(study.settings, runs, strict=True):
         ids = {run.run.seed: run.id for run in own}
         if same := [arm.name for arm in arms if arm.ids == ids]:
-            raise SpecError(
-                f"{it.path}: {study.name}: {setting.name} and {same[0]} are the same runs, since "
-                f"{' and '.join(setting.changed)} changes nothing of {setting.spec.method}; leave it out"
-            )
+            alike = f"in {study.name}, {setting.name} and {same[0]} are the same runs, since"
+            told = f"{' and '.join(setting.changed)} changes nothing of {setting.spec.method}; leave it out"
+            with located(setting.spec.root):
+                raise SpecError(f"{alike} {told}", *setting.changed)
         arms.append(Arm(setting.name, setting.values, setting.changed, ids))
     method = study.default.method
     return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source, floor)

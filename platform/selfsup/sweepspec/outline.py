@@ -10,6 +10,7 @@ from pathlib import Path
 from selfsup import origin
 from selfsup.cost import cautions, data
 from selfsup.errors import CheckpointError
+from selfsup.layers import located
 from selfsup.planning import Planned, plan
 from selfsup.progress import several
 from selfsup.sharing import describe as sharing
@@ -70,9 +71,12 @@ def _study(study: Study) -> Iterator[str]:
 
 
 def _cautions(runs: Iterable[Planned]) -> Iterator[str]:
-    yield from dict.fromkeys(
-        f"  beware  {text}" for each in runs if each.pretrain for text in cautions(each.run, each.facts)
-    )
+    lines: dict[str, None] = {}
+    for each in runs:
+        if each.pretrain:
+            with located(each.root):
+                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(each.run, each.facts))
+    yield from lines
 
 
 def _values(factor: Factor) -> str:
