@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from selfsup import failures, tree
+from selfsup.errors import CodeError
 from selfsup.origin import Answer
 from selfsup.planning import Planned
 from selfsup.progress import say, several
@@ -50,7 +51,8 @@ def explore(it: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
     """Search, or go on searching, until a budget is spent. Inside `cluster()`, unless nothing is left of it.
 
     code: what trials do with stages that other code made.
-    Raises SelfsupError where all trials fail alike, TrackError where MLflow is away: the same command goes on.
+    Raises SelfsupError where all trials fail alike, CodeError where some met what other code made, TrackError where
+    MLflow is away: the same command goes on.
     """
     journal = _journal(it, home)
     with journal.held():
@@ -80,8 +82,9 @@ def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorde
     )
     stop = Spent(watch, remaining)
     fit(watch, stop, config, {}, plans.home)
-    if stop.hopeless:
-        raise watch.failed[0].exception()
+    stale = [failure for failure in watch.failed if failure.error == CodeError.__name__]
+    if stop.hopeless or stale:
+        raise (stale or watch.failed)[0].exception()
 
 
 class Spent(tune.Stopper):

@@ -1,8 +1,8 @@
 """Every trial that was ever proposed in a search, as Optuna keeps it: what was learnt survives a kill.
 
 A trial that ends counts as complete with its numbers, or as pruned: stopped, with what it was ranked by, or flawed: it
-collapsed, or failed. Failed, as Optuna calls it, is one that does not count: it was interrupted and is proposed again,
-or its values were refused.
+collapsed, or failed. Failed, as Optuna calls it, is one that does not count: it was interrupted, or met what other code
+made, and is proposed again; or its values were refused.
 """
 
 import fcntl

@@ -12,13 +12,13 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from selfsup.errors import SpecError
+from selfsup.errors import CodeError, SpecError
 from selfsup.knob import Choice
 from selfsup.origin import Answer
 from selfsup.planning import Planned, plan, usual_feeder
 from selfsup.sections import Feeder
 from selfsup.sweeps.journal import FLAWED, Journal
-from selfsup.sweeps.trial import ENDED, PART, SAMPLES
+from selfsup.sweeps.trial import ENDED, FAILURE, PART, SAMPLES
 from selfsup.sweepspec.design import Design
 from selfsup.sweepspec.search import Search
 from selfsup.sweepspec.space import Dimension
@@ -123,8 +123,13 @@ class Searcher(OptunaSearch):
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Complete with all of its metrics, or pruned: stopped, with what it was ranked by, or flawed, without."""
+        """Complete with all of its metrics, or pruned: stopped, with what it was ranked by, or flawed, without.
+
+        Of one that met what other code made nothing is told: as one that was interrupted, it is proposed again.
+        """
         result = result or {}
+        if result.get(f"{FAILURE}/error") == CodeError.__name__:  # as Tune flattens it
+            return
         drawn: optuna.Trial = self._ot_trials[trial_id]
         drawn.set_user_attr(SAMPLES, result.get(SAMPLES, 0))
         numbers = [result.get(metric, math.nan) for metric in self._metrics]

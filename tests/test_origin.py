@@ -136,7 +136,7 @@ def test_half_a_training_is_not_continued_by_other_code(edit: Edit, tmp_path: Pa
     origin.claim(stage)
     edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
     with pytest.raises(SpecError, match=r"methods\.simclr"):
-        origin.claim(stage)
+        settle([stage], "refuse")
     settle([stage], "accept")
     origin.claim(stage)
     assert origin.made(stage) != origin.code(stage), "the note stays that of the code that began it"

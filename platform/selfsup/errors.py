@@ -5,6 +5,7 @@ SelfsupError          the command line prints its message, without a traceback, 
 ├── ExhaustedError    a worker's device has no memory left (1)
 ├── PreemptedError    the machines of a run were taken away (1)
 ├── SpecError         the spec or an override is wrong (2)
+│   └── CodeError     other code made what is there: the user has to say whether it counts
 ├── DataError         shards, manifests or images are wrong (3)
 ├── CheckpointError   a checkpoint belongs to another spec, or cannot be written or read (4)
 └── TrackError        the tracking store cannot be reached (5)
@@ -40,6 +41,10 @@ class PreemptedError(SelfsupError):
 
 class SpecError(SelfsupError):
     exit_code = 2
+
+
+class CodeError(SpecError):
+    pass
 
 
 class DataError(SelfsupError):

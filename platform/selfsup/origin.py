@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from selfsup import codebase
 from selfsup.checkpoint import differences, flatten
-from selfsup.errors import SpecError
+from selfsup.errors import CodeError, SpecError
 from selfsup.progress import several
 from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
@@ -38,8 +38,7 @@ def made(stage: Stage) -> dict[str, Any] | None:
 
 
 def claim(stage: Stage) -> None:
-    """Begin it, or go on with what the same code began under the same defaults. Raises SpecError for any other."""
-    settle([stage], "refuse")
+    """Begin it, or go on with what `settle` has let pass. Raises SpecError where it was begun under other defaults."""
     if not stage.begun:
         stage.folder.mkdir(parents=True, exist_ok=True)
         write(stage.folder / NOTE, _text(code(stage)))
@@ -94,7 +93,7 @@ def describe(stages: Collection[Stage], changed: Mapping[str, tuple[str, ...]]) 
 def settle(stages: Iterable[Stage], answer: Answer) -> None:
     """See that what is there was made by this code, or else do as answered. stages: each after those it is made from.
 
-    Raises SpecError where the answer is to refuse, and for a changed default, which cannot be accepted.
+    Raises CodeError where the answer is to refuse, SpecError for a changed default, which cannot be accepted.
     """
     cleared: set[str] = set()
     other: list[tuple[Stage, tuple[str, ...]]] = []
@@ -124,12 +123,12 @@ def clear(stage: Stage) -> None:
                 remove(path)
 
 
-def _refusal(other: list[tuple[Stage, tuple[str, ...]]]) -> SpecError:
+def _refusal(other: list[tuple[Stage, tuple[str, ...]]]) -> CodeError:
     lines = [f"  {stage.folder}: {', '.join(names)}" for stage, names in other[:LISTED]]
     more = [f"  and {len(other) - LISTED} more"] if len(other) > LISTED else []
     were = "was" if len(other) == 1 else "were"
     head = f"{several(len(other), 'stage')} {were} made by other code than this; what changed since:"
-    return SpecError("\n".join([head, *lines, *more, REMEDY[0].upper() + REMEDY[1:]]))
+    return CodeError("\n".join([head, *lines, *more, REMEDY[0].upper() + REMEDY[1:]]))
 
 
 def _mark(stage: Stage) -> str:

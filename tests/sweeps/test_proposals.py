@@ -3,6 +3,7 @@
 import heapq
 import math
 import random
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,15 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune.utils import flatten_dict
 
+from selfsup.errors import CodeError, SpecError
+from selfsup.failures import classify
 from selfsup.knob import Range
 from selfsup.sweeps.journal import FLAWED, Journal
 from selfsup.sweeps.search import Searcher
 from selfsup.sweeps.stopping import scheduler
-from selfsup.sweeps.trial import ENDED, PART, PARTS, SAMPLES, STEP, TRAINED
+from selfsup.sweeps.trial import ENDED, FAILURE, PART, PARTS, SAMPLES, STEP, TRAINED
 from selfsup.sweepspec.search import Search
 from selfsup.sweepspec.space import Dimension
 
@@ -145,6 +149,24 @@ class TestWhatOptunaIsTold:
     def test_of_one_that_failed_nothing(self, result: dict[str, Any]) -> None:
         told = self.tell(result)
         assert (told.state, told.intermediate_values) == (TrialState.PRUNED, {})
+
+    def test_one_that_met_what_other_code_made_is_proposed_again_once_the_user_has_answered(
+        self, tmp_path: Path
+    ) -> None:
+        """And counts no more than one that was interrupted."""
+        journal = Journal(held := asked(), "toy", "key", tmp_path)
+        searcher = Searcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
+        drawn, other = searcher.suggest("a"), searcher.suggest("b")
+        done = {STEP: 0, SAMPLES: 0, PART: 0, TRAINED: True, ENDED: False}
+        for name, error in [("a", CodeError("1 stage was made by other code")), ("b", SpecError("else"))]:
+            searcher.on_trial_complete(name, flatten_dict(done | {FAILURE: classify(error)._asdict()}))
+        journal = Journal(held, "toy", "key", tmp_path)
+        assert journal.configs == [other]
+        assert journal.left.trials == held.trials - 1
+        journal.resume()
+        searcher = Searcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
+        assert searcher.suggest("again") == drawn
+        assert searcher.suggest("next") != drawn
 
     def test_of_one_that_collapsed_nothing(self) -> None:
         told = self.tell({LOSS: -5.0}, collapsed=True)
