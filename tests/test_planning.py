@@ -1,5 +1,6 @@
 """What makes a stage's key and a run's id, and what does not."""
 
+import gc
 import io
 import pickle
 import shutil
@@ -130,6 +131,32 @@ def test_what_changes_no_result_changes_no_key_and_no_id(home: Home, changes: di
     before, after = home.run(), home.run(**changes)
     assert keys(after) == keys(before)
     assert after.id == before.id
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's list of open files")
+def test_many_arms_hold_the_open_files_and_rows_of_one(home: Home, sets: Path) -> None:
+    def files_and_rows() -> tuple[int, int]:
+        paths = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+        rows = {id(manifest.rows) for run in arms for manifest in (run.train, run.val) if manifest}
+        return sum(path.is_relative_to(sets) for path in paths), len(rows)
+
+    arms = [*home.plan(baselines=False)]
+    gc.collect()
+    before = files_and_rows()
+    for number in range(1, 20):
+        arms += home.plan(baselines=False, hyper__mask_ratio=number / 100)
+    gc.collect()
+    assert (len(arms), before[1]) == (20, 2)
+    assert files_and_rows() == before
+
+
+def test_data_indexed_anew_is_planned_anew(home: Home, sets: Path) -> None:
+    folder = shutil.copytree(sets / "train" / "shards", home.folder / "changing")
+    before = home.run(data__train=str(folder))
+    shutil.copytree(sets / "other" / "shards", folder, dirs_exist_ok=True)
+    after = home.run(data__train=str(folder))
+    assert after.id == home.run(data__train="other").id != before.id
+    assert home.run(data__train=str(folder)).train is after.train is not before.train
 
 
 def test_data_may_move(home: Home, sets: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from selfsup import codebase, feasible
 from selfsup.checkpoint import flatten
@@ -25,6 +26,7 @@ from selfsup.spec import BASELINES, Run, Spec, run_type
 from selfsup.stage import Stage, Told, digest, write_json
 from selfsup.weights import content
 
+_manifests: WeakValueDictionary[tuple[str, Access], Manifest] = WeakValueDictionary()  # of the plans that are held
 WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.{name}" for name in ("worker", "evaluate", "pictures"))
 
 
@@ -211,7 +213,16 @@ def _manifest(spec: Spec, split: str, home: Path) -> Manifest | None:
     if (url := getattr(spec.data, split)) is None:
         return None
     with located(spec.root, f"data.{split}"):
-        return load(bundled.resolve(url, home), Access(missing=spec.stream.missing))
+        return _loaded(bundled.resolve(url, home), Access(missing=spec.stream.missing))
+
+
+def _loaded(url: str, access: Access) -> Manifest:
+    """The same one as other runs have, where it is equal: an open file and up to 20 MiB of rows come with each."""
+    manifest = load(url, access)
+    shared = _manifests.setdefault((url, access), manifest)
+    if shared != manifest:
+        shared = _manifests[url, access] = manifest
+    return shared
 
 
 def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:
