@@ -5,7 +5,7 @@ JPEGs that libjpeg-turbo does not turn into RGB. Orientation tags are ignored, a
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +18,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from selfsup.errors import DataError
+from selfsup.pipelines import tiffs
 
 Data = bytes | memoryview  # of an image in its format
 Pixels = NDArray[np.uint8]
@@ -28,9 +29,11 @@ CHROMA = {"422": 4, "440": 4, "411": 8}  # how much larger than asked they are d
 IHDR_DEPTH = 24  # where a PNG tells the bits of each of its channels
 OTHER_ORDER = {"LA;16B": "RGBA"} | {
     f"{colours};16{order}": f"{colours};16{other}"
-    for colours in ("RGB", "RGBA", "RGBX")
+    for colours in ("RGB", "RGBA", "RGBX", "CMYK")
     for order, other in ("BL", "LB", "NB")  # N: as this machine's, L
 }  # of the bytes of colours of 16 bits, by Pillow's names
+STRAIGHT = {f"RGBa;16{order}": f"RGBA;16{order}" for order in "BLN"}  # or Pillow divides the high bytes by alpha's
+OTHER_ORDER |= {multiplied: OTHER_ORDER[plain] for multiplied, plain in STRAIGHT.items()}
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
 
 
@@ -117,17 +120,22 @@ def depth(data: Data) -> int:
     with _opened(data) as image, _whole(image):
         if image.mode.startswith("I"):
             return int(np.asarray(image).max()).bit_length()
-        if not _is_wide(image, data):
+        if not _is_wide(image, data) or _is_multiplied(image):  # a quotient takes no notice of unused bits
             return 0
-        return 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()  # of the high bytes
+        high = image if image.mode == "CMYK" else image.convert("RGB")
+        return 8 + int(np.asarray(high).max()).bit_length()
 
 
 def _pillow(data: Data, bits: int | None = None) -> Pixels:
     with _opened(data) as image, _whole(image):
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-            return _narrowed(np.asarray(image)[..., None], bits)
+            grey = _colours(_narrowed(np.asarray(image)[..., None], bits))
+            return 255 - grey if tiffs.is_inverted(image) else grey
+        if _is_multiplied(image):
+            return _divided(_wide(data))
         if _is_wide(image, data) and bits:  # of which Pillow keeps the high bytes alone
-            return _narrowed(_wide(image, data), bits)
+            narrow = _narrowed(_wide(data), bits)
+            return _colours(narrow) if image.mode != "CMYK" else np.asarray(_rgb(Image.fromarray(narrow, "CMYK")))
         return np.asarray(_rgb(image))
 
 
@@ -143,35 +151,41 @@ def _whole(image: Image.Image) -> Iterator[None]:
 
 def _opened(data: Data) -> ImageFile:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # as above
-        raise Undecodable(f"no image in a known format ({', '.join(FORMATS)}): {error}") from error
+        known = f"no image in a known format ({', '.join(FORMATS)}): {error}"
+        raise Undecodable(tiffs.unopened(bytes(data)) or known) from error
+    if isinstance(image, TiffImageFile) and (refusal := tiffs.refusal(image)):
+        raise Undecodable(refusal)
+    return image
 
 
 def _is_wide(image: Image.Image, data: Data) -> bool:
-    """Whether it has colours, or grey and alpha, of 16 bits each. Undecodable where Pillow would take these for 8."""
+    """Whether it has colours, or grey and alpha, of 16 bits each."""
     if image.format == "PNG":
         return data[IHDR_DEPTH] == 16
     if not isinstance(image, TiffImageFile) or max(image.tag_v2.get(BITSPERSAMPLE, (8,))) != 16:
         return False
-    modes = {_how(tile)[0] for tile in image.tile}
-    if not all(";16" in mode for mode in modes):
-        raise Undecodable("a TIFF of 16 bits whose colours lie apart: save it as PNG")
-    return modes <= OTHER_ORDER.keys()
+    return {_how(tile)[0] for tile in image.tile} <= OTHER_ORDER.keys()
 
 
-def _wide(image: Image.Image, data: Data) -> NDArray[Any]:
+def _wide(data: Data) -> NDArray[np.int64]:
     """-> (H, W, bands) of 16 bits
 
     Pillow keeps the high bytes; told that the bytes stand the other way round, it keeps the low ones.
     """
-    with _opened(data) as other:
-        tiles = [(tile, *_how(tile)) for tile in other.tile]
-        other.tile = [tile._replace(args=(OTHER_ORDER[mode], *rest)) for tile, mode, rest in tiles]
-        low = np.asarray(other)
-    grey = tiles[0][1] == "LA;16B"  # of which all four bytes are kept
-    wide: NDArray[np.int64] = 256 * np.asarray(image).astype(np.int64) + (low[..., 1:2] if grey else low)
+    (high, name), (low, _) = _read(data, STRAIGHT), _read(data, OTHER_ORDER)
+    grey = name == "LA;16B"  # of which all four bytes are kept
+    wide: NDArray[np.int64] = 256 * high.astype(np.int64) + (low[..., 1:2] if grey else low)
     return wide
+
+
+def _read(data: Data, order: Mapping[str, str]) -> tuple[NDArray[Any], str]:
+    """-> (H, W, bands), the bytes taken to stand by another of Pillow's names, and the name they have."""
+    with _opened(data) as image:
+        tiles = [(tile, *_how(tile)) for tile in image.tile]
+        image.tile = [tile._replace(args=(order.get(mode, mode), *rest)) for tile, mode, rest in tiles]
+        return np.asarray(image), tiles[0][1]
 
 
 def _how(tile: Any) -> tuple[str, Sequence[Any]]:
@@ -180,13 +194,34 @@ def _how(tile: Any) -> tuple[str, Sequence[Any]]:
     return mode, rest
 
 
+def _is_multiplied(image: Image.Image) -> bool:
+    """Whether its colours, of 16 bits, are multiplied by alpha."""
+    return isinstance(image, TiffImageFile) and any(_how(tile)[0] in STRAIGHT for tile in image.tile)
+
+
+def _divided(deep: NDArray[np.int64]) -> Pixels:
+    """(H, W, 4), multiplied by alpha -> (H, W, 3)"""
+    alpha = np.maximum(deep[..., 3:], 1)
+    return _rounded(np.minimum(deep[..., :3], alpha), alpha)
+
+
 def _narrowed(deep: NDArray[Any], bits: int | None) -> Pixels:
-    """(H, W, bands) -> (H, W, 3). Undecodable for values that 16 bits do not hold."""
+    """(H, W, bands) -> (H, W, bands) of 8 bits. Undecodable for values that 16 bits do not hold."""
     if deep.min() < 0 or deep.max() >= 2**16:
         raise Undecodable(f"values from {deep.min()} to {deep.max()}; expected 0 to 65535: save it with 8 or 16 bits")
     most = 2 ** (bits or 16) - 1
-    colours = np.minimum(deep[..., : 3 if deep.shape[2] > 2 else 1], most).astype(np.int64)
-    return np.broadcast_to((2 * 255 * colours + most) // (2 * most), (*deep.shape[:2], 3)).astype(np.uint8)
+    return _rounded(np.minimum(deep, most).astype(np.int64), np.int64(most))
+
+
+def _rounded(values: NDArray[np.int64], most: NDArray[np.int64] | np.int64) -> Pixels:
+    """255 for the most, in proportion for the others."""
+    return ((2 * 255 * values + most) // (2 * most)).astype(np.uint8)
+
+
+def _colours(narrow: Pixels) -> Pixels:
+    """(H, W, 1 to 4), the last of two or four alpha -> (H, W, 3)"""
+    colours = narrow[..., : 3 if narrow.shape[2] > 2 else 1]
+    return np.ascontiguousarray(np.broadcast_to(colours, (*narrow.shape[:2], 3)))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -194,4 +229,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise Undecodable("values are floating-point numbers; expected integers: save it with 8 or 16 bits")
     if "transparency" in image.info:  # straight to RGB, Pillow warns
         image = image.convert("RGBA")
+    if image.mode == "La":  # which Pillow turns into nothing else
+        image = image.convert("LA")
     return image.convert("RGB")

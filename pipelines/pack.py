@@ -28,10 +28,10 @@ MEASURED = 256  # of these, whose depth is looked at
 
 
 class Packed(NamedTuple):
-    """A packed data set. Not in it are: skipped, the images that could not be decoded; left_out: files by kind."""
+    """A packed data set. Not in it are: skipped, images that cannot be decoded, and why; left_out: files by kind."""
 
     manifest: Manifest
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
     left_out: Mapping[str, int]
 
 
@@ -51,22 +51,26 @@ class Coding:
     quality: int
     bits: int | None = None
 
-    def encode(self, path: Path) -> bytes | None:
-        """An image file -> JPEG, its own bytes where nothing is to change; None where it cannot be decoded."""
+    def encode(self, path: Path) -> bytes:
+        """An image file -> JPEG, its own bytes where nothing is to change. Undecodable where it cannot be decoded."""
         data = path.read_bytes()
-        try:
-            height, width = dimensions(data)
-            short = min(height, width)
-            side = min(short, self.resize or short)
-            if data.startswith(b"\xff\xd8") and side == short:
-                decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
-                return data
-            large = 2 * side  # so that the last halving is antialiased
-            image = decode(data, min_height=large, min_width=large, bits=self.bits)
-        except Undecodable:
-            return None
+        height, width = dimensions(data)
+        short = min(height, width)
+        side = min(short, self.resize or short)
+        if data.startswith(b"\xff\xd8") and side == short:
+            decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
+            return data
+        large = 2 * side  # so that the last halving is antialiased
+        image = decode(data, min_height=large, min_width=large, bits=self.bits)
         size = max(1, round(width * side / short)), max(1, round(height * side / short))
         return jpeg(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), quality=self.quality)
+
+    def tried(self, path: Path) -> bytes | Undecodable:
+        """As `encode`; why not is returned."""
+        try:
+            return self.encode(path)
+        except Undecodable as error:
+            return error
 
 
 def jpeg(image: Pixels, *, quality: int) -> bytes:
@@ -106,7 +110,7 @@ def pack(
             tick = partial(_ahead, progress, start, len(sources))
             name = f"{number:06d}.tar"
             scans.append(_shard(place, name, found.get(name), part, coding, tick))
-        told, skipped = _sealed(folder, place, sources, [scan for scan in scans if scan], found)
+        told, skipped = _sealed(folder, place, sources, coding, [scan for scan in scans if scan], found)
         return Packed(told, skipped, walk.left_out)
     except OSError as error:
         raise DataError(f"{images} cannot be packed into {out}: {error}") from error
@@ -196,8 +200,8 @@ def _coded(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(sources), PART):
             part = sources[start : start + PART]
-            for source, data in zip(part, pool.map(coding.encode, [each.path for each in part]), strict=True):
-                if data is not None:
+            for source, data in zip(part, pool.map(coding.tried, [each.path for each in part]), strict=True):
+                if isinstance(data, bytes):
                     yield source.key, data, source.label
             tick(start + len(part))
 
@@ -215,12 +219,13 @@ def _depth(path: Path) -> int:
 
 
 def _sealed(
-    folder: Path, out: str, sources: list[Source], scans: list[tars.Scan], found: Collection[str]
-) -> tuple[Manifest, tuple[str, ...]]:
+    folder: Path, out: str, sources: list[Source], coding: Coding, scans: list[tars.Scan], found: Collection[str]
+) -> tuple[Manifest, Mapping[str, str]]:
     kept = {key for scan in scans for key in scan.samples["key"].to_pylist()}
-    skipped = tuple(str(source.path) for source in sources if source.key not in kept)
+    skipped = {str(source.path): str(coding.tried(source.path)) for source in sources if source.key not in kept}
     for name in set(found) - {scan.name for scan in scans}:
         storage.remove(out, name)  # of an earlier packing, or without a single image
     if not scans:
-        raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded")
+        name, why = next(iter(skipped.items()))
+        raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded; {name}: {why}")
     return shards.assemble(out, out, scans, unsaid), skipped

@@ -129,7 +129,7 @@ def assemble(home: str, root: str, scans: Iterable[tars.Scan], remark: Remark, *
         bits=None if bits == 16 else bits,
     )
     try:
-        mean, std, depths = moments(draft)
+        mean, std, depths = moments(draft, remark)
         settled(root, bits, depths)
     except DataError:
         manifest.withdraw(home)
@@ -156,23 +156,26 @@ def settled(place: str, bits: int | None, depths: Iterable[int]) -> None:
         raise DataError(f"{place}: images of 16 bits hold no value of more than {used} bits; say {which}")
 
 
-def moments(told: Manifest) -> tuple[tuple[float, ...], tuple[float, ...], list[int]]:
+def moments(told: Manifest, remark: Remark) -> tuple[tuple[float, ...], tuple[float, ...], list[int]]:
     """Mean and deviation of each channel, in [0, 1], and depths, over 512 images spread evenly.
 
     Every image counts the same.
     """
     chosen = np.unique(np.linspace(0, told.num_samples - 1, MEASURED).astype(np.int64))
-    first, second, depths = [], [], []
+    first, second, depths, failed = [], [], [], []
     for sample in Reader(told).read(chosen):
         try:
             image = decode(sample.data, min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, bits=told.bits) / 255
-        except Undecodable:
+        except Undecodable as error:
+            failed.append(f"{sample.key}: {error}")
             continue
         depths.append(depth(sample.data))
         first.append(image.mean((0, 1)))
         second.append((image**2).mean((0, 1)))
     if not first:
-        raise DataError(f"{told.root}: none of {len(chosen)} images tried can be decoded")
+        raise DataError(f"{told.root}: none of {len(chosen)} images tried can be decoded: {failed[0]}")
+    if failed:
+        remark(f"{told.root}: {len(failed)} of {len(chosen)} images tried cannot be decoded, the first: {failed[0]}")
     mean = np.mean(first, axis=0)
     std = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, FLOOR**2))
     return _rounded(mean), _rounded(std), depths

@@ -32,8 +32,8 @@ def shards_pack(
         manifest, skipped, left_out = pack(
             images_dir, out, resize=resize, quality=quality, shard_size=shard_size, bits=bits, progress=progress
         )
-    for name in skipped:
-        typer.echo(f"left out, since it cannot be decoded: {name}", err=True)
+    for name, why in skipped.items():
+        typer.echo(f"left out, since it cannot be decoded: {name}: {why}", err=True)
     for kind, number in sorted(left_out.items()):
         typer.echo(f"left out: {number} {kind}", err=True)
     typer.echo(f"{out}: {_contents(manifest)}")
