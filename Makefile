@@ -47,7 +47,7 @@ types: .venv/ready  # of the installed package: what a user's type checker sees
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p selfsup
 
 wheel: .venv/ready
-	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.submit import build_wheel as make; print(make(Path(), Path('dist')))"
+	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.submit import build_wheel as make; print(make(Path(), Path('dist')))"
 
 lock: .venv/ready
 	$(BIN)/uv pip compile -q --universal --extra test --no-header --no-annotate -o infra/requirements.lock pyproject.toml

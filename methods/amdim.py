@@ -20,7 +20,7 @@ from selfsup.parts.contrastive import places_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, places
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 
 @final

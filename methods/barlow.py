@@ -15,7 +15,7 @@ from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.heads import mlp
 from selfsup.parts.redundancy import barlow_twins
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -20,7 +20,7 @@ from selfsup.parts import multicrop, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import cosines, drawn, labelled, spherical_kmeans, usage
 from selfsup.parts.heads import mlp
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -17,12 +17,12 @@ from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, recenter
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import pooled
 from selfsup.parts.schedules import cosine, ramp
 from selfsup.parts.sinkhorn import sinkhorn
-from selfsup.parts.teacher import follow, teacher
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

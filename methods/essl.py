@@ -19,8 +19,8 @@ from selfsup.parts import recipes
 from selfsup.parts.contrastive import nt_xent
 from selfsup.parts.heads import mlp
 from selfsup.parts.multicrop import joined
-from selfsup.pipelines.patch import turned
-from selfsup.pipelines.views import Views
+from selfsup.parts.patch import turned
+from selfsup.views import Views
 
 TURNS = 4  # the quarters of a circle
 

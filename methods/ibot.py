@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import Cover
 from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, ramp
-from selfsup.parts.teacher import follow, teacher
 from selfsup.parts.tokens import at
-from selfsup.pipelines.masks import Cover
-from selfsup.pipelines.views import BlockMask, Views
+from selfsup.views import BlockMask, Views
 
 
 @final

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import Mask
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_mse
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import Mask
-from selfsup.pipelines.views import Crop, RandomMask, Views
+from selfsup.views import Crop, RandomMask, Views
 
 
 @final

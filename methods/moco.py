@@ -18,10 +18,10 @@ from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import mlp
-from selfsup.parts.teacher import follow, teacher
 from selfsup.parts.tokens import grouped
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -16,10 +16,10 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
 from selfsup.parts.contrastive import batch_nce
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
-from selfsup.parts.teacher import follow, teacher
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

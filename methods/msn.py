@@ -14,17 +14,17 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import Mask
 from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts import recipes
 from selfsup.parts.clustering import usage
 from selfsup.parts.distillation import assigned, me_max
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import Prototypes, gelu_mlp
 from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import ramp
 from selfsup.parts.sinkhorn import sinkhorn
-from selfsup.parts.teacher import follow, teacher
-from selfsup.pipelines.masks import Mask
-from selfsup.pipelines.views import RandomMask, Views
+from selfsup.views import RandomMask, Views
 
 
 @final

@@ -19,7 +19,7 @@ from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import batch_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.precision import no_autocast
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -19,10 +19,10 @@ from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import dist, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import bag_error, bag_of_words, distances, usage
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
-from selfsup.parts.teacher import follow, teacher
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 
 @final

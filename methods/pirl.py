@@ -22,7 +22,7 @@ from selfsup.parts.contrastive import bank_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each
 from selfsup.parts.pretext import PUZZLE, pieces, shuffled, turned
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 
 @final

@@ -15,11 +15,11 @@ from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
+from selfsup.parts.ema import follow, teacher
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import agreement, at_each, close, places, propagated
 from selfsup.parts.schedules import cosine
-from selfsup.parts.teacher import follow, teacher
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

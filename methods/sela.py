@@ -18,7 +18,7 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Facts, Method, Out, Pace
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 
 @final

@@ -13,7 +13,7 @@ from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
 from selfsup.parts.contrastive import nt_xent, nt_xent_chance
 from selfsup.parts.heads import mlp
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -16,7 +16,7 @@ from selfsup.parts import recipes
 from selfsup.parts.distillation import negative_cosine
 from selfsup.parts.heads import mlp
 from selfsup.parts.health import feature_std
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -13,7 +13,7 @@ from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts.labels import accuracy, cross_entropy
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 
 @final

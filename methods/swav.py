@@ -21,7 +21,7 @@ from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import cosines, swapped, usage
 from selfsup.parts.heads import mlp
 from selfsup.parts.sinkhorn import sinkhorn
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -13,7 +13,7 @@ from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts import recipes
 from selfsup.parts.heads import mlp
 from selfsup.parts.redundancy import vicreg
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
 
 @final

@@ -1,3 +1,5 @@
-from selfsup.pipelines.auth import use_token
+"""Sweep files, the driver that runs them, searches, their status and their report."""
+
+from selfsup.pipelines.cluster.auth import use_token
 
 use_token()  # before any module here imports ray

@@ -19,12 +19,12 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
-from selfsup.pipelines.cluster import logs
-from selfsup.pipelines.scratch import scratch
-from selfsup.pipelines.worker import DAMAGED
-from selfsup.planning import Planned
+from selfsup.pipelines.cluster.embedded import logs
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.sharing import side_by_side
+from selfsup.pipelines.stages.worker import DAMAGED
 from selfsup.progress import follow, say
-from selfsup.sharing import side_by_side
+from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
 from selfsup.sweeps.trial import ENDED, FAILURE, STEP, Plans, trial

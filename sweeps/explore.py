@@ -8,21 +8,22 @@ from typing import Any
 
 from ray import tune
 
-from selfsup import failures, tree
+from selfsup import failures
 from selfsup.errors import CodeError
 from selfsup.origin import Answer
-from selfsup.planning import Planned
+from selfsup.pipelines.planned import Planned
 from selfsup.progress import say, several
+from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import Watch, fit
 from selfsup.sweeps.journal import Journal, Left, kept
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import at_a_time
 from selfsup.sweeps.search import Proposed, Searcher
+from selfsup.sweeps.spec.confirm import key, without_arms
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.stopping import scheduler
 from selfsup.sweeps.trial import ENDED, SAMPLES, STEP, TRAINED
-from selfsup.sweepspec.arms import Sweep
-from selfsup.sweepspec.confirm import key, without_arms
-from selfsup.sweepspec.sweepfile import SweepFile
 from selfsup.track import Tracker
 
 PATIENCE = 3  # reports in a row of a trial that say that it has collapsed
@@ -67,7 +68,7 @@ def explore(it: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
         recorder.catch_up([places.propose(config) for config in journal.configs])
         if not journal.left:
             done = without_arms(it, (), home, over=True, sessions=journal.sessions)
-            tracker.finish(tree.open_sweep(tracker, done), "FINISHED")
+            tracker.finish(mlflow_tree.open_sweep(tracker, done), "FINISHED")
 
 
 def _search(it: SweepFile, journal: Journal, places: "Places", recorder: Recorder) -> None:
@@ -142,12 +143,12 @@ class Places:
         self.sweep: Sweep = without_arms(it, (), home, sessions=sessions)
         self.tags: dict[str, Mapping[str, str]] = {}
         self.parents: dict[str, str] = {}
-        self._root = tree.open_sweep(tracker, self.sweep)
+        self._root = mlflow_tree.open_sweep(tracker, self.sweep)
 
     def propose(self, config: Mapping[str, Any]) -> Planned:
         """Raises SpecError for values that are wrong together."""
         each = self.plans.of(config)
         design, values = self.plans.drawn(config)
-        self.tags[each.id] = tree.of_trial(self.sweep, design.name, values)
+        self.tags[each.id] = mlflow_tree.of_trial(self.sweep, design.name, values)
         self.parents[each.id] = self._root
         return each

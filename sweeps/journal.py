@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from selfsup.errors import CheckpointError
 from selfsup.progress import say
+from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.trial import SAMPLES
-from selfsup.sweepspec.search import Search
 
 COUNTED = TrialState.COMPLETE, TrialState.PRUNED
 STARTS = "starts"  # of a study: how many trials had been proposed whenever a session began

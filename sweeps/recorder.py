@@ -8,13 +8,13 @@ from time import monotonic, sleep
 from selfsup import failures, origin
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
-from selfsup.pipelines.runner import commit
-from selfsup.planning import Planned
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
-from selfsup.spool import Shipper
+from selfsup.shipper import Shipper
 from selfsup.stage import digest
+from selfsup.sweeps.tags import ARM, KIND, TRIAL
 from selfsup.track import ACCEPTED, CODE, ID, LABEL, MODULES, REASON, SEED, Tracker
-from selfsup.tree import ARM, KIND, TRIAL
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
 PATIENCE = 60.0  # with a server that is away when all runs have ended

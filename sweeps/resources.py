@@ -7,7 +7,7 @@ import ray
 
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.planning import Planned
+from selfsup.pipelines.planned import Planned
 
 TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
 

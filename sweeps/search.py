@@ -15,13 +15,14 @@ from ray.tune.search.optuna import OptunaSearch
 from selfsup.errors import CodeError, SpecError
 from selfsup.knob import Choice
 from selfsup.origin import Answer
-from selfsup.planning import Planned, plan, usual_feeder
+from selfsup.pipelines.planned import Planned, usual_feeder
+from selfsup.pipelines.planning import plan
 from selfsup.sections import Feeder
 from selfsup.sweeps.journal import FLAWED, Journal
+from selfsup.sweeps.spec.design import Design
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.trial import ENDED, FAILURE, PART, SAMPLES
-from selfsup.sweepspec.design import Design
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.space import Dimension
 
 STUDY = "study"  # of a trial's configuration, by number, where a search has several
 BEST, MOST = 0.1, 25  # of the trials that TPE knows: the share that counts as good, as Optuna has it, and how many

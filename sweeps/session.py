@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from selfsup import tree, whole
+from selfsup import whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
-from selfsup.layout import entries, lay_out, proposed, store
+from selfsup.mlflow_store import home
 from selfsup.origin import Answer, settle
-from selfsup.pipelines.cluster import cluster
-from selfsup.planning import Planned
-from selfsup.reporting import paper
-from selfsup.reporting.report import files, pictures, read
-from selfsup.reporting.tables import Ablation
-from selfsup.store import home
+from selfsup.pipelines.cluster.embedded import cluster
+from selfsup.pipelines.planned import Planned
+from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import execute
 from selfsup.sweeps.explore import explore, left
+from selfsup.sweeps.layout import entries, lay_out, proposed, store
 from selfsup.sweeps.recorder import Recorder
-from selfsup.sweepspec import sweepfile
-from selfsup.sweepspec.arms import Sweep
-from selfsup.sweepspec.sweepfile import SweepFile
+from selfsup.sweeps.report import paper
+from selfsup.sweeps.report.files import files, pictures, read
+from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.spec import sweepfile
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.track import Tracker
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def conduct(
         if unknown := set(only) - planned.keys():
             asked, listing = " or ".join(sorted(unknown)), f"`selfsup status {arms.spec} --json`"
             raise SpecError(f"{arms.spec}: no run is called {asked}; {listing} lists them")
-        recorder = Recorder(tracker, tree.tags(arms), tree.plant(tracker, arms))
+        recorder = Recorder(tracker, mlflow_tree.tags(arms), mlflow_tree.plant(tracker, arms))
         return arms, perform([run for key, run in planned.items() if not only or key in only], recorder, code)
 
 
@@ -96,13 +97,13 @@ def perform(runs: Sequence[Planned], recorder: Recorder, code: Answer = "refuse"
 def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
     """The report, under SELFSUP_HOME and with the sweep's run in MLflow; its numbers, and where its page is."""
     found = read(arms, tracker, cache=home() / "cache")
-    root, folder = tree.open_sweep(tracker, arms), home() / "reports" / arms.name
+    root, folder = mlflow_tree.open_sweep(tracker, arms), home() / "reports" / arms.name
     for name, data in files(found, pictures(found, tracker)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.write(path, data)
         tracker.artifact(root, path, str(Path("report", name).parent))
-    tree.summarise(tracker, found)
+    mlflow_tree.summarise(tracker, found)
     return found, folder / "report.html"
 
 

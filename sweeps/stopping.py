@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from selfsup.planning import Planned
-from selfsup.spool import records
+from selfsup.metrics_log import records
+from selfsup.pipelines.planned import Planned
 from selfsup.sweeps.search import Verdicts
+from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_at
-from selfsup.sweepspec.search import Search
 
 GRACE = 1  # part before which nothing is stopped
 LATEST = PARTS / 2  # after which nothing is

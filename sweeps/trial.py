@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from ray import tune
 
 from selfsup.failures import Failure, classify
-from selfsup.pipelines.cluster import quiet
-from selfsup.pipelines.runner import perform
-from selfsup.planning import Planned
-from selfsup.spool import records, tail
+from selfsup.metrics_log import records, tail
+from selfsup.pipelines.cluster.embedded import quiet
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.stages.runner import perform
 
 POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not

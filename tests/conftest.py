@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.pack import pack
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.pack import pack
 
 Make = Callable[..., Manifest]
 Spoil = Callable[..., None]
@@ -32,7 +32,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    from selfsup.pipelines.cluster import embedded
+    from selfsup.pipelines.cluster.embedded import embedded
 
     with embedded(num_cpus=2):
         yield

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from selfsup.reporting import stats
-from selfsup.reporting.decision import ALPHA, Decision, Family, Outcome
+from selfsup.sweeps.report import stats
+from selfsup.sweeps.report.decision import ALPHA, Decision, Family, Outcome
 
 Array = NDArray[np.float64]
 

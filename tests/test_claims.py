@@ -6,10 +6,10 @@ import pytest
 from test_tables import NUMBERS, cells, tables
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
-from selfsup.reporting.notes import families
-from selfsup.reporting.provenance import methods
-from selfsup.reporting.registration import Registered
-from selfsup.reporting.tables import ablation
+from selfsup.sweeps.registration import Registered
+from selfsup.sweeps.report.notes import families
+from selfsup.sweeps.report.provenance import methods
+from selfsup.sweeps.report.tables import ablation
 
 
 def test_seeds_that_diverged_are_told_in_the_sentence_and_count_against_a_claim() -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from toy_sweep import DEPTH, KNN, RATIO, result
 
-from selfsup.reporting.compare import compare
+from selfsup.sweeps.report.compare import compare
 
 DEFAULT = result("mae-a", 0, 71.25, {RATIO: 0.75, DEPTH: 8})
 

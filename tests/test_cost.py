@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfsup import cost as module
 from selfsup import encoder, method
-from selfsup.cost import _remarks, cautions, cost
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Facts, Method, Out
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines import cost as module
+from selfsup.pipelines.cost import _remarks, cautions, cost
 from selfsup.spec import Run, run_type
+from selfsup.views import Crop, Views
 
 FACTS = Facts(samples=64, classes=2, steps=1, epoch=8)
 P, H = 192, 5  # values of an 8x8 patch in colour; hidden channels

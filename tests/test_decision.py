@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from selfsup.reporting.decision import Decision, Family, Outcome, Right
+from selfsup.sweeps.report.decision import Decision, Family, Outcome, Right
 
 ONE = [[70.0, 72.0, 74.5], [71.0, 72.5, 75.0], [60.0, 63.0, 64.0], [70.2, 71.0, 73.9]]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from selfsup.encoder import PooledEncoder, TokenEncoder, build, load_encoder, read_encoder, save_encoder, timm_kwargs
 from selfsup.errors import CheckpointError, SpecError
+from selfsup.parts.patch import patchify
 from selfsup.parts.positions import sincos
-from selfsup.pipelines.patch import patchify
 from selfsup.sections import Backbone
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 2, "heads": 3}

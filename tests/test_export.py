@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from selfsup import load_encoder
 from selfsup.encoder import build, save_encoder
 from selfsup.errors import CheckpointError, SpecError
-from selfsup.export import export
+from selfsup.pipelines.export import export
 from selfsup.sections import Backbone
 
 VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=8, width=32, depth=2, heads=2, pool="mean")

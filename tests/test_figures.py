@@ -11,12 +11,22 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from toy_sweep import KNN, RATIO, study, sweep
 
-from selfsup.reporting.crossed import crossing
-from selfsup.reporting.figures import drawings, png, svg
-from selfsup.reporting.plots import BLUE, INK, POINTS, VERMILLION, curves, effects, heat_map, numbers
-from selfsup.reporting.results import Result
-from selfsup.reporting.tables import Ablation, ablation
-from selfsup.sweepspec.arms import Factor
+from selfsup.sweeps.report.crossed import crossing
+from selfsup.sweeps.report.figures import drawings, png, svg
+from selfsup.sweeps.report.plots import (
+    BLUE,
+    INK,
+    POINTS,
+    VERMILLION,
+    curves,
+    effects,
+    heat_map,
+    numbers,
+)
+from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.study import Factor
 
 FACTORS = {
     "0.75, 8": [60.0, 62.0, 61.0],

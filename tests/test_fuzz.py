@@ -16,14 +16,15 @@ import torch
 from mutations import Case, records, specs, tables, torn
 from tiny import BACKBONE
 
-from selfsup import encoder, planning
+from selfsup import encoder
 from selfsup.errors import CheckpointError, DataError, SpecError
 from selfsup.knob import described
-from selfsup.pipelines.manifest import Reader, load
+from selfsup.pipelines import planning
+from selfsup.pipelines.data.manifest import Reader, load
 from selfsup.spec import BASELINES, Backbone, methods, read, spec_type
-from selfsup.sweepspec import outline, sweepfile
-from selfsup.sweepspec.expand import expand
-from selfsup.sweepspec.search import Search
+from selfsup.sweeps.spec import outline, sweepfile
+from selfsup.sweeps.spec.expand import expand
+from selfsup.sweeps.spec.search import Search
 
 ROOT = Path(__file__).parent.parent
 PLACES = re.compile(r"-s |[^:\n]+(:\d+:\d+)?: ")  # an override; a file, with line and column where it is one of ours

@@ -18,17 +18,18 @@ from test_cli import SPEC, selfsup
 
 from selfsup import checkpoint, failures, hits, origin
 from selfsup.errors import CheckpointError, SelfsupError, SpecError
-from selfsup.export import _weights
 from selfsup.failures import Failure
-from selfsup.planning import Planned, plan
+from selfsup.metrics_log import Spool, sent, tail
+from selfsup.mlflow_store import home
+from selfsup.pipelines.export import _weights
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
 from selfsup.sealed import DIGESTS, damage, digest
 from selfsup.spec import read
-from selfsup.spool import Spool, sent, tail
-from selfsup.store import home
 from selfsup.sweeps.journal import Journal, kept
-from selfsup.sweepspec import outline
-from selfsup.sweepspec.ledger import _standing
-from selfsup.sweepspec.search import Search
+from selfsup.sweeps.spec import outline
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.status import _standing
 
 ODD = [None, 1, -1, True, "x", [], {}, [1], {"a": 1}, 1.5, torch.zeros(1), torch.zeros(3, 3), 10**30]
 

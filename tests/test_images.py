@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from selfsup import hits
-from selfsup.reporting import images
+from selfsup.sweeps.report import images
 
 HALF = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
 

@@ -1,65 +1,91 @@
-"""The layer rule of the house, held over the imports as they are written."""
+"""Who may import whom, held over the imports as they are written; those for typing count."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CORE, METHODS, PIPELINES = ROOT / "platform" / "selfsup", ROOT / "methods", ROOT / "pipelines"
-BOTTOM = {"selfsup.parts", "selfsup.pipelines.views", "selfsup.pipelines.masks", "selfsup.pipelines.patch"}
-RAY = {"feed", "share", "pretrain", "worker", "evaluate", "cluster", "nodes", "pulse", "submit", "forkserver"}
+FLOORS = {  # from the top; each may import those below it
+    "sweeps": "selfsup.sweeps",
+    "pipelines": "selfsup.pipelines",
+    "methods": "selfsup.methods",
+    "platform": "selfsup",
+}
+ENTRANCES = {ROOT / "platform" / "selfsup" / name for name in ("cli.py", "cli_shards.py", "__init__.py")}
+TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
+LIGHT = (
+    "pipelines/data/order.py", "pipelines/data/philox.py", "pipelines/data/manifest.py", "pipelines/data/shards.py",
+    "pipelines/modalities/decode.py",
+    *(f"platform/selfsup/{name}.py" for name in ("knob", "spec", "source", "errors", "track", "metrics_log", "views")),
+)  # fmt: skip
+
+
+def modules(floor: str) -> Iterator[tuple[Path, set[str]]]:
+    """Each file of a floor with the modules, or names in them, that it imports."""
+    for path in (ROOT / floor).rglob("*.py"):
+        yield path, imports(path)
 
 
 def imports(path: Path) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def ours(path: Path) -> set[str]:
-    return {name for name in imports(path) if name.split(".")[0] == "selfsup"}
+def floor_of(name: str) -> str | None:
+    return next((floor for floor, package in FLOORS.items() if f"{name}.".startswith(f"{package}.")), None)
 
 
-def within(name: str, homes: set[str]) -> bool:
-    return any(f"{name}.".startswith(f"{home}.") for home in homes)
+def test_a_floor_imports_nothing_above_it() -> None:
+    floors = list(FLOORS)
+    for number, floor in enumerate(floors):
+        for path, names in modules(floor):
+            if path not in ENTRANCES:  # the commands, and the lazy facade
+                assert not {floor_of(name) for name in names} & set(floors[:number]), path
 
 
-def test_the_bottom_layer_imports_nothing_above_it() -> None:
-    for path in [*(CORE / "parts").glob("*.py"), *(PIPELINES / f"{name}.py" for name in ("views", "masks", "patch"))]:
-        assert all(within(name, BOTTOM) for name in ours(path)), path
+def test_imports_run_in_no_circle() -> None:
+    imported = {module(path): names for floor in FLOORS for path, names in modules(floor)}
+    graph = {
+        name: {target if target in imported else target.rpartition(".")[0] for target in targets}
+        for name, targets in imported.items()
+    }
+    while leaves := [name for name, targets in graph.items() if not targets & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, "each of these imports itself through others"
 
 
-def test_methods_import_the_bottom_layer_the_interface_and_encoders() -> None:
-    allowed = BOTTOM | {"selfsup.knob", "selfsup.method", "selfsup.encoder"}
-    for path in METHODS.glob("*.py"):
-        assert all(within(name, allowed) for name in ours(path)), path
+def test_only_pipelines_and_sweeps_import_ray_and_only_the_tracker_and_the_report_mlflow() -> None:
+    for floor in FLOORS:
+        for path, names in modules(floor):
+            tops = {name.split(".")[0] for name in names}
+            assert "ray" not in tops or floor in ("pipelines", "sweeps"), path
+            assert "mlflow" not in tops or path.stem in TRACKERS, path
 
 
-def test_nothing_imports_a_method_by_name() -> None:
-    for path in [*CORE.rglob("*.py"), *PIPELINES.glob("*.py")]:
-        assert all(
-            name in ("selfsup.methods", "selfsup.evals") for name in ours(path) if within(name, {"selfsup.methods"})
-        )
+def test_nothing_imports_a_method_or_an_evaluation_by_name() -> None:
+    for floor in FLOORS:
+        for path, names in modules(floor):
+            assert not [name for name in names if name.startswith(("selfsup.methods.", "selfsup.evals."))], path
 
 
-def test_ray_is_imported_by_the_stream_and_the_stages_and_mlflow_by_the_tracker() -> None:
-    for path in [*CORE.rglob("*.py"), *METHODS.glob("*.py"), *PIPELINES.glob("*.py")]:
-        tops = {name.split(".")[0] for name in imports(path)}
-        assert "ray" not in tops or path.stem in RAY, path
-        assert "mlflow" not in tops or path.stem in ("track", "store", "results", "tree"), path  # the last two: types
-
-
-def test_shards_and_the_plan_of_a_baseline_stay_free_of_torch() -> None:
-    light = [*(PIPELINES / f"{name}.py" for name in ("lanes", "counted", "decode", "manifest", "shards", "views"))]
-    light += [CORE / f"{name}.py" for name in ("knob", "spec", "source", "errors", "track", "spool")]
-    for path in light:
-        assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
+def test_what_a_plan_needs_stays_free_of_torch() -> None:
+    for path in LIGHT:
+        assert "torch" not in {name.split(".")[0] for name in imports(ROOT / path)}, path
 
 
 def test_no_file_is_a_drawer() -> None:
-    names = {path.stem for top in (CORE, METHODS, PIPELINES, ROOT / "sweeps") for path in top.rglob("*.py")}
+    names = {path.stem for floor in FLOORS for path, _ in modules(floor)}
     assert not names & {"utils", "helpers", "common", "misc"}
+
+
+def module(path: Path) -> str:
+    floor, *inner = path.relative_to(ROOT).with_suffix("").parts
+    inner = inner[1:] if floor == "platform" else inner
+    return ".".join([FLOORS[floor], *(part for part in inner if part != "__init__")])

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from selfsup.errors import CheckpointError, SpecError
-from selfsup.export import export
 from selfsup.naming import unfit
+from selfsup.pipelines.export import export
 from selfsup.spec import read
-from selfsup.sweepspec import sweepfile
+from selfsup.sweeps.spec import sweepfile
 
 BASE: dict[str, Any] = {
     "name": "x",

@@ -10,20 +10,22 @@ import yaml
 from tiny import BACKBONE
 
 import selfsup.methods
-from selfsup import codebase, cost, origin
+from selfsup import codebase, origin
 from selfsup.errors import SpecError
 from selfsup.origin import changes, settle
-from selfsup.pipelines import runner
-from selfsup.pipelines.manifest import Manifest
-from selfsup.planning import Planned, plan
+from selfsup.pipelines import cost
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages import runner
 from selfsup.spec import read
 from selfsup.stage import Stage
 from selfsup.sweeps.recorder import Recorder, _code
 from selfsup.sweeps.session import perform
-from selfsup.sweepspec.ledger import _standing
+from selfsup.sweeps.status import _standing
 from selfsup.track import Tracker
 
-SIMCLR, WORKER = "selfsup.methods.simclr", "selfsup.pipelines.worker"
+SIMCLR, WORKER = "selfsup.methods.simclr", "selfsup.pipelines.stages.worker"
 Edit = Callable[[str, str, str], None]
 
 
@@ -72,11 +74,15 @@ def test_a_digest_is_of_what_a_module_does(edit: Edit, old: str, new: str, same:
 
 def test_what_computes_counts_and_what_tells_does_not(edit: Edit) -> None:
     found = set(codebase.modules(WORKER, SIMCLR))
-    reached = {"methods.simclr", "parts.contrastive", "train", "optim", "encoder", "trunk", "pipelines.stream"}
-    reached |= {f"pipelines.{name}" for name in ("worker", "decode", "crops", "augment", "collate", "lanes", "counted")}
+    reached = {"methods.simclr", "parts.contrastive", "train", "optim", "encoder", "trunk", "pipelines.data.stream"}
+    reached |= {f"pipelines.modalities.{name}" for name in ("decode", "crops", "augment")}
+    reached |= {f"pipelines.data.{name}" for name in ("collate", "order", "philox")} | {"pipelines.stages.worker"}
     assert reached <= found
-    assert not {"parts.sinkhorn", "methods.mae", "cli", "errors", "track", "pipelines.storage", "planning"} & found
-    assert not [name for name in found if name.startswith(("reporting", "sweeps"))]
+    assert (
+        not {"parts.sinkhorn", "methods.mae", "cli", "errors", "track", "pipelines.data.storage", "pipelines.planning"}
+        & found
+    )
+    assert not [name for name in found if name.startswith("sweeps")]
     assert set(codebase.modules("selfsup.evals.knn")) == {"evals.knn"}
     edit(SIMCLR, "batch: Batch) -> Out:\n", "batch: Batch) -> Out:\n        from selfsup.parts import sinkhorn\n")
     assert set(codebase.modules(WORKER, SIMCLR)) - found == {"parts.sinkhorn"}
@@ -209,7 +215,7 @@ def test_a_trial_does_as_the_user_answered(
     finish(pretrain)
     origin.claim(embed)
     edit("selfsup.parts.contrastive", "/ temperature", "/ (2 * temperature)")
-    edit("selfsup.pipelines.evaluate", "def _cpus(", "def _unused() -> None: ...\n\n\ndef _cpus(")
+    edit("selfsup.pipelines.stages.evaluate", "def _cpus(", "def _unused() -> None: ...\n\n\ndef _cpus(")
     monkeypatch.setattr(runner, "WORK", {"embed": lambda *_: {"seconds": 1.0}})
     monkeypatch.setattr(runner, "probe", lambda *_: {"top1": 50.0})
     with pytest.raises(SpecError, match=r"^1 stage was .*\n.*pretrain-\w+: parts\.contrastive\n"):
@@ -228,7 +234,7 @@ def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., Plann
         finish(stage)
     tags = _code(run)
     noted = dict(item.split(":") for item in tags["selfsup.modules"].split())
-    assert noted.keys() >= {"methods.simclr", "pipelines.evaluate", "evals.knn", "train"}
+    assert noted.keys() >= {"methods.simclr", "pipelines.stages.evaluate", "evals.knn", "train"}
     edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
     settle(run.stages, "accept")
     assert _code(run) == tags | {"selfsup.accepted": "pretrain"}

@@ -10,7 +10,7 @@ import pytest
 
 import selfsup
 from selfsup import codebase
-from selfsup.pipelines.submit import build_wheel
+from selfsup.pipelines.cluster.submit import build_wheel
 
 ROOT = Path(__file__).parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -74,9 +74,9 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(
         for package, folder in folders().items()
         for path in folder.glob("*.py")
     ]
-    assert sorted(names) == sorted([*tree, "selfsup/reporting/page.html", "selfsup/py.typed"])
+    assert sorted(names) == sorted([*tree, "selfsup/sweeps/report/page.html", "selfsup/py.typed"])
     assert "Requires-Dist" not in metadata
-    entries = ("selfsup.pipelines.worker", "selfsup.pipelines.evaluate", "selfsup.methods.mae")
+    entries = ("selfsup.pipelines.stages.worker", "selfsup.pipelines.stages.evaluate", "selfsup.methods.mae")
     here = codebase.modules.__wrapped__(*entries)
     codebase._module.cache_clear()
     monkeypatch.setattr(codebase, "_source", lambda name: tmp_path / "unpacked" / f"{name.replace('.', '/')}.py")

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 import pytest
 from toy_sweep import KNN, arm, study, sweep
 
-from selfsup.reporting.figures import drawings
-from selfsup.reporting.page import page
-from selfsup.reporting.registration import Registered
-from selfsup.reporting.tables import Ablation, ablation
+from selfsup.sweeps.registration import Registered
+from selfsup.sweeps.report.figures import drawings
+from selfsup.sweeps.report.page import page
+from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.report.tables import ablation
 
 VOID = {"meta", "img", "br"}
 NUMBERS = {

@@ -14,11 +14,21 @@ import pytest
 import scipy.stats
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
-from selfsup.reporting import paper
-from selfsup.reporting.tables import Ablation, ablation
-from selfsup.reporting.tabular import escaped
-from selfsup.reporting.wording import heading, interval, label, listed, probability, shown, some, tick
-from selfsup.sweepspec.arms import Factor, Study
+from selfsup.sweeps.report import paper
+from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.report.tabular import escaped
+from selfsup.sweeps.report.wording import (
+    heading,
+    interval,
+    label,
+    listed,
+    probability,
+    shown,
+    some,
+    tick,
+)
+from selfsup.sweeps.spec.study import Factor, Study
 
 HEAD = r"""\documentclass{article}
 \usepackage{amssymb,booktabs,siunitx}

@@ -17,17 +17,18 @@ from PIL import Image
 
 from selfsup.encoder import build, save_encoder
 from selfsup.errors import DataError, SpecError
-from selfsup.pipelines.evaluate import Load
-from selfsup.pipelines.pack import pack
-from selfsup.pipelines.runner import perform
-from selfsup.pipelines.shards import index
-from selfsup.planning import Planned, plan, unique
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.shards import index
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan, unique
+from selfsup.pipelines.stages.evaluate import Load
+from selfsup.pipelines.stages.runner import perform
 from selfsup.sections import Backbone
 from selfsup.source import Mark
 from selfsup.spec import read
 from selfsup.stage import Stage
-from selfsup.sweepspec import sweepfile
-from selfsup.sweepspec.expand import expand
+from selfsup.sweeps.spec import sweepfile
+from selfsup.sweeps.spec.expand import expand
 
 METHOD = {
     "name": "photos",

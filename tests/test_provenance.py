@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfsup.pipelines.manifest import Manifest
-from selfsup.reporting.provenance import command
-from selfsup.sweepspec.expand import expand
-from selfsup.sweepspec.sweepfile import read
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.sweeps.report.provenance import command
+from selfsup.sweeps.spec.expand import expand
+from selfsup.sweeps.spec.sweepfile import read
 
 STUDIES = {
     "name": "both",

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from selfsup import failures
 from selfsup.cli import app
 from selfsup.errors import DataError, SelfsupError, SpecError, TrackError
-from selfsup.pipelines import storage
-from selfsup.pipelines.submit import submit
+from selfsup.mlflow_store import default_uri, move_credentials
+from selfsup.pipelines.cluster.submit import submit
+from selfsup.pipelines.data import storage
 from selfsup.redact import redacted, secret
 from selfsup.spec import read
-from selfsup.store import default_uri, move_credentials
 from selfsup.track import Tracker
 
 SECRET = "hunter2/+=x"
@@ -177,12 +177,12 @@ def test_a_job_is_sent_none(
     wheel = tmp_path / "selfsup-1-py3-none-any.whl"
     wheel.touch()
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
-    monkeypatch.setattr("selfsup.pipelines.submit.reach", lambda _: None)
+    monkeypatch.setattr("selfsup.pipelines.cluster.submit.reach", lambda _: None)
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "hunter2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow:5000")
     with pytest.raises(SelfsupError, match="refuses") as caught:
-        submit([tmp_path / "spec.yaml"], [], address="http://head:8265", wheel=wheel)
+        submit("run", [tmp_path / "spec.yaml"], [], address="http://head:8265", wheel=wheel)
     assert "'MLFLOW_TRACKING_URI': 'http://mlflow:5000'" in str(sent)
     assert "hunter2" not in str(sent) + str(caught.value)
     assert "MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent along" in capsys.readouterr().err

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import toy_sweep
 
-from selfsup.reporting.registration import Registered, changes, looks, read, written
-from selfsup.sweepspec.arms import Arm, Sweep
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.trials import Searched
+from selfsup.sweeps.registration import Registered, changes, looks, read, written
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.study import Arm
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.trials import Searched
 
 KNN, LINEAR = toy_sweep.KNN, toy_sweep.LINEAR
 

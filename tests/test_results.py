@@ -10,8 +10,9 @@ import toy_sweep
 
 from selfsup import hits
 from selfsup.errors import SpecError
-from selfsup.reporting.results import Result, find, gather
-from selfsup.sweepspec.arms import Sweep
+from selfsup.sweeps.report.results import find, gather
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.track import Tracker
 
 KNN, LOSS = "eval/knn/top1", "pretrain/loss"

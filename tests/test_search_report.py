@@ -12,12 +12,13 @@ from toy_search import KIND, KNN, RATE, RATIO, SECONDS, SPACE, simple, sweep, tr
 from toy_search import searched as made
 
 from selfsup.knob import Choice, Range
-from selfsup.reporting import paper, report, searching
-from selfsup.reporting.importance import FEWEST, TOP, importance, top
-from selfsup.reporting.searchplots import drawings
-from selfsup.reporting.tables import Ablation, ablation
-from selfsup.sweepspec.space import Dimension
-from selfsup.sweepspec.trials import Searched, front
+from selfsup.sweeps.report import files, paper, searching
+from selfsup.sweeps.report.importance import FEWEST, TOP, importance, top
+from selfsup.sweeps.report.searchplots import drawings
+from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.spec.space import Dimension
+from selfsup.sweeps.spec.trials import Searched, front
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 BOTH = (KNN, f"min {SECONDS}")
@@ -139,7 +140,7 @@ class TestImportance:
         betas = [[0.9, 0.95], [0.9, 0.999]]  # as JSON has them
         found = made([trial(i, {"optim.betas": betas[i % 2]}, {KNN: float(i % 2)}) for i in range(12)], space=space)
         assert importance(found) == {"optim.betas": 1.0}
-        assert report.files(whole(found), {})
+        assert files.files(whole(found), {})
 
 
 class TestStages:
@@ -147,7 +148,7 @@ class TestStages:
         found = whole(simple(["learns nothing: loss 3.1"], over=False))
         assert searching.sentences(found) == ["No trial came to a result so far."]
         assert searching.about(found.sweep.search)["Trials"] == "1: 0 with a result, 1 stopped"
-        assert report.files(found, {})
+        assert files.files(found, {})
 
     def test_while_it_goes_on(self) -> None:
         found = whole(
@@ -210,7 +211,7 @@ def found() -> Ablation:
 
 class TestFormats:
     def test_the_same_bytes_each_time(self, found: Ablation) -> None:
-        first, second = report.files(found, {}), report.files(found, {})
+        first, second = files.files(found, {}), files.files(found, {})
         assert first == second
         figures = {"history", "importance", "coordinates", "mae-effects"}
         assert {name for name in first if name.startswith("figures/")} == {
@@ -218,7 +219,7 @@ class TestFormats:
         }
 
     def test_the_page(self, found: Ablation) -> None:
-        root = Strict(report.files(found, {})["report.html"].decode()).root
+        root = Strict(files.files(found, {})["report.html"].decode()).root
         words = root.words()
         assert "fell behind <the> others at step 10" in words  # as text
         assert "12 with a result, 1 stopped" in words

@@ -3,8 +3,8 @@
 import numpy as np
 from toy_search import KIND, KNN, RATE, RATIO, SECONDS
 
-from selfsup.reporting.plots import BLUE
-from selfsup.reporting.searchplots import bars, coordinates, history, pareto
+from selfsup.sweeps.report.plots import BLUE
+from selfsup.sweeps.report.searchplots import bars, coordinates, history, pareto
 
 ROWS = [
     {"number": 1, RATIO: 0.5, RATE: 1e-4, KIND: "cosine", KNN: 50.0, SECONDS: 9.0},

@@ -10,13 +10,14 @@ import pytest
 import yaml
 from tiny import BACKBONE
 
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.stream import Columns, Stream
-from selfsup.pipelines.views import Crop, RandomMask, Views
-from selfsup.planning import Planned, plan
-from selfsup.sharing import describe, groups, key, side_by_side
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.sharing import describe, groups, key, side_by_side
 from selfsup.spec import read
+from selfsup.views import Crop, RandomMask, Views
 
 OTHER: dict[str, Any] = {  # a value that is not the default, for every field of a crop
     "size": 24,

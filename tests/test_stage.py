@@ -7,7 +7,7 @@ import pytest
 
 from selfsup.errors import CheckpointError
 from selfsup.stage import Stage
-from selfsup.sweepspec.outline import measured
+from selfsup.sweeps.spec.outline import measured
 
 DAMAGE = [b"", b'{"result": {"to', bytes(40), b"\xff\xfe", b"[1]", b'{"time": 1}']
 

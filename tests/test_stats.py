@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from selfsup.reporting.stats import (
+from selfsup.sweeps.report.stats import (
     LEVEL,
     Spread,
     bartlett,

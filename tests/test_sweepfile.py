@@ -15,10 +15,10 @@ import selfsup
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.spec import run_type, spec_type
-from selfsup.sweepspec.arms import Factor
-from selfsup.sweepspec.space import Dimension
-from selfsup.sweepspec.sweepfile import SweepFile, read
-from selfsup.sweepspec.sweepschema import schema
+from selfsup.sweeps.spec.schema import schema
+from selfsup.sweeps.spec.space import Dimension
+from selfsup.sweeps.spec.study import Factor
+from selfsup.sweeps.spec.sweepfile import SweepFile, read
 
 
 class Masked(Knobs):

@@ -8,10 +8,12 @@ import scipy.stats
 from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 
 from selfsup.hits import Seen
-from selfsup.reporting import paper
-from selfsup.reporting.results import Result
-from selfsup.reporting.tables import Cell, Table, ablation
-from selfsup.sweepspec.arms import joined
+from selfsup.sweeps.report import paper
+from selfsup.sweeps.report.cells import Cell
+from selfsup.sweeps.report.table import Table
+from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.sweep import joined
 
 # deviations of every arm are -1 and 1, in step: no blocks, and four arms of two seeds have variance 2 on 4 degrees
 NUMBERS = {"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, 72.5], "0.75, 1": [69.0, 71.0]}

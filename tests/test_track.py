@@ -23,8 +23,9 @@ from click.testing import CliRunner
 from servers import free_ports
 
 from selfsup.errors import TrackError
-from selfsup.spool import Shipper, Spool
-from selfsup.store import ui_command
+from selfsup.metrics_log import Spool
+from selfsup.mlflow_store import ui_command
+from selfsup.shipper import Shipper
 from selfsup.track import Tracker
 
 
@@ -206,7 +207,7 @@ def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
 
 SEND = """
 import pathlib, sys
-from selfsup.spool import Shipper, Spool
+from selfsup.metrics_log import Spool
 from selfsup.track import Tracker
 tracker, number, path = Tracker(sys.argv[1]).connect(), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 run = tracker.open(id=f"sender{number}", name="", experiment="senders", params={"number": number}, tags={})
@@ -233,7 +234,7 @@ def test_eight_processes_that_write_to_one_store_lose_nothing(tracker: Tracker, 
 
 WRITE = """
 import pathlib, sys
-from selfsup.spool import Shipper, Spool
+from selfsup.metrics_log import Spool
 spool = Spool(pathlib.Path(sys.argv[1]))
 for step in range(1, 201):
     spool.append(step, {"loss": float(sys.argv[2]) + step})

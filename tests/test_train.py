@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from selfsup import checkpoint
 from selfsup.errors import NonFiniteError
 from selfsup.knob import Knobs
+from selfsup.masks import random_mask
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import build
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import random_mask
-from selfsup.pipelines.views import Crop, RandomMask, Views
 from selfsup.spec import Optim
 from selfsup.train import Step, backward, read, split, train
+from selfsup.views import Crop, RandomMask, Views
 
 BATCH, TOKENS, PIXELS = 8, 6, 5
 STEPS = 6

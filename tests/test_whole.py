@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from selfsup import whole
-from selfsup.pipelines import storage
+from selfsup.pipelines.data import storage
 from selfsup.stage import Stage, write_json
 
 ROOT = Path(__file__).parent.parent

@@ -6,11 +6,12 @@ from typing import Any
 from toy_sweep import KNN
 
 from selfsup.knob import Choice, Range
-from selfsup.reporting.results import Result
-from selfsup.sweepspec.arms import SETTING, Arm, Factor, Study, Sweep
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.space import Dimension
-from selfsup.sweepspec.trials import Searched, Trial
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Dimension
+from selfsup.sweeps.spec.study import SETTING, Arm, Factor, Study
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.trials import Searched, Trial
 
 RATIO, RATE, KIND, SECONDS = "hyper.mask_ratio", "optim.lr", "optim.schedule", "pretrain/seconds"
 SPACE = (

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from selfsup.reporting.results import Result
-from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.study import Arm, Factor, Study
+from selfsup.sweeps.spec.sweep import Sweep
 
 KNN, LINEAR = "eval/knn/top1", "eval/linear/top1"
 RATIO, DEPTH = "hyper.mask_ratio", "hyper.decoder_depth"

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from selfsup.errors import SelfsupError
     from selfsup.evaluator import Evaluator, Features
     from selfsup.method import Batch, Method, Out
-    from selfsup.pipelines.views import Crop, Views
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.session import plan, report, sweep
+    from selfsup.views import Crop, Views
 
 __all__ = [
     "Batch",
@@ -45,9 +45,9 @@ _HOMES = {
     "errors": ["SelfsupError"],
     "evaluator": ["Evaluator", "Features"],
     "method": ["Batch", "Method", "Out"],
-    "pipelines.views": ["Crop", "Views"],
     "spec": ["Run", "Spec", "read"],
     "sweeps.session": ["plan", "report", "sweep"],
+    "views": ["Crop", "Views"],
 }
 
 

@@ -17,14 +17,14 @@ import typer
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import of_disk
+from selfsup.mlflow_store import PORT, home, is_server, ui_command
 from selfsup.redact import redacted
-from selfsup.store import PORT, home, is_server, ui_command
 
 if TYPE_CHECKING:
     from selfsup.origin import Answer
-    from selfsup.planning import Planned
-    from selfsup.sweepspec.arms import Sweep
-    from selfsup.sweepspec.sweepfile import SweepFile
+    from selfsup.pipelines.planned import Planned
+    from selfsup.sweeps.spec.sweep import Sweep
+    from selfsup.sweeps.spec.sweepfile import SweepFile
     from selfsup.track import Tracker
 
 app = typer.Typer(
@@ -47,8 +47,8 @@ Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", sho
 @app.command()
 def plan(specs: Specs, set_: Set = None) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
-    from selfsup.cost import describe
-    from selfsup.sweepspec import sweepfile
+    from selfsup.pipelines.cost import describe
+    from selfsup.sweeps.spec import sweepfile
 
     plain = []
     for path in specs:
@@ -64,11 +64,12 @@ def plan(specs: Specs, set_: Set = None) -> None:
 @app.command()
 def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Again = False) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
-    from selfsup.cost import describe
-    from selfsup.layout import store
-    from selfsup.planning import unique
-    from selfsup.reporting import paper, report
+    from selfsup.pipelines.cost import describe
+    from selfsup.pipelines.planning import unique
+    from selfsup.sweeps.layout import store
     from selfsup.sweeps.recorder import Recorder
+    from selfsup.sweeps.report import files as report
+    from selfsup.sweeps.report import paper
     from selfsup.sweeps.session import perform
 
     plans = _plans(specs, set_)
@@ -95,9 +96,9 @@ def sweep(
     again: Again = False,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
-    from selfsup.layout import store
+    from selfsup.sweeps.layout import store
     from selfsup.sweeps.session import conduct
-    from selfsup.sweepspec import sweepfile
+    from selfsup.sweeps.spec import sweepfile
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
     typer.echo(_outline(found))
@@ -111,9 +112,9 @@ def status(
     spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
 ) -> None:
     """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
-    from selfsup.layout import entries
-    from selfsup.sweepspec import sweepfile
-    from selfsup.sweepspec.ledger import text
+    from selfsup.sweeps.layout import entries
+    from selfsup.sweeps.spec import sweepfile
+    from selfsup.sweeps.status import text
 
     found = entries(sweepfile.read(spec, set_ or []))
     typer.echo(json.dumps([entry._asdict() for entry in found], indent=1) if as_json else text(found))
@@ -127,8 +128,8 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
-    from selfsup.layout import lay_out, store
-    from selfsup.sweepspec import sweepfile
+    from selfsup.sweeps.layout import lay_out, store
+    from selfsup.sweeps.spec import sweepfile
 
     found, tracker = sweepfile.read(spec, set_ or []), store()
     page = _report(lay_out(found, tracker)[0], tracker)
@@ -139,9 +140,9 @@ def report(
 @app.command()
 def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
     """What differs between runs, in settings and in results."""
-    from selfsup.layout import store
-    from selfsup.reporting.compare import compare
-    from selfsup.reporting.results import find
+    from selfsup.sweeps.layout import store
+    from selfsup.sweeps.report.compare import compare
+    from selfsup.sweeps.report.results import find
 
     if len(set(ids)) < 2:
         raise SpecError("selfsup compare: two runs or more, by their ids, which `selfsup status SWEEP --json` tells")
@@ -159,7 +160,7 @@ def describe(method: Annotated[str | None, typer.Argument(help="a method; withou
 @app.command()
 def schema() -> None:
     """The JSON schema of spec and sweep files, for editors."""
-    from selfsup.sweepspec.sweepschema import schema
+    from selfsup.sweeps.spec.schema import schema
 
     typer.echo(json.dumps(schema(), indent=1))
 
@@ -173,7 +174,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="file to write [default: RUN_ID.safetensors]")] = None,
 ) -> None:
     """The trained encoder of a run as safetensors."""
-    from selfsup.export import export
+    from selfsup.pipelines.export import export
 
     typer.echo(export(home(), run_id, out or Path(f"{run_id}.safetensors"), to=to))
 
@@ -181,11 +182,11 @@ def export(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> None:
     """The MLflow UI on the store in use, for this machine only; first, where it draws the latest sweeps."""
-    from selfsup import tree
-    from selfsup.layout import store
+    from selfsup.sweeps import mlflow_tree
+    from selfsup.sweeps.layout import store
 
     tracker = store()
-    for line in tree.charts(tracker, port):
+    for line in mlflow_tree.charts(tracker, port):
         typer.echo(line)
     if is_server(tracker.uri):
         typer.echo(f"the store in use is a server: {redacted(tracker.uri)}")
@@ -207,10 +208,11 @@ def submit(
     again: Again = False,
 ) -> None:
     """Run specs, or a sweep, as a job on a Ray cluster: send the project as a wheel, stream the log, end as it does."""
-    from selfsup.pipelines.submit import submit
+    from selfsup.pipelines.cluster.submit import submit
+    from selfsup.sweeps.spec.sweepfile import command_for
 
-    code = _answer(accept_code, again)
-    raise typer.Exit(submit(specs, set_ or [], address=address, wheel=wheel, code=code))
+    verb, code = command_for(specs, set_ or []), _answer(accept_code, again)
+    raise typer.Exit(submit(verb, specs, set_ or [], address=address, wheel=wheel, code=code))
 
 
 def main() -> NoReturn:
@@ -242,9 +244,9 @@ def _answer(accept_code: bool, again: bool) -> "Answer":
 
 
 def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":
-    from selfsup.planning import plan
+    from selfsup.pipelines.planning import plan
     from selfsup.spec import read
-    from selfsup.sweepspec import sweepfile
+    from selfsup.sweeps.spec import sweepfile
 
     for path in specs:
         if sweepfile.read(path, overrides or []).kind != "plain":
@@ -253,8 +255,8 @@ def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planne
 
 
 def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
-    from selfsup.sweepspec import sweepfile
-    from selfsup.sweepspec.expand import expand
+    from selfsup.sweeps.spec import sweepfile
+    from selfsup.sweeps.spec.expand import expand
 
     return expand(sweepfile.read(path, overrides or []), home())[0]
 
@@ -268,8 +270,8 @@ def _history(found: "SweepFile") -> Iterator[str]:
 
 
 def _outline(found: "SweepFile") -> str:
-    from selfsup.sweepspec import outline
-    from selfsup.sweepspec.expand import expand
+    from selfsup.sweeps.spec import outline
+    from selfsup.sweeps.spec.expand import expand
 
     if found.kind == "search":
         return "\n".join([outline.describe_search(found, home()), *_history(found)])
@@ -278,9 +280,9 @@ def _outline(found: "SweepFile") -> str:
 
 def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     """Write the report and print its tables; where its page is."""
-    from selfsup.planning import record
-    from selfsup.reporting import paper
+    from selfsup.pipelines.planned import record
     from selfsup.stage import read_json
+    from selfsup.sweeps.report import paper
     from selfsup.sweeps.session import write
 
     found, page = write(arms, tracker)

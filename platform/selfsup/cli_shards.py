@@ -8,7 +8,7 @@ import typer
 from selfsup.progress import counting, labelling, say, several
 
 if TYPE_CHECKING:
-    from selfsup.pipelines.manifest import Manifest
+    from selfsup.pipelines.data.manifest import Manifest
 
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ def shards_pack(
     bits: Bits = None,
 ) -> None:
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
-    from selfsup.pipelines.pack import pack
+    from selfsup.pipelines.data.pack import pack
 
     with counting("images") as progress:
         manifest, skipped, left_out = pack(
@@ -46,7 +46,7 @@ def shards_index(
     bits: Bits = None,
 ) -> None:
     """Write the manifest of shards that someone else made."""
-    from selfsup.pipelines.shards import index
+    from selfsup.pipelines.data.shards import index
 
     with counting("shards") as progress:
         manifest = index(url, out=out, bits=bits, progress=progress, remark=say)
@@ -61,7 +61,7 @@ def _contents(manifest: "Manifest") -> str:
 @shards.command("check")
 def shards_check(url: Where) -> None:
     """Verify counts, checksums and that every image decodes. Exits with 3 if anything is wrong."""
-    from selfsup.pipelines.shards import check
+    from selfsup.pipelines.data.shards import check
 
     with counting("samples") as progress:
         problems = check(url, progress=progress)

@@ -21,12 +21,14 @@ PACKAGE = "selfsup"
 APART = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli cli_shards codebase conflicts cost errors evaluator explain export failures feasible knob layers layout
-    origin planning progress redact reporting sealed sharing source spec spool stage store sweeps sweepspec tensors
-    track tree whole pipelines.auth pipelines.bundled pipelines.cache pipelines.fetch pipelines.forkserver
-    pipelines.head pipelines.manifest pipelines.meter pipelines.pack pipelines.pretrain pipelines.rows
-    pipelines.runner pipelines.shards pipelines.storage pipelines.submit pipelines.tars pipelines.urls
-    pipelines.cluster
+    cli cli_shards codebase conflicts errors evaluator explain failures knob layers metrics_log mlflow_store origin
+    progress redact sealed shipper source spec stage tensors track whole
+    pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
+    pipelines.sharing
+    pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
+    pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.storage pipelines.data.tars
+    pipelines.data.urls
+    pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # themselves, not what is in them

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-import selfsup.methods
 from selfsup.encoder import Encoder
 from selfsup.knob import Knobs
+from selfsup.masks import Cover, Mask
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.masks import Cover, Mask
-from selfsup.pipelines.views import Views
+from selfsup.views import Views
 
+METHODS = "selfsup.methods"  # the package, which is above this one
 Kind = Literal["vit", "cnn"]
 
 
@@ -122,12 +122,12 @@ class Method(nn.Module, abc.ABC):
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(selfsup.methods.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(METHODS).__path__))
 
 
 def load(name: str) -> type[Method]:
     """The objective in `methods/<name>.py`: the one concrete Method defined there."""
-    module = importlib.import_module(f"selfsup.methods.{name}")
+    module = importlib.import_module(f"{METHODS}.{name}")
     found = [
         value
         for value in vars(module).values()

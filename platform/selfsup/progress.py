@@ -8,7 +8,7 @@ from time import monotonic, time
 
 from tqdm import tqdm
 
-from selfsup.spool import tail
+from selfsup.metrics_log import tail
 from selfsup.stage import Stage
 
 LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup import whole
 from selfsup.errors import TrackError
+from selfsup.metrics_log import Record, check_names, final, sent
+from selfsup.mlflow_store import connect, load_mlflow, mlflow_command, reach, sqlite_path
 from selfsup.redact import redacted
-from selfsup.spool import Record, check_names, final, sent
-from selfsup.store import connect, load_mlflow, mlflow_command, reach, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

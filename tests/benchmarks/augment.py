@@ -17,9 +17,9 @@ import torch
 import torchvision.transforms.v2 as T
 from torch import Tensor
 
-from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
-from selfsup.pipelines.collate import normalise
-from selfsup.pipelines.views import Crop
+from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
+from selfsup.views import Crop
 
 BATCH, ROUNDS = 64, 7
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import CROP_DRAWS, Crop, Views, boxes
+from selfsup.pipelines.data.feed import Feed
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Stream
+from selfsup.views import CROP_DRAWS, Crop, Views, boxes
 
 CORES = len(os.sched_getaffinity(0))
 MEMORY = 2**29  # bytes that our streams may hold

@@ -16,11 +16,11 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
 from selfsup.method import Batch, Facts, load
-from selfsup.pipelines.collate import drawn_mask
-from selfsup.pipelines.patch import patchify
-from selfsup.pipelines.views import Views, sized
+from selfsup.parts.patch import patchify
+from selfsup.pipelines.data.collate import drawn_mask
 from selfsup.sections import Backbone, Optim
 from selfsup.train import Precision, train
+from selfsup.views import Views, sized
 
 MASK_RATIO = 0.75
 STEPS = 10**9  # more than anyone takes

@@ -13,9 +13,9 @@ import pandas as pd
 from scipy.stats import t
 
 import selfsup
-from selfsup.layout import lay_out
-from selfsup.sweepspec.arms import Study
-from selfsup.sweepspec.sweepfile import read
+from selfsup.sweeps.layout import lay_out
+from selfsup.sweeps.spec.study import Study
+from selfsup.sweeps.spec.sweepfile import read
 
 SWEEP = Path(__file__).parent.parent.parent / "sweeps" / "objectives.yaml"
 KNN = "eval/knn/top1"

@@ -21,12 +21,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from selfsup.pipelines.pack import pack
-from selfsup.planning import Planned, record
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.planned import Planned, record
 from selfsup.sweeps import session
 from selfsup.sweeps.recorder import Recorder
-from selfsup.sweepspec import sweepfile
-from selfsup.sweepspec.expand import expand
+from selfsup.sweeps.spec import sweepfile
+from selfsup.sweeps.spec.expand import expand
 
 SEEDS = 2
 Spans = dict[str, list[float]]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.pipelines.manifest import Manifest, load
-from selfsup.pipelines.pack import jpeg, pack
+from selfsup.pipelines.data.manifest import Manifest, load
+from selfsup.pipelines.data.pack import jpeg, pack
 
 SHARD, QUALITY = 64, 82
 

@@ -17,10 +17,10 @@ from statistics import median
 import torch
 
 from selfsup import optim
-from selfsup.cost import cost
 from selfsup.encoder import build
 from selfsup.method import Batch, Facts, load
 from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.cost import cost
 from selfsup.spec import Run, run_type
 from selfsup.train import train
 

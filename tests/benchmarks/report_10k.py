@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from selfsup.reporting.results import gather
-from selfsup.sweepspec.arms import Arm, Factor, Study, Sweep
+from selfsup.sweeps.report.results import gather
+from selfsup.sweeps.spec.study import Arm, Factor, Study
+from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.track import Tracker
 
 SEEDS, PARAMS, METRICS, POINTS = 5, 40, 20, 50  # a run has 40 parameters, 20 metrics, and a loss curve of 50 points

@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
-from selfsup.pipelines import head, manifest, rows, tars
-from selfsup.pipelines.feed import Feed, LaneSource
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Reader, load
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data import head, manifest, rows, tars
+from selfsup.pipelines.data.feed import Feed, LaneSource
+from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Stream
+from selfsup.views import Crop, Views
 
 SIZES = [(100, 1000), (1000, 1000), (10_000, 1000), (100_000, 1000), (100_000, 10_000)]  # shards, samples of each
 BATCH, EPOCHS, BATCHES = 1024, 100, 100

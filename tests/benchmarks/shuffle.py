@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from webdataset.filters import _shuffle
 
-from selfsup.pipelines.lanes import Lanes
+from selfsup.pipelines.data.order import Lanes
 
 SHARDS, SHARD, CLASSES, BATCH, WORKERS = 1281, 1000, 1000, 1024, 8
 SAMPLES = SHARDS * SHARD

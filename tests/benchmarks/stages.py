@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from selfsup.pipelines.counted import CROP, uniform
-from selfsup.pipelines.crops import crops
-from selfsup.pipelines.decode import dimensions, scaled
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.views import CROP_DRAWS, Views, boxes, flips
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.philox import CROP, uniform
+from selfsup.pipelines.modalities.crops import crops
+from selfsup.pipelines.modalities.decode import dimensions, scaled
+from selfsup.views import CROP_DRAWS, Views, boxes, flips
 
 IMAGES, ROUNDS = 512, 5
 

@@ -28,7 +28,7 @@ from contenders import ALL, LIMIT, TASKS, THREADS
 from stages import stages
 from usage import Usage
 
-from selfsup.pipelines.views import Crop, Views
+from selfsup.views import Crop, Views
 
 PHOTOS, SECONDS, WARMUP = 1024, 5.0, 3.0
 ROUNDS, ALL_IN = 6, 3  # turns; each third of them of all, the others of the limit and ours

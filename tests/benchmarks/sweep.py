@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import matplotlib
 
-from selfsup.pipelines.auth import use_token
+from selfsup.pipelines.cluster.auth import use_token
 
 matplotlib.use("agg")
 use_token()  # before ray is imported
@@ -31,14 +31,14 @@ import ray
 import yaml
 from usage import Usage, seconds_of
 
-from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.share import Shared
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data.feed import Feed
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.shared import Shared
+from selfsup.pipelines.data.stream import Stream
 from selfsup.sweeps import session
-from selfsup.sweepspec import sweepfile
+from selfsup.sweeps.spec import sweepfile
+from selfsup.views import Crop, Views
 
 PHOTOS, BATCH, STEPS = 1024, 64, 60
 PACE = 0.1  # seconds that a reader spends on a step: 640 images a second

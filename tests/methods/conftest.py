@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsup import encoder
+from selfsup.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
 from selfsup.method import Batch, Facts, Method, load
-from selfsup.pipelines.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
-from selfsup.pipelines.patch import patchify
-from selfsup.pipelines.views import BlockMask, Crop, RandomMask
+from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
+from selfsup.views import BlockMask, Crop, RandomMask
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches

@@ -6,7 +6,7 @@ from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from selfsup.method import load
-from selfsup.pipelines.patch import patchify, unpatchify
+from selfsup.parts.patch import patchify, unpatchify
 
 
 def left(image: Tensor) -> Tensor:

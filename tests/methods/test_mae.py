@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
+from selfsup.masks import random_mask
 from selfsup.method import load
-from selfsup.pipelines.masks import random_mask
-from selfsup.pipelines.patch import unpatchify
-from selfsup.pipelines.views import RandomMask
+from selfsup.parts.patch import unpatchify
+from selfsup.views import RandomMask
 
 MAE = load("mae")
 DECODER = {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 4}

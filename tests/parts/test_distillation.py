@@ -4,9 +4,9 @@ import pytest
 import torch
 from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
 
+from selfsup.masks import Cover
 from selfsup.parts.distillation import centered, cosine_error, covered, koleo, masked_entropy, me_max, recenter
 from selfsup.parts.tokens import at
-from selfsup.pipelines.masks import Cover
 
 
 def test_the_cosine_error_is_two_and_twice_lightlys() -> None:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from selfsup import encoder
 from selfsup.parts.multicrop import pooled
+from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.patch import patchify
 from selfsup.sections import Backbone
 
 BACKBONES = {

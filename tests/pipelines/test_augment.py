@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.transforms import functional as TF
 
-from selfsup.pipelines import augment
-from selfsup.pipelines.views import Crop
+from selfsup.pipelines.modalities import augment
+from selfsup.views import Crop
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 SIMCLR = Crop(

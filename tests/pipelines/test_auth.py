@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsup.pipelines.auth import own_token
+from selfsup.pipelines.cluster.auth import own_token
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import tifffile
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards
-from selfsup.pipelines.decode import Undecodable, decode, depth, scaled
-from selfsup.pipelines.evaluate import Load
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Reader, load
-from selfsup.pipelines.pack import pack
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.modalities.decode import Undecodable, decode, depth, scaled
+from selfsup.pipelines.stages.evaluate import Load
+from selfsup.views import Crop, Views
 
 LEVELS = {0: 0, 8: 0, 9: 1, 1000: 62, 2047: 127, 2048: 128, 3000: 187, 4087: 255, 4095: 255}
 KINDS = ["png 1", "png 2", "png 3", "png 4", "tif 1", "tif 3"]  # format and channels; 2 and 4: with alpha

@@ -9,10 +9,10 @@ import sklearn.datasets
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import bundled, shards
-from selfsup.pipelines.decode import decode
-from selfsup.pipelines.head import VERSION
-from selfsup.pipelines.manifest import Manifest, Reader, load
+from selfsup.pipelines.data import bundled, shards
+from selfsup.pipelines.data.head import VERSION
+from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.modalities.decode import decode
 
 
 def no_network(*_: object) -> None:

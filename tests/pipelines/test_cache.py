@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from selfsup.pipelines import cache
-from selfsup.pipelines.cache import Cache, node_folder
+from selfsup.pipelines.data import cache
+from selfsup.pipelines.data.cache import Cache, node_folder
 
 SIZE = 1000
 FILE = SIZE + 4  # with the checksum of its only block

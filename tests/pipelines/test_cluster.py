@@ -11,10 +11,10 @@ import ray
 from servers import free_ports
 
 from selfsup.errors import SelfsupError
-from selfsup.pipelines import cluster as module
-from selfsup.pipelines import nodes
-from selfsup.pipelines.cluster import cluster, joined
-from selfsup.pipelines.nodes import answer
+from selfsup.pipelines.cluster import embedded as module
+from selfsup.pipelines.cluster import nodes
+from selfsup.pipelines.cluster.embedded import cluster, joined
+from selfsup.pipelines.cluster.nodes import answer
 
 
 def test_what_a_node_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

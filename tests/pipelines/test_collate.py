@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from selfsup.masks import BLOCK_DRAWS, block_mask, random_mask
+from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.augment import PHOTO_DRAWS, photometric
-from selfsup.pipelines.collate import ahead, collate
-from selfsup.pipelines.counted import DRAW, MASK, PHOTO, uniform
-from selfsup.pipelines.masks import BLOCK_DRAWS, block_mask, random_mask
-from selfsup.pipelines.patch import unpatchify
-from selfsup.pipelines.views import BlockMask, Crop, RandomMask, Views
+from selfsup.pipelines.data.collate import ahead, collate
+from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
+from selfsup.views import BlockMask, Crop, RandomMask, Views
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 JITTER = Crop(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5, solarize=0.2)

@@ -9,7 +9,7 @@ import sklearn.datasets
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines.decode import Undecodable, backend, decode, dimensions, scaled
+from selfsup.pipelines.modalities.decode import Undecodable, backend, decode, dimensions, scaled
 
 HEIGHT, WIDTH = 427, 640
 

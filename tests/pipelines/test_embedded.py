@@ -10,9 +10,9 @@ import pytest
 import ray
 
 from selfsup.errors import SelfsupError
-from selfsup.pipelines import nodes
-from selfsup.pipelines.cluster import SOCKET
-from selfsup.pipelines.nodes import check_shared
+from selfsup.pipelines.cluster import nodes
+from selfsup.pipelines.cluster.embedded import SOCKET
+from selfsup.pipelines.cluster.nodes import check_shared
 
 pytestmark = pytest.mark.usefixtures("cluster")
 LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

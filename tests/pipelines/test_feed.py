@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selfsup.pipelines.feed import MAX_TASKS, Feed, LaneConfig, segments
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data.feed import MAX_TASKS, Feed, LaneConfig, segments
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Stream
+from selfsup.views import Crop, Views
 
 MEMORY = 2**26
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from selfsup.pipelines.forkserver import Asked, _forked
+from selfsup.pipelines.cluster.forkserver import Asked, _forked
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -25,7 +25,7 @@ class Worker:
         return {
             "object": ray.ObjectID.from_random().hex(),
             "number": float(np.random.rand()),
-            "imported": "selfsup.pipelines.worker" in sys.modules,
+            "imported": "selfsup.pipelines.stages.worker" in sys.modules,
             "variable": os.environ.get("SELFSUP_TEST"),
             "group": os.getpgid(0) == os.getpid(),
             "cluster": os.environ.get("RAY_ADDRESS"),
@@ -53,13 +53,13 @@ def test_a_worker_knows_its_cluster_whatever_others_run_on_the_machine() -> None
 
 
 def test_a_worker_that_asks_for_another_python_starts_cold() -> None:
-    there = ray.remote(lambda: "selfsup.pipelines.worker" in sys.modules)
+    there = ray.remote(lambda: "selfsup.pipelines.stages.worker" in sys.modules)
     assert not ray.get(there.options(runtime_env={"py_executable": f"{sys.executable} -I"}).remote())
 
 
 def test_a_process_that_has_drawn_an_id_is_found_unfit_to_fork() -> None:
     code = (
-        "import ray; from selfsup.pipelines.forkserver import _sound\n"
+        "import ray; from selfsup.pipelines.cluster.forkserver import _sound\n"
         "print(_sound()); ray.ObjectID.from_random(); print(_sound())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
@@ -105,7 +105,7 @@ def test_a_worker_that_is_done_ends_though_an_exit_handler_of_a_library_hangs() 
 
 def test_the_server_and_a_worker_that_hangs_at_its_exit_end_with_their_raylet() -> None:
     code = (
-        "import atexit, os, ray, signal; from selfsup.pipelines.cluster import embedded\n"
+        "import atexit, os, ray, signal; from selfsup.pipelines.cluster.embedded import embedded\n"
         "class Hanging:\n"
         "    def processes(self): atexit.register(signal.pause); return os.getppid(), os.getpid()\n"
         "    def leave(self): ray.actor.exit_actor()\n"

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards
-from selfsup.pipelines.labels import Unreadable, number, read
-from selfsup.pipelines.manifest import Manifest
+from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.labels import Unreadable, number, read
+from selfsup.pipelines.data.manifest import Manifest
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,16 @@ import pytest
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards
-from selfsup.pipelines.fetch import Access
-from selfsup.pipelines.manifest import Manifest, Reader, digest, load, write_head, write_tables
+from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.fetch import Access
+from selfsup.pipelines.data.manifest import (
+    Manifest,
+    Reader,
+    digest,
+    load,
+    write_head,
+    write_tables,
+)
 
 COUNTS = (3, 5, 1, 4)
 
@@ -93,7 +100,7 @@ def test_neighbours_are_read_in_one_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], expected: list[list[int]]
 ) -> None:
     for name, value in limits.items():
-        monkeypatch.setattr(f"selfsup.pipelines.{'manifest' if name == 'GAP' else 'fetch'}.{name}", value)
+        monkeypatch.setattr(f"selfsup.pipelines.data.{'manifest' if name == 'GAP' else 'fetch'}.{name}", value)
     reader, index, jobs = Reader(load(str(folder))), [7, 3, 1, 0, 5], []
     fetch = reader.manifest.files.fetch
     monkeypatch.setattr(reader.manifest.files, "fetch", lambda job, rows: jobs.append(job) or fetch(job, rows))
@@ -103,8 +110,8 @@ def test_neighbours_are_read_in_one_go(
 
 def test_rows_are_read_by_pages_and_few_are_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """13 samples on pages of 4: what is read is the checksums, then the pages asked for, each of 4 x 16 bytes."""
-    monkeypatch.setattr("selfsup.pipelines.rows.PAGE", 4)
-    monkeypatch.setattr("selfsup.pipelines.rows.HELD", 2)
+    monkeypatch.setattr("selfsup.pipelines.data.rows.PAGE", 4)
+    monkeypatch.setattr("selfsup.pipelines.data.rows.HELD", 2)
     shards.index(str(folder))
     rows, pages = load(str(folder)).rows, []
     read = rows._file.read
@@ -185,7 +192,7 @@ def test_it_is_loaded_without_threads_that_may_outlive_the_interpreter(folder: P
     """One of Arrow's that frees Python's bytes then aborts the process, after whatever it had to say."""
     lines = [
         "import os, sys",
-        "from selfsup.pipelines.manifest import load",
+        "from selfsup.pipelines.data.manifest import load",
         "before = set(os.listdir('/proc/self/task'))",
         "load(sys.argv[1])",
         "sys.exit(len(set(os.listdir('/proc/self/task')) - before))",
@@ -319,7 +326,7 @@ def test_changed_labels_of_many_samples_are_noticed_when_they_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relabel(folder, 2)
-    monkeypatch.setattr("selfsup.pipelines.rows.HELD", 0)  # pages: now these are too many to read them all
+    monkeypatch.setattr("selfsup.pipelines.data.rows.HELD", 0)  # pages: now these are too many to read them all
     (problem,) = shards.check(str(folder))
     assert "samples 0 to 12 are not as indexed" in problem
     with pytest.raises(DataError, match="samples 0 to 12 are not as indexed"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfsup.pipelines import meter
-from selfsup.pipelines.meter import Meter
+from selfsup.pipelines.stages import meter
+from selfsup.pipelines.stages.meter import Meter
 
 CPU = torch.device("cpu")
 

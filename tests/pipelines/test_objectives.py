@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from selfsup.method import names
-from selfsup.pipelines.manifest import Manifest
-from selfsup.pipelines.runner import perform
-from selfsup.planning import plan
+from selfsup.metrics_log import tail
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages.runner import perform
 from selfsup.spec import read
-from selfsup.spool import tail
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"

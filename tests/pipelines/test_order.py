@@ -18,13 +18,13 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from servers import object_store
 
-from selfsup.pipelines import storage
-from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.forkserver import forked_workers
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest, Reader, load
-from selfsup.pipelines.stream import Columns, Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.cluster.forkserver import forked_workers
+from selfsup.pipelines.data import storage
+from selfsup.pipelines.data.feed import Feed
+from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.views import Crop, Views
 
 SAMPLES, BATCH, STEPS = 70, 16, 14  # more than three epochs of 4 steps
 MEMORY = 2**26

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards
-from selfsup.pipelines.manifest import Reader, load
-from selfsup.pipelines.pack import pack
+from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.pack import pack
 
 
 def save(path: Path, *, width: int = 40, height: int = 30, seed: int = 0) -> Path:

@@ -29,20 +29,21 @@ from selfsup.errors import DataError, PreemptedError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.evaluator import numbers
 from selfsup.failures import Failure, classify
-from selfsup.pipelines import evaluate
-from selfsup.pipelines.collate import normalise
-from selfsup.pipelines.feed import Feed
-from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.patch import patchify
-from selfsup.pipelines.pictures import fixed_batch, pictures
-from selfsup.pipelines.pretrain import pretrain
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.worker import Task, build
-from selfsup.planning import Planned, plan
+from selfsup.metrics_log import records, tail
+from selfsup.parts.patch import patchify
+from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.feed import Feed
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages import evaluate
+from selfsup.pipelines.stages.pictures import fixed_batch, pictures
+from selfsup.pipelines.stages.pretrain import pretrain
+from selfsup.pipelines.stages.worker import Task, build
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Feeder
 from selfsup.spec import read
-from selfsup.spool import records, tail
 
 pytestmark = pytest.mark.usefixtures("cluster")
 STEPS, EVERY, LOG = 60, 6, 4
@@ -286,7 +287,7 @@ def test_a_run_whose_machines_were_taken_away_says_so(
     def fit() -> None:
         raise ray.train.PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [1]}))
 
-    monkeypatch.setattr("selfsup.pipelines.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr("selfsup.pipelines.stages.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
     with pytest.raises(PreemptedError, match=r"interrupted by node preemption \(preempted_ranks=\[1\].*error\.txt"):
         trained(planned())
 
@@ -297,7 +298,7 @@ def test_a_controller_that_was_killed_is_one_line(
     def fit() -> None:
         raise ray.exceptions.ActorDiedError
 
-    monkeypatch.setattr("selfsup.pipelines.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr("selfsup.pipelines.stages.pretrain.TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
     with pytest.raises(SelfsupError, match=r"controller has died .*; the same command continues$") as told:
         trained(planned())
     assert "\n" not in str(told.value)

@@ -8,8 +8,8 @@ import pytest
 import ray
 from servers import free_ports
 
-from selfsup.pipelines import pulse
-from selfsup.pipelines.pulse import Part, watch
+from selfsup.pipelines.cluster import pulse
+from selfsup.pipelines.cluster.pulse import Part, watch
 
 
 class Ended(BaseException):

@@ -11,13 +11,13 @@ import pytest
 from servers import Web, object_store, web_server
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards, storage, tars
-from selfsup.pipelines.fetch import Access
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest, Reader, load
-from selfsup.pipelines.pack import pack
-from selfsup.pipelines.stream import Columns, Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data import shards, storage, tars
+from selfsup.pipelines.data.fetch import Access
+from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.views import Crop, Views
 
 SAMPLES, SHARD, PIECE = 50, 15, 4
 VIEWS = Views((Crop(size=12, scale=(0.4, 1.0)),))
@@ -149,7 +149,7 @@ def test_chunks_are_kept_where_there_is_room_for_all_in_play(told: Manifest) -> 
 
 
 def test_a_shard_that_vanishes_ends_the_stream_with_its_name(copy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfsup.pipelines.stream.GROUP", 8)
+    monkeypatch.setattr("selfsup.pipelines.data.stream.GROUP", 8)
     stream = replace(stream_of(load(copy)), steps=60)
     coming = stream.rows(range(4), 0, stream.steps, threads=1, memory=2**26)
     next(coming)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from benchmarks.scale import Made
 
-from selfsup.pipelines import rows
-from selfsup.pipelines.feed import Feed, LaneSource
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Reader, load
-from selfsup.pipelines.stream import Stream
-from selfsup.pipelines.views import Crop, Views
+from selfsup.pipelines.data import rows
+from selfsup.pipelines.data.feed import Feed, LaneSource
+from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.stream import Stream
+from selfsup.views import Crop, Views
 
 BILLION = 10**9
 

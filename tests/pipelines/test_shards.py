@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import manifest, shards
-from selfsup.pipelines.manifest import Reader
+from selfsup.pipelines.data import manifest, shards
+from selfsup.pipelines.data.manifest import Reader
 
 Member = tuple[str, bytes]
 

@@ -11,7 +11,7 @@ import pytest
 from servers import Web, google_store, object_store, web_server
 
 from selfsup.errors import DataError
-from selfsup.pipelines import storage, urls
+from selfsup.pipelines.data import storage, urls
 
 DATA = bytes(range(256)) * 40
 

@@ -13,12 +13,12 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from selfsup.errors import DataError
-from selfsup.pipelines.counted import CROP, uniform
-from selfsup.pipelines.decode import decode
-from selfsup.pipelines.lanes import Lanes
-from selfsup.pipelines.manifest import Manifest, Reader
-from selfsup.pipelines.stream import Blanks, Columns, Stream, _Maker
-from selfsup.pipelines.views import CROP_DRAWS, Crop, Views, boxes, flips
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.philox import CROP, uniform
+from selfsup.pipelines.data.stream import Blanks, Columns, Stream, _Maker
+from selfsup.pipelines.modalities.decode import decode
+from selfsup.views import CROP_DRAWS, Crop, Views, boxes, flips
 
 SAMPLES, BATCH, LANES, STEPS, SEED = 50, 8, 4, 15, 3  # six steps an epoch
 PLENTY = 2**28
@@ -133,7 +133,7 @@ def test_any_cut_of_the_steps_gives_the_same(
 ) -> None:
     stream = stream_of(told)
     expected = whole(stream)
-    monkeypatch.setattr("selfsup.pipelines.stream.GROUP", group)
+    monkeypatch.setattr("selfsup.pipelines.data.stream.GROUP", group)
     same(
         joined([row for first, last in pairwise(cuts) for row in rows_of(stream, range(LANES), first, last)]), expected
     )
@@ -147,7 +147,7 @@ def test_neither_threads_nor_memory_change_anything(
 ) -> None:
     stream = stream_of(told)
     expected = whole(stream)
-    monkeypatch.setattr("selfsup.pipelines.stream.PIECE", piece)
+    monkeypatch.setattr("selfsup.pipelines.data.stream.PIECE", piece)
     same(joined(list(stream.rows(range(LANES), 0, STEPS, threads=threads, memory=memory))), expected)
 
 
@@ -212,7 +212,7 @@ def test_no_more_is_made_ahead_than_memory_holds(told: Manifest, memory: int, mo
     begun: list[int] = []
     begin = _Maker._begin
     monkeypatch.setattr(_Maker, "_begin", lambda self, *args: begun.append(1) or begin(self, *args))
-    monkeypatch.setattr("selfsup.pipelines.stream.PIECE", 100)  # threads alone would have 400 steps begun
+    monkeypatch.setattr("selfsup.pipelines.data.stream.PIECE", 100)  # threads alone would have 400 steps begun
     stream = stream_of(told, steps=1000)
     with closing(stream.rows(range(LANES), 0, 1000, threads=8, memory=memory)) as rows:
         for taken in range(1, 4):

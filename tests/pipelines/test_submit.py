@@ -20,8 +20,9 @@ from servers import free_ports
 from tiny import BACKBONE
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.pipelines.pack import pack
-from selfsup.pipelines.submit import build_wheel, command_for, copied, named_by_content, submit
+from selfsup.pipelines.cluster.submit import build_wheel, copied, named_by_content, submit
+from selfsup.pipelines.data.pack import pack
+from selfsup.sweeps.spec.sweepfile import command_for
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -32,8 +33,8 @@ ray.init(log_to_driver=False)
 
 @ray.remote(num_cpus=0.5)
 def seen():
-    import platform, selfsup.pipelines.lanes
-    return selfsup.pipelines.lanes.__file__, platform.system()
+    import platform, selfsup.pipelines.data.order
+    return selfsup.pipelines.data.order.__file__, platform.system()
 
 print("SEEN", *ray.get(seen.remote()), pathlib.Path("platform").is_dir())
 """
@@ -234,7 +235,7 @@ def test_nobody_answers(spec: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec))
     [port] = free_ports(1)
     with pytest.raises(SelfsupError, match=rf"no job server of Ray .*//127\.0\.0\.1:{port}") as caught:
-        submit([tmp_path / "tiny.yaml"], [], address=f"http://127.0.0.1:{port}", wheel=unsent(tmp_path))
+        submit("run", [tmp_path / "tiny.yaml"], [], address=f"http://127.0.0.1:{port}", wheel=unsent(tmp_path))
     assert "\n" not in str(caught.value)
 
 

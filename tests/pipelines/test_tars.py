@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines import shards
-from selfsup.pipelines.fetch import pieces
-from selfsup.pipelines.manifest import Manifest, Reader
+from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.fetch import pieces
+from selfsup.pipelines.data.manifest import Manifest, Reader
 
 
 def png(grey: int) -> bytes:

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from selfsup.pipelines.decode import Undecodable, decode, depth
-from selfsup.pipelines.pack import pack
-from selfsup.pipelines.shards import index
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.shards import index
+from selfsup.pipelines.modalities.decode import Undecodable, decode, depth
 
 
 def tif(pixels: np.ndarray, **options: object) -> bytes:

@@ -10,18 +10,18 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from selfsup.cost import cost
 from selfsup.errors import SpecError
 from selfsup.knob import described
 from selfsup.method import load, names
-from selfsup.pipelines import manifest
-from selfsup.pipelines.manifest import Manifest
-from selfsup.planning import Planned
-from selfsup.reporting import report
+from selfsup.pipelines.cost import cost
+from selfsup.pipelines.data import manifest
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planned import Planned
 from selfsup.spec import run_type
+from selfsup.sweeps.report import files
 from selfsup.sweeps.search import Proposed, Space
 from selfsup.sweeps.session import conduct
-from selfsup.sweepspec.sweepfile import read
+from selfsup.sweeps.spec.sweepfile import read
 from selfsup.track import Tracker
 
 RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"
@@ -38,8 +38,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """As many samples as the bundled photographs are."""
     many = replace(manifest.load(sets["train"]), num_samples=4000)
-    monkeypatch.setattr("selfsup.planning.load", lambda *_: many)
-    monkeypatch.setattr("selfsup.pipelines.bundled.resolve", lambda url, _: url)
+    monkeypatch.setattr("selfsup.pipelines.planning.load", lambda *_: many)
+    monkeypatch.setattr("selfsup.pipelines.data.bundled.resolve", lambda url, _: url)
 
 
 @pytest.mark.usefixtures("photographs")
@@ -91,7 +91,7 @@ def test_an_objective_is_searched_in_its_own_ranges(
     changes += [f"{knob}={{search: auto}}" for knob in searched]
     arms, failed = conduct(read(path, changes), tracker)
     assert failed == []
-    found = report.read(arms, tracker)
+    found = files.read(arms, tracker)
     assert found.sweep.search
     assert found.sweep.search.over
     assert [trial.result.status for trial in found.sweep.search.trials] == ["finished"] * 2

@@ -18,8 +18,9 @@ from tiny import BACKBONE
 from selfsup import failures
 from selfsup.errors import SelfsupError
 from selfsup.failures import ENOUGH, classify
-from selfsup.pipelines.manifest import Manifest
-from selfsup.planning import Planned, plan
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
 from selfsup.spec import read
 from selfsup.sweeps.driver import Listed, Watch, execute
 from selfsup.sweeps.recorder import Recorder

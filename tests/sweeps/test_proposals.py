@@ -19,10 +19,10 @@ from selfsup.failures import classify
 from selfsup.knob import Range
 from selfsup.sweeps.journal import FLAWED, Journal
 from selfsup.sweeps.search import Searcher
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.stopping import scheduler
 from selfsup.sweeps.trial import ENDED, FAILURE, PART, PARTS, SAMPLES, STEP, TRAINED
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.space import Dimension
 
 KNN, LOSS, SECONDS = "eval/knn/top1", "pretrain/loss", "pretrain/seconds"
 RANGES = {"rate": Range(1e-4, 1.0, log=True), "ratio": Range(0.0, 1.0), "width": Range(0.0, 1.0)}

@@ -17,18 +17,18 @@ from tiny import BACKBONE
 from selfsup.errors import SpecError
 from selfsup.failures import collapsed
 from selfsup.knob import Range
-from selfsup.layout import entries, lay_out
-from selfsup.pipelines.manifest import Manifest
-from selfsup.reporting import report
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.sweeps.explore import PATIENCE, Spent, history
 from selfsup.sweeps.journal import Journal, Left, kept
+from selfsup.sweeps.layout import entries, lay_out
+from selfsup.sweeps.report import files as report
 from selfsup.sweeps.search import Proposed, Searcher, Space
 from selfsup.sweeps.session import conduct
+from selfsup.sweeps.spec.confirm import key
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Dimension
+from selfsup.sweeps.spec.sweepfile import SweepFile, read
 from selfsup.sweeps.trial import ENDED, SAMPLES, STEP, TRAINED
-from selfsup.sweepspec.confirm import key
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.space import Dimension
-from selfsup.sweepspec.sweepfile import SweepFile, read
 from selfsup.track import Tracker
 
 RECIPES = Path(__file__).parent.parent.parent / "pipelines" / "photos"

@@ -12,16 +12,16 @@ import ray.cloudpickle
 from ray import tune
 
 from selfsup.knob import Range
-from selfsup.spool import Spool
+from selfsup.metrics_log import Spool
 from selfsup.stage import Stage, digest
 from selfsup.sweeps import driver, trial
 from selfsup.sweeps.explore import Spent
 from selfsup.sweeps.journal import Journal, Left
 from selfsup.sweeps.search import Searcher
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.stopping import Asha, scheduler
 from selfsup.sweeps.trial import ENDED, PART, PARTS, SAMPLES, STEP, TRAINED, report_at
-from selfsup.sweepspec.search import Search
-from selfsup.sweepspec.space import Dimension
 
 LOSS, SCORE = "pretrain/loss", "eval/score/top1"
 UNBOUNDED = Left(99, float("inf"), float("inf"))

@@ -17,8 +17,8 @@ import yaml
 from servers import answers, free_ports
 from tiny import BACKBONE
 
-from selfsup.pipelines.manifest import Manifest
-from selfsup.store import ui_command
+from selfsup.mlflow_store import ui_command
+from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each sweep takes half a minute
 BIN = Path(sys.executable).parent

@@ -1,0 +1,1 @@
+"""Pieces that objectives share: heads, losses, EMA, queues, schedules. They know no objective."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.masks import Cover
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
-from selfsup.pipelines.masks import Cover
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Protocol
 
-from selfsup.pipelines.views import BlockMask, Crop
+from selfsup.views import BlockMask, Crop
 
 
 def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:

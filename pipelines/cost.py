@@ -1,0 +1,217 @@
+"""What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfsup import encoder, origin
+from selfsup.errors import SpecError
+from selfsup.layers import located
+from selfsup.masks import Cover, Mask, random_mask
+from selfsup.method import Batch, Facts, Method, load
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import unique
+from selfsup.pipelines.sharing import describe as sharing
+from selfsup.progress import several
+from selfsup.spec import Run
+from selfsup.train import cut
+from selfsup.views import Crop, RandomMask, Views, sized
+
+MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample."""
+
+    parameters: int
+    encoder_parameters: int
+    state_bytes: int
+    activation_bytes: int
+    flops: float
+
+
+def cost(run: Run, facts: Facts) -> Cost:
+    """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32.
+
+    Raises SpecError where its numbers overflow.
+    """
+    method, share, pieces = meta_method(run, facts), run.train.batch // run.resources.workers, run.train.accumulate
+    micro_batches = cut(method, pieces)
+    activations, flops = _traced(method, run, share // micro_batches)
+    if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
+        cut(method, 1)
+        activations += _traced(method, run, share)[0] // pieces
+    trainable = count(method, trainable=True)
+    state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
+    trunk = method.encoder("image")
+    return Cost(count(method), count(trunk), state, activations, flops)
+
+
+def _traced(method: Method, run: Run, size: int) -> tuple[int, float]:
+    """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
+    with _countable(run), FlopCounterMode(display=False) as counter, saved() as held:
+        batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
+        out = method(batch)
+        activations = sum(held.values())
+        out.loss.backward()
+    return activations, counter.get_total_flops() / size
+
+
+@contextmanager
+def _countable(run: Run) -> Iterator[None]:
+    """torch counts bytes in 63 bits."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        message = f"the layers of {run.method} are larger than any memory ({error}); make hyper or backbone smaller"
+        raise SpecError(message, "hyper", "backbone") from None
+
+
+def cautions(run: Run, facts: Facts) -> Iterator[str]:
+    """Where nobody has shown the objective to learn, and where it cannot."""
+    kind = load(run.method)
+    if run.train.batch < kind.least_batch:
+        yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
+    if run.train.accumulate > 1:
+        yield from _in_pieces(run, facts)
+    if kind.pace is not Method.pace:
+        yield from _too_short(run, facts)
+
+
+def _in_pieces(run: Run, facts: Facts) -> Iterator[str]:
+    """What else than memory and time `train.accumulate` changes: an encoder's batch statistics, if it has them."""
+    method, pieces = meta_method(run, facts), run.train.accumulate
+    seen = method if method.separable else method.encoders
+    if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
+        size = run.train.batch // pieces
+        norms = f"batch normalisation in the encoder sees {pieces} pieces of {size} samples, one after the other"
+        yield f"train.accumulate: {norms}; all else of {run.method} sees the whole batch of {run.train.batch}"
+
+
+def _too_short(run: Run, facts: Facts) -> Iterator[str]:
+    method = meta_method(run, facts)
+    begins = min(method.pace(name, weight).begins for name, weight in method.named_parameters() if weight.requires_grad)
+    if begins >= 1:
+        first = f"none of its weights moves in the first {begins * facts.steps:.0f}"
+        yield f"{run.method} learns nothing in {facts.steps} steps: {first}; train for longer"
+
+
+def meta_method(run: Run, facts: Facts) -> Method:
+    with _countable(run), torch.device("meta"):
+        bare = run.backbone.model_copy(update={"weights": None})
+        return load(run.method)(run.hyper, {"image": encoder.build(bare)}, facts)
+
+
+def meta_batch(method: Method, views: Views, size: int) -> Batch:
+    made = tuple(_view(method, crop, size) for crop in views.crops)
+    masks = tuple(_mask(crop, view) for crop, view in zip(views.crops, made, strict=True))
+    with torch.device("meta"):
+        numbers = torch.empty(size, dtype=torch.int64)
+        return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
+
+
+def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Cover | None:
+    """Covered are as many tokens as the crop asks for on average."""
+    if crop.mask is None:
+        return None
+    assert isinstance(view, Tokens)
+    if isinstance(crop.mask, RandomMask):
+        return random_mask(torch.empty(view.valid.shape, device="meta"), crop.mask.ratio)
+    samples, tokens = view.valid.shape
+    share = crop.mask.share * (crop.mask.low + crop.mask.high) / 2
+    return Cover(view.valid, torch.full((samples,), round(share * tokens)))
+
+
+def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:
+    trunk, side = method.encoder("image"), crop.size or 0
+    if not isinstance(trunk, encoder.TokenEncoder):
+        return torch.empty(size, 3, side, side, device="meta")
+    number = (side // trunk.patch) ** 2
+    coord = torch.empty(size, number, 2, dtype=torch.int64, device="meta")
+    return Tokens(torch.empty(size, number, 3 * trunk.patch**2, device="meta"), coord, coord[..., 0].bool())
+
+
+@contextmanager
+def saved() -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd keeps for the backward pass; weights among them are not counted."""
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and not tensor.is_leaf:
+            storage = tensor.untyped_storage()
+            held[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield held
+
+
+def count(module: nn.Module, *, trainable: bool = False) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)
+
+
+def describe(plans: Sequence[Sequence[Planned]]) -> str:
+    """The plans of some specs as text: from what, at which cost, and every run with its stages, done (*) or to do."""
+    lines = []
+    for planned in plans:
+        each = next((each for each in planned if each.pretrain), planned[0])
+        lines += [f"{each.spec}, {each.run.method}", f"  data     {data(each)}"]
+        lines += [f"  {name:<8} {text}" for name, text in _training(each)] if each.pretrain else []
+    runs = unique([each for planned in plans for each in planned])
+    stages = {stage.key: stage for each in runs for stage in each.stages}.values()
+    lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
+    changed = origin.others(stages)
+    lines += [f"  {line}" for line in origin.describe(stages, changed)]
+    lines += sharing([each for each in runs if not each.done])
+    lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each, changed)}" for each in runs]
+    return "\n".join(lines)
+
+
+def _stages(each: Planned, changed: Collection[str]) -> str:
+    return ", ".join(f"{stage.kind}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages)
+
+
+def data(each: Planned) -> str:
+    """Samples, classes and how many of them are labelled, of each split."""
+    return "; ".join(
+        f"{name} {several(held.num_samples, 'image')} in {several(held.num_shards, 'shard')}, "
+        f"{held.num_labelled:,} labelled, {several(len(held.classes), 'class', 'classes')}"
+        for name, held in (("train", each.train), ("val", each.val))
+        if held
+    )
+
+
+def _training(each: Planned) -> list[tuple[str, str]]:
+    with located(each.root):
+        run, price = each.run, cost(each.run, each.facts)
+    train, needs = run.train, run.resources
+    samples = each.steps * train.batch
+    epochs = samples / each.train.num_samples
+    state, activations = price.state_bytes, price.activation_bytes
+    workers = several(needs.workers, "worker")
+    gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
+    feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[each.feeder]
+    return [
+        ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
+        ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
+        ("length", f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
+        ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
+        ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
+        ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
+        *_remarks(run, each.facts),
+    ]
+
+
+def _remarks(run: Run, facts: Facts) -> Iterator[tuple[str, str]]:
+    yield from (("beware", text) for text in cautions(run, facts))
+    if run.published:
+        yield "known", f"{run.published}; of the recipe as it stands in its file"

@@ -1,0 +1,114 @@
+"""The columns that the stream delivers, turned into a Batch on the training device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
+from selfsup.method import Batch
+from selfsup.parts.patch import patchify
+from selfsup.parts.tokens import Tokens
+from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
+from selfsup.views import BlockMask, Crop, RandomMask, Views
+
+Columns = dict[str, Any]  # of arrays, or of tensors on the training device
+Device = torch.device | str
+Draw = Callable[[int], Tensor]  # so many numbers of each sample
+
+
+def collate(
+    columns: Columns,
+    views: Views,
+    *,
+    seed: int,
+    patch: int | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: Device,
+) -> Batch:
+    """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 5), int64 `index`, `epoch` and `label` (n,) -> Batch
+
+    Each sample is a function of its own row and the seed alone, however rows are put together into batches.
+    patch: pixels a side of a token; None for an encoder that takes images. mean, std: per channel, of values in [0, 1].
+    """
+    draw = partial(_draw, columns, seed)
+    made: list[Tokens | Tensor] = []
+    masks: list[Mask | Cover | None] = []
+    for number, crop in enumerate(views.crops):
+        images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
+        images = normalise(images, mean=mean, std=std)
+        made.append(images if patch is None else patchify(images, patch))
+        masks.append(drawn_mask(crop, images.shape[-1], patch, partial(draw, MASK + 16 * number), device))
+    return Batch(
+        views=tuple(made),
+        masks=tuple(masks),
+        sample=_put(columns["index"], device),
+        label=_put(columns["label"], device),
+        boxes=_put(np.stack([columns[f"box{number}"] for number in range(len(made))], axis=1), device),
+        draws=draw(DRAW, views.draws).to(device),
+    )
+
+
+def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Cover | None:
+    if crop.mask is None:
+        return None
+    assert patch, "masking needs tokens: give a patch size"
+    grid = size // patch, size // patch
+    match crop.mask:
+        case RandomMask(ratio):
+            return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
+        case BlockMask() as rule:
+            where = block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule))
+            return Cover(where.to(device), where.sum(dim=1))
+
+
+def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
+    """The same rows; on CUDA with their views there already, each copied while the one before it is used."""
+    if torch.device(device).type != "cuda":
+        yield from rows
+        return
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    for row, _ in pairwise(chain((_copied(row, device, side) for row in rows), [None])):
+        assert row is not None
+        columns, copied = row
+        now = torch.cuda.current_stream(device)
+        now.wait_event(copied)
+        for column in columns.values():
+            if isinstance(column, Tensor):
+                column.record_stream(now)
+        yield columns
+
+
+def _copied(columns: Columns, device: Device, side: torch.cuda.Stream) -> tuple[Columns, torch.cuda.Event]:
+    with torch.cuda.stream(side):
+        made = {name: _put(c, device) if name.startswith("view") else c for name, c in columns.items()}
+    return made, side.record_event()
+
+
+def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """In place: (B, 3, H, W) in [0, 1] -> the same of the data set's mean 0 and deviation 1 per channel"""
+    shift, scale = (_put(np.array(x, np.float32).reshape(3, 1, 1), images.device) for x in (mean, std))
+    return images.sub_(shift).div_(scale)
+
+
+def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:
+    """-> (n, draws), on the CPU"""
+    epoch, index = columns["epoch"], columns["index"]
+    return torch.from_numpy(uniform(seed=seed, epoch=epoch, index=index, purpose=purpose, draws=draws))
+
+
+def _put(column: NDArray[Any] | Tensor, device: Device) -> Tensor:
+    """To the device, without waiting for what is queued there."""
+    if isinstance(column, Tensor):
+        return column.to(device)
+    tensor = torch.from_numpy(np.require(column, requirements=["C", "W"]))  # Ray's columns are read-only
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor

@@ -1,0 +1,126 @@
+"""How a training worker gets the steps of its stream: from threads of its own, or from Ray Data's tasks on any node.
+
+Both make the very same rows.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.data.extensions import ArrowTensorArray
+from ray.train import DataConfig
+
+from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.sections import Feeder
+
+MAX_TASKS = 2000  # for the longest schedule; Ray Data plans them all before the first one runs
+BLOCK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one training worker of `world` is handed.
+
+    cpus, memory: what making its steps may use, and the bytes that they may hold.
+    """
+
+    stream: Stream
+    rank: int
+    world: int
+    feeder: Feeder
+    cpus: float
+    memory: int
+
+    def steps(self, start: int) -> Generator[Columns, None, None]:
+        """One step's columns at a time, from step `start` to the end of the stream."""
+        if start < self.stream.steps:
+            yield from self._by_threads(start) if self.feeder == "threads" else self._by_ray(start)
+
+    @property
+    def lanes(self) -> list[int]:
+        return list(self.stream.order.served_by(self.rank, self.world))
+
+    @property
+    def threads(self) -> int:
+        return max(1, ceil(self.cpus))
+
+    def _by_threads(self, start: int) -> Iterator[Columns]:
+        return self.stream.rows(self.lanes, start, self.stream.steps, threads=self.threads, memory=self.memory)
+
+    def _by_ray(self, start: int) -> Iterator[Columns]:
+        source = LaneSource(self, start)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = max(BLOCK_BYTES, self.stream.step_bytes(len(self.lanes)))
+        dataset = ray.data.read_datasource(source, override_num_blocks=len(source.segments), num_cpus=self.cpus)
+        options = dataset.context.execution_options
+        options.preserve_order = True
+        options.resource_limits = options.resource_limits.copy(cpu=self.cpus, object_store_memory=self.memory // 2)
+        for batch in dataset.iterator().iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=1):
+            yield {name: column[0] for name, column in batch.items()}
+
+
+class LaneSource(Datasource):
+    """One worker's share of a stream, from step `start` on, as read tasks."""
+
+    def __init__(self, feed: Feed, start: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._feed = feed
+        self.segments = segments(feed.stream, start)
+
+    def get_name(self) -> str:
+        return "Lanes"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
+    ) -> list[ReadTask]:
+        del parallelism, per_task_row_limit, data_context  # the segments are the parallelism
+        return [self._task(first, last) for first, last in self.segments]
+
+    def _task(self, first: int, last: int) -> ReadTask:
+        metadata = BlockMetadata(num_rows=last - first, size_bytes=None, input_files=None, exec_stats=None)
+        return ReadTask(partial(_blocks, self._feed, first, last), metadata)
+
+
+def segments(stream: Stream, start: int) -> list[tuple[int, int]]:
+    """Steps [first, last) of each read task: whole windows where few enough tasks result."""
+    length = max(1, stream.order.window // stream.order.per_lane, ceil(stream.steps / MAX_TASKS))
+    return [(first, min(first + length, stream.steps)) for first in range(start, stream.steps, length)]
+
+
+def _blocks(feed: Feed, first: int, last: int) -> Iterator[pa.Table]:
+    memory = feed.memory // 2
+    for row in feed.stream.rows(feed.lanes, first, last, threads=feed.threads, memory=memory):
+        bad = pa.array([row.pop("bad").tolist()], pa.list_(pa.string()))
+        yield pa.table({name: ArrowTensorArray.from_numpy(column[None]) for name, column in row.items()} | {"bad": bad})
+
+
+class LaneConfig(DataConfig):
+    """Hands every training worker the Feed of its rank: Ray's own splitting knows neither order nor position.
+
+    cpus: what making the steps of all workers together may use. memory: bytes for each worker.
+    """
+
+    def __init__(self, feeder: Feeder, cpus: float, memory: int) -> None:
+        super().__init__()
+        self._feeder, self._cpus, self._memory = feeder, cpus, memory
+
+    def configure(  # type: ignore[override]  # here Streams and Feeds stand for data sets and their iterators
+        self, datasets: Mapping[str, Stream], world_size: int, *_: object, **__: object
+    ) -> list[dict[str, Feed]]:
+        cpus = self._cpus / world_size
+        return [
+            {
+                name: Feed(stream, rank, world_size, self._feeder, cpus, self._memory)
+                for name, stream in datasets.items()
+            }
+            for rank in range(world_size)
+        ]

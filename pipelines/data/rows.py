@@ -1,0 +1,114 @@
+"""Where each sample of a data set lies: 16 bytes a sample, in a file that is read by need and never as a whole.
+
+manifest-samples.npy is an array as numpy writes it, so the row of a sample is found by arithmetic. Behind the array,
+where numpy does not look, stands a checksum of each page, by which a page is verified whenever it is read.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.errors import DataError
+from selfsup.pipelines.data import storage
+from selfsup.pipelines.data.cache import Cache
+
+NAME = "manifest-samples.npy"
+ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])  # of a member, headers included; -1: no label
+PAGE = 2048  # rows of one read
+HELD = 640  # pages: 20 MiB, which is all of a data set of 1.3 million samples
+SUM = 8  # bytes of the checksum of a page
+
+Table = NDArray[Any]  # of ROW
+Each = Callable[..., Iterable[Any]]  # map, by one thread or several
+
+
+class Written(NamedTuple):
+    """The rows of a data set, as written. digest: 32 hex digits over all of them."""
+
+    digest: str
+    num_labelled: int
+
+
+class Rows:
+    """The rows of a data set, as many pages of them held as were asked for last. Safe for threads.
+
+    DataError where they are not those that `digest` was told of, or a label is none of so many classes.
+    """
+
+    def __init__(self, home: str, *, samples: int, classes: int, digest: str, cache: Cache | None, remedy: str) -> None:
+        self._file = storage.opened(home, NAME, remedy=remedy)
+        self._samples, self._classes, self._digest, self._cache = samples, classes, digest, cache
+        self._remedy, header, pages = remedy, _header(samples), -(-samples // PAGE)
+        self._begin, end = len(header), len(header) + samples * ROW.itemsize
+        fits = self._file.size == end + pages * SUM
+        if not fits or self._file.read(0, self._begin) != header or _digest(sums := self._file.read(end)) != digest:
+            raise DataError(f"{self._file.url} belongs to other shards: {remedy}")
+        self._sums, self.fit = sums, pages <= HELD
+        self._page = lru_cache(maxsize=HELD)(self._read)
+
+    def take(self, index: NDArray[np.int64], each: Each = map) -> Table:
+        """(n,) sample numbers -> n rows. `each` fetches the pages that hold them."""
+        rows = np.empty(len(index), ROW)
+        page, place = np.divmod(index, PAGE)
+        order = np.argsort(page, kind="stable")
+        used, first = np.unique(page[order], return_index=True)
+        for table, here in zip(each(self._page, used.tolist()), np.split(order, first)[1:], strict=True):
+            rows[here] = table[place[here]]
+        return rows
+
+    def _read(self, page: int) -> Table:
+        first, last = page * PAGE, min((page + 1) * PAGE, self._samples)
+        start, stop = self._begin + first * ROW.itemsize, self._begin + last * ROW.itemsize
+        fetch = partial(self._file.read, start, stop)
+        data = fetch() if self._cache is None else self._cached(page, stop - start, fetch)
+        table = np.frombuffer(data, ROW)
+        if _sum(data) != self._sums[page * SUM : (page + 1) * SUM]:
+            raise DataError(f"{self._file.url}: samples {first} to {last - 1} are not as indexed: {self._remedy}")
+        if table["label"].min() < -1 or table["label"].max() >= self._classes:
+            wrong = f"samples {first} to {last - 1} have labels beyond {self._classes} classes"
+            raise DataError(f"{self._file.url}: {wrong}: {self._remedy}")
+        return table
+
+    def _cached(self, page: int, size: int, fetch: Callable[[], bytes]) -> bytes:
+        assert self._cache is not None
+        [data] = self._cache.read(f"{self._digest}/rows/{page}", size, [(0, size)], fetch)
+        return data
+
+
+def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int) -> Written:
+    """Blocks are of whole pages, but for the last."""
+    sums: list[bytes] = []
+    labelled: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        sums.clear()  # what is sent again counts once
+        labelled.clear()
+        yield _header(samples)
+        for block in blocks():
+            labelled.append(int((block["label"] >= 0).sum()))
+            sums.extend(_sum(block[first : first + PAGE].tobytes()) for first in range(0, len(block), PAGE))
+            yield block.tobytes()
+        yield b"".join(sums)
+
+    storage.write(home, NAME, parts)
+    return Written(_digest(b"".join(sums)), sum(labelled))
+
+
+def _sum(page: bytes) -> bytes:
+    return hashlib.blake2b(page, digest_size=SUM).digest()
+
+
+def _digest(sums: bytes) -> str:
+    return hashlib.blake2b(sums, digest_size=16).hexdigest()
+
+
+def _header(samples: int) -> bytes:
+    sink = io.BytesIO()
+    told = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (samples,)}
+    np.lib.format.write_array_header_1_0(sink, told)
+    return sink.getvalue()

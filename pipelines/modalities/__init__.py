@@ -1,0 +1,1 @@
+"""How samples of one kind are decoded, cropped and augmented."""

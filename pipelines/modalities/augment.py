@@ -1,0 +1,149 @@
+"""Photometric augmentation of a whole batch on the training device, equal to torchvision's sample by sample.
+
+B: batch, H, W: pixels. Images are float in [0, 1]. Nothing here samples: every random number comes in as an argument.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from selfsup.views import Crop
+
+PIECE = 16  # images at a time on a CPU: what an operation makes of more does not stay in its cache
+PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
+
+_LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with torchvision's rounding
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """(B, 3, H, W), (B,) -> (B, 3, H, W)"""
+    return _column(factor).mul(images).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """(B, 3, H, W), (B,) -> (B, 3, H, W): away from the image's mean grey."""
+    # Two means: a mean over all pixels at once would be summed in another order for another batch size.
+    return _blend(images, _luma(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True), factor)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """(B, 3, H, W), (B,) -> (B, 3, H, W): away from each pixel's grey."""
+    return _blend(images, _luma(images), factor)
+
+
+def hue(images: Tensor, factor: Tensor) -> Tensor:
+    """(B, 3, H, W), (B,) -> (B, 3, H, W): turn the hue by factor circles, in [-0.5, 0.5]; in HSV.
+
+    Written without the sectors of the HSV hexagon: a channel falls from its maximum with its distance on the circle.
+    """
+    red, green, blue = images.unbind(dim=1)
+    value = images.amax(dim=1)
+    chroma = value - images.amin(dim=1)
+    divisor = torch.where(chroma > 0, chroma, 1.0)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    phases = torch.arange(5, 0, -2, dtype=images.dtype, device=images.device).view(3, 1, 1)  # of red, green and blue
+    distance = (sixths[:, None] + 6 * _column(factor) + phases).remainder_(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(distance, 4 - distance).clamp_(0, 1)
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H, W)"""
+    return _luma(images).expand_as(images)
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """(B, 3, H, W), (B,) -> (B, 3, H, W): blur with `kernel` taps (odd) a side and reflected borders.
+
+    As two products with banded matrices, not a convolution: every sample has a sigma of its own.
+    """
+    height, width = images.shape[2:]
+    rows = (images.mT.flatten(1, 2) @ _blur_matrix(sigma, height, kernel)).view_as(images.mT).mT
+    return (rows.flatten(1, 2) @ _blur_matrix(sigma, width, kernel)).view_as(images)
+
+
+def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H, W): invert every value from the threshold up."""
+    return torch.where(images >= threshold, 1 - images, images)
+
+
+def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
+    """In place: (B, 3, H, W), (B, PHOTO_DRAWS): ColorJitter, gray, blur, solarize, each with its probability.
+
+    draws are uniform in [0, 1). They belong on the CPU whatever device the images are on: which samples an operation
+    takes is then known without waiting for the device. The blur's kernel is a tenth of the image, as in SimCLR
+    (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
+    """
+    piece = PIECE if images.device.type == "cpu" else len(images)
+    pieces = (tensor.split(piece) for tensor in (images, draws))  # type: ignore[no-untyped-call]
+    for some, drawn in zip(*pieces, strict=True):
+        _photometric(some, crop, drawn)
+
+
+def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
+    jitters, strengths, ranks, grays, blurs, sigmas, solarizes = torch.split(draws, [1, 4, 4, 1, 1, 1, 1], dim=1)
+    low, high = crop.blur_sigma
+    kernel = 2 * (images.shape[-1] // 20) + 1
+    _jitter(images, crop, jitters[:, 0] < crop.jitter, strengths, ranks)
+    _apply(images, grays[:, 0] < crop.gray, grayscale)
+    _apply(images, blurs[:, 0] < crop.blur, partial(gaussian_blur, kernel=kernel), low + (high - low) * sigmas[:, 0])
+    _apply(images, solarizes[:, 0] < crop.solarize, solarize)
+
+
+def _jitter(images: Tensor, crop: Crop, chosen: Tensor, strengths: Tensor, ranks: Tensor) -> None:
+    """In place; (B, 4), (B, 4): each chosen sample gets the four operations in the order of its own ranks."""
+    operations = (
+        (brightness, max(0.0, 1 - crop.brightness), 1 + crop.brightness),
+        (contrast, max(0.0, 1 - crop.contrast), 1 + crop.contrast),
+        (saturation, max(0.0, 1 - crop.saturation), 1 + crop.saturation),
+        (hue, -crop.hue, crop.hue),
+    )
+    order = ranks.argsort(dim=1, stable=True)
+    for turn in order.unbind(dim=1):
+        for number, (operation, low, high) in enumerate(operations):
+            if low < high:
+                factor = low + (high - low) * strengths[:, number]
+                _apply(images, chosen & (turn == number), operation, factor)
+
+
+def _apply(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> None:
+    """In place; (B, 3, H, W), (B,) bool, (B,)...: the operation on the chosen samples, if there are any."""
+    index = chosen.nonzero()[:, 0]
+    if len(index) == 0:
+        return
+    taken = [parameter[index].to(images.device, non_blocking=True) for parameter in parameters]
+    index = index.to(images.device, non_blocking=True)
+    images[index] = operation(images[index], *taken)
+
+
+def _blend(images: Tensor, anchor: Tensor, factor: Tensor) -> Tensor:
+    factor = _column(factor)
+    return (factor * images + (1 - factor) * anchor).clamp_(0, 1)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W)"""
+    red, green, blue = torch.split(images, 1, dim=1)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+
+
+def _column(factor: Tensor) -> Tensor:
+    return factor.view(-1, 1, 1, 1)
+
+
+def _blur_matrix(sigma: Tensor, size: int, kernel: int) -> Tensor:
+    """(B,) -> (B, size, size): column i holds the weights of the pixels that make pixel i."""
+    radius = kernel // 2
+    assert kernel % 2 == 1, f"a kernel of {kernel} has no centre"
+    assert radius < size, f"a kernel of {kernel} does not fit {size} pixels"
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    weight = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)
+    pixel = torch.arange(size, device=sigma.device)
+    source = (pixel + offset[:, None]).abs()  # (kernel, size); reflect at the first pixel, then at the last
+    source = torch.where(source < size, source, 2 * (size - 1) - source)
+    return torch.einsum("bk,kji->bji", weight, (source[:, None] == pixel[:, None]).to(weight))

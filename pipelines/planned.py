@@ -1,0 +1,192 @@
+"""A run with its data found, its stages laid out and its id; nothing of it has started."""
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from selfsup import codebase
+from selfsup.checkpoint import flatten
+from selfsup.errors import SpecError
+from selfsup.knob import Knobs, decisive, resolved, told
+from selfsup.layers import located
+from selfsup.method import Facts, Method
+from selfsup.method import load as load_method
+from selfsup.origin import Answer
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import Lanes
+from selfsup.sections import Feeder
+from selfsup.source import Mark, Node
+from selfsup.spec import BASELINES, Run
+from selfsup.stage import Stage, Told, digest, write_json
+from selfsup.weights import content
+
+WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures"))
+
+
+def usual_feeder() -> Feeder:
+    """Who makes batches where a spec leaves it open: threads on a machine of its own, Ray's tasks on a cluster.
+
+    To be asked where the user's command runs: Ray's own processes know a cluster on a machine of its own, too.
+    """
+    return "ray" if os.environ.get("RAY_ADDRESS") else "threads"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
+
+    root: the spec with the places that its values are written at.
+    peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
+    code: what to do with stages that other code made.
+    """
+
+    run: Run
+    spec: str
+    train: Manifest
+    val: Manifest | None
+    home: Path
+    root: Node = field(default=Node(Mark(""), {}), compare=False)
+    peers: int = 1
+    usual: Feeder = field(default_factory=usual_feeder)
+    code: Answer = "refuse"
+
+    @cached_property
+    def id(self) -> str:
+        return f"{self.run.method}-{digest([stage.key for stage in self.stages])}"
+
+    @property
+    def label(self) -> str:
+        return {"pixels": "raw pixels", "untrained": "random encoder"}.get(self.run.method, self.run.method)
+
+    @cached_property
+    def order(self) -> Lanes:
+        stream = self.run.stream
+        return Lanes(
+            samples=self.train.num_samples,
+            batch=self.run.train.batch,
+            seed=self.run.seed,
+            lanes=stream.lanes,
+            chunk=stream.chunk,
+            mix=stream.mix,
+            remainder=stream.remainder,
+        )
+
+    @property
+    def feeder(self) -> Feeder:
+        told = self.run.stream.feeder
+        return self.usual if told == "auto" else told
+
+    @property
+    def steps(self) -> int:
+        batch = self.run.train.batch
+        return self.run.train.duration.steps_of(batch=batch, steps_per_epoch=self.order.steps_per_epoch)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.train.num_samples, len(self.train.classes), self.steps, self.order.steps_per_epoch)
+
+    @cached_property
+    def pretrain(self) -> Stage | None:
+        if self.run.method in BASELINES:
+            return None
+        parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
+        extra = {"data": self.train.digest} | codebase.own("methods", self.run.method)
+        return self._stage("pretrain", parts, extra, entries=(WORKER, f"selfsup.methods.{self.run.method}"))
+
+    @cached_property
+    def embed(self) -> Stage | None:
+        if self.val is None or not self.evals:
+            return None
+        extra: dict[str, Any] = {"train": self.train.digest, "val": self.val.digest, "method": self.run.method}
+        if self.pretrain:
+            extra["pretrain"] = self.pretrain.key
+            return self._stage("embed", ["embed"], extra, entries=(EVALUATE,), after=(self.pretrain,))
+        if self.run.method == "untrained":
+            return self._stage("embed", ["embed", "backbone", "seed"], extra, entries=(EVALUATE,))
+        extra["image_size"] = self.run.backbone.image_size
+        return self._stage("embed", ["embed"], extra, entries=(EVALUATE,))
+
+    @cached_property
+    def evals(self) -> dict[str, Any]:
+        """The evaluators asked for, by name, each with its knobs."""
+        chosen = {name: getattr(self.run.evals, name) for name in type(self.run.evals).model_fields}
+        return {name: hyper for name, hyper in chosen.items() if hyper is not None}
+
+    @cached_property
+    def probes(self) -> dict[str, Stage]:
+        if self.embed is None:
+            return {}
+        return {name: self._probe(name, hyper, self.embed) for name, hyper in self.evals.items()}
+
+    def _probe(self, name: str, hyper: Knobs, embed: Stage) -> Stage:
+        common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", name)
+        said, full = common | {"hyper": told(hyper)}, common | {"hyper": decisive(hyper)}
+        return Stage(name, said, full, self.home, entries=(f"selfsup.evals.{name}",), after=(embed,))
+
+    @cached_property
+    def pictures(self) -> Stage | None:
+        """Of an objective that predicts what it masks."""
+        if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
+            return None
+        made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
+        entries = (PICTURES, f"selfsup.methods.{self.run.method}")
+        return Stage("pictures", made_of, made_of, self.home, entries, after=(self.pretrain,))
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """In the order in which they depend on each other."""
+        laid_out = (self.pretrain, self.pictures, self.embed, *self.probes.values())
+        return tuple(stage for stage in laid_out if stage)
+
+    def remember(self) -> None:
+        """Note under the run's id what it is and where its work lies."""
+        path = record(self.home, self.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stages = {
+            "pretrain": self.pretrain.key if self.pretrain else None,
+            "stages": [stage.key for stage in self.stages],
+        }
+        write_json(path, {"run": resolved(self.run), "spec": self.spec, **stages})
+
+    def check_unchanged(self) -> None:
+        """Raise SpecError where a file that the id was made of is another by now."""
+        if replace(self).id != self.id:  # a copy reads it anew
+            changed = f"{self.run.backbone.weights} has changed since the run was planned"
+            with located(self.root):
+                raise SpecError(f"{changed}; run the same command again: it is another run now", "backbone.weights")
+
+    @property
+    def done(self) -> bool:
+        return all(stage.done for stage in self.stages)
+
+    @property
+    def failure(self) -> Path:
+        """Where it is noted why the latest attempt failed."""
+        return record(self.home, self.id).with_suffix(".failure")
+
+    def params(self) -> dict[str, str]:
+        """The Run flattened, for MLflow."""
+        return {path: str(value) for path, value in flatten(resolved(self.run)) if value is not None}
+
+    def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
+        """Given weights are what is in their file, wherever that lies."""
+        path = self.run.backbone.weights
+        if path in (None, "timm"):
+            return sections
+        return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
+
+    def _stage(self, kind: str, parts: list[str], extra: Told, **made_by: Any) -> Stage:
+        said, full = self._by_content(told(self.run)), self._by_content(decisive(self.run))
+        return Stage(
+            kind,
+            {part: said[part] for part in parts if part in said} | dict(extra),
+            {part: full[part] for part in parts} | dict(extra),
+            self.home,
+            **made_by,
+        )
+
+
+def record(home: Path, run_id: str) -> Path:
+    return home / "runs" / f"{run_id}.json"

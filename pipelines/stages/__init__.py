@@ -1,0 +1,1 @@
+"""What a run is made of, each done once: pre-training, features, evaluations, reconstructions."""

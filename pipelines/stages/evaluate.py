@@ -1,0 +1,187 @@
+"""The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from selfsup import encoder, hits
+from selfsup.errors import DataError
+from selfsup.evaluator import Features, Score, numbers
+from selfsup.evaluator import load as load_evaluator
+from selfsup.knob import Knobs
+from selfsup.parts.patch import patchify
+from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.modalities.crops import crops
+from selfsup.pipelines.modalities.decode import Data, Undecodable, dimensions
+from selfsup.pipelines.planned import Planned
+from selfsup.sealed import damage, sealed
+from selfsup.spec import Run
+from selfsup.stage import Stage
+
+PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
+READ_BATCH = 256
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What embeds: raw pixels, an encoder at its initial weights, or a trained one."""
+
+    run: Run
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: Path | None
+
+    def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """uint8 (B, 3, H, W) -> (B, D)"""
+        if self.run.method == "pixels":
+            return _pixels
+        if self.weights:
+            trunk = encoder.load_encoder(self.weights)
+        else:
+            torch.manual_seed(self.run.seed)
+            trunk = encoder.build(self.run.backbone)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        trunk = trunk.to(device).eval()
+
+        def embed(images: torch.Tensor) -> torch.Tensor:
+            view = normalise(images.to(device).float() / 255, mean=self.mean, std=self.std)
+            return trunk.pooled(view if trunk.patch is None else patchify(view, trunk.patch))
+
+        return embed
+
+
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    small = torch.nn.functional.adaptive_avg_pool2d(images.float(), min(PIXELS, images.shape[-1]))
+    return small.flatten(1) / 255
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Source) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A task process keeps the encoder for its next block."""
+    return source.model()
+
+
+class Encode:
+    """A block of images -> a block of features. As a task on CPUs, as an actor where there is an accelerator."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @torch.inference_mode()
+    def __call__(self, batch: Columns) -> pa.Table:
+        images = torch.from_numpy(np.array(batch.pop("image"))).permute(0, 3, 1, 2)
+        feature = _loaded(self._source)(images).float().cpu().numpy()
+        column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), feature.shape[1])
+        return pa.table({name: pa.array(value) for name, value in batch.items()} | {"feature": column})
+
+
+class Load:
+    """Numbers of samples, validation after training ones -> their centre crops and labels, without undecodable ones."""
+
+    def __init__(self, train: Manifest, val: Manifest, *, size: int, share: float) -> None:
+        self._splits = train, val
+        self._class = [
+            np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
+        ]  # of a label its number in train's classes; the last: of none
+        self._size, self._share = size, share
+
+    def __call__(self, batch: Columns) -> Columns:
+        number, limit = batch["id"], self._splits[0].num_samples
+        parts = [self._read(split, number[(number >= limit) == split]) for split in (0, 1)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
+        samples = Reader(self._splits[split]).read(number - split * self._splits[0].num_samples)
+        tried = [(n, sample, self._centre(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
+        made = [(n, sample, image) for n, sample, image in tried if image is not None]
+        empty = np.empty((0, self._size, self._size, 3), np.uint8)
+        return {
+            "image": np.stack([image for _, _, image in made]) if made else empty,
+            "label": self._class[split][[-1 if sample.label is None else sample.label for _, sample, _ in made]],
+            "split": np.full(len(made), split, np.int64),
+            "id": np.array([number for number, _, _ in made], np.int64),
+        }
+
+    def _centre(self, data: Data, split: int) -> NDArray[np.uint8] | None:
+        try:
+            height, width = dimensions(data)
+            side = max(1.0, self._share * min(height, width))
+            box = np.array([[(height - side) / 2, (width - side) / 2, side, side]])
+            return crops(data, box, [self._size], ["bicubic"], bits=self._splits[split].bits)[0]
+        except Undecodable:
+            return None
+
+
+def embed(planned: Planned, stage: Stage) -> dict[str, float]:
+    """Write the features of both splits under the stage's folder, whole or not at all."""
+    run = planned.run
+    assert planned.val is not None
+    weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
+    source = Source(run, planned.train.mean, planned.train.std, weights)
+    total = planned.train.num_samples + planned.val.num_samples
+    load = Load(planned.train, planned.val, size=run.backbone.image_size, share=run.embed.crop)
+    numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
+    images = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
+    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+        encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
+    else:
+        encode = images.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
+    with sealed(stage.folder / "features") as part:
+        encode.write_parquet(str(part))
+    table = pq.read_table(stage.folder / "features", columns=["split"])
+    return {"samples": float(len(table)), "undecodable": float(total - len(table))}
+
+
+def _cpus(run: Run) -> float:
+    """Of a task: no more than a worker has, so that what fits the cluster while it trains fits it here."""
+    return min(1.0, run.resources.cpus_per_worker) or 1.0
+
+
+def probe(planned: Planned, stage: Stage) -> dict[str, float]:
+    """One downstream protocol on the features of the embed stage, as a task on the cluster; which images it had right
+    is kept in the stage's folder.
+    """
+    assert planned.embed is not None
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
+    # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
+    task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
+    classes = len(planned.train.classes)
+    asked = task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)
+    scores, label = ray.get(asked)
+    assert planned.val is not None
+    hits.save(stage.folder, hits.identity(planned.val.digest, label), scores)
+    return numbers(scores) | {"images": float(len(label))}
+
+
+def _probe(
+    name: str, hyper: Knobs, folder: Path, classes: int, seed: int
+) -> tuple[dict[str, Score], NDArray[np.int64]]:
+    """-> scores by name; the labels of the samples that they are of"""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    held = features(folder, classes)
+    return dict(load_evaluator(name)(hyper).run(held, seed=seed, device=device)), held.val_label
+
+
+def features(folder: Path, classes: int) -> Features:
+    """The embed stage's result, labelled samples only, in the order of the data set whatever task wrote them."""
+    if reason := damage(folder / "features"):
+        raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
+    table = pq.read_table(folder / "features").sort_by("id")
+    width = table.schema.field("feature").type.list_size
+    value = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    label, split = table["label"].to_numpy(), table["split"].to_numpy()
+    train, val = (split == 0) & (label >= 0), (split == 1) & (label >= 0)
+    return Features(value[train], label[train], value[val], label[val], classes)

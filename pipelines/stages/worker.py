@@ -1,0 +1,270 @@
+"""What a training worker does: builds the objective, follows its steps, spools numbers, reports checkpoints."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from selfsup import checkpoint, encoder, failures, optim, tensors
+from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError
+from selfsup.method import Batch, Facts, Method, load
+from selfsup.metrics_log import Spool
+from selfsup.parts import dist, health
+from selfsup.pipelines.data.collate import ahead, collate
+from selfsup.pipelines.data.feed import Feed
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.shared import Shared
+from selfsup.pipelines.stages.meter import Meter, Start, hardware
+from selfsup.spec import Run
+from selfsup.stage import write_json
+from selfsup.train import Step, read, train
+from selfsup.views import Views, sized
+from selfsup.whole import write
+
+MODALITY = "image"
+DAMAGED = "bad-checkpoints.txt"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every training worker is told."""
+
+    run: Run
+    manifest: Manifest
+    order: Lanes
+    facts: Facts
+    folder: Path
+    resolved: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        return self.facts.steps
+
+    @property
+    def views(self) -> Views:
+        method = load(self.run.method)
+        return sized(method.views(self.run.hyper), self.run.backbone.image_size)
+
+    @property
+    def warmup(self) -> int:
+        order = self.order
+        return self.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
+
+
+def work(task: Task, launched: float) -> None:
+    """Train. What a restart would only repeat is noted, so that it ends at once."""
+    note = task.folder / "error.json"
+    if note.exists():
+        return
+    try:
+        _work(task, launched)
+    except SelfsupError as error:
+        failures.write(failures.classify(error), note)
+        raise
+    except torch.OutOfMemoryError as error:
+        advice = "raise train.accumulate, train with train.precision=bf16, or lower train.batch"
+        exhausted = ExhaustedError(f"{str(error).partition('. ')[0]}: {advice}")
+        failures.write(failures.classify(exhausted), note)
+        raise exhausted from error
+
+
+def _work(task: Task, launched: float) -> None:
+    entered = time.time()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
+    method = build(task.run, task.facts, device)
+    module = _parallel(method)
+    optimizer = optim.build(method, task.run.optim)
+    start = _resumed(task, method, optimizer, device)
+    intake = Intake(task, method, device)
+    steps = train(
+        module,
+        method,
+        optimizer,
+        intake.batches(ray.train.get_dataset_shard("train"), start),
+        optim=task.run.optim,
+        start=start,
+        steps=task.steps,
+        warmup_steps=task.warmup,
+        batch_size=task.order.batch,
+        seed=task.run.seed,
+        precision=task.run.train.precision,
+        accumulate=task.run.train.accumulate,
+    )
+    gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
+    meter = Meter(task.folder / "cost.json", launched, device, gpus)
+    Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
+    if dist.rank() == 0:
+        write(task.folder / "hardware.txt", hardware(device))
+        tensors.save(method.state_dict(), task.folder / "method.safetensors")
+        encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
+
+
+def build(run: Run, facts: Facts, device: torch.device) -> Method:
+    """The objective at its initial weights: a function of spec and seed, the encoder of backbone and seed alone."""
+    torch.manual_seed(run.seed)
+    trunk = encoder.build(run.backbone)
+    return load(run.method)(run.hyper, {MODALITY: trunk}, facts).to(device)
+
+
+def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """The step to go on from. Checkpoints that are damaged are noted beside the numbers, as samples are.
+
+    Raises CheckpointError also where the workers do not find the same one.
+    """
+    step, damaged = checkpoint.resume(task.folder, module=method, optimizer=optimizer, resolved=task.resolved)
+    if step != (first := int(dist.first(torch.tensor(step, device=device)))):
+        raise CheckpointError(
+            f"{task.folder}: worker {dist.rank()} finds the checkpoint of step {step} there, the first worker that of "
+            f"{first}; SELFSUP_HOME must be one folder that all nodes share"
+        )
+    if damaged and dist.rank() == 0:
+        with (task.folder / DAMAGED).open("a") as file:
+            file.writelines(f"{line}\n" for line in damaged)
+    return step
+
+
+def _parallel(method: Method) -> nn.Module:
+    if dist.world_size() == 1:
+        return method
+    dist.convert(method)
+    # no device_ids: batches are on the device, but for what the host knows of them; buffers are equal everywhere
+    return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
+
+
+class Intake:
+    """The batches of one worker, and what became known of them on the way."""
+
+    def __init__(self, task: Task, method: Method, device: torch.device) -> None:
+        self._task, self._device = task, device
+        self._patch = method.encoder(MODALITY).patch
+        self.bad: set[str] = set()
+        self.latest: Batch | None = None
+        self._feed: Feed | Shared | None = None
+
+    def counted(self) -> dict[str, float]:
+        shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, Shared) else {}
+        return {"bad_samples": float(len(self.bad))} | shared
+
+    def batches(self, feed: Feed | Shared, start: int) -> Iterator[Batch]:
+        task, self._feed = self._task, feed
+        self.bad = self._found(restored=start > 0)
+        for columns in ahead(feed.steps(start), self._device):
+            self._count(set(columns.pop("bad")))
+            self.latest = collate(
+                columns,
+                task.views,
+                seed=task.run.seed,
+                patch=self._patch,
+                mean=task.manifest.mean,
+                std=task.manifest.std,
+                device=self._device,
+            )
+            yield self.latest
+
+    @property
+    def _list(self) -> Path:
+        return self._task.folder / f"bad-{dist.rank()}.txt"
+
+    def _found(self, *, restored: bool) -> set[str]:
+        """What this run found before it was interrupted."""
+        if not restored:
+            self._list.unlink(missing_ok=True)
+        return set(self._list.read_text().splitlines()) if self._list.exists() else set()
+
+    def _count(self, names: set[str]) -> None:
+        """Raises DataError once more than the stated share of the data set is found undecodable."""
+        if not (new := names - self.bad):
+            return
+        self.bad |= new
+        task, share = self._task, self._task.run.stream.bad_share
+        with self._list.open("a") as file:
+            file.writelines(f"{name}\n" for name in sorted(new))
+        logger.warning("%s: replaced samples that cannot be decoded: %s", task.manifest.root, ", ".join(sorted(new)))
+        if len(self.bad) > share * task.manifest.num_samples:
+            raise DataError(
+                f"{task.manifest.root}: {len(self.bad)} of {task.manifest.num_samples} samples cannot be decoded, more "
+                f"than stream.bad_share: {share} allows; among them {sorted(self.bad)[:3]}. "
+                "Run `selfsup shards check` on it."
+            )
+
+
+class Watch:
+    """Follows the steps of one worker: numbers into the spool, states into checkpoints."""
+
+    def __init__(
+        self,
+        task: Task,
+        intake: Intake,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        start: int,
+        meter: Meter,
+    ) -> None:
+        self._task, self._intake, self._method, self._optimizer = task, intake, method, optimizer
+        self._start, self._meter = start, meter
+        self._spool = Spool(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
+
+    def follow(self, steps: Iterator[Step], began: Start) -> None:
+        settings, total = self._task.run.train, self._task.steps
+        spent: dict[str, float] = {}
+        since, seen = time.time(), self._start
+        for step in steps:
+            spent = spent or began.spent(time.time())
+            log, save = (
+                step.number == total or step.number % every == 0
+                for every in (settings.log_every, settings.checkpoint_every)
+            )
+            if not (log or save):
+                continue
+            values = read(step)  # before it is saved, too: no state that is not finite becomes a checkpoint
+            if log:
+                now = time.time()
+                self._log(step.number, values, rate=(step.number - seen) * self._task.order.batch / (now - since))
+                since, seen = now, step.number
+            if save:
+                self._save(step.number)
+        numbers = spent | self._meter.read() | self._intake.counted()
+        if self._spool:
+            write_json(self._task.folder / "summary.json", numbers)
+
+    def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
+        values |= {"images_per_second": rate} | self._intake.counted() | self._health()
+        self._meter.read()
+        if self._spool:
+            self._spool.append(number, values)
+
+    @torch.no_grad()
+    def _health(self) -> dict[str, float]:
+        """Label-free signs of collapse, of the embedding as evaluation would see it."""
+        assert self._intake.latest is not None
+        trunk = self._method.encoder(MODALITY)
+        trunk.eval()
+        embedding = dist.gather(trunk.pooled(self._intake.latest.views[0]))
+        trunk.train()
+        return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
+
+    def _save(self, number: int) -> None:
+        if self._spool is None:
+            return
+        checkpoint.save(
+            self._task.folder,
+            step=number,
+            module=self._method,
+            optimizer=self._optimizer,
+            resolved=self._task.resolved,
+            keep=self._task.run.train.keep_checkpoints,
+        )
+        self._spool.commit(number)

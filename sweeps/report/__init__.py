@@ -1,0 +1,1 @@
+"""Reports of sweeps: statistics, verdicts, tables, figures, LaTeX and the page."""

@@ -1,0 +1,134 @@
+"""A table as columns of plain text, for every format that prints text."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from selfsup.sweeps.report.cells import NOTHING, Cell
+from selfsup.sweeps.report.crossed import Crossing, crossing
+from selfsup.sweeps.report.table import Ablation, Line, Table
+from selfsup.sweeps.report.wording import (
+    counts,
+    heading,
+    interval,
+    label,
+    named,
+    shorter,
+    tick,
+    words,
+)
+
+Mark = Callable[[Cell], str]
+
+
+class Column(NamedTuple):
+    """group: the metric or factor that it belongs to, or "". texts: one a row of the table. key: what rows go by."""
+
+    group: str
+    name: str
+    texts: list[str]
+    key: bool = False
+
+    @property
+    def head(self) -> str:
+        return self.group if self.name == "mean" else self.name
+
+
+class Block(NamedTuple):
+    """title: "" where it is the table's own."""
+
+    title: str
+    columns: list[Column]
+
+
+def blocks(table: Table, *, default: str, mark: Mark) -> list[Block]:
+    """The whole table; of two crossed factors a block a metric. default: how the default is written, with {} for it."""
+    if crossed := crossing(table):
+        return [_block(crossed, table, metric, default, mark) for metric in table.metrics]
+    columns = keys(table, default)
+    for metric in table.metrics:
+        columns += _of_metric(heading(metric), [line.cells[metric] for line in table.lines], mark)
+    return [Block("", [*columns, Column("", "n", [seeds(line) for line in table.lines])])]
+
+
+def keys(table: Table, default: str = "{}") -> list[Column]:
+    """What lines go by: a column for each factor of a grid. The default is told in the first."""
+    grid = {words(factor.name): [tick(line.arm.values[factor.path]) for line in table.lines] for factor in table.varied}
+    texts = grid if len(grid) > 1 else {table.title: [line.label for line in table.lines]}
+    first, *others = (Column("", name, held, key=True) for name, held in texts.items())
+    marked = [
+        default.format(text) if is_default(table, line) else text
+        for line, text in zip(table.lines, first.texts, strict=True)
+    ]
+    return [first._replace(texts=marked), *others]
+
+
+def seeds(line: Line) -> str:
+    """`3`, or `2 of 3` where seeds are missing."""
+    n, planned = (
+        counts([cell.n for cell in line.cells.values()]),
+        counts([cell.planned for cell in line.cells.values()]),
+    )
+    return n if n == planned else f"{n} of {planned}"
+
+
+def title(table: Table) -> str:
+    return f"{table.study}: {table.title}" if table.study else table.title
+
+
+def failures(table: Table) -> list[str]:
+    return [f"{line.label}: {reason}" for line in table.lines for reason in line.failures]
+
+
+def verdicts(ablation: Ablation) -> list[str]:
+    """Every sentence, with its study's name before it where there are several."""
+    several = len(ablation.sweep.studies) > 1
+    return [
+        f"{table.study}: {said}" if several and table.study else said
+        for table in ablation.tables
+        for said in table.verdict
+    ]
+
+
+def is_default(table: Table, line: Line) -> bool:
+    """Of a study. In the table of methods every line is one, and none is marked."""
+    return bool(table.study) and line.arm.default
+
+
+def difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return NOTHING
+    return interval(cell.difference, cell.difference_half, sign="+")
+
+
+def expected(cells: Sequence[Cell]) -> list[str]:
+    """The paper's numbers, with as many decimals as the one of them that has most."""
+    known = [f"{cell.expected}" for cell in cells if cell.expected is not None]
+    places = max((len(text.partition(".")[2]) for text in known), default=0)
+    return [NOTHING if cell.expected is None else f"{cell.expected:.{places}f}" for cell in cells]
+
+
+def _block(found: Crossing, table: Table, metric: str, default: str, mark: Mark) -> Block:
+    """Under a metric, and how many seeds its cells have."""
+    corner = rf"{named(found.down)} \ {named(found.across)}"
+    columns = [Column("", corner, [label(value) for value in found.down.values], key=True)]
+    for value, column in zip(found.across.values, zip(*found.rows, strict=True), strict=True):
+        texts = ["" if line is None else _lone(line, line.cells[metric], default, mark) for line in column]
+        columns.append(Column(named(found.across), label(value), texts))
+    n = counts([line.cells[metric].n for line in table.lines])
+    return Block(f"{heading(metric)} (n = {n})", columns)
+
+
+def _lone(line: Line, cell: Cell, default: str, mark: Mark) -> str:
+    """A cell that has no column of n beside it."""
+    text = mark(cell) + (f" (n = {cell.n})" if 0 < cell.n < cell.planned else "")
+    return default.format(text) if line.arm.default else text
+
+
+def _of_metric(name: str, cells: Sequence[Cell], mark: Mark) -> Iterator[Column]:
+    yield Column(name, "mean", [mark(cell) for cell in cells])
+    if any(cell.difference is not None for cell in cells):
+        yield Column(name, "Δ", [difference(cell) for cell in cells])
+    if any(cell.p is not None for cell in cells):
+        yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
+    if any(cell.expected is not None for cell in cells):
+        yield Column(name, "paper", expected(cells))

@@ -1,0 +1,64 @@
+"""What differs between runs, in settings and in results, as aligned text. Nothing is claimed of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from selfsup.progress import several
+from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
+from selfsup.sweeps.result import Result
+
+NOTHING = "–"
+ALONE = "one seed of each says nothing of chance: differences like these may come from the seed alone"
+Lines = list[list[str]]
+
+
+def compare(*runs: Result) -> str:
+    """Lay out a column a run; results after the first with their difference to it: "70.1 (-1.15)"."""
+    settings, same_settings = _lines([_settings(run) for run in runs], _told)
+    results, same_results = _lines([run.metrics for run in runs], _measured)
+    head = [["", *(run.id for run in runs)]]
+    head += [["arm", *map(_arm, runs)]] if any(map(_arm, runs)) else []
+    head.append(["seed", *(str(run.seed) for run in runs)])
+    head.append(["status", *(f"{run.status} ({run.reason})" if run.reason else run.status for run in runs)])
+    blank = [[""] * (len(runs) + 1)]
+    parts = [part for part in (head, settings, results) if part]
+    text = _aligned([line for number, part in enumerate(parts) for line in (blank if number else []) + part])
+    same = f"the same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
+    return "\n\n".join([text, same, *([ALONE] * bool(results))])
+
+
+def _arm(run: Result) -> str:
+    return ": ".join(run.tags[name] for name in ("selfsup.study", "selfsup.arm") if name in run.tags)
+
+
+def _settings(run: Result) -> dict[str, str]:
+    """Without its seed, which stands above."""
+    made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, HARDWARE, DATA))}
+    return {name: value for name, value in run.params.items() if name != "seed"} | made_with
+
+
+def _lines(columns: Sequence[Mapping[str, Any]], told: Callable[[Any, Any], str]) -> tuple[Lines, int]:
+    """A line for each name with differing values, in order; the number of the others."""
+    names = sorted(set().union(*columns))
+    differing = [name for name in names if any(column.get(name) != columns[0].get(name) for column in columns[1:])]
+    lines = [
+        [name, told(columns[0].get(name), None), *(told(each.get(name), columns[0].get(name)) for each in columns[1:])]
+        for name in differing
+    ]
+    return lines, len(names) - len(differing)
+
+
+def _told(value: str | None, first: str | None) -> str:  # noqa: ARG001 (settings have no difference)
+    return NOTHING if value is None else value
+
+
+def _measured(value: float | None, first: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.6g}" if first is None else f"{value:.6g} ({value - first:+.4g})"
+
+
+def _aligned(lines: Lines) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (("  ".join(map(str.ljust, line, widths))).rstrip() for line in lines)
+    return "\n".join(padded)

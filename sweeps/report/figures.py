@@ -1,0 +1,113 @@
+"""The figures of an ablation, as a paper would print them: transparent, in a grey that light and dark pages both bear.
+
+A figure comes out as the same bytes each time.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from selfsup.failures import COLLAPSE
+from selfsup.sweeps.report.crossed import crossing
+from selfsup.sweeps.report.plots import (
+    INK,
+    LOSS,
+    curves,
+    effects,
+    health,
+    heat_map,
+    losses,
+    numbers,
+    of,
+)
+from selfsup.sweeps.report.table import Ablation, Table
+from selfsup.sweeps.result import Result
+from selfsup.sweeps.spec.study import Study
+
+CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
+GRID = (
+    "Mean and 95 % interval of every combination. Framed: the default; bold: the highest; †: not shown to be "
+    "below the best; ×: no result."
+)
+EFFECTS = (
+    "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "
+    "zero; ×: no result."
+)
+LOSSES = "Training loss, a line a seed."
+HEALTH = "Embeddings, a line a seed. Blue: the default; red: ends below the dashed line, where collapse is suspected"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "svg.hashsalt": "selfsup",
+    "savefig.transparent": True,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same layout everywhere
+    "font.size": 7,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.2,
+    **dict.fromkeys(["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK),
+}
+
+
+class Drawing(NamedTuple):
+    """kind: "curves", "grid", "effects", "loss", "health". caption: what is seen, and what its marks mean."""
+
+    study: str
+    kind: str
+    caption: str
+    figure: Figure
+
+
+def drawings(ablation: Ablation) -> list[Drawing]:
+    """Every figure that there are numbers for, in the order of a report."""
+    runs = {result.id: result for result in ablation.results}
+    with mpl.rc_context(STYLE):
+        return [
+            drawing
+            for study in ablation.sweep.studies
+            for drawing in _drawings(study, [table for table in ablation.tables if table.study == study.name], runs)
+        ]
+
+
+def svg(figure: Figure) -> bytes:
+    return _saved(figure, "svg", {"Date": None, "Creator": None})
+
+
+def png(figure: Figure) -> bytes:
+    return _saved(figure, "png", {"Software": None})
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    file = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format=kind, dpi=200, metadata=metadata)
+    return file.getvalue()
+
+
+def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Iterator[Drawing]:
+    if lined := [table for table in tables if table.factor and numbers(table.factor)[1]]:
+        yield Drawing(study.name, "curves", CURVES, curves(lined))
+    for table in tables:
+        if found := crossing(table):
+            yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, found))
+    if len(study.arms) > 1:
+        yield Drawing(study.name, "effects", EFFECTS, effects(tables))
+    held = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
+    if LOSS in held:
+        yield Drawing(study.name, "loss", LOSSES, losses(study, tables, runs))
+    if any(name in held for name, _ in COLLAPSE.values()):
+        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed(study, runs)}).", health(study, runs))
+
+
+def _collapsed(study: Study, runs: Mapping[str, Result]) -> str:
+    limits = COLLAPSE.values()
+    low = [arm for arm in study.arms if any(v[-1] < limit for name, limit in limits for _, v in of(arm, name, runs))]
+    return "; ".join(arm.name for arm in low) or "none here"

@@ -1,0 +1,186 @@
+"""Tables for a paper: booktabs, siunitx, the default in grey; a study's factors side by side as in MAE's Table 1."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from selfsup.sweeps.report.cells import NOTHING, Cell
+from selfsup.sweeps.report.columns import (
+    Column,
+    difference,
+    expected,
+    failures,
+    is_default,
+    keys,
+)
+from selfsup.sweeps.report.crossed import Crossing, crossing
+from selfsup.sweeps.report.notes import COVERS
+from selfsup.sweeps.report.table import Ablation, Table
+from selfsup.sweeps.report.tabular import (
+    GREY,
+    escaped,
+    header_of,
+    layout_of,
+    rows_of,
+    tabular,
+)
+from selfsup.sweeps.report.wording import (
+    counts,
+    heading,
+    label,
+    listed,
+    named,
+    short,
+    shorter,
+    words,
+)
+from selfsup.sweeps.spec.axes import short_names
+from selfsup.sweeps.spec.study import SETTING, Factor, Study
+
+NEEDS = "% \\usepackage{amssymb,booktabs,siunitx} \\usepackage[table]{xcolor}  (siunitx 3)"
+SETUP = [
+    "\\sisetup{uncertainty-mode=separate, table-align-uncertainty=false, retain-explicit-plus,",
+    "  reset-text-series=false, text-series-to-math=true, table-text-alignment=right}",
+]
+TESTS = (
+    "with simultaneous 95 % intervals and adjusted p, the wider and larger of Dunnett's test over all {} arms and of "
+    "Welch's of the two"
+)
+MARKS = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
+
+
+def latex(ablation: Ablation) -> str:
+    """Of each study its tables side by side, and its differences to the default in one; the methods."""
+    parts = [NEEDS]
+    name = ablation.sweep.name
+    for study in ablation.sweep.studies:
+        tables = [table for table in ablation.tables if table.study == study.name]
+        if tables:
+            parts += [_side_by_side(name, study, tables), _differences(name, study, tables)]
+    parts += [_of_methods(name, table) for table in ablation.tables if not table.study]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _side_by_side(sweep: str, study: Study, tables: Sequence[Table]) -> str:
+    factors = {factor.path: factor for table in tables for factor in table.varied}.values()
+    source = f" Paper: {study.source}." if study.source else ""
+    lost = "; ".join(f"{table.title} {text}" for table in tables for text in failures(table))
+    what = listed([table.title for table in tables])
+    caption = f"{study.name}: {what}. {_settings(study, list(factors))} {COVERS} {_n(tables)} {MARKS}{source}"
+    made = [part for table in tables for part in _tabulars(table, alone=len(tables) == 1)]
+    titles = [f"({chr(97 + at % 26)}) {title}" if len(made) > 1 else "" for at, (title, _, _) in enumerate(made)]
+    return _environment(
+        "table*" if len(made) > 1 else "table",
+        caption,
+        f"{sweep} {study.name}",
+        [tabular(layout, rows, title) for title, (_, layout, rows) in zip(titles, made, strict=True)],
+        f"Missing: {lost}." if lost else "",
+    )
+
+
+def _settings(study: Study, factors: Sequence[Factor]) -> str:
+    """What the default is; of a search what each of its arms is, too."""
+    if [factor.path for factor in factors] != [SETTING]:
+        default = [f"{words(factor.name)} {label(factor.default)}" for factor in factors]
+        return f"Default (grey): {listed(default)}."
+    names = short_names(path for arm in study.arms for path in arm.changed)
+    found = [
+        f"{arm.name}: {', '.join(f'{words(names[path])} {short(value)}' for path, value in arm.changed.items())}."
+        for arm in study.arms[1:]
+    ]
+    return " ".join(["Default (grey): the values of the spec.", *found])
+
+
+def _differences(sweep: str, study: Study, tables: Sequence[Table]) -> str:
+    """Every arm against the default; "" where nothing is known yet."""
+    lines = [(table.title, line) for table in tables for line in table.lines if not line.arm.default]
+    alone = tables[0].title if len(tables) == 1 else ""
+    columns = [Column("", alone, [line.label for _, line in lines], key=True)]
+    for metric in tables[0].metrics:
+        cells = [line.cells[metric] for _, line in lines]
+        columns += [column for column in _compared(heading(metric), cells) if set(column.texts) != {NOTHING}]
+    if len(columns) == 1:
+        return ""
+    body: list[str] = []
+    rows = zip([title for title, _ in lines], rows_of(columns), strict=True)
+    for title, group in groupby(rows, key=lambda row: row[0]):
+        body += [] if alone else [f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{escaped(title)}}}}} \\\\"]
+        body += [row if alone else f"\\quad {row}" for _, row in group]
+    tested = any(column.name == "p" for column in columns)
+    test = TESTS.format(len(study.arms)) if tested else "with too few seeds for a test"
+    caption = f"{study.name}: differences to the default (Δ) {test}. {_n(tables)}"
+    made = tabular(layout_of(columns), [*header_of(columns), "\\midrule", *body])
+    return _environment("table", caption, f"{sweep} {study.name} differences", [made])
+
+
+def _of_methods(sweep: str, table: Table) -> str:
+    [(title, layout, rows)] = _tabulars(table, alone=True)
+    caption = f"{title.capitalize()}. {COVERS} {_n([table])} {MARKS}"
+    return _environment("table", caption, f"{sweep} {title}", [tabular(layout, rows)])
+
+
+def _environment(kind: str, caption: str, name: str, tabulars: Sequence[str], below: str = "") -> str:
+    lines = [
+        f"\\begin{{{kind}}}[t]",
+        "\\centering\\small\\setlength{\\lineskip}{1.2em}",
+        *SETUP,
+        f"\\caption{{{escaped(caption)}}}",
+        f"\\label{{tab:{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}}}",
+        "\\medskip",
+        "\\hspace{2.5em}\n".join(tabulars),
+        f"\\par\\smallskip\\footnotesize {escaped(below)}" if below else "",
+        f"\\end{{{kind}}}",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _tabulars(table: Table, *, alone: bool) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, layout and rows; of two crossed factors one a metric. alone: its title will not be said above it."""
+    if found := crossing(table):
+        for metric in table.metrics:
+            columns = list(_crossed(found, metric))
+            row, column = found.default
+            rows = [*header_of(columns, named(found.down)), "\\midrule", *rows_of(columns, grey=(row, column + 1))]
+            yield f"{table.title}, {heading(metric)}", layout_of(columns), rows
+        return
+    columns = keys(table)
+    for metric in table.metrics:
+        cells = [line.cells[metric] for line in table.lines]
+        columns.append(Column("", heading(metric), [_marked(cell) for cell in cells]))
+        if any(cell.expected is not None for cell in cells):
+            columns.append(Column("", "paper", expected(cells)))
+    grey = [f"\\rowcolor{{{GREY}}} " if is_default(table, line) else "" for line in table.lines]
+    body = [f"{start}{row}" for start, row in zip(grey, rows_of(columns), strict=True)]
+    header = header_of(columns, (table.factor.symbol or "") if table.factor and not alone else None)
+    yield table.title, layout_of(columns), [*header, "\\midrule", *body]
+
+
+def _crossed(found: Crossing, metric: str) -> Iterator[Column]:
+    yield Column("", "", [label(value) for value in found.down.values], key=True)
+    for value, column in zip(found.across.values, zip(*found.rows, strict=True), strict=True):
+        texts = [_marked(line.cells[metric]) if line else "" for line in column]
+        yield Column(named(found.across), label(value), texts)
+
+
+def _compared(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
+    yield Column(name, "Δ", [difference(cell) for cell in cells])
+    yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
+
+
+def _marked(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text + "†" * cell.tied
+
+
+def _n(tables: Sequence[Table]) -> str:
+    """Write `n = 3.`, and where it is less."""
+    lines = {line.arm.name: line for table in tables for line in table.lines}.values()
+    names = [line.label for line in lines]
+    if len(tables) > 1:
+        titles = {line.arm.name: table.title for table in tables for line in table.lines}
+        names = ["default" if line.arm.default else f"{titles[line.arm.name]} {line.label}" for line in lines]
+    cells = [(name, list(line.cells.values())) for name, line in zip(names, lines, strict=True)]
+    planned = counts([cell.planned for _, held in cells for cell in held])
+    fewer = [
+        f"{name}: {counts([cell.n for cell in held])}" for name, held in cells if any(c.n < c.planned for c in held)
+    ]
+    return f"n = {planned} ({'; '.join(fewer)})." if fewer else f"n = {planned}."

@@ -1,0 +1,178 @@
+"""A report as text for papers, repositories, terminals and data frames; the same bytes for the same results."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from selfsup.sweeps.report import searching
+from selfsup.sweeps.report.cells import NOTHING, Cell
+from selfsup.sweeps.report.columns import Column, blocks, failures, title, verdicts
+from selfsup.sweeps.report.latex import latex
+from selfsup.sweeps.report.provenance import MADE_WITH, command, made_with, methods
+from selfsup.sweeps.report.table import COST, Ablation, Table
+from selfsup.sweeps.result import Result
+
+__all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
+
+LEGEND = (
+    "* highest   † not shown to be below the best   Δ to the default, of methods to the random encoder   "
+    "p adjusted for all arms   [default]"
+)
+UNITS = {
+    "seconds": "seconds",
+    "gpu_hours": "GPU-hours",
+    "images_per_second": "images/s",
+    "peak_memory_mib": "MiB",
+    "energy_wh": "Wh",
+}
+assert tuple(UNITS) == COST
+
+
+def markdown(ablation: Ablation) -> str:
+    sweep = ablation.sweep
+    parts = [f"# {sweep.name}", sweep.question, _bullets([*searching.sentences(ablation), *verdicts(ablation)])]
+    if sweep.search:
+        parts += ["## search", _bullets([f"{what}: {told}" for what, told in searching.about(sweep.search).items()])]
+    parts += [part for title, columns in searching.blocks(ablation) for part in (f"## {title}", _piped(columns))]
+    for table, after in zip_longest(ablation.tables, ablation.tables[1:]):
+        parts += [f"## {title(table)}", *_pipes(table), _bullets(failures(table))]
+        parts += [] if after and after.note == table.note else [table.note]
+    parts += ["## Integrity", _bullets(list(_integrity(ablation))), "## Notes", _bullets(methods(ablation))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def console(ablation: Ablation) -> str:
+    """Aligned; the default is in brackets."""
+    search = ablation.sweep.search
+    told = [f"{what.lower():<8}{told}" for what, told in searching.about(search).items()] if search else []
+    parts = ["\n".join(told), "\n".join(searching.sentences(ablation))]
+    parts += ["\n".join([title, *_aligned(columns)]) for title, columns in searching.blocks(ablation)]
+    for table in ablation.tables:
+        lines = [title(table)]
+        for heading, columns in blocks(table, default="[{}]", mark=_starred):
+            lines += [*filter(None, [heading]), *_aligned(columns)]
+        parts.append("\n".join([*lines, *failures(table), *table.verdict]))
+    return "\n\n".join([*filter(None, parts), *([LEGEND] if ablation.tables else [])])
+
+
+def frame(ablation: Ablation) -> pa.Table:
+    """Long form: a row for each run and metric. A metric that was asked for and is missing has a row without value.
+
+    kind: "trial" of a run that a search proposed, whose arm is its name; "run" of any other.
+    """
+    rows = [*searching.rows(ablation.sweep), *_rows(ablation)]
+    texts = ("sweep", "kind", "study", "arm", "changed", "metric", "status", "reason", "id", "run", "command")
+    names = [(name, pa.string()) for name in (*texts, *MADE_WITH)]
+    schema = pa.schema([*names, ("default", pa.bool_()), ("seed", pa.int64()), ("value", pa.float64())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def csv(ablation: Ablation) -> bytes:
+    out = io.BytesIO()
+    pyarrow.csv.write_csv(frame(ablation), out)
+    return out.getvalue()
+
+
+def parquet(ablation: Ablation) -> bytes:
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(frame(ablation), out)
+    return out.getvalue()
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _integrity(ablation: Ablation) -> Iterator[str]:
+    found, sweep = ablation.integrity, ablation.sweep
+    yield from _runs(ablation) if sweep.studies else [f"made by `{sweep.command}`"]
+    data = {f"{name} data": digests for name, digests in found["data"].items()}
+    for name, held in {"code": found["commits"], "hardware": found["hardware"], **data}.items():
+        yield f"{name}: {', '.join(held) or 'not known'}"
+    yield from (f"code: {text}" for text in found["mixed"])
+
+
+def _runs(ablation: Ablation) -> Iterator[str]:
+    found, sweep = ablation.integrity, ablation.sweep
+    yield f"{found['finished']} of {found['planned']} runs finished; made by `{sweep.command}`"
+    yield f"plan {sweep.digest}, {f'registered {when}' if (when := found['registered']) else 'not registered yet'}"
+    yield from found["changes"]
+    yield from found["deviations"]
+    differing = [f"{arm}: {line}" for arm, lines in found["differences"].items() for line in lines]
+    yield from differing
+    if not differing:
+        code = ", and the code" * bool(found["mixed"])
+        yield f"{len(found['differences'])} arms differ from their default in nothing but the named factors{code}"
+
+
+def _pipes(table: Table) -> Iterator[str]:
+    for heading, columns in blocks(table, default="{} (default)", mark=_bold):
+        whole = columns if heading else [*columns, *_costs(table)]
+        yield heading and f"**{heading}**"
+        yield _piped(whole)
+
+
+def _piped(columns: Sequence[Column]) -> str:
+    rows = [[column.head for column in columns], [":--" if column.key else "--:" for column in columns]]
+    rows += map(list, zip(*(column.texts for column in columns), strict=True))
+    return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows)
+
+
+def _costs(table: Table) -> Iterator[Column]:
+    for name, unit in UNITS.items():
+        if any(name in line.cost for line in table.lines):
+            yield Column("", unit, [_digits(line.cost[name]) if name in line.cost else NOTHING for line in table.lines])
+
+
+def _digits(number: float) -> str:
+    """`1.23`, `61.5`, `5447`"""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _aligned(columns: Sequence[Column]) -> Iterator[str]:
+    """Labels to the left, numbers to the right."""
+    filled = [[column.head, *column.texts] for column in columns]
+    widths = [max(map(len, texts)) for texts in filled]
+    for row in zip(*filled, strict=True):
+        cells = zip(row, widths, columns, strict=True)
+        aligned = (text.ljust(width) if column.key else text.rjust(width) for text, width, column in cells)
+        yield "  ".join(aligned).rstrip()
+
+
+def _bold(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text + " †" * cell.tied
+
+
+def _starred(cell: Cell) -> str:
+    return cell.text + ("*" if cell.best else "†" if cell.tied else " ")
+
+
+def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:
+    sweep, found = ablation.sweep, {result.id: result for result in ablation.results}
+    arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
+    for study, arm in arms:
+        for seed, key in sorted(arm.ids.items()):
+            run = found.get(key) or Result(key, seed, None, "planned", "", {}, {}, {}, {})
+            for metric in dict.fromkeys([*sweep.metrics, *sorted(run.metrics)]):
+                yield {
+                    "sweep": sweep.name,
+                    "kind": "run",
+                    "study": study,
+                    "arm": arm.name,
+                    "default": bool(study) and arm.default,
+                    "changed": json.dumps(dict(arm.changed), sort_keys=True),
+                    "seed": seed,
+                    "metric": metric,
+                    "value": run.metrics.get(metric),
+                    "status": run.status,
+                    "reason": run.reason,
+                    "id": key,
+                    "run": run.run,
+                    "command": command(sweep, key),
+                    **made_with(run),
+                }

@@ -1,0 +1,148 @@
+"""The figures of a search. A row is a trial, flat: number, study, settings by path, and the metrics of its result."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from selfsup.knob import Range
+from selfsup.sweeps.report.figures import STYLE, Drawing
+from selfsup.sweeps.report.importance import importance, top
+from selfsup.sweeps.report.plots import (
+    AMOUNTS,
+    BLUE,
+    INK,
+    VERMILLION,
+    WIDTH,
+    panels,
+)
+from selfsup.sweeps.report.wording import heading, label, words
+from selfsup.sweeps.spec.axes import short_names
+from selfsup.sweeps.spec.trials import Searched, Trial, front
+
+HISTORY = "Trials in the order in which they began. Line: the best so far; ×: no result, as of one that was stopped."
+FRONT = "Trials with a result. Blue: the Pareto front, which no other trial beats in everything."
+SHARES = "What sets the best {top} of {n} trials apart: shares of the knobs by PED-ANOVA, which add up to 1."
+LINES = "A trial is a line through its settings to its result, the redder the better; thin: without a result.{}"
+
+Row = Mapping[str, Any]
+Objectives = Mapping[str, str]  # metric -> min or max
+
+
+def drawings(searched: Searched | None) -> list[Drawing]:
+    """Every figure that there are trials for, of no study."""
+    if searched is None or not searched.ended:
+        return []
+    objectives, shares = searched.search.objectives, importance(searched)
+    ended = {trial.number for trial in searched.ended}
+    rows = [_row(trial, objectives if trial.number in ended else ()) for trial in searched.trials]
+    lines = {line.path: line.range for space in searched.space.values() for line in space}
+    log = [path for path, held in lines.items() if isinstance(held, Range) and held.log]
+    paths = [*(["study"] if len(searched.space) > 1 else []), *lines]
+    several = " No dot: not a knob of its study." if len(searched.space) > 1 else ""
+    with mpl.rc_context(STYLE):
+        made = [Drawing("", "history", HISTORY, history(rows, objectives))]
+        if len(objectives) > 1:
+            made.append(Drawing("", "pareto", FRONT, pareto(rows, objectives)))
+        if shares:
+            caption = SHARES.format(top=top(searched), n=len(ended))
+            made.append(Drawing("", "importance", caption, bars(shares)))
+        made.append(Drawing("", "coordinates", LINES.format(several), coordinates(rows, paths, objectives, log=log)))
+    return made
+
+
+def _row(trial: Trial, metrics: Collection[str]) -> Row:
+    own, found = trial.values, {metric: trial.metrics[metric] for metric in metrics}
+    values = {path: value if isinstance(value, int | float | str) else label(value) for path, value in own.items()}
+    return {"number": trial.number, "study": trial.study, **values, **found}
+
+
+def history(rows: Sequence[Row], objectives: Objectives) -> Figure:
+    """A panel for each metric."""
+    figure, axes = panels(1, len(objectives))
+    for (metric, mode), axis in zip(objectives.items(), axes[0], strict=True):
+        number = [row["number"] for row in rows if metric in row]
+        value = [row[metric] for row in rows if metric in row]
+        lost = [row["number"] for row in rows if metric not in row]
+        best = (np.maximum if mode == "max" else np.minimum).accumulate(value)
+        axis.step(number, best, where="post", color=BLUE, linewidth=1.2)
+        axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
+        axis.plot(lost, np.full(len(lost), 0.04), "x", color=VERMILLION, ms=3, transform=axis.get_xaxis_transform())
+        axis.set(xlabel="trial", ylabel=words(heading(metric)))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def bars(shares: Mapping[str, float]) -> Figure:
+    """shares: path -> share; the largest on top."""
+    names, ranked = short_names(shares), sorted(shares.items(), key=lambda item: item[1])
+    figure, axes = panels(1, 1, height=0.5 + 0.18 * len(ranked))
+    axes[0, 0].barh([words(names[path]) for path, _ in ranked], [share for _, share in ranked], color=BLUE, height=0.6)
+    axes[0, 0].set(xlabel="share", xlim=(0, None))
+    axes[0, 0].tick_params(axis="y", length=0)
+    return figure
+
+
+def coordinates(
+    rows: Sequence[Row], paths: Sequence[str], objectives: Objectives, *, log: Collection[str] = ()
+) -> Figure:
+    """Parallel coordinates; coloured, and the better the further in front, by the first metric."""
+    (metric, mode), sign = next(iter(objectives.items())), {"max": 1, "min": -1}
+    ranked = sorted(rows, key=lambda row: sign[mode] * row[metric] if metric in row else -np.inf)
+    drawn = [path for path in (*paths, *objectives) if any(path in row for row in rows)]
+    names = short_names(drawn) | {name: heading(name) for name in objectives if name in drawn}
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlim=(-0.1, max(len(names), 2) - 0.9), ylim=(-0.12, 1.12), yticks=[])
+    axis.set_xticks(range(len(names)), [words(name).replace(" ", "\n") for name in names.values()])
+    axis.tick_params(axis="x", length=0)
+    axis.spines[:].set_visible(False)
+    places = np.array([_places(axis, at, ranked, path, log=path in log) for at, path in enumerate(names)])
+    without = sum(metric not in row for row in rows)
+    colors = [INK] * without + list(AMOUNTS(np.linspace(0, 1, len(rows) - without)))
+    for number, (line, color) in enumerate(zip(places.T, colors, strict=True)):
+        known = ~np.isnan(line)  # a knob that a trial does not have is passed by, without a dot
+        look = {"linewidth": 0.4, "alpha": 0.5} if number < without else {"linewidth": 0.9, "marker": "o", "ms": 2}
+        axis.plot(np.flatnonzero(known), line[known], color=color, **look)
+    return figure
+
+
+def _places(axis: Axes, at: int, rows: Sequence[Row], path: str, *, log: bool) -> NDArray[np.float64]:
+    """Heights from 0 to 1, the axis drawn; nan for a trial without the setting."""
+    values = [row.get(path) for row in rows]
+    known = sorted({value for value in values if value is not None}, key=lambda value: (isinstance(value, str), value))
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        scale = np.log if log else np.asarray
+        marks, height = [known[0], known[-1]], scale(np.array(values, float))
+        height = (height - scale(known[0])) / max(float(scale(known[-1]) - scale(known[0])), 1e-12)
+    else:
+        marks = known
+        height = np.array([known.index(value) if value in known else np.nan for value in values])
+        height = height / max(len(known) - 1, 1)
+    axis.plot([at, at], [0, 1], color=INK, linewidth=0.6)
+    for mark, place in zip(marks, np.linspace(0, 1, len(marks)), strict=True):
+        text = f"{mark:.3g}" if isinstance(mark, float) else label(mark)
+        offset = {0: (0, -8), 1: (0, 4)}.get(place, (3, 2))  # ends beyond the lines, what is between beside them
+        side = "left" if offset[0] else "center"
+        axis.annotate(text, (at, place), offset, textcoords="offset points", fontsize=6.5, ha=side)
+    return height
+
+
+def pareto(rows: Sequence[Row], objectives: Objectives) -> Figure:
+    """The first metric over each of the others; of two the front is joined."""
+    up, *others = objectives
+    found = [row for row in rows if up in row]
+    best = front([[row[metric] for metric in objectives] for row in found], objectives.values())
+    figure, axes = panels(1, len(others))
+    for across, axis in zip(others, axes[0], strict=True):
+        points = np.reshape([(row[across], row[up]) for row in found], (-1, 2))
+        on = points[np.array(best, bool)]
+        on = on[np.argsort(on[:, 0], kind="stable")]
+        axis.plot(*points[~np.array(best, bool)].T, "o", color=INK, ms=2.8, alpha=0.6, markeredgewidth=0)
+        axis.plot(*on.T, "o-" if len(others) == 1 else "o", color=BLUE, ms=3.5, linewidth=1)
+        axis.set(xlabel=words(heading(across)), ylabel=words(heading(up)))
+    return figure

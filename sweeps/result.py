@@ -1,0 +1,26 @@
+"""A run as the report of a sweep sees it. Plain data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from selfsup.hits import Seen
+
+Status = Literal["planned", "running", "finished", "failed", "stopped"]
+Curve = Sequence[tuple[int, float]]  # (step, value)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One Run. id: ours. run: MLflow's id of it, None where it never started. curves: name -> (step, value)..."""
+
+    id: str
+    seed: int
+    run: str | None
+    status: Status
+    reason: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    curves: Mapping[str, Curve]
+    seen: Mapping[str, Seen] = field(default_factory=dict)  # by metric, the images that it is of

@@ -1,0 +1,153 @@
+"""What `selfsup plan` says of a sweep: arms, runs, what is done, what is left and how long that took before."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from selfsup import origin
+from selfsup.errors import CheckpointError
+from selfsup.layers import located
+from selfsup.metrics_log import tail
+from selfsup.pipelines.cost import cautions, data
+from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.sharing import describe as sharing
+from selfsup.progress import several
+from selfsup.stage import finished, read_json
+from selfsup.sweeps.spec.axes import text
+from selfsup.sweeps.spec.search import AT_RANDOM
+from selfsup.sweeps.spec.study import Factor, Study
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.sweepfile import SweepFile
+
+
+def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
+    """The sweep as text. planned: its runs by id."""
+    runs = list(planned.values())
+    lines = [": ".join(part for part in (sweep.name, sweep.question) if part), *_data(runs)]
+    for study in sweep.studies:
+        lines += [*_study(study), *_cautions(planned[next(iter(arm.ids.values()))] for arm in study.arms)]
+    if sweep.baselines:
+        lines.append(f"baselines: {', '.join(arm.name for arm in sweep.baselines)}")
+    lines.append(f"{several(len(runs), 'run')}; stages that runs share are counted, and run, once:")
+    lines += [f"  {line}" for line in _stages(runs)]
+    lines += _left(runs)
+    return "\n".join([*lines, f"digest of this plan: {sweep.digest}"])
+
+
+def describe_search(it: SweepFile, home: Path) -> str:
+    """A search as text: what is varied, how, what its trials may cost together, and what becomes of the best."""
+    assert it.search is not None
+    search = it.search
+    lines = [": ".join(part for part in (it.name, it.question) if part)]
+    runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in it.designs]
+    lines += _data(runs)
+    for study, default in zip(it.designs, runs, strict=True):
+        lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space), *_cautions([default])]
+    longest = max(runs, key=_samples)
+    scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
+    chance = AT_RANDOM.get(search.sampler, 0)
+    first = f" (the first {chance} at random)" if chance > 1 else ""
+    lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{first}{scheduler}; at most {search.budget}")
+    lines.append(f"from seed {search.seed}: {search.repeats(1)}")
+    together = _samples(longest) * search.trials
+    lines.append(f"{_samples(longest):,} samples a trial, {together:,} together, if all run to their end:")
+    lines += _hours([longest], times=search.trials)
+    which = f"of the Pareto front up to {search.finalists}" if len(search.objectives) > 1 else "the best"
+    lines.append(f"then {which}, and the default, from {several(search.confirm, 'fresh seed')}")
+    return "\n".join(lines)
+
+
+def _data(runs: Iterable[Planned]) -> Iterator[str]:
+    yield from dict.fromkeys(f"data: {data(run)}" for run in runs)
+
+
+def _study(study: Study) -> Iterator[str]:
+    note = "; [ ] is the default" if study.factors or study.grid else ""
+    yield f"{study.name}: {several(len(study.arms), 'arm')} x {several(len(study.arms[0].ids), 'seed')}{note}"
+    for kind, factors in (("ablate", study.factors), ("grid", study.grid)):
+        yield from (f"  {kind:<7} {factor.path:<24} {_values(factor)}" for factor in factors)
+
+
+def _cautions(runs: Iterable[Planned]) -> Iterator[str]:
+    lines: dict[str, None] = {}
+    for each in runs:
+        if each.pretrain:
+            with located(each.root):
+                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(each.run, each.facts))
+    yield from lines
+
+
+def _values(factor: Factor) -> str:
+    return "  ".join(f"[{text(value)}]" if value == factor.default else text(value) for value in factor.values)
+
+
+def _stages(runs: Sequence[Planned]) -> Iterator[str]:
+    unique = {stage.key: stage for run in reversed(runs) for stage in run.stages}
+    for kind in dict.fromkeys(stage.kind for stage in unique.values()):
+        found = [stage for stage in unique.values() if stage.kind == kind]
+        yield f"{kind:<9} {len(found):>5,}, {sum(stage.done for stage in found):,} done"
+    yield from origin.describe(unique.values(), origin.others(unique.values()))
+
+
+def _left(runs: Sequence[Planned]) -> Iterator[str]:
+    """What is still to be trained, and for how long."""
+    left = [run for run in runs if run.pretrain and not run.pretrain.done]
+    samples = sum(map(_samples, left))
+    yield f"left to train: {several(len(left), 'run')}, {sum(run.steps for run in left):,} steps, {samples:,} samples"
+    yield from sharing(left)
+    if left:
+        yield from _hours(left)
+
+
+def _hours(left: Sequence[Planned], times: int = 1) -> Iterator[str]:
+    """times: that each is run."""
+    speeds = measured(left[0].home)
+    if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
+        yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
+        return
+    each = [_seconds(run, speeds[kind_of(run)]) for run in left]
+    low, middle, high = (times * sum(seconds) / 3600 for seconds in zip(*each, strict=True))
+    yield f"  {middle:.2g} hours of training ({low:.2g} to {high:.2g}), one run after another, as such runs took here"
+    gpus = [run.run.resources.workers * run.run.resources.gpus_per_worker for run in left]
+    if any(gpus):
+        hours = times * sum(middle * number for (_, middle, _), number in zip(each, gpus, strict=True)) / 3600
+        yield f"  {hours:.2g} GPU-hours"
+
+
+Kind = tuple[str, str]  # method and encoder, which settle most of a run's speed
+
+
+def kind_of(run: Planned) -> Kind:
+    assert run.pretrain
+    return _kind(run.run.method, run.pretrain.resolved["backbone"])
+
+
+def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
+    """Seconds before the first step and images a second, of every finished pretraining, by its kind."""
+    found: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
+    for done in sorted(home.glob("stages/pretrain-*/done.json")):
+        with suppress(CheckpointError):  # of an older version, or damaged: no reason to plan nothing
+            told = read_json(done.parent / "stage.json", method=str, backbone=dict)
+            last = tail(done.parent / "metrics.jsonl")
+            if last and (speed := last.values.get("images_per_second")):
+                start = finished(done)["result"].get("start_seconds", 0.0)
+                found[_kind(told["method"], told["backbone"])].append((start, speed))
+    return dict(found)
+
+
+def _kind(method: str, backbone: object) -> Kind:
+    return method, json.dumps(backbone, sort_keys=True)
+
+
+def _seconds(run: Planned, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Shortest, median and longest, at the speeds and starts of such runs."""
+    times = [start + _samples(run) / speed for start, speed in speeds]
+    return min(times), statistics.median(times), max(times)
+
+
+def _samples(run: Planned) -> int:
+    return run.steps * run.run.train.batch

@@ -1,0 +1,67 @@
+"""The JSON schema of sweep files, and so of spec files too, for editors."""
+
+from typing import Any
+
+from selfsup import spec
+from selfsup.sweeps.spec.search import Search
+
+AXES = {
+    "type": ["object", "null"],
+    "description": "lists of values by path, such as {hyper.mask_ratio: [0.5, 0.75]}",
+    "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
+}
+NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+SEARCHED = {
+    "type": "object",
+    "properties": {
+        "search": {
+            "anyOf": [
+                {"const": "auto"},
+                {"type": "array", "minItems": 2, "uniqueItems": True},
+                {
+                    "type": "object",
+                    "properties": {"low": {"type": "number"}, "high": {"type": "number"}, "log": {"type": "boolean"}},
+                    "required": ["low", "high"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    },
+    "required": ["search"],
+    "additionalProperties": False,
+}
+
+
+def schema() -> dict[str, Any]:
+    found = spec.schema()
+    defs = found["$defs"]
+    kinds = [spec.spec_type(method).__name__ for method in spec.methods()]
+    for name, definition in defs.items():
+        if name not in kinds:
+            definition["properties"] = {key: _or_searched(value) for key, value in definition["properties"].items()}
+    own = {
+        "question": {"type": "string", "description": "what the sweep is to find out, in a sentence"},
+        "primary": {"type": ["string", "null"], "description": "the one metric that claims are made of"},
+        "ablate": AXES,
+        "grid": AXES,
+        "expected": {
+            "type": ["object", "null"],
+            "properties": {"source": {"type": "string"}},
+            "additionalProperties": NUMBERS,
+        },
+        "search": Search.model_json_schema(),
+        "studies": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object", "allOf": found["allOf"]}},
+    }
+    for name in kinds:
+        defs[name]["properties"] |= own
+    found["properties"] |= own
+    found["anyOf"].append({"required": ["studies"]})
+    defs["searched"] = SEARCHED
+    return found | {"title": "selfsup sweep"}
+
+
+def _or_searched(value: dict[str, Any]) -> dict[str, Any]:
+    """What a knob takes, or a search for it; a group of knobs is no value."""
+    if "$ref" in value or any("$ref" in option for option in value.get("anyOf", ())):
+        return value
+    return {"anyOf": [value, {"$ref": "#/$defs/searched"}], "description": value.get("description", "")}

@@ -1,0 +1,187 @@
+"""A sweep file: a spec, and what of it is varied. A spec without axes is a sweep of one arm.
+
+    name: mask_ratio
+    extends: ../pipelines/photos/mae.yaml
+    ablate: {hyper.mask_ratio: [0.5, 0.75, 0.9]}           # one factor at a time round the spec's own values
+    grid: {optim.lr: [1e-3, 2e-3], train.batch: [64, 128]}  # crossed with each other
+    seeds: 3
+    primary: eval/linear/top1                               # claims are made of it alone
+    expected: {source: "MAE, Table 1", mask_ratio=0.5: {eval/linear/top1: 71.9}}
+
+`studies:` is a list of such mappings, each with its own name, base and axes. One spec is read for each, of four layers:
+what the file extends, what the study extends, what the file says, what the study says; the command line goes over all.
+A search (see space.py) has `search:` instead of axes; its studies are the methods to choose from.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from selfsup import explain
+from selfsup.errors import SpecError
+from selfsup.knob import Choice, Knobs, knob
+from selfsup.layers import Layers, find, less, plain, said
+from selfsup.naming import unfit
+from selfsup.source import Node, Problem, refusal
+from selfsup.spec import WHOLE
+from selfsup.sweeps.spec.design import Design, design, metrics
+from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.space import Wanted, take
+
+
+class Head(Knobs):
+    """What is said once, whatever the studies."""
+
+    question: str = knob("", "what the sweep is to find out, in a sentence")
+    primary: str | None = knob(None, "the one metric that claims are made of, such as eval/knn/top1; null: all of them")
+    search: Search | None = knob(None, "how to search, instead of arms that all run to the end")
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    path: Path
+    question: str
+    designs: tuple[Design, ...]
+    search: Search | None
+    overrides: tuple[str, ...] = ()
+    primary: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.designs[0].default.name
+
+    @property
+    def kind(self) -> Literal["ablate", "search", "plain"]:
+        if self.search:
+            return "search"
+        return "ablate" if len(self.designs) > 1 or len(self.designs[0].settings) > 1 else "plain"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for study in self.designs for name in metrics(study.default)))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
+    """The sweep in a YAML file under overrides such as "train.duration.steps=20", which reach every study.
+
+    Raises SpecError, which tells every mistake at once, each with its place.
+    """
+    layers = Layers(WHOLE)
+    base, own = layers.split(path)
+    said = layers.overrides(overrides)
+    top = layers.stack(base, own, *said)
+    studies = list(_studies(layers, path, (base, own, *said), top))
+    problems = layers.problems
+    head = _head(top, problems)
+    known = tuple(problems)
+    found = [design(name, layers.stack(*bare), wanted, known, problems) for name, (bare, wanted) in studies]
+    designs = tuple(each for each in found if each)
+    problems += _namesakes(top, [name for name, _ in studies])
+    if head and len(designs) == len(found):
+        problems += _search_problems(top, designs, head.search)
+        problems += _primary_problems(top, designs, head.primary)
+    if problems or head is None:
+        raise refusal(problems)
+    return SweepFile(path, head.question, designs, head.search, tuple(overrides), head.primary or "")
+
+
+def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
+    """`run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
+    swept = [path for path in specs if read(path, overrides).kind != "plain"]
+    if swept and len(specs) > 1:
+        raise SpecError(f"{swept[0]}: a sweep is a job of its own; submit it alone")
+    return "sweep" if swept else "run"
+
+
+def _studies(
+    layers: Layers, path: Path, parts: Sequence[Node], top: Node
+) -> Iterator[tuple[str, tuple[list[Node], list[Wanted]]]]:
+    """Of each study its name, the layers of its spec, axes and all, and what of it is searched."""
+    bare = [less(part, "studies", *Head.model_fields) for part in parts]
+    studies = said(top, "studies")
+    if studies is None:
+        yield "", take(bare)
+        return
+    layers.problems.extend(_misshaped(top, studies.node))
+    base, *own = bare
+    for study in studies.node.value if isinstance(studies.node.value, tuple) else ():
+        if isinstance(study.value, dict):
+            below = layers.base(study, (path,))
+            held = (base, below, own[0], less(study, "name"), *own[1:])
+            name = study.value["name"].node.value if "name" in study.value else plain(layers.stack(*held)).get("method")
+            yield str(name), take(held)
+
+
+def _misshaped(top: Node, studies: Node) -> Iterator[Problem]:
+    if not find(top, ("name",)):
+        yield Problem(top.mark, ("name",), "required but missing: what the sweep goes by")
+    if not isinstance(studies.value, tuple) or not studies.value:
+        yield Problem(studies.mark, ("studies",), "expected a list of mappings")
+        return
+    for number, study in enumerate(studies.value):
+        if not isinstance(study.value, dict):
+            yield Problem(study.mark, ("studies", number), "expected a mapping: {extends: ...}")
+        elif "name" in study.value and (why := unfit(str(study.value["name"].node.value))):
+            yield Problem(study.value["name"].node.mark, ("studies", number, "name"), f"expected {why}")
+
+
+def _namesakes(top: Node, names: Sequence[str]) -> Iterator[Problem]:
+    section = find(top, ("studies",))
+    for number, name in enumerate(names):
+        if section and name in names[:number]:
+            yield Problem(section.key, ("studies",), f"two are called {name}; say name: in one of them")
+
+
+def _head(top: Node, problems: list[Problem]) -> Head | None:
+    tree = plain(top)
+    try:
+        return Head.model_validate({name: tree[name] for name in Head.model_fields if name in tree})
+    except ValidationError as error:
+        problems += explain.problems(error, Head, top, {})
+        return None
+
+
+def _search_problems(top: Node, designs: Sequence[Design], search: Search | None) -> Iterator[Problem]:
+    """What is wrong with a search beside its own section."""
+    section = find(top, ("search",))
+    if section is None or search is None:
+        if any(each.space for each in designs):
+            message = "required but missing: how to search, such as {metric: eval/knn/top1}"
+            yield Problem(top.mark, ("search",), message)
+        return
+    if any(each.factors or each.grid for each in designs):
+        message = "ablate and grid beside search: two kinds of sweep, never mixed; the one runs every arm to its end"
+        yield Problem(section.key, ("search",), message)
+    if len(designs) == 1 and not designs[0].space:
+        yield Problem(section.key, ("search",), "nothing to search; let a value be {search: auto}")
+    if search.sampler == "cmaes" and (path := _choice(designs)):
+        yield Problem(section.key, ("search", "sampler"), f"cmaes draws numbers from ranges; {path} is a choice")
+    for metric in search.objectives:
+        if metric.startswith("eval/") and not all(_scored(metric, each) for each in designs):
+            hint = explain.did_you_mean(metric, {name for each in designs for name in metrics(each.default)})
+            yield Problem(section.key, ("search", "metric"), f"no evaluation of every study gives {metric}", hint)
+    without = any(not each.default.resources.gpus_per_worker for each in designs)
+    if "pretrain/gpu_hours" in search.objectives and without:
+        message = "pretrain/gpu_hours is not measured without resources.gpus_per_worker; pretrain/seconds is"
+        yield Problem(section.key, ("search", "metric"), message)
+
+
+def _primary_problems(top: Node, designs: Sequence[Design], primary: str | None) -> Iterator[Problem]:
+    section = find(top, ("primary",))
+    shown = {name for each in designs for name in metrics(each.default)}
+    if section and primary is not None and primary not in shown:
+        hint = explain.did_you_mean(primary, shown) or f"there are {', '.join(sorted(shown))}"
+        yield Problem(section.node.mark, ("primary",), f"no table shows {primary}", hint)
+
+
+def _choice(designs: Sequence[Design]) -> str:
+    if len(designs) > 1:
+        return "method"
+    return next((each.path for each in designs[0].space if isinstance(each.range, Choice)), "")
+
+
+def _scored(metric: str, study: Design) -> bool:
+    return metric.rpartition("/")[0] in {name.rpartition("/")[0] for name in metrics(study.default)}

@@ -1,0 +1,106 @@
+"""Where every run of a sweep stands, from the folders of its stages: they are all there is to a sweep's state."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from selfsup import failures, origin
+from selfsup.metrics_log import tail
+from selfsup.pipelines.planned import Planned
+from selfsup.sweeps.spec.confirm import again
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.spec.sweepfile import SweepFile
+from selfsup.sweeps.spec.trials import Trial
+
+Standing = Literal["done", "running", "failed", "stopped", "pending"]
+
+
+class Entry(NamedTuple):
+    """One run. study: "" for a baseline. why: it failed, was stopped, or what it waits for; "" where it is done.
+
+    kind: "trial" of a run that a search proposed.
+    """
+
+    study: str
+    arm: str
+    seed: int
+    id: str
+    status: Standing
+    why: str
+    kind: Literal["run", "trial"] = "run"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it is missing: a trial may fail or be stopped."""
+        return self.status == "done" or (self.kind == "trial" and self.status in ("failed", "stopped"))
+
+
+def ledger(sweep: Sweep, planned: Mapping[str, Planned]) -> list[Entry]:
+    """Baselines first, then arm by arm; a run that arms share stands at each of them."""
+    arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
+    return [
+        Entry(study, arm.name, seed, id, *_standing(planned[id]))
+        for study, arm in arms
+        for seed, id in arm.ids.items()  # noqa: A001
+    ]
+
+
+def ledger_of_search(it: SweepFile, sweep: Sweep, home: Path) -> Iterator[Entry]:
+    """The trials of a search, and while they are not over what waits for them; nothing of another sweep."""
+    if sweep.search is None:
+        return
+    for trial in sweep.search.trials:
+        seed, key = trial.result.seed, trial.result.id
+        yield Entry(trial.study, trial.name, seed, key, *_of_trial(it, trial, home), kind="trial")
+    if not sweep.studies:
+        begun, ended = len(sweep.search.trials), len(sweep.search.ended)
+        why = f"{begun} trials have begun, {ended} came to a result; the search ends after {sweep.search.search.budget}"
+        yield from (Entry("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
+
+
+def _of_trial(it: SweepFile, trial: Trial, home: Path) -> tuple[Standing, str]:
+    """As MLflow says it, or the folders of its stages while it has not ended there."""
+    match trial.result.status:
+        case "finished":
+            return "done", ""
+        case "failed" | "stopped" as status:
+            return status, trial.result.reason
+    return _standing(again(it, trial, home))
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """A line for each that is not done, under how many stand where."""
+    number: Counter[str] = Counter(entry.status for entry in entries)
+    shown = ("done", "running", "failed", *(["stopped"] if number["stopped"] else []), "pending")
+    head = ", ".join(f"{number[status]} {status}" for status in shown)
+    return "\n".join([head, *_lines([entry for entry in entries if entry.status != "done"])])
+
+
+def _lines(entries: Sequence[Entry]) -> Iterator[str]:
+    names = [": ".join(part for part in (entry.study, entry.arm) if part) for entry in entries]
+    width = max(map(len, names), default=0)
+    for name, entry in zip(names, entries, strict=True):
+        yield f"  {name:<{width}}  seed {entry.seed}  {entry.status:<7}  {entry.id}  {entry.why}".rstrip()
+
+
+def _of_code(run: Planned) -> tuple[Standing, str]:
+    """Of a run that is there: done, if this code made it."""
+    other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
+    return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
+
+
+def _standing(run: Planned) -> tuple[Standing, str]:
+    if run.done:
+        return _of_code(run)
+    missing = next(stage for stage in run.stages if not stage.done)
+    if missing.running:
+        return "running", f"{missing.kind}{_progress(run)}"
+    if failure := failures.read(run.failure):
+        return "failed", failure.reason
+    return "pending", f"{missing.kind} {'was interrupted' if missing.folder.exists() else 'not begun'}{_progress(run)}"
+
+
+def _progress(run: Planned) -> str:
+    record = tail(run.pretrain.spool) if run.pretrain and not run.pretrain.done else None
+    return f" at step {record.step} of {run.steps}" if record else ""

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+
+from selfsup.masks import ATTEMPTS, BLOCK_DRAWS, ROUNDS, block_mask, random_mask
+
+
+def test_a_mask_by_hand():
+    mask = random_mask(torch.tensor([[0.3, 0.1, 0.4, 0.2], [0.9, 0.8, 0.0, 0.7]]), 0.5)
+    assert mask.keep.tolist() == [[1, 3], [2, 3]]
+    assert mask.hide.tolist() == [[0, 2], [1, 0]]
+    assert mask.restore.tolist() == [[2, 0, 3, 1], [3, 2, 0, 1]]
+    assert mask.removed.tolist() == [[True, False, True, False], [True, True, False, False]]
+
+
+def test_restore_puts_kept_and_removed_tokens_back():
+    torch.manual_seed(0)
+    tokens = torch.randn(5, 49)
+    mask = random_mask(torch.rand(5, 49), 0.75)
+    kept = tokens.gather(1, mask.keep)
+    assert kept.shape == (5, 12)  # int(49 / 4)
+    placeholder = torch.full((5, 37), torch.inf)
+    back = torch.cat([kept, placeholder], dim=1).gather(1, mask.restore)
+    torch.testing.assert_close(back, tokens.masked_fill(mask.removed, torch.inf), rtol=0, atol=0)
+
+
+def test_every_token_is_removed_equally_often():
+    torch.manual_seed(0)
+    removed = random_mask(torch.rand(8000, 16), 0.75).removed.double().mean(0)
+    assert (removed - 0.75).abs().max() < 4 * (0.75 * 0.25 / 8000) ** 0.5
+
+
+def test_equal_noise_keeps_the_first_tokens():
+    assert random_mask(torch.zeros(1, 64), 0.75).keep.tolist() == [list(range(16))]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.99])
+def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio):
+    with pytest.raises(AssertionError, match="of 4 tokens"):
+        random_mask(torch.rand(1, 4), ratio)
+
+
+def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float, least: int) -> list[bool]:
+    """One mask as BEiT's algorithm 1 makes it, in plain loops."""
+    rows, columns = grid
+    covered: set[tuple[int, int]] = set()
+    goal = math.floor((low + (high - low) * draws[1] if draws[0] < share else 0.0) * rows * columns)
+    failed = 0
+    for number in range(ROUNDS):
+        area, aspect, top, left = draws[2 + 4 * number : 6 + 4 * number]
+        room = goal - len(covered)
+        size, shape = least + area * (room - least), math.exp((1 - 2 * aspect) * math.log(0.3))
+        height, width = round(math.sqrt(max(0, size * shape))), round(math.sqrt(max(0, size / shape)))
+        first, start = math.floor(top * (rows - height + 1)), math.floor(left * (columns - width + 1))
+        block = {(y, x) for y in range(first, first + height) for x in range(start, start + width)} - covered
+        fits = height < rows and width < columns and 0 < len(block) <= room and failed < ATTEMPTS
+        covered |= block if fits else set()
+        failed = 0 if fits else failed + 1
+    return [(y, x) in covered for y in range(rows) for x in range(columns)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "share", "smallest", "least"),
+    [((14, 14), 1.0, None, 16), ((6, 6), 0.5, None, 4), ((4, 4), 1.0, None, 1), ((14, 14), 1.0, 4, 4)],
+)
+def test_blocks_are_those_of_the_plain_algorithm(grid, share, smallest, least):
+    torch.manual_seed(0)
+    draws = torch.rand(64, BLOCK_DRAWS, dtype=torch.float64)
+    ours = block_mask(draws, grid, low=0.1, high=0.5, share=share, smallest=smallest)
+    assert ours.tolist() == [beit(each, grid, low=0.1, high=0.5, share=share, least=least) for each in draws.tolist()]
+
+
+def test_no_more_is_covered_than_asked_and_often_nearly_that():
+    torch.manual_seed(0)
+    covered = block_mask(torch.rand(500, BLOCK_DRAWS), (14, 14), low=0.3, high=0.3, share=1.0, smallest=None).sum(1)
+    assert covered.max() <= 58  # 0.3 of 196
+    assert covered.double().mean() > 45
