@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.contrastive import places_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, places
@@ -44,8 +44,8 @@ class AMDIM(Method):
         )
         return Views((crop, crop), draws=2)
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         *_, fine, coarse = self.backbone.widths
         self.whole, self.coarse, self.fine = (Embedding(width, hyper.dim) for width in (coarse, coarse, fine))
         self.hyper = hyper

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.heads import mlp
 from selfsup.parts.redundancy import barlow_twins
@@ -40,8 +40,8 @@ class BarlowTwins(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, *[hyper.dim] * hyper.layers)
         self.redundancy, self.bias_lr = hyper.redundancy, hyper.bias_lr
 
@@ -49,5 +49,7 @@ class BarlowTwins(Method):
         one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
         return Out(barlow_twins(one, two, redundancy=self.redundancy))
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(scale=self.bias_lr if weight.ndim <= 1 else 1.0)  # section 2.2: 0.0048 beside the weights' 0.2
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(
+            lr_scale=self.bias_lr if weight.ndim <= 1 else 1.0
+        )  # section 2.2: 0.0048 beside the weights' 0.2

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.distillation import cosine_error
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
 from selfsup.views import Views
@@ -40,11 +40,11 @@ class BYOL(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim)
         self.predictor = mlp(hyper.dim, hyper.hidden, hyper.dim)
-        self.target, self.target_projector = teacher(self.backbone), teacher(self.projector)
+        self.target, self.target_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.momentum = hyper.momentum
 
     def forward(self, batch: Batch) -> Out:
@@ -55,5 +55,5 @@ class BYOL(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         momentum = cosine(t, self.momentum, 1.0)
-        follow(self.target, self.backbone, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        ema_update(self.target, self.backbone, momentum)
+        ema_update(self.target_projector, self.projector, momentum)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import multicrop, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import cosines, drawn, labelled, spherical_kmeans, usage
@@ -51,15 +51,15 @@ class DeepCluster(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.swav(hyper))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
-        assert hyper.clusters <= facts.samples, f"{hyper.clusters} clusters of {facts.samples} samples"
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        assert hyper.clusters <= info.num_samples, f"{hyper.clusters} clusters of {info.num_samples} samples"
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
-        self.banks = nn.ModuleList(Bank(facts.samples, hyper.dim) for _ in range(2))
+        self.banks = nn.ModuleList(Bank(info.num_samples, hyper.dim) for _ in range(2))
         start = F.normalize(torch.randn(hyper.heads, hyper.clusters, hyper.dim), dim=2)
         self.register_buffer("centroids", start)
-        self.register_buffer("labels", torch.randint(hyper.clusters, (hyper.heads, facts.samples)))
-        self.hyper, self.facts = hyper, facts
+        self.register_buffer("labels", torch.randint(hyper.clusters, (hyper.heads, info.num_samples)))
+        self.hyper, self.info = hyper, info
 
     def forward(self, batch: Batch) -> Out:
         z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
@@ -74,11 +74,11 @@ class DeepCluster(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         for bank, crop in zip(self.banks, ("first", "second"), strict=True):
             bank.put(aux["sample"], aux[crop])
-        if (round(t * self.facts.steps) + 1) % self.facts.epoch == 0:
+        if (round(t * self.info.num_steps) + 1) % self.info.steps_per_epoch == 0:
             self._cluster()
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(begins=self.facts.epoch / self.facts.steps)
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(frozen_until=self.info.steps_per_epoch / self.info.num_steps)
 
     def _cluster(self) -> None:
         for head in range(self.hyper.heads):

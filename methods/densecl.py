@@ -13,11 +13,11 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, cosines, places
 from selfsup.parts.tokens import grouped
@@ -48,15 +48,15 @@ class DenseCL(Method):
         crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         widths = self.backbone.dim, hyper.hidden, hyper.dim
         self.projector, self.dense_projector = (mlp(*widths, norm=False, out="bias") for _ in range(2))
-        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
-        self.key_dense_projector = teacher(self.dense_projector)
+        self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
+        self.key_dense_projector = ema_copy(self.dense_projector)
         self.queue, self.dense_queue = Queue(hyper.queue, hyper.dim), Queue(hyper.queue, hyper.dim)
         self.register_buffer("weight", torch.tensor(0.0 if hyper.begins else hyper.dense))
-        self.hyper, self.step = hyper, 1 / facts.steps
+        self.hyper, self.step = hyper, 1 / info.num_steps
 
     def forward(self, batch: Batch) -> Out:
         features = places(self.backbone.spatial(batch.views[0]))
@@ -76,9 +76,9 @@ class DenseCL(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         self.queue.push(aux["keys"])
         self.dense_queue.push(aux["dense_keys"])
-        follow(self.key, self.backbone, self.hyper.momentum)
-        follow(self.key_projector, self.projector, self.hyper.momentum)
-        follow(self.key_dense_projector, self.dense_projector, self.hyper.momentum)
+        ema_update(self.key, self.backbone, self.hyper.momentum)
+        ema_update(self.key_projector, self.projector, self.hyper.momentum)
+        ema_update(self.key_dense_projector, self.dense_projector, self.hyper.momentum)
         self.weight.fill_(self.hyper.dense if t + self.step >= self.hyper.begins else 0.0)  # of the step to come
 
 

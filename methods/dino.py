@@ -13,11 +13,11 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, recenter
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import pooled
 from selfsup.parts.schedules import cosine, ramp
@@ -65,11 +65,11 @@ class DINO(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.dino(hyper))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
-        self.hyper, self.facts = hyper, facts
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        self.hyper, self.info = hyper, info
         self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs, norm=hyper.norm)
-        self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
+        self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
         self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
 
@@ -84,13 +84,13 @@ class DINO(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["logits"], momentum=self.hyper.center_momentum)
-        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
         momentum = cosine(t, self.hyper.momentum, 1.0)
-        follow(self.teacher, self.backbone, momentum)
-        follow(self.teacher_head, self.head, momentum)
+        ema_update(self.teacher, self.backbone, momentum)
+        ema_update(self.teacher_head, self.head, momentum)
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(begins=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
 
     def encoder(self, modality: str) -> Encoder:
         return dict.fromkeys(self.encoders, self.teacher)[modality]  # better than the student, section 5.2

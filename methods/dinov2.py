@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import Cover
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.masks import BoolMask
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import covered, koleo, masked_entropy
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import Prototypes, dino_head
 from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, layer_decay, ramp
@@ -74,19 +74,19 @@ class DINOv2(Method):
         # each crop is covered by chance; the authors' code covers exactly half of a GPU's, by ratios spread evenly
         return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4)))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
-        self.hyper, self.facts = hyper, facts
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        self.hyper, self.info = hyper, info
         sizes = self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs
         heads = [dino_head(*sizes) for _ in range(1 if hyper.shared_head else 2)]
         self.heads = nn.ModuleList(heads)  # of images, of patches
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
-        self.teacher, self.teacher_heads = teacher(self.backbone), teacher(self.heads)
+        self.teacher, self.teacher_heads = ema_copy(self.backbone), ema_copy(self.heads)
         self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, Cover)])
+        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, BoolMask)])
         targets, patch_targets = self._targets(large, places, weight)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
@@ -102,17 +102,17 @@ class DINOv2(Method):
         )
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
         momentum = cosine(t, self.hyper.momentum, 1.0)
-        follow(self.teacher, self.backbone, momentum)
-        follow(self.teacher_heads, self.heads, momentum)
+        ema_update(self.teacher, self.backbone, momentum)
+        ema_update(self.teacher_heads, self.heads, momentum)
 
-    def pace(self, name: str, weight: Tensor) -> Pace:
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:
         if any(weight is module.weight for module in self.heads.modules() if isinstance(module, Prototypes)):
-            return Pace(begins=self.hyper.freeze)
+            return ParamOptions(frozen_until=self.hyper.freeze)
         name = name.replace("mask_token", ".trunk.mask_token")  # the encoder's first, like its class token
         scale = layer_decay(name, len(self.backbone.trunk.blocks), self.hyper.layer_decay)
-        return Pace(scale=scale * (self.hyper.embed_scale if "patch_embed" in name else 1.0))
+        return ParamOptions(lr_scale=scale * (self.hyper.embed_scale if "patch_embed" in name else 1.0))
 
     def encoder(self, modality: str) -> Encoder:
         return dict.fromkeys(self.encoders, self.teacher)[modality]

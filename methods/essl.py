@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.contrastive import nt_xent
 from selfsup.parts.heads import mlp
@@ -50,8 +50,8 @@ class ESSL(Method):
         small = replace(second, size=hyper.small, scale=(hyper.small_min, hyper.small_max), solarize=0.0)
         return Views((first, second, small))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.hidden, hyper.dim, out="norm")
         self.predictor = nn.Sequential(
             *_layer(self.backbone.dim, hyper.hidden),

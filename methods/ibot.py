@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import Cover
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.masks import BoolMask
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, ramp
@@ -74,20 +74,20 @@ class IBOT(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share)))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
-        self.hyper, self.facts = hyper, facts
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        self.hyper, self.info = hyper, info
         # one head for images and patches (section 3.2)
         self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
-        self.teacher, self.teacher_head = teacher(self.backbone), teacher(self.head)
+        self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
         self.register_buffer("patch_center", torch.zeros(hyper.outputs))
         self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, Cover)])
+        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, BoolMask)])
         image, patch = self._told(large)
         targets = centered(image, self.center, temperature=self.temperature)
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
@@ -106,13 +106,13 @@ class IBOT(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["image"], momentum=self.hyper.center_momentum)
         recenter(self.patch_center, aux["patch"], momentum=self.hyper.center_momentum)
-        self.temperature.fill_(self._temperature(t + 1 / self.facts.steps))  # for the next step
+        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
         momentum = cosine(t, self.hyper.momentum, 1.0)
-        follow(self.teacher, self.backbone, momentum)
-        follow(self.teacher_head, self.head, momentum)
+        ema_update(self.teacher, self.backbone, momentum)
+        ema_update(self.teacher_head, self.head, momentum)
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(begins=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
 
     def encoder(self, modality: str) -> Encoder:
         return dict.fromkeys(self.encoders, self.teacher)[modality]

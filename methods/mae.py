@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import Mask
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.masks import IndexMask
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_mse
@@ -55,8 +55,8 @@ class MAE(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views((Crop(scale=(hyper.crop_min, 1.0), mask=RandomMask(hyper.mask_ratio)),))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.decoder = Decoder(
             self.backbone, width=hyper.decoder_width, depth=hyper.decoder_depth, heads=hyper.decoder_heads
         )
@@ -81,7 +81,7 @@ class MAE(Method):
             painted = painted * deviation + mean
         return painted
 
-    def _decoded(self, tokens: Tokens, mask: Mask) -> Tensor:
+    def _decoded(self, tokens: Tokens, mask: IndexMask) -> Tensor:
         """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
         decoded: Tensor = self.decoder(self.backbone(tokens, mask.keep), mask)
         return decoded
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         xavier_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, seen: Tensor, mask: Mask) -> Tensor:
+    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
         """(B, num_prefix + K, D), Mask -> (B, N, width), in the mask's order: attention does not ask for the grid's."""
         seen = self.embed(seen)
         visible = seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)
@@ -118,11 +118,11 @@ class Decoder(nn.Module):
         return painted
 
 
-def masked(batch: Batch) -> tuple[Tokens, Mask]:
+def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
     """What `MAE.views` asked for."""
     [tokens], [mask] = batch.views, batch.masks
     assert isinstance(tokens, Tokens)
-    assert isinstance(mask, Mask)
+    assert isinstance(mask, IndexMask)
     return tokens, mask
 
 

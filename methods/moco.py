@@ -14,11 +14,11 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.tokens import grouped
 from selfsup.views import Views
@@ -45,11 +45,11 @@ class MoCo(Method):
         crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         hidden = [self.backbone.dim] * (2 if hyper.head == "mlp" else 1)
         self.projector = mlp(*hidden, hyper.dim, norm=False, out="bias")
-        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
+        self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.queue = Queue(hyper.queue, hyper.dim)
         self.temperature, self.momentum, self.split = hyper.temperature, hyper.momentum, hyper.split
 
@@ -62,5 +62,5 @@ class MoCo(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         self.queue.push(aux["keys"])
-        follow(self.key, self.backbone, self.momentum)
-        follow(self.key_projector, self.projector, self.momentum)
+        ema_update(self.key, self.backbone, self.momentum)
+        ema_update(self.key_projector, self.projector, self.momentum)

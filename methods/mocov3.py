@@ -13,10 +13,10 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.contrastive import batch_nce
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
 from selfsup.views import Views
@@ -43,15 +43,15 @@ class MoCoV3(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         vit = isinstance(self.backbone, TokenEncoder)  # section 4.2: its heads are deeper than a ResNet's
         if vit and hyper.frozen_patches:
             self.backbone.trunk.patch_embed.requires_grad_(False)
         hidden = [hyper.hidden] * (2 if vit else 1)
         self.projector = mlp(self.backbone.dim, *hidden, hyper.dim, out="plain norm")
         self.predictor = mlp(hyper.dim, hyper.hidden, hyper.dim, out="plain norm" if vit else "linear")
-        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
+        self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.temperature, self.momentum = hyper.temperature, hyper.momentum
 
     def forward(self, batch: Batch) -> Out:
@@ -64,5 +64,5 @@ class MoCoV3(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         momentum = cosine(t, self.momentum, 1.0)
-        follow(self.key, self.backbone, momentum)
-        follow(self.key_projector, self.projector, momentum)
+        ema_update(self.key, self.backbone, momentum)
+        ema_update(self.key_projector, self.projector, momentum)

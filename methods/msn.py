@@ -14,12 +14,12 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import Mask
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.masks import IndexMask
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import usage
 from selfsup.parts.distillation import assigned, me_max
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import Prototypes, gelu_mlp
 from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import ramp
@@ -60,17 +60,17 @@ class MSN(Method):
         target, anchor, *small = recipes.swav(hyper)
         return Views((target, replace(anchor, mask=RandomMask(hyper.mask_ratio)), *small))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.hyper = hyper
         self.projector = gelu_mlp(self.backbone.dim, hyper.hidden, hyper.hidden, hyper.dim, norm=True)
         self.prototypes = Prototypes(hyper.dim, hyper.prototypes)
-        self.teacher, self.teacher_projector = teacher(self.backbone), teacher(self.projector)
+        self.teacher, self.teacher_projector = ema_copy(self.backbone), ema_copy(self.projector)
 
     def forward(self, batch: Batch) -> Out:
         target, anchor, *small = batch.views
         mask = batch.masks[1]
-        assert isinstance(mask, Mask)
+        assert isinstance(mask, IndexMask)
         anchors = [self.backbone(anchor, mask.keep)[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])]
         logits = self.prototypes(self.projector(torch.cat(anchors)))
         with torch.no_grad():
@@ -82,11 +82,11 @@ class MSN(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         momentum = ramp(t, self.hyper.momentum, 1.0, until=1.25)  # it would arrive at 5/4 of training
-        follow(self.teacher, self.backbone, momentum)
-        follow(self.teacher_projector, self.projector, momentum)
+        ema_update(self.teacher, self.backbone, momentum)
+        ema_update(self.teacher_projector, self.projector, momentum)
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(no_decay=name == "prototypes.weight")  # as in the authors' code
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(no_weight_decay=name == "prototypes.weight")  # as in the authors' code
 
     def encoder(self, modality: str) -> Encoder:
         return dict.fromkeys(self.encoders, self.teacher)[modality]

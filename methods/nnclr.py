@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import batch_nce
@@ -41,8 +41,8 @@ class NNCLR(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.hidden, hyper.dim, out="norm")
         self.predictor = mlp(hyper.dim, hyper.predictor, hyper.dim, out="bias")
         self.queue = Queue(hyper.queue, hyper.dim)

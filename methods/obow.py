@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import dist, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import bag_error, bag_of_words, distances, usage
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
 from selfsup.views import Crop, Views
@@ -61,10 +61,10 @@ class OBoW(Method):
         small = replace(large, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max), blur=0.0)
         return Views((whole, *[large] * hyper.crops, *[small] * hyper.local_crops), draws=hyper.levels)
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         dim, widths = self.backbone.dim, self.backbone.widths[-hyper.levels :]
-        self.teacher = teacher(self.backbone)
+        self.teacher = ema_copy(self.backbone)
         self.vocabularies = nn.ModuleList(Queue(hyper.words, width) for width in widths)
         self.generators = nn.ModuleList(mlp(width, hyper.hidden or 2 * dim, dim, out="bias") for width in widths)
         self.register_buffer("spread", torch.full((hyper.levels,), 0.5))
@@ -89,7 +89,7 @@ class OBoW(Method):
 
     @torch.no_grad()
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
-        follow(self.teacher, self.backbone, cosine(t, self.hyper.momentum, 1.0))
+        ema_update(self.teacher, self.backbone, cosine(t, self.hyper.momentum, 1.0))
         for level, queue in enumerate(self.vocabularies):
             self.spread[level] = self._tracked(level, aux[f"nearest{level}"])
             queue.push(aux[f"word{level}"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import dist
 from selfsup.parts.bank import Bank
 from selfsup.parts.contrastive import bank_nce
@@ -51,13 +51,13 @@ class PIRL(Method):
             return Views((image, image), draws=2)
         return Views((image, replace(image, size=hyper.puzzle, scale=(hyper.puzzle_min, 1))), draws=1 + 3 * PUZZLE)
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector, self.other = (mlp(self.backbone.dim, hyper.dim, out="bias") for _ in range(2))  # f, g
         if hyper.pretext == "jigsaw":
             self.assemble = mlp(PUZZLE * hyper.dim, hyper.dim, out="bias")
-        self.memory = Bank(facts.samples, hyper.dim)
-        self.hyper, self.negatives = hyper, min(hyper.negatives, facts.samples)
+        self.memory = Bank(info.num_samples, hyper.dim)
+        self.hyper, self.negatives = hyper, min(hyper.negatives, info.num_samples)
 
     def forward(self, batch: Batch) -> Out:
         image, changed = self.projector(self.backbone.pooled(batch.views[0])), self._changed(batch)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import agreement, at_each, close, places, propagated
 from selfsup.parts.schedules import cosine
@@ -42,11 +42,11 @@ class PixPro(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
         self.transform = mlp(*[hyper.dim] * (hyper.layers + 1), out="bias")
-        self.target, self.target_projector = teacher(self.backbone), teacher(self.projector)
+        self.target, self.target_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
@@ -61,8 +61,8 @@ class PixPro(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         momentum = cosine(t, self.hyper.momentum, 1.0)
-        follow(self.target, self.backbone, momentum)
-        follow(self.target_projector, self.projector, momentum)
+        ema_update(self.target, self.backbone, momentum)
+        ema_update(self.target_projector, self.projector, momentum)
 
     def _smoothed(self, x: Tensor) -> Tensor:
         """(N, P, D) -> (N, P, D): the propagation module, section 3.2."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
 from selfsup.views import Crop, Views
@@ -45,15 +45,15 @@ class SeLa(Method):
         crop = Crop(scale=(hyper.crop_min, 1.0), jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s, gray=0.2)
         return Views((crop,))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.classifiers = nn.Linear(self.backbone.dim, hyper.heads * hyper.clusters)
-        self.bank = Bank(facts.samples, self.backbone.dim, unit=False)
-        start = [torch.randperm(facts.samples) % hyper.clusters for _ in range(hyper.heads)]
+        self.bank = Bank(info.num_samples, self.backbone.dim, unit=False)
+        start = [torch.randperm(info.num_samples) % hyper.clusters for _ in range(hyper.heads)]
         self.register_buffer("labels", torch.stack(start, dim=1))
-        first, rest = facts.epoch, facts.steps - facts.epoch
+        first, rest = info.steps_per_epoch, info.num_steps - info.steps_per_epoch
         self.times = {first + int(rest * (number / hyper.relabels) ** 2) for number in range(hyper.relabels)}
-        self.hyper, self.facts = hyper, facts
+        self.hyper, self.info = hyper, info
 
     def forward(self, batch: Batch) -> Out:
         features = self.backbone.pooled(batch.views[0])
@@ -65,11 +65,11 @@ class SeLa(Method):
     @torch.no_grad()
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         self.bank.put(aux["sample"], aux["features"])
-        if round(t * self.facts.steps) + 1 in self.times:
+        if round(t * self.info.num_steps) + 1 in self.times:
             self._relabel()
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(begins=self.facts.epoch / self.facts.steps)
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(frozen_until=self.info.steps_per_epoch / self.info.num_steps)
 
     def _relabel(self) -> None:
         weights, biases = (part.chunk(self.hyper.heads) for part in (self.classifiers.weight, self.classifiers.bias))

@@ -9,7 +9,7 @@ from typing import final
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.contrastive import nt_xent, nt_xent_chance
 from selfsup.parts.heads import mlp
@@ -36,8 +36,8 @@ class SimCLR(Method):
         crop = recipes.simclr(crop_min=hyper.crop_min, strength=hyper.strength, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden or self.backbone.dim, hyper.dim, out="norm")  # 4.2
         self.temperature = hyper.temperature
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.distillation import negative_cosine
 from selfsup.parts.heads import mlp
@@ -40,8 +40,8 @@ class SimSiam(Method):
         crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, *[hyper.dim] * hyper.layers, out="plain norm")
         self.predictor = mlp(hyper.dim, hyper.bottleneck, hyper.dim, out="bias")
         self.constant = hyper.constant
@@ -52,5 +52,5 @@ class SimSiam(Method):
         second = negative_cosine(self.predictor(two), one.detach())
         return Out((first + second) / 2, {"projection_std": feature_std(one.detach())})  # figure 2: 0 says collapse
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(constant=self.constant and name.startswith("predictor."))  # table 1, "lr not decayed"
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(constant_lr=self.constant and name.startswith("predictor."))  # table 1, "lr not decayed"

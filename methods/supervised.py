@@ -11,7 +11,7 @@ from torch import nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.labels import accuracy, cross_entropy
 from selfsup.views import Crop, Views
 
@@ -31,9 +31,9 @@ class Supervised(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views((Crop(scale=(hyper.crop_min, 1.0)),))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
-        self.head = nn.Linear(self.backbone.dim, facts.classes)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        self.head = nn.Linear(self.backbone.dim, info.num_classes)
         self.smoothing = hyper.smoothing
 
     def forward(self, batch: Batch) -> Out:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out, Pace
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import dist, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import cosines, swapped, usage
@@ -55,13 +55,13 @@ class SwAV(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.swav(hyper))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim, out="bias")
         self.prototypes = nn.Parameter(F.normalize(torch.randn(hyper.prototypes, hyper.dim), dim=1))
         self.queues = nn.ModuleList(Queue(hyper.queue, hyper.dim) for _ in range(2 if hyper.queue else 0))
         self.register_buffer("queued", torch.zeros(()))
-        self.hyper, self.facts = hyper, facts
+        self.hyper, self.info = hyper, info
 
     def forward(self, batch: Batch) -> Out:
         z = self.projector(torch.cat(multicrop.pooled(self.backbone, batch.views)))
@@ -77,11 +77,11 @@ class SwAV(Method):
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
         for number, queue in enumerate(self.queues):
             queue.push(aux[f"z{number}"])
-            due = t + 1 / self.facts.steps >= self.hyper.queue_begins  # at the next step
+            due = t + 1 / self.info.num_steps >= self.hyper.queue_begins  # at the next step
             self.queued.copy_((queue.filled == len(queue.rows)) & due)
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        return Pace(begins=self.hyper.freeze if name == "prototypes" else 0.0)
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(frozen_until=self.hyper.freeze if name == "prototypes" else 0.0)
 
     @torch.no_grad()
     def _codes(self, scores: Tensor, number: int) -> Tensor:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.redundancy import second_moment, tico
 from selfsup.parts.schedules import cosine
@@ -46,10 +46,10 @@ class TiCo(Method):
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden, hyper.dim)
-        self.key, self.key_projector = teacher(self.backbone), teacher(self.projector)
+        self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.register_buffer("covariance", torch.zeros(hyper.dim, hyper.dim))
         self.decay, self.contrast, self.momentum = hyper.decay, hyper.contrast, hyper.momentum
 
@@ -62,8 +62,8 @@ class TiCo(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         self.covariance.copy_(self._moved(aux["queries"]))
         momentum = cosine(t, self.momentum, 1.0)
-        follow(self.key, self.backbone, momentum)
-        follow(self.key_projector, self.projector, momentum)
+        ema_update(self.key, self.backbone, momentum)
+        ema_update(self.key_projector, self.projector, momentum)
 
     def _moved(self, queries: Tensor) -> Tensor:
         """(N, dim) -> (dim, dim): the covariance with this batch in it; a constant to the gradient"""

@@ -9,7 +9,7 @@ from typing import final
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.heads import mlp
 from selfsup.parts.redundancy import vicreg
@@ -38,8 +38,8 @@ class VICReg(Method):
         crop = recipes.vicreg(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.expander = mlp(self.backbone.dim, *[hyper.dim] * hyper.layers)
         self.weights = hyper.invariance, hyper.variance, hyper.covariance
 

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfsup import encoder, origin
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.masks import Cover, Mask, random_mask
-from selfsup.method import Batch, Facts, Method, load
+from selfsup.masks import BoolMask, IndexMask, random_mask
+from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
@@ -37,12 +37,12 @@ class Cost:
     flops: float
 
 
-def cost(run: Run, facts: Facts) -> Cost:
+def cost(run: Run, info: TrainInfo) -> Cost:
     """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32.
 
     Raises SpecError where its numbers overflow.
     """
-    method, share, pieces = meta_method(run, facts), run.train.batch // run.resources.workers, run.train.accumulate
+    method, share, pieces = meta_method(run, info), run.train.batch // run.resources.workers, run.train.accumulate
     micro_batches = cut(method, pieces)
     activations, flops = _traced(method, run, share // micro_batches)
     if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
@@ -76,20 +76,20 @@ def _countable(run: Run) -> Iterator[None]:
         raise SpecError(message, "hyper", "backbone") from None
 
 
-def cautions(run: Run, facts: Facts) -> Iterator[str]:
+def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
     """Where nobody has shown the objective to learn, and where it cannot."""
     kind = load(run.method)
     if run.train.batch < kind.least_batch:
         yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
     if run.train.accumulate > 1:
-        yield from _in_pieces(run, facts)
-    if kind.pace is not Method.pace:
-        yield from _too_short(run, facts)
+        yield from _in_pieces(run, info)
+    if kind.param_options is not Method.param_options:
+        yield from _too_short(run, info)
 
 
-def _in_pieces(run: Run, facts: Facts) -> Iterator[str]:
+def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
     """What else than memory and time `train.accumulate` changes: an encoder's batch statistics, if it has them."""
-    method, pieces = meta_method(run, facts), run.train.accumulate
+    method, pieces = meta_method(run, info), run.train.accumulate
     seen = method if method.separable else method.encoders
     if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
         size = run.train.batch // pieces
@@ -97,18 +97,22 @@ def _in_pieces(run: Run, facts: Facts) -> Iterator[str]:
         yield f"train.accumulate: {norms}; all else of {run.method} sees the whole batch of {run.train.batch}"
 
 
-def _too_short(run: Run, facts: Facts) -> Iterator[str]:
-    method = meta_method(run, facts)
-    begins = min(method.pace(name, weight).begins for name, weight in method.named_parameters() if weight.requires_grad)
+def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
+    method = meta_method(run, info)
+    begins = min(
+        method.param_options(name, weight).frozen_until
+        for name, weight in method.named_parameters()
+        if weight.requires_grad
+    )
     if begins >= 1:
-        first = f"none of its weights moves in the first {begins * facts.steps:.0f}"
-        yield f"{run.method} learns nothing in {facts.steps} steps: {first}; train for longer"
+        first = f"none of its weights moves in the first {begins * info.num_steps:.0f}"
+        yield f"{run.method} learns nothing in {info.num_steps} steps: {first}; train for longer"
 
 
-def meta_method(run: Run, facts: Facts) -> Method:
+def meta_method(run: Run, info: TrainInfo) -> Method:
     with _countable(run), torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
-        return load(run.method)(run.hyper, {"image": encoder.build(bare)}, facts)
+        return load(run.method)(run.hyper, {"image": encoder.build(bare)}, info)
 
 
 def meta_batch(method: Method, views: Views, size: int) -> Batch:
@@ -119,7 +123,7 @@ def meta_batch(method: Method, views: Views, size: int) -> Batch:
         return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
 
 
-def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Cover | None:
+def _mask(crop: Crop, view: Tokens | Tensor) -> IndexMask | BoolMask | None:
     """Covered are as many tokens as the crop asks for on average."""
     if crop.mask is None:
         return None
@@ -128,7 +132,7 @@ def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | Cover | None:
         return random_mask(torch.empty(view.valid.shape, device="meta"), crop.mask.ratio)
     samples, tokens = view.valid.shape
     share = crop.mask.share * (crop.mask.low + crop.mask.high) / 2
-    return Cover(view.valid, torch.full((samples,), round(share * tokens)))
+    return BoolMask(view.valid, torch.full((samples,), round(share * tokens)))
 
 
 def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:
@@ -159,7 +163,7 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)
 
 
-def describe(plans: Sequence[Sequence[Planned]]) -> str:
+def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
     """The plans of some specs as text: from what, at which cost, and every run with its stages, done (*) or to do."""
     lines = []
     for planned in plans:
@@ -176,11 +180,11 @@ def describe(plans: Sequence[Sequence[Planned]]) -> str:
     return "\n".join(lines)
 
 
-def _stages(each: Planned, changed: Collection[str]) -> str:
+def _stages(each: PlannedRun, changed: Collection[str]) -> str:
     return ", ".join(f"{stage.kind}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages)
 
 
-def data(each: Planned) -> str:
+def data(each: PlannedRun) -> str:
     """Samples, classes and how many of them are labelled, of each split."""
     return "; ".join(
         f"{name} {several(held.num_samples, 'image')} in {several(held.num_shards, 'shard')}, "
@@ -190,9 +194,9 @@ def data(each: Planned) -> str:
     )
 
 
-def _training(each: Planned) -> list[tuple[str, str]]:
+def _training(each: PlannedRun) -> list[tuple[str, str]]:
     with located(each.root):
-        run, price = each.run, cost(each.run, each.facts)
+        run, price = each.run, cost(each.run, each.info)
     train, needs = run.train, run.resources
     samples = each.steps * train.batch
     epochs = samples / each.train.num_samples
@@ -207,11 +211,11 @@ def _training(each: Planned) -> list[tuple[str, str]]:
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
-        *_remarks(run, each.facts),
+        *_remarks(run, each.info),
     ]
 
 
-def _remarks(run: Run, facts: Facts) -> Iterator[tuple[str, str]]:
-    yield from (("beware", text) for text in cautions(run, facts))
+def _remarks(run: Run, info: TrainInfo) -> Iterator[tuple[str, str]]:
+    yield from (("beware", text) for text in cautions(run, info))
     if run.published:
         yield "known", f"{run.published}; of the recipe as it stands in its file"

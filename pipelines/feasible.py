@@ -9,14 +9,14 @@ from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.method import load as load_method
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sections import Backbone
 from selfsup.spec import BASELINES
 from selfsup.trunk import has_class_token
 from selfsup.weights import content
 
 
-def check(each: Planned) -> None:
+def check(each: PlannedRun) -> None:
     """Raise SpecError where the encoder, the data or the length of training do not carry the method; DataError where
     labels would mean nothing. Both name the setting.
     """
@@ -59,7 +59,7 @@ def _try_weights(backbone: Backbone, version: str) -> None:  # noqa: ARG001 (wha
     build(backbone)
 
 
-def _check_batch(each: Planned) -> None:
+def _check_batch(each: PlannedRun) -> None:
     run, train = each.run, each.train
     if run.stream.remainder == "drop" and run.train.batch > train.num_samples:
         raise SpecError(
@@ -70,14 +70,14 @@ def _check_batch(each: Planned) -> None:
         )
 
 
-def _check_clusters(each: "Planned") -> None:
+def _check_clusters(each: "PlannedRun") -> None:
     clusters, train = getattr(each.run.hyper, "clusters", 0), each.train
     if clusters > train.num_samples:
         many = f"{clusters} clusters, but {train.root} holds {train.num_samples} samples"
         raise SpecError(f"{many}. Use fewer clusters.", "hyper.clusters", "data.train")
 
 
-def _check_warmup(each: Planned) -> None:
+def _check_warmup(each: PlannedRun) -> None:
     order = each.order
     warmup = each.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
     if warmup > each.steps:
@@ -89,7 +89,7 @@ def _check_warmup(each: Planned) -> None:
         )
 
 
-def _check_labels(each: Planned) -> None:
+def _check_labels(each: PlannedRun) -> None:
     """Where something learns from them, or is scored by them, there must be some, of several classes."""
     readers = [(name, f"evals.{name}") for name in each.evals]
     if each.run.method not in BASELINES and load_method(each.run.method).needs_labels:

@@ -9,13 +9,13 @@ from typing import Any
 from selfsup import codebase
 from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, decisive, resolved, told
+from selfsup.knob import Knobs, as_dict, identity, non_default
 from selfsup.layers import located
-from selfsup.method import Facts, Method
+from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
 from selfsup.origin import Answer
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.sections import Feeder
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
@@ -34,7 +34,7 @@ def usual_feeder() -> Feeder:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
 
     root: the spec with the places that its values are written at.
@@ -61,9 +61,9 @@ class Planned:
         return {"pixels": "raw pixels", "untrained": "random encoder"}.get(self.run.method, self.run.method)
 
     @cached_property
-    def order(self) -> Lanes:
+    def order(self) -> SampleOrder:
         stream = self.run.stream
-        return Lanes(
+        return SampleOrder(
             samples=self.train.num_samples,
             batch=self.run.train.batch,
             seed=self.run.seed,
@@ -84,8 +84,8 @@ class Planned:
         return self.run.train.duration.steps_of(batch=batch, steps_per_epoch=self.order.steps_per_epoch)
 
     @property
-    def facts(self) -> Facts:
-        return Facts(self.train.num_samples, len(self.train.classes), self.steps, self.order.steps_per_epoch)
+    def info(self) -> TrainInfo:
+        return TrainInfo(self.train.num_samples, len(self.train.classes), self.steps, self.order.steps_per_epoch)
 
     @cached_property
     def pretrain(self) -> Stage | None:
@@ -122,7 +122,7 @@ class Planned:
 
     def _probe(self, name: str, hyper: Knobs, embed: Stage) -> Stage:
         common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", name)
-        said, full = common | {"hyper": told(hyper)}, common | {"hyper": decisive(hyper)}
+        said, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
         return Stage(name, said, full, self.home, entries=(f"selfsup.evals.{name}",), after=(embed,))
 
     @cached_property
@@ -148,7 +148,7 @@ class Planned:
             "pretrain": self.pretrain.key if self.pretrain else None,
             "stages": [stage.key for stage in self.stages],
         }
-        write_json(path, {"run": resolved(self.run), "spec": self.spec, **stages})
+        write_json(path, {"run": as_dict(self.run), "spec": self.spec, **stages})
 
     def check_unchanged(self) -> None:
         """Raise SpecError where a file that the id was made of is another by now."""
@@ -168,7 +168,7 @@ class Planned:
 
     def params(self) -> dict[str, str]:
         """The Run flattened, for MLflow."""
-        return {path: str(value) for path, value in flatten(resolved(self.run)) if value is not None}
+        return {path: str(value) for path, value in flatten(as_dict(self.run)) if value is not None}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
         """Given weights are what is in their file, wherever that lies."""
@@ -178,7 +178,7 @@ class Planned:
         return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
 
     def _stage(self, kind: str, parts: list[str], extra: Told, **made_by: Any) -> Stage:
-        said, full = self._by_content(told(self.run)), self._by_content(decisive(self.run))
+        said, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
         return Stage(
             kind,
             {part: said[part] for part in parts if part in said} | dict(extra),

@@ -9,13 +9,13 @@ from selfsup.pipelines import feasible
 from selfsup.pipelines.data import bundled
 from selfsup.pipelines.data.fetch import Access
 from selfsup.pipelines.data.manifest import Manifest, load
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES, Run, Spec, run_type
 
 _manifests: WeakValueDictionary[tuple[str, Access], Manifest] = WeakValueDictionary()  # of the plans that are held
 
 
-def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
+def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     """Every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
     Raises DataError where a data set has no manifest, and what `feasible` does.
@@ -25,7 +25,7 @@ def plan(spec: Spec, home: Path) -> tuple[Planned, ...]:
     assert train
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
-    planned = [Planned(run, spec.name, train, val, home, spec.root) for run in runs]
+    planned = [PlannedRun(run, spec.name, train, val, home, spec.root) for run in runs]
     with located(spec.root):
         feasible.check(planned[-1])
     return tuple(each for each in planned if each.stages)
@@ -47,7 +47,7 @@ def _loaded(url: str, access: Access) -> Manifest:
     return shared
 
 
-def unique(planned: Sequence[Planned]) -> tuple[Planned, ...]:
+def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
     """Runs that several specs share (their baselines, as a rule) counted once."""
     return tuple({each.id: each for each in planned}.values())
 

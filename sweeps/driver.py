@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
 from selfsup.pipelines.cluster.embedded import logs
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.sharing import side_by_side
 from selfsup.pipelines.stages.worker import DAMAGED
 from selfsup.progress import follow, say
@@ -43,13 +43,13 @@ ENVIRONMENT = {
 class Listed:
     """The runs of an ablation, by id."""
 
-    runs: Mapping[str, Planned]
+    runs: Mapping[str, PlannedRun]
 
-    def of(self, config: Mapping[str, Any]) -> Planned:
+    def of(self, config: Mapping[str, Any]) -> PlannedRun:
         return self.runs[config["id"]]
 
 
-def execute(runs: Sequence[Planned], recorder: Recorder) -> list[Failure]:
+def execute(runs: Sequence[PlannedRun], recorder: Recorder) -> list[Failure]:
     """Bring every run to its end and its numbers to MLflow; say why those failed that did.
 
     Call it inside `cluster()` unless all are done. A run that fails leaves the others alone, until several have failed
@@ -99,7 +99,7 @@ class Watch(tune.Callback):
 
     def __init__(self, plans: Plans, recorder: Recorder) -> None:
         self.plans, self._recorder = plans, recorder
-        self._runs: dict[str, Planned] = {}
+        self._runs: dict[str, PlannedRun] = {}
         self._shown: dict[str, tuple[ExitStack, float]] = {}
         self.failed: list[Failure] = []
         self._alike = Counter[tuple[str, str]]()
@@ -115,7 +115,7 @@ class Watch(tune.Callback):
         """Whether so many have failed alike that the rest would too."""
         return any(number >= ENOUGH for number in self._alike.values())
 
-    def of(self, trial: Trial) -> Planned:
+    def of(self, trial: Trial) -> PlannedRun:
         if trial.trial_id not in self._runs:
             self._runs[trial.trial_id] = self.plans.of(trial.config)
         return self._runs[trial.trial_id]
@@ -154,7 +154,7 @@ class Watch(tune.Callback):
             shown.close()
         self._recorder.interrupted()
 
-    def _end(self, each: Planned, stopped: str = "", failure: Failure | None = None) -> None:
+    def _end(self, each: PlannedRun, stopped: str = "", failure: Failure | None = None) -> None:
         shown, began = self._shown.pop(each.id, (ExitStack(), monotonic()))
         shown.close()
         failure = None if each.done or stopped else failure or failures.read(each.failure)  # a stop may be noted as one
@@ -187,11 +187,11 @@ class Enough(tune.Stopper):
         return self._watch.enough
 
 
-def title(each: Planned) -> str:
+def title(each: PlannedRun) -> str:
     return f"{each.id} seed {each.run.seed}"
 
 
-def _impersonal(failure: Failure, each: Planned) -> str:
+def _impersonal(failure: Failure, each: PlannedRun) -> str:
     """The last line of what a failure says, of whichever run: kinds of stages in place of their names."""
     last = failure.message.rstrip().rpartition("\n")[2]
     for stage in each.stages:
@@ -199,12 +199,12 @@ def _impersonal(failure: Failure, each: Planned) -> str:
     return last
 
 
-def _passed_over(each: Planned) -> list[str]:
+def _passed_over(each: PlannedRun) -> list[str]:
     note = each.pretrain and each.pretrain.folder / DAMAGED
     return note.read_text().splitlines() if note and note.exists() else []
 
 
-def _scores(each: Planned) -> str:
+def _scores(each: PlannedRun) -> str:
     scores = {name: stage.result() for name, stage in each.probes.items()}
     told = [f"{name} {result['top1']:.2f}" for name, result in scores.items() if "top1" in result]
     return f": {', '.join(told)}" if told else ""

@@ -11,7 +11,7 @@ from ray import tune
 from selfsup import failures
 from selfsup.errors import CodeError
 from selfsup.origin import Answer
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import say, several
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import Watch, fit
@@ -145,7 +145,7 @@ class Places:
         self.parents: dict[str, str] = {}
         self._root = mlflow_tree.open_sweep(tracker, self.sweep)
 
-    def propose(self, config: Mapping[str, Any]) -> Planned:
+    def propose(self, config: Mapping[str, Any]) -> PlannedRun:
         """Raises SpecError for values that are wrong together."""
         each = self.plans.of(config)
         design, values = self.plans.drawn(config)

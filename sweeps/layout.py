@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from selfsup.mlflow_store import default_uri, home
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.report.results import trials
 from selfsup.sweeps.spec.confirm import again, confirmation, without_arms
@@ -19,7 +19,7 @@ def store() -> Tracker:
     return Tracker(default_uri(home())).connect()
 
 
-def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[str, Planned]]:
+def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[str, PlannedRun]]:
     """The arms of a sweep and their runs by id. A search has none before it is over: then they are its best.
 
     tracker: the MLflow that holds its trials; the one in use if left out.
@@ -37,7 +37,7 @@ def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[
     return replace(arms, search=sweep.search), planned
 
 
-def proposed(it: SweepFile, sweep: Sweep) -> dict[str, Planned]:
+def proposed(it: SweepFile, sweep: Sweep) -> dict[str, PlannedRun]:
     """The trials of a search as runs, by id; nothing of another sweep."""
     trials = sweep.search.trials if sweep.search else ()
     return {trial.result.id: again(it, trial, home()) for trial in trials}

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from selfsup import failures, origin
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
@@ -37,7 +37,7 @@ class Recorder:
         self._parents = {} if parents is None else parents
         self._live: dict[str, tuple[str, Shipper]] = {}
 
-    def begin(self, each: Planned) -> None:
+    def begin(self, each: PlannedRun) -> None:
         """Send the curve of a run from now on, as it grows."""
         if each.id in self._live:
             return
@@ -55,7 +55,7 @@ class Recorder:
         shipper.start()
         self._live[each.id] = run, shipper
 
-    def end(self, each: Planned, failure: Failure | None, stopped: str = "") -> None:
+    def end(self, each: PlannedRun, failure: Failure | None, stopped: str = "") -> None:
         """Send what is left, and how it ended. stopped: why, where somebody decided so."""
         if each.id not in self._live:
             return
@@ -82,7 +82,7 @@ class Recorder:
                 self._tracker.finish(run, "KILLED")
         self._live.clear()
 
-    def catch_up(self, runs: Sequence[Planned]) -> None:
+    def catch_up(self, runs: Sequence[PlannedRun]) -> None:
         """Publish what ended and was not told yet: MLflow was away, or other work shares the stages.
 
         A server that is away is waited for. Raises TrackError where it stays away.
@@ -99,7 +99,7 @@ class Recorder:
             elif failure and not each.done and not (run and REASON in run.data.tags):
                 self._tracker.finish(self._open(each), "FAILED", failure.reason)
 
-    def publish(self, each: Planned) -> None:
+    def publish(self, each: PlannedRun) -> None:
         """Everything known of a run, from its stages' folders. Doing it twice changes nothing. Raises TrackError."""
         run = self._open(each)
         if each.pretrain:
@@ -116,7 +116,7 @@ class Recorder:
                 self._tracker.model(run, name=each.id, path=str(encoder), digest=each.pretrain.key)
             self._tracker.finish(run, "FINISHED")
 
-    def _open(self, each: Planned) -> str:
+    def _open(self, each: PlannedRun) -> str:
         data = {"train": each.train, "val": each.val}
         place = self._tags.get(each.id, {})
         return self._tracker.open(
@@ -138,7 +138,7 @@ class Recorder:
         )
 
 
-def _code(each: Planned) -> dict[str, str]:
+def _code(each: PlannedRun) -> dict[str, str]:
     """What made it, as far as that is noted: each module with its digest, and a digest of them all."""
     held = [made for stage in each.stages if stage.begun and (made := origin.made(stage))]
     modules = " ".join(sorted({f"{name}:{mark}" for made in held for name, mark in made["modules"].items()}))
@@ -147,7 +147,7 @@ def _code(each: Planned) -> dict[str, str]:
     return told | ({ACCEPTED: ", ".join(counted)} if counted else {})
 
 
-def _hardware(each: Planned) -> dict[str, str]:
+def _hardware(each: PlannedRun) -> dict[str, str]:
     """What it was trained on, once that is known."""
     note = each.pretrain and each.pretrain.folder / "hardware.txt"
     return {"selfsup.hardware": note.read_text()} if note and note.exists() else {}

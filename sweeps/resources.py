@@ -7,18 +7,18 @@ import ray
 
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 
 TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
 
 
-def at_a_time(runs: Iterable[Planned]) -> int:
+def at_a_time(runs: Iterable[PlannedRun]) -> int:
     """Raises SpecError where one of them could never start, with the resource that is missing."""
     held = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return min((_side_by_side(each, held) for each in runs), default=1)
 
 
-def _side_by_side(each: Planned, held: Mapping[str, float]) -> int:
+def _side_by_side(each: PlannedRun, held: Mapping[str, float]) -> int:
     wanted = _wanted(each)
     with located(each.root):
         _check(wanted, held)
@@ -35,7 +35,7 @@ def _check(wanted: Mapping[str, float], held: Mapping[str, float]) -> None:
             )
 
 
-def _wanted(each: Planned) -> dict[str, float]:
+def _wanted(each: PlannedRun) -> dict[str, float]:
     asked = each.run.resources
     wanted = {
         "CPU": asked.workers * asked.cpus_per_worker + asked.data_cpus,

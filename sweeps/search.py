@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from selfsup.errors import CodeError, SpecError
 from selfsup.knob import Choice
 from selfsup.origin import Answer
-from selfsup.pipelines.planned import Planned, usual_feeder
+from selfsup.pipelines.planned import PlannedRun, usual_feeder
 from selfsup.pipelines.planning import plan
 from selfsup.sections import Feeder
 from selfsup.sweeps.journal import FLAWED, Journal
@@ -33,7 +33,7 @@ DRAWS = 200  # in a row that may be refused
 class Proposed:
     """What a trial's configuration stands for: a study, and a value of each of its dimensions.
 
-    usual, code: as of `Planned`; a trial's process is not the one that the user told.
+    usual, code: as of `PlannedRun`; a trial's process is not the one that the user told.
     """
 
     designs: Sequence[Design]
@@ -41,7 +41,7 @@ class Proposed:
     usual: Feeder = field(default_factory=usual_feeder)
     code: Answer = "refuse"
 
-    def of(self, config: Mapping[str, Any]) -> Planned:
+    def of(self, config: Mapping[str, Any]) -> PlannedRun:
         """Raises SpecError for values that are wrong together."""
         design, values = self.drawn(config)
         return self._planned(design.trial(values))
@@ -51,11 +51,11 @@ class Proposed:
         design = self.designs[number]
         return design, {line.path: _value(line, config[f"{number}.{line.path}"]) for line in design.space}
 
-    def defaults(self) -> list[Planned]:
+    def defaults(self) -> list[PlannedRun]:
         """One run of each study, such as a trial might be."""
         return [self._planned(design.default) for design in self.designs]
 
-    def _planned(self, spec: Any) -> Planned:
+    def _planned(self, spec: Any) -> PlannedRun:
         [each] = plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)
         return replace(each, usual=self.usual, code=self.code)
 

@@ -13,7 +13,7 @@ from selfsup.failures import Failure
 from selfsup.mlflow_store import home
 from selfsup.origin import Answer, settle
 from selfsup.pipelines.cluster.embedded import cluster
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import execute
 from selfsup.sweeps.explore import explore, left
@@ -87,7 +87,7 @@ def _settle_trials(found: SweepFile, tracker: Tracker, code: Answer) -> None:
     settle((stage for trial in trials for stage in trial.stages), code)
 
 
-def perform(runs: Sequence[Planned], recorder: Recorder, code: Answer = "refuse") -> list[Failure]:
+def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: Answer = "refuse") -> list[Failure]:
     """Bring runs to their end, on Ray if there is anything to do. code: what to do with what other code made."""
     settle((stage for each in runs for stage in each.stages), code)
     with nullcontext() if ray.is_initialized() or all(each.done for each in runs) else cluster():

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from selfsup import failures, origin
 from selfsup.metrics_log import tail
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps.spec.confirm import again
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
         return self.status == "done" or (self.kind == "trial" and self.status in ("failed", "stopped"))
 
 
-def ledger(sweep: Sweep, planned: Mapping[str, Planned]) -> list[Entry]:
+def ledger(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[Entry]:
     """Baselines first, then arm by arm; a run that arms share stands at each of them."""
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     return [
@@ -84,13 +84,13 @@ def _lines(entries: Sequence[Entry]) -> Iterator[str]:
         yield f"  {name:<{width}}  seed {entry.seed}  {entry.status:<7}  {entry.id}  {entry.why}".rstrip()
 
 
-def _of_code(run: Planned) -> tuple[Standing, str]:
+def _of_code(run: PlannedRun) -> tuple[Standing, str]:
     """Of a run that is there: done, if this code made it."""
     other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
     return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
 
 
-def _standing(run: Planned) -> tuple[Standing, str]:
+def _standing(run: PlannedRun) -> tuple[Standing, str]:
     if run.done:
         return _of_code(run)
     missing = next(stage for stage in run.stages if not stage.done)
@@ -101,6 +101,6 @@ def _standing(run: Planned) -> tuple[Standing, str]:
     return "pending", f"{missing.kind} {'was interrupted' if missing.folder.exists() else 'not begun'}{_progress(run)}"
 
 
-def _progress(run: Planned) -> str:
+def _progress(run: PlannedRun) -> str:
     record = tail(run.pretrain.spool) if run.pretrain and not run.pretrain.done else None
     return f" at step {record.step} of {run.steps}" if record else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from selfsup.metrics_log import records
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps.search import Verdicts
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_at
@@ -69,7 +69,7 @@ class Median(Early, MedianStoppingRule):
         self._results.pop(trial, None)
 
 
-def scheduler(search: Search, earlier: Iterable[Planned], verdicts: Verdicts) -> TrialScheduler:
+def scheduler(search: Search, earlier: Iterable[PlannedRun], verdicts: Verdicts) -> TrialScheduler:
     """earlier: the trials that it has seen before."""
     found = _scheduler(search)
     if isinstance(found, Early):

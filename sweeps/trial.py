@@ -9,7 +9,7 @@ from ray import tune
 from selfsup.failures import Failure, classify
 from selfsup.metrics_log import records, tail
 from selfsup.pipelines.cluster.embedded import quiet
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.runner import perform
 
 POLL = 0.5  # seconds between looks at how far training is
@@ -23,7 +23,7 @@ ENDED = "ended"  # of the last report: whether the run came to all of its result
 class Plans(Protocol):
     """What a trial's configuration stands for."""
 
-    def of(self, config: Mapping[str, Any]) -> Planned: ...
+    def of(self, config: Mapping[str, Any]) -> PlannedRun: ...
 
 
 def trial(config: dict[str, Any], plans: Plans) -> None:
@@ -43,14 +43,14 @@ def trial(config: dict[str, Any], plans: Plans) -> None:
     tune.report(_results(each) | ({FAILURE: failed[0]._asdict()} if failed else {}))
 
 
-def _perform(each: Planned, failed: list[Failure]) -> None:
+def _perform(each: PlannedRun, failed: list[Failure]) -> None:
     try:
         perform(each)
     except Exception as error:
         failed.append(classify(error))
 
 
-def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float]]:
+def _progress(each: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:
     spool, seen = each.pretrain.spool if each.pretrain else None, 0
     while work.is_alive():
         work.join(POLL)
@@ -63,13 +63,13 @@ def _progress(each: Planned, work: threading.Thread) -> Iterator[dict[str, float
                 yield report_at(each, seen, numbers, trained=latest is not None and latest.step >= each.steps)
 
 
-def report_at(each: Planned, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
+def report_at(each: PlannedRun, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
     """What Tune, and whoever decides for it, is told of a step of the training."""
     done = {STEP: step, SAMPLES: step * each.run.train.batch, PART: PARTS * step / each.steps, TRAINED: trained}
     return done | {f"pretrain/{name}": value for name, value in values.items()}
 
 
-def _results(each: Planned) -> dict[str, float]:
+def _results(each: PlannedRun) -> dict[str, float]:
     """Beside them the latest numbers of the training, which a search may be after."""
     latest = tail(each.pretrain.spool) if each.pretrain else None
     done = [stage for stage in each.stages if stage.done]

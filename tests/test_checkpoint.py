@@ -165,7 +165,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1.0, step=1, size=10)
     with pytest.raises(
         CheckpointError,
-        match=r"state\.pt: does not fit: .* it has otherwise weight \(10, 10\) float32 for \(11, 11\)",
+        match=r"state\.pt: does not fit: of the weights it has otherwise bias \(10,\) float32 for \(11,\) float32, weight",
     ):
         load(tmp_path, size=11)
 
@@ -246,7 +246,7 @@ def test_a_group_is_what_the_settings_say_whatever_a_checkpoint_holds(tmp_path: 
 def test_weights_that_do_not_move_yet_have_no_moments_together(tmp_path: Path) -> None:
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         module = nn.Linear(2, 2)
-        groups = [{"params": [module.weight], "begins": 0.0}, {"params": [module.bias], "begins": 0.5}]
+        groups = [{"params": [module.weight], "frozen_until": 0.0}, {"params": [module.bias], "frozen_until": 0.5}]
         return module, torch.optim.AdamW(groups, fused=True)
 
     module, optimizer = made()

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from selfsup import encoder, method
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
-from selfsup.method import Batch, Facts, Method, Out
+from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines import cost as module
 from selfsup.pipelines.cost import _remarks, cautions, cost
 from selfsup.spec import Run, run_type
 from selfsup.views import Crop, Views
 
-FACTS = Facts(samples=64, classes=2, steps=1, epoch=8)
+INFO = TrainInfo(num_samples=64, num_classes=2, num_steps=1, steps_per_epoch=8)
 P, H = 192, 5  # values of an 8x8 patch in colour; hidden channels
 VIT = {"name": "vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2}
 
@@ -41,8 +41,8 @@ def run(name: str, *, batch: int = 8, **sections: dict[str, object]) -> Run:
 )
 def test_parameters_are_those_of_the_real_module(asked: Run) -> None:
     trunk = encoder.build(asked.backbone)
-    real = method.load(asked.method)(asked.hyper, {"image": trunk}, FACTS)
-    price = cost(asked, FACTS)
+    real = method.load(asked.method)(asked.hyper, {"image": trunk}, INFO)
+    price = cost(asked, INFO)
     assert price.parameters == sum(weight.numel() for weight in real.parameters())
     assert price.encoder_parameters == sum(weight.numel() for weight in trunk.parameters())
 
@@ -60,8 +60,8 @@ class Product(Method):
     def views(cls, hyper: Knobs) -> Views:  # noqa: ARG003
         return Views((Crop(),))
 
-    def __init__(self, hyper: Knobs, encoders: dict[str, TokenEncoder], facts: Facts) -> None:
-        super().__init__(hyper, encoders, facts)
+    def __init__(self, hyper: Knobs, encoders: dict[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
         self.backbone.requires_grad_(False)
         self.weight = nn.Parameter(torch.empty(P, H))
 
@@ -83,7 +83,7 @@ def test_a_product_of_matrices() -> None:
 
     Kept for the backward pass beside inputs and weights: the hidden values, B N H of 4 bytes, once.
     """
-    price = cost(run("simclr", batch=8), FACTS)
+    price = cost(run("simclr", batch=8), INFO)
     assert price.flops == 2 * (2 * 16 * P * H)
     assert price.activation_bytes == 8 * 16 * H * 4
 
@@ -98,7 +98,7 @@ def test_a_product_of_matrices() -> None:
     ],
 )
 def test_activations_are_those_of_a_worker_and_a_piece(sections: dict[str, dict[str, object]], size: int) -> None:
-    price = cost(run("simclr", batch=8, **sections), FACTS)
+    price = cost(run("simclr", batch=8, **sections), INFO)
     assert price.activation_bytes == size * 16 * H * 4
     assert price.flops == 2 * (2 * 16 * P * H)  # of a sample, whoever sees it
 
@@ -109,12 +109,12 @@ def test_state_is_weights_gradients_and_moments(name: str, moments: int) -> None
     """Gradients and moments of what is trained: here P x H, the encoder being frozen."""
     asked = run("simclr", optim={"name": name})
     frozen = sum(weight.numel() for weight in encoder.build(asked.backbone).parameters())
-    assert cost(asked, FACTS).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
+    assert cost(asked, INFO).state_bytes == 4 * (frozen + P * H * (1 + 1 + moments))
 
 
 def test_pieces_cost_another_forward_pass_of_the_encoder_and_hold_the_activations_of_one() -> None:
     """Of the block and its attention, as below. Activations grow with the piece, beside what the whole keeps."""
-    whole, four, eight = (cost(run("simclr", batch=16, train={"accumulate": pieces}), FACTS) for pieces in (1, 4, 8))
+    whole, four, eight = (cost(run("simclr", batch=16, train={"accumulate": pieces}), INFO) for pieces in (1, 4, 8))
     t, d = 16 + 1, 32
     assert four.flops - whole.flops == pytest.approx(2 * (2 * t * d * 12 * d + 2 * 2 * t * t * d), rel=0.02)
     saved = four.activation_bytes - eight.activation_bytes
@@ -127,10 +127,10 @@ def test_a_plan_tells_where_pieces_change_more_than_memory() -> None:
     cnn = {"name": "resnet18", "image_size": 32}
     norms = "batch normalisation in the encoder sees 8 pieces of 64 samples, one after the other"
     message = f"train.accumulate: {norms}; all else of simclr sees the whole batch of 512"
-    assert list(cautions(run("simclr", backbone=cnn, **told), FACTS)) == [message]
-    assert list(cautions(run("simclr", backbone=cnn, batch=512), FACTS)) == []
-    assert list(cautions(run("simclr", **told), FACTS)) == []
-    assert list(cautions(run("mae", **told), FACTS)) == []
+    assert list(cautions(run("simclr", backbone=cnn, **told), INFO)) == [message]
+    assert list(cautions(run("simclr", backbone=cnn, batch=512), INFO)) == []
+    assert list(cautions(run("simclr", **told), INFO)) == []
+    assert list(cautions(run("mae", **told), INFO)) == []
 
 
 def test_a_transformer_counts_its_products() -> None:
@@ -145,12 +145,12 @@ def test_a_transformer_counts_its_products() -> None:
     patches, block, attention = 2 * n * P * d, 2 * t * d * 12 * d, 2 * 2 * t * t * d
     heads = 2 * d * d + 2 * d * 128
     by_hand = 2 * (2 * patches + 3 * (block + attention + heads))
-    assert cost(run("simclr", batch=batch), FACTS).flops == pytest.approx(by_hand, rel=0.02)
+    assert cost(run("simclr", batch=batch), INFO).flops == pytest.approx(by_hand, rel=0.02)
 
 
 def test_a_higher_mask_ratio_costs_less() -> None:
     decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
-    few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio}), FACTS) for ratio in (0.75, 0.25))
+    few, many = (cost(run("mae", hyper=decoder | {"mask_ratio": ratio}), INFO) for ratio in (0.75, 0.25))
     assert few.flops < many.flops
     assert few.activation_bytes < many.activation_bytes
 
@@ -158,16 +158,16 @@ def test_a_higher_mask_ratio_costs_less() -> None:
 def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
     told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
-    assert list(_remarks(told, FACTS)) == [
+    assert list(_remarks(told, INFO)) == [
         ("beware", "simclr with batches of 8: its paper shows none below 16"),
         ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
     ]
-    assert list(_remarks(run("simclr", batch=16), FACTS)) == []
+    assert list(_remarks(run("simclr", batch=16), INFO)) == []
 
 
 @pytest.mark.parametrize("name", ["deepcluster", "sela"])
 def test_a_plan_tells_that_nothing_is_learned_before_the_first_labels(name: str) -> None:
     asked = run(name, hyper={"clusters": 4} | ({"local_crops": 0} if name == "deepcluster" else {}))
     message = f"{name} learns nothing in 8 steps: none of its weights moves in the first 8; train for longer"
-    assert list(_remarks(asked, FACTS._replace(steps=8))) == [("beware", message)]
-    assert list(_remarks(asked, FACTS._replace(steps=9))) == []
+    assert list(_remarks(asked, INFO._replace(num_steps=8))) == [("beware", message)]
+    assert list(_remarks(asked, INFO._replace(num_steps=9))) == []

@@ -19,10 +19,10 @@ from test_cli import SPEC, selfsup
 from selfsup import checkpoint, failures, hits, origin
 from selfsup.errors import CheckpointError, SelfsupError, SpecError
 from selfsup.failures import Failure
-from selfsup.metrics_log import Spool, sent, tail
+from selfsup.metrics_log import MetricsLog, sent, tail
 from selfsup.mlflow_store import home
 from selfsup.pipelines.export import _weights
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.sealed import DIGESTS, damage, digest
 from selfsup.spec import read
@@ -94,7 +94,7 @@ def test_a_file_that_no_digest_covers_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path, Planned]:
+def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path, PlannedRun]:
     """A folder with a spec and a home in which its one run has ended, and the run."""
     top = tmp_path_factory.mktemp("finished")
     data = make(top, number=20).root
@@ -110,7 +110,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path,
             stage.finish({"top1": 1.0, "start_seconds": 2.0})
     assert run.pretrain
     hits.save(run.probes["knn"].folder, "digest", {"top1": np.ones(20, bool)})
-    spool = Spool(run.pretrain.spool)
+    spool = MetricsLog(run.pretrain.spool)
     spool.append(1, {"images_per_second": 2.0})
     spool.commit(1)
     (run.pretrain.folder / "encoder.safetensors").touch()
@@ -123,7 +123,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path,
     return top, run
 
 
-def looked_at(top: Path, run: Planned) -> None:
+def looked_at(top: Path, run: PlannedRun) -> None:
     """Everything that a plan, a status and a report read of a home."""
     parts = [
         lambda: outline.measured(run.home),
@@ -148,7 +148,7 @@ def looked_at(top: Path, run: Planned) -> None:
             assert any(word in message for word in ("remove", "--again", "move it away")), message
 
 
-def records_of(top: Path, run: Planned, seeds: range) -> None:
+def records_of(top: Path, run: PlannedRun, seeds: range) -> None:
     files = sorted(path for path in run.home.rglob("*") if path.is_file() and path.stat().st_size)
     assert {"done.json", "stage.json", "code.json", "accepted.json", "images.json"} <= {path.name for path in files}
     for seed in seeds:
@@ -170,17 +170,17 @@ def of_lines(data: bytes, seed: int) -> bytes:
     return b"\n".join([*lines[:at], records(lines[at].decode(), seed), *lines[at + 1 :]]) + b"\n"
 
 
-def test_records(finished: tuple[Path, Planned]) -> None:
+def test_records(finished: tuple[Path, PlannedRun]) -> None:
     looked_at(*finished)
     records_of(*finished, range(150))
 
 
 @pytest.mark.slow
-def test_thousands_of_records(finished: tuple[Path, Planned]) -> None:
+def test_thousands_of_records(finished: tuple[Path, PlannedRun]) -> None:
     records_of(*finished, range(150, 4000))
 
 
-def test_a_damaged_note_of_the_code_counts_as_other_code(finished: tuple[Path, Planned]) -> None:
+def test_a_damaged_note_of_the_code_counts_as_other_code(finished: tuple[Path, PlannedRun]) -> None:
     stage = finished[1].stages[0]
     note = stage.folder / origin.NOTE
     whole = note.read_bytes()
@@ -223,7 +223,7 @@ def test_a_home_that_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         *((f"plan tiny.yaml -s data.train={name}", 3) for name in ("manifest.json", "manifest-samples.npy")),
     ],
 )
-def test_odd_commands(finished: tuple[Path, Planned], tmp_path: Path, argv: str, code: int) -> None:
+def test_odd_commands(finished: tuple[Path, PlannedRun], tmp_path: Path, argv: str, code: int) -> None:
     """One error, at once, and nothing is written."""
     for name in ("folder", "shards"):
         (tmp_path / name).mkdir()

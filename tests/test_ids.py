@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES, Run, run_type
 from selfsup.sweeps.spec.sweepfile import read
 
@@ -38,7 +38,7 @@ def test_ids_and_keys_of_shipped_specs_stay(path: Path) -> None:
 
 def ids(path: Path) -> dict[str, list[str]]:
     """Run id -> keys of its stages: the first seed of every arm and its baselines, on data with a known digest."""
-    runs = [Planned(run, "spec", DATA, DATA, Path("/home")) for run in listed(path)]
+    runs = [PlannedRun(run, "spec", DATA, DATA, Path("/home")) for run in listed(path)]
     return {run.id: [stage.key for stage in run.stages] for run in runs}
 
 

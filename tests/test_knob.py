@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from pydantic import ValidationError
 
-from selfsup.knob import REQUIRED, Choice, Described, Knobs, Range, described, knob, resolved, told
+from selfsup.knob import REQUIRED, Choice, Described, Knobs, Range, as_dict, described, knob, non_default
 
 
 class Inner(Knobs):
@@ -23,34 +23,34 @@ class Outer(Knobs):
 
 def test_what_equals_its_default_is_not_told() -> None:
     spelled_out = Outer(rate=1.0, kind="a", pair=(0.5, 0.9), inner=Inner(size=4), extra=None)
-    assert told(spelled_out) == told(Outer(rate=1.0)) == {"rate": 1.0}
+    assert non_default(spelled_out) == non_default(Outer(rate=1.0)) == {"rate": 1.0}
 
 
 def test_an_integer_is_the_same_number_as_a_float() -> None:
-    assert told(Outer(rate=1)) == {"rate": 1.0}
-    assert type(told(Outer(rate=1))["rate"]) is float
+    assert non_default(Outer(rate=1)) == {"rate": 1.0}
+    assert type(non_default(Outer(rate=1))["rate"]) is float
 
 
 def test_told_goes_into_groups_and_leaves_out_what_changes_no_result() -> None:
-    assert told(Outer(rate=1.0, inner=Inner(size=8, every=1))) == {"rate": 1.0, "inner": {"size": 8}}
-    assert told(Outer(rate=1.0, inner=Inner(every=1))) == {"rate": 1.0}
+    assert non_default(Outer(rate=1.0, inner=Inner(size=8, every=1))) == {"rate": 1.0, "inner": {"size": 8}}
+    assert non_default(Outer(rate=1.0, inner=Inner(every=1))) == {"rate": 1.0}
 
 
 def test_a_group_that_was_missing_is_told_even_if_all_in_it_is_default() -> None:
-    assert told(Outer(rate=1.0, extra=Inner())) == {"rate": 1.0, "extra": {}}
+    assert non_default(Outer(rate=1.0, extra=Inner())) == {"rate": 1.0, "extra": {}}
 
 
 def test_a_group_differs_from_the_default_of_its_field_not_of_its_class() -> None:
     class Big(Knobs):
         inner: Inner = knob(Inner(size=8), "a group with a default of its own")
 
-    assert told(Big()) == {}
-    assert told(Big(inner=Inner(size=4))) == {"inner": {"size": 4}}
+    assert non_default(Big()) == {}
+    assert non_default(Big(inner=Inner(size=4))) == {"inner": {"size": 4}}
 
 
 def test_resolved_has_everything_as_json_would() -> None:
     inner = {"size": 4, "every": 10}
-    assert resolved(Outer(rate=2)) == {"rate": 2.0, "kind": "a", "pair": [0.5, 0.9], "inner": inner, "extra": None}
+    assert as_dict(Outer(rate=2)) == {"rate": 2.0, "kind": "a", "pair": [0.5, 0.9], "inner": inner, "extra": None}
 
 
 def test_described() -> None:
@@ -96,7 +96,7 @@ def test_every_field_must_be_a_knob() -> None:
         size: int = 4
 
     with pytest.raises(AssertionError, match="knob"):
-        told(Bare(size=5))
+        non_default(Bare(size=5))
 
 
 def test_sweeps_refuse_the_impossible() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from selfsup.errors import TrackError
-from selfsup.metrics_log import Spool, records, tail
+from selfsup.metrics_log import MetricsLog, records, tail
 
 
 def fill(path: Path, steps: Iterable[int], *, commit: int | None = None, restored: int = 0) -> None:
-    spool = Spool(path, restored=restored)
+    spool = MetricsLog(path, restored=restored)
     for step in steps:
         spool.append(step, {"loss": float(step)})
     if commit is not None:
@@ -24,7 +24,7 @@ def steps(path: Path, *, committed: bool = True) -> list[int]:
 
 
 def test_only_committed_records_are_final(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "deep" / "a.jsonl")
+    spool = MetricsLog(tmp_path / "deep" / "a.jsonl")
     spool.append(1, {"loss": 0.5})
     assert steps(tmp_path / "deep" / "a.jsonl") == []
     assert steps(tmp_path / "deep" / "a.jsonl", committed=False) == [1]
@@ -37,7 +37,7 @@ def test_opening_again_drops_what_no_checkpoint_holds(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     fill(path, [1, 2], commit=2)
     fill(path, [3, 4])
-    Spool(path)
+    MetricsLog(path)
     assert steps(path, committed=False) == [1, 2]
 
 
@@ -60,7 +60,7 @@ def test_steps_that_are_there_are_not_recorded_again(tmp_path: Path) -> None:
 
 
 def test_one_step_may_be_recorded_in_parts(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "a.jsonl")
+    spool = MetricsLog(tmp_path / "a.jsonl")
     spool.append(1, {"loss": 1.0})
     spool.append(1, {"rankme": 2.0})
     assert [dict(record.values) for record in records(tmp_path / "a.jsonl", committed=False)] == [
@@ -109,7 +109,7 @@ def test_no_flipped_bit_is_another_number_and_all_other_lines_stay(
         read = [(record.step, record.values) for record in records(path)]
         assert read in (good, [good[0], good[2]])
         assert (read == good) != (f"{path}: the line that ends at byte" in caplog.text)
-    Spool(path)
+    MetricsLog(path)
     assert steps(path) == [1, 3]
     assert len(caplog.records) <= 8 * (stop - start)
 
@@ -127,7 +127,7 @@ def test_the_tail_is_the_latest_record(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_kept_as_they_are(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "a.jsonl")
+    spool = MetricsLog(tmp_path / "a.jsonl")
     spool.append(1, {"loss": math.inf, "norm": math.nan})
     (record,) = records(tmp_path / "a.jsonl", committed=False)
     assert record.values["loss"] == math.inf
@@ -137,12 +137,12 @@ def test_values_that_are_not_finite_are_kept_as_they_are(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["acc@1", "a=b", "/loss", "loss/", "a//b", "../loss", "", "a\nb", "größe"])
 def test_a_name_that_mlflow_refuses_is_refused_when_recorded(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrackError, match="cannot name a number"):
-        Spool(tmp_path / "a.jsonl").append(1, {name: 1.0})
+        MetricsLog(tmp_path / "a.jsonl").append(1, {name: 1.0})
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    spool = Spool(path)
+    spool = MetricsLog(path)
     path.unlink()
     path.symlink_to("/dev/full")
     with pytest.raises(TrackError, match=r"a\.jsonl: cannot record numbers: No space left"):

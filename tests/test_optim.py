@@ -8,7 +8,7 @@ import torch
 from lightly.utils import lars as lightly
 from torch import Tensor, nn
 
-from selfsup.method import Method, Pace
+from selfsup.method import Method, ParamOptions
 from selfsup.optim import LARS, build, decay_at, lr_at, param_groups, peak_lr, schedule
 from selfsup.spec import Optim
 
@@ -69,7 +69,7 @@ def test_lars_lets_a_weight_leave_zero() -> None:
 
 
 class Module(nn.Module):
-    pace = Method.pace
+    param_options = Method.param_options
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,10 +127,10 @@ def test_schedule_at_its_ends() -> None:
 
 
 class Paced(Module):
-    def pace(self, name: str, weight: Tensor) -> Pace:
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:
         if name.startswith("norm"):
-            return Pace(scale=0.5, constant=True)
-        return Pace(begins=0.25) if weight.ndim > 1 else Pace()
+            return ParamOptions(lr_scale=0.5, constant_lr=True)
+        return ParamOptions(frozen_until=0.25) if weight.ndim > 1 else ParamOptions()
 
 
 def test_a_weight_moves_at_its_own_pace() -> None:

@@ -15,7 +15,7 @@ from selfsup.errors import SpecError
 from selfsup.origin import changes, settle
 from selfsup.pipelines import cost
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import runner
 from selfsup.spec import read
@@ -177,8 +177,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 
 
 @pytest.fixture
-def planned(tmp_path: Path, data: str) -> Callable[..., Planned]:
-    def make(method: str = "simclr") -> Planned:
+def planned(tmp_path: Path, data: str) -> Callable[..., PlannedRun]:
+    def make(method: str = "simclr") -> PlannedRun:
         spec: dict[str, Any] = {"name": "tiny", "method": method, "data": {"train": data, "val": data}}
         spec |= {"backbone": BACKBONE, "train": {"duration": {"steps": 2}, "batch": 8}, "evals": {"knn": {"k": 3}}}
         (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec | {"baselines": False}))
@@ -188,7 +188,7 @@ def planned(tmp_path: Path, data: str) -> Callable[..., Planned]:
 
 
 def test_a_plan_names_what_changed_and_a_run_refuses(
-    edit: Edit, planned: Callable[..., Planned], tmp_path: Path
+    edit: Edit, planned: Callable[..., PlannedRun], tmp_path: Path
 ) -> None:
     run = planned()
     for stage in run.stages:
@@ -207,7 +207,7 @@ def test_a_plan_names_what_changed_and_a_run_refuses(
 
 
 def test_a_trial_does_as_the_user_answered(
-    edit: Edit, planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+    edit: Edit, planned: Callable[..., PlannedRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may meet what another sweep made: a whole training, and half an evaluation of it."""
     run = planned()
@@ -227,7 +227,7 @@ def test_a_trial_does_as_the_user_answered(
     runner.perform(run)
 
 
-def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., Planned]) -> None:
+def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., PlannedRun]) -> None:
     run = planned()
     assert _code(run) == {}
     for stage in run.stages:
@@ -241,7 +241,7 @@ def test_mlflow_is_told_what_made_a_run(edit: Edit, planned: Callable[..., Plann
 
 
 def test_an_objective_of_ones_own_is_known_by_its_text(
-    edit: Edit, planned: Callable[..., Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    edit: Edit, planned: Callable[..., PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.py").write_text(codebase._source(SIMCLR).read_text())

@@ -19,7 +19,7 @@ from selfsup.encoder import build, save_encoder
 from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.shards import index
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan, unique
 from selfsup.pipelines.stages.evaluate import Load
 from selfsup.pipelines.stages.runner import perform
@@ -87,7 +87,7 @@ class Home:
     def __init__(self, folder: Path, sets: Path) -> None:
         self.folder, self.sets = folder, sets
 
-    def plan(self, **changes: Any) -> tuple[Planned, ...]:
+    def plan(self, **changes: Any) -> tuple[PlannedRun, ...]:
         spec: dict[str, Any] = yaml.safe_load(yaml.safe_dump(METHOD))
         for path, value in changes.items():
             *sections, name = path.split("__")
@@ -101,7 +101,7 @@ class Home:
         path.write_text(yaml.safe_dump(spec))
         return plan(read(path), self.folder)
 
-    def run(self, **changes: Any) -> Planned:
+    def run(self, **changes: Any) -> PlannedRun:
         return self.plan(**changes)[-1]
 
 
@@ -110,7 +110,7 @@ def home(tmp_path: Path, sets: Path) -> Home:
     return Home(tmp_path, sets)
 
 
-def keys(run: Planned) -> dict[str, str]:
+def keys(run: PlannedRun) -> dict[str, str]:
     return {stage.kind: stage.key for stage in run.stages}
 
 

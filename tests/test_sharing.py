@@ -11,9 +11,9 @@ import yaml
 from tiny import BACKBONE
 
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Columns, Stream
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import describe, groups, key, side_by_side
 from selfsup.spec import read
@@ -52,10 +52,10 @@ def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 
 
 @pytest.fixture
-def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[Planned, ...]]:
+def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[PlannedRun, ...]]:
     """(section={name: value}, ...) -> the runs of the spec with these changes."""
 
-    def planned(**changes: Any) -> tuple[Planned, ...]:
+    def planned(**changes: Any) -> tuple[PlannedRun, ...]:
         spec = SPEC | {"data": {"train": told.root}}
         for section, value in changes.items():
             spec[section] = spec.get(section, {}) | value if isinstance(value, dict) else value
@@ -66,7 +66,7 @@ def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[Planned, ...]
 
 
 def first_step(told: Manifest, crop: Crop) -> Columns:
-    stream = Stream(told, Lanes(samples=64, batch=16, seed=0, lanes=4), Views((crop,)), 1)
+    stream = Stream(told, SampleOrder(samples=64, batch=16, seed=0, lanes=4), Views((crop,)), 1)
     (row,) = stream.rows(range(4), 0, 1, threads=1, memory=2**24)
     return row
 
@@ -91,7 +91,7 @@ def test_geometry_is_what_the_pixels_of_a_stream_depend_on(told: Manifest, name:
     ids=str,
 )
 def test_runs_that_differ_after_the_crop_have_one_key(
-    planned: Callable[..., tuple[Planned, ...]], changes: dict[str, Any]
+    planned: Callable[..., tuple[PlannedRun, ...]], changes: dict[str, Any]
 ) -> None:
     (one,), (other,) = planned(), planned(**changes)
     assert one.id != other.id or "resources" in changes
@@ -113,13 +113,15 @@ def test_runs_that_differ_after_the_crop_have_one_key(
     ],
     ids=str,
 )
-def test_runs_that_see_other_crops_do_not(planned: Callable[..., tuple[Planned, ...]], changes: dict[str, Any]) -> None:
+def test_runs_that_see_other_crops_do_not(
+    planned: Callable[..., tuple[PlannedRun, ...]], changes: dict[str, Any]
+) -> None:
     (one,), (other,) = planned(), planned(**changes)
     assert key(one) != key(other)
 
 
 def test_other_data_have_another_key_and_whoever_never_shares_has_none(
-    planned: Callable[..., tuple[Planned, ...]], tmp_path: Path, make: Callable[..., Manifest]
+    planned: Callable[..., tuple[PlannedRun, ...]], tmp_path: Path, make: Callable[..., Manifest]
 ) -> None:
     (one,) = planned()
     (other,) = planned(data={"train": make(tmp_path / "other", number=64, seed=1).root})
@@ -129,7 +131,7 @@ def test_other_data_have_another_key_and_whoever_never_shares_has_none(
     assert never.id == one.id
 
 
-def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[Planned, ...]]) -> None:
+def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
     """Three temperatures of three seeds, as a sweep lists them: all seeds of one, then of the next."""
     listed = [run for value in (0.1, 0.2, 0.5) for run in planned(hyper={"temperature": value}, seeds=3)]
     ordered = side_by_side(listed, 2)
@@ -145,7 +147,7 @@ def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[Planned,
 
 
 def test_what_is_trained_already_or_once_for_two_runs_is_fed_nothing(
-    planned: Callable[..., tuple[Planned, ...]],
+    planned: Callable[..., tuple[PlannedRun, ...]],
 ) -> None:
     (one,), (twin,) = planned(), planned()
     assert [len(group) for group in groups([one, twin])] == [1]

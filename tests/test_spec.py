@@ -14,7 +14,7 @@ import yaml
 
 import selfsup
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, described, knob, resolved, told
+from selfsup.knob import Knobs, as_dict, described, knob, non_default
 from selfsup.spec import Backbone, Duration, Run, Spec, read, run_type, schema, spec_type
 
 
@@ -90,7 +90,7 @@ class TestMeaning:
         assert [run.seed for run in runs] == [0, 1, 2]
         assert [run.seed for run in good("seeds=[7, 5]").runs] == [7, 5]
         assert all(isinstance(run, Run) and isinstance(run.hyper, Masked) for run in runs)
-        assert told(runs[1]) == {
+        assert non_default(runs[1]) == {
             "method": "masked",
             "data": {"train": str(Path("here").absolute()), "val": str(Path("there").absolute())},
             "train": {"duration": {"epochs": 10.0}, "batch": 64},
@@ -99,12 +99,12 @@ class TestMeaning:
 
     def test_defaults_written_out_change_no_id(self) -> None:
         plain, spelled = good().runs[0], good("hyper.mask_ratio=0.75", "optim={lr: 1.5e-4}", "backbone={}").runs[0]
-        assert told(plain) == told(spelled)
-        assert resolved(plain) == resolved(spelled)
+        assert non_default(plain) == non_default(spelled)
+        assert as_dict(plain) == as_dict(spelled)
 
     def test_resources_and_records_change_no_id(self) -> None:
         other = good("resources.workers=2", "train.log_every=1", "stream.bad_share=0.5", "embed.batch=8").runs[0]
-        assert told(other) == told(good().runs[0])
+        assert non_default(other) == non_default(good().runs[0])
 
     def test_overrides_and_units(self) -> None:
         assert good("train.duration.steps=5").train.duration == Duration(steps=5)
@@ -114,7 +114,7 @@ class TestMeaning:
     def test_evaluations_are_the_files_of_evals(self) -> None:
         evals: Any = good("evals={knn: {k: 7}}").evals
         assert (evals.knn.k, evals.linear) == (7, None)
-        assert told(good("evals={knn: {}}"))["evals"] == {"knn": {}}
+        assert non_default(good("evals={knn: {}}"))["evals"] == {"knn": {}}
 
     def test_a_null_takes_back_what_an_extended_spec_says(self) -> None:
         Path("top.yaml").write_text(
@@ -125,8 +125,8 @@ class TestMeaning:
 
     def test_a_baseline_has_no_knobs(self) -> None:
         run = good("method=pixels").runs[0]
-        assert resolved(run)["hyper"] == {}
-        assert "hyper" not in told(run)
+        assert as_dict(run)["hyper"] == {}
+        assert "hyper" not in non_default(run)
 
     def test_runs_and_specs_travel_by_pickle(self) -> None:
         found = good("evals.knn.k=3", "hyper.normalise=true", "seeds=2")
@@ -134,7 +134,7 @@ class TestMeaning:
             again = pickle.loads(pickle.dumps(whole))
             assert again == whole
             assert type(again) is type(whole)
-            assert told(again) == told(whole)
+            assert non_default(again) == non_default(whole)
 
     def test_schema_accepts_what_reads_and_refuses_what_does_not(self) -> None:
         validator = jsonschema.Draft202012Validator(schema())

@@ -11,7 +11,7 @@ from PIL import Image
 from selfsup.errors import DataError, SpecError
 from selfsup.method import load
 from selfsup.pipelines.data.pack import pack
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps.spec.expand import expand
 from selfsup.sweeps.spec.outline import describe, describe_search
 from selfsup.sweeps.spec.schema import schema
@@ -39,7 +39,7 @@ class Home:
     def __init__(self, folder: Path, shards: Path) -> None:
         self.folder, self.shards = folder, shards
 
-    def expand(self, text: str, *overrides: str) -> tuple[Sweep, dict[str, Planned]]:
+    def expand(self, text: str, *overrides: str) -> tuple[Sweep, dict[str, PlannedRun]]:
         common = f"""
 data: {{train: {self.shards}, val: {self.shards}}}
 backbone: {{name: vit_tiny_patch16_224, image_size: 32, patch_size: 8, width: 32, heads: 2}}
@@ -146,7 +146,7 @@ def test_a_plan_warns_once_of_what_nobody_has_shown(home: Home, monkeypatch: pyt
     assert shown.count("  beware  mae with batches of 8: its paper shows none below 16\n") == 1
 
 
-def finish(run: Planned, *, start: float, speed: float) -> None:
+def finish(run: PlannedRun, *, start: float, speed: float) -> None:
     assert run.pretrain
     run.pretrain.claim()
     run.pretrain.finish({"start_seconds": start})

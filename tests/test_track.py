@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from servers import free_ports
 
 from selfsup.errors import TrackError
-from selfsup.metrics_log import Spool
+from selfsup.metrics_log import MetricsLog
 from selfsup.mlflow_store import ui_command
 from selfsup.shipper import Shipper
 from selfsup.track import Tracker
@@ -50,7 +50,7 @@ def history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]
 
 
 def fill(path: Path, steps: range, **values: float) -> None:
-    spool = Spool(path)
+    spool = MetricsLog(path)
     for step in steps:
         spool.append(step, {"loss": 1 / step} | values)
     spool.commit(steps[-1])
@@ -103,7 +103,7 @@ def test_another_run_gets_the_whole_spool(tracker: Tracker, tmp_path: Path) -> N
 def test_a_restored_run_does_not_zigzag(tracker: Tracker, tmp_path: Path) -> None:
     run, path = start(tracker, "restored"), tmp_path / "a.jsonl"
     fill(path, range(1, 4))
-    Spool(path).append(4, {"loss": 99.0})
+    MetricsLog(path).append(4, {"loss": 99.0})
     tracker.ship(run, path)
     fill(path, range(3, 7))  # goes on from the checkpoint of step 3
     tracker.ship(run, path)
@@ -112,7 +112,7 @@ def test_a_restored_run_does_not_zigzag(tracker: Tracker, tmp_path: Path) -> Non
 
 def test_values_that_are_not_finite_are_counted(tracker: Tracker, tmp_path: Path) -> None:
     run, path = start(tracker, "nonfinite"), tmp_path / "a.jsonl"
-    spool = Spool(path)
+    spool = MetricsLog(path)
     spool.append(1, {"a": math.inf, "b": math.nan, "c": 1.0})
     spool.append(2, {"a": 3.0})
     spool.commit(2)
@@ -207,14 +207,14 @@ def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path) -> None:
 
 SEND = """
 import pathlib, sys
-from selfsup.metrics_log import Spool
+from selfsup.metrics_log import MetricsLog
 from selfsup.track import Tracker
 tracker, number, path = Tracker(sys.argv[1]).connect(), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 run = tracker.open(id=f"sender{number}", name="", experiment="senders", params={"number": number}, tags={})
 for step in range(1, 101):
-    Spool(path, restored=step).append(step, {"loss": 1000.0 * number + step})
+    MetricsLog(path, restored=step).append(step, {"loss": 1000.0 * number + step})
     if step % 10 == 0:
-        Spool(path, restored=step).commit(step)
+        MetricsLog(path, restored=step).commit(step)
         tracker.ship(run, path)
 tracker.finish(run, "FINISHED")
 """
@@ -234,8 +234,8 @@ def test_eight_processes_that_write_to_one_store_lose_nothing(tracker: Tracker, 
 
 WRITE = """
 import pathlib, sys
-from selfsup.metrics_log import Spool
-spool = Spool(pathlib.Path(sys.argv[1]))
+from selfsup.metrics_log import MetricsLog
+spool = MetricsLog(pathlib.Path(sys.argv[1]))
 for step in range(1, 201):
     spool.append(step, {"loss": float(sys.argv[2]) + step})
     if step % 50 == 0:
@@ -325,7 +325,7 @@ def test_a_server_killed_and_started_again_loses_and_doubles_nothing(
     shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")  # a schema takes seconds to make
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     (port,), path = free_ports(1), tmp_path / "a.jsonl"
-    spool = Spool(path)
+    spool = MetricsLog(path)
     with serving(tmp_path, port):
         remote = Tracker(f"http://127.0.0.1:{port}").connect()
         run = start(remote, "killed")

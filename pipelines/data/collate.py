@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
+from selfsup.masks import BLOCK_DRAWS, BoolMask, IndexMask, block_mask, random_mask
 from selfsup.method import Batch
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
@@ -41,7 +41,7 @@ def collate(
     """
     draw = partial(_draw, columns, seed)
     made: list[Tokens | Tensor] = []
-    masks: list[Mask | Cover | None] = []
+    masks: list[IndexMask | BoolMask | None] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
@@ -58,7 +58,7 @@ def collate(
     )
 
 
-def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> Mask | Cover | None:
+def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> IndexMask | BoolMask | None:
     if crop.mask is None:
         return None
     assert patch, "masking needs tokens: give a patch size"
@@ -68,7 +68,7 @@ def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Dev
             return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
         case BlockMask() as rule:
             where = block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule))
-            return Cover(where.to(device), where.sum(dim=1))
+            return BoolMask(where.to(device), where.sum(dim=1))
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:

@@ -74,7 +74,7 @@ class LaneSource(Datasource):
         self.segments = segments(feed.stream, start)
 
     def get_name(self) -> str:
-        return "Lanes"
+        return "SampleOrder"
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

@@ -35,7 +35,7 @@ from selfsup.pipelines.data.fetch import (
     runs,
 )
 from selfsup.pipelines.data.head import Head
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
 from selfsup.pipelines.data.rows import NAME as SAMPLES
 from selfsup.pipelines.data.rows import Rows, Table, Written, write_rows
@@ -101,7 +101,7 @@ class Manifest:
         skip = self.access.missing == "skip"
         return Shards(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
 
-    def reached(self, order: Lanes, cache: int) -> "Manifest":
+    def reached(self, order: SampleOrder, cache: int) -> "Manifest":
         """As a stream in this order reads it, with `cache` bytes on each node for what is remote.
 
         Where these hold all chunks that the order has in play, it is chunks that are fetched and kept; else they would

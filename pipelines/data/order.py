@@ -22,7 +22,7 @@ _CHUNKS = (0xFFFFFFFF, 0)  # a salt that no (lane, window) reaches
 
 
 @dataclass(frozen=True)
-class Lanes:
+class SampleOrder:
     """The order of one stream. `samples` in the data set, `batch` taken by all lanes together in a step."""
 
     samples: int
@@ -80,7 +80,7 @@ class Lanes:
 
 
 @lru_cache(maxsize=64)
-def _cuts(order: Lanes, lane: int) -> Ints:
+def _cuts(order: SampleOrder, lane: int) -> Ints:
     """(windows + 1,) where the windows of a lane begin and its epoch ends. Those at the ends are 1/2 to 3/2 as long."""
     windows = max(1, round(order.length / order.window))
     ahead = (2 * lane + 1 - order.lanes) / (2 * order.lanes)  # of the mean of all lanes, in windows
@@ -89,14 +89,14 @@ def _cuts(order: Lanes, lane: int) -> Ints:
 
 
 @lru_cache(maxsize=64)
-def _samples(order: Lanes, lane: int, window: int, epoch: int) -> Ints:
+def _samples(order: SampleOrder, lane: int, window: int, epoch: int) -> Ints:
     """(window,): the sample numbers of one window of a lane, in the order in which the lane gives them."""
     first, last = _cuts(order, lane)[window : window + 2]
     mixed = shuffled(int(last - first), seed=order.seed, epoch=epoch, salt=(lane, window))
     return _dealt(order, lane * order.length + np.arange(first, last, dtype=np.int64), epoch)[mixed]
 
 
-def _dealt(order: Lanes, place: Ints, epoch: int) -> Ints:
+def _dealt(order: SampleOrder, place: Ints, epoch: int) -> Ints:
     """(n,) -> (n,): places in the epoch's sequence of permuted chunks -> sample numbers.
 
     The chunk that is shorter than the others cannot be permuted among them: it goes in at a slot of its own.

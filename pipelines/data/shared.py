@@ -69,7 +69,7 @@ class Shared:
 
     def steps(self, start: int) -> Rows:
         """The same as those of the Feed, but not to be written to."""
-        link, last = _Link(self), self.feed.stream.steps
+        link, last = StreamClient(self), self.feed.stream.steps
         own: Rows | None = None
         took: float | None = None
         try:
@@ -102,7 +102,7 @@ class Shared:
         """The one of this job and node, or a new one."""
         context = ray.get_runtime_context()
         node = context.get_node_id()
-        actor = ray.remote(Hub).options(
+        actor = ray.remote(StreamServer).options(
             name=f"{self.key}-{self.feed.rank}-{self.feed.world}-{context.get_job_id()}-{node}",
             namespace=NAMESPACE,
             get_if_exists=True,
@@ -113,7 +113,7 @@ class Shared:
         return actor.remote(self.feed, self.length, self.peers)
 
 
-class _Link:
+class StreamClient:
     """From a reader to its hub. No error of the hub gets through, and it keeps no reader waiting for long."""
 
     def __init__(self, shared: Shared) -> None:
@@ -145,7 +145,7 @@ class _Link:
             self._hub.leave.remote(self._shared.reader)
 
 
-class Hub:
+class StreamServer:
     """Makes the steps of a Feed, each once, for the readers of a node."""
 
     def __init__(self, feed: Feed, length: int, peers: int) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data.manifest import Manifest, Reader, Sample
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, Ints, uniform
 from selfsup.pipelines.modalities.crops import crops, single_threaded
 from selfsup.pipelines.modalities.decode import Data, Pixels, Undecodable, dimensions
@@ -38,7 +38,7 @@ class Stream:
     """A training stream, as data: a pure function of its fields. Every crop of `views` has its size."""
 
     manifest: Manifest
-    order: Lanes
+    order: SampleOrder
     views: Views
     steps: int
 

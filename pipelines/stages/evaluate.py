@@ -24,7 +24,7 @@ from selfsup.pipelines.data.collate import normalise
 from selfsup.pipelines.data.manifest import Manifest, Reader
 from selfsup.pipelines.modalities.crops import crops
 from selfsup.pipelines.modalities.decode import Data, Undecodable, dimensions
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.sealed import damage, sealed
 from selfsup.spec import Run
 from selfsup.stage import Stage
@@ -125,7 +125,7 @@ class Load:
             return None
 
 
-def embed(planned: Planned, stage: Stage) -> dict[str, float]:
+def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
     run = planned.run
     assert planned.val is not None
@@ -150,7 +150,7 @@ def _cpus(run: Run) -> float:
     return min(1.0, run.resources.cpus_per_worker) or 1.0
 
 
-def probe(planned: Planned, stage: Stage) -> dict[str, float]:
+def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """One downstream protocol on the features of the embed stage, as a task on the cluster; which images it had right
     is kept in the stage's folder.
     """

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from selfsup import tensors
 from selfsup.encoder import TokenEncoder
-from selfsup.masks import Mask
+from selfsup.masks import IndexMask
 from selfsup.method import Batch, Method
 from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.collate import collate
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.evaluate import Load
 from selfsup.pipelines.stages.worker import build
 from selfsup.spec import Run
@@ -25,11 +25,11 @@ IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pix
 SEED = 0  # of the masks: the same ones for every run, so that runs can be compared
 
 
-def pictures(planned: Planned, stage: Stage) -> dict[str, float]:
+def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """`reconstructions.png` in the stage's folder: three rows, masked, predicted, original."""
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
-    method = build(run, planned.facts, torch.device("cpu"))
+    method = build(run, planned.info, torch.device("cpu"))
     tensors.fill(method, planned.pretrain.folder / "method.safetensors")
     batch = fixed_batch(run, manifest, method)
     with whole(stage.folder / "reconstructions.png") as part:
@@ -60,7 +60,7 @@ def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
     assert isinstance(tokens, Tokens)
     assert isinstance(trunk, TokenEncoder)
     [mask] = batch.masks
-    assert isinstance(mask, Mask)
+    assert isinstance(mask, IndexMask)
     assert painted is not None, "only a method that predicts pixels has a pictures stage"
     removed = mask.removed[..., None]
     rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]

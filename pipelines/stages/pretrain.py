@@ -15,21 +15,21 @@ from selfsup.pipelines import sharing
 from selfsup.pipelines.data.feed import LaneConfig
 from selfsup.pipelines.data.shared import ShareConfig
 from selfsup.pipelines.data.stream import Stream
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.worker import Task
 from selfsup.redact import redacted
 from selfsup.stage import Stage, read_json
 from selfsup.whole import write
 
 
-def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
+def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Train, or go on training, to the end. Leave `encoder.safetensors` and `method.safetensors` in the stage's folder.
 
     Raises the user's error that stopped it as itself; any other as SelfsupError that names Ray's report.
     """
     run = planned.run
     data = planned.train.reached(planned.order, cache=int(run.stream.cache * 2**30))
-    task = Task(run, data, planned.order, planned.facts, stage.folder, dict(stage.resolved))
+    task = Task(run, data, planned.order, planned.info, stage.folder, dict(stage.resolved))
     stream = Stream(task.manifest, task.order, task.views, task.steps)
     resources = run.resources
     told, launched = pickle.dumps(task), time.time()
@@ -81,14 +81,14 @@ def pretrain(planned: Planned, stage: Stage) -> dict[str, float]:
     return read_json(stage.folder / "summary.json")
 
 
-def _handed(planned: Planned, stage: Stage) -> LaneConfig:
+def _handed(planned: PlannedRun, stage: Stage) -> LaneConfig:
     """What the workers get for a data set."""
     asked, key = planned.run.resources, sharing.key(planned)
     told = planned.feeder, asked.data_cpus, asked.data_memory * 2**20
     return ShareConfig(*told, key, stage.key, planned.peers) if key and planned.peers > 1 else LaneConfig(*told)
 
 
-def _resources(planned: Planned) -> dict[str, float]:
+def _resources(planned: PlannedRun) -> dict[str, float]:
     """Of a worker, with those of its threads."""
     asked = planned.run.resources
     threads = asked.data_cpus / asked.workers if planned.feeder == "threads" else 0.0

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from selfsup import codebase, failures, origin
-from selfsup.pipelines.planned import EVALUATE, PICTURES, WORKER, Planned
+from selfsup.pipelines.planned import EVALUATE, PICTURES, WORKER, PlannedRun
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
@@ -18,7 +18,7 @@ codebase.modules(WORKER, EVALUATE, PICTURES)  # as imported: a process that is f
 WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe
 
 
-def perform(each: Planned) -> None:
+def perform(each: PlannedRun) -> None:
     """Bring a run to its end. What stops it is raised, and noted in `each.failure` until the next attempt."""
     try:
         each.failure.unlink(missing_ok=True)

@@ -15,13 +15,13 @@ from torch import nn
 
 from selfsup import checkpoint, encoder, failures, optim, tensors
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError
-from selfsup.method import Batch, Facts, Method, load
-from selfsup.metrics_log import Spool
+from selfsup.method import Batch, Method, TrainInfo, load
+from selfsup.metrics_log import MetricsLog
 from selfsup.parts import dist, health
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.shared import Shared
 from selfsup.pipelines.stages.meter import Meter, Start, hardware
 from selfsup.spec import Run
@@ -42,14 +42,14 @@ class Task:
 
     run: Run
     manifest: Manifest
-    order: Lanes
-    facts: Facts
+    order: SampleOrder
+    info: TrainInfo
     folder: Path
     resolved: dict[str, Any]
 
     @property
     def steps(self) -> int:
-        return self.facts.steps
+        return self.info.num_steps
 
     @property
     def views(self) -> Views:
@@ -84,11 +84,11 @@ def _work(task: Task, launched: float) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
-    method = build(task.run, task.facts, device)
+    method = build(task.run, task.info, device)
     module = _parallel(method)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
-    intake = Intake(task, method, device)
+    intake = BatchLoader(task, method, device)
     steps = train(
         module,
         method,
@@ -112,11 +112,11 @@ def _work(task: Task, launched: float) -> None:
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 
-def build(run: Run, facts: Facts, device: torch.device) -> Method:
+def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
     """The objective at its initial weights: a function of spec and seed, the encoder of backbone and seed alone."""
     torch.manual_seed(run.seed)
     trunk = encoder.build(run.backbone)
-    return load(run.method)(run.hyper, {MODALITY: trunk}, facts).to(device)
+    return load(run.method)(run.hyper, {MODALITY: trunk}, info).to(device)
 
 
 def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
@@ -144,7 +144,7 @@ def _parallel(method: Method) -> nn.Module:
     return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
 
 
-class Intake:
+class BatchLoader:
     """The batches of one worker, and what became known of them on the way."""
 
     def __init__(self, task: Task, method: Method, device: torch.device) -> None:
@@ -207,7 +207,7 @@ class Watch:
     def __init__(
         self,
         task: Task,
-        intake: Intake,
+        intake: BatchLoader,
         method: Method,
         optimizer: torch.optim.Optimizer,
         start: int,
@@ -215,7 +215,7 @@ class Watch:
     ) -> None:
         self._task, self._intake, self._method, self._optimizer = task, intake, method, optimizer
         self._start, self._meter = start, meter
-        self._spool = Spool(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
+        self._spool = MetricsLog(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
 
     def follow(self, steps: Iterator[Step], began: Start) -> None:
         settings, total = self._task.run.train, self._task.steps

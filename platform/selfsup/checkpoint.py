@@ -132,7 +132,7 @@ def _moments(held: Mapping[int, Any], module: nn.Module, optimizer: Optimizer) -
     """
     titles = {weight: name for name, weight in module.named_parameters()}
     names = dict(enumerate(titles[weight] for group in optimizer.param_groups for weight in group["params"]))
-    groups = [group["params"] for group in optimizer.state_dict()["param_groups"] if group.get("begins")]
+    groups = [group["params"] for group in optimizer.state_dict()["param_groups"] if group.get("frozen_until")]
     resting = {number for group in groups if not held.keys() & group for number in group}
     whole = {number: moments for number, moments in _stepped(optimizer).items() if number not in resting}
     there, here = (

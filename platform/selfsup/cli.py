@@ -22,7 +22,7 @@ from selfsup.redact import redacted
 
 if TYPE_CHECKING:
     from selfsup.origin import Answer
-    from selfsup.pipelines.planned import Planned
+    from selfsup.pipelines.planned import PlannedRun
     from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
     from selfsup.track import Tracker
@@ -243,7 +243,7 @@ def _answer(accept_code: bool, again: bool) -> "Answer":
     return "accept" if accept_code else "again" if again else "refuse"
 
 
-def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[Planned, ...]]":
+def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[PlannedRun, ...]]":
     from selfsup.pipelines.planning import plan
     from selfsup.spec import read
     from selfsup.sweeps.spec import sweepfile

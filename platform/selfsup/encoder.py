@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from selfsup import tensors
 from selfsup.errors import CheckpointError, SpecError
-from selfsup.knob import resolved
+from selfsup.knob import as_dict
 from selfsup.parts.pieces import Maps, in_pieces
 from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Tokens
@@ -223,7 +223,7 @@ def check_images(backbone: Backbone, *, places: bool) -> None:
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
-    tensors.save(encoder.trunk.state_dict(), path, {"backbone": json.dumps(resolved(backbone))})
+    tensors.save(encoder.trunk.state_dict(), path, {"backbone": json.dumps(as_dict(backbone))})
 
 
 def load_encoder(path: Path | str) -> Encoder:

@@ -105,7 +105,7 @@ def knob(
     return field
 
 
-def told(knobs: Knobs) -> dict[str, Any]:
+def non_default(knobs: Knobs) -> dict[str, Any]:
     """JSON-able: the knobs that can change a result and differ from their defaults; what an id is made of.
 
     So writing a default out, or a new knob in a later version, leaves ids alone.
@@ -123,24 +123,24 @@ def _differing(knobs: Knobs, defaults: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, Knobs):
             differing[name] = dump[name]
         elif type(value) is not type(default):  # no default to differ from: being there is told already
-            differing[name] = told(value)
+            differing[name] = non_default(value)
         elif inner := _differing(value, dict(default)):
             differing[name] = inner
     return differing
 
 
-def resolved(knobs: Knobs) -> dict[str, Any]:
+def as_dict(knobs: Knobs) -> dict[str, Any]:
     """JSON-able: every knob with its value, told or not."""
     return knobs.model_dump(mode="json")
 
 
-def decisive(knobs: Knobs) -> dict[str, Any]:
+def identity(knobs: Knobs) -> dict[str, Any]:
     """JSON-able: every knob that can change a result, told or not; what a stage is compared with on resume."""
     dump = {}
     for name, field in type(knobs).model_fields.items():
         if _note(field).result:
             value = getattr(knobs, name)
-            dump[name] = decisive(value) if isinstance(value, Knobs) else resolved(knobs)[name]
+            dump[name] = identity(value) if isinstance(value, Knobs) else as_dict(knobs)[name]
     return dump
 
 

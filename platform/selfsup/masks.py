@@ -12,7 +12,7 @@ ATTEMPTS = 10  # rectangles in a row that may not fit
 ASPECT = 0.3  # of a rectangle, at least; at most its inverse
 
 
-class Mask(NamedTuple):
+class IndexMask(NamedTuple):
     """keep: (B, K) int64, numbers of the tokens that the encoder sees. hide: (B, N - K) int64, those of all others."""
 
     keep: Tensor
@@ -29,7 +29,7 @@ class Mask(NamedTuple):
         return self.restore >= self.keep.shape[1]
 
 
-class Cover(NamedTuple):
+class BoolMask(NamedTuple):
     """where: (B, N) bool, tokens that are replaced by one vector. number: (B,) int64, how many, always on the CPU.
 
     So the host knows how many there are without waiting for the device.
@@ -39,8 +39,8 @@ class Cover(NamedTuple):
     number: Tensor
 
 
-def random_mask(noise: Tensor, ratio: float) -> Mask:
-    """(B, N) -> Mask: the int(N * (1 - ratio)) tokens of least noise are kept, in the order of their noise.
+def random_mask(noise: Tensor, ratio: float) -> IndexMask:
+    """(B, N) -> IndexMask: the int(N * (1 - ratio)) tokens of least noise are kept, in the order of their noise.
 
     MAE (arXiv 2111.06377), section 3, "Simple implementation". noise is uniform.
     """
@@ -48,7 +48,7 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     num_keep = int(num_tokens * (1 - ratio))
     assert 0 < num_keep < num_tokens, f"mask ratio {ratio} keeps {num_keep} of {num_tokens} tokens"
     shuffle = noise.argsort(dim=1, stable=True)  # stable: equal noise gives the same mask on every device
-    return Mask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])
+    return IndexMask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])
 
 
 def block_mask(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Knobs
-from selfsup.masks import Cover, Mask
+from selfsup.masks import BoolMask, IndexMask
 from selfsup.parts.tokens import Tokens
 from selfsup.views import Views
 
@@ -23,40 +23,40 @@ class Batch(NamedTuple):
     """What the stream delivers, on the training device.
 
     views: one entry a view: Tokens for a token encoder, normalised images (B, C, H, W) for a pooled one.
-    masks: of each view, as its Crop asks: a Mask where tokens are left out, a Cover where they are covered.
+    masks: of each view, as its Crop asks: an IndexMask where tokens are left out, a BoolMask where they are replaced.
     sample: (B,) int64, the number of each sample in its data set. label: (B,) int64, its class; -1 where it has none.
     boxes: (B, V, 5) where in its image each view lies, in pixels: left, top, width, height; then 1 if it is mirrored.
     draws: (B, Views.draws) uniform in [0, 1).
     """
 
     views: tuple[Tokens | Tensor, ...]
-    masks: tuple[Mask | Cover | None, ...]
+    masks: tuple[IndexMask | BoolMask | None, ...]
     sample: Tensor
     label: Tensor
     boxes: Tensor
     draws: Tensor
 
 
-class Facts(NamedTuple):
-    """What an objective may know of its training: samples and classes of the data, steps in all and of an epoch."""
+class TrainInfo(NamedTuple):
+    """The size of a training, as an objective may know it. num_steps: optimiser steps in all."""
 
-    samples: int
-    classes: int
-    steps: int
-    epoch: int
+    num_samples: int
+    num_classes: int
+    num_steps: int
+    steps_per_epoch: int
 
 
-class Pace(NamedTuple):
-    """How the learning rate of a weight departs from the schedule.
+class ParamOptions(NamedTuple):
+    """How the optimiser treats a weight apart from the schedule.
 
-    scale: times the schedule's. constant: the peak at every step, after warm-up too. begins: the share of training
-    before which the weight does not move at all. no_decay: weight decay passes it by, as it does biases and norms.
+    lr_scale: times the schedule's learning rate. constant_lr: the peak at every step after warm-up. frozen_until: the
+    share of training before which the weight does not move. no_weight_decay: as biases and norms have it.
     """
 
-    scale: float = 1.0
-    constant: bool = False
-    begins: float = 0.0
-    no_decay: bool = False
+    lr_scale: float = 1.0
+    constant_lr: bool = False
+    frozen_until: float = 0.0
+    no_weight_decay: bool = False
 
 
 class Out(NamedTuple):
@@ -88,7 +88,7 @@ class Method(nn.Module, abc.ABC):
         """What the stream must put in the batch, as data."""
 
     @abc.abstractmethod
-    def __init__(self, hyper: Any, encoders: Mapping[str, Any], facts: Facts) -> None:
+    def __init__(self, hyper: Any, encoders: Mapping[str, Any], info: TrainInfo) -> None:
         """hyper: of the class `Hyper`. encoders: by modality, of the kinds in `backbones`."""
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
@@ -116,9 +116,9 @@ class Method(nn.Module, abc.ABC):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         """t in [0, 1) is the share of training before this step: teachers, queues and centres move here."""
 
-    def pace(self, name: str, weight: Tensor) -> Pace:  # noqa: ARG002
-        """Of a parameter, by its name and itself."""
-        return Pace()
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        """Return how the optimiser treats this parameter."""
+        return ParamOptions()
 
 
 def names() -> list[str]:

@@ -40,7 +40,7 @@ class Commit(NamedTuple):
     step: int
 
 
-class Spool:
+class MetricsLog:
     """The writing end. One process writes (rank 0); any number read.
 
     Opening an existing file drops what came after the last commit, half a line included, except records of steps up to

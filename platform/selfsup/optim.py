@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from selfsup.method import Method, Pace
+from selfsup.method import Method, ParamOptions
 from selfsup.parts.schedules import cosine
 from selfsup.sections import Optim
 
@@ -29,29 +29,30 @@ def build(method: Method, optim: Optim) -> Optimizer:
 
 
 def param_groups(method: Method, weight_decay: float) -> Groups:
-    """One for the weights of each pace. Biases, norms and scalars never decay. Frozen parameters are in none."""
-    found: defaultdict[Pace, list[Tensor]] = defaultdict(list)
+    """Group trainable parameters by their options. Biases, norms and scalars never decay."""
+    groups: defaultdict[ParamOptions, list[Tensor]] = defaultdict(list)
     for name, weight in method.named_parameters():
         if weight.requires_grad:
-            pace = method.pace(name, weight)
-            found[pace._replace(no_decay=pace.no_decay or weight.ndim <= 1)].append(weight)
+            options = method.param_options(name, weight)
+            decayed = weight.ndim > 1 and not options.no_weight_decay
+            groups[options._replace(no_weight_decay=not decayed)].append(weight)
     return [
-        {"params": weights, "weight_decay": 0.0 if pace.no_decay else weight_decay, **pace._asdict()}
-        for pace, weights in sorted(found.items(), key=lambda item: item[0])
+        {"params": weights, "weight_decay": 0.0 if options.no_weight_decay else weight_decay, **options._asdict()}
+        for options, weights in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmup: int, batch: int) -> float:
-    """Set learning rates and decays of step 0 <= step < steps, and drop the gradients of what does not move yet.
+    """Set learning rates and decays of step 0 <= step < steps, and drop the gradients of frozen weights.
 
-    -> the learning rate of a weight that has no pace of its own. batch: the global one.
+    -> the learning rate of a weight without options of its own. batch: the global one.
     """
     peak, t = peak_lr(optim, batch), step / steps
     lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, floor=optim.min_lr)
     for group in optimizer.param_groups:
-        group["lr"] = group["scale"] * (peak if group["constant"] and step >= warmup else lr)
-        group["weight_decay"] = 0.0 if group["no_decay"] else decay_at(t, optim)
-        if t < group["begins"]:
+        group["lr"] = group["lr_scale"] * (peak if group["constant_lr"] and step >= warmup else lr)
+        group["weight_decay"] = 0.0 if group["no_weight_decay"] else decay_at(t, optim)
+        if t < group["frozen_until"]:
             for weight in group["params"]:
                 weight.grad = None
     return lr

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfsup.explain import shown
-from selfsup.knob import Described, Knobs, Range, described, told
+from selfsup.knob import Described, Knobs, Range, described, non_default
 from selfsup.layers import merge, nested, plain
 from selfsup.source import Entry, Mark, Node, Problem, refusal
 from selfsup.spec import WHOLE, Spec, check, methods, run_type
@@ -155,7 +155,7 @@ def value_at(spec: Spec, path: str) -> Any:
     value: Any = spec
     for name in path.split("."):
         value = None if value is None else getattr(value, name)
-    return told(value) if isinstance(value, Knobs) else value
+    return non_default(value) if isinstance(value, Knobs) else value
 
 
 def text(value: Any) -> str:

@@ -5,7 +5,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from selfsup.knob import SEEDS
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.stage import digest
 from selfsup.sweeps.spec.axes import value_at
@@ -55,7 +55,7 @@ def fresh(it: SweepFile) -> tuple[int, ...]:
     return tuple(islice(unused, it.search.confirm))
 
 
-def again(it: SweepFile, trial: Trial, home: Path) -> Planned:
+def again(it: SweepFile, trial: Trial, home: Path) -> PlannedRun:
     """The run that a trial was."""
     design = next(design for design in it.designs if design.name == trial.study)
     spec = design.trial(trial.values)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.stage import digest
 from selfsup.sweeps.spec.design import Design, Setting
@@ -14,7 +14,7 @@ from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 
 
-def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
+def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, PlannedRun]]:
     """The sweep, and its runs by id, baselines first. Builds bundled data that is missing; starts nothing.
 
     Raises DataError and SpecError as `plan` does; SpecError where two arms would be the same runs.
@@ -40,7 +40,7 @@ def expand(it: SweepFile, home: Path) -> tuple[Sweep, dict[str, Planned]]:
     return sweep, planned
 
 
-def _runs(setting: Setting, home: Path) -> tuple[list[Planned], list[Planned]]:
+def _runs(setting: Setting, home: Path) -> tuple[list[PlannedRun], list[PlannedRun]]:
     """Of one arm: its baselines, which are those of the default, and its own."""
     wanted = setting.spec.baselines and not setting.changed
     runs = plan(setting.spec.model_copy(update={"baselines": wanted}), home)
@@ -48,7 +48,7 @@ def _runs(setting: Setting, home: Path) -> tuple[list[Planned], list[Planned]]:
     return [run for run in runs if run not in own], own
 
 
-def _study(study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]], floor: tuple[Arm, ...]) -> Study:
+def _study(study: Design, runs: Sequence[tuple[list[PlannedRun], list[PlannedRun]]], floor: tuple[Arm, ...]) -> Study:
     arms: list[Arm] = []
     for setting, (_, own) in zip(study.settings, runs, strict=True):
         ids = {run.run.seed: run.id for run in own}
@@ -62,7 +62,7 @@ def _study(study: Design, runs: Sequence[tuple[list[Planned], list[Planned]]], f
     return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source, floor)
 
 
-def _floors(it: SweepFile, below: Iterable[Sequence[Planned]]) -> list[tuple[Arm, ...]]:
+def _floors(it: SweepFile, below: Iterable[Sequence[PlannedRun]]) -> list[tuple[Arm, ...]]:
     """The baselines of each study; where its data or encoder differ from earlier ones', they are others, and say so."""
     arms: dict[str, Arm] = {}
     backbones: set[tuple[str, str]] = set()

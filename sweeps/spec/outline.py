@@ -12,7 +12,7 @@ from selfsup.errors import CheckpointError
 from selfsup.layers import located
 from selfsup.metrics_log import tail
 from selfsup.pipelines.cost import cautions, data
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
@@ -24,7 +24,7 @@ from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 
 
-def describe(sweep: Sweep, planned: Mapping[str, Planned]) -> str:
+def describe(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> str:
     """The sweep as text. planned: its runs by id."""
     runs = list(planned.values())
     lines = [": ".join(part for part in (sweep.name, sweep.question) if part), *_data(runs)]
@@ -61,7 +61,7 @@ def describe_search(it: SweepFile, home: Path) -> str:
     return "\n".join(lines)
 
 
-def _data(runs: Iterable[Planned]) -> Iterator[str]:
+def _data(runs: Iterable[PlannedRun]) -> Iterator[str]:
     yield from dict.fromkeys(f"data: {data(run)}" for run in runs)
 
 
@@ -72,12 +72,12 @@ def _study(study: Study) -> Iterator[str]:
         yield from (f"  {kind:<7} {factor.path:<24} {_values(factor)}" for factor in factors)
 
 
-def _cautions(runs: Iterable[Planned]) -> Iterator[str]:
+def _cautions(runs: Iterable[PlannedRun]) -> Iterator[str]:
     lines: dict[str, None] = {}
     for each in runs:
         if each.pretrain:
             with located(each.root):
-                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(each.run, each.facts))
+                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(each.run, each.info))
     yield from lines
 
 
@@ -85,7 +85,7 @@ def _values(factor: Factor) -> str:
     return "  ".join(f"[{text(value)}]" if value == factor.default else text(value) for value in factor.values)
 
 
-def _stages(runs: Sequence[Planned]) -> Iterator[str]:
+def _stages(runs: Sequence[PlannedRun]) -> Iterator[str]:
     unique = {stage.key: stage for run in reversed(runs) for stage in run.stages}
     for kind in dict.fromkeys(stage.kind for stage in unique.values()):
         found = [stage for stage in unique.values() if stage.kind == kind]
@@ -93,7 +93,7 @@ def _stages(runs: Sequence[Planned]) -> Iterator[str]:
     yield from origin.describe(unique.values(), origin.others(unique.values()))
 
 
-def _left(runs: Sequence[Planned]) -> Iterator[str]:
+def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
     """What is still to be trained, and for how long."""
     left = [run for run in runs if run.pretrain and not run.pretrain.done]
     samples = sum(map(_samples, left))
@@ -103,7 +103,7 @@ def _left(runs: Sequence[Planned]) -> Iterator[str]:
         yield from _hours(left)
 
 
-def _hours(left: Sequence[Planned], times: int = 1) -> Iterator[str]:
+def _hours(left: Sequence[PlannedRun], times: int = 1) -> Iterator[str]:
     """times: that each is run."""
     speeds = measured(left[0].home)
     if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
@@ -121,7 +121,7 @@ def _hours(left: Sequence[Planned], times: int = 1) -> Iterator[str]:
 Kind = tuple[str, str]  # method and encoder, which settle most of a run's speed
 
 
-def kind_of(run: Planned) -> Kind:
+def kind_of(run: PlannedRun) -> Kind:
     assert run.pretrain
     return _kind(run.run.method, run.pretrain.resolved["backbone"])
 
@@ -143,11 +143,11 @@ def _kind(method: str, backbone: object) -> Kind:
     return method, json.dumps(backbone, sort_keys=True)
 
 
-def _seconds(run: Planned, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+def _seconds(run: PlannedRun, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Shortest, median and longest, at the speeds and starts of such runs."""
     times = [start + _samples(run) / speed for start, speed in speeds]
     return min(times), statistics.median(times), max(times)
 
 
-def _samples(run: Planned) -> int:
+def _samples(run: PlannedRun) -> int:
     return run.steps * run.run.train.batch

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, Reader
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Stream
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes
 
@@ -67,7 +67,7 @@ def _cut(image: NDArray[np.uint8], box: Sequence[int], size: int) -> Tensor:
 
 def threads(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """Our stream, by threads of this process."""
-    order = Lanes(samples=told.num_samples, batch=batch, seed=0)
+    order = SampleOrder(samples=told.num_samples, batch=batch, seed=0)
     feed = Feed(Stream(told, order, views, STEPS), 0, 1, "threads", CORES, MEMORY)
     return (len(torch.from_numpy(columns["view0"])) for columns in feed.steps(0))
 
@@ -75,7 +75,7 @@ def threads(told: Manifest, views: Views, batch: int) -> Iterator[int]:
 def tasks(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """Our stream, by Ray Data's tasks."""
     _start_ray()
-    order = Lanes(samples=told.num_samples, batch=batch, seed=0)
+    order = SampleOrder(samples=told.num_samples, batch=batch, seed=0)
     feed = Feed(Stream(told, order, views, STEPS), 0, 1, "ray", CORES, MEMORY)
     return (len(torch.from_numpy(columns["view0"])) for columns in feed.steps(0))
 

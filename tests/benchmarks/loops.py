@@ -15,7 +15,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
-from selfsup.method import Batch, Facts, load
+from selfsup.method import Batch, TrainInfo, load
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.collate import drawn_mask
 from selfsup.sections import Backbone, Optim
@@ -24,7 +24,7 @@ from selfsup.views import Views, sized
 
 MASK_RATIO = 0.75
 STEPS = 10**9  # more than anyone takes
-FACTS = Facts(samples=1_281_167, classes=1000, steps=STEPS, epoch=5004)
+INFO = TrainInfo(num_samples=1_281_167, num_classes=1000, num_steps=STEPS, steps_per_epoch=5004)
 
 
 class Loop(NamedTuple):
@@ -84,7 +84,7 @@ def ours(
     task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE, compiled: bool = False
 ) -> Loop:
     kind, trunk = load(task.method), encoder.build(task.backbone)
-    method = kind(kind.Hyper(**task.hyper), {"image": trunk}, FACTS).to(device)
+    method = kind(kind.Hyper(**task.hyper), {"image": trunk}, INFO).to(device)
     module, optimizer = torch.compile(method) if compiled else method, optim.build(method, told)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": told.lr_batch, "seed": 0}
     batches = _batches(task.views, trunk.patch, device, size)

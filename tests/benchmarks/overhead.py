@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 
 from selfsup.pipelines.data.pack import pack
-from selfsup.pipelines.planned import Planned, record
+from selfsup.pipelines.planned import PlannedRun, record
 from selfsup.sweeps import session
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.spec import sweepfile
@@ -94,7 +94,7 @@ def watched(spans: Spans) -> dict[str, dict[str, float]]:
     marks: dict[str, dict[str, float]] = defaultdict(dict)
 
     def watch(name: str, method: Callable[..., None]) -> Callable[..., None]:
-        def call(self: Recorder, each: Planned, *rest: Any) -> None:
+        def call(self: Recorder, each: PlannedRun, *rest: Any) -> None:
             began = marks[each.id][name] = time.time()
             method(self, each, *rest)
             spans[f"MLflow, in the driver, at its {name}"].append(time.time() - began)
@@ -106,7 +106,7 @@ def watched(spans: Spans) -> dict[str, dict[str, float]]:
     return marks
 
 
-def note(spans: Spans, each: Planned, marks: dict[str, float]) -> None:
+def note(spans: Spans, each: PlannedRun, marks: dict[str, float]) -> None:
     assert each.pretrain
     assert each.embed
     performed = record(each.home, each.id).stat().st_mtime

@@ -18,14 +18,14 @@ import torch
 
 from selfsup import optim
 from selfsup.encoder import build
-from selfsup.method import Batch, Facts, load
+from selfsup.method import Batch, TrainInfo, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.cost import cost
 from selfsup.spec import Run, run_type
 from selfsup.train import train
 
 STEPS = 4  # the first is not timed
-FACTS = Facts(samples=10**6, classes=0, steps=STEPS, epoch=10**6)
+INFO = TrainInfo(num_samples=10**6, num_classes=0, num_steps=STEPS, steps_per_epoch=10**6)
 BACKBONE = {"name": "vit_tiny_patch16_224", "image_size": 64, "patch_size": 8}
 
 
@@ -39,7 +39,7 @@ def measured(batch: int, pieces: int) -> tuple[float, float]:
     """MiB and seconds of a step"""
     told = run(batch, pieces)
     torch.manual_seed(0)
-    method = load("simclr")(told.hyper, {"image": build(told.backbone)}, FACTS)
+    method = load("simclr")(told.hyper, {"image": build(told.backbone)}, INFO)
     coord, none = torch.zeros(batch, 64, 2, dtype=torch.int64), torch.zeros(batch, 0)
     views = tuple(Tokens(torch.randn(batch, 64, 192), coord, coord[..., 0] == 0) for _ in range(2))
     made = Batch(views, (None, None), torch.arange(batch), torch.zeros(batch), none, none)
@@ -63,7 +63,7 @@ def main(batch: int) -> None:
     for pieces in (1, 2, 4, 8, 16, 32):
         with get_context("spawn").Pool(1) as alone:
             memory, seconds = alone.apply(measured, (batch, pieces))
-        price = cost(run(batch, pieces), FACTS)
+        price = cost(run(batch, pieces), INFO)
         planned = (price.activation_bytes + price.state_bytes - 4 * price.parameters) / 2**20
         print(f"{pieces:>6}{memory:>8.0f}{planned:>9.0f}{seconds:>10.2f}{price.flops / 1e9:>16.2f}", flush=True)
 

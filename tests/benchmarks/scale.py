@@ -25,7 +25,7 @@ from fsspec.spec import AbstractFileSystem
 from selfsup.pipelines.data import head, manifest, rows, tars
 from selfsup.pipelines.data.feed import Feed, LaneSource
 from selfsup.pipelines.data.manifest import Reader, load
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Stream
 from selfsup.views import Crop, Views
 
@@ -119,7 +119,7 @@ def measure(shards: int, samples: int) -> str:
     told = load(f"made://{shards}-{samples}/set")
     Reader(told)
     loaded, kept = time.perf_counter() - start, held() - before
-    order = Lanes(samples=told.num_samples, batch=BATCH, seed=0)
+    order = SampleOrder(samples=told.num_samples, batch=BATCH, seed=0)
     steps = EPOCHS * order.steps_per_epoch
     stream = Stream(told, order, Views((Crop(size=224),)), steps)
     start = time.perf_counter()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from webdataset.filters import _shuffle
 
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 
 SHARDS, SHARD, CLASSES, BATCH, WORKERS = 1281, 1000, 1000, 1024, 8
 SAMPLES = SHARDS * SHARD
@@ -27,7 +27,7 @@ def permuted(epoch: int) -> Batches:
 
 
 def lanes(**changes: int) -> Callable[[int], Batches]:
-    order = Lanes(samples=SAMPLES, batch=BATCH, seed=0, **changes)
+    order = SampleOrder(samples=SAMPLES, batch=BATCH, seed=0, **changes)
 
     def epoch(number: int) -> Batches:
         first = number * STEPS

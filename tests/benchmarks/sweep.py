@@ -33,7 +33,7 @@ from usage import Usage, seconds_of
 
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.shared import Shared
 from selfsup.pipelines.data.stream import Stream
 from selfsup.sweeps import session
@@ -79,14 +79,16 @@ class Reader:
 
 def readers(told: Manifest, how: str, actors: list[Any], usage: Usage) -> Spent:
     number = len(actors)
-    stream = Stream(told, Lanes(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
+    stream = Stream(told, SampleOrder(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
     feed = Feed(stream, 0, 1, "threads", 1.0, MEMORY)
     each = [Shared(feed, f"bench-{number}", str(name), number) for name in range(number)]
     if how == "shared":
         ray.get(each[0].hub().__ray_ready__.remote())
     since, cpu = time.perf_counter(), usage.cpu()
     taken = ray.get([actor.read.remote(shared, how) for actor, shared in zip(actors, each, strict=True)])
-    return Spent(time.perf_counter() - since, usage.cpu() - cpu, sum(taken) / (number * STEPS), seconds_of("ray::Hub"))
+    return Spent(
+        time.perf_counter() - since, usage.cpu() - cpu, sum(taken) / (number * STEPS), seconds_of("ray::StreamServer")
+    )
 
 
 def trainings(told: Manifest, how: str, usage: Usage) -> Spent:

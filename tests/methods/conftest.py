@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from selfsup import encoder
-from selfsup.masks import BLOCK_DRAWS, Cover, Mask, block_mask, random_mask
-from selfsup.method import Batch, Facts, Method, load
+from selfsup.masks import BLOCK_DRAWS, BoolMask, IndexMask, block_mask, random_mask
+from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
 from selfsup.views import BlockMask, Crop, RandomMask
@@ -58,7 +58,9 @@ def setting(
     kind = load(name)
     knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
     trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]])
-    method = kind(knobs, {"image": trunk}, Facts(samples=samples, classes=3, steps=10, epoch=2))
+    method = kind(
+        knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
+    )
     views = kind.views(knobs)
     images = [torch.randn(samples, 3, crop.size or SIZE, crop.size or SIZE) for crop in views.crops]
     made = tuple(patchify(view, PATCH) if isinstance(trunk, encoder.TokenEncoder) else view for view in images)
@@ -78,14 +80,14 @@ def doubled(value: Any) -> Any:
     return tuple(parts) if type(value) is tuple else type(value)(*parts)
 
 
-def mask(crop: Crop, samples: int) -> Mask | Cover | None:
+def mask(crop: Crop, samples: int) -> IndexMask | BoolMask | None:
     side = (crop.size or SIZE) // PATCH
     match crop.mask:
         case RandomMask(ratio):
             return random_mask(torch.rand(samples, side**2), ratio)
         case BlockMask() as rule:
             where = block_mask(torch.rand(samples, BLOCK_DRAWS), (side, side), **asdict(rule))
-            return Cover(where, where.sum(dim=1))
+            return BoolMask(where, where.sum(dim=1))
     return None
 
 

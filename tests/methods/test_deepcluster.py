@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup.method import Facts, load
+from selfsup.method import TrainInfo, load
 from selfsup.parts.clustering import spherical_kmeans
 
 
@@ -45,7 +45,11 @@ def test_an_epoch_ends_with_clusters_of_what_was_seen_in_it(setting) -> None:
 def test_clusters_are_found_at_the_end_of_each_epoch_and_never_else(setting) -> None:
     method, batch = setting("deepcluster")
     kind, steps = type(method), 30
-    method = kind(method.hyper, dict(method.encoders.items()), Facts(samples=8, classes=3, steps=steps, epoch=7))
+    method = kind(
+        method.hyper,
+        dict(method.encoders.items()),
+        TrainInfo(num_samples=8, num_classes=3, num_steps=steps, steps_per_epoch=7),
+    )
     found, aux = [], method(batch).aux
     for step in range(steps):
         method.centroids.zero_()
@@ -57,7 +61,7 @@ def test_clusters_are_found_at_the_end_of_each_epoch_and_never_else(setting) -> 
 
 def test_nothing_moves_before_the_first_clusters(setting) -> None:
     method, _ = setting("deepcluster")
-    begins = {method.pace(name, weight).begins for name, weight in method.named_parameters()}
+    begins = {method.param_options(name, weight).frozen_until for name, weight in method.named_parameters()}
     assert begins == {0.2}
 
 

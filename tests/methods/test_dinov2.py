@@ -19,7 +19,7 @@ REGISTERS = Backbone(
 def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setting, moved) -> None:
     method, batch = setting("dinov2", shared_head=shared, koleo_split=2)
     if prefix == 5:
-        method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.facts)
+        method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.info)
     assert len(method.heads) == 2 - shared
     moved(method.teacher, method.teacher_heads, by=0.02)
     mask = torch.cat([cover.where for cover in batch.masks[:2]])
@@ -72,13 +72,13 @@ def test_a_batch_without_covered_tokens_teaches_by_images(setting) -> None:
 )
 def test_lower_layers_learn_more_slowly(name: str, scale: float, setting) -> None:
     method, _ = setting("dinov2")
-    pace = method.pace(name, dict(method.named_parameters())[name])
-    assert (pace.scale, pace.begins) == (pytest.approx(scale), 0.0)
+    pace = method.param_options(name, dict(method.named_parameters())[name])
+    assert (pace.lr_scale, pace.frozen_until) == (pytest.approx(scale), 0.0)
 
 
 def test_last_layers_wait_and_evaluation_gets_the_teacher(setting) -> None:
     method, _ = setting("dinov2")
-    waiting = {name for name, weight in method.named_parameters() if method.pace(name, weight).begins}
+    waiting = {name for name, weight in method.named_parameters() if method.param_options(name, weight).frozen_until}
     assert waiting == {"heads.0.5.weight", "heads.1.5.weight"}
     assert method.encoder("image") is method.teacher
 

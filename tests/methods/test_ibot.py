@@ -66,4 +66,6 @@ def test_weights_say_how_much_each_loss_counts(setting) -> None:
 def test_evaluation_gets_the_teacher(setting) -> None:
     method, _ = setting("ibot")
     assert method.encoder("image") is method.teacher
-    assert [name for name, weight in method.named_parameters() if method.pace(name, weight).begins] == ["head.5.weight"]
+    assert [name for name, weight in method.named_parameters() if method.param_options(name, weight).frozen_until] == [
+        "head.5.weight"
+    ]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from selfsup.method import Facts
+from selfsup.method import TrainInfo
 
 
 def test_the_loss_is_of_all_classifiers(setting) -> None:
@@ -46,7 +46,11 @@ def test_labels_are_a_transport_of_what_the_classifiers_say_of_the_latest_featur
 def test_labels_change_ever_more_rarely(setting) -> None:
     method, batch = setting("sela", relabels=4)
     kind = type(method)
-    method = kind(method.hyper, dict(method.encoders.items()), Facts(samples=8, classes=3, steps=55, epoch=7))
+    method = kind(
+        method.hyper,
+        dict(method.encoders.items()),
+        TrainInfo(num_samples=8, num_classes=3, num_steps=55, steps_per_epoch=7),
+    )
     found, aux = [], method(batch).aux
     for step in range(55):
         method.labels.fill_(-1)
@@ -58,4 +62,4 @@ def test_labels_change_ever_more_rarely(setting) -> None:
 
 def test_nothing_moves_before_the_first_labels(setting) -> None:
     method, _ = setting("sela")
-    assert {method.pace(name, weight).begins for name, weight in method.named_parameters()} == {0.2}
+    assert {method.param_options(name, weight).frozen_until for name, weight in method.named_parameters()} == {0.2}

@@ -65,7 +65,7 @@ def test_prototypes_stay_unit_vectors_and_rest_at_first(setting) -> None:
     method.prototypes.data.mul_(3.0)
     method.after_step(0.0, method(batch).aux)
     torch.testing.assert_close(method.prototypes.detach(), before)
-    begins = {name: method.pace(name, weight).begins for name, weight in method.named_parameters()}
+    begins = {name: method.param_options(name, weight).frozen_until for name, weight in method.named_parameters()}
     assert begins.pop("prototypes") == 0.3
     assert set(begins.values()) == {0.0}
 

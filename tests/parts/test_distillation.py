@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
 
-from selfsup.masks import Cover
+from selfsup.masks import BoolMask
 from selfsup.parts.distillation import centered, cosine_error, covered, koleo, masked_entropy, me_max, recenter
 from selfsup.parts.tokens import at
 
@@ -56,9 +56,9 @@ def test_without_covered_tokens_one_counts_nothing() -> None:
     assert (len(places), weight.tolist()) == (1, [0.0])
 
 
-def drawn(shares: list[float], tokens: int) -> Cover:
+def drawn(shares: list[float], tokens: int) -> BoolMask:
     where = torch.rand(len(shares), tokens) < torch.tensor(shares)[:, None]
-    return Cover(where, where.sum(dim=1))
+    return BoolMask(where, where.sum(dim=1))
 
 
 def test_koleo_is_lightlys_in_each_group() -> None:

@@ -2,18 +2,18 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from selfsup.parts.ema import follow, teacher
+from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.schedules import cosine, ramp
 
 
 def test_a_teacher_is_the_mean_of_its_students_weighted_by_their_age() -> None:
     student = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    made = teacher(student)
+    made = ema_copy(student)
     expected = [weight.detach().clone() for weight in student.parameters()]
     for momentum in (0.9, 0.5, 0.99):
         for weight in student.parameters():
             weight.data.add_(torch.randn_like(weight))
-        follow(made, student, momentum)
+        ema_update(made, student, momentum)
         expected = [momentum * e + (1 - momentum) * w for e, w in zip(expected, student.parameters(), strict=True)]
     torch.testing.assert_close(list(made.parameters()), [e.detach() for e in expected])
     assert not any(weight.requires_grad for weight in made.parameters())
@@ -22,7 +22,7 @@ def test_a_teacher_is_the_mean_of_its_students_weighted_by_their_age() -> None:
 
 
 def test_a_teacher_leaves_no_branch_out() -> None:
-    made = teacher(nn.Sequential(DropPath(0.5)))
+    made = ema_copy(nn.Sequential(DropPath(0.5)))
     x = torch.randn(64, 4)
     assert made.train()(x).equal(x)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.manifest import Reader, load
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.stream import Stream
 from selfsup.pipelines.modalities.decode import Undecodable, decode, depth, scaled
@@ -158,7 +158,7 @@ def test_training_and_evaluation_read_by_the_bits_of_their_data(tmp_path: Path) 
     expected = np.repeat([62, 255], len(KINDS))
     centres = Load(told, told, size=16, share=0.875)({"id": np.arange(2 * len(expected))})
     assert (centres["image"] == np.tile(expected, 2)[:, None, None, None]).all()
-    order = Lanes(samples=len(expected), batch=4, seed=0, lanes=4)
+    order = SampleOrder(samples=len(expected), batch=4, seed=0, lanes=4)
     for row in Stream(told, order, Views((Crop(size=16),)), 3).rows(range(4), 0, 3, threads=1, memory=2**24):
         assert (row["view0"] == expected[row["index"]][:, None, None, None]).all()
 

@@ -8,7 +8,7 @@ import pytest
 
 from selfsup.pipelines.data.feed import MAX_TASKS, Feed, LaneConfig, segments
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Stream
 from selfsup.views import Crop, Views
 
@@ -18,7 +18,7 @@ MEMORY = 2**26
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Stream:
     told = make(tmp_path_factory.mktemp("whole"), number=50)
-    return Stream(told, Lanes(samples=50, batch=8, seed=3, lanes=4, chunk=4, mix=2), Views((Crop(size=16),)), 10)
+    return Stream(told, SampleOrder(samples=50, batch=8, seed=3, lanes=4, chunk=4, mix=2), Views((Crop(size=16),)), 10)
 
 
 @pytest.mark.parametrize("start", [0, 4])

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 @ray.remote(num_cpus=0)
 class Worker:
-    def facts(self) -> dict[str, object]:
+    def info(self) -> dict[str, object]:
         import numpy as np
 
         return {
@@ -34,21 +34,21 @@ class Worker:
 
 def test_workers_are_forks_that_draw_different_numbers() -> None:
     workers = [Worker.remote() for _ in range(3)]  # type: ignore[attr-defined]
-    facts = ray.get([worker.facts.remote() for worker in workers])
-    assert all(fact["imported"] and fact["group"] for fact in facts)
-    assert len({fact["object"] for fact in facts}) == len({fact["number"] for fact in facts}) == 3
+    info = ray.get([worker.info.remote() for worker in workers])
+    assert all(fact["imported"] and fact["group"] for fact in info)
+    assert len({fact["object"] for fact in info}) == len({fact["number"] for fact in info}) == 3
 
 
 def test_a_worker_has_the_variables_of_its_runtime_environment_and_is_a_fork_all_the_same() -> None:
     worker = Worker.options(runtime_env={"env_vars": {"SELFSUP_TEST": "1"}}).remote()  # type: ignore[attr-defined]
-    fact = ray.get(worker.facts.remote())
+    fact = ray.get(worker.info.remote())
     assert fact["variable"] == "1"
     assert fact["imported"]
-    assert ray.get(Worker.remote().facts.remote())["variable"] is None  # type: ignore[attr-defined]
+    assert ray.get(Worker.remote().info.remote())["variable"] is None  # type: ignore[attr-defined]
 
 
 def test_a_worker_knows_its_cluster_whatever_others_run_on_the_machine() -> None:
-    fact = ray.get(Worker.remote().facts.remote())  # type: ignore[attr-defined]
+    fact = ray.get(Worker.remote().info.remote())  # type: ignore[attr-defined]
     assert fact["cluster"] == ray.get_runtime_context().gcs_address
 
 
@@ -68,11 +68,11 @@ def test_a_process_that_has_drawn_an_id_is_found_unfit_to_fork() -> None:
 
 def test_a_killed_worker_takes_no_other_with_it() -> None:
     first, second = Worker.remote(), Worker.remote()  # type: ignore[attr-defined]
-    before = ray.get(second.facts.remote())
-    ray.get(first.facts.remote())
+    before = ray.get(second.info.remote())
+    ray.get(first.info.remote())
     ray.kill(first)
-    assert ray.get(second.facts.remote())["variable"] == before["variable"]
-    assert ray.get(Worker.remote().facts.remote())["imported"]  # type: ignore[attr-defined]
+    assert ray.get(second.info.remote())["variable"] == before["variable"]
+    assert ray.get(Worker.remote().info.remote())["imported"]  # type: ignore[attr-defined]
 
 
 def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from selfsup.pipelines.cluster.forkserver import forked_workers
 from selfsup.pipelines.data import storage
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, Reader, load
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Columns, Stream
 from selfsup.views import Crop, Views
 
@@ -60,7 +60,7 @@ def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
 
 
 def stream_of(told: Manifest, **order: Any) -> Stream:
-    lanes = Lanes(samples=told.num_samples, batch=BATCH, seed=5, lanes=8, chunk=3, mix=2)
+    lanes = SampleOrder(samples=told.num_samples, batch=BATCH, seed=5, lanes=8, chunk=3, mix=2)
     return Stream(told, replace(lanes, **order), VIEWS, STEPS)
 
 

@@ -35,7 +35,7 @@ from selfsup.pipelines.data.collate import normalise
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, Reader
 from selfsup.pipelines.data.stream import Stream
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
 from selfsup.pipelines.stages.pictures import fixed_batch, pictures
@@ -72,10 +72,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..., Planned]:
+def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..., PlannedRun]:
     """A run of TINY in a home of its own, with changes given as section={name: value}."""
 
-    def planned(train: Path = sets / "train", **changes: dict[str, Any]) -> Planned:
+    def planned(train: Path = sets / "train", **changes: dict[str, Any]) -> PlannedRun:
         home = tmp_path_factory.mktemp(ODD)
         data = {"train": str(train / "shards"), "val": str(sets / "val" / "shards")}
         told: dict[str, Any] = TINY | {"data": data}
@@ -88,13 +88,13 @@ def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..
     return planned
 
 
-def trained(each: Planned) -> dict[str, float]:
+def trained(each: PlannedRun) -> dict[str, float]:
     assert each.pretrain
     each.pretrain.claim()
     return pretrain(each, each.pretrain)
 
 
-def folder(each: Planned) -> Path:
+def folder(each: PlannedRun) -> Path:
     assert each.pretrain
     return each.pretrain.folder
 
@@ -105,32 +105,32 @@ def workers() -> list[Any]:
     return list(list_actors(address, filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
 
 
-def losses(each: Planned) -> dict[int, float]:
+def losses(each: PlannedRun) -> dict[int, float]:
     found = list(records(folder(each) / "metrics.jsonl"))
     assert [record.step for record in found] == list(range(LOG, STEPS + 1, LOG))
     return {record.step: record.values["loss"] for record in found}
 
 
-def victim(each: Planned) -> str:
+def victim(each: PlannedRun) -> str:
     return Reader(each.train).read(np.array([VICTIM]))[0].key
 
 
 @pytest.fixture(scope="module")
-def straight(planned: Callable[..., Planned]) -> Planned:
+def straight(planned: Callable[..., PlannedRun]) -> PlannedRun:
     """Trained without disturbance."""
     each = planned()
     assert trained(each)["bad_samples"] == 1.0
     return each
 
 
-def stream_of(each: Planned) -> Stream:
-    views = Task(each.run, each.train, each.order, each.facts, Path(), {}).views
+def stream_of(each: PlannedRun) -> Stream:
+    views = Task(each.run, each.train, each.order, each.info, Path(), {}).views
     return Stream(each.train, each.order, views, each.steps)
 
 
 @pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, 0), (0, 1, 37), (1, 2, STEPS - 1), (0, 1, STEPS)])
 def test_tasks_of_ray_make_the_very_rows_that_threads_make(
-    planned: Callable[..., Planned], rank: int, world: int, start: int
+    planned: Callable[..., PlannedRun], rank: int, world: int, start: int
 ) -> None:
     each = planned()
     ray_feed = Feed(stream_of(each), rank, world, "ray", cpus=1.0, memory=MEMORY)
@@ -143,13 +143,13 @@ def test_tasks_of_ray_make_the_very_rows_that_threads_make(
             np.testing.assert_array_equal(row[name], other[name], err_msg=name)
 
 
-def test_a_sample_that_cannot_be_decoded_is_survived_counted_and_named(straight: Planned) -> None:
+def test_a_sample_that_cannot_be_decoded_is_survived_counted_and_named(straight: PlannedRun) -> None:
     assert (folder(straight) / "bad-0.txt").read_text() == victim(straight) + "\n"
     *_, last = records(folder(straight) / "metrics.jsonl")
     assert last.values["bad_samples"] == 1.0
 
 
-def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., Planned], straight: Planned) -> None:
+def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., PlannedRun], straight: PlannedRun) -> None:
     each, before = planned(), len(workers())
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(trained, each)
@@ -162,7 +162,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., Pla
 
 
 def test_a_damaged_checkpoint_and_what_ray_left_of_its_own_notes_change_nothing(
-    planned: Callable[..., Planned], straight: Planned
+    planned: Callable[..., PlannedRun], straight: PlannedRun
 ) -> None:
     """A bit of the latest is flipped; the snapshot that Ray rewrites in place is empty here, cut there."""
     each, before, latest = planned(), f"checkpoint_{STEPS - EVERY:09d}", f"checkpoint_{STEPS:09d}"
@@ -187,7 +187,7 @@ def test_a_damaged_checkpoint_and_what_ray_left_of_its_own_notes_change_nothing(
     assert [damage(folder(each) / name) for name in (before, latest)] == ["", ""]
 
 
-def _assert_same(each: Planned, other: Planned) -> None:
+def _assert_same(each: PlannedRun, other: PlannedRun) -> None:
     """Digit for digit."""
     assert losses(each) == losses(other)
     for name in ("encoder", "method"):
@@ -196,7 +196,7 @@ def _assert_same(each: Planned, other: Planned) -> None:
         assert all(torch.equal(ours[weight], theirs[weight]) for weight in ours)
 
 
-def _kill_after(step: int, each: Planned, ended: Callable[[], bool]) -> int:
+def _kill_after(step: int, each: PlannedRun, ended: Callable[[], bool]) -> int:
     """SIGKILL to the training process once `step` is done; the step that it was seen at."""
     pid = None
     while not ended():
@@ -211,14 +211,16 @@ def _kill_after(step: int, each: Planned, ended: Callable[[], bool]) -> int:
     raise AssertionError("it ended before it could be killed")
 
 
-def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(planned: Callable[..., Planned], straight: Planned) -> None:
+def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(
+    planned: Callable[..., PlannedRun], straight: PlannedRun
+) -> None:
     """They differ by the order of a sum: by less than a thousandth of the way that the weights have gone."""
     each = planned(resources={"workers": 2, "cpus_per_worker": 0.5}, stream={"feeder": "ray"})
     assert straight.feeder == "threads"
     trained(each)
     for step, loss in losses(straight).items():
         assert losses(each)[step] == pytest.approx(loss, rel=1e-4)
-    first = build(each.run, each.facts, torch.device("cpu")).state_dict()
+    first = build(each.run, each.info, torch.device("cpu")).state_dict()
     one, two = (load_file(folder(run) / "method.safetensors") for run in (straight, each))
     way, apart = _distance(one, first), _distance(one, two)
     assert way > 0.1
@@ -232,7 +234,7 @@ def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
 
 @pytest.mark.parametrize("feeder", ["ray", "threads"])
 def test_an_error_of_the_data_is_told_without_ray_around_it(
-    planned: Callable[..., Planned], sets: Path, tmp_path: Path, feeder: Feeder
+    planned: Callable[..., PlannedRun], sets: Path, tmp_path: Path, feeder: Feeder
 ) -> None:
     shutil.copytree(sets / "train" / "shards", tmp_path / "shards")
     (tmp_path / "shards" / "000001.tar").unlink()
@@ -244,7 +246,9 @@ def test_an_error_of_the_data_is_told_without_ray_around_it(
 
 
 @pytest.fixture(scope="module")
-def failures(planned: Callable[..., Planned], sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def failures(
+    planned: Callable[..., PlannedRun], sets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Runs on damaged data side by side, by what is wrong: the error of each. workers: how many were started."""
     missing, cut = (tmp_path_factory.mktemp(name) for name in ("missing", "cut"))
     for copy in (missing, cut):
@@ -282,7 +286,7 @@ def test_damaged_data_end_a_run_with_one_error(failures: dict[str, Any], what: s
 
 
 def test_a_run_whose_machines_were_taken_away_says_so(
-    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+    planned: Callable[..., PlannedRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit() -> None:
         raise ray.train.PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [1]}))
@@ -293,7 +297,7 @@ def test_a_run_whose_machines_were_taken_away_says_so(
 
 
 def test_a_controller_that_was_killed_is_one_line(
-    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+    planned: Callable[..., PlannedRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit() -> None:
         raise ray.exceptions.ActorDiedError
@@ -311,14 +315,14 @@ def test_an_error_of_the_data_is_not_tried_again(failures: dict[str, Any]) -> No
 
 
 @pytest.fixture(scope="module")
-def embedded(straight: Planned) -> dict[str, float]:
+def embedded(straight: PlannedRun) -> dict[str, float]:
     assert straight.embed
     straight.embed.claim()
     return evaluate.embed(straight, straight.embed)
 
 
 def test_features_are_what_the_trained_encoder_makes_of_every_image(
-    straight: Planned, embedded: dict[str, float]
+    straight: PlannedRun, embedded: dict[str, float]
 ) -> None:
     assert straight.embed
     assert straight.val
@@ -337,7 +341,7 @@ def test_features_are_what_the_trained_encoder_makes_of_every_image(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_features_are_in_order_whatever_task_wrote_which(straight: Planned, tmp_path: Path) -> None:
+def test_features_are_in_order_whatever_task_wrote_which(straight: PlannedRun, tmp_path: Path) -> None:
     assert straight.embed
     table = pq.read_table(straight.embed.folder / "features")
     mixed = table.take(np.random.default_rng(0).permutation(len(table)))
@@ -350,7 +354,7 @@ def test_features_are_in_order_whatever_task_wrote_which(straight: Planned, tmp_
 
 @pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("what", ["flipped", "lost"])
-def test_damaged_features_are_refused(straight: Planned, tmp_path: Path, what: str) -> None:
+def test_damaged_features_are_refused(straight: PlannedRun, tmp_path: Path, what: str) -> None:
     assert straight.embed
     shutil.copytree(straight.embed.folder / "features", tmp_path / "features")
     file = max((tmp_path / "features").glob("*.parquet"))
@@ -364,7 +368,7 @@ def test_damaged_features_are_refused(straight: Planned, tmp_path: Path, what: s
 
 @pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("name", ["knn", "linear"])
-def test_probes_read_the_features(straight: Planned, name: str) -> None:
+def test_probes_read_the_features(straight: PlannedRun, name: str) -> None:
     assert straight.embed
     result = evaluate.probe(straight, straight.probes[name])
     features = evaluate.features(straight.embed.folder, 2)
@@ -376,7 +380,7 @@ def test_probes_read_the_features(straight: Planned, name: str) -> None:
     assert 0 <= result["top1"] <= 100
 
 
-def test_pictures_show_masked_predicted_and_original(straight: Planned) -> None:
+def test_pictures_show_masked_predicted_and_original(straight: PlannedRun) -> None:
     assert straight.pictures
     assert straight.val
     straight.pictures.claim()
@@ -400,8 +404,8 @@ def _patches(image: np.ndarray) -> np.ndarray:
     return image.reshape(8, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(8, 16, 192)
 
 
-def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., Planned]) -> None:
+def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., PlannedRun]) -> None:
     each = planned()
     assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
-    batch = fixed_batch(each.run, each.train, build(each.run, each.facts, torch.device("cpu")))
+    batch = fixed_batch(each.run, each.train, build(each.run, each.info, torch.device("cpu")))
     assert len(batch.views[0].value) == len(batch.sample) == 7

@@ -14,7 +14,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines.data import shards, storage, tars
 from selfsup.pipelines.data.fetch import Access
 from selfsup.pipelines.data.manifest import Manifest, Reader, load
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.stream import Columns, Stream
 from selfsup.views import Crop, Views
@@ -58,7 +58,7 @@ def everything(told: Manifest) -> list[tuple[str, bytes, int | None]]:
 
 
 def stream_of(told: Manifest) -> Stream:
-    order = Lanes(samples=told.num_samples, batch=8, seed=3, lanes=4, chunk=PIECE, mix=2)
+    order = SampleOrder(samples=told.num_samples, batch=8, seed=3, lanes=4, chunk=PIECE, mix=2)
     return Stream(told, order, VIEWS, steps=15)
 
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from selfsup.pipelines.data.order import Lanes, _cuts
+from selfsup.pipelines.data.order import SampleOrder, _cuts
 
 SIZES = [(1000, 40), (997, 40), (64, 64), (4000, 64), (70, 8), (41, 40), (10, 8)]
 
 
-def epoch_of(order: Lanes, number: int) -> np.ndarray:
+def epoch_of(order: SampleOrder, number: int) -> np.ndarray:
     first = number * order.steps_per_epoch
     return np.stack([order.take(lane, first, first + order.steps_per_epoch)[1] for lane in range(order.lanes)])
 
 
 @pytest.mark.parametrize(("samples", "batch"), SIZES)
 def test_drop_sees_every_sample_at_most_once_and_leaves_out_less_than_a_batch(samples: int, batch: int) -> None:
-    order = Lanes(samples=samples, batch=batch, seed=1, lanes=8, chunk=16, mix=4)
+    order = SampleOrder(samples=samples, batch=batch, seed=1, lanes=8, chunk=16, mix=4)
     for number in range(3):
         seen = epoch_of(order, number).ravel()
         assert len(set(seen)) == len(seen) > samples - batch
@@ -24,20 +24,20 @@ def test_drop_sees_every_sample_at_most_once_and_leaves_out_less_than_a_batch(sa
 
 @pytest.mark.parametrize(("samples", "batch"), SIZES)
 def test_wrap_sees_every_sample_and_repeats_less_than_a_batch(samples: int, batch: int) -> None:
-    order = Lanes(samples=samples, batch=batch, seed=1, lanes=8, chunk=16, mix=4, remainder="wrap")
+    order = SampleOrder(samples=samples, batch=batch, seed=1, lanes=8, chunk=16, mix=4, remainder="wrap")
     seen = epoch_of(order, 2).ravel()
     assert set(seen) == set(range(samples))
     assert len(seen) - samples < batch
 
 
 def test_what_is_dropped_changes_from_epoch_to_epoch() -> None:
-    order = Lanes(samples=997, batch=40, seed=1, chunk=16)
+    order = SampleOrder(samples=997, batch=40, seed=1, chunk=16)
     left_out = [frozenset(range(997)) - frozenset(epoch_of(order, number).ravel().tolist()) for number in range(4)]
     assert len(set(left_out)) == 4
 
 
 def test_any_cut_into_segments_gives_the_same_order() -> None:
-    order = Lanes(samples=997, batch=40, seed=1, chunk=16, mix=4)
+    order = SampleOrder(samples=997, batch=40, seed=1, chunk=16, mix=4)
     epoch, whole = order.take(3, 0, 100)
     for cut in [1, 7, 24, 50, 99]:
         parts = order.take(3, 0, cut), order.take(3, cut, 100)
@@ -47,23 +47,23 @@ def test_any_cut_into_segments_gives_the_same_order() -> None:
 
 
 def test_every_lane_is_served_once_whatever_the_number_of_workers() -> None:
-    order = Lanes(samples=1000, batch=40, seed=1)
+    order = SampleOrder(samples=1000, batch=40, seed=1)
     for world in [1, 2, 4, 8]:
         assert sorted(lane for rank in range(world) for lane in order.served_by(rank, world)) == list(range(8))
 
 
 def test_seeds_and_epochs_give_unrelated_orders() -> None:
-    base = epoch_of(Lanes(samples=4000, batch=40, seed=1), 0).ravel()
+    base = epoch_of(SampleOrder(samples=4000, batch=40, seed=1), 0).ravel()
     for other in [
-        epoch_of(Lanes(samples=4000, batch=40, seed=1), 1),
-        epoch_of(Lanes(samples=4000, batch=40, seed=2), 0),
+        epoch_of(SampleOrder(samples=4000, batch=40, seed=1), 1),
+        epoch_of(SampleOrder(samples=4000, batch=40, seed=2), 0),
     ]:
         assert abs(np.corrcoef(base, other.ravel())[0, 1]) < 0.05
 
 
 def test_windows_end_at_steps_spread_over_the_lanes_and_none_is_short() -> None:
     """9 windows a lane; the cut of lane 0 lies 7/16 of a window before the mean of the lanes, that of lane 7 behind."""
-    order = Lanes(samples=9 * 8 * 128 * 4, batch=32, seed=0, lanes=8, chunk=8, mix=16)
+    order = SampleOrder(samples=9 * 8 * 128 * 4, batch=32, seed=0, lanes=8, chunk=8, mix=16)
     assert order.window == 8 * 16 * 4
     cuts = np.array([_cuts(order, lane) for lane in range(8)])
     lengths = np.diff(cuts) / order.window
@@ -74,14 +74,14 @@ def test_windows_end_at_steps_spread_over_the_lanes_and_none_is_short() -> None:
 
 
 def test_a_lane_shorter_than_a_window_is_shuffled_whole() -> None:
-    order = Lanes(samples=1000, batch=40, seed=1, lanes=8, chunk=8, mix=16)
+    order = SampleOrder(samples=1000, batch=40, seed=1, lanes=8, chunk=8, mix=16)
     assert [_cuts(order, lane).tolist() for lane in (0, 7)] == [[0, 125], [0, 125]]
 
 
 @pytest.fixture(scope="module")
 def sorted_classes() -> list[np.ndarray]:
     """Two epochs (500, 256) of the default order, over 1000 classes of 128 samples that lie sorted in the shards."""
-    order = Lanes(samples=128_000, batch=256, seed=7)
+    order = SampleOrder(samples=128_000, batch=256, seed=7)
     return [epoch_of(order, number).transpose(1, 0, 2).reshape(500, 256) for number in range(2)]
 
 

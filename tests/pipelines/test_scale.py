@@ -12,7 +12,7 @@ from benchmarks.scale import Made
 from selfsup.pipelines.data import rows
 from selfsup.pipelines.data.feed import Feed, LaneSource
 from selfsup.pipelines.data.manifest import Reader, load
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Stream
 from selfsup.views import Crop, Views
 
@@ -28,7 +28,7 @@ def made() -> Iterator[type[Made]]:
 
 def stream_of(shards: int, *, epochs: int) -> Stream:
     told = load(f"made://{shards}-5000/set")
-    order = Lanes(samples=told.num_samples, batch=256, seed=0)
+    order = SampleOrder(samples=told.num_samples, batch=256, seed=0)
     return Stream(told, order, Views((Crop(size=224),)), epochs * order.steps_per_epoch)
 
 
@@ -62,7 +62,7 @@ def test_what_is_sent_to_a_task_and_the_number_of_tasks_are_bounded() -> None:
 @pytest.mark.parametrize("step", [0, 100 * (BILLION // 1024) - 2])
 def test_the_order_of_a_billion_samples_is_found_where_it_is_needed(step: int) -> None:
     """A window of a lane is 8 x 16 x 128 sample numbers of 8 bytes, and working space a few times as large."""
-    order = Lanes(samples=BILLION, batch=1024, seed=0)
+    order = SampleOrder(samples=BILLION, batch=1024, seed=0)
     tracemalloc.start()
     try:
         epoch, index = order.take(3, step, step + 2)

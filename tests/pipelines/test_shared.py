@@ -21,10 +21,10 @@ from selfsup.metrics_log import records
 from selfsup.pipelines.data import shared as share
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.shared import Shared
 from selfsup.pipelines.data.stream import Columns, Stream
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import side_by_side
 from selfsup.pipelines.stages.runner import perform
@@ -40,7 +40,7 @@ PACE = 0.02  # seconds that a reader spends on a step
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Stream:
     told = make(tmp_path_factory.mktemp("set"), number=SAMPLES)
-    return Stream(told, Lanes(samples=SAMPLES, batch=BATCH, seed=5, lanes=4, chunk=3, mix=2), VIEWS, STEPS)
+    return Stream(told, SampleOrder(samples=SAMPLES, batch=BATCH, seed=5, lanes=4, chunk=3, mix=2), VIEWS, STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +228,10 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
-def trained(stream: Stream, tmp_path: Path) -> Callable[..., list[Planned]]:
+def trained(stream: Stream, tmp_path: Path) -> Callable[..., list[PlannedRun]]:
     """(home, share) -> two temperatures, trained at the same time as the driver would have them."""
 
-    def trained(home: str, share: str) -> list[Planned]:
+    def trained(home: str, share: str) -> list[PlannedRun]:
         listed = []
         for temperature in (0.1, 0.5):
             said = TINY | {"data": {"train": stream.manifest.root}, "hyper": {"temperature": temperature}}
@@ -246,7 +246,7 @@ def trained(stream: Stream, tmp_path: Path) -> Callable[..., list[Planned]]:
     return trained
 
 
-def test_runs_that_share_a_stream_train_as_they_would_alone(trained: Callable[..., list[Planned]]) -> None:
+def test_runs_that_share_a_stream_train_as_they_would_alone(trained: Callable[..., list[PlannedRun]]) -> None:
     stages = {how: [run.pretrain for run in trained(how, how)] for how in ("auto", "never")}
     for together, alone in zip(stages["auto"], stages["never"], strict=True):
         assert together

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data.manifest import Manifest, Reader
-from selfsup.pipelines.data.order import Lanes
+from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
 from selfsup.pipelines.data.stream import Blanks, Columns, Stream, _Maker
 from selfsup.pipelines.modalities.decode import decode
@@ -31,7 +31,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 
 
 def stream_of(told: Manifest, *, steps: int = STEPS) -> Stream:
-    order = Lanes(samples=told.num_samples, batch=BATCH, seed=SEED, lanes=LANES, chunk=4, mix=2)
+    order = SampleOrder(samples=told.num_samples, batch=BATCH, seed=SEED, lanes=LANES, chunk=4, mix=2)
     return Stream(told, order, Views(CROPS), steps)
 
 

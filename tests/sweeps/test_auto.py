@@ -16,7 +16,7 @@ from selfsup.method import load, names
 from selfsup.pipelines.cost import cost
 from selfsup.pipelines.data import manifest
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import run_type
 from selfsup.sweeps.report import files
 from selfsup.sweeps.search import Proposed, Space
@@ -53,7 +53,7 @@ def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refuse
     assert {line.path for line in design.space} == set(searched) > {"optim.lr", "optim.weight_decay"}
     assert any(knob.startswith("hyper.") for knob in searched)
     study, plans = optuna.create_study(sampler=RandomSampler(seed=0)), Proposed(it.designs, tmp_path)
-    sound, refused = list[Planned](), list[str]()
+    sound, refused = list[PlannedRun](), list[str]()
     for _ in range(20):
         Space(it.designs)(trial := study.ask())
         try:
@@ -63,7 +63,7 @@ def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refuse
     assert len(sound) >= 10
     assert all(re.search("_min\\), is more than the most|clusters, but .* holds 4000", line) for line in refused)
     assert all(load(name).views(each.run.hyper) for each in sound)
-    assert math.isfinite(cost(sound[0].run, sound[0].facts).flops)
+    assert math.isfinite(cost(sound[0].run, sound[0].info).flops)
 
 
 @pytest.fixture(scope="module")

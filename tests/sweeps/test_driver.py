@@ -19,7 +19,7 @@ from selfsup import failures
 from selfsup.errors import SelfsupError
 from selfsup.failures import ENOUGH, classify
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import Planned
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.spec import read
 from selfsup.sweeps.driver import Listed, Watch, execute
@@ -47,10 +47,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 
 
 @pytest.fixture
-def planned(sets: dict[str, str], tmp_path: Path) -> Callable[..., tuple[Planned, ...]]:
+def planned(sets: dict[str, str], tmp_path: Path) -> Callable[..., tuple[PlannedRun, ...]]:
     """(home=..., **sections) -> the runs of the tiny spec under these sections."""
 
-    def make(home: str = "home", **sections: object) -> tuple[Planned, ...]:
+    def make(home: str = "home", **sections: object) -> tuple[PlannedRun, ...]:
         path = tmp_path / "spec.yaml"
         path.write_text(yaml.safe_dump(TINY | {"data": sets} | sections))
         return plan(read(path), tmp_path / home)
@@ -63,18 +63,18 @@ def tracker(tmp_path: Path) -> Tracker:
     return Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
 
 
-def scores(runs: tuple[Planned, ...]) -> list[dict[str, float]]:
+def scores(runs: tuple[PlannedRun, ...]) -> list[dict[str, float]]:
     return [run.probes["knn"].result() for run in runs]
 
 
-def test_a_trial_makes_its_batches_as_the_plan_says(planned: Callable[..., tuple[Planned, ...]]) -> None:
+def test_a_trial_makes_its_batches_as_the_plan_says(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
     """Whatever Ray tells its processes of a cluster."""
     [run] = planned()
     there = ray.remote(lambda each: ("RAY_ADDRESS" in os.environ, each.feeder))
     assert ray.get(there.remote(run)) == (True, "threads")
 
 
-def kill_a_trial_once_it_trains(run: Planned) -> None:
+def kill_a_trial_once_it_trains(run: PlannedRun) -> None:
     assert run.pretrain
     while not list(run.pretrain.folder.glob("checkpoint_*")):
         time.sleep(0.1)
@@ -84,7 +84,7 @@ def kill_a_trial_once_it_trains(run: Planned) -> None:
 
 
 def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_undisturbed_ones(
-    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+    planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker
 ) -> None:
     whole, killed = planned("whole", seeds=2), planned("killed", seeds=2)
     assert execute(whole, Recorder(tracker)) == []
@@ -99,7 +99,7 @@ def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_undisturbed_ones(
 
 
 def test_what_fails_says_why_and_leaves_the_others_alone(
-    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+    planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker
 ) -> None:
     (good,) = planned()
     (bad,) = planned(optim={"name": "sgd", "lr": 1e30, "lr_rule": "none"})
@@ -114,7 +114,7 @@ def test_what_fails_says_why_and_leaves_the_others_alone(
 
 
 def test_a_failure_that_no_disk_takes_a_note_of_is_told_all_the_same(
-    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker
+    planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker
 ) -> None:
     (run,) = planned()
     run.failure.mkdir(parents=True)  # in the place of the note
@@ -124,14 +124,14 @@ def test_a_failure_that_no_disk_takes_a_note_of_is_told_all_the_same(
     assert found.data.tags["selfsup.reason"] == failure.reason
 
 
-def test_a_run_may_want_every_cpu(planned: Callable[..., tuple[Planned, ...]], tracker: Tracker) -> None:
+def test_a_run_may_want_every_cpu(planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker) -> None:
     (run,) = planned(resources={"cpus_per_worker": 1, "data_cpus": 1})
     assert execute((run,), Recorder(tracker)) == []
     assert run.done
 
 
 def test_failures_that_repeat_themselves_end_the_sweep(
-    planned: Callable[..., tuple[Planned, ...]], tracker: Tracker, tmp_path: Path, make: Callable[..., Manifest]
+    planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker, tmp_path: Path, make: Callable[..., Manifest]
 ) -> None:
     root = make(tmp_path / "missing", number=64).root
     runs = planned(data={"train": root, "val": root}, seeds=ENOUGH + 4)
@@ -141,7 +141,7 @@ def test_failures_that_repeat_themselves_end_the_sweep(
     assert ENOUGH <= len(failed) < len(runs)
 
 
-def test_failures_are_alike_whichever_run_they_name(planned: Callable[..., tuple[Planned, ...]]) -> None:
+def test_failures_are_alike_whichever_run_they_name(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
     runs = planned(seeds=ENOUGH)
     recorder: Any = SimpleNamespace(end=lambda *_: None)
     watch = Watch(Listed({run.id: run for run in runs}), recorder)

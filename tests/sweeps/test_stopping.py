@@ -12,7 +12,7 @@ import ray.cloudpickle
 from ray import tune
 
 from selfsup.knob import Range
-from selfsup.metrics_log import Spool
+from selfsup.metrics_log import MetricsLog
 from selfsup.stage import Stage, digest
 from selfsup.sweeps import driver, trial
 from selfsup.sweeps.explore import Spent
@@ -134,7 +134,7 @@ def test_what_has_trained_by_the_time_it_is_looked_at_is_compared_with_but_never
 def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_path: Path) -> None:
     earlier = []
     for number, loss in enumerate([1.0, 2.0, 3.0, 0.5]):  # some of which it would stop today
-        spool = Spool(path := tmp_path / str(number))
+        spool = MetricsLog(path := tmp_path / str(number))
         for step in (10, 20, 30, 90):
             spool.append(step, {"loss": loss})
         earlier.append(run(90, id=str(number), pretrain=SimpleNamespace(spool=path)))
@@ -177,7 +177,7 @@ def test_with_a_trial_that_came_to_nothing_no_other_is_compared(kind: str, how: 
 
 class TestReports:
     def test_the_last_step_has_its_numbers_with_the_results_only(self, tmp_path: Path) -> None:
-        spool = Spool(tmp_path / "spool")
+        spool = MetricsLog(tmp_path / "spool")
         over = threading.Event()
         work = threading.Thread(target=over.wait, daemon=True)
         work.start()
@@ -242,7 +242,7 @@ class Toy(SimpleNamespace):
 def train(each: Toy, stage: Stage) -> dict[str, float]:
     from time import sleep
 
-    spool = Spool(stage.spool)
+    spool = MetricsLog(stage.spool)
     for step in range(1, PARTS + 1):
         sleep(0.06)
         spool.append(step, {"loss": each.drawn if step == PARTS else 1.0 + (each.drawn > 0.8)})

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.masks import Cover
+from selfsup.masks import BoolMask
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
 
@@ -52,7 +52,7 @@ def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
 
 
 @torch.no_grad()
-def covered(covers: Sequence[Cover]) -> tuple[Tensor, Tensor, Tensor]:
+def covered(covers: Sequence[BoolMask]) -> tuple[Tensor, Tensor, Tensor]:
     """Some views' -> (B, N) bool: of all; (M,) int64: numbers of their tokens, counted through; (M,): what each counts.
 
     Those of a view weigh the same, and 1 / B in all. Where nothing is covered, M is 1, and weighs 0.
