@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types wheel lock clean
 
 demo: .venv/ready
-	$(BIN)/selfsup sweep sweeps/demo.yaml
+	$(BIN)/selfsup sweep demo
 
 test: .venv/ready  # a file at a time on each of two cores; those that start Ray, with few and long tests, not last
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -35,6 +35,12 @@ def python(*args: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
+def recipes(where: Path) -> str:
+    """Return what `selfsup recipes` prints, of the package in this folder."""
+    script = "import selfsup.cli as c; assert c.__file__.startswith(__import__('sys').argv[1]); c.app(['recipes'])"
+    return python("-c", script, str(where), PYTHONPATH=str(where))
+
+
 def test_the_source_root_is_no_package() -> None:
     assert not (ROOT / "platform" / "__init__.py").exists()
 
@@ -74,7 +80,10 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(
         for package, folder in folders().items()
         for path in folder.glob("*.py")
     ]
-    assert sorted(names) == sorted([*tree, "selfsup/sweeps/report/page.html", "selfsup/py.typed"])
+    specs = [path for pattern in ("pipelines/*/*.yaml", "sweeps/*.yaml") for path in ROOT.glob(pattern)]
+    shipped = [f"selfsup/{path.relative_to(ROOT)}" for path in specs]
+    assert sorted(names) == sorted([*tree, *shipped, "selfsup/sweeps/report/page.html", "selfsup/py.typed"])
+    assert recipes(tmp_path / "unpacked") == recipes(ROOT / "platform"), "the wheel's are named as the checkout's"
     assert "Requires-Dist" not in metadata
     entries = ("selfsup.pipelines.stages.worker", "selfsup.pipelines.stages.evaluate", "selfsup.methods.mae")
     here = codebase.modules.__wrapped__(*entries)

@@ -20,6 +20,7 @@ from selfsup.origin import Answer
 from selfsup.pipelines.cluster.auth import use_token
 from selfsup.progress import say
 from selfsup.scratch import scratch
+from selfsup.shipped import locate
 from selfsup.source import Source
 from selfsup.whole import whole
 
@@ -89,23 +90,29 @@ def submit(
 
 
 def copied(specs: Sequence[Path], folder: Path) -> list[str]:
-    """Copy specs and all that they extend to a folder, laid out as they are here; the names of the specs in it."""
-    paths = [Path(os.path.normpath(path.absolute())) for path in specs]
-    found = [source for path in paths for source in sources(path)]
-    root = os.path.commonpath([source.parent for source in found])
-    for source in found:
-        copy = folder / source.relative_to(root)
+    """Copy specs and all that they extend to a folder, laid out as here; return what they are called in it.
+
+    Shipped specs, which are in the wheel, keep their names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own = [file.path for file in map(locate, specs) if not file.shipped]
+    paths = [Path(os.path.normpath(path.absolute())) for path in own]
+    files = [file for path in paths for file in sources(path)]
+    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    for file in files:
+        copy = folder / file.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
-    return [str(path.relative_to(root)) for path in paths]
+        shutil.copyfile(file, copy)
+    names = iter(paths)
+    return [str(next(names).relative_to(root)) if spec in own else str(spec) for spec in specs]
 
 
 def sources(path: Path) -> list[Path]:
-    """A spec without a mistake, and every file that it or one of its studies extends."""
-    told = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
-    names = [each["extends"] for each in (told, *told.get("studies", ())) if "extends" in each]
-    below = [Path(os.path.normpath(path.parent / name)) for name in names]
-    return [path, *(found for each in below for found in sources(each))]
+    """Return a spec without a mistake, and every file that it or one of its studies extends, but shipped ones."""
+    tree = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
+    names = [part["extends"] for part in (tree, *tree.get("studies", ())) if "extends" in part]
+    files = [locate(Path(os.path.normpath(path.parent / name)), name) for name in names]
+    return [path, *(inner for file in files if not file.shipped for inner in sources(file.path))]
 
 
 def build_wheel(checkout: Path, out: Path) -> Path:

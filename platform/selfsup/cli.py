@@ -37,11 +37,15 @@ app = typer.Typer(
 )
 app.add_typer(shards, name="shards")
 
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="spec files", show_default=False)]
+Specs = Annotated[
+    list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
+]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value")]
 Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
 Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
-Swept = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file", show_default=False)]
+Swept = Annotated[
+    Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
+]
 
 
 @app.command()
@@ -155,6 +159,15 @@ def describe(method: Annotated[str | None, typer.Argument(help="a method; withou
     from selfsup.describe import catalogue, knobs
 
     typer.echo(catalogue() if method is None else knobs(method))
+
+
+@app.command()
+def recipes() -> None:
+    """The specs and sweeps that are shipped: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
+    from selfsup import recipes
+    from selfsup.columns import aligned
+
+    typer.echo(f"{aligned(recipes.recipes())}\n\n{aligned(recipes.sweeps())}")
 
 
 @app.command()

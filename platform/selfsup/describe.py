@@ -1,8 +1,8 @@
 """What `selfsup describe` shows: the methods, and every knob of one."""
 
 import inspect
-from collections.abc import Sequence
 
+from selfsup.columns import aligned
 from selfsup.knob import REQUIRED, Choice, Described, Range, described
 from selfsup.method import load, names
 from selfsup.spec import run_type
@@ -15,13 +15,13 @@ def catalogue() -> str:
         method = load(name)
         says = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
         lines.append((name, method.family, ", ".join(method.backbones), f"arXiv:{method.paper}", says))
-    return _aligned([("method", "family", "on", "paper", "what it does"), *lines])
+    return aligned([("method", "family", "on", "paper", "what it does"), *lines])
 
 
 def knobs(method: str) -> str:
     """A line for every knob that a spec of this method has. Raises SpecError for a method that does not exist."""
     lines = [_line(knob) for knob in described(run_type(method))]
-    return _aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
+    return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
 
 
 def _line(knob: Described) -> tuple[str, ...]:
@@ -41,10 +41,3 @@ def _looked_in(sweep: Range | Choice | None) -> str:
 
 def _shown(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.errors import DataError, SpecError
+from selfsup.shipped import SpecFile, locate, names_like
 from selfsup.source import Entry, Mark, Node, Problem, Source, Where, printable, refusal
 
 
@@ -31,7 +32,7 @@ class Layers:
 
     def split(self, path: Path) -> tuple[Node, Node]:
         """What a file extends (an empty mapping if nothing), and what it says itself. Raises as `read` does."""
-        own = self._file(path, Mark(str(path)))
+        own = self._file(locate(path), Mark(str(path)))
         return self.base(own, (path,)), own
 
     def base(self, root: Node, below: tuple[Path, ...]) -> Node:
@@ -42,12 +43,13 @@ class Layers:
             return Node(root.mark, {})
         mark, name = extends.node.mark, extends.node.value
         if not isinstance(name, str):
-            raise self._stop(mark, ("extends",), "expected the path of a spec, relative to this file")
-        path = Path(os.path.normpath(Path(mark.origin).parent / name))
-        if os.path.realpath(path) in map(os.path.realpath, below):
-            raise self._stop(mark, ("extends",), f"{path} extends itself in the end")
-        own = self._file(path, mark)
-        return self.stack(self.base(own, (*below, path)), own)
+            raise self._stop(mark, ("extends",), "expected the path of a spec, relative to this file, or a shipped one")
+        path = Path(os.path.normpath((mark.shipped or Path(mark.origin)).parent / name))
+        file = locate(path, name, shipped=bool(mark.shipped))
+        if os.path.realpath(file.path) in (os.path.realpath(locate(one).path) for one in below):
+            raise self._stop(mark, ("extends",), f"{file.origin} extends itself in the end")
+        own = self._file(file, mark)
+        return self.stack(self.base(own, (*below, file.path)), own)
 
     def stack(self, *layers: Node) -> Node:
         """Each over those before it."""
@@ -57,15 +59,16 @@ class Layers:
         """A layer each; none for a text that does not read."""
         return [node for text in texts if (node := self._override(text))]
 
-    def _file(self, path: Path, asked: Mark) -> Node:
+    def _file(self, file: SpecFile, asked: Mark) -> Node:
         """asked: where it was asked for."""
         where = ("extends",) if asked.in_file else ()
         try:
-            text = _text(path)
+            text = _text(file.path)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text at byte {error.start}"
-            raise self._stop(asked, where, f"cannot read {path}: {reason}") from None
-        source = Source(text, str(path))
+            hint = _hint(file.path) if isinstance(error, FileNotFoundError) else ""
+            raise self._stop(asked, where, f"cannot read {file.origin}: {reason}", hint) from None
+        source = Source(text, file.origin, shipped=file.path if file.shipped else None)
         root = self._read(source)
         if isinstance(root.value, dict):
             return root
@@ -83,13 +86,20 @@ class Layers:
         node = self._read(Source(value, mark.origin, override=True, where=tuple(keys)))
         return nested(keys, mark, node)
 
-    def _stop(self, mark: Mark, where: Where, message: str) -> SpecError:
-        return refusal([*self.problems, Problem(mark, where, message)])
+    def _stop(self, mark: Mark, where: Where, message: str, hint: str = "") -> SpecError:
+        return refusal([*self.problems, Problem(mark, where, message, hint)])
 
     def _read(self, source: Source) -> Node:
         root = source.read()
         self.problems.extend(source.problems)
         return root
+
+
+def _hint(path: Path) -> str:
+    """Return which shipped files may have been meant, unless the path says itself that it is one: ./x, ../x, /x."""
+    if path.is_absolute() or path.parts[:1] == ("..",):
+        return ""
+    return f"no shipped one is called so; there are {', '.join(names_like(str(path)))} and others: selfsup recipes"
 
 
 def _text(path: Path) -> str:

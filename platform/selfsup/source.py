@@ -7,7 +7,8 @@ So is what no spec needs and much would stumble over: depth or size without end,
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,12 +21,16 @@ DEEPEST, MOST, LONGEST = 32, 100_000, 100  # levels and values of a text, an ali
 
 @dataclass(frozen=True)
 class Mark:
-    """A place: in a file (line and column from 0, the text of that line), or a whole override, which has no line."""
+    """A place: in a file (line and column from 0, the text of that line), or a whole override, which has no line.
+
+    origin: the file's path as the user wrote it, the name of a shipped file, or the override. shipped: where that lies.
+    """
 
     origin: str
     line: int = -1
     column: int = 0
     text: str = ""
+    shipped: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def in_file(self) -> bool:
@@ -91,11 +96,15 @@ def printable(text: str) -> str:
 class Source:
     """One YAML text: a file's, or the value of an override, whose places are all that override.
 
-    where: the path that the text is the value of. problems: what is wrong with it; what does not read, reads as null.
+    where: the path that the text is the value of. shipped: the file, of a shipped one. problems: what is wrong with the
+    text; what does not read, reads as null.
     """
 
-    def __init__(self, text: str, origin: str, *, override: bool = False, where: Where = ()) -> None:
+    def __init__(
+        self, text: str, origin: str, *, override: bool = False, where: Where = (), shipped: Path | None = None
+    ) -> None:
         self._text, self._origin, self._override, self._where = text, origin, override, where
+        self._shipped = shipped
         self._lines = text.splitlines()
         self._values = 0
         self.problems: list[Problem] = []
@@ -119,7 +128,9 @@ class Source:
         if self._override:
             return Mark(self._origin)
         line, column = (mark.line, mark.column) if mark else (0, 0)
-        return Mark(self._origin, line, column, self._lines[line] if line < len(self._lines) else "")
+        return Mark(
+            self._origin, line, column, self._lines[line] if line < len(self._lines) else "", shipped=self._shipped
+        )
 
     def _node(self, node: yaml.Node, where: Where, inside: tuple[yaml.Node, ...]) -> Node:
         """inside: the nodes that this one stands in, some of which an alias may repeat without end."""

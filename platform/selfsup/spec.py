@@ -6,7 +6,8 @@
     train: {duration: {epochs: 10}}
     evals: {knn: {}, linear: {}}
 
-`extends: other.yaml` takes from another file all that this one does not say. A baseline needs no torch.
+`extends: other.yaml` takes from another file all that this one does not say; `extends: in1k/mae` from a shipped spec.
+A baseline needs no torch.
 """
 
 import functools
@@ -259,7 +260,8 @@ def schema() -> dict[str, Any]:
     kinds = {name: spec_type(name) for name in methods()}
     refs, shared = models_json_schema([(kind, "validation") for kind in kinds.values()], ref_template=_REF)
     defs = shared["$defs"]
-    extends = {"type": "string", "description": "another spec, relative to this file, for all that is not said here"}
+    description = "another spec, relative to this file, or a shipped one, for all that is not said here"
+    extends = {"type": "string", "description": description}
     for definition in defs.values():
         definition.pop("required", None)
     for kind in kinds.values():

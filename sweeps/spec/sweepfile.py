@@ -1,7 +1,7 @@
 """A sweep file: a spec, and what of it is varied. A spec without axes is a sweep of one arm.
 
     name: mask_ratio
-    extends: ../pipelines/photos/mae.yaml
+    extends: photos/mae
     ablate: {hyper.mask_ratio: [0.5, 0.75, 0.9]}           # one factor at a time round the spec's own values
     grid: {optim.lr: [1e-3, 2e-3], train.batch: [64, 128]}  # crossed with each other
     seeds: 3

@@ -267,6 +267,21 @@ def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> Non
     assert copied([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
 
 
+def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("extends: photos/simclr\nseeds: 2")
+    assert copied([Path("in1k/mae"), Path("own.yaml"), Path("demo.yaml")], tmp_path / "there") == [
+        "in1k/mae",
+        "own.yaml",
+        "demo.yaml",
+    ]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["own.yaml"]
+    assert copied([Path("in1k/mae")], tmp_path / "none") == ["in1k/mae"]
+    assert list((tmp_path / "none").iterdir()) == []
+
+
 def test_a_wheel_holds_the_tree_alone_and_bears_the_name_of_its_content(tmp_path: Path) -> None:
     root = shutil.copytree(ROOT, tmp_path / "root", ignore=shutil.ignore_patterns(*BUILT))
     stale = root / "build" / "lib" / "selfsup" / "stale.py"
