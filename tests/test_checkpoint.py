@@ -165,7 +165,8 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1.0, step=1, size=10)
     with pytest.raises(
         CheckpointError,
-        match=r"state\.pt: does not fit: of the weights it has otherwise bias \(10,\) float32 for \(11,\) float32, weight",
+        match=r"state\.pt: does not fit: of the weights it has otherwise bias \(10,\) float32 for \(11,\) float32, "
+        "weight",
     ):
         load(tmp_path, size=11)
 
