@@ -423,8 +423,8 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
             "s.yaml:1:71: studies[2]: expected a mapping: {extends: ...}",
         ]
         assert refused("name: none\nstudies: {}\n") == ["s.yaml:2:10: studies: expected a list of mappings"]
-        assert refused("name: lost\nstudies: [{extends: gone.yaml}]\n") == [
-            "s.yaml:2:21: extends: cannot read gone.yaml: No such file or directory"
+        assert refused("name: lost\nstudies: [{extends: ../gone.yaml}]\n") == [
+            "s.yaml:2:21: extends: cannot read ../gone.yaml: No such file or directory"
         ]
 
 
