@@ -181,7 +181,9 @@ def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
 
 
 def _stages(each: PlannedRun, changed: Collection[str]) -> str:
-    return ", ".join(f"{stage.kind}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages)
+    return ", ".join(
+        f"{stage.space.removeprefix('eval/')}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages
+    )
 
 
 def data(each: PlannedRun) -> str:
@@ -189,8 +191,7 @@ def data(each: PlannedRun) -> str:
     return "; ".join(
         f"{name} {several(held.num_samples, 'image')} in {several(held.num_shards, 'shard')}, "
         f"{held.num_labelled:,} labelled, {several(len(held.classes), 'class', 'classes')}"
-        for name, held in (("train", each.train), ("val", each.val))
-        if held
+        for name, held in each.data.items()
     )
 
 

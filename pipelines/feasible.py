@@ -1,15 +1,16 @@
 """What a run's settings and its data rule out between them, told before anything starts."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 
 from selfsup.encoder import build, check_images
 from selfsup.errors import DataError, SpecError
-from selfsup.evaluator import load as load_evaluator
+from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.sections import Backbone
 from selfsup.spec import BASELINES
 from selfsup.trunk import has_class_token
@@ -20,15 +21,15 @@ def check(each: PlannedRun) -> None:
     """Raise SpecError where the encoder, the data or the length of training do not carry the method; DataError where
     labels would mean nothing. Both name the setting.
     """
-    _check_backbone(each.run.method, each.run.backbone)
+    _check_backbone(each)
     _check_batch(each)
     _check_labels(each)
+    for evaluation in each.evals.values():
+        _check_evaluation(each, evaluation)
     if each.run.method not in BASELINES:
         _check_class_token(each.run.method, each.run.backbone)
         _check_clusters(each)
         _check_warmup(each)
-    if each.val is not None:
-        _check_classes(each.train, each.val)
 
 
 def _check_class_token(method: str, backbone: Backbone) -> None:
@@ -37,12 +38,15 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
 
 
-def _check_backbone(method: str, backbone: Backbone) -> None:
-    """Whether timm can make it, and it sees the images and has room for its weights."""
+def _check_backbone(each: PlannedRun) -> None:
+    """Raise SpecError where timm cannot make it, or it does not see the images, give maps or fit its weights."""
+    method, backbone = each.run.method, each.run.backbone
+    places = method not in BASELINES and "vit" not in load_method(method).backbones
+    places |= any(evaluation.evaluator.reads == "tokens" for evaluation in each.evals.values())
     if backbone.is_vit:
         _try(backbone.model_copy(update={"weights": None}))
     else:
-        check_images(backbone, places=method not in BASELINES and "vit" not in load_method(method).backbones)
+        check_images(backbone, places=places)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, content(backbone.weights))
 
@@ -89,39 +93,61 @@ def _check_warmup(each: PlannedRun) -> None:
         )
 
 
-def _check_labels(each: PlannedRun) -> None:
-    """Where something learns from them, or is scored by them, there must be some, of several classes."""
-    readers = [(name, f"evals.{name}") for name in each.evals]
-    if each.run.method not in BASELINES and load_method(each.run.method).needs_labels:
-        readers.append((each.run.method, "method"))
-    held = {"data.train": each.train} | ({"data.val": each.val} if each.val and each.evals else {})
-    for split, manifest in held.items() if readers else ():
-        if not manifest.num_labelled:
-            raise SpecError(
-                f"{readers[-1][0]} needs labels, and none of the {manifest.num_samples:,} samples of {split} "
-                f"({manifest.root}) has one: leave it out, or label them: a folder a class for `selfsup shards pack`",
-                readers[-1][1],
-            )
-    if readers and len(each.train.classes) < 2:
+def _check_labels(run: PlannedRun) -> None:
+    """Raise where a method learns from labels that are not there. Of evaluations: `_check_evaluation`."""
+    method = run.run.method
+    if method not in BASELINES and load_method(method).needs_labels:
+        _check_labelled(method, "method", run.train, "data.train")
+        _check_several(method, run.train, "data.train")
+
+
+def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
+    """Raise where the data of an evaluation has no labels that it can learn from and be scored by, or too few."""
+    name, splits = evaluation.name, run.splits(evaluation.name)
+    if evaluation.evaluator.target is None:
+        return
+    own = {
+        use: f"evals.{name}.data.{use}" if getattr(evaluation.data, use) else f"data.{use}" for use in splits._fields
+    }
+    for use, manifest in splits._asdict().items():
+        _check_labelled(name, f"evals.{name}", manifest, own[use])
+    _check_several(name, splits.train, own["train"])
+    _check_classes(splits, own)
+    if few := evaluation.evaluator.lacks(evaluation.hyper, splits.train.num_labelled):
+        raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
+
+
+def _check_labelled(reader: str, path: str, manifest: Manifest, split: str) -> None:
+    """Raise SpecError where no sample has a label. reader, path: what needs labels, and where it is asked for."""
+    if manifest.num_labelled:
+        return
+    other = f", give it labelled data of its own ({path}.data)" if path != "method" else ""
+    raise SpecError(
+        f"{reader} needs labels, and none of the {manifest.num_samples:,} samples of {split} ({manifest.root}) has "
+        f"one: leave it out{other}, or label them: a folder a class for `selfsup shards pack`",
+        path,
+    )
+
+
+def _check_several(reader: str, manifest: Manifest, split: str) -> None:
+    """Raise DataError where all samples are of one class."""
+    if len(manifest.classes) < 2:
         raise DataError(
-            f"all labels of {each.train.root} are of one class, {each.train.classes[0]!r}: any guess is right, and "
-            f"{readers[-1][0]} says nothing. Leave that out, or give data of several classes.",
-            "data.train",
+            f"all labels of {manifest.root} are of one class, {manifest.classes[0]!r}: any guess is right, and "
+            f"{reader} says nothing. Leave that out, or give data of several classes.",
+            split,
         )
-    for name, hyper in each.evals.items():
-        key, _, few = load_evaluator(name).lacks(hyper, each.train.num_labelled).partition(": ")
-        if few:
-            raise SpecError(few, key)
 
 
-def _check_classes(train: Manifest, val: Manifest) -> None:
-    """Labels of validation mean training's classes of the same names; it may lack some."""
+def _check_classes(splits: Splits, paths: Mapping[str, str]) -> None:
+    """Raise DataError where validation has a class that training lacks: labels mean training's classes of that name."""
+    train, val = splits
     known = set(train.classes)
     if foreign := [name for name in val.classes if name not in known]:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise DataError(
-            f"{val.root} has the class {foreign[0]!r}{more}, which none of the {len(known)} classes of data.train, "
-            f"{train.root}, is called: its labels would mean nothing. Name classes alike in both: folders for "
-            "`selfsup shards pack`, classnames.txt for `selfsup shards index`.",
-            "data.val",
+            f"{val.root} has the class {foreign[0]!r}{more}, which none of the {len(known)} classes of "
+            f"{paths['train']}, {train.root}, is called: its labels would mean nothing. Name classes alike in both: "
+            "folders for `selfsup shards pack`, classnames.txt for `selfsup shards index`.",
+            paths["val"],
         )

@@ -1,15 +1,17 @@
 """A run with its data found, its stages laid out and its id; nothing of it has started."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from selfsup import codebase
+from selfsup import codebase, evaluations
 from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, as_dict, identity, non_default
+from selfsup.evaluations import Evaluation
+from selfsup.knob import as_dict, identity, non_default
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
@@ -33,13 +35,21 @@ def usual_feeder() -> Feeder:
     return "ray" if os.environ.get("RAY_ADDRESS") else "threads"
 
 
+class Splits(NamedTuple):
+    """The data of an evaluation: what it learns from, and what it is scored on."""
+
+    train: Manifest
+    val: Manifest
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
 
     root: the spec with the places that its values are written at.
     peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
-    code: what to do with stages that other code made.
+    code: what to do with stages that other code made. others: by name, the data of evaluations that are not made on
+    the run's own.
     """
 
     run: Run
@@ -51,10 +61,13 @@ class PlannedRun:
     peers: int = 1
     usual: Feeder = field(default_factory=usual_feeder)
     code: Answer = "refuse"
+    others: Mapping[str, Splits] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
-        return f"{self.run.method}-{digest([stage.key for stage in self.stages])}"
+        """Return the name of the run. The same evaluation of another name has other metrics: it makes another id."""
+        named = [f"{stage.name} {stage.key}" if stage.name else stage.key for stage in self.stages]
+        return f"{self.run.method}-{digest(named)}"
 
     @property
     def label(self) -> str:
@@ -96,34 +109,64 @@ class PlannedRun:
         return self._stage("pretrain", parts, extra, entries=(WORKER, f"selfsup.methods.{self.run.method}"))
 
     @cached_property
-    def embed(self) -> Stage | None:
-        if self.val is None or not self.evals:
-            return None
-        extra: dict[str, Any] = {"train": self.train.digest, "val": self.val.digest, "method": self.run.method}
-        if self.pretrain:
-            extra["pretrain"] = self.pretrain.key
-            return self._stage("embed", ["embed"], extra, entries=(EVALUATE,), after=(self.pretrain,))
-        if self.run.method == "untrained":
-            return self._stage("embed", ["embed", "backbone", "seed"], extra, entries=(EVALUATE,))
-        extra["image_size"] = self.run.backbone.image_size
-        return self._stage("embed", ["embed"], extra, entries=(EVALUATE,))
+    def evals(self) -> dict[str, Evaluation]:
+        """Return the evaluations, by name."""
+        return evaluations.listed(self.run.evals)
+
+    def splits(self, evaluation: str) -> Splits:
+        """Return the data that an evaluation is made on."""
+        if evaluation in self.others:
+            return self.others[evaluation]
+        assert self.val is not None, f"{evaluation} without data.val"
+        return Splits(self.train, self.val)
+
+    @property
+    def data(self) -> dict[str, Manifest]:
+        """Return every data set by its use: train, val, and such as flowers.train."""
+        own = {"train": self.train} | ({"val": self.val} if self.val else {})
+        return own | {
+            f"{name}.{use}": data for name in self.others for use, data in self.others[name]._asdict().items()
+        }
 
     @cached_property
-    def evals(self) -> dict[str, Any]:
-        """The evaluators asked for, by name, each with its knobs."""
-        chosen = {name: getattr(self.run.evals, name) for name in type(self.run.evals).model_fields}
-        return {name: hyper for name, hyper in chosen.items() if hyper is not None}
+    def embeds(self) -> dict[str, Stage]:
+        """Return the stage that embeds the data of each evaluation: one for all that read the same of the same data."""
+        stages: dict[tuple[str, str, str], Stage] = {}
+        own = self.train.digest, self.val.digest if self.val else "", "pooled"
+        found = {}
+        for name, evaluation in self.evals.items():
+            train, val = (data.digest for data in self.splits(name))
+            what = train, val, evaluation.evaluator.reads
+            if what not in stages:
+                stages[what] = self._embed(*what, name="" if what == own else name)
+            found[name] = stages[what]
+        return found
+
+    def _embed(self, train: str, val: str, reads: str, name: str) -> Stage:
+        """Lay out the stage that embeds data sets of these digests. name: of the stage."""
+        extra: dict[str, Any] = {"train": train, "val": val, "method": self.run.method}
+        extra |= {"reads": reads} if reads != "pooled" else {}
+        made_by: dict[str, Any] = {"entries": (EVALUATE,), "name": name}
+        if self.pretrain:
+            extra["pretrain"] = self.pretrain.key
+            return self._stage("embed", ["embed"], extra, after=(self.pretrain,), **made_by)
+        if self.run.method == "untrained":
+            extra |= {"normalized_by": self.train.digest} if train != self.train.digest else {}
+            return self._stage("embed", ["embed", "backbone", "seed"], extra, **made_by)
+        extra["image_size"] = self.run.backbone.image_size
+        return self._stage("embed", ["embed"], extra, **made_by)
 
     @cached_property
     def probes(self) -> dict[str, Stage]:
-        if self.embed is None:
-            return {}
-        return {name: self._probe(name, hyper, self.embed) for name, hyper in self.evals.items()}
+        """Return the stage of each evaluation, by its name."""
+        return {name: self._probe(evaluation, self.embeds[name]) for name, evaluation in self.evals.items()}
 
-    def _probe(self, name: str, hyper: Knobs, embed: Stage) -> Stage:
-        common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", name)
+    def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
+        use, hyper = evaluation.use, evaluation.hyper
+        common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", use)
         said, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
-        return Stage(name, said, full, self.home, entries=(f"selfsup.evals.{name}",), after=(embed,))
+        name = "" if evaluation.name == use else evaluation.name
+        return Stage(use, said, full, self.home, (f"selfsup.evals.{use}",), (embed,), name)
 
     @cached_property
     def pictures(self) -> Stage | None:
@@ -137,7 +180,8 @@ class PlannedRun:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """In the order in which they depend on each other."""
-        laid_out = (self.pretrain, self.pictures, self.embed, *self.probes.values())
+        embeds = {stage.key: stage for stage in self.embeds.values()}
+        laid_out = (self.pretrain, self.pictures, *embeds.values(), *self.probes.values())
         return tuple(stage for stage in laid_out if stage)
 
     def remember(self) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from selfsup.evaluations import listed, uses
 from selfsup.layers import located
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data import bundled
 from selfsup.pipelines.data.fetch import Access
 from selfsup.pipelines.data.manifest import Manifest, load
-from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.spec import BASELINES, Run, Spec, run_type
 
 _manifests: WeakValueDictionary[tuple[str, Access], Manifest] = WeakValueDictionary()  # of the plans that are held
@@ -21,20 +22,34 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     Raises DataError where a data set has no manifest, and what `feasible` does.
     """
     runs = list(spec.runs)
-    train, val = (_manifest(spec, split, home) for split in ("train", "val"))
+    train, val = (
+        _manifest(spec, url, f"data.{split}", home)
+        for split, url in (("train", spec.data.train), ("val", spec.data.val))
+    )
     assert train
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
-    planned = [PlannedRun(run, spec.name, train, val, home, spec.root) for run in runs]
+    others = {name: splits for name in listed(spec.evals) if (splits := _splits(spec, name, train, val, home))}
+    planned = [PlannedRun(run, spec.name, train, val, home, spec.root, others=others) for run in runs]
     with located(spec.root):
         feasible.check(planned[-1])
     return tuple(each for each in planned if each.stages)
 
 
-def _manifest(spec: Spec, split: str, home: Path) -> Manifest | None:
-    if (url := getattr(spec.data, split)) is None:
+def _splits(spec: Spec, name: str, train: Manifest, val: Manifest | None, home: Path) -> Splits | None:
+    """Return the data of an evaluation; None where it is the run's own. Of a split that it does not name it is."""
+    data, place = listed(spec.evals)[name].data, f"evals.{name}.data"
+    train = _manifest(spec, data.train, f"{place}.train", home) or train
+    val = _manifest(spec, data.val, f"{place}.val", home) or val
+    assert val, f"{name} without validation data"
+    return Splits(train, val) if data.train or data.val else None
+
+
+def _manifest(spec: Spec, url: str | None, path: str, home: Path) -> Manifest | None:
+    """Return the manifest of the shards that a spec names at a path."""
+    if url is None:
         return None
-    with located(spec.root, f"data.{split}"):
+    with located(spec.root, path):
         return _loaded(bundled.resolve(url, home), Access(missing=spec.stream.missing))
 
 
@@ -54,4 +69,4 @@ def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
 
 def _baseline(run: Run, name: str) -> Run:
     told_run = {key: value for key, value in run.model_dump().items() if key != "hyper"}
-    return run_type(name).model_validate(told_run | {"method": name})
+    return run_type(name, uses(told_run)).model_validate(told_run | {"method": name})

@@ -109,7 +109,7 @@ class Recorder:
                 values = {f"{stage.space}/{name}": value for name, value in stage.result().items()}
                 self._tracker.metrics(run, values, time=stage.time)
                 for path in stage.artifacts():
-                    self._tracker.artifact(run, path, stage.kind)
+                    self._tracker.artifact(run, path, stage.name or stage.kind)
         if each.done:
             if each.pretrain:
                 encoder = each.pretrain.folder / "encoder.safetensors"
@@ -117,7 +117,6 @@ class Recorder:
             self._tracker.finish(run, "FINISHED")
 
     def _open(self, each: PlannedRun) -> str:
-        data = {"train": each.train, "val": each.val}
         place = self._tags.get(each.id, {})
         return self._tracker.open(
             id=each.id,
@@ -133,7 +132,7 @@ class Recorder:
                 **_code(each),
                 **place,
             },
-            datasets=[(Path(held.root).name, held.digest, use) for use, held in data.items() if held],
+            datasets=[(Path(held.root).name, held.digest, use) for use, held in each.data.items()],
             parent=self._parents.get(each.id),
         )
 

@@ -73,5 +73,5 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_neighbours_than_samples_are_refused() -> None:
     features = Features(angles(0, 1), np.array([0, 1]), angles(0), np.array([0]), classes=2)
-    with pytest.raises(SpecError, match=r"evals.knn.k: 3 neighbours, but train has 2 labelled samples"):
+    with pytest.raises(SpecError, match=r"^k: 3 neighbours, but train has 2 labelled samples"):
         run(features, k=3)

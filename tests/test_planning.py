@@ -263,11 +263,11 @@ UNLABELLED = r"needs labels, and none of the 16 samples of data\.train .*bare.* 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"data__train": "bare", "data__val": "val"}, SpecError, rf"linear: linear {UNLABELLED}"),
+        ({"data__train": "bare", "data__val": "val"}, SpecError, rf"knn: knn {UNLABELLED}"),
         (
             {"data__val": "bare"},
             SpecError,
-            r"linear: linear needs labels, and none of the 16 samples of data\.val",
+            r"knn: knn needs labels, and none of the 16 samples of data\.val",
         ),
         (
             {"method": "supervised", "data": {"train": "bare"}, "evals": {}},

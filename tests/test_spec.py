@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import selfsup
+from selfsup import evaluator
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, as_dict, described, knob, non_default
 from selfsup.spec import Backbone, Duration, Run, Spec, read, run_type, schema, spec_type
@@ -30,6 +31,7 @@ class Contrast(Knobs):
     split: int = knob(1, "groups of samples", ge=1)
 
 
+EVALUATORS = ", ".join(evaluator.names())
 METHODS = {
     "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",)),
     "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn")),
@@ -240,7 +242,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 "(text that looks like something else goes in quotes)",
             ),
             ("embed:", "5:7: embed: expected {crop, batch}, not null"),
-            ("evals: [knn]", "5:8: evals: expected {knn, linear}, not ['knn']"),
+            ("evals: [knn]", f"5:8: evals: expected {{{EVALUATORS}}}, not ['knn']"),
             ("optim: {warmup: 5}", "5:17: optim.warmup: expected {steps, epochs, samples} | null, not 5"),
             ("optim: {betas: [0.9, x]}", "5:22: optim.betas[1]: expected number, not 'x'"),
             ("optim: {betas: 0.9}", "5:16: optim.betas: expected [number, number], not 0.9"),

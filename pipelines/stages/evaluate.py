@@ -1,5 +1,6 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from selfsup.pipelines.modalities.crops import crops
 from selfsup.pipelines.modalities.decode import Data, Undecodable, dimensions
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sealed import damage, sealed
+from selfsup.sections import Backbone
 from selfsup.spec import Run
 from selfsup.stage import Stage
 
@@ -39,33 +41,44 @@ Columns = dict[str, NDArray[Any]]
 class Source:
     """What embeds: raw pixels, an encoder at its initial weights, or a trained one."""
 
-    run: Run
+    method: str
+    backbone: Backbone
+    seed: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights: Path | None
+    reads: str = "pooled"
 
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """uint8 (B, 3, H, W) -> (B, D)"""
-        if self.run.method == "pixels":
-            return _pixels
+        """uint8 (B, 3, H, W) -> (B, D), or (B, T, D) where tokens are read"""
+        if self.method == "pixels":
+            return _pixels if self.reads == "pooled" else _places
         if self.weights:
             trunk = encoder.load_encoder(self.weights)
         else:
-            torch.manual_seed(self.run.seed)
-            trunk = encoder.build(self.run.backbone)
+            torch.manual_seed(self.seed)
+            trunk = encoder.build(self.backbone)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trunk = trunk.to(device).eval()
 
         def embed(images: torch.Tensor) -> torch.Tensor:
             view = normalise(images.to(device).float() / 255, mean=self.mean, std=self.std)
-            return trunk.pooled(view if trunk.patch is None else patchify(view, trunk.patch))
+            seen = view if trunk.patch is None else patchify(view, trunk.patch)
+            return trunk.pooled(seen) if self.reads == "pooled" else trunk.spatial(seen).flatten(2).mT
 
         return embed
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:
-    small = torch.nn.functional.adaptive_avg_pool2d(images.float(), min(PIXELS, images.shape[-1]))
-    return small.flatten(1) / 255
+    return _small(images).flatten(1) / 255
+
+
+def _places(images: torch.Tensor) -> torch.Tensor:
+    return _small(images).flatten(2).mT / 255
+
+
+def _small(images: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), min(PIXELS, images.shape[-1]))
 
 
 @lru_cache(maxsize=1)
@@ -84,8 +97,10 @@ class Encode:
     def __call__(self, batch: Columns) -> pa.Table:
         images = torch.from_numpy(np.array(batch.pop("image"))).permute(0, 3, 1, 2)
         feature = _loaded(self._source)(images).float().cpu().numpy()
-        column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), feature.shape[1])
-        return pa.table({name: pa.array(value) for name, value in batch.items()} | {"feature": column})
+        shape = feature.shape[1:]
+        column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
+        tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
+        return pa.table({name: pa.array(value) for name, value in (batch | tokens).items()} | {"feature": column})
 
 
 class Load:
@@ -128,11 +143,13 @@ class Load:
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
     run = planned.run
-    assert planned.val is not None
+    evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
+    train, val = planned.splits(evaluation.name)
     weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
-    source = Source(run, planned.train.mean, planned.train.std, weights)
-    total = planned.train.num_samples + planned.val.num_samples
-    load = Load(planned.train, planned.val, size=run.backbone.image_size, share=run.embed.crop)
+    mean, std = planned.train.mean, planned.train.std
+    source = Source(run.method, run.backbone, run.seed, mean, std, weights, evaluation.evaluator.reads)
+    total = train.num_samples + val.num_samples
+    load = Load(train, val, size=run.backbone.image_size, share=run.embed.crop)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     images = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
@@ -151,37 +168,42 @@ def _cpus(run: Run) -> float:
 
 
 def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
-    """One downstream protocol on the features of the embed stage, as a task on the cluster; which images it had right
-    is kept in the stage's folder.
+    """Run an evaluation on the features of its embed stage, as a task on the cluster; which images it had right is kept
+    in the stage's folder.
     """
-    assert planned.embed is not None
+    evaluation = planned.evals[stage.name or stage.kind]
+    train, val = planned.splits(evaluation.name)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
-    classes = len(planned.train.classes)
-    asked = task.remote(stage.kind, planned.evals[stage.kind], planned.embed.folder, classes, planned.run.seed)
+    folder = planned.embeds[evaluation.name].folder
+    asked = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed)
     scores, label = ray.get(asked)
-    assert planned.val is not None
-    hits.save(stage.folder, hits.identity(planned.val.digest, label), scores)
+    hits.save(stage.folder, hits.identity(val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
 
-def _probe(
-    name: str, hyper: Knobs, folder: Path, classes: int, seed: int
-) -> tuple[dict[str, Score], NDArray[np.int64]]:
+def _probe(use: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> tuple[dict[str, Score], NDArray[np.int64]]:
     """-> scores by name; the labels of the samples that they are of"""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    held = features(folder, classes)
-    return dict(load_evaluator(name)(hyper).run(held, seed=seed, device=device)), held.val_label
+    evaluator = load_evaluator(use)
+    data = features(folder, classes, labelled=evaluator.target is not None)
+    scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
+    assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
+    return scores, data.val_label
 
 
-def features(folder: Path, classes: int) -> Features:
-    """The embed stage's result, labelled samples only, in the order of the data set whatever task wrote them."""
+def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
+    """Read the result of an embed stage, in the order of the data set whatever task wrote it. labelled: only samples
+    that have a label.
+    """
     if reason := damage(folder / "features"):
         raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
     table = pq.read_table(folder / "features").sort_by("id")
     width = table.schema.field("feature").type.list_size
     value = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    if "tokens" in table.column_names and len(table):
+        value = value.reshape(len(table), table["tokens"][0].as_py(), -1)
     label, split = table["label"].to_numpy(), table["split"].to_numpy()
-    train, val = (split == 0) & (label >= 0), (split == 1) & (label >= 0)
+    train, val = (np.flatnonzero((split == part) & ((label >= 0) | (not labelled))) for part in (0, 1))
     return Features(value[train], label[train], value[val], label[val], classes)

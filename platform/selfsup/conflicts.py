@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from selfsup import evaluations
 from selfsup.knob import Knobs
 from selfsup.layers import placed
 from selfsup.sections import Backbone, Data, Optim, Resources, Stream, Train
@@ -64,9 +65,9 @@ def _warmup_in_duration(optim: Optim, train: Train) -> Iterator[Conflict]:
 
 
 def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
-    asked = [name for name, hyper in evals if hyper is not None]
-    if asked and data.val is None:
-        yield Conflict(("evals",), f"{' and '.join(asked)} cannot score without data.val, the validation shards")
+    lacking = [name for name, evaluation in evaluations.listed(evals).items() if not (evaluation.data.val or data.val)]
+    if lacking:
+        yield Conflict(("evals",), f"{' and '.join(lacking)} cannot score without data.val, the validation shards")
 
 
 def _kind(backbones: Collection[str], method: str, backbone: Backbone) -> Iterator[Conflict]:

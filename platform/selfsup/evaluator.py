@@ -1,11 +1,11 @@
-"""The one interface of a downstream protocol; the folder `evals/` is the registry. Only running one imports torch."""
+"""The interface of downstream protocols, of which `evals/` holds one a file. Only running one imports torch."""
 
 import abc
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from selfsup.knob import Knobs
 
 
 class Features(NamedTuple):
-    """What a frozen encoder made of a data set.
+    """Features of a labelled data set by a frozen encoder.
 
-    train: (N, D) float32. train_label: (N,) int64 in [0, classes). val: (M, D). val_label: (M,).
+    train: (N, D) float32, or (N, T, D) for an evaluator that reads tokens. train_label: (N,) int64 in [0, classes).
+    val: (M, D). val_label: (M,). Of an evaluator without a target labels are -1 where there are none.
     """
 
     train: NDArray[np.float32]
@@ -30,20 +31,46 @@ class Features(NamedTuple):
 
 Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
 Score = float | Hits  # an accuracy says of each sample whether it was right
+Better = Literal["max", "min"]
+
+
+class Metric(NamedTuple):
+    """A number that an evaluator yields. better: None of one that is no score, such as a rate that was chosen.
+
+    headline: whether it is a column of tables, and may be expected and claimed.
+    """
+
+    unit: str = "%"
+    better: Better | None = "max"
+    headline: bool = True
+
+
+class Few(NamedTuple):
+    """Too few labelled training samples. knob: the one that asks for more, "" where none does."""
+
+    knob: str
+    message: str
 
 
 class Evaluator(abc.ABC):
-    """A protocol: frozen features in, named scores out."""
+    """A downstream protocol: frozen features in, named scores out.
+
+    reads: one vector a sample, or one a token. target: the field of a sample that is predicted; None without labels.
+    metrics: what `run` yields.
+    """
 
     Hyper: ClassVar[type[Knobs]]
+    reads: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    target: ClassVar[Literal["class"] | None] = "class"
+    metrics: ClassVar[Mapping[str, Metric]]
 
     @abc.abstractmethod
     def __init__(self, hyper: Knobs) -> None: ...
 
     @classmethod
-    def lacks(cls, hyper: Any, labelled: int) -> str:  # noqa: ARG003
-        """For what so many labelled training samples are too few, with its key; "" where they do."""
-        return ""
+    def lacks(cls, hyper: Any, labelled: int) -> Few | None:  # noqa: ARG003
+        """Return why so many labelled training samples are too few; None where they do."""
+        return None
 
     @abc.abstractmethod
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
@@ -51,7 +78,7 @@ class Evaluator(abc.ABC):
 
 
 def numbers(scores: Mapping[str, Score]) -> dict[str, float]:
-    """An accuracy is the percentage of the validation samples that are right."""
+    """Return scores as numbers: an accuracy is the percentage of the validation samples that are right."""
     return {
         name: 100 * float(score.mean()) if isinstance(score, np.ndarray) else score for name, score in scores.items()
     }
@@ -79,11 +106,12 @@ def check(features: Features) -> None:
 
 
 def names() -> list[str]:
+    """Return the names of all evaluators, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(selfsup.evals.__path__))
 
 
 def load(name: str) -> type[Evaluator]:
-    """The protocol in `evals/<name>.py`: the one concrete Evaluator defined there."""
+    """Return the one Evaluator that `evals/<name>.py` defines."""
     module = importlib.import_module(f"selfsup.evals.{name}")
     found = [
         value

@@ -46,6 +46,17 @@ def _whole(path: str) -> str:
     return str(Path(expanduser(path)).absolute())  # noqa: PTH111 (Path's raises)
 
 
+def _shards(url: str | None) -> str | None:
+    """Return where shards lie, whatever directory a process works in.
+
+    Raises ValueError for what is no URL, and for one with secrets.
+    """
+    urlsplit(url or "")
+    if url and secret(url):
+        raise ValueError(REMEDY)
+    return url if url is None or "://" in url else _whole(url)
+
+
 class Data(Knobs):
     train: str = knob(..., "folder or URL of training shards with a manifest, or bundled://photos/train", min_length=1)
     val: str | None = knob(None, "likewise, of the shards that the evaluations score", min_length=1)
@@ -53,10 +64,17 @@ class Data(Knobs):
     @field_validator("train", "val")
     @classmethod
     def _place(cls, url: str | None) -> str | None:
-        urlsplit(url or "")  # a ValueError for what is none
-        if url and secret(url):
-            raise ValueError(REMEDY)
-        return url if url is None or "://" in url else _whole(url)
+        return _shards(url)
+
+
+class EvalData(Knobs):
+    train: str | None = knob(None, "shards that the evaluation learns from; null: data.train", min_length=1)
+    val: str | None = knob(None, "shards that it is scored on; null: data.val", min_length=1)
+
+    @field_validator("train", "val")
+    @classmethod
+    def _place(cls, url: str | None) -> str | None:
+        return _shards(url)
 
 
 class Backbone(Knobs):

@@ -4,14 +4,13 @@
     method: mae
     data: {train: bundled://photos/train, val: bundled://photos/val}
     train: {duration: {epochs: 10}}
-    evals: {knn: {}, linear: {}}
+    evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}}
 
 `extends: other.yaml` takes from another file all that this one does not say; `extends: in1k/mae` from a shipped spec.
 A baseline needs no torch.
 """
 
 import functools
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 from pydantic.json_schema import models_json_schema
 
-from selfsup import conflicts, evaluator, explain
+from selfsup import conflicts, evaluations, explain
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, plain
@@ -56,7 +55,7 @@ class _Sections(Knobs):
     train: Train = knob(..., "the loop, at least {duration: ...}")
     stream: Stream = knob(Stream(), "the order of samples")
     embed: Embed = knob(Embed(), "how images become features for the evaluations")
-    evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, linear: {}}")
+    evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
     resources: Resources = knob(Resources(), "what it runs on; changes no result", result=False)
     published: Published | None = knob(None, "what the recipe is known to reach, as it stands", result=False)
 
@@ -66,7 +65,7 @@ class _Sections(Knobs):
 
 def _revive(is_run: bool, told: dict[str, Any]) -> "Run | Spec":
     kind = run_type if is_run else spec_type
-    return kind(told["method"]).model_validate(told)
+    return kind(told["method"], evaluations.uses(told)).model_validate(told)
 
 
 class Run(_Sections):
@@ -130,30 +129,32 @@ class Spec(_Sections):
     @property
     def runs(self) -> tuple[Run, ...]:
         common = {name: getattr(self, name) for name in _Sections.model_fields}
-        return tuple(run_type(self.method)(**common, seed=seed) for seed in self.seeds)
+        kind = run_type(self.method, evaluations.uses(self.model_dump(include={"evals"})))
+        return tuple(kind(**common, seed=seed) for seed in self.seeds)
 
 
 Section = TypeVar("Section", bound=_Sections)
 
 
 @functools.cache
-def run_type(method: str) -> type[Run]:
-    """The Run with that method's own knobs. Imports the method, and so torch, unless it is a baseline.
+def run_type(method: str, uses: evaluations.Uses = ()) -> type[Run]:
+    """Return the Run with that method's own knobs and evaluations of these names. Imports the method, and so torch,
+    unless it is a baseline.
 
     Raises SpecError where there is no such method.
     """
-    return _concrete(Run, method)
+    return _concrete(Run, method, uses)
 
 
 @functools.cache
-def spec_type(method: str | None) -> type[Spec]:
-    """The Spec with that method's own knobs; None: of any method."""
-    return _concrete(Spec, method)
+def spec_type(method: str | None, uses: evaluations.Uses = ()) -> type[Spec]:
+    """Return the Spec with that method's own knobs and evaluations of these names; None: of any method."""
+    return _concrete(Spec, method, uses)
 
 
-def _concrete(base: type[Section], method: str | None) -> type[Section]:
+def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -> type[Section]:
     names = (method,) if method else tuple(methods())
-    hyper, evals = _hyper(method) if method else Anything, _evals()
+    hyper, evals = _hyper(method) if method else Anything, evaluations.section(uses)
     told = any(field.is_required() for field in hyper.model_fields.values())
     docs = {name: field.description or "" for name, field in base.model_fields.items()}
     fields: Any = {
@@ -184,16 +185,6 @@ def _method(name: str) -> "type[Method]":
     return selfsup.method.load(name)
 
 
-@functools.cache
-def _evals() -> type[Knobs]:
-    """One optional group for each file in evals/."""
-    fields: Any = {}
-    for name in evaluator.names():
-        found = evaluator.load(name)
-        fields[name] = (found.Hyper | None, knob(None, inspect.getdoc(found) or name))
-    return create_model("Evals", __base__=Knobs, **fields)
-
-
 def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec in a YAML file under overrides such as "optim.lr=1e-3".
 
@@ -211,7 +202,7 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     """The spec that a tree says, or else what is wrong with it. known: what is wrong with the tree's text."""
     tree = plain(root)
     method = tree.get("method")
-    kind = spec_type(method if method in methods() else None)
+    kind = spec_type(method if method in methods() else None, evaluations.uses(tree))
     marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
     wrong = list(_mistakes(kind, tree, root))
     found = [problem for problem in wrong if problem.mark not in marks]
@@ -227,7 +218,7 @@ def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
     try:
         kind.model_validate(tree)
     except ValidationError as error:
-        yield from explain.problems(error, kind, root, _owned())
+        yield from explain.problems(error, kind, root, _owned() | evaluations.hints(tree))
 
 
 def _owned() -> dict[str, str]:
@@ -264,6 +255,7 @@ def schema() -> dict[str, Any]:
     extends = {"type": "string", "description": description}
     for definition in defs.values():
         definition.pop("required", None)
+    defs["Evals"]["additionalProperties"] = evaluations.schema(_REF)
     for kind in kinds.values():
         defs[kind.__name__]["properties"]["extends"] = extends
     required = [name for name, field in Spec.model_fields.items() if field.is_required()]

@@ -34,7 +34,8 @@ def digest(value: Any, size: int = 6) -> str:
 class Stage:
     """One piece of work with a result of its own. `told` makes its key, `resolved` is kept beside the result.
 
-    entries: the modules that make it. after: the stages that it is made from.
+    entries: the modules that make it. after: the stages that it is made from. name: of the evaluation that it is, or
+    whose data it embeds, where that is no other's; the same work under two names is done once.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Stage:
     home: Path
     entries: tuple[str, ...] = ()
     after: tuple["Stage", ...] = ()
+    name: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -72,7 +74,9 @@ class Stage:
     @property
     def space(self) -> str:
         """What the names of its numbers begin with."""
-        return self.kind if self.kind in WORK else f"eval/{self.kind}"
+        if self.kind in WORK:
+            return f"{self.kind}/{self.name}" if self.name else self.kind
+        return f"eval/{self.name or self.kind}"
 
     def result(self) -> dict[str, float]:
         return dict(self._record()["result"])

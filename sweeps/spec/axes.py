@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfsup.evaluations import uses
 from selfsup.explain import shown
 from selfsup.knob import Described, Knobs, Range, described, non_default
 from selfsup.layers import merge, nested, plain
@@ -41,9 +42,10 @@ class Base:
     def __init__(self, root: Node, known: Sequence[Problem] = ()) -> None:
         self._root, self._known = root, known
         self.spec, self.problems = check(root, known)
-        method = plain(root).get("method")
+        tree = plain(root)
+        method = tree.get("method")
         self.knobs: dict[str, Described] = {
-            line.path: line for line in (described(run_type(method)) if method in methods() else ())
+            line.path: line for line in (described(run_type(method, uses(tree))) if method in methods() else ())
         }
 
     def at(self, changes: Changes) -> tuple[Spec | None, list[Problem]]:

@@ -108,9 +108,8 @@ def watched(spans: Spans) -> dict[str, dict[str, float]]:
 
 def note(spans: Spans, each: PlannedRun, marks: dict[str, float]) -> None:
     assert each.pretrain
-    assert each.embed
     performed = record(each.home, each.id).stat().st_mtime
-    trained, embedded, scored = (stage.time / 1000 for stage in (each.pretrain, each.embed, each.probes["knn"]))
+    trained, embedded, scored = (stage.time / 1000 for stage in (each.pretrain, each.embeds["knn"], each.probes["knn"]))
     told = json.loads((each.pretrain.folder / "done.json").read_text())["result"]
     spans["Tune: a trial's process until it performs"].append(performed - marks["begin"])
     spans["Train: launch to the end of the first step"].append(told["start_seconds"])

@@ -316,18 +316,16 @@ def test_an_error_of_the_data_is_not_tried_again(failures: dict[str, Any]) -> No
 
 @pytest.fixture(scope="module")
 def embedded(straight: PlannedRun) -> dict[str, float]:
-    assert straight.embed
-    straight.embed.claim()
-    return evaluate.embed(straight, straight.embed)
+    straight.embeds["knn"].claim()
+    return evaluate.embed(straight, straight.embeds["knn"])
 
 
 def test_features_are_what_the_trained_encoder_makes_of_every_image(
     straight: PlannedRun, embedded: dict[str, float]
 ) -> None:
-    assert straight.embed
     assert straight.val
     assert embedded == {"samples": TRAIN + VAL - 1.0, "undecodable": 1.0}
-    got = evaluate.features(straight.embed.folder, 2)
+    got = evaluate.features(straight.embeds["knn"].folder, 2)
     size, share = straight.run.backbone.image_size, straight.run.embed.crop
     columns = evaluate.Load(straight.train, straight.val, size=size, share=share)({"id": np.arange(TRAIN + VAL)})
     images = torch.tensor(columns["image"]).permute(0, 3, 1, 2) / 255
@@ -342,21 +340,21 @@ def test_features_are_what_the_trained_encoder_makes_of_every_image(
 
 @pytest.mark.usefixtures("embedded")
 def test_features_are_in_order_whatever_task_wrote_which(straight: PlannedRun, tmp_path: Path) -> None:
-    assert straight.embed
-    table = pq.read_table(straight.embed.folder / "features")
+    table = pq.read_table(straight.embeds["knn"].folder / "features")
     mixed = table.take(np.random.default_rng(0).permutation(len(table)))
     with sealed(tmp_path / "features") as made:
         pq.write_table(mixed[:70], made / "b.parquet")
         pq.write_table(mixed[70:], made / "a.parquet")
-    for one, other in zip(evaluate.features(tmp_path, 2), evaluate.features(straight.embed.folder, 2), strict=True):
+    for one, other in zip(
+        evaluate.features(tmp_path, 2), evaluate.features(straight.embeds["knn"].folder, 2), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("what", ["flipped", "lost"])
 def test_damaged_features_are_refused(straight: PlannedRun, tmp_path: Path, what: str) -> None:
-    assert straight.embed
-    shutil.copytree(straight.embed.folder / "features", tmp_path / "features")
+    shutil.copytree(straight.embeds["knn"].folder / "features", tmp_path / "features")
     file = max((tmp_path / "features").glob("*.parquet"))
     data = file.read_bytes()
     file.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
@@ -369,10 +367,9 @@ def test_damaged_features_are_refused(straight: PlannedRun, tmp_path: Path, what
 @pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("name", ["knn", "linear"])
 def test_probes_read_the_features(straight: PlannedRun, name: str) -> None:
-    assert straight.embed
     result = evaluate.probe(straight, straight.probes[name])
-    features = evaluate.features(straight.embed.folder, 2)
-    here = dict(load_evaluator(name)(straight.evals[name]).run(features, seed=0))
+    features = evaluate.features(straight.embeds["knn"].folder, 2)
+    here = dict(load_evaluator(name)(straight.evals[name].hyper).run(features, seed=0))
     assert result == pytest.approx(numbers(here) | {"images": len(features.val)})
     seen = hits.read((straight.probes[name].folder / hits.NAME).read_bytes())
     assert seen is not None

@@ -5,10 +5,11 @@ Discrimination", CVPR 2018, arXiv 1805.01978; with the settings of DINO, arXiv 2
 """
 
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from selfsup.errors import SpecError
-from selfsup.evaluator import Evaluator, Features, Hits, Score, check
+from selfsup.evaluator import Evaluator, Features, Few, Hits, Metric, Score, check
 from selfsup.knob import Choice, Knobs, Range, knob
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ SIMILARITIES = 2**26  # how many cosines are held at once: 256 MB
 
 
 class KNN(Evaluator):
-    """Each of the k most similar training samples votes for its class with weight exp(cosine / temperature)."""
+    """Each of the k most similar training samples votes for its class with weight exp(cosine / temperature).
+
+    top5 is reported from 5 classes on.
+    """
+
+    metrics = MappingProxyType({"top1": Metric(), "top5": Metric(headline=False)})
 
     class Hyper(Knobs):
         k: int = knob(20, "neighbours that vote", symbol="k", sweep=Choice(5, 10, 20, 50, 100, 200), ge=1)
@@ -30,16 +36,16 @@ class KNN(Evaluator):
         self.hyper = hyper
 
     @classmethod
-    def lacks(cls, hyper: Hyper, labelled: int) -> str:
-        few = f"evals.knn.k: {hyper.k} neighbours, but train has {labelled} labelled samples; set a smaller k"
-        return few if hyper.k > labelled else ""
+    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:
+        few = f"{hyper.k} neighbours, but train has {labelled} labelled samples; set a smaller k"
+        return Few("k", few) if hyper.k > labelled else None
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         import torch
 
         check(features)
         if few := self.lacks(self.hyper, len(features.train)):
-            raise SpecError(few)
+            raise SpecError(f"{few.knob}: {few.message}")
         bank, query = (torch.as_tensor(part, device=device) for part in (features.train, features.val))
         bank_label, label = (
             torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)

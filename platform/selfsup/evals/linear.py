@@ -10,12 +10,13 @@ small held-out set jumps by chance from rate to rate.
 
 import math
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Score, check
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Probe(NamedTuple):
 class Linear(Evaluator):
     """Top-1 of the head with the lowest loss on held-out training samples; its learning rate is reported beside it."""
 
+    metrics = MappingProxyType({"top1": Metric(), "lr": Metric(unit="", better=None, headline=False)})
+
     class Hyper(Knobs):
         lrs: tuple[float, ...] = knob(
             (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "learning rates to choose from", min_length=1
@@ -60,9 +63,9 @@ class Linear(Evaluator):
         self.hyper = hyper
 
     @classmethod
-    def lacks(cls, hyper: Hyper, labelled: int) -> str:  # noqa: ARG003
+    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:  # noqa: ARG003
         few = "a learning rate is chosen on a tenth of the labelled training samples: it needs 2 or more"
-        return f"evals.linear: {few}, not {labelled}" if labelled < 2 else ""
+        return Few("", f"{few}, not {labelled}") if labelled < 2 else None
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
@@ -81,7 +84,7 @@ class Linear(Evaluator):
         value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
         held, rest = torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
         if few := self.lacks(self.hyper, len(value)):
-            raise DataError(few)
+            raise DataError(few.message)
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
         value = (value - mean) / std
         lrs = sorted(self.hyper.lrs)

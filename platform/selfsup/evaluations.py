@@ -1,0 +1,128 @@
+"""The section `evals` of a spec: evaluations by name, each an instance of an evaluator.
+
+    evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}, few: {use: knn, k: 5}}
+
+`use` defaults to the name, `data` to the run's own.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import create_model
+
+from selfsup import evaluator
+from selfsup.evaluator import Evaluator, Metric
+from selfsup.explain import did_you_mean
+from selfsup.knob import Knobs, knob
+from selfsup.sections import EvalData
+
+Uses = tuple[tuple[str, str | None], ...]  # (name, evaluator) of evaluations with a name of their own; None: taken back
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
+USE = "which evaluation it is; null: the one that it is named after"
+
+
+class Evaluation(NamedTuple):
+    """One instance. hyper: the evaluator's own knobs. data: None where it is the run's."""
+
+    name: str
+    use: str
+    hyper: Knobs
+    data: EvalData
+
+    @property
+    def evaluator(self) -> type[Evaluator]:
+        return evaluator.load(self.use)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Return them by the name that MLflow has them under: `eval/flowers/top1`."""
+        return {f"eval/{self.name}/{name}": metric for name, metric in self.evaluator.metrics.items()}
+
+
+class Unknown(Knobs, extra="allow"):
+    """An evaluation of which nothing is known while `use` is wrong."""
+
+
+def listed(section: Knobs) -> dict[str, Evaluation]:
+    """Return the evaluations of a run, by name and in the order of names."""
+    return {name: _evaluation(name, knobs) for name, knobs in section if knobs is not None}
+
+
+def _evaluation(name: str, knobs: Any) -> Evaluation:
+    use = knobs.use or name
+    hyper = evaluator.load(use).Hyper
+    values = {knob: getattr(knobs, knob) for knob in hyper.model_fields}
+    return Evaluation(name, use, hyper.model_validate(values), knobs.data)
+
+
+def uses(tree: Mapping[str, Any]) -> Uses:
+    """Return the evaluations of a spec that say `use`, or null, by name. tree: as it is written."""
+    return tuple((name, use) for name, use in sorted(_uses(tree)) if not unfit(name))
+
+
+def _uses(tree: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    known = evaluator.names()
+    entries = _entries(tree).items()
+    named = [(name, entry["use"]) for name, entry in entries if isinstance(entry, dict) and entry.get("use")]
+    taken = [(name, None) for name, entry in entries if entry is None and not did_you_mean(name, known)]
+    return [(name, use if use is None or isinstance(use, str) else "") for name, use in [*named, *taken]]
+
+
+def _entries(tree: Mapping[str, Any]) -> dict[str, Any]:
+    entries = tree.get("evals")
+    return entries if isinstance(entries, dict) else {}
+
+
+def hints(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by path, what is wrong with entries of `evals` that are no evaluation."""
+    known = evaluator.names()
+    which = f"a name of your own says which evaluation it is, as in {{use: {known[0]}}}: {', '.join(known)}"
+    return {f"evals.{name}": unfit(name) or which for name in _entries(tree) if name not in known}
+
+
+def unfit(name: str) -> str:
+    """Return why a name cannot be that of an evaluation and its metrics; "" where it can."""
+    if not NAME.fullmatch(name):
+        return "a name of an evaluation is a letter, then letters, digits, - and _, at most 60 together"
+    return f"{name} is a word of the program; choose another name" if hasattr(Knobs, name) else ""
+
+
+@functools.cache
+def section(named: Uses = ()) -> type[Knobs]:
+    """Return the class of `evals`: an optional group for every evaluator, and for every evaluation of another name."""
+    fields: Any = {
+        name: (None if use is None else kind(use) | None, knob(None, _doc(use)))
+        for name, use in sorted((dict(zip(evaluator.names(), evaluator.names(), strict=True)) | dict(named)).items())
+    }
+    return create_model("Evals", __base__=Knobs, **fields)
+
+
+def _doc(use: str | None) -> str:
+    return (inspect.getdoc(evaluator.load(use)) if use in evaluator.names() else None) or f"{use}"
+
+
+@functools.cache
+def kind(use: str) -> type[Knobs]:
+    """Return the class of an evaluation: the knobs of its evaluator, `use` and `data`."""
+    known = evaluator.names()
+    choice: Any = Literal[tuple(known)]
+    if use not in known:
+        return create_model("Evaluation", __base__=Unknown, use=(choice, knob(..., USE)))
+    assert not {"use", "data"} & evaluator.load(use).Hyper.model_fields.keys(), f"{use}: use and data are taken"
+    fields: Any = {
+        "use": (choice | None, knob(None, USE)),
+        "data": (EvalData, knob(EvalData(), "the data that it is made on; null: the run's own")),
+    }
+    return create_model(f"{use}_evaluation", __base__=evaluator.load(use).Hyper, **fields)
+
+
+def schema(ref: str) -> dict[str, Any]:
+    """Return the JSON schema of an evaluation with a name of its own. ref: where definitions lie, `{model}` in it."""
+    kinds = [
+        {"$ref": ref.format(model=kind(use).__name__), "properties": {"use": {"const": use}}, "required": ["use"]}
+        for use in evaluator.names()
+    ]
+    return {"anyOf": [*kinds, {"type": "null"}]}

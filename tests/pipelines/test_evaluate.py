@@ -1,0 +1,129 @@
+"""Evaluations on data of their own and of tokens, on a real Ray, with an encoder at its initial weights."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny import BACKBONE
+
+import selfsup.evals
+from selfsup import evaluations, hits, spec
+from selfsup.encoder import build
+from selfsup.evaluator import load
+from selfsup.parts.patch import patchify
+from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages import evaluate
+from selfsup.pipelines.stages.runner import perform
+
+pytestmark = pytest.mark.usefixtures("cluster")
+SPREAD = '''
+"""The spread of tokens about the mean of their image: label-free, and less is better."""
+from selfsup.evaluator import Evaluator, Metric
+from selfsup.knob import Knobs
+
+class Spread(Evaluator):
+    """The deviation of tokens."""
+    reads, target, metrics = "tokens", None, {"deviation": Metric(unit="", better="min")}
+    class Hyper(Knobs):
+        """No knobs."""
+    def __init__(self, hyper): pass
+    def run(self, features, *, seed, device="cpu"):
+        yield "deviation", float(features.val.std(1).mean())
+'''
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Path:
+    """bare: 9 images without labels. flowers, flowers_val: 12 and 6 with labels."""
+    root = tmp_path_factory.mktemp("sets")
+    for seed, (name, number) in enumerate({"flowers": 12, "flowers_val": 6, "own": 18}.items()):
+        make(root / name, number=number, seed=seed)
+    pack(root / "own" / "images" / "a", root / "bare" / "shards")
+    return root
+
+
+@pytest.fixture
+def spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One more file in `evals/`."""
+    caches = evaluations.section, evaluations.kind, spec.run_type, spec.spec_type
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "spread.py").write_text(SPREAD)
+    monkeypatch.setattr(selfsup.evals, "__path__", [*selfsup.evals.__path__, str(tmp_path / "evals")])
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+def planned(home: Path, sets: Path, data: dict[str, str], evals: dict[str, Any]) -> PlannedRun:
+    named = {use: str(sets / name / "shards") for use, name in data.items()}
+    told = {"name": "tiny", "method": "untrained", "backbone": BACKBONE, "baselines": False, "data": named}
+    told |= {"train": {"duration": {"steps": 1}, "batch": 4}, "stream": {"lanes": 4}, "evals": evals}
+    (home / "spec.yaml").write_text(yaml.safe_dump(told))
+    return plan(spec.read(home / "spec.yaml"), home)[-1]
+
+
+def test_an_encoder_of_unlabelled_images_is_scored_on_labelled_ones(tmp_path: Path, sets: Path) -> None:
+    flowers = {name: str(sets / folder / "shards") for name, folder in (("train", "flowers"), ("val", "flowers_val"))}
+    evals = {
+        "flowers": {"use": "linear", "epochs": 2, "data": flowers},
+        "near": {"use": "knn", "k": 3, "data": flowers},
+    }
+    run = planned(tmp_path, sets, {"train": "bare"}, evals)
+    perform(run)
+    assert run.done
+    assert run.embeds["flowers"].result() == {"samples": 18.0, "undecodable": 0.0}
+    features = evaluate.features(run.embeds["near"].folder, 2)
+    assert [part.shape for part in features[:4]] == [(12, 32), (12,), (6, 32), (6,)]
+    assert features.val_label.tolist() == [0, 0, 0, 1, 1, 1]
+    for name, stage in run.probes.items():
+        evaluation = run.evals[name]
+        scores = dict(load(evaluation.use)(evaluation.hyper).run(features, seed=0))
+        assert stage.result()["top1"] == pytest.approx(100 * np.mean(scores["top1"]))
+        seen = hits.read((stage.folder / hits.NAME).read_bytes())
+        assert seen
+        np.testing.assert_array_equal(seen.right["top1"], scores["top1"])
+    _check_normalized_by_its_own_pre_training(run, features.val)
+
+
+def _check_normalized_by_its_own_pre_training(run: PlannedRun, made: np.ndarray) -> None:
+    """Channels have the mean of the images that the encoder learns on, not of those that it is scored on."""
+    flowers = run.splits("flowers")
+    load_images = evaluate.Load(*flowers, size=32, share=run.run.embed.crop)
+    images = torch.tensor(load_images({"id": np.arange(12, 18)})["image"]).permute(0, 3, 1, 2) / 255
+    torch.manual_seed(run.run.seed)
+    encoder = build(run.run.backbone).eval()
+    assert run.train.mean != flowers.train.mean
+    with torch.inference_mode():
+        view = normalise(images, mean=run.train.mean, std=run.train.std)
+        np.testing.assert_allclose(made, encoder.pooled(patchify(view, 8)).numpy(), atol=1e-5)
+
+
+@pytest.mark.usefixtures("spread")
+def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, sets: Path) -> None:
+    run = planned(tmp_path, sets, {"train": "bare", "val": "bare"}, {"spread": {}})
+    assert [stage.space for stage in run.stages] == ["embed/spread", "eval/spread"]
+    stage = run.embeds["spread"]
+    stage.claim()
+    stage.finish(evaluate.embed(run, stage))
+    load_images = evaluate.Load(run.train, run.train, size=32, share=run.run.embed.crop)
+    images = torch.tensor(load_images({"id": np.arange(9)})["image"]).permute(0, 3, 1, 2) / 255
+    torch.manual_seed(run.run.seed)
+    encoder = build(run.run.backbone).eval()
+    with torch.inference_mode():
+        tokens = encoder(patchify(normalise(images, mean=run.train.mean, std=run.train.std), 8))[:, 1:].numpy()
+    features = evaluate.features(stage.folder, 0, labelled=False)
+    np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
+    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, stage.folder, 0, 0)
+    assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5)}
+    assert label.tolist() == [-1] * 9
