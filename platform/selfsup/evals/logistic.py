@@ -1,0 +1,122 @@
+"""Logistic regression on frozen features: multinomial, L2-regularized, its strength chosen on a part of train.
+
+The protocol of Alec Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+arXiv 2103.00020, appendix A.3 (L-BFGS, at most 1000 iterations), with the features of unit length, the strengths and
+the float64 of Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193, at one strength for each factor of ten.
+Deviations: the strength is chosen on a tenth of train by the lowest cross-entropy, never on val; as in DINOv2 the model
+is then fitted to all of train.
+"""
+
+import math
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+from selfsup.errors import DataError
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
+from selfsup.knob import Knobs, knob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOGITS = 2**25  # how many are held at once: 256 MiB
+
+
+class Logistic(Evaluator):
+    """Top-1 of a softmax over a linear map of unit features; the strength that was chosen is reported beside it."""
+
+    metrics = MappingProxyType({"top1": Metric(), "c": Metric(unit="", better=None, headline=False)})
+
+    class Hyper(Knobs):
+        cs: tuple[float, ...] = knob(
+            tuple(10.0**exponent for exponent in range(-6, 6)),
+            "weights of the summed loss to choose from, against half of the squared norm",
+            symbol="C",
+            min_length=1,
+        )
+        iterations: int = knob(1000, "of L-BFGS, at most", ge=1)
+
+        @field_validator("cs")
+        @classmethod
+        def _positive(cls, cs: tuple[float, ...]) -> tuple[float, ...]:
+            if min(cs) <= 0:
+                raise ValueError("every C must be greater than 0")
+            return cs
+
+    def __init__(self, hyper: Hyper) -> None:
+        self.hyper = hyper
+
+    @classmethod
+    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:  # noqa: ARG003
+        few = "C is chosen on a tenth of the labelled training samples: it needs 2 or more"
+        return Few("", f"{few}, not {labelled}") if labelled < 2 else None
+
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
+        import torch
+
+        check(features)
+        if few := self.lacks(self.hyper, len(features.train)):
+            raise DataError(few.message)
+        train, val = (unit(torch.as_tensor(part, device=device)) for part in (features.train, features.val))
+        label = torch.as_tensor(features.train_label, device=device)
+        c = self.choose(train, label, features.classes, seed)
+        weight = self.fit(train, label, np.zeros((train.shape[1], features.classes)), c)
+        yield "top1", (val @ torch.as_tensor(weight, device=device)).argmax(1).cpu().numpy() == features.val_label
+        yield "c", c
+
+    def choose(self, train: "Tensor", label: "Tensor", classes: int, seed: int) -> float:
+        """Return the C whose fit to nine tenths of train has the lowest cross-entropy on the last tenth.
+
+        Each fit starts from the one of the next smaller C.
+        """
+        import torch
+
+        draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
+        order = torch.randperm(len(train), generator=draw).to(train.device)
+        held, rest = order.tensor_split([math.ceil(len(train) / 10)])
+        losses, weight = {}, np.zeros((train.shape[1], classes))
+        for c in sorted(self.hyper.cs):
+            weight = self.fit(train[rest], label[rest], weight, c)
+            losses[c] = slope(torch.as_tensor(weight, device=train.device), train[held], label[held])[0]
+        return min(losses, key=losses.__getitem__)
+
+    def fit(self, train: "Tensor", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
+        """(N, D + 1), (N,), (D + 1, K) -> (D + 1, K): minimize the mean loss + |W|² / 2 C N; the bias is free."""
+        import torch
+        from scipy.optimize import minimize
+
+        decay = np.ones((len(start), 1)) / (c * len(train))
+        decay[-1] = 0  # the bias
+
+        def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            weight = flat.reshape(start.shape)
+            loss, gradient = slope(torch.as_tensor(weight, device=train.device), train, label)
+            return loss + float((decay * weight**2).sum()) / 2, (gradient.cpu().numpy() + decay * weight).ravel()
+
+        options = {"maxiter": self.hyper.iterations, "maxfun": 2 * self.hyper.iterations, "ftol": 0, "gtol": 1e-8}
+        found: NDArray[np.float64] = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
+        return found.reshape(start.shape)
+
+
+def unit(value: "Tensor") -> "Tensor":
+    """(N, D) float32 -> (N, D + 1) float64: features of unit length, then a one for the bias"""
+    import torch
+
+    return torch.nn.functional.pad(torch.nn.functional.normalize(value.double()), (0, 1), value=1.0)
+
+
+def slope(weight: "Tensor", value: "Tensor", label: "Tensor") -> tuple[float, "Tensor"]:
+    """(D + 1, K), (N, D + 1), (N,) -> the mean cross-entropy and (D + 1, K), its gradient"""
+    loss, gradient = 0.0, weight * 0
+    rows = max(1, LOGITS // weight.shape[1])
+    for part, own in zip(value.split(rows), label.split(rows), strict=True):
+        share = (part @ weight).log_softmax(1)
+        loss -= float(share[range(len(own)), own].sum())
+        error = share.exp()
+        error[range(len(own)), own] -= 1
+        gradient += part.T @ error
+    return loss / len(value), gradient / len(value)
