@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types wheel lock clean
+.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types catalogue wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -11,6 +11,10 @@ test: .venv/ready  # a file at a time on each of two cores; those that start Ray
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+coverage: .venv/ready  # of the tests' own processes and those that they fork; lines that no test ran in build/coverage
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --cov=,platform methods pipelines sweeps) \
+		--cov-report=term:skip-covered --cov-report=html:build/coverage
 
 bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 17 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
@@ -48,6 +52,9 @@ types: .venv/ready  # of the installed package: what a user's type checker sees
 
 wheel: .venv/ready
 	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.submit import build_wheel as make; print(make(Path(), Path('dist')))"
+
+catalogue: .venv/ready  # methods/README.md, of the methods as they are
+	$(BIN)/python -c "from pathlib import Path; from selfsup.describe import page; Path('methods/README.md').write_text(page())"
 
 lock: .venv/ready
 	$(BIN)/uv pip compile -q --universal --extra test --no-header --no-annotate -o infra/requirements.lock pyproject.toml

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +111,13 @@ def test_help_names_every_argument_and_option(command: str, told: list[str]) -> 
     assert [word for word in told if word.casefold() not in shown] == []
 
 
+def test_the_version_and_short_help() -> None:
+    for argv in (["plan", "-h"], ["shards", "pack", "-h"], ["-h"]):
+        assert CliRunner().invoke(app, argv).output == CliRunner().invoke(app, [*argv[:-1], "--help"]).output
+    shown = process("-m", "selfsup", "--version", cwd=ROOT)
+    assert shown == (0, f"selfsup {version('selfsup')}\n", "")
+
+
 BAD_SPECS = {
     "a misspelt knob": ("hyper.mask_ration=0.5", "hyper.mask_ration: .*did you mean 'mask_ratio'"),
     "out of range": ("hyper.mask_ratio=1.5", "hyper.mask_ratio: .*1"),
@@ -136,7 +144,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device", "home/runs/a.json")
 
     monkeypatch.setattr(cli, "app", full)
-    told = "selfsup: home/runs/a.json: No space left on device; make room, and the same command continues\n"
+    told = (
+        "selfsup: error[failed]: home/runs/a.json: No space left on device; make room, and the same command continues\n"
+    )
     assert selfsup(cwd=tmp_path) == Done(1, "", told)
 
 
@@ -150,6 +160,7 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
 def test_data_without_a_manifest_exits_with_3(packed: Path, tmp_path: Path) -> None:
     done = selfsup("plan", "tiny.yaml", "-s", f"data.train={tmp_path}", cwd=packed)
     assert done.code == 3
+    assert done.err.startswith("selfsup: error[data]: ")
     assert str(tmp_path) in done.err
     assert "selfsup shards index" in done.err
 

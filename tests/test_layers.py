@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # from the top; each may import those below it
     "sweeps": "selfsup.sweeps",
@@ -18,6 +20,12 @@ LIGHT = (
     "pipelines/modalities/decode.py",
     *(f"platform/selfsup/{name}.py" for name in ("knob", "spec", "source", "errors", "track", "metrics_log", "views")),
 )  # fmt: skip
+ROOMS = {  # beside the floors, what a folder may not import
+    "sweeps/spec": ("ray", "torch", "mlflow"),
+    "sweeps/report": ("ray", "torch"),
+    "pipelines/data": ("selfsup.pipelines.stages", "selfsup.pipelines.planned", "selfsup.pipelines.planning"),
+    "pipelines/modalities": ("ray", "selfsup.pipelines.stages"),
+}
 
 
 def modules(floor: str) -> Iterator[tuple[Path, set[str]]]:
@@ -73,6 +81,13 @@ def test_nothing_imports_a_method_or_an_evaluation_by_name() -> None:
     for floor in FLOORS:
         for path, names in modules(floor):
             assert not [name for name in names if name.startswith(("selfsup.methods.", "selfsup.evals."))], path
+
+
+@pytest.mark.parametrize(("room", "banned"), ROOMS.items())
+def test_a_room_imports_only_what_the_map_in_the_readme_says(room: str, banned: tuple[str, ...]) -> None:
+    for path in (ROOT / room).glob("*.py"):
+        names = [f"{name}." for name in imports(path)]
+        assert not [name for name in names for top in banned if name.startswith(f"{top}.")], path
 
 
 def test_what_a_plan_needs_stays_free_of_torch() -> None:

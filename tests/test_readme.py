@@ -1,13 +1,14 @@
 """The README shows what is there."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from selfsup.cli import app
-from selfsup.describe import catalogue
+from selfsup.describe import catalogue, page
 from selfsup.errors import SpecError
 from selfsup.spec import read
 
@@ -21,8 +22,32 @@ def test_your_own_objective_is_the_whole_of_simclr() -> None:
 
 
 def test_the_objectives_shown_are_those_that_describe_lists() -> None:
+    """All in methods/README.md, which `make catalogue` writes; some of them in the README."""
+    assert (ROOT / "methods" / "README.md").read_text() == page()
     (shown,) = re.findall(r"```\n(method .*?)\n```", README, flags=re.DOTALL)
-    assert shown == catalogue()
+    heading, *rows = shown.splitlines()
+    assert heading == catalogue().splitlines()[0]
+    assert len(rows) == 6
+    assert set(rows) <= set(catalogue().splitlines())
+
+
+def test_the_map_has_a_line_for_every_folder_and_no_other() -> None:
+    (shown,) = re.findall(r"```\n(sweeps/ .*?)```", README, flags=re.DOTALL)
+    mapped = [line.split()[0] for line in shown.splitlines()]
+    assert len(mapped) <= 25
+    assert sorted(mapped) == sorted(folders())
+
+
+def folders() -> Iterator[str]:
+    """Yield the folders of the tree that hold files; of the tests only the whole."""
+    for top in ("sweeps", "pipelines", "methods", "platform", "tests", "infra", "findings"):
+        inner = [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir() and top != "tests")]
+        for folder in inner:
+            if folder.name != "__pycache__" and any(path.is_file() for path in folder.iterdir()):
+                yield f"{folder.relative_to(ROOT)}/"
+    known = {"sweeps", "pipelines", "methods", "platform", "tests", "infra", "findings", "build", "dist"}
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    yield from (f"{name}/" for name in tops - known if not name.endswith(".egg-info"))
 
 
 def test_every_command_stands_in_the_table() -> None:

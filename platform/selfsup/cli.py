@@ -9,6 +9,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from selfsup.track import Tracker
 
 app = typer.Typer(
-    help="Self-supervised learning sweeps you can trust, on Ray and MLflow.",
     epilog="Everything is kept under SELFSUP_HOME (default ~/.selfsup); MLFLOW_TRACKING_URI names another MLflow.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +47,19 @@ Again = Annotated[bool, typer.Option("--again", help="remove what other code mad
 Swept = Annotated[
     Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"selfsup {version('selfsup')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    """Self-supervised learning sweeps you can trust, on Ray and MLflow."""
 
 
 @app.command()
@@ -242,7 +256,7 @@ def main() -> NoReturn:
 
 
 def _fail(error: SelfsupError) -> NoReturn:
-    typer.echo(f"selfsup: {error}", err=True)
+    typer.echo(f"selfsup: error[{error.code}]: {error}", err=True)
     sys.exit(error.exit_code)
 
 

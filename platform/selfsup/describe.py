@@ -18,6 +18,19 @@ def catalogue() -> str:
     return aligned([("method", "family", "on", "paper", "what it does"), *lines])
 
 
+def page() -> str:
+    """Return methods/README.md: the catalogue, for who reads the folder."""
+    return f"""# Objectives
+
+One file each; `make catalogue` writes this page from them. `selfsup describe METHOD` shows the knobs of one,
+`selfsup recipes` the specs that train it as its paper does.
+
+```
+{catalogue()}
+```
+"""
+
+
 def knobs(method: str) -> str:
     """A line for every knob that a spec of this method has. Raises SpecError for a method that does not exist."""
     lines = [_line(knob) for knob in described(run_type(method))]

@@ -1,14 +1,16 @@
-"""Everything selfsup tells a user went wrong.
+"""The errors that a user meets. The command prints `selfsup: error[CODE]: MESSAGE`, no traceback, and exits.
 
-SelfsupError          the command line prints its message, without a traceback, and exits with `exit_code`
-├── NonFiniteError    the loss or the gradient is no longer a number (1)
-├── ExhaustedError    a worker's device has no memory left (1)
-├── PreemptedError    the machines of a run were taken away (1)
-├── SpecError         the spec or an override is wrong (2)
-│   └── CodeError     other code made what is there: the user has to say whether it counts
-├── DataError         shards, manifests or images are wrong (3)
-├── CheckpointError   a checkpoint belongs to another spec, or cannot be written or read (4)
-└── TrackError        the tracking store cannot be reached (5)
+SelfsupError          failed          1  anything else, such as a full disk or a cluster that refuses
+├── NonFiniteError    non-finite      1  the loss or the gradient is no longer a number
+├── ExhaustedError    out-of-memory   1  a worker's device has no memory left
+├── PreemptedError    preempted       1  the machines of a run were taken away
+├── SpecError         spec            2  the spec or an override is wrong
+│   └── CodeError     other-code      2  other code made what is there: the user has to say whether it counts
+├── DataError         data            3  shards, manifests or images are wrong
+├── CheckpointError   checkpoint      4  a checkpoint belongs to another spec, or cannot be written or read
+└── TrackError        tracking        5  the tracking store cannot be reached
+
+Codes and exit codes stay as they are from version to version; messages may be reworded.
 """
 
 from selfsup.redact import redacted
@@ -17,10 +19,12 @@ from selfsup.redact import redacted
 class SelfsupError(Exception):
     """A mistake outside this code: where it is, what was expected, what to do. It repeats no secret of a URL.
 
+    code: for programs, as exit_code is for shells.
+
     paths: settings that could be at fault, the likeliest first; `layers.located` says where they are written.
     """
 
-    exit_code = 1
+    code, exit_code = "failed", 1
 
     def __init__(self, message: object = "", *paths: str) -> None:
         self.bare, self.paths = redacted(str(message)), paths
@@ -28,32 +32,32 @@ class SelfsupError(Exception):
 
 
 class NonFiniteError(SelfsupError):
-    pass
+    code = "non-finite"
 
 
 class ExhaustedError(SelfsupError):
-    pass
+    code = "out-of-memory"
 
 
 class PreemptedError(SelfsupError):
-    pass
+    code = "preempted"
 
 
 class SpecError(SelfsupError):
-    exit_code = 2
+    code, exit_code = "spec", 2
 
 
 class CodeError(SpecError):
-    pass
+    code = "other-code"
 
 
 class DataError(SelfsupError):
-    exit_code = 3
+    code, exit_code = "data", 3
 
 
 class CheckpointError(SelfsupError):
-    exit_code = 4
+    code, exit_code = "checkpoint", 4
 
 
 class TrackError(SelfsupError):
-    exit_code = 5
+    code, exit_code = "tracking", 5
