@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 
+from selfsup import families
 from selfsup.encoder import build, check_images
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
@@ -12,8 +13,8 @@ from selfsup.method import load as load_method
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.sections import Backbone
-from selfsup.spec import BASELINES
-from selfsup.trunk import has_class_token
+from selfsup.spec import BASELINES, Run
+from selfsup.views import sized
 from selfsup.weights import content
 
 
@@ -33,22 +34,29 @@ def check(each: PlannedRun) -> None:
 
 
 def _check_class_token(method: str, backbone: Backbone) -> None:
-    if load_method(method).class_token and not has_class_token(backbone):
+    if load_method(method).class_token and not families.has_class_token(backbone.name):
         lacking = f"{method} learns on the class token, and {backbone.name} has none"
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
 
 
 def _check_backbone(each: PlannedRun) -> None:
-    """Raise SpecError where timm cannot make it, or it does not see the images, give maps or fit its weights."""
-    method, backbone = each.run.method, each.run.backbone
-    places = method not in BASELINES and "vit" not in load_method(method).backbones
-    places |= any(evaluation.evaluator.reads == "tokens" for evaluation in each.evals.values())
+    """Raise SpecError where timm cannot make it, or it does not see the views, give maps or fit its weights."""
+    run, backbone = each.run, each.run.backbone
     if backbone.is_vit:
         _try(backbone.model_copy(update={"weights": None}))
     else:
-        check_images(backbone, places=places)
+        dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
+        places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in each.evals.values())
+        check_images(backbone, _sizes(run), places=places, stages=dense)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, content(backbone.weights))
+
+
+def _sizes(run: Run) -> tuple[int, ...]:
+    """Return the pixels a side of the images that the run shows to its encoder."""
+    own = run.backbone.image_size
+    crops = sized(load_method(run.method).views(run.hyper), own).crops if run.method not in BASELINES else ()
+    return tuple(sorted({own, *(crop.size for crop in crops if crop.size)}))
 
 
 @lru_cache(maxsize=64)

@@ -366,7 +366,6 @@ evals: {{knn: {{k: 3}}}}
         ("/val/", "/nowhere/", [], "{path}:3:8: data.val: {sets}/nowhere/shards/manifest.json: missing"),
         ("", "", ["data.val=/nowhere"], "-s data.val=/nowhere: data.val: /nowhere/manifest.json: missing"),
         ("{name: vit", "{weights: no.pth, name: vit", [], "{path}:4:12: backbone.weights: there is no file"),
-        ("_patch16_224", "_patch16_999", [], "{path}:4:12: backbone.name: timm has no model"),
         ("steps: 4", "epochs: 2", ["optim.warmup.steps=5"], "-s optim.warmup.steps=5: optim.warmup: 5 steps"),
     ],
 )
@@ -404,8 +403,21 @@ def test_a_cnn_without_a_map_of_its_vectors(home: Home) -> None:
 
 
 def test_a_network_of_another_image_size(home: Home) -> None:
-    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.name: mixer_s16_224 cannot see images of 32 pixels: .*224"):
-        home.plan(method="simclr", backbone={"name": "mixer_s16_224", "image_size": 32})
+    message = rf"{PLACE}backbone\.name: inception_v3 cannot see images of 32 pixels: .*Kernel"
+    with pytest.raises(SpecError, match=message):
+        home.plan(method="simclr", backbone={"name": "inception_v3", "image_size": 32})
+
+
+def test_a_swin_is_planned_for_dense_methods_and_refused_where_tokens_are_left_out(home: Home) -> None:
+    swin = {"name": "swin_tiny_patch4_window7_224", "image_size": 64}
+    assert home.run(method="densecl", backbone=swin).steps == 4
+    with pytest.raises(
+        SpecError, match=rf"{PLACE}backbone\.name: mae works on tokens, which swin_tiny\S+ does not take"
+    ):
+        home.plan(method="mae", backbone=swin)
+    small = r"backbone\.name: swin_tiny\S+ cannot see images of 96 pixels: .*\(64\)"
+    with pytest.raises(SpecError, match=small):
+        home.plan(method="dino", backbone=swin)
 
 
 def test_a_default_that_changed_is_noticed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import selfsup
 from selfsup import evaluator
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, as_dict, described, knob, non_default
-from selfsup.spec import Backbone, Duration, Run, Spec, read, run_type, schema, spec_type
+from selfsup.spec import Duration, Run, Spec, read, run_type, schema, spec_type
 
 
 class Masked(Knobs):
@@ -161,11 +161,6 @@ def test_durations_in_steps() -> None:
     assert Duration(epochs=0.1).steps_of(batch=8, steps_per_epoch=30) == 3  # 0.1 * 30 > 3 in floats
     assert Duration(samples=16).steps_of(batch=8, steps_per_epoch=100) == 2
     assert Duration(samples=17).steps_of(batch=8, steps_per_epoch=100) == 3
-
-
-def test_token_encoders_are_known_by_name() -> None:
-    vits = ("vit_tiny_patch16_224", "deit_small_patch16_224", "deit3_base_patch16_224")
-    assert [Backbone(name=name).is_vit for name in (*vits, "resnet18", "convnext_tiny")] == [True] * 3 + [False] * 2
 
 
 def test_reading_the_sections_needs_no_torch() -> None:
@@ -329,7 +324,14 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ),
             (
                 "backbone: {name: resnet18}",
-                ["5:12: backbone.name: masked works on tokens, which a CNN such as resnet18 has none of; choose a ViT"],
+                ["5:12: backbone.name: masked works on tokens, which resnet18 does not take; choose a plain ViT"],
+            ),
+            (
+                "backbone: {name: resnet_18}",
+                [
+                    "5:12: backbone.name: timm has no model 'resnet_18'; did you mean resnet18, "
+                    "resnetv2_18, resnet18d?",
+                ],
             ),
             (
                 "backbone: {image_size: 64, patch_size: 6}",
@@ -373,7 +375,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ),
             (
                 "backbone: {stem: small}",
-                ["5:12: backbone.stem: has no effect on a ViT such as vit_small_patch16_224; leave it out"],
+                ["5:12: backbone.stem: has no effect on vit_small_patch16_224, a plain ViT; leave it out"],
             ),
         ],
     )

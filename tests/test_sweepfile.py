@@ -379,8 +379,8 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
             ("hyper.heads: 1", "2:23: ablate.hyper.heads: expected a list of values, not 1"),
             ("hyper.heads: []", "2:23: ablate.hyper.heads: expected a list of values, not []"),
             ("hyper.heads: [1, 3]", "2:27: hyper: width 64 does not divide into 3 heads (in the arm heads=3)"),
-            ("backbone.name: [resnet18]", "2:10: backbone.name: masked works on tokens, which a CNN such as resnet18 "
-             "has none of; choose a ViT"),
+            ("backbone.name: [resnet18]", "2:10: backbone.name: masked works on tokens, which resnet18 does not "
+             "take; choose a plain ViT"),
         ],
     )  # fmt: skip
     def test_of_an_axis(self, axes: str, expected: str) -> None:

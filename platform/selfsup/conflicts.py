@@ -70,12 +70,19 @@ def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
         yield Conflict(("evals",), f"{' and '.join(lacking)} cannot score without data.val, the validation shards")
 
 
+def _known(backbone: Backbone) -> Iterator[Conflict]:
+    if problem := backbone.unknown:
+        yield Conflict(("backbone.name",), problem)
+
+
 def _kind(backbones: Collection[str], method: str, backbone: Backbone) -> Iterator[Conflict]:
+    if backbone.unknown:
+        return
     if backbone.is_vit and "vit" not in backbones:
-        message = f"{method} reads feature maps, which a ViT such as {backbone.name} has none of; choose a CNN"
+        message = f"{method} reads feature maps, which {backbone.name}, a plain ViT, has none of; choose a CNN or Swin"
         yield Conflict(("backbone.name", "method"), message)
     if not backbone.is_vit and "cnn" not in backbones:
-        message = f"{method} works on tokens, which a CNN such as {backbone.name} has none of; choose a ViT"
+        message = f"{method} works on tokens, which {backbone.name} does not take; choose a plain ViT"
         yield Conflict(("backbone.name", "method"), message)
 
 
@@ -125,11 +132,13 @@ def _groups_over_batch(hyper: Knobs, train: Train, resources: Resources) -> Iter
 
 
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
+    if backbone.unknown:
+        return
     if backbone.is_vit:
-        yield from _without_effect("backbone", backbone, {"stem"}, f"on a ViT such as {backbone.name}")
+        yield from _without_effect("backbone", backbone, {"stem"}, f"on {backbone.name}, a plain ViT")
     else:
         vit_only = {"patch_size", "depth", "heads", "positions", "pool"}
-        yield from _without_effect("backbone", backbone, vit_only, f"on a CNN such as {backbone.name}")
+        yield from _without_effect("backbone", backbone, vit_only, f"on {backbone.name}, which is no plain ViT")
 
 
 def _optim_effect(optim: Optim) -> Iterator[Conflict]:
@@ -151,6 +160,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _share_over_pieces,
     _warmup_in_duration,
     _evals_have_data,
+    _known,
     _kind,
     _patches,
     _local_patches,

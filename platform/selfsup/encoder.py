@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from selfsup import tensors
+from selfsup import families, tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import as_dict
 from selfsup.parts.pieces import Maps, in_pieces
@@ -151,13 +151,19 @@ class TokenEncoder(Encoder):
 
 
 class PooledEncoder(Encoder):
-    """A CNN, up to its global average pooling. Its memory is in channels-last order: faster on CPUs and GPUs alike."""
+    """A model of images, up to its pooling: a CNN, a Swin, whatever timm has. name: what errors call it.
+
+    Its weights are in channels-last order: faster on CPUs and GPUs alike.
+    """
 
     trunk: Any
 
-    def __init__(self, trunk: nn.Module, dim: int) -> None:
+    def __init__(self, trunk: nn.Module, dim: int, name: str) -> None:
         super().__init__()
-        self.trunk, self.dim = trunk.to(memory_format=torch.channels_last), dim
+        self.trunk, self.dim, self.name = trunk, dim, name
+        for weight in trunk.parameters():
+            if weight.ndim == 4:  # no other rank has that order
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)"""
@@ -167,17 +173,24 @@ class PooledEncoder(Encoder):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w): what pooling would average"""
         [places] = self._through(lambda images: (self.trunk.forward_features(images),), view)
-        return places
+        return places if places.shape[1] == self.dim else places.permute(0, 3, 1, 2)  # Swin and others end in channels
 
     def stages(self, view: Tensor) -> list[Tensor]:
-        """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first; the last one's D_i is D."""
+        """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first."""
         return list(
             self._through(lambda images: tuple(self.trunk.forward_intermediates(images, intermediates_only=True)), view)
         )
 
     def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
-        assert isinstance(view, Tensor), "a CNN sees images, not tokens"
-        return in_pieces(encode, view.contiguous(memory_format=torch.channels_last), self.pieces, self.trunk)
+        """Raise SpecError for images of a size that the trunk cannot see; while planning, on tensors without memory."""
+        assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
+        images = view.contiguous(memory_format=torch.channels_last)
+        try:
+            return in_pieces(encode, images, self.pieces, self.trunk)
+        except Exception as error:  # whatever the models of timm raise
+            if not view.is_meta or "overflow" in str(error):
+                raise
+            raise _unseen(self.name, view.shape[-1], error) from error
 
     @property
     def widths(self) -> list[int]:
@@ -189,36 +202,54 @@ def build(backbone: Backbone) -> Encoder:
     """The encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none."""
     trunk = create(backbone)
     if not backbone.is_vit:
-        return PooledEncoder(trunk, trunk.head_hidden_size)
+        return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool)
     if backbone.positions == "sincos":
         _fix_positions(encoder, loaded=bool(backbone.weights))
     return encoder
 
 
-@lru_cache(maxsize=64)
-def check_images(backbone: Backbone, *, places: bool) -> None:
-    """Raise SpecError where a CNN cannot see images of its size; or, with `places`, has no map of its vectors.
+@lru_cache(maxsize=256)
+def check_images(backbone: Backbone, sizes: tuple[int, ...], *, places: bool = False, stages: bool = False) -> None:
+    """Raise SpecError where a pooled encoder cannot see images of these sizes, in pixels a side, or gives no vector.
 
-    timm has networks of one image size under names of CNNs, and CNNs with a layer between pooling and vector. A
-    forward pass without memory tells.
+    places: whether something reads feature maps; stages: whether those of every stage. A forward pass without memory
+    tells: timm's models are too many for rules.
     """
-    side = backbone.image_size
     with torch.device("meta"):
-        encoder, image = build(backbone.model_copy(update={"weights": None})), torch.empty(2, 3, side, side)
-        try:
-            pooled = encoder.eval().pooled(image).shape
-            found = encoder.spatial(image).shape if places else ()
-        except Exception as error:  # whatever of theirs it is that does not fit
-            raise SpecError(f"{backbone.name} cannot see images of {side} pixels: {error}", "backbone.name") from error
-    if pooled != (2, encoder.dim):
-        raise SpecError(f"{backbone.name} makes no vector of {encoder.dim} channels of an image", "backbone.name")
-    if places and (len(found) != 4 or found[1] != encoder.dim):
-        raise SpecError(
-            f"{backbone.name} has no feature map of the {encoder.dim} channels of its vectors, which the method reads; "
-            "choose a CNN that ends in its pooling, such as resnet50",
-            "backbone.name",
-        )
+        encoder = build(backbone.model_copy(update={"weights": None})).eval()
+        assert isinstance(encoder, PooledEncoder)
+        for size in sizes:
+            image = torch.empty(2, 3, size, size)
+            if encoder.pooled(image).shape != (2, encoder.dim):
+                message = f"{backbone.name} makes no vector of {encoder.dim} channels of an image"
+                raise SpecError(f"{message}; {INSTEAD}", "backbone.name")
+            if places and not _has_map(encoder, image):
+                lacking = f"feature map of the {encoder.dim} channels of its vectors, which the run reads"
+                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
+            if stages and not _has_stages(encoder, image):
+                lacking = "feature maps of every stage, which the method reads"
+                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
+
+
+INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
+
+
+def _has_map(encoder: PooledEncoder, image: Tensor) -> bool:
+    [found] = encoder._through(lambda images: (encoder.trunk.forward_features(images),), image)
+    return isinstance(found, Tensor) and found.ndim == 4 and encoder.dim in (found.shape[1], found.shape[3])
+
+
+def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
+    stages = encoder.stages(image)
+    return [stage.shape[1] for stage in stages if stage.ndim == 4] == encoder.widths
+
+
+def _unseen(name: str, size: int, error: Exception) -> SpecError:
+    own = families.input_size(name)
+    instead = f"its own size is {own}, or {INSTEAD}" if own != size else INSTEAD
+    message = f"{name} cannot see images of {size} pixels: {families.reason(error)}; {instead}"
+    return SpecError(message, "backbone.name", "backbone.image_size")
 
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:

@@ -98,9 +98,18 @@ class Backbone(Knobs):
         return weights if weights is None or weights == "timm" else _whole(weights)
 
     @property
+    def unknown(self) -> str | None:
+        """What is wrong with the name, if timm does not have it."""
+        from selfsup.families import unknown  # needs torch and timm, which reading a spec does without
+
+        return unknown(self.name)
+
+    @property
     def is_vit(self) -> bool:
-        """Whether it is a token encoder."""
-        return "vit" in self.name or "deit" in self.name
+        """Whether it is a token encoder: a plain ViT, by the class of timm's model."""
+        from selfsup.families import takes_tokens
+
+        return takes_tokens(self.name)
 
 
 class Optim(Knobs):

@@ -1,27 +1,23 @@
 """timm models as a backbone asks for them: the right class and sizes, initial weights, given weights."""
 
-import difflib
 from typing import Any
 
 import timm
 import torch
-from timm.layers.patch_embed import PatchEmbed
 from timm.models import ResNet, VisionTransformer, is_model_in_modules
 from torch import nn
 
-from selfsup import weights
+from selfsup import families, weights
 from selfsup.errors import SpecError
 from selfsup.parts.heads import xavier_linears
 from selfsup.sections import Backbone
-
-PLAIN_VITS = ("vision_transformer", "deit")  # timm's modules that have them
 
 
 def create(backbone: Backbone) -> Any:
     """The timm model at its initial weights or with `backbone.weights`; timm's classes share no typed interface.
 
-    Raises SpecError for a name that timm does not know or that is neither a plain ViT nor a CNN of the asked stem, for
-    sizes that do not fit together, and for weights that cannot be read or do not fit.
+    Raises SpecError for a name that timm does not have, for a stem that it cannot have, for sizes that do not fit
+    together, and for weights that cannot be read or do not fit.
     """
     trunk = _named(backbone)
     if backbone.is_vit:
@@ -32,12 +28,6 @@ def create(backbone: Backbone) -> Any:
     if backbone.weights:
         weights.fill(trunk, backbone)
     return trunk
-
-
-def has_class_token(backbone: Backbone) -> bool:
-    """Of a ViT, found without memory. Raises SpecError as `create`."""
-    with torch.device("meta"):
-        return create(backbone.model_copy(update={"depth": 1, "weights": None})).cls_token is not None
 
 
 def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
@@ -52,18 +42,15 @@ def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
 
 def _named(backbone: Backbone) -> Any:
     name = backbone.name
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
-        raise SpecError(f"timm has no model {name!r}; {hint}", "backbone.name")
-    if backbone.is_vit and not is_model_in_modules(name, PLAIN_VITS):
-        raise _not_plain(name)
+    if problem := families.unknown(name):
+        raise SpecError(problem, "backbone.name")
     if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet",)):
         raise SpecError(f"it is for ViTs and for ResNets such as resnet18, not for {name}", "backbone.width")
     try:
         return timm.create_model(**_create_kwargs(backbone))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise SpecError(f"timm cannot build {name} as asked: {error}", "backbone") from error
+    except Exception as error:  # whatever timm's constructors raise
+        message = f"timm cannot build {name} as asked: {families.reason(error)}"
+        raise SpecError(message, "backbone") from error
 
 
 def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
@@ -71,7 +58,7 @@ def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
     if backbone.drop_path:  # not every CNN knows the word
         kwargs["drop_path_rate"] = backbone.drop_path
     if not backbone.is_vit:
-        return kwargs | ({"channels": [backbone.width * 2**stage for stage in range(4)]} if backbone.width else {})
+        return kwargs | _pooled_kwargs(backbone)
     sizes = {
         "img_size": backbone.image_size,
         "patch_size": backbone.patch_size,
@@ -84,19 +71,20 @@ def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
     return kwargs | {"global_pool": pool, "fc_norm": False}  # so the final norm stands before pooling, for tokens too
 
 
+def _pooled_kwargs(backbone: Backbone) -> dict[str, Any]:
+    if backbone.width:
+        return {"channels": [backbone.width * 2**stage for stage in range(4)]}
+    usual = families.input_size(backbone.name) == backbone.image_size
+    return {"img_size": backbone.image_size} if families.is_sized(backbone.name) and not usual else {}
+
+
 def _check_vit(trunk: Any, backbone: Backbone) -> None:
-    if type(trunk) is not VisionTransformer or type(trunk.patch_embed) is not PatchEmbed or trunk.pos_embed is None:
-        raise _not_plain(backbone.name)
     size, patch, width = backbone.image_size, trunk.patch_embed.patch_size[0], trunk.embed_dim
     if size % patch:
         message = f"{size} pixels do not divide into patches of {patch} (backbone.patch_size)"
         raise SpecError(message, "backbone.image_size")
     if backbone.positions == "sincos" and width % 4:
         raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")
-
-
-def _not_plain(name: str) -> SpecError:
-    return SpecError(f"{name} is no plain ViT; choose one such as vit_small_patch16_224", "backbone.name")
 
 
 @torch.no_grad()

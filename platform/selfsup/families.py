@@ -1,0 +1,67 @@
+"""Models of timm by what they are: token encoders by their class, all others pooled encoders."""
+
+import difflib
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import VisionTransformer, is_model_in_modules
+
+TOKEN_MODULES = ("vision_transformer", "deit")  # timm's modules that define or build a class of `TOKEN_CLASSES`
+TOKEN_CLASSES = (VisionTransformer,)
+
+
+def unknown(name: str) -> str | None:
+    """Return what is wrong with a name that timm does not have, and the names that are near it; None if it has it."""
+    if timm.is_model(name):
+        return None
+    near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
+    return f"timm has no model {name!r}; {hint}"
+
+
+@lru_cache(maxsize=256)
+def takes_tokens(name: str) -> bool:
+    """Return whether timm's model of that name can be a token encoder; False for names that timm does not have."""
+    return is_model_in_modules(name, TOKEN_MODULES) and is_plain(_sketch(name))
+
+
+def has_class_token(name: str) -> bool:
+    """Return whether the token encoder of that name has a class token."""
+    return _sketch(name).cls_token is not None
+
+
+def is_plain(trunk: Any) -> bool:
+    """Return whether a timm model is a plain ViT: one layer of patches, positions, then blocks that take any tokens."""
+    return type(trunk) in TOKEN_CLASSES and type(trunk.patch_embed) is PatchEmbed and trunk.pos_embed is not None
+
+
+def input_size(name: str) -> int:
+    """Return the pixels a side of the images that the model of that name was made for."""
+    return int(timm.get_pretrained_cfg(name).input_size[-1])
+
+
+def is_sized(name: str) -> bool:
+    """Return whether a model is built for images of one size, which timm then takes as `img_size`."""
+    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
+
+
+def reason(error: Exception) -> str:
+    """Return an error's text, or the line of timm that raised it: some of timm's assertions have no text."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "timm" in Path(frame.filename).parts]
+    line = f"{Path(frames[-1].filename).name} of timm demands `{frames[-1].line}`" if frames else type(error).__name__
+    return str(error).strip() or line
+
+
+@lru_cache(maxsize=256)
+def _sketch(name: str) -> Any:
+    """Return a timm model without memory, of one block where it can be: the depth is no part of its class."""
+    with torch.device("meta"):
+        try:
+            return timm.create_model(name, num_classes=0, depth=1)
+        except (AssertionError, TypeError):
+            return timm.create_model(name, num_classes=0)
