@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BoolMask
+from selfsup.masks import BlockMask, BoolMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
@@ -28,7 +28,7 @@ from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, layer_decay, ramp
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.parts.tokens import at
-from selfsup.views import BlockMask, Views
+from selfsup.views import Views
 
 
 @final

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BoolMask
+from selfsup.masks import BlockMask, BoolMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
@@ -25,7 +25,7 @@ from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import View, joined
 from selfsup.parts.schedules import cosine, ramp
 from selfsup.parts.tokens import at
-from selfsup.views import BlockMask, Views
+from selfsup.views import Views
 
 
 @final

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import IndexMask
+from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_mse
 from selfsup.parts.tokens import Tokens
-from selfsup.views import Crop, RandomMask, Views
+from selfsup.views import Crop, Views
 
 
 @final

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import IndexMask
+from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import usage
@@ -24,7 +24,7 @@ from selfsup.parts.heads import Prototypes, gelu_mlp
 from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import ramp
 from selfsup.parts.sinkhorn import sinkhorn
-from selfsup.views import RandomMask, Views
+from selfsup.views import Views
 
 
 @final

@@ -1,5 +1,6 @@
 """What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfsup import encoder, origin
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.masks import BoolMask, IndexMask, random_mask
+from selfsup.masks import Mask
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.planned import PlannedRun
@@ -21,7 +22,7 @@ from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
-from selfsup.views import Crop, RandomMask, Views, sized
+from selfsup.views import Crop, Views, sized
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
 
@@ -123,16 +124,14 @@ def meta_batch(method: Method, views: Views, size: int) -> Batch:
         return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
 
 
-def _mask(crop: Crop, view: Tokens | Tensor) -> IndexMask | BoolMask | None:
-    """Covered are as many tokens as the crop asks for on average."""
+def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | None:
+    """Of as many tokens as the crop's rule hides on average."""
     if crop.mask is None:
         return None
     assert isinstance(view, Tokens)
-    if isinstance(crop.mask, RandomMask):
-        return random_mask(torch.empty(view.valid.shape, device="meta"), crop.mask.ratio)
     samples, tokens = view.valid.shape
-    share = crop.mask.share * (crop.mask.low + crop.mask.high) / 2
-    return BoolMask(view.valid, torch.full((samples,), round(share * tokens)))
+    side = math.isqrt(tokens)
+    return crop.mask.blank(samples, (side, side), "meta")
 
 
 def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:

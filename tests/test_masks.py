@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from selfsup.masks import ATTEMPTS, BLOCK_DRAWS, ROUNDS, block_mask, random_mask
+from selfsup.masks import ATTEMPTS, ROUNDS, BlockMask, BoolMask, IndexMask, RandomMask
 
 
 def test_a_mask_by_hand():
-    mask = random_mask(torch.tensor([[0.3, 0.1, 0.4, 0.2], [0.9, 0.8, 0.0, 0.7]]), 0.5)
+    mask = RandomMask(0.5).draw(torch.tensor([[0.3, 0.1, 0.4, 0.2], [0.9, 0.8, 0.0, 0.7]]), (2, 2))
     assert mask.keep.tolist() == [[1, 3], [2, 3]]
     assert mask.hide.tolist() == [[0, 2], [1, 0]]
     assert mask.restore.tolist() == [[2, 0, 3, 1], [3, 2, 0, 1]]
@@ -17,7 +17,7 @@ def test_a_mask_by_hand():
 def test_restore_puts_kept_and_removed_tokens_back():
     torch.manual_seed(0)
     tokens = torch.randn(5, 49)
-    mask = random_mask(torch.rand(5, 49), 0.75)
+    mask = RandomMask(0.75).draw(torch.rand(5, 49), (7, 7))
     kept = tokens.gather(1, mask.keep)
     assert kept.shape == (5, 12)  # int(49 / 4)
     placeholder = torch.full((5, 37), torch.inf)
@@ -27,18 +27,18 @@ def test_restore_puts_kept_and_removed_tokens_back():
 
 def test_every_token_is_removed_equally_often():
     torch.manual_seed(0)
-    removed = random_mask(torch.rand(8000, 16), 0.75).removed.double().mean(0)
+    removed = RandomMask(0.75).draw(torch.rand(8000, 16), (4, 4)).removed.double().mean(0)
     assert (removed - 0.75).abs().max() < 4 * (0.75 * 0.25 / 8000) ** 0.5
 
 
 def test_equal_noise_keeps_the_first_tokens():
-    assert random_mask(torch.zeros(1, 64), 0.75).keep.tolist() == [list(range(16))]
+    assert RandomMask(0.75).draw(torch.zeros(1, 64), (8, 8)).keep.tolist() == [list(range(16))]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.99])
 def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio):
     with pytest.raises(AssertionError, match="of 4 tokens"):
-        random_mask(torch.rand(1, 4), ratio)
+        RandomMask(ratio).draw(torch.rand(1, 4), (4,))
 
 
 def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float, least: int) -> list[bool]:
@@ -66,13 +66,31 @@ def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, 
 )
 def test_blocks_are_those_of_the_plain_algorithm(grid, share, smallest, least):
     torch.manual_seed(0)
-    draws = torch.rand(64, BLOCK_DRAWS, dtype=torch.float64)
-    ours = block_mask(draws, grid, low=0.1, high=0.5, share=share, smallest=smallest)
-    assert ours.tolist() == [beit(each, grid, low=0.1, high=0.5, share=share, least=least) for each in draws.tolist()]
+    rule = BlockMask(0.1, 0.5, share, smallest)
+    draws = torch.rand(64, rule.num_draws(grid), dtype=torch.float64)
+    expected = [beit(each, grid, low=0.1, high=0.5, share=share, least=least) for each in draws.tolist()]
+    assert rule.draw(draws, grid).where.tolist() == expected
 
 
 def test_no_more_is_covered_than_asked_and_often_nearly_that():
     torch.manual_seed(0)
-    covered = block_mask(torch.rand(500, BLOCK_DRAWS), (14, 14), low=0.3, high=0.3, share=1.0, smallest=None).sum(1)
+    rule = BlockMask(0.3, 0.3)
+    covered = rule.draw(torch.rand(500, rule.num_draws((14, 14))), (14, 14)).number
     assert covered.max() <= 58  # 0.3 of 196
     assert covered.double().mean() > 45
+
+
+def test_a_rule_knows_its_typical_mask_by_hand():
+    """Of 7 x 7 tokens a quarter is 12.25: MAE keeps 12. A half of masks of a fifth to two fifths are 0.15 of 100."""
+    assert RandomMask(0.75).typical((7, 7)) == (12, 37)
+    assert RandomMask(0.5).typical((2, 3, 4)) == (12, 12)  # a grid of any rank
+    assert BlockMask(0.2, 0.4, share=0.5).typical((10, 10)) == (100, 15)
+
+
+def test_a_blank_mask_has_the_typical_size():
+    left_out, replaced = (rule.blank(3, (4, 4), "cpu") for rule in (RandomMask(0.75), BlockMask(0.2, 0.3)))
+    assert isinstance(left_out, IndexMask)
+    assert left_out.keep.tolist() == [[0, 1, 2, 3]] * 3
+    assert left_out.removed.sum(dim=1).tolist() == [12] * 3
+    assert isinstance(replaced, BoolMask)
+    assert replaced.where.sum(dim=1).tolist() == replaced.number.tolist() == [4] * 3

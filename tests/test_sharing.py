@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tiny import BACKBONE
 
+from selfsup.masks import RandomMask
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Columns, Stream
@@ -17,7 +18,7 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import describe, groups, key, side_by_side
 from selfsup.spec import read
-from selfsup.views import Crop, RandomMask, Views
+from selfsup.views import Crop, Views
 
 OTHER: dict[str, Any] = {  # a value that is not the default, for every field of a crop
     "size": 24,

@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from selfsup import checkpoint
 from selfsup.errors import NonFiniteError
 from selfsup.knob import Knobs
-from selfsup.masks import random_mask
+from selfsup.masks import RandomMask
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import build
 from selfsup.parts.tokens import Tokens
 from selfsup.spec import Optim
 from selfsup.train import Step, backward, read, split, train
-from selfsup.views import Crop, RandomMask, Views
+from selfsup.views import Crop, Views
 
 BATCH, TOKENS, PIXELS = 8, 6, 5
 STEPS = 6
@@ -66,7 +66,7 @@ def batch_at(step: int) -> Batch:
     generator = torch.Generator().manual_seed(100 + step)
     value = 1 + torch.randn(BATCH, TOKENS, PIXELS, generator=generator)
     coord, valid = torch.zeros(BATCH, TOKENS, 2, dtype=torch.int64), torch.ones(BATCH, TOKENS, dtype=torch.bool)
-    mask = random_mask(torch.rand(BATCH, TOKENS, generator=generator), 0.5)
+    mask = RandomMask(0.5).draw(torch.rand(BATCH, TOKENS, generator=generator), (TOKENS,))
     number, none = torch.arange(BATCH) + step * BATCH, torch.zeros(BATCH, 0)
     return Batch((Tokens(value, coord, valid),), (mask,), number, number, none, none)
 

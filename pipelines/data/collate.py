@@ -1,7 +1,6 @@
-"""The columns that the stream delivers, turned into a Batch on the training device."""
+"""Columns of the stream to batches on the training device."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any
@@ -11,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.masks import BLOCK_DRAWS, BoolMask, IndexMask, block_mask, random_mask
+from selfsup.masks import Mask
 from selfsup.method import Batch
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
 from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
-from selfsup.views import BlockMask, Crop, RandomMask, Views
+from selfsup.views import Crop, Views
 
 Columns = dict[str, Any]  # of arrays, or of tensors on the training device
 Device = torch.device | str
-Draw = Callable[[int], Tensor]  # so many numbers of each sample
+Draw = Callable[[int], Tensor]  # a number of draws -> (n, draws)
 
 
 def collate(
@@ -29,6 +28,7 @@ def collate(
     views: Views,
     *,
     seed: int,
+    step: int,
     patch: int | None,
     mean: Sequence[float],
     std: Sequence[float],
@@ -36,18 +36,20 @@ def collate(
 ) -> Batch:
     """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 5), int64 `index`, `epoch` and `label` (n,) -> Batch
 
-    Each sample is a function of its own row and the seed alone, however rows are put together into batches.
-    patch: pixels a side of a token; None for an encoder that takes images. mean, std: per channel, of values in [0, 1].
+    Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
+    step only where a mask rule has numbers that all samples of a step share. patch: pixels a side of a token; None for
+    an encoder that takes images. mean, std: per channel, of values in [0, 1].
     """
     draw = partial(_draw, columns, seed)
     made: list[Tokens | Tensor] = []
-    masks: list[IndexMask | BoolMask | None] = []
+    masks: list[Mask | None] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
         images = normalise(images, mean=mean, std=std)
         made.append(images if patch is None else patchify(images, patch))
-        masks.append(drawn_mask(crop, images.shape[-1], patch, partial(draw, MASK + 16 * number), device))
+        own, shared = partial(draw, MASK + 16 * number), partial(_shared, seed, step, STEP_MASK + 16 * number)
+        masks.append(drawn_mask(crop, images.shape[-1], patch, own, shared, device))
     return Batch(
         views=tuple(made),
         masks=tuple(masks),
@@ -58,17 +60,17 @@ def collate(
     )
 
 
-def drawn_mask(crop: Crop, size: int, patch: int | None, draw: Draw, device: Device) -> IndexMask | BoolMask | None:
+def drawn_mask(crop: Crop, size: int, patch: int | None, own: Draw, shared: Draw, device: Device) -> Mask | None:
+    """Draw the masks of a view of `size` pixels a side. own, shared: numbers of each sample, and of the step."""
     if crop.mask is None:
         return None
     assert patch, "masking needs tokens: give a patch size"
     grid = size // patch, size // patch
-    match crop.mask:
-        case RandomMask(ratio):
-            return random_mask(draw(grid[0] * grid[1]).to(device), ratio)
-        case BlockMask() as rule:
-            where = block_mask(draw(BLOCK_DRAWS), grid, **asdict(rule))
-            return BoolMask(where.to(device), where.sum(dim=1))
+    first = crop.mask.num_shared(grid)
+    noise = own(crop.mask.num_draws(grid) - first)
+    if first:
+        noise = torch.cat([shared(first).expand(len(noise), -1), noise], dim=1)
+    return crop.mask.draw(noise, grid, device)
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
@@ -101,9 +103,15 @@ def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:
-    """-> (n, draws), on the CPU"""
+    """-> (n, draws) in [0, 1), on the CPU, counted by epoch and sample"""
     epoch, index = columns["epoch"], columns["index"]
     return torch.from_numpy(uniform(seed=seed, epoch=epoch, index=index, purpose=purpose, draws=draws))
+
+
+def _shared(seed: int, step: int, purpose: int, draws: int) -> Tensor:
+    """-> (1, draws) in [0, 1), on the CPU, counted by step: the same on all workers"""
+    once = np.zeros(1, np.int64)
+    return torch.from_numpy(uniform(seed=seed, epoch=once, index=once + step, purpose=purpose, draws=draws))
 
 
 def _put(column: NDArray[Any] | Tensor, device: Device) -> Tensor:

@@ -50,7 +50,8 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     views = Views((Crop(size=run.backbone.image_size, mask=mask),))
     trunk = method.encoder("image")
     assert isinstance(trunk, TokenEncoder)
-    return collate(columns, views, seed=SEED, patch=trunk.patch, mean=manifest.mean, std=manifest.std, device="cpu")
+    normal = {"mean": manifest.mean, "std": manifest.std}
+    return collate(columns, views, seed=SEED, step=0, patch=trunk.patch, **normal, device="cpu")
 
 
 @torch.inference_mode()

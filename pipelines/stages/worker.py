@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Task:
     def steps(self) -> int:
         return self.info.num_steps
 
-    @property
+    @cached_property
     def views(self) -> Views:
         method = load(self.run.method)
         return sized(method.views(self.run.hyper), self.run.backbone.image_size)
@@ -161,12 +162,13 @@ class BatchLoader:
     def batches(self, feed: Feed | Shared, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
         self.bad = self._found(restored=start > 0)
-        for columns in ahead(feed.steps(start), self._device):
+        for step, columns in enumerate(ahead(feed.steps(start), self._device), start):
             self._count(set(columns.pop("bad")))
             self.latest = collate(
                 columns,
                 task.views,
                 seed=task.run.seed,
+                step=step,
                 patch=self._patch,
                 mean=task.manifest.mean,
                 std=task.manifest.std,

@@ -1,15 +1,22 @@
-"""Which tokens an encoder does not see. B: batch, N: tokens, K: kept tokens."""
+"""Masks, which say what an encoder does not see of a view, and the rules that draw them.
 
+A new mask is one frozen dataclass here: the stream, plans, pictures and tests call a rule and know none by name.
+B: batch, N: tokens of a grid, K: kept tokens.
+"""
+
+import abc
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 ROUNDS = 32  # rectangles that are tried for a block mask
-BLOCK_DRAWS = 2 + 4 * ROUNDS
 ATTEMPTS = 10  # rectangles in a row that may not fit
 ASPECT = 0.3  # of a rectangle, at least; at most its inverse
+
+Grid = tuple[int, ...]  # tokens along each axis of a view
 
 
 class IndexMask(NamedTuple):
@@ -39,48 +46,117 @@ class BoolMask(NamedTuple):
     number: Tensor
 
 
-def random_mask(noise: Tensor, ratio: float) -> IndexMask:
-    """(B, N) -> IndexMask: the int(N * (1 - ratio)) tokens of least noise are kept, in the order of their noise.
+Mask = IndexMask | BoolMask
 
-    MAE (arXiv 2111.06377), section 3, "Simple implementation". noise is uniform.
+
+class MaskRule(abc.ABC):
+    """The distribution of a view's masks: a pure function of the grid and of uniform random numbers."""
+
+    @abc.abstractmethod
+    def num_draws(self, grid: Grid) -> int:
+        """Return how many random numbers the mask of a sample takes."""
+
+    def num_shared(self, grid: Grid) -> int:  # noqa: ARG002
+        """Return how many of them, the first ones, are the same for all samples of a step, on whichever worker."""
+        return 0
+
+    @abc.abstractmethod
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> Mask:
+        """(B, num_draws) in [0, 1), on the CPU -> B masks, on `device`."""
+
+    @abc.abstractmethod
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        """Return how many tokens of a sample the encoder sees, and how many are to be predicted, on average."""
+
+    def blank(self, samples: int, grid: Grid, device: torch.device | str) -> Mask:
+        """Return masks of typical size that hide the last tokens, for plans: nothing is drawn."""
+        tokens, (seen, targets) = math.prod(grid), self.typical(grid)
+        number = torch.arange(tokens, device=device).expand(samples, -1)
+        if seen < tokens:
+            return IndexMask(keep=number[:, :seen], hide=number[:, seen:])
+        return BoolMask(number >= tokens - targets, torch.full((samples,), targets))
+
+
+@dataclass(frozen=True)
+class RandomMask(MaskRule):
+    """A share of the tokens, each chosen independently, is left out.
+
+    MAE (arXiv 2111.06377), section 3, "Simple implementation": the int(N * (1 - ratio)) tokens of least noise are kept,
+    in the order of their noise.
     """
-    num_tokens = noise.shape[1]
-    num_keep = int(num_tokens * (1 - ratio))
-    assert 0 < num_keep < num_tokens, f"mask ratio {ratio} keeps {num_keep} of {num_tokens} tokens"
-    shuffle = noise.argsort(dim=1, stable=True)  # stable: equal noise gives the same mask on every device
-    return IndexMask(keep=shuffle[:, :num_keep], hide=shuffle[:, num_keep:])
+
+    ratio: float
+
+    def num_draws(self, grid: Grid) -> int:
+        return math.prod(grid)
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
+        seen, targets = self.typical(grid)
+        assert seen > 0 < targets, f"mask ratio {self.ratio} keeps {seen} of {seen + targets} tokens"
+        shuffle = noise.to(device).argsort(dim=1, stable=True)  # stable: equal noise, the same mask on every device
+        return IndexMask(keep=shuffle[:, :seen], hide=shuffle[:, seen:])
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        tokens = math.prod(grid)
+        seen = int(tokens * (1 - self.ratio))
+        return seen, tokens - seen
 
 
-def block_mask(
-    draws: Tensor, grid: tuple[int, int], *, low: float, high: float, share: float, smallest: int | None
-) -> Tensor:
-    """(B, BLOCK_DRAWS), in [0, 1) -> (B, N) bool: what rectangles cover, up to a ratio drawn from [low, high].
+@dataclass(frozen=True)
+class BlockMask(MaskRule):
+    """Rectangles of tokens are replaced, up to a ratio drawn from [low, high].
 
-    BEiT (arXiv 2106.08254), algorithm 1, whose smallest rectangle of tokens is `smallest`, or iBOT's, a ninth of the
-    grid. Like there, a mask may stay smaller than its ratio: when rectangles in a row do not fit. Of the samples
-    1 - share are not masked.
+    BEiT (arXiv 2106.08254), algorithm 1. share: of samples that are masked at all. smallest: tokens of the smallest
+    rectangle; None: a ninth of the grid, as iBOT's. Like there, a mask may stay smaller than its ratio: when rectangles
+    in a row do not fit.
     """
-    rows, columns = grid
-    ratio = torch.where(draws[:, 0] < share, low + (high - low) * draws[:, 1], 0.0)
-    goal = (ratio * rows * columns).floor()
-    smallest = (min(grid) // 3) ** 2 if smallest is None else smallest
-    covered = torch.zeros(len(draws), rows, columns, dtype=torch.bool, device=draws.device)
-    failed = torch.zeros_like(goal)
-    row, column = torch.arange(rows, device=draws.device), torch.arange(columns, device=draws.device)
-    for area, aspect, top, left in draws[:, 2:].view(-1, ROUNDS, 4).permute(1, 2, 0):
-        room = goal - covered.sum((1, 2))
-        size = smallest + area * (room - smallest)
-        shape = torch.exp((2 * aspect - 1) * math.log(1 / ASPECT))
-        height, width = (size * shape).clamp_min(0).sqrt().round(), (size / shape).clamp_min(0).sqrt().round()
-        first, start = (top * (rows - height + 1)).floor(), (left * (columns - width + 1)).floor()
-        inside = _between(row, first, height)[:, :, None] & _between(column, start, width)[:, None]
-        gain = (inside & ~covered).sum((1, 2))
-        fits = (height < rows) & (width < columns) & (gain > 0) & (gain <= room) & (failed < ATTEMPTS)
-        covered |= inside & fits[:, None, None]
-        failed = torch.where(fits, 0, failed + 1)
-    return covered.flatten(1)
+
+    low: float
+    high: float
+    share: float = 1.0
+    smallest: int | None = None
+
+    def num_draws(self, grid: Grid) -> int:  # noqa: ARG002
+        return 2 + 4 * ROUNDS
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> BoolMask:
+        where = self._covered(noise, grid).flatten(1)
+        return BoolMask(where.to(device), where.sum(dim=1))
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        tokens = math.prod(grid)
+        return tokens, round(self.share * (self.low + self.high) / 2 * tokens)
+
+    def _covered(self, draws: Tensor, grid: Grid) -> Tensor:
+        """(B, num_draws) -> (B, rows, columns) bool"""
+        rows, columns = grid
+        goal = (self._ratio(draws) * rows * columns).floor()
+        smallest = (min(grid) // 3) ** 2 if self.smallest is None else self.smallest
+        covered = torch.zeros(len(draws), rows, columns, dtype=torch.bool)
+        failed = torch.zeros_like(goal)
+        for area, aspect, top, left in draws[:, 2:].view(-1, ROUNDS, 4).permute(1, 2, 0):
+            room = goal - covered.sum((1, 2))
+            height, width = _sides(smallest + area * (room - smallest), aspect)
+            inside = _between(rows, top, height)[:, :, None] & _between(columns, left, width)[:, None]
+            gain = (inside & ~covered).sum((1, 2))
+            fits = (height < rows) & (width < columns) & (gain > 0) & (gain <= room) & (failed < ATTEMPTS)
+            covered |= inside & fits[:, None, None]
+            failed = torch.where(fits, 0, failed + 1)
+        return covered
+
+    def _ratio(self, draws: Tensor) -> Tensor:
+        """(B, num_draws) -> (B,): 0 for samples that are not masked."""
+        return torch.where(draws[:, 0] < self.share, self.low + (self.high - self.low) * draws[:, 1], 0.0)
 
 
-def _between(place: Tensor, first: Tensor, length: Tensor) -> Tensor:
-    """(n,), (B,), (B,) -> (B, n) bool"""
-    return (place >= first[:, None]) & (place < (first + length)[:, None])
+def _sides(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,), (B,) in [0, 1) -> (B,), (B,): height and width, in whole tokens, of rectangles of about that area."""
+    shape = torch.exp((2 * aspect - 1) * math.log(1 / ASPECT))
+    return (area * shape).clamp_min(0).sqrt().round(), (area / shape).clamp_min(0).sqrt().round()
+
+
+def _between(size: int, place: Tensor, length: Tensor) -> Tensor:
+    """(B,) in [0, 1), (B,) -> (B, size) bool: the tokens of an axis that a segment of that length covers."""
+    first = (place * (size - length + 1)).floor()[:, None]
+    token = torch.arange(size)
+    return (token >= first) & (token < first + length[:, None])

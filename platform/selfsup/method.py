@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Knobs
-from selfsup.masks import BoolMask, IndexMask
+from selfsup.masks import Mask
 from selfsup.parts.tokens import Tokens
 from selfsup.views import Views
 
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """
 
     views: tuple[Tokens | Tensor, ...]
-    masks: tuple[IndexMask | BoolMask | None, ...]
+    masks: tuple[Mask | None, ...]
     sample: Tensor
     label: Tensor
     boxes: Tensor

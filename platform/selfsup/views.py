@@ -4,33 +4,16 @@ Shapes: n samples of one batch.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from selfsup.masks import MaskRule
+
 ATTEMPTS = 10  # shapes that a random crop tries before it falls back to the centre, as torchvision
 CROP_DRAWS = 2 * ATTEMPTS + 3  # per attempt an area and an aspect ratio; then top, left, flip
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomMask:
-    """This share of a view's tokens, each chosen by itself, is left out of what the encoder sees."""
-
-    ratio: float
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockMask:
-    """Rectangles of tokens are covered: in a view that is masked at all, between `low` and `high` of them.
-
-    share: of samples whose view is masked. smallest: tokens of the smallest rectangle; None: a ninth of the grid.
-    """
-
-    low: float
-    high: float
-    share: float = 1.0
-    smallest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +25,7 @@ class Crop:
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
-    mask: which of its tokens the encoder does not see.
+    mask: how the tokens are drawn that the encoder does not see.
     """
 
     size: int | None = None
@@ -59,7 +42,7 @@ class Crop:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
-    mask: RandomMask | BlockMask | None = None
+    mask: "MaskRule | None" = None
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale

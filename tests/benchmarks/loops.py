@@ -105,8 +105,8 @@ def images(views: Views, device: str, size: int) -> tuple[Tensor, ...]:
 def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterator[Batch]:
     made, number, none = images(views, device, size), torch.arange(size, device=device), torch.zeros(size, 0)
     while True:
-        draw = partial(torch.rand, size, device=device)
-        masks = tuple(drawn_mask(crop, crop.size, patch, draw, device) for crop in views.crops)
+        draw = partial(torch.rand, size)
+        masks = tuple(drawn_mask(crop, crop.size, patch, draw, draw, device) for crop in views.crops)
         shown = tuple(patchify(view, patch) for view in made) if patch else made
         yield Batch(shown, masks, number, number, none, none)
 

@@ -1,7 +1,6 @@
 """A small objective on small encoders, with a batch of what it asks for."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -9,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsup import encoder
-from selfsup.masks import BLOCK_DRAWS, BoolMask, IndexMask, block_mask, random_mask
+from selfsup.masks import Mask
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
-from selfsup.views import BlockMask, Crop, RandomMask
+from selfsup.views import Crop
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
@@ -80,15 +79,10 @@ def doubled(value: Any) -> Any:
     return tuple(parts) if type(value) is tuple else type(value)(*parts)
 
 
-def mask(crop: Crop, samples: int) -> IndexMask | BoolMask | None:
+def mask(crop: Crop, samples: int) -> Mask | None:
     side = (crop.size or SIZE) // PATCH
-    match crop.mask:
-        case RandomMask(ratio):
-            return random_mask(torch.rand(samples, side**2), ratio)
-        case BlockMask() as rule:
-            where = block_mask(torch.rand(samples, BLOCK_DRAWS), (side, side), **asdict(rule))
-            return BoolMask(where, where.sum(dim=1))
-    return None
+    grid = side, side
+    return crop.mask and crop.mask.draw(torch.rand(samples, crop.mask.num_draws(grid)), grid)
 
 
 def boxes(samples: int, views: int) -> Tensor:

@@ -1,16 +1,16 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from selfsup.masks import BLOCK_DRAWS, block_mask, random_mask
+from selfsup.masks import BlockMask, BoolMask, Grid, MaskRule, RandomMask
 from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.collate import ahead, collate
-from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, uniform
+from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
 from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
-from selfsup.views import BlockMask, Crop, RandomMask, Views
+from selfsup.views import Crop, Views
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 JITTER = Crop(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5, solarize=0.2)
@@ -25,8 +25,8 @@ def columns(n=12, size=32, views=1):
     return rows | boxes | {f"view{number}": made for number in range(views)}
 
 
-def made(rows, views=PLAIN, *, seed=0, patch=None):
-    return collate(rows, views, seed=seed, patch=patch, mean=MEAN, std=STD, device="cpu")
+def made(rows, views=PLAIN, *, seed=0, step=0, patch=None):
+    return collate(rows, views, seed=seed, step=step, patch=patch, mean=MEAN, std=STD, device="cpu")
 
 
 def test_a_plain_view_is_normalised_pixels():
@@ -64,20 +64,54 @@ def test_photometric_draws_and_masks_are_counted():
         ours = unpatchify(batch.views[number].value, grid=(4, 4), patch=8)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     for number, ratio in enumerate((0.75, 0.5)):
-        expected = random_mask(draw(MASK + 16 * number, 16), ratio)
+        expected = RandomMask(ratio).draw(draw(MASK + 16 * number, 16), (4, 4))
         assert all(one.equal(other) for one, other in zip(batch.masks[number], expected, strict=True))
     assert batch.draws.equal(draw(DRAW, 3))
     assert batch.boxes[:, :, 0].tolist() == [[0.0, 1.0]] * 12
 
 
 def test_blocks_are_drawn_for_each_view():
-    views = Views((Crop(mask=BlockMask(0.3, 0.5)), Crop(mask=BlockMask(0.3, 0.5, share=0.0))))
-    rows = columns(views=2)
-    first, second = made(rows, views, patch=8).masks
-    draws = torch.from_numpy(uniform(seed=0, epoch=rows["epoch"], index=rows["index"], purpose=MASK, draws=BLOCK_DRAWS))
-    assert first.where.equal(block_mask(draws, (4, 4), low=0.3, high=0.5, share=1.0, smallest=None))
+    rule, rows = BlockMask(0.3, 0.5), columns(views=2)
+    first, second = made(rows, Views((Crop(mask=rule), Crop(mask=replace(rule, share=0.0)))), patch=8).masks
+    numbers = {"epoch": rows["epoch"], "index": rows["index"], "draws": rule.num_draws((4, 4))}
+    draws = torch.from_numpy(uniform(seed=0, purpose=MASK, **numbers))
+    assert first.where.equal(rule.draw(draws, (4, 4)).where)
     assert first.number.equal(first.where.sum(1))
     assert not second.where.any()
+
+
+@dataclass(frozen=True)
+class RowMask(MaskRule):
+    """One row of tokens, the same for all samples of a step, in which each sample has one token of its own."""
+
+    def num_draws(self, grid: Grid) -> int:  # noqa: ARG002
+        return 2
+
+    def num_shared(self, grid: Grid) -> int:  # noqa: ARG002
+        return 1
+
+    def draw(self, noise: torch.Tensor, grid: Grid, device="cpu") -> BoolMask:
+        row, column = ((noise * torch.tensor(grid)).floor().long()).unbind(1)
+        where = torch.nn.functional.one_hot(row * grid[1] + column, grid[0] * grid[1]).bool()
+        return BoolMask(where.to(device), where.sum(1))
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        return grid[0] * grid[1], 1
+
+
+def test_numbers_that_a_step_shares_are_those_of_the_step_whatever_its_rows():
+    rows, views = columns(48), Views((Crop(), Crop(mask=RowMask())))
+    rows |= {"view1": rows["view0"], "box1": rows["box0"]}
+    half = {name: column[24:] for name, column in rows.items()}
+    shared = [uniform(seed=0, epoch=np.zeros(1), index=np.array([step]), purpose=STEP_MASK + 16, draws=1)[0, 0]
+              for step in range(6)]  # fmt: skip
+    assert len({int(4 * number) for number in shared}) > 1
+    for step, number in enumerate(shared):
+        row, column = np.divmod(made(rows, views, step=step, patch=8).masks[1].where.int().argmax(1).numpy(), 4)
+        assert set(row.tolist()) == {int(4 * number)}
+        assert len(set(column.tolist())) == 4  # each sample's own
+        other = made(half, views, step=step, patch=8).masks[1]
+        assert other.where.int().argmax(1).tolist() == (4 * row + column)[24:].tolist()
 
 
 def flat(batch):
@@ -127,7 +161,7 @@ def test_rows_on_a_gpu_are_the_same_in_the_same_order(number):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_same_batch():
     rows, views = columns(64, 64), Views((replace(JITTER, mask=RandomMask(0.75)),))
-    ours = collate(rows, views, seed=0, patch=8, mean=MEAN, std=STD, device="cuda")
+    ours = collate(rows, views, seed=0, step=0, patch=8, mean=MEAN, std=STD, device="cuda")
     expected = made(rows, views, patch=8)
     for found, tensor in zip(flat(ours), flat(expected), strict=True):
         assert found.is_cuda

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Protocol
 
-from selfsup.views import BlockMask, Crop
+from selfsup.masks import MaskRule
+from selfsup.views import Crop
 
 
 def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:
@@ -69,7 +70,7 @@ def swav(knobs: Jittered) -> tuple[Crop, ...]:
     return (large, large, *_small(large, knobs))
 
 
-def dino(knobs: MultiCrop, mask: BlockMask | None = None) -> tuple[Crop, ...]:
+def dino(knobs: MultiCrop, mask: MaskRule | None = None) -> tuple[Crop, ...]:
     """DINO's multi-crop (arXiv 2104.14294), section 3.1, iBOT's and DINOv2's: BYOL's two large crops, then small ones.
 
     Small crops are blurred half as often as the first. mask: of large crops.
