@@ -51,7 +51,7 @@ class AMDIM(Method):
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
-        both = [self._scales(view) for view in batch.views]
+        both = [self._scales(view.value) for view in batch.views]
         found = [
             places_nce(antecedent, consequent, clip=self.hyper.clip)
             for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), batch.draws.unbind(1), strict=True)

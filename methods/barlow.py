@@ -46,7 +46,7 @@ class BarlowTwins(Method):
         self.redundancy, self.bias_lr = hyper.redundancy, hyper.bias_lr
 
     def forward(self, batch: Batch) -> Out:
-        one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        one, two = (self.projector(self.backbone.pooled(view.value)) for view in batch.views)  # normalized apart
         return Out(barlow_twins(one, two, redundancy=self.redundancy))
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002

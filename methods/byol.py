@@ -48,9 +48,9 @@ class BYOL(Method):
         self.momentum = hyper.momentum
 
     def forward(self, batch: Batch) -> Out:
-        first, second = (self.predictor(self.projector(self.backbone.pooled(view))) for view in batch.views)
+        first, second = (self.predictor(self.projector(self.backbone.pooled(view.value))) for view in batch.views)
         with torch.no_grad():  # batch-normalised by the batch's own statistics, too
-            one, two = (self.target_projector(self.target.pooled(view)) for view in batch.views)
+            one, two = (self.target_projector(self.target.pooled(view.value)) for view in batch.views)
         return Out(cosine_error(first, two) + cosine_error(second, one))
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002

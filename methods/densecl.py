@@ -59,10 +59,10 @@ class DenseCL(Method):
         self.hyper, self.step = hyper, 1 / info.num_steps
 
     def forward(self, batch: Batch) -> Out:
-        features = places(self.backbone.spatial(batch.views[0]))
+        features = places(self.backbone.spatial(batch.views[0].value))
         query, dense = self.projector(features.mean(1)), at_each(self.dense_projector, features)
         with torch.no_grad():
-            others = grouped(batch.views[1], self.hyper.split, lambda view: places(self.key.spatial(view)))
+            others = grouped(batch.views[1].value, self.hyper.split, lambda view: places(self.key.spatial(view)))
             key, dense_key = self.key_projector(others.mean(1)), at_each(self.key_dense_projector, others)
             match = cosines(features, others).argmax(2, keepdim=True)  # (N, P, 1), eq. 4
             keys = {"keys": _unit(key), "dense_keys": _unit(dense_key.mean(1))}

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BlockMask, BoolMask
+from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import covered, koleo, masked_entropy
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import Prototypes, dino_head
-from selfsup.parts.multicrop import View, joined
+from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import cosine, layer_decay, ramp
 from selfsup.parts.sinkhorn import sinkhorn
-from selfsup.parts.tokens import at
+from selfsup.parts.tokens import Tokens, at
 from selfsup.views import Views
 
 
@@ -86,7 +86,7 @@ class DINOv2(Method):
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, BoolMask)])
+        mask, places, weight = covered([view.mask for view in batch.views[:2]])
         targets, patch_targets = self._targets(large, places, weight)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
@@ -121,7 +121,7 @@ class DINOv2(Method):
         return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
 
     @torch.no_grad()
-    def _targets(self, large: View, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _targets(self, large: Tokens | Tensor, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """-> (B, K), (M, K): of both large views together, and of all covered patches together"""
         hidden = self.teacher(large)
         images = self.teacher_heads[0](hidden[:, 0])

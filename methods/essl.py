@@ -61,7 +61,7 @@ class ESSL(Method):
         self.temperature, self.equivariance = hyper.temperature, hyper.equivariance
 
     def forward(self, batch: Batch) -> Out:
-        one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views[:2])  # batch-normalised apart
+        one, two = (self.projector(self.backbone.pooled(view.value)) for view in batch.views[:2])  # normalized apart
         # The authors' code leaves out the negatives of a view's own kind.
         invariance = nt_xent(one, two, temperature=self.temperature)
         rotation = self._rotation(batch)
@@ -70,7 +70,8 @@ class ESSL(Method):
     def _rotation(self, batch: Batch) -> Tensor:
         """-> (): the cross-entropy of each small crop's four rotations; ln 4 by chance"""
         crop = batch.views[2]
-        turns = joined([turned(crop, turn, self.backbone.patch) for turn in range(TURNS)])
+        values = [turned(crop.value, turn, self.backbone.patch) for turn in range(TURNS)]
+        turns = joined([crop._replace(value=value) for value in values])
         logits = self.predictor(self.backbone.pooled(turns)).float()
         truth = torch.arange(TURNS, device=logits.device).repeat_interleave(len(batch.sample))
         return F.cross_entropy(logits, truth)

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BlockMask, BoolMask
+from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import dino_head
-from selfsup.parts.multicrop import View, joined
+from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import cosine, ramp
-from selfsup.parts.tokens import at
+from selfsup.parts.tokens import Tokens, at
 from selfsup.views import Views
 
 
@@ -87,7 +87,7 @@ class IBOT(Method):
 
     def forward(self, batch: Batch) -> Out:
         large, small = joined(batch.views[:2]), batch.views[2:]
-        mask, places, weight = covered([mask for mask in batch.masks if isinstance(mask, BoolMask)])
+        mask, places, weight = covered([view.mask for view in batch.views[:2]])
         image, patch = self._told(large)
         targets = centered(image, self.center, temperature=self.temperature)
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
@@ -121,7 +121,7 @@ class IBOT(Method):
         return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
 
     @torch.no_grad()
-    def _told(self, large: View) -> tuple[Tensor, Tensor]:
+    def _told(self, large: Tokens | Tensor) -> tuple[Tensor, Tensor]:
         """-> (B, K), (B, N, K): the teacher's, of all patches, because its center is their mean (algorithm 1)"""
         told = self.teacher_head(self.teacher(large)).float()
         return told[:, 0], told[:, self.backbone.num_prefix :]

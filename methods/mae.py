@@ -120,10 +120,10 @@ class Decoder(nn.Module):
 
 def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
     """What `MAE.views` asked for."""
-    [tokens], [mask] = batch.views, batch.masks
-    assert isinstance(tokens, Tokens)
-    assert isinstance(mask, IndexMask)
-    return tokens, mask
+    [view] = batch.views
+    assert isinstance(view.value, Tokens)
+    assert isinstance(view.mask, IndexMask)
+    return view.value, view.mask
 
 
 def moments(patches: Tensor) -> tuple[Tensor, Tensor]:

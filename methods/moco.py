@@ -54,9 +54,10 @@ class MoCo(Method):
         self.temperature, self.momentum, self.split = hyper.temperature, hyper.momentum, hyper.split
 
     def forward(self, batch: Batch) -> Out:
-        query = self.projector(self.backbone.pooled(batch.views[0]))
+        query = self.projector(self.backbone.pooled(batch.views[0].value))
         with torch.no_grad():
-            keys = F.normalize(self.key_projector(grouped(batch.views[1], self.split, self.key.pooled)).float(), dim=1)
+            pooled = grouped(batch.views[1].value, self.split, self.key.pooled)
+            keys = F.normalize(self.key_projector(pooled).float(), dim=1)
         loss = info_nce(query, keys, self.queue.rows, temperature=self.temperature)
         return Out(loss, aux={"keys": keys})
 

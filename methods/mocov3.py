@@ -55,9 +55,9 @@ class MoCoV3(Method):
         self.temperature, self.momentum = hyper.temperature, hyper.momentum
 
     def forward(self, batch: Batch) -> Out:
-        first, second = (self.predictor(self.projector(self.backbone.pooled(view))) for view in batch.views)
+        first, second = (self.predictor(self.projector(self.backbone.pooled(view.value))) for view in batch.views)
         with torch.no_grad():
-            one, two = (self.key_projector(self.key.pooled(view)) for view in batch.views)
+            one, two = (self.key_projector(self.key.pooled(view.value)) for view in batch.views)
         forth = batch_nce(first, two, temperature=self.temperature)
         back = batch_nce(second, one, temperature=self.temperature)
         return Out(2 * self.temperature * (forth + back))  # algorithm 1: so it hardly depends on the temperature

@@ -69,12 +69,12 @@ class MSN(Method):
 
     def forward(self, batch: Batch) -> Out:
         target, anchor, *small = batch.views
-        mask = batch.masks[1]
-        assert isinstance(mask, IndexMask)
-        anchors = [self.backbone(anchor, mask.keep)[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])]
+        assert isinstance(anchor.mask, IndexMask)
+        seen = self.backbone(anchor.value, anchor.mask.keep)
+        anchors = [seen[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])]
         logits = self.prototypes(self.projector(torch.cat(anchors)))
         with torch.no_grad():
-            scores = self.prototypes(self.teacher_projector(self.teacher(target)[:, 0]))
+            scores = self.prototypes(self.teacher_projector(self.teacher(target.value)[:, 0]))
             targets = self._sharp(scores)
         loss = assigned(targets, logits.view(-1, *targets.shape), temperature=self.hyper.temperature)
         spread = me_max(F.softmax(logits.float() / self.hyper.temperature, dim=1))

@@ -49,7 +49,7 @@ class NNCLR(Method):
         self.temperature = hyper.temperature
 
     def forward(self, batch: Batch) -> Out:
-        first, second = (self.projector(self.backbone.pooled(view)) for view in batch.views)
+        first, second = (self.projector(self.backbone.pooled(view.value)) for view in batch.views)
         (one, cosine), (two, _) = self._nearest(first), self._nearest(second)
         forth = batch_nce(one, self.predictor(second), temperature=self.temperature)
         back = batch_nce(two, self.predictor(first), temperature=self.temperature)

@@ -97,7 +97,7 @@ class OBoW(Method):
     @torch.no_grad()
     def _places(self, batch: Batch) -> list[Tensor]:
         """(N, D, h, w) of each level: what the teacher makes of the whole image, but for the border."""
-        image, cut = batch.views[0], self.hyper.border
+        image, cut = batch.views[0].value, self.hyper.border
         assert isinstance(image, Tensor)
         stages = self.teacher.stages(image)[-self.hyper.levels :]
         small = min(min(stage.shape[2:]) for stage in stages)

@@ -60,7 +60,7 @@ class PIRL(Method):
         self.hyper, self.negatives = hyper, min(hyper.negatives, info.num_samples)
 
     def forward(self, batch: Batch) -> Out:
-        image, changed = self.projector(self.backbone.pooled(batch.views[0])), self._changed(batch)
+        image, changed = self.projector(self.backbone.pooled(batch.views[0].value)), self._changed(batch)
         chosen, entry = self._chosen(batch.draws[:, 0]), self.memory.rows[batch.sample]
         own = batch.sample[:, None] == chosen
         invariant, same = (
@@ -76,7 +76,7 @@ class PIRL(Method):
 
     def _changed(self, batch: Batch) -> Tensor:
         """-> (N, D): g of the transformed images"""
-        images, draws = batch.views[1], batch.draws[:, 1:]
+        images, draws = batch.views[1].value, batch.draws[:, 1:]
         assert isinstance(images, Tensor), "a CNN sees images, not tokens"
         if self.hyper.pretext == "rotation":
             whole: Tensor = self.other(self.backbone.pooled(turned(images, draws[:, 0])))

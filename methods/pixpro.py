@@ -50,12 +50,14 @@ class PixPro(Method):
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
-        maps = [self.backbone.spatial(view) for view in batch.views]
+        maps = [self.backbone.spatial(view.value) for view in batch.views]
         one, two = (self._smoothed(at_each(self.projector, places(map_))) for map_ in maps)
         with torch.no_grad():
-            first, second = (at_each(self.target_projector, places(self.target.spatial(view))) for view in batch.views)
+            others = [self.target.spatial(view.value) for view in batch.views]
+            first, second = (at_each(self.target_projector, places(map_)) for map_ in others)
         rows, columns = maps[0].shape[2:]
-        near = close(batch.boxes[:, 0], batch.boxes[:, 1], (rows, columns), reach=self.hyper.reach)
+        a, b = (view.box for view in batch.views)
+        near = close(a, b, (rows, columns), reach=self.hyper.reach)
         loss = agreement(one, second, near) + agreement(two, first, near.mT)
         return Out(loss, {"overlapping": near.any(2).any(1).float().mean()})
 

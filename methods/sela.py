@@ -56,7 +56,7 @@ class SeLa(Method):
         self.hyper, self.info = hyper, info
 
     def forward(self, batch: Batch) -> Out:
-        features = self.backbone.pooled(batch.views[0])
+        features = self.backbone.pooled(batch.views[0].value)
         scores = self.classifiers(features).unflatten(1, (self.hyper.heads, -1))
         loss = labelled(scores, self.labels[batch.sample])
         aux = {"sample": batch.sample, "features": features.detach()}

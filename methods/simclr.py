@@ -42,5 +42,5 @@ class SimCLR(Method):
         self.temperature = hyper.temperature
 
     def forward(self, batch: Batch) -> Out:
-        a, b = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        a, b = (self.projector(self.backbone.pooled(view.value)) for view in batch.views)  # normalized apart
         return Out(nt_xent(a, b, temperature=self.temperature), {"chance": nt_xent_chance(a)})

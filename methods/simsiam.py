@@ -47,7 +47,7 @@ class SimSiam(Method):
         self.constant = hyper.constant
 
     def forward(self, batch: Batch) -> Out:
-        one, two = (self.projector(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        one, two = (self.projector(self.backbone.pooled(view.value)) for view in batch.views)  # normalized apart
         first = negative_cosine(self.predictor(one), two.detach())
         second = negative_cosine(self.predictor(two), one.detach())
         return Out((first + second) / 2, {"projection_std": feature_std(one.detach())})  # figure 2: 0 says collapse

@@ -37,6 +37,6 @@ class Supervised(Method):
         self.smoothing = hyper.smoothing
 
     def forward(self, batch: Batch) -> Out:
-        logits = self.head(self.backbone.pooled(batch.views[0]))
+        logits = self.head(self.backbone.pooled(batch.views[0].value))
         loss = cross_entropy(logits, batch.label, smoothing=self.smoothing)
         return Out(loss, {"accuracy": accuracy(logits, batch.label)})

@@ -54,9 +54,9 @@ class TiCo(Method):
         self.decay, self.contrast, self.momentum = hyper.decay, hyper.contrast, hyper.momentum
 
     def forward(self, batch: Batch) -> Out:
-        query = F.normalize(self.projector(self.backbone.pooled(batch.views[0])).float(), dim=1)
+        query = F.normalize(self.projector(self.backbone.pooled(batch.views[0].value)).float(), dim=1)
         with torch.no_grad():
-            key = F.normalize(self.key_projector(self.key.pooled(batch.views[1])).float(), dim=1)
+            key = F.normalize(self.key_projector(self.key.pooled(batch.views[1].value)).float(), dim=1)
         return Out(tico(query, key, self._moved(query), contrast=self.contrast), aux={"queries": query})
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:

@@ -44,7 +44,7 @@ class VICReg(Method):
         self.weights = hyper.invariance, hyper.variance, hyper.covariance
 
     def forward(self, batch: Batch) -> Out:
-        one, two = (self.expander(self.backbone.pooled(view)) for view in batch.views)  # batch-normalised one by one
+        one, two = (self.expander(self.backbone.pooled(view.value)) for view in batch.views)  # normalized apart
         terms = vicreg(one, two)
         loss = sum((weight * term for weight, term in zip(self.weights, terms, strict=True)), one.new_zeros(()))
         return Out(loss, terms._asdict())

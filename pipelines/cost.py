@@ -1,6 +1,5 @@
 """What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,18 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import encoder, origin
+from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.layers import located
-from selfsup.masks import Mask
-from selfsup.method import Batch, Method, TrainInfo, load
-from selfsup.parts.tokens import Tokens
+from selfsup.method import Method, TrainInfo, load
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
-from selfsup.views import Crop, Views, sized
+from selfsup.views import sized
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
 
@@ -58,8 +56,8 @@ def cost(run: Run, info: TrainInfo) -> Cost:
 def _traced(method: Method, run: Run, size: int) -> tuple[int, float]:
     """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
     with _countable(run), FlopCounterMode(display=False) as counter, saved() as held:
-        batch = meta_batch(method, sized(method.views(run.hyper), run.backbone.image_size), size)
-        out = method(batch)
+        views = sized(method.views(run.hyper), run.backbone.image_size)
+        out = method(blank_batch(views, method.encoder("image").patch, size, "meta"))
         activations = sum(held.values())
         out.loss.backward()
     return activations, counter.get_total_flops() / size
@@ -114,33 +112,6 @@ def meta_method(run: Run, info: TrainInfo) -> Method:
     with _countable(run), torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
         return load(run.method)(run.hyper, {"image": encoder.build(bare)}, info)
-
-
-def meta_batch(method: Method, views: Views, size: int) -> Batch:
-    made = tuple(_view(method, crop, size) for crop in views.crops)
-    masks = tuple(_mask(crop, view) for crop, view in zip(views.crops, made, strict=True))
-    with torch.device("meta"):
-        numbers = torch.empty(size, dtype=torch.int64)
-        return Batch(made, masks, numbers, numbers, torch.empty(size, len(made), 5), torch.empty(size, views.draws))
-
-
-def _mask(crop: Crop, view: Tokens | Tensor) -> Mask | None:
-    """Of as many tokens as the crop's rule hides on average."""
-    if crop.mask is None:
-        return None
-    assert isinstance(view, Tokens)
-    samples, tokens = view.valid.shape
-    side = math.isqrt(tokens)
-    return crop.mask.blank(samples, (side, side), "meta")
-
-
-def _view(method: Method, crop: Crop, size: int) -> Tokens | Tensor:
-    trunk, side = method.encoder("image"), crop.size or 0
-    if not isinstance(trunk, encoder.TokenEncoder):
-        return torch.empty(size, 3, side, side, device="meta")
-    number = (side // trunk.patch) ** 2
-    coord = torch.empty(size, number, 2, dtype=torch.int64, device="meta")
-    return Tokens(torch.empty(size, number, 3 * trunk.patch**2, device="meta"), coord, coord[..., 0].bool())
 
 
 @contextmanager

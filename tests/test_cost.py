@@ -67,8 +67,8 @@ class Product(Method):
 
     def forward(self, batch: Batch) -> Out:
         [view] = batch.views
-        assert isinstance(view, Tokens)
-        hidden: Tensor = view.value @ self.weight
+        assert isinstance(view.value, Tokens)
+        hidden: Tensor = view.value.value @ self.weight
         return Out((hidden * hidden).sum())
 
 

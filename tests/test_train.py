@@ -15,10 +15,11 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup import checkpoint
+from selfsup.batch import Batch, View, blank_batch
 from selfsup.errors import NonFiniteError
 from selfsup.knob import Knobs
 from selfsup.masks import RandomMask
-from selfsup.method import Batch, Method, Out
+from selfsup.method import Method, Out
 from selfsup.optim import build
 from selfsup.parts.tokens import Tokens
 from selfsup.spec import Optim
@@ -52,7 +53,7 @@ class Toy(Method):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Out:
-        pixels, removed = batch.views[0].value, batch.masks[0].removed
+        pixels, removed = batch.views[0].value.value, batch.views[0].mask.removed
         hidden = self.dropout(self.norm(self.into(pixels * ~removed[..., None])).relu())
         error = (self.out(hidden).float() - pixels).square().mean(-1)
         return Out((error * removed).sum() / removed.sum(), {"pixel": pixels.mean()}, {"mean": pixels.mean(1)})
@@ -67,8 +68,9 @@ def batch_at(step: int) -> Batch:
     value = 1 + torch.randn(BATCH, TOKENS, PIXELS, generator=generator)
     coord, valid = torch.zeros(BATCH, TOKENS, 2, dtype=torch.int64), torch.ones(BATCH, TOKENS, dtype=torch.bool)
     mask = RandomMask(0.5).draw(torch.rand(BATCH, TOKENS, generator=generator), (TOKENS,))
-    number, none = torch.arange(BATCH) + step * BATCH, torch.zeros(BATCH, 0)
-    return Batch((Tokens(value, coord, valid),), (mask,), number, number, none, none)
+    number, blank = torch.arange(BATCH) + step * BATCH, blank_batch(Views((Crop(size=1),)), 1, BATCH)
+    view = blank.views[0]._replace(value=Tokens(value, coord, valid), mask=mask)
+    return blank._replace(views=(view,), sample=number, label=number)
 
 
 def stream(start: int = 0) -> Iterator[Batch]:
@@ -146,7 +148,8 @@ def test_accumulation_is_one_big_batch(optim: Optim) -> None:
 
 def test_accumulated_gradient_is_that_of_one_big_batch() -> None:
     batch = batch_at(0)
-    double = batch._replace(views=(batch.views[0]._replace(value=batch.views[0].value.double()),))
+    tokens = batch.views[0].value
+    double = batch._replace(views=(batch.views[0]._replace(value=tokens._replace(value=tokens.value.double())),))
     whole, cut = Toy().double(), Toy().double()
     backward(whole, double)
     backward(cut, double, accumulate=4)
@@ -156,14 +159,14 @@ def test_accumulated_gradient_is_that_of_one_big_batch() -> None:
 
 def test_split_keeps_order_and_shape() -> None:
     batch = batch_at(0)
-    images = torch.randn(BATCH, 3, 4, 4)
+    images = View("image", torch.randn(BATCH, 3, 4, 4), None, torch.randn(BATCH, 5))
     first, second = split(batch._replace(views=(batch.views[0], images)), 2)
-    assert (type(first), type(first.views), type(first.views[0])) == (Batch, tuple, Tokens)
-    assert torch.equal(torch.cat([first.masks[0].keep, second.masks[0].keep]), batch.masks[0].keep)
-    assert torch.equal(second.views[0].value, batch.views[0].value[BATCH // 2 :])
-    assert torch.equal(second.views[1], images[BATCH // 2 :])
+    assert (type(first), type(first.views), type(first.views[0].value)) == (Batch, tuple, Tokens)
+    assert torch.equal(torch.cat([first.views[0].mask.keep, second.views[0].mask.keep]), batch.views[0].mask.keep)
+    assert torch.equal(second.views[0].value.value, batch.views[0].value.value[BATCH // 2 :])
+    assert torch.equal(second.views[1].value, images.value[BATCH // 2 :])
+    assert (second.views[1].modality, second.views[1].mask) == ("image", None)
     assert torch.equal(second.sample, torch.arange(BATCH // 2, BATCH))
-    assert split(batch._replace(masks=(None,)), 2)[1].masks == (None,)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
@@ -234,7 +237,7 @@ def test_only_read_waits_for_the_device(optim: Optim) -> None:
 
 def test_what_is_not_finite_is_still_seen_steps_later() -> None:
     poisoned = batch_at(1)
-    poisoned.views[0].value[0, 0, 0] = math.inf
+    poisoned.views[0].value.value[0, 0, 0] = math.inf
     steps = list(run(Toy(), OPTIMS[0], batches=iter([batch_at(0), poisoned, *map(batch_at, range(2, STEPS))])))
     assert math.isfinite(read(steps[0])["loss"])
     for step in steps[1:]:

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.batch import Batch, View
 from selfsup.masks import Mask
-from selfsup.method import Batch
 from selfsup.parts.patch import patchify
-from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
 from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
 from selfsup.views import Crop, Views
@@ -40,22 +39,25 @@ def collate(
     step only where a mask rule has numbers that all samples of a step share. patch: pixels a side of a token; None for
     an encoder that takes images. mean, std: per channel, of values in [0, 1].
     """
-    draw = partial(_draw, columns, seed)
-    made: list[Tokens | Tensor] = []
-    masks: list[Mask | None] = []
+    draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
+    made: list[View] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
         photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
-        images = normalise(images, mean=mean, std=std)
-        made.append(images if patch is None else patchify(images, patch))
-        own, shared = partial(draw, MASK + 16 * number), partial(_shared, seed, step, STEP_MASK + 16 * number)
-        masks.append(drawn_mask(crop, images.shape[-1], patch, own, shared, device))
+        images = normalize(images, mean=mean, std=std)
+        draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
+        made.append(
+            View(
+                modality=crop.modality,
+                value=images if patch is None else patchify(images, patch),
+                mask=drawn_mask(crop, images.shape[-1], patch, *draws, device),
+                box=_put(columns[f"box{number}"], device),
+            )
+        )
     return Batch(
         views=tuple(made),
-        masks=tuple(masks),
         sample=_put(columns["index"], device),
         label=_put(columns["label"], device),
-        boxes=_put(np.stack([columns[f"box{number}"] for number in range(len(made))], axis=1), device),
         draws=draw(DRAW, views.draws).to(device),
     )
 
@@ -96,7 +98,7 @@ def _copied(columns: Columns, device: Device, side: torch.cuda.Stream) -> tuple[
     return made, side.record_event()
 
 
-def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """In place: (B, 3, H, W) in [0, 1] -> the same of the data set's mean 0 and deviation 1 per channel"""
     shift, scale = (_put(np.array(x, np.float32).reshape(3, 1, 1), images.device) for x in (mean, std))
     return images.sub_(shift).div_(scale)

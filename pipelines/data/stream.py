@@ -201,13 +201,12 @@ class _Maker:
     def _cuts(self, samples: list[Sample], epoch: Ints, index: Ints) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """-> (samples, V, 4), (samples, V): the box and the flip of each view"""
         height, width = np.array([_dimensions(sample.data) for sample in samples]).T
-        crops, seed = self._stream.views.crops, self._stream.order.seed
-        drawn = [
-            uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
-            for view in range(len(crops))
-        ]
-        cuts = [boxes(crop, height, width, draws) for crop, draws in zip(crops, drawn, strict=True)]
-        turned = [flips(crop, draws) for crop, draws in zip(crops, drawn, strict=True)]
+        views, seed = self._stream.views, self._stream.order.seed
+        cuts, turned = [], []
+        for view in map(views.place, range(len(views.crops))):
+            draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
+            cuts.append(boxes(views.crops[view], height, width, draws))
+            turned.append(flips(views.crops[view], draws))
         return np.stack(cuts, axis=1), np.stack(turned, axis=1)
 
 

@@ -21,7 +21,7 @@ from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.manifest import Manifest, Reader
 from selfsup.pipelines.modalities.crops import crops
 from selfsup.pipelines.modalities.decode import Data, Undecodable, dimensions
@@ -62,7 +62,7 @@ class Source:
         trunk = trunk.to(device).eval()
 
         def embed(images: torch.Tensor) -> torch.Tensor:
-            view = normalise(images.to(device).float() / 255, mean=self.mean, std=self.std)
+            view = normalize(images.to(device).float() / 255, mean=self.mean, std=self.std)
             seen = view if trunk.patch is None else patchify(view, trunk.patch)
             return trunk.pooled(seen) if self.reads == "pooled" else trunk.spatial(seen).flatten(2).mT
 

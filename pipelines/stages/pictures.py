@@ -57,10 +57,10 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
 @torch.inference_mode()
 def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
     """Three rows of tiles; what is masked is grey, what is predicted stands among the visible patches."""
-    tokens, painted, trunk = batch.views[0], method.reconstruct(batch), method.encoder("image")
-    assert isinstance(tokens, Tokens)
+    [view], painted, trunk = batch.views, method.reconstruct(batch), method.encoder("image")
     assert isinstance(trunk, TokenEncoder)
-    [mask] = batch.masks
+    tokens, mask = view.value, view.mask
+    assert isinstance(tokens, Tokens)
     assert isinstance(mask, IndexMask)
     assert painted is not None, "only a method that predicts pixels has a pictures stage"
     removed = mask.removed[..., None]

@@ -254,7 +254,7 @@ class Watch:
         assert self._intake.latest is not None
         trunk = self._method.encoder(MODALITY)
         trunk.eval()
-        embedding = dist.gather(trunk.pooled(self._intake.latest.views[0]))
+        embedding = dist.gather(trunk.pooled(self._intake.latest.views[0].value))
         trunk.train()
         return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from selfsup.knob import Choice, Knobs, Range, knob  # now, or the module would take the function's name
 
 if TYPE_CHECKING:
+    from selfsup.batch import Batch
     from selfsup.encoder import Encoder, load_encoder
     from selfsup.errors import SelfsupError
     from selfsup.evaluator import Evaluator, Features
-    from selfsup.method import Batch, Method, Out
+    from selfsup.method import Method, Out
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.session import plan, report, sweep
     from selfsup.views import Crop, Views
@@ -41,10 +42,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "batch": ["Batch"],
     "encoder": ["Encoder", "load_encoder"],
     "errors": ["SelfsupError"],
     "evaluator": ["Evaluator", "Features"],
-    "method": ["Batch", "Method", "Out"],
+    "method": ["Method", "Out"],
     "spec": ["Run", "Spec", "read"],
     "sweeps.session": ["plan", "report", "sweep"],
     "views": ["Crop", "Views"],

@@ -9,32 +9,15 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from selfsup.batch import Batch
 from selfsup.encoder import Encoder
 from selfsup.knob import Knobs
-from selfsup.masks import Mask
-from selfsup.parts.tokens import Tokens
 from selfsup.views import Views
+
+__all__ = ["Batch", "Method", "Out", "ParamOptions", "TrainInfo", "load", "names"]
 
 METHODS = "selfsup.methods"  # the package, which is above this one
 Kind = Literal["vit", "cnn"]
-
-
-class Batch(NamedTuple):
-    """What the stream delivers, on the training device.
-
-    views: one entry a view: Tokens for a token encoder, normalised images (B, C, H, W) for a pooled one.
-    masks: of each view, as its Crop asks: an IndexMask where tokens are left out, a BoolMask where they are replaced.
-    sample: (B,) int64, the number of each sample in its data set. label: (B,) int64, its class; -1 where it has none.
-    boxes: (B, V, 5) where in its image each view lies, in pixels: left, top, width, height; then 1 if it is mirrored.
-    draws: (B, Views.draws) uniform in [0, 1).
-    """
-
-    views: tuple[Tokens | Tensor, ...]
-    masks: tuple[Mask | None, ...]
-    sample: Tensor
-    label: Tensor
-    boxes: Tensor
-    draws: Tensor
 
 
 class TrainInfo(NamedTuple):

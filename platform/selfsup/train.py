@@ -136,9 +136,11 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _rows(value: Any, rows: slice) -> Any:
-    """The samples `rows` of every tensor in tuples and named tuples, however nested."""
-    if value is None or isinstance(value, Tensor):
-        return value if value is None else value[rows]
+    """Return some samples of every tensor in tuples and named tuples, however nested; the rest as it is."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if not isinstance(value, tuple):
+        return value
     parts = [_rows(part, rows) for part in value]
     return tuple(parts) if type(value) is tuple else type(value)(*parts)
 

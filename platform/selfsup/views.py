@@ -1,10 +1,10 @@
-"""What a view of an image is, as data, and the geometry of its random crop. No torch: data tasks run this.
+"""Views as data, and the geometry of random crops. No torch: data tasks run this.
 
 Shapes: n samples of one batch.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,22 +12,35 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from selfsup.masks import MaskRule
 
-ATTEMPTS = 10  # shapes that a random crop tries before it falls back to the centre, as torchvision
+ATTEMPTS = 10  # shapes that a random crop tries before it falls back to the center, as torchvision
 CROP_DRAWS = 2 * ATTEMPTS + 3  # per attempt an area and an aspect ratio; then top, left, flip
 
 
-@dataclasses.dataclass(frozen=True)
-class Crop:
-    """One view: a random resized crop and flip, made on the CPU, then photometric changes, made on the training device.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """A view of a sample, as an objective asks for it; a subclass for each modality.
+
+    mask: how the tokens are drawn that the encoder does not see. of: the number of an earlier view, whose part of the
+    sample this one shows, too.
+    """
+
+    modality: ClassVar[str]
+    mask: "MaskRule | None" = None
+    of: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crop(ViewSpec):
+    """A random resized crop and flip of an image, made on the CPU, then photometric changes, on the training device.
 
     size: pixels a side of the square result; None: the backbone's image size.
     scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
-    mask: how the tokens are drawn that the encoder does not see.
     """
 
+    modality: ClassVar[str] = "image"
     size: int | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -42,7 +55,6 @@ class Crop:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
-    mask: "MaskRule | None" = None
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
@@ -51,20 +63,29 @@ class Crop:
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        """All of it that is made on the CPU."""
-        return self.size, self.scale, self.ratio, self.flip, self.resample
+        """What is made on the CPU, as data."""
+        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """What an objective asks of the stream: its views in order, and uniform random numbers for each sample."""
+    """The views that an objective asks of the stream, in order, and how many uniform random numbers a sample."""
 
     crops: tuple[Crop, ...]
     draws: int = 0
 
+    def __post_init__(self) -> None:
+        for number, crop in enumerate(self.crops):
+            assert crop.of is None or 0 <= crop.of < number, f"view {number} is of view {crop.of}, no earlier one"
+
+    def place(self, number: int) -> int:
+        """Return the number of the view that places this one: itself, or the first in its line of `of`."""
+        of = self.crops[number].of
+        return number if of is None else self.place(of)
+
 
 def sized(views: Views, size: int) -> Views:
-    """The same views, every crop with a size of its own or else `size`."""
+    """Return the same views, each crop with its own size or else `size`."""
     crops = tuple(dataclasses.replace(crop, size=crop.size or size) for crop in views.crops)
     return dataclasses.replace(views, crops=crops)
 

@@ -17,7 +17,7 @@ import torch
 import torchvision.transforms.v2 as T
 from torch import Tensor
 
-from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
 from selfsup.views import Crop
 
@@ -37,7 +37,7 @@ def ours(images: Tensor, crop: Crop) -> Tensor:
     """uint8 (B, H, W, 3) -> normalised (B, 3, H, W), as `collate` makes it"""
     planes = images.permute(0, 3, 1, 2).contiguous().float().div_(255)
     photometric(planes, crop, torch.rand(len(images), PHOTO_DRAWS))
-    return normalise(planes, mean=MEAN, std=STD)
+    return normalize(planes, mean=MEAN, std=STD)
 
 
 def torchvisions(crop: Crop, size: int) -> Callable[[Tensor], Tensor]:

@@ -15,7 +15,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
-from selfsup.method import Batch, TrainInfo, load
+from selfsup.batch import Batch, blank_batch
+from selfsup.method import TrainInfo, load
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.collate import drawn_mask
 from selfsup.sections import Backbone, Optim
@@ -103,12 +104,13 @@ def images(views: Views, device: str, size: int) -> tuple[Tensor, ...]:
 
 
 def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterator[Batch]:
-    made, number, none = images(views, device, size), torch.arange(size, device=device), torch.zeros(size, 0)
+    blank, made = blank_batch(views, patch, size, device), images(views, device, size)
     while True:
         draw = partial(torch.rand, size)
         masks = tuple(drawn_mask(crop, crop.size, patch, draw, draw, device) for crop in views.crops)
-        shown = tuple(patchify(view, patch) for view in made) if patch else made
-        yield Batch(shown, masks, number, number, none, none)
+        values = [patchify(view, patch) for view in made] if patch else made
+        shown = zip(blank.views, values, masks, strict=True)
+        yield blank._replace(views=tuple(view._replace(value=value, mask=mask) for view, value, mask in shown))
 
 
 def _theirs(

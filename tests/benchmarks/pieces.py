@@ -17,12 +17,13 @@ from statistics import median
 import torch
 
 from selfsup import optim
+from selfsup.batch import blank_batch
 from selfsup.encoder import build
-from selfsup.method import Batch, TrainInfo, load
-from selfsup.parts.tokens import Tokens
+from selfsup.method import TrainInfo, load
 from selfsup.pipelines.cost import cost
 from selfsup.spec import Run, run_type
 from selfsup.train import train
+from selfsup.views import sized
 
 STEPS = 4  # the first is not timed
 INFO = TrainInfo(num_samples=10**6, num_classes=0, num_steps=STEPS, steps_per_epoch=10**6)
@@ -40,9 +41,9 @@ def measured(batch: int, pieces: int) -> tuple[float, float]:
     told = run(batch, pieces)
     torch.manual_seed(0)
     method = load("simclr")(told.hyper, {"image": build(told.backbone)}, INFO)
-    coord, none = torch.zeros(batch, 64, 2, dtype=torch.int64), torch.zeros(batch, 0)
-    views = tuple(Tokens(torch.randn(batch, 64, 192), coord, coord[..., 0] == 0) for _ in range(2))
-    made = Batch(views, (None, None), torch.arange(batch), torch.zeros(batch), none, none)
+    made = blank_batch(sized(method.views(told.hyper), told.backbone.image_size), method.backbone.patch, batch)
+    for view in made.views:
+        view.value.value.normal_()
     before, seconds, began = grown(), [], time.perf_counter()
     batches, moved = itertools.repeat(made), optim.build(method, told.optim)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": batch, "seed": 0, "accumulate": pieces}

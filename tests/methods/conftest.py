@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from selfsup import encoder
+from selfsup.batch import Batch, blank_batch
 from selfsup.masks import Mask
-from selfsup.method import Batch, Method, TrainInfo, load
+from selfsup.method import Method, TrainInfo, load
 from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
-from selfsup.views import Crop
+from selfsup.views import Crop, Views, sized
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
@@ -60,13 +61,24 @@ def setting(
     method = kind(
         knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
     )
-    views = kind.views(knobs)
-    images = [torch.randn(samples, 3, crop.size or SIZE, crop.size or SIZE) for crop in views.crops]
-    made = tuple(patchify(view, PATCH) if isinstance(trunk, encoder.TokenEncoder) else view for view in images)
-    masks = tuple(mask(crop, samples) for crop in views.crops)
-    label, draws = torch.arange(samples) % 3, torch.rand(samples, views.draws)
-    batch = Batch(made, masks, torch.arange(samples), label, boxes(samples, len(made)), draws)
+    batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
     return (method.double(), doubled(batch)) if double else (method, batch)
+
+
+def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
+    """A batch as the stream would deliver it; a function of torch's seed."""
+    blank = blank_batch(views, patch, samples)
+    images = [torch.randn(samples, 3, crop.size, crop.size) for crop in views.crops]
+    values = [patchify(view, patch) if patch else view for view in images]
+    masks = [mask(crop, samples) for crop in views.crops]
+    draws, box = torch.rand(samples, views.draws), boxes(samples, len(images)).unbind(1)
+    made = zip(blank.views, values, masks, box, strict=True)
+    return blank._replace(
+        views=tuple(view._replace(value=value, mask=rule, box=place) for view, value, rule, place in made),
+        sample=torch.arange(samples),
+        label=torch.arange(samples) % 3,
+        draws=draws,
+    )
 
 
 def doubled(value: Any) -> Any:
@@ -80,8 +92,7 @@ def doubled(value: Any) -> Any:
 
 
 def mask(crop: Crop, samples: int) -> Mask | None:
-    side = (crop.size or SIZE) // PATCH
-    grid = side, side
+    grid = (crop.size // PATCH,) * 2
     return crop.mask and crop.mask.draw(torch.rand(samples, crop.mask.num_draws(grid)), grid)
 
 

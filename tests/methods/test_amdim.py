@@ -40,8 +40,8 @@ def test_whole_to_places_of_two_scales_and_place_to_places_in_both_directions(se
     method, batch = setting("amdim", clip=5.0, penalty=0.1)
     seen = []
     for view in batch.views:
-        *_, fine, coarse = method.backbone.stages(view)  # 4x4 and 2x2: small enough to be taken as they are
-        whole = method.whole(method.backbone.pooled(view))
+        *_, fine, coarse = method.backbone.stages(view.value)  # 4x4 and 2x2: small enough to be taken as they are
+        whole = method.whole(method.backbone.pooled(view.value))
         maps = [
             embed(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])).reshape(8, -1, 24)
             for embed, x in ((method.coarse, coarse), (method.fine, fine))
@@ -59,9 +59,9 @@ def test_whole_to_places_of_two_scales_and_place_to_places_in_both_directions(se
 
 def test_large_maps_are_averaged_down(setting) -> None:
     method, batch = setting("amdim", fine=2, coarse=1)
-    _, coarse, fine = method._scales(batch.views[0])
+    _, coarse, fine = method._scales(batch.views[0].value)
     assert (coarse.shape[1], fine.shape[1]) == (1, 4)
-    *_, maps, _ = method.backbone.stages(batch.views[0])
+    *_, maps, _ = method.backbone.stages(batch.views[0].value)
     blocks = maps.reshape(8, -1, 2, 2, 2, 2).mean((3, 5)).flatten(2).mT  # 4x4 in squares of 2x2
     expected = method.fine(blocks.reshape(-1, maps.shape[1])).reshape(8, 4, -1)
     torch.testing.assert_close(fine, expected)

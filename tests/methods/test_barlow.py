@@ -9,7 +9,7 @@ from selfsup.sections import Optim
 
 def test_the_loss_is_lightlys_of_the_projected_views(setting) -> None:
     method, batch = setting("barlow", "cnn", redundancy=0.02)
-    one, two = (method.projector(method.backbone.pooled(view)) for view in batch.views)
+    one, two = (method.projector(method.backbone.pooled(view.value)) for view in batch.views)
     torch.testing.assert_close(method(batch).loss, BarlowTwinsLoss(lambda_param=0.02)(one, two))
 
 

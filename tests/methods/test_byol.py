@@ -11,8 +11,8 @@ from selfsup.parts.schedules import cosine
 def test_the_loss_is_lightlys_in_both_directions(setting, moved) -> None:
     method, batch = setting("byol")
     moved(method.target)
-    online = [method.predictor(method.projector(method.backbone.pooled(view))) for view in batch.views]
-    target = [method.target_projector(method.target.pooled(view)) for view in batch.views]
+    online = [method.predictor(method.projector(method.backbone.pooled(view.value))) for view in batch.views]
+    target = [method.target_projector(method.target.pooled(view.value)) for view in batch.views]
     error = NegativeCosineSimilarity()
     expected = sum(2 + 2 * error(online[i], target[1 - i].detach()) for i in range(2))
     torch.testing.assert_close(method(batch).loss, expected)

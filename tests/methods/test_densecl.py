@@ -26,7 +26,7 @@ def test_every_step_is_lightlys_on_queues_of_its_own(setting, moved) -> None:
     queue, dense_queue = method.queue.rows.clone(), method.dense_queue.rows.clone()
     for step in range(3):  # 24 keys, round the queues and on
         features, others = (
-            encoder.spatial(view).flatten(2).mT
+            encoder.spatial(view.value).flatten(2).mT
             for encoder, view in zip((method.backbone, method.key), batch.views, strict=True)
         )
         query, key = method.projector(features.mean(1)), method.key_projector(others.mean(1))
@@ -49,7 +49,7 @@ def test_each_key_is_normalised_by_its_group(setting) -> None:
     method, batch = setting("densecl", split=2)
     keys = method(batch).aux["keys"]
     for group in (slice(0, None, 2), slice(1, None, 2)):
-        alone = method.key_projector(method.key.pooled(batch.views[1][group]))
+        alone = method.key_projector(method.key.pooled(batch.views[1].value[group]))
         torch.testing.assert_close(keys[group], F.normalize(alone, dim=1))
 
 

@@ -16,8 +16,8 @@ from selfsup.train import train
 
 def said(method, batch):
     """Of students and of teachers, view by view."""
-    students = [method.head(method.backbone.pooled(view)) for view in batch.views]
-    teachers = [method.teacher_head(method.teacher.pooled(view)).detach() for view in batch.views[:2]]
+    students = [method.head(method.backbone.pooled(view.value)) for view in batch.views]
+    teachers = [method.teacher_head(method.teacher.pooled(view.value)).detach() for view in batch.views[:2]]
     return students, teachers
 
 
@@ -82,11 +82,11 @@ def test_the_teacher_follows_and_is_what_evaluation_gets(setting) -> None:
 @pytest.mark.parametrize("crops", [0, 3])
 def test_small_crops_are_seen_by_the_student_alone(crops: int, setting) -> None:
     method, batch = setting("dino", local_crops=crops)
-    sides = [int(view.value.shape[1] ** 0.5) for view in batch.views]
+    sides = [int(view.value.value.shape[1] ** 0.5) for view in batch.views]
     assert sides == [4, 4] + [2] * crops
     before = method(batch)
     for view in batch.views[2:]:
-        view.value.neg_()
+        view.value.value.neg_()
     after = method(batch)
     assert after.aux["logits"].equal(before.aux["logits"])
     assert after.loss.equal(before.loss) == (crops == 0)

@@ -22,13 +22,11 @@ def test_the_loss_is_put_together_from_lightlys(shared: bool, prefix: int, setti
         method = load("dinov2")(method.hyper, {"image": build(REGISTERS)}, method.info)
     assert len(method.heads) == 2 - shared
     moved(method.teacher, method.teacher_heads, by=0.02)
-    mask = torch.cat([cover.where for cover in batch.masks[:2]])
+    mask = torch.cat([view.mask.where for view in batch.views[:2]])
     assert 0 < mask.any(dim=1).sum() < 16
-    covered = [
-        method.backbone(batch.views[view], cover=(batch.masks[view].where, method.mask_token)) for view in range(2)
-    ]
-    hidden = [*covered, *(method.backbone(view) for view in batch.views[2:])]
-    seen = torch.cat([method.teacher(view) for view in batch.views[:2]]).detach()
+    covered = [method.backbone(view.value, cover=(view.mask.where, method.mask_token)) for view in batch.views[:2]]
+    hidden = [*covered, *(method.backbone(view.value) for view in batch.views[2:])]
+    seen = torch.cat([method.teacher(view.value) for view in batch.views[:2]]).detach()
 
     codes = sinkhorn(method.teacher_heads[0](seen[:, 0]), iterations=3, epsilon=0.04).detach().chunk(2)
     told = [F.log_softmax(method.heads[0](view[:, 0]) / 0.1, dim=1) for view in hidden]

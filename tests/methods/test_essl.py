@@ -21,9 +21,9 @@ def left(image: Tensor) -> Tensor:
 
 def test_the_loss_is_a_contrast_and_four_rotations_of_every_crop(setting) -> None:
     method, batch = setting("essl", equivariance=0.7, temperature=0.3)
-    one, two = (method.projector(method.backbone.pooled(view)) for view in batch.views[:2])
+    one, two = (method.projector(method.backbone.pooled(view.value)) for view in batch.views[:2])
     errors = []
-    for image in unpatchify(batch.views[2].value, grid=(2, 2), patch=4).split(1):
+    for image in unpatchify(batch.views[2].value.value, grid=(2, 2), patch=4).split(1):
         turned = image
         for turn in range(4):
             chances = method.predictor(method.backbone.pooled(patchify(turned, 4))).softmax(dim=1)
@@ -37,7 +37,7 @@ def test_the_loss_is_a_contrast_and_four_rotations_of_every_crop(setting) -> Non
 
 def test_images_are_turned_as_tokens_are(setting) -> None:
     method, batch = setting("essl", "cnn")
-    crop, upside_down = batch.views[2], batch.views[2].flip(2, 3)
+    crop, upside_down = batch.views[2].value, batch.views[2].value.flip(2, 3)
     copies = torch.cat([crop, left(crop), upside_down, left(upside_down)])
     chances = method.predictor(method.backbone.pooled(copies)).log_softmax(dim=1)
     truth = [number // 8 for number in range(32)]

@@ -9,15 +9,14 @@ def test_every_step_is_lightlys(setting) -> None:
     method, batch = setting("ibot", teacher_warmup=0.5)
     images, patches = DINOLoss(output_dim=24, student_temp=0.1), IBOTPatchLoss(output_dim=24, student_temp=0.1)
     optimizer = torch.optim.SGD(method.parameters(), lr=1e-3)
-    mask, center = torch.cat([cover.where for cover in batch.masks[:2]]), torch.zeros(24)
+    mask, center = torch.cat([view.mask.where for view in batch.views[:2]]), torch.zeros(24)
     assert 0 < mask.any(dim=1).sum() < 16
     for step in range(7):
         temperature = 0.04 + 0.03 * min(step / 5, 1)
-        covered = [
-            method.backbone(batch.views[view], cover=(batch.masks[view].where, method.mask_token)) for view in range(2)
-        ]
-        students = [method.head(hidden) for hidden in [*covered, *(method.backbone(view) for view in batch.views[2:])]]
-        teachers = [method.teacher_head(method.teacher(view)).detach() for view in batch.views[:2]]
+        covered = [method.backbone(view.value, cover=(view.mask.where, method.mask_token)) for view in batch.views[:2]]
+        small = [method.backbone(view.value) for view in batch.views[2:]]
+        students = [method.head(hidden) for hidden in [*covered, *small]]
+        teachers = [method.teacher_head(method.teacher(view.value)).detach() for view in batch.views[:2]]
         told = torch.cat(teachers)[:, 1:]
         patches.center.center = center[None]
         expected = images([t[:, 0] for t in teachers], [s[:, 0] for s in students], teacher_temp=temperature)
@@ -40,16 +39,16 @@ def test_every_step_is_lightlys(setting) -> None:
 def test_the_student_does_not_see_what_is_covered(setting) -> None:
     method, batch = setting("ibot")
     for view in batch.views[:2]:
-        view.value.requires_grad_()
+        view.value.value.requires_grad_()
     method(batch).loss.backward()
-    for view, cover in zip(batch.views[:2], batch.masks[:2], strict=True):
-        assert not view.value.grad[cover.where].any()
-        assert view.value.grad[~cover.where].any(dim=1).all()
+    for view in batch.views[:2]:
+        assert not view.value.value.grad[view.mask.where].any()
+        assert view.value.value.grad[~view.mask.where].any(dim=1).all()
 
 
 def test_a_batch_without_covered_tokens_teaches_by_images(setting) -> None:
     method, batch = setting("ibot", mask_share=0.0)
-    assert not any(cover.number.any() for cover in batch.masks[:2])
+    assert not any(view.mask.number.any() for view in batch.views[:2])
     out = method(batch)
     out.loss.backward()
     assert out.log["patches"] == 0

@@ -77,10 +77,11 @@ def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting)
         if weight.requires_grad:
             weight.data += 0.05 * torch.randn_like(weight)
     theirs = reference(method, norm_pix=norm_pix)
-    pixels = unpatchify(batch.views[0].value, grid=(4, 4), patch=4)
+    pixels = unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)
     noise = torch.rand(8, 16)
     expected = theirs(pixels, noise=noise)
-    batch = batch._replace(masks=(RandomMask(0.75).draw(noise, (4, 4)),))
+    mask = RandomMask(0.75).draw(noise, (4, 4))
+    batch = batch._replace(views=(batch.views[0]._replace(mask=mask),))
     loss = method(batch).loss
     torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0)
     loss.backward()
@@ -96,8 +97,8 @@ def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting)
 
 def test_reconstruct_paints_what_forward_judges(setting) -> None:
     method, batch = setting("mae", **DECODER)
-    error = (method.reconstruct(batch) - batch.views[0].value).square().mean(dim=2)
-    torch.testing.assert_close(method(batch).loss, error[batch.masks[0].removed].mean())
+    error = (method.reconstruct(batch) - batch.views[0].value.value).square().mean(dim=2)
+    torch.testing.assert_close(method(batch).loss, error[batch.views[0].mask.removed].mean())
 
 
 def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
@@ -105,7 +106,7 @@ def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
     method, batch = setting("mae", norm_pix_loss=True, **DECODER)
     torch.nn.init.zeros_(method.decoder.head.weight)
     torch.nn.init.ones_(method.decoder.head.bias)
-    pixels = batch.views[0].value
+    pixels = batch.views[0].value.value
     expected = (pixels.mean(dim=2, keepdim=True) + pixels.std(dim=2, keepdim=True)).expand_as(pixels)
     torch.testing.assert_close(method.reconstruct(batch), expected, rtol=0, atol=1e-4)
 
@@ -113,11 +114,11 @@ def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
 def test_hidden_pixels_stay_hidden(setting) -> None:
     method, batch = setting("mae", **DECODER)
     painted = method.reconstruct(batch)
-    tokens, removed = batch.views[0], batch.masks[0].removed[..., None]
-    blind = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(removed, 1e3)),))
-    assert method.reconstruct(blind).equal(painted)
-    other = batch._replace(views=(tokens._replace(value=tokens.value.masked_fill(~removed, 0.0)),))
-    assert not method.reconstruct(other).equal(painted)
+    pixels, removed = batch.views[0].value.value, batch.views[0].mask.removed[..., None]
+    pixels.masked_fill_(removed, 1e3)
+    assert method.reconstruct(batch).equal(painted)
+    pixels.masked_fill_(~removed, 0.0)
+    assert not method.reconstruct(batch).equal(painted)
 
 
 def test_an_objective_asks_for_one_masked_crop() -> None:

@@ -97,7 +97,7 @@ def test_the_gradient_reaches_every_weight_that_is_trained(case, setting) -> Non
 def test_every_sample_takes_part(case, setting) -> None:
     """By the gradient, and where a view has none, a target's for example, by the loss itself."""
     method, batch = setting(*case)
-    values = [view if isinstance(view, Tensor) else view.value for view in batch.views]
+    values = [view.value if isinstance(view.value, Tensor) else view.value.value for view in batch.views]
     for value in values:
         value.requires_grad_()
     loss = method(batch).loss
@@ -124,14 +124,14 @@ def test_autocast_changes_the_loss_little(case, setting) -> None:
 def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
     method, batch = setting(*case)
     trunk = method.encoder("image")
-    before = trunk.pooled(batch.views[0])
+    before = trunk.pooled(batch.views[0].value)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     out = method(batch)
     out.loss.backward()
     optimizer.step()
     method.after_step(0.0, {name: value.detach() for name, value in out.aux.items()})
     assert before.shape == (8, trunk.dim)
-    assert not trunk.pooled(batch.views[0]).equal(before)
+    assert not trunk.pooled(batch.views[0].value).equal(before)
     with pytest.raises(KeyError):
         method.encoder("sound")
 

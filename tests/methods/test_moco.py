@@ -11,7 +11,7 @@ def test_the_loss_of_every_step_is_lightlys_on_a_queue_of_its_own(setting) -> No
     theirs.memory_bank.bank = method.queue.rows.clone()
     theirs.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.int64)
     for _ in range(4):  # 32 keys, round the queue and on
-        query = method.projector(method.backbone.pooled(batch.views[0]))
+        query = method.projector(method.backbone.pooled(batch.views[0].value))
         out = method(batch)
         torch.testing.assert_close(out.loss, theirs(query, out.aux["keys"]))
         method.after_step(0.0, out.aux)
@@ -22,13 +22,13 @@ def test_each_key_is_normalised_by_its_group(setting, moved) -> None:
     moved(method.key)
     keys = method(batch).aux["keys"]
     for group in (slice(0, None, 2), slice(1, None, 2)):
-        alone = method.key_projector(method.key.pooled(batch.views[1][group]))
+        alone = method.key_projector(method.key.pooled(batch.views[1].value[group]))
         torch.testing.assert_close(keys[group], F.normalize(alone, dim=1))
 
 
 def test_only_queries_are_learned_from(setting) -> None:
     method, batch = setting("moco")
-    batch.views[1].value.requires_grad_()
+    batch.views[1].value.value.requires_grad_()
     method(batch).loss.backward()
-    assert batch.views[1].value.grad is None
+    assert batch.views[1].value.value.grad is None
     assert all(weight.grad is None for weight in method.key.parameters())

@@ -21,8 +21,8 @@ def contrast(query: torch.Tensor, key: torch.Tensor, temperature: float) -> torc
 def test_the_loss_is_algorithm_1_in_both_directions(kind: str, setting, moved) -> None:
     method, batch = setting("mocov3", kind)
     moved(method.key, method.key_projector)
-    queries = [method.predictor(method.projector(method.backbone.pooled(view))) for view in batch.views]
-    keys = [method.key_projector(method.key.pooled(view)).detach() for view in batch.views]
+    queries = [method.predictor(method.projector(method.backbone.pooled(view.value))) for view in batch.views]
+    keys = [method.key_projector(method.key.pooled(view.value)).detach() for view in batch.views]
     expected = contrast(queries[0], keys[1], 0.2) + contrast(queries[1], keys[0], 0.2)
     torch.testing.assert_close(method(batch).loss.double(), expected, rtol=1e-5, atol=0)
 

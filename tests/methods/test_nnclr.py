@@ -20,7 +20,7 @@ def test_three_steps_are_algorithm_1_on_a_queue_of_its_own(setting) -> None:
     theirs = NNMemoryBankModule(size=(16, 256))
     theirs.bank, theirs.bank_ptr = method.queue.rows.clone(), torch.zeros(1, dtype=torch.int64)
     for _ in range(3):  # 24 views, round the queue and on
-        views = [method.projector(method.backbone.pooled(view)) for view in batch.views]
+        views = [method.projector(method.backbone.pooled(view.value)) for view in batch.views]
         predictions = [method.predictor(view) for view in views]
         near = [theirs(view.detach(), update=False) for view in views]
         expected = (contrast(near[0], predictions[1], 0.1) + contrast(near[1], predictions[0], 0.1)) / 2
@@ -35,7 +35,7 @@ def test_three_steps_are_algorithm_1_on_a_queue_of_its_own(setting) -> None:
 def test_neighbours_are_not_learned_from(setting) -> None:
     """The gradient of the loss is that of a loss in which neighbours are constants."""
     method, batch = setting("nnclr")
-    views = [method.projector(method.backbone.pooled(view)) for view in batch.views]
+    views = [method.projector(method.backbone.pooled(view.value)) for view in batch.views]
     near = [method.queue.rows[torch.cdist(F.normalize(view, dim=1), method.queue.rows).argmin(1)] for view in views]
     fixed = sum(contrast(near[i], method.predictor(views[1 - i]), 0.1) / 2 for i in range(2))
     weight = method.projector[0].weight

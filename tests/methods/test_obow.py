@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.batch import View
 from selfsup.method import Batch, Method, load
 from selfsup.parts.clustering import bag_error
 from selfsup.parts.schedules import cosine
@@ -20,7 +21,7 @@ KNOBS = {"border": 1, "sharpness": 3.0, "kappa": 2.0, "local_crops": 2}
 def places(method: Method, batch: Batch) -> list[Array]:
     """(N, h, w, D) of conv4 and conv5, inside the border."""
     with torch.no_grad():
-        maps = method.teacher.stages(batch.views[0])[-2:]
+        maps = method.teacher.stages(batch.views[0].value)[-2:]
     return [stage.double().numpy().transpose(0, 2, 3, 1)[:, 1:-1, 1:-1] for stage in maps]
 
 
@@ -51,11 +52,11 @@ def drawn(features: Array, draws: Array) -> Array:
     return np.array(rows)
 
 
-def error(method: Method, level: int, views: list[Tensor], bag: Array) -> Tensor:
+def error(method: Method, level: int, views: tuple[View, ...], bag: Array) -> Tensor:
     """The mean cross-entropy of the views of one size."""
     words = method.vocabularies[level].rows
     weights = F.normalize(method.generators[level](F.normalize(words, dim=1)), dim=1)
-    features = method.backbone.pooled(torch.cat(views)).chunk(len(views))
+    features = method.backbone.pooled(torch.cat([view.value for view in views])).chunk(len(views))
     logs = [torch.log_softmax(2.0 * each @ weights.T, dim=1) for each in features]
     return torch.stack([-(torch.tensor(bag).float() * log).sum(1).mean() for log in logs]).mean()
 
@@ -68,11 +69,11 @@ def test_every_step_is_worked_out_by_hand(setting) -> None:
     for step in range(3):  # 24 words go once round vocabularies of 12, and on
         _, batch = setting("obow", seed=step, **KNOBS)
         whole = torch.randn(8, 3, 32, 32)  # so that a border can be left out of conv5's 4 by 4 places
-        batch = batch._replace(views=(whole, *batch.views[1:]))
+        batch = batch._replace(views=(batch.views[0]._replace(value=whole), *batch.views[1:]))
         expected = []
         for level, features in enumerate(places(method, batch)):
             bag, nearest = bags(features, words[level], spread[level])
-            expected += [error(method, level, list(views), bag) for views in (batch.views[1:3], batch.views[3:])]
+            expected += [error(method, level, views, bag) for views in (batch.views[1:3], batch.views[3:])]
             spread[level] = 0.99 * spread[level] + 0.01 * nearest.mean()
             new = drawn(features, batch.draws[:, level].double().numpy())
             words[level][np.arange(8 * step, 8 * step + 8) % 12] = new
@@ -94,7 +95,7 @@ def test_every_step_is_worked_out_by_hand(setting) -> None:
 
 def test_a_place_is_drawn_among_all(setting) -> None:
     method, batch = setting("obow", levels=1)
-    features = method.teacher.stages(batch.views[0])[-1]
+    features = method.teacher.stages(batch.views[0].value)[-1]
     assert features.shape[2:] == (2, 2)
     torch.testing.assert_close(method(batch).aux["word0"], features.mean((2, 3)))  # two by two: there is but one
 

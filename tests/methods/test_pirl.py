@@ -29,12 +29,12 @@ def test_three_steps_are_the_papers_on_a_memory_of_its_own(pretext: str, setting
     rows = method.memory.rows.clone()
     chosen = evenly(batch.draws[0, 0], samples=8, negatives=5)
     for _ in range(3):
-        image = method.projector(method.backbone.pooled(batch.views[0]))
+        image = method.projector(method.backbone.pooled(batch.views[0].value))
         draws = batch.draws[:, 1:]
         if pretext == "rotation":
-            changed = method.other(method.backbone.pooled(turned(batch.views[1], draws[:, 0])))
+            changed = method.other(method.backbone.pooled(turned(batch.views[1].value, draws[:, 0])))
         else:
-            cut = pieces(batch.views[1], draws[:, 9:])  # all go through the encoder together
+            cut = pieces(batch.views[1].value, draws[:, 9:])  # all go through the encoder together
             each = method.other(method.backbone.pooled(cut.reshape(72, *cut.shape[2:]))).reshape(8, 9, -1)
             changed = method.assemble(shuffled(each, draws[:, :9]).reshape(8, -1))
         expected = 0.3 * nce(changed, rows, batch.sample, chosen) + 0.7 * nce(image, rows, batch.sample, chosen)

@@ -20,7 +20,8 @@ def smoothed(x: torch.Tensor, method: torch.nn.Module) -> torch.Tensor:
 def distance(batch, sample: int, i: int, j: int) -> float:
     """Between place i of the first view and j of the second, in diagonals of a place; maps are 2 by 2."""
     points, diagonals = [], []
-    for (left, top, width, height, mirrored), number in zip(batch.boxes[sample].tolist(), (i, j), strict=True):
+    for view, number in zip(batch.views, (i, j), strict=True):
+        left, top, width, height, mirrored = view.box[sample].tolist()
         row, column = divmod(number, 2)
         column = 1 - column if mirrored else column
         points.append((left + width * (column + 0.5) / 2, top + height * (row + 0.5) / 2))
@@ -34,7 +35,7 @@ def test_the_loss_is_equation_5(setting, moved) -> None:
     loss = method(batch).loss
     x, z = [], []
     for view in batch.views:
-        maps, target = method.backbone.spatial(view).flatten(2).mT, method.target.spatial(view).flatten(2).mT
+        maps, target = (trunk.spatial(view.value).flatten(2).mT for trunk in (method.backbone, method.target))
         x.append(method.projector(maps.reshape(-1, maps.shape[2])).reshape(8, 4, -1))
         z.append(method.target_projector(target.reshape(-1, maps.shape[2])).reshape(8, 4, -1))
     total, pairs = 0.0, 0
@@ -69,9 +70,8 @@ def test_the_target_follows_and_is_not_learned_from(setting) -> None:
 
 def test_views_that_share_nothing_count_nothing(setting) -> None:
     method, batch = setting("pixpro")
-    apart = batch.boxes.clone()
-    apart[:, 1, 0] += 1000
-    out = method(batch._replace(boxes=apart))
+    assert method(batch).log["overlapping"].item() == 1
+    batch.views[1].box[:, 0] += 1000
+    out = method(batch)
     assert out.loss.item() == 0
     assert out.log["overlapping"].item() == 0
-    assert method(batch).log["overlapping"].item() == 1

@@ -8,7 +8,7 @@ from selfsup.method import TrainInfo
 
 def test_the_loss_is_of_all_classifiers(setting) -> None:
     method, batch = setting("sela")
-    features = method.backbone.pooled(batch.views[0])
+    features = method.backbone.pooled(batch.views[0].value)
     weights, biases = method.classifiers.weight.view(3, 4, -1), method.classifiers.bias.view(3, 4)
     logs = []
     for head in range(3):

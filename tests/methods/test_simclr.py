@@ -9,7 +9,7 @@ SimCLR = load("simclr")
 
 def test_the_loss_is_lightlys_of_the_projected_views(setting) -> None:
     method, batch = setting("simclr", temperature=0.3)
-    a, b = (method.projector(method.backbone.pooled(view)) for view in batch.views)
+    a, b = (method.projector(method.backbone.pooled(view.value)) for view in batch.views)
     torch.testing.assert_close(method(batch).loss, NTXentLoss(temperature=0.3)(a, b))
 
 

@@ -13,7 +13,7 @@ SimSiam = load("simsiam")
 
 def test_loss_and_gradient_are_lightlys_with_both_targets_held_still(setting) -> None:
     method, batch = setting("simsiam")
-    one, two = (method.projector(method.backbone.pooled(view)) for view in batch.views)
+    one, two = (method.projector(method.backbone.pooled(view.value)) for view in batch.views)
     targets = one.detach().clone(), two.detach().clone()
     error = NegativeCosineSimilarity()
     expected = (error(method.predictor(one), targets[1]) + error(method.predictor(two), targets[0])) / 2

@@ -7,7 +7,7 @@ from selfsup.method import load
 def test_the_loss_is_the_cross_entropy_of_labelled_samples(setting) -> None:
     method, batch = setting("supervised")
     batch = batch._replace(label=torch.tensor([0, -1, 2, 1, -1, -1, 2, 0]))
-    logits = method.head(method.backbone.pooled(batch.views[0]))
+    logits = method.head(method.backbone.pooled(batch.views[0].value))
     labelled = batch.label >= 0
     torch.testing.assert_close(method(batch).loss, F.cross_entropy(logits[labelled], batch.label[labelled]))
 

@@ -11,7 +11,7 @@ from selfsup.method import Method, load
 SwAV = load("swav")
 
 
-def scored(method: Method, views: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+def scored(method: Method, views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Of each view, its unit embeddings and their cosines with the prototypes; crops of one size side by side."""
     large = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[:2], strict=True))))
     small = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[2:], strict=True))))
@@ -25,7 +25,7 @@ def test_every_step_is_lightlys_on_queues_kept_by_hand(setting) -> None:
     kept: list[list[Tensor]] = [[], []]
     for step in range(6):  # queues of 16 are full after 2 steps of 8, and count from the step at 0.4 on
         _, batch = setting("swav", seed=step)
-        z, scores = scored(method, batch.views)
+        z, scores = scored(method, [view.value for view in batch.views])
         queues = [torch.cat(each[-2:]) @ method.prototypes.T for each in kept] if step >= 4 else None
         expected = theirs(scores[:2], scores[2:], queues).squeeze()
         out = method(batch)
@@ -54,7 +54,7 @@ def test_a_queue_counts_once_it_is_full_and_its_time_has_come(setting, begins: f
 def test_without_a_queue_nothing_is_kept(setting) -> None:
     method, batch = setting("swav", queue=0)
     out = method(batch)
-    _, scores = scored(method, batch.views)
+    _, scores = scored(method, [view.value for view in batch.views])
     torch.testing.assert_close(out.loss, SwaVLoss(0.1, 3, 0.05)(scores[:2], scores[2:]).squeeze())
     assert out.aux == {}
 

@@ -11,8 +11,8 @@ def test_loss_covariance_and_keys_over_four_steps(setting) -> None:
     theirs, optimizer = TiCoLoss(beta=0.8, rho=5.0), torch.optim.SGD(method.parameters(), lr=0.1)
     expected = {name: weight.clone() for name, weight in method.key.named_parameters()}
     for step in range(4):
-        query = method.projector(method.backbone.pooled(batch.views[0]))
-        key = method.key_projector(method.key.pooled(batch.views[1]))
+        query = method.projector(method.backbone.pooled(batch.views[0].value))
+        key = method.key_projector(method.key.pooled(batch.views[1].value))
         out = method(batch)
         torch.testing.assert_close(out.loss, theirs(query, key))
         optimizer.zero_grad()
@@ -28,7 +28,7 @@ def test_loss_covariance_and_keys_over_four_steps(setting) -> None:
 
 def test_only_queries_are_learned_from(setting) -> None:
     method, batch = setting("tico")
-    batch.views[1].value.requires_grad_()
+    batch.views[1].value.value.requires_grad_()
     method(batch).loss.backward()
-    assert batch.views[1].value.grad is None
+    assert batch.views[1].value.value.grad is None
     assert all(weight.grad is None for weight in [*method.key.parameters(), *method.key_projector.parameters()])

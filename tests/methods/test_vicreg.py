@@ -6,7 +6,7 @@ from selfsup.method import load
 
 def test_the_loss_is_lightlys_of_the_expanded_views(setting) -> None:
     method, batch = setting("vicreg", invariance=10.0, variance=20.0, covariance=0.5)
-    one, two = (method.expander(method.backbone.pooled(view)) for view in batch.views)
+    one, two = (method.expander(method.backbone.pooled(view.value)) for view in batch.views)
     torch.testing.assert_close(method(batch).loss, VICRegLoss(10.0, 20.0, 0.5)(one, two))
 
 

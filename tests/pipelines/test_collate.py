@@ -33,15 +33,15 @@ def test_a_plain_view_is_normalised_pixels():
     rows = columns()
     batch = made(rows)
     expected = (rows["view0"].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    assert batch.views[0].dtype == torch.float32
-    np.testing.assert_allclose(batch.views[0], expected, atol=1e-5)
-    assert batch.masks == (None,)
+    assert batch.views[0].value.dtype == torch.float32
+    np.testing.assert_allclose(batch.views[0].value, expected, atol=1e-5)
+    assert (batch.views[0].modality, batch.views[0].mask) == ("image", None)
     assert (batch.sample.tolist(), batch.label.tolist()) == (rows["index"].tolist(), rows["label"].tolist())
-    assert (batch.boxes.shape, batch.draws.shape) == ((12, 1, 5), (12, 0))
+    assert (batch.views[0].box.shape, batch.draws.shape) == ((12, 5), (12, 0))
 
 
 def test_a_token_encoder_gets_the_same_pixels_as_patches():
-    tokens, images = made(columns(), patch=8).views[0], made(columns()).views[0]
+    tokens, images = made(columns(), patch=8).views[0].value, made(columns()).views[0].value
     assert isinstance(tokens, Tokens)
     assert tokens.value.shape == (12, 16, 192)
     assert unpatchify(tokens.value, grid=(4, 4), patch=8).equal(images)
@@ -61,18 +61,19 @@ def test_photometric_draws_and_masks_are_counted():
         images = pixels.clone()
         photometric(images, JITTER, draw(purpose, PHOTO_DRAWS))
         expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-        ours = unpatchify(batch.views[number].value, grid=(4, 4), patch=8)
+        ours = unpatchify(batch.views[number].value.value, grid=(4, 4), patch=8)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     for number, ratio in enumerate((0.75, 0.5)):
         expected = RandomMask(ratio).draw(draw(MASK + 16 * number, 16), (4, 4))
-        assert all(one.equal(other) for one, other in zip(batch.masks[number], expected, strict=True))
+        assert all(one.equal(other) for one, other in zip(batch.views[number].mask, expected, strict=True))
     assert batch.draws.equal(draw(DRAW, 3))
-    assert batch.boxes[:, :, 0].tolist() == [[0.0, 1.0]] * 12
+    assert [view.box[:, 0].tolist() for view in batch.views] == [[0.0] * 12, [1.0] * 12]
 
 
 def test_blocks_are_drawn_for_each_view():
     rule, rows = BlockMask(0.3, 0.5), columns(views=2)
-    first, second = made(rows, Views((Crop(mask=rule), Crop(mask=replace(rule, share=0.0)))), patch=8).masks
+    batch = made(rows, Views((Crop(mask=rule), Crop(mask=replace(rule, share=0.0)))), patch=8)
+    first, second = (view.mask for view in batch.views)
     numbers = {"epoch": rows["epoch"], "index": rows["index"], "draws": rule.num_draws((4, 4))}
     draws = torch.from_numpy(uniform(seed=0, purpose=MASK, **numbers))
     assert first.where.equal(rule.draw(draws, (4, 4)).where)
@@ -107,16 +108,17 @@ def test_numbers_that_a_step_shares_are_those_of_the_step_whatever_its_rows():
               for step in range(6)]  # fmt: skip
     assert len({int(4 * number) for number in shared}) > 1
     for step, number in enumerate(shared):
-        row, column = np.divmod(made(rows, views, step=step, patch=8).masks[1].where.int().argmax(1).numpy(), 4)
+        row, column = np.divmod(made(rows, views, step=step, patch=8).views[1].mask.where.int().argmax(1).numpy(), 4)
         assert set(row.tolist()) == {int(4 * number)}
         assert len(set(column.tolist())) == 4  # each sample's own
-        other = made(half, views, step=step, patch=8).masks[1]
+        other = made(half, views, step=step, patch=8).views[1].mask
         assert other.where.int().argmax(1).tolist() == (4 * row + column)[24:].tolist()
 
 
 def flat(batch):
     """Every tensor of a batch with a masked token view."""
-    return [*batch.views[0], *batch.masks[0], batch.sample, batch.label, batch.boxes, batch.draws]
+    [view] = batch.views
+    return [*view.value, *view.mask, view.box, batch.sample, batch.label, batch.draws]
 
 
 def test_a_sample_is_the_same_in_every_batch():
@@ -135,8 +137,8 @@ def test_seed_epoch_and_sample_each_change_what_is_drawn(changed):
     seed = changed.get("seed", 0)
     other = made(columns() | {k: v for k, v in changed.items() if k != "seed"}, views, seed=seed, patch=8)
     before = made(columns(), views, patch=8)
-    assert not other.views[0].value.equal(before.views[0].value)
-    assert not other.masks[0].keep.equal(before.masks[0].keep)
+    assert not other.views[0].value.value.equal(before.views[0].value.value)
+    assert not other.views[0].mask.keep.equal(before.views[0].mask.keep)
     assert not other.draws.equal(before.draws)
 
 

@@ -31,7 +31,7 @@ from selfsup.evaluator import numbers
 from selfsup.failures import Failure, classify
 from selfsup.metrics_log import records, tail
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, Reader
 from selfsup.pipelines.data.stream import Stream
@@ -329,7 +329,7 @@ def test_features_are_what_the_trained_encoder_makes_of_every_image(
     size, share = straight.run.backbone.image_size, straight.run.embed.crop
     columns = evaluate.Load(straight.train, straight.val, size=size, share=share)({"id": np.arange(TRAIN + VAL)})
     images = torch.tensor(columns["image"]).permute(0, 3, 1, 2) / 255
-    view = normalise(images, mean=straight.train.mean, std=straight.train.std)
+    view = normalize(images, mean=straight.train.mean, std=straight.train.std)
     with torch.inference_mode():
         made = load_encoder(folder(straight) / "encoder.safetensors").eval().pooled(patchify(view, 8)).numpy()
     np.testing.assert_allclose(np.concatenate([got.train, got.val]), made, atol=1e-5)
@@ -405,4 +405,4 @@ def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., Planne
     each = planned()
     assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
     batch = fixed_batch(each.run, each.train, build(each.run, each.info, torch.device("cpu")))
-    assert len(batch.views[0].value) == len(batch.sample) == 7
+    assert len(batch.views[0].value.value) == len(batch.sample) == 7

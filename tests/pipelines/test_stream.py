@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_a_row_says_where_its_views_lie_and_what_they_show(told: Manifest) -> No
                 cut = TF.resized_crop(image, top, left, height, width, [crop.size or 0] * 2, how, antialias=True)
                 cut = cut.flip(2) if mirrored else cut
                 near(row[f"view{view}"][place], cut.clamp(0, 255).permute(1, 2, 0))
+
+
+def test_a_view_of_an_earlier_one_is_the_same_part_of_the_sample(told: Manifest) -> None:
+    """Twice as fine, at another scale of its own, which then counts for nothing; and of that one again."""
+    first, fine = Crop(size=8, scale=(0.3, 0.6)), Crop(size=16, scale=(0.9, 1.0), of=1)
+    crops = CROPS[0], first, fine, replace(fine, of=2)
+    row = next(rows_of(replace(stream_of(told), views=Views(crops))))
+    assert not np.array_equal(row["box0"], row["box1"])
+    for view in (2, 3):
+        np.testing.assert_array_equal(row[f"box{view}"], row["box1"])
+        for place, (epoch, sample) in enumerate(zip(row["epoch"], row["index"], strict=True)):
+            hand = by_hand(told, replace(first, size=16), view=1, sample=sample, epoch=epoch, of=sample)
+            near(row[f"view{view}"][place], hand)
+
+
+def test_a_view_of_a_later_one_is_refused() -> None:
+    with pytest.raises(AssertionError, match="view 0 is of view 1"):
+        Views((replace(CROPS[0], of=1), CROPS[1]))
 
 
 def test_rows_are_those_that_the_order_names(told: Manifest) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.masks import BoolMask
+from selfsup.masks import BoolMask, Mask
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
 
@@ -52,11 +52,12 @@ def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
 
 
 @torch.no_grad()
-def covered(covers: Sequence[BoolMask]) -> tuple[Tensor, Tensor, Tensor]:
-    """Some views' -> (B, N) bool: of all; (M,) int64: numbers of their tokens, counted through; (M,): what each counts.
+def covered(masks: Sequence[Mask | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks of some views -> (B, N) bool, joined; (M,) int64: their tokens, numbered through; (M,): the weight of each.
 
-    Those of a view weigh the same, and 1 / B in all. Where nothing is covered, M is 1, and weighs 0.
+    Tokens of a view weigh the same, and 1 / B together. Where nothing is covered, M is 1, and weighs 0.
     """
+    covers = [mask for mask in masks if isinstance(mask, BoolMask)]
     where, number = torch.cat([cover.where for cover in covers]), sum(sum(cover.number.tolist()) for cover in covers)
     places = where.flatten().int().argsort(descending=True, stable=True)[: max(number, 1)]
     share = where / (len(where) * where.sum(dim=1, keepdim=True).clamp_min(1))

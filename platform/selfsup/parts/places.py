@@ -39,7 +39,7 @@ def close(a: Tensor, b: Tensor, size: tuple[int, int], *, reach: float) -> Tenso
     """(N, 5), (N, 5) -> (N, P, P) bool: which places of two views lie near each other in their image.
 
     PixPro (arXiv 2011.10043), eq. 1: nearer than `reach` diagonals of a place; of the larger one, as in its code.
-    a, b: Batch.boxes of a view. size: rows and columns of its feature map.
+    a, b: View.box. size: rows and columns of its feature map.
     """
     apart = torch.linalg.vector_norm(centres(a, size)[:, :, None] - centres(b, size)[:, None], dim=3)
     diagonal = torch.maximum(*(torch.hypot(box[:, 2] / size[1], box[:, 3] / size[0]) for box in (a, b)))
