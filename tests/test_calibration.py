@@ -74,9 +74,9 @@ def families(truth: Truth, values: Array) -> list[Family]:
 
 def errors(truth: Truth, times: int) -> tuple[float, float]:
     """In percent: families with a false claim, and those in which an arm that is as good as any is not kept."""
-    able = [family for family in families(truth, draw(truth, times)) if family.able]
-    false = sum(bool((np.abs(difference) > half)[1:].any()) for difference, half in (one.bounds() for one in able))
-    lost = sum(bool(family.above(len(truth.deviations) - 1).any()) for family in able)
+    testable = [family for family in families(truth, draw(truth, times)) if family.can_claim]
+    false = sum(bool((np.abs(difference) > half)[1:].any()) for difference, half in (one.bounds() for one in testable))
+    lost = sum(bool(family.above(len(truth.deviations) - 1).any()) for family in testable)
     return 100 * false / times, 100 * lost / times
 
 
@@ -122,8 +122,8 @@ def flips(arms: int, n: int, number: int, times: int, lead: float = 0.0) -> tupl
         chance[1] = np.minimum(1, chance[1] + lead)
         hits = rng.random((arms, n, number)) < chance
         values = [dict(enumerate(row)) for row in (100 * hits.mean(2)).tolist()]
-        for at, family in enumerate((Family(values), Family(values, right=list(hits)))):
-            difference, half = family.bounds() if family.able else (np.zeros(1), np.zeros(1))
+        for at, family in enumerate((Family(values), Family(values, hits=list(hits)))):
+            difference, half = family.bounds() if family.can_claim else (np.zeros(1), np.zeros(1))
             found[at] += (np.abs(difference) > half)[1 : 2 if lead else None].any()
     without, floored = 100 * found / times
     return float(without), float(floored)
@@ -186,7 +186,7 @@ def test_seeds_added_until_something_is_claimed(arms: int, last: int) -> None:
         for looks, n in enumerate(range(3, last + 1)):
             family = Family([dict(enumerate(row[:n])) for row in values], looks=looks)
             difference, half = family.bounds()
-            if family.able and (np.abs(difference) > half)[1:].any():
+            if family.can_claim and (np.abs(difference) > half)[1:].any():
                 hits += 1
                 break
     assert hits / 3000 < 0.1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from selfsup.sweeps.report.decision import Decision, Family, Outcome, Right
+from selfsup.sweeps.report.decision import Decision, Family, ImageHits, Outcome
 
 ONE = [[70.0, 72.0, 74.5], [71.0, 72.5, 75.0], [60.0, 63.0, 64.0], [70.2, 71.0, 73.9]]
 
@@ -59,13 +59,13 @@ def test_no_deviation_is_below_what_flips_of_images_make() -> None:
     right = {"a": [range(50), range(20, 70)], "b": [range(70), range(1, 71)], "c": [range(60), range(61)]}
     hits = {name: np.array([np.isin(range(100), list(seed)) for seed in seeds]) for name, seeds in right.items()}
     arms = {name: Outcome(dict(enumerate(100 * held.mean(1)))) for name, held in hits.items()}
-    known = {name: arm._replace(right=Right("same", hits[name])) for name, arm in arms.items()}
+    known = {name: arm._replace(hits=ImageHits("same", hits[name])) for name, arm in arms.items()}
     plain, floored = Decision(arms, "a"), Decision(known, "a")
     assert plain.spread == (pytest.approx((0.5 / 3) ** 0.5), 3)
     assert floored.spread == (pytest.approx((21.5 / 3) ** 0.5), 3)
-    assert floored.family.believed == pytest.approx([20, 1, 0.5])
+    assert floored.family.floored == pytest.approx([20, 1, 0.5])
     assert (plain.comparisons["c"].p < 0.05) > (floored.comparisons["c"].p < 0.05)
-    other = {**known, "c": arms["c"]._replace(right=Right("others", hits["c"]))}
+    other = {**known, "c": arms["c"]._replace(hits=ImageHits("others", hits["c"]))}
     assert Decision(other, "a").spread == plain.spread
 
 
@@ -75,7 +75,7 @@ def test_seeds_that_agree_in_their_accuracy_but_not_on_images_have_the_deviation
     hits = {name: np.array([np.isin(range(100), list(seed)) for seed in seeds]) for name, seeds in right.items()}
     arms = {name: Outcome({0: held.mean() * 100, 1: held.mean() * 100}) for name, held in hits.items()}
     assert Decision(arms, "a").spread is None
-    found = Decision({name: arm._replace(right=Right("same", hits[name])) for name, arm in arms.items()}, "a")
+    found = Decision({name: arm._replace(hits=ImageHits("same", hits[name])) for name, arm in arms.items()}, "a")
     assert found.spread == (pytest.approx((22 / 3) ** 0.5), 3)
     dunnett = 0.5 + np.eye(2) / 2
     t = 40 / (22 / 3) ** 0.5
@@ -83,7 +83,7 @@ def test_seeds_that_agree_in_their_accuracy_but_not_on_images_have_the_deviation
     dof = np.floor(100 * 21**2 / (20**2 + 1)) / 100  # Welch's, of one degree each
     alone = 2 * scipy.stats.t.sf(40 / 10.5**0.5, dof) * np.log2(3)
     assert found.comparisons["c"].p == pytest.approx(max(joint, alone), rel=1e-3)
-    same = {name: arm._replace(right=Right("same", np.vstack([hits[name][:1]] * 2))) for name, arm in arms.items()}
+    same = {name: arm._replace(hits=ImageHits("same", np.vstack([hits[name][:1]] * 2))) for name, arm in arms.items()}
     assert Decision(same, "a").spread is None  # the same images: chance cannot be judged
 
 
@@ -173,4 +173,4 @@ def test_arms_in_step_to_the_last_digit_are_no_evidence() -> None:
     found = family([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [5.0, 6.0, 7.0]])
     assert not found.blocked
     assert found.spread == (1.0, 6)
-    assert not family([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [3.0, 3.0]]).able
+    assert not family([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [3.0, 3.0]]).can_claim

@@ -19,7 +19,7 @@ def test_flips_give_a_floor_where_two_seeds_happen_to_agree_in_their_accuracy() 
     assert images.floor(np.vstack([HALF[:1], HALF[:1]])) == 0
     assert images.floor(HALF[:1]) is None
     same = np.vstack([HALF[:1]] * 4)  # 3 degrees of freedom beside 1
-    assert images.apart([HALF, same]) == (pytest.approx(12.5), pytest.approx([625, 0]))
+    assert images.independent([HALF, same]) == (pytest.approx(12.5), pytest.approx([625, 0]))
 
 
 def test_the_floor_of_blocks_is_of_what_seeds_do_not_explain() -> None:

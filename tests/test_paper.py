@@ -128,7 +128,7 @@ def test_latex_says_what_a_caption_must(whole: Ablation) -> None:
     text = paper.latex(whole)
     first = text[: text.index("\\end{table*}")]
     assert "\\label{tab:toy-mae}" in first
-    assert "mae: mask ratio and decoder depth. Default (grey): mask ratio 0.75 and decoder depth 8." in first
+    assert "mae: mask ratio and decoder depth. Default (gray): mask ratio 0.75 and decoder depth 8." in first
     assert (
         "n = 2 (mask ratio 0.5: 0 to 2; default: 0 to 2; mask ratio 0.9: 0; decoder depth 1: 0 to 2)." in first
     )  # no run has the linear metric

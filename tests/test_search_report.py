@@ -13,7 +13,7 @@ from toy_search import searched as made
 
 from selfsup.knob import Choice, Range
 from selfsup.sweeps.report import files, paper, searching
-from selfsup.sweeps.report.importance import FEWEST, TOP, importance, top
+from selfsup.sweeps.report.importance import FEWEST, TOP, importance, num_best
 from selfsup.sweeps.report.searchplots import drawings
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.tables import ablation
@@ -126,11 +126,11 @@ class TestImportance:
         """15 / 157 * 157 is more than 15 in binary."""
         settings = {RATE: 1e-3, KIND: "linear"}
         found = made(trial(i, settings | {RATIO: 0.4 + i / 1000}, {KNN: float(i)}) for i in range(number))
-        assert taken(found) == top(found) == max(5, number // 10)
+        assert taken(found) == num_best(found) == max(5, number // 10)
 
     def test_with_them_count_those_that_equal_the_last_of_them(self) -> None:
         found = simple([{KNN: value} for value in [9.0, 8.0, 7.0] + [6.0] * 8 + [5.0] * 9])
-        assert taken(found) == top(found) == 11
+        assert taken(found) == num_best(found) == 11
         [caption] = [drawing.caption for drawing in drawings(found) if drawing.kind == "importance"]
         assert caption.startswith("What sets the best 11 of 20 trials apart")
         assert importance(simple([{KNN: value} for value in [9.0] + [6.0] * 11])) == {}

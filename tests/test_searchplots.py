@@ -4,7 +4,7 @@ import numpy as np
 from toy_search import KIND, KNN, RATE, RATIO, SECONDS
 
 from selfsup.sweeps.report.plots import BLUE
-from selfsup.sweeps.report.searchplots import bars, coordinates, history, pareto
+from selfsup.sweeps.report.searchplots import coordinates, history, importance_bars, pareto
 
 ROWS = [
     {"number": 1, RATIO: 0.5, RATE: 1e-4, KIND: "cosine", KNN: 50.0, SECONDS: 9.0},
@@ -45,7 +45,7 @@ def test_coordinates_of_least() -> None:
 
 
 def test_bars_have_the_largest_on_top() -> None:
-    axis = bars({RATIO: 0.2, RATE: 0.7, KIND: 0.1}).axes[0]
+    axis = importance_bars({RATIO: 0.2, RATE: 0.7, KIND: 0.1}).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["schedule", "mask ratio", "lr"]
     assert [bar.get_width() for bar in axis.patches] == [0.1, 0.2, 0.7]
 

@@ -9,9 +9,9 @@ from selfsup.sweeps.report.stats import (
     Spread,
     bartlett,
     blocked,
+    coverage,
     critical,
     half_width,
-    inside,
     interaction,
     places,
     quantile,
@@ -57,7 +57,7 @@ def test_one_seed_lends_nothing_and_equal_seeds_have_no_spread() -> None:
 
 def test_one_comparison_is_the_t_test() -> None:
     expected = scipy.stats.ttest_ind(VIT_L, VIT_B)
-    assert 1 - inside(abs(expected.statistic), (4,), 4, 6) == pytest.approx(expected.pvalue, abs=1e-9)
+    assert 1 - coverage(abs(expected.statistic), (4,), 4, 6) == pytest.approx(expected.pvalue, abs=1e-9)
     assert critical((4,), 4, 6, 0.05) == pytest.approx(scipy.stats.t.ppf(0.975, 6))
 
 
@@ -68,7 +68,7 @@ def test_dunnett_is_scipys(sizes: list[int]) -> None:
     found = pooled([control, *samples])
     expected = scipy.stats.dunnett(*samples, control=control, rng=np.random.default_rng(0))
     own = tuple(sorted(sizes[1:]))
-    p = [1 - inside(abs(t), own, sizes[0], found.dof) for t in expected.statistic]
+    p = [1 - coverage(abs(t), own, sizes[0], found.dof) for t in expected.statistic]
     assert p == pytest.approx(list(expected.pvalue), abs=1e-3)
     errors = found.deviation * np.sqrt(1 / np.array(sizes[1:]) + 1 / sizes[0])
     differences = [np.mean(values) - np.mean(control) for values in samples]

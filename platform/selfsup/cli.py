@@ -95,7 +95,7 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     tracker = store()
     whole = unique([each for planned in plans for each in planned])
     failed = perform(whole, Recorder(tracker), _answer(accept_code, again))
-    found = report.beside([_arms(path, set_) for path in specs], tracker)
+    found = report.side_by_side([_arms(path, set_) for path in specs], tracker)
     typer.echo(f"\n{paper.console(found)}\n")
     for each in whole:
         if each.pictures and each.pictures.done and each.run.seed == min(other.run.seed for other in whole):

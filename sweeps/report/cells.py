@@ -1,7 +1,7 @@
-"""The cells of a table: one arm under one metric, compared with the default of its study and with the best.
+"""The cells of a table: one arm under one metric, compared with the default of its study and with the best arm.
 
-The unit is the pretraining seed: a cell counts the finished runs of its arm, one a seed. What is claimed of them, and
-when nothing is: decision.py.
+The unit of replication is the pretraining seed: a cell counts the finished runs of its arm, one per seed. When a
+difference is claimed is decided in decision.py.
 """
 
 import math
@@ -13,25 +13,26 @@ import numpy as np
 from selfsup.failures import diverged
 from selfsup.hits import Seen
 from selfsup.sweeps.report import images, stats
-from selfsup.sweeps.report.decision import Decision, Outcome, Right
+from selfsup.sweeps.report.decision import Decision, ImageHits, Outcome
 from selfsup.sweeps.report.wording import interval
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm, Study
 
 NOTHING = "–"
-FIXED = "pixels"  # the method of a baseline without weights: its seeds are the probe's alone, so they are one replicate
+WEIGHTLESS = "pixels"  # the method of a baseline without weights: its seeds differ in the probe alone, as one replicate
 
-Found = Mapping[str, Result]  # by our id
+ResultsById = Mapping[str, Result]  # by our id
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm under one metric. None: not known, or too few seeds to say.
+    """One arm under one metric. None stands for "not known" or "too few seeds".
 
-    n: finished seeds, of `planned`; of the others `diverged` were the setting's own fault, `pending` have not ended.
-    half: of the 95 % interval of the mean, from the arm's own seeds. difference: to the default's mean, ±
-    difference_half for all arms at once; p: adjusted likewise. best: the highest mean of its table, of arms that have
-    two seeds; tied: not shown to be below the true best. expected: the paper's number.
+    n: finished seeds, out of `planned`; of the others, `diverged` failed because of the setting and `pending` have not
+    ended. half: half width of the 95 % interval of the mean, from the arm's own seeds. difference: to the default's
+    mean; difference_half: half width of its simultaneous interval; p: adjusted for all arms. best: the highest mean of
+    the table, among arms with two seeds or more; tied: not shown to be below the true best. expected: the paper's
+    number.
     """
 
     n: int
@@ -51,59 +52,68 @@ class Cell:
 
     @property
     def differs(self) -> bool:
-        """Tell whether a difference to the default is claimed."""
+        """Return whether a difference to the default is claimed."""
         return self.p is not None and self.p < 1 - stats.LEVEL
 
 
-def outcome(arm: Arm, metric: str, found: Found) -> Outcome:
-    """Count a seed with a finite number of a run that finished; it diverged where the number is not, or none came."""
-    values, right, lost, pending = {}, {}, set(), set()
+def arm_outcome(arm: Arm, metric: str, results: ResultsById) -> Outcome:
+    """Collect the results of an arm under a metric, seed by seed.
+
+    A seed has a value where its run finished with a finite number. It diverged where the number is not finite, or where
+    the run failed for a reason that the setting is to blame for.
+    """
+    values, hits, diverged_seeds, pending = {}, {}, set(), set()
     for seed, key in sorted(arm.ids.items()):
-        run = found.get(key)
+        run = results.get(key)
         number = run.metrics.get(metric) if run else None
         if run is None or run.status in ("planned", "running"):
             pending.add(seed)
         elif run.status == "finished" and number is not None and math.isfinite(number):
             values[seed] = number
-            if seen := run.seen.get(metric):
-                right[seed] = seen
+            if seed_hits := run.seen.get(metric):
+                hits[seed] = seed_hits
         elif diverged(run.reason) or (run.status == "finished" and number is not None):
-            lost.add(seed)
-    return Outcome(values, frozenset(lost), frozenset(pending), len(arm.ids), _hits(metric, values, right))
+            diverged_seeds.add(seed)
+    return Outcome(values, frozenset(diverged_seeds), frozenset(pending), len(arm.ids), _hits(metric, values, hits))
 
 
-def _hits(metric: str, values: Mapping[int, float], seen: Mapping[int, Seen]) -> Right | None:
-    """Find what the values are of; None where a seed does not tell, tells of other images, or of another number."""
+def _hits(metric: str, values: Mapping[int, float], hits_of_seeds: Mapping[int, Seen]) -> ImageHits | None:
+    """Return which images each seed had right.
+
+    None where that is not known of a seed, where seeds saw different images, or where the hits do not yield the values.
+    """
     name = metric.rpartition("/")[2]
-    hits = [seen[seed].right.get(name) for seed in values if seed in seen]
-    same = {each.images for each in seen.values()}
-    known = [each for each in hits if each is not None and len(each)]
-    if not values or len(known) < len(values) or len(same) > 1:
+    images = {seed_hits.images for seed_hits in hits_of_seeds.values()}
+    maybe = [hits_of_seeds[seed].right.get(name) for seed in values if seed in hits_of_seeds]
+    rows = [hits for hits in maybe if hits is not None and len(hits)]
+    if not values or len(rows) < len(values) or len(images) > 1:
         return None
-    if not np.allclose([100 * each.mean() for each in known], list(values.values()), rtol=0, atol=1e-6):
+    if not np.allclose([100 * hits.mean() for hits in rows], list(values.values()), rtol=0, atol=1e-6):
         return None
-    return Right(same.pop(), np.array(known))
+    return ImageHits(images.pop(), np.array(rows))
 
 
-def decision(arms: Iterable[Arm], metric: str, found: Found, control: str | None = None, looks: int = 0) -> Decision:
-    """Decide under a metric. control: the name of the arm that all are compared with."""
-    return Decision({arm.name: outcome(arm, metric, found) for arm in arms}, control, looks)
+def decide(
+    arms: Iterable[Arm], metric: str, results: ResultsById, control: str | None = None, looks: int = 0
+) -> Decision:
+    """Build the decision for arms under a metric. control: the name of the arm that all are compared with."""
+    return Decision({arm.name: arm_outcome(arm, metric, results) for arm in arms}, control, looks)
 
 
-def cell(held: Outcome, expected: float | None = None) -> Cell:
-    """Fill a cell, compared with nothing yet."""
-    n = len(held.values)
-    samples = list(held.values.values())
+def new_cell(outcome: Outcome, expected: float | None = None) -> Cell:
+    """Build a cell that is not compared with anything yet."""
+    n = len(outcome.values)
+    samples = list(outcome.values.values())
     mean = float(np.mean(samples)) if n else None
-    floor = images.floor(held.right.hits) if held.right else None
-    own = stats.raised(stats.spread([samples]), floor or 0.0, n - 1)
-    half = stats.half_width(own, n) if own else None
+    floor = images.floor(outcome.hits.hits) if outcome.hits else None
+    spread = stats.raise_to(stats.spread([samples]), floor or 0.0, n - 1)
+    half = stats.half_width(spread, n) if spread else None
     return Cell(
         n=n,
-        planned=held.planned,
-        diverged=len(held.diverged),
-        pending=len(held.pending),
-        values=held.values,
+        planned=outcome.planned,
+        diverged=len(outcome.diverged),
+        pending=len(outcome.pending),
+        values=outcome.values,
         mean=mean,
         half=half,
         difference=None,
@@ -116,47 +126,54 @@ def cell(held: Outcome, expected: float | None = None) -> Cell:
     )
 
 
-def of_study(study: Study, metric: str, decided: Decision) -> dict[str, Cell]:
-    """Compare with the default's: arm name -> its cell."""
-    cells = {name: cell(held, study.expected.get(name, {}).get(metric)) for name, held in decided.arms.items()}
-    return against(cells, decided)
+def study_cells(study: Study, metric: str, decided: Decision) -> dict[str, Cell]:
+    """-> arm name: its cell, compared with the default's."""
+    cells = {
+        name: new_cell(outcome, study.expected.get(name, {}).get(metric)) for name, outcome in decided.arms.items()
+    }
+    return compared_with_control(cells, decided)
 
 
-def against(cells: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
-    """Tell differences to the control wherever there are two means; claims where the rule allows them."""
+def compared_with_control(cells: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
+    """Add to each cell its difference to the control, and interval and p where the decision rule gives them."""
     assert decided.control is not None
     level = cells[decided.control].mean
     compared = dict(cells)
-    for name, each in cells.items():
-        if name != decided.control and each.mean is not None and level is not None:
-            one = decided.comparisons.get(name)
+    for name, cell in cells.items():
+        if name != decided.control and cell.mean is not None and level is not None:
+            comparison = decided.comparisons.get(name)
             compared[name] = replace(
-                each, difference=each.mean - level, difference_half=one and one.half, p=one and one.p
+                cell,
+                difference=cell.mean - level,
+                difference_half=comparison and comparison.half,
+                p=comparison and comparison.p,
             )
     return compared
 
 
-def of_baseline(arm: Arm, metric: str, found: Found) -> Cell:
-    held = outcome(arm, metric, found)
-    if fixed(arm, found):
-        return replace(cell(held), n=min(1, len(held.values)), planned=1, half=None, text=_alone(held))
-    return cell(held)
+def baseline_cell(arm: Arm, metric: str, results: ResultsById) -> Cell:
+    """Build the cell of a baseline; one without weights has one replicate, however many probe seeds."""
+    counted = arm_outcome(arm, metric, results)
+    if has_no_weights(arm, results):
+        return replace(new_cell(counted), n=min(1, len(counted.values)), planned=1, half=None, text=_mean_text(counted))
+    return new_cell(counted)
 
 
-def fixed(arm: Arm, found: Found) -> bool:
-    return any(found[key].params.get("method") == FIXED for key in arm.ids.values() if key in found)
+def has_no_weights(arm: Arm, results: ResultsById) -> bool:
+    """Return whether an arm trains and draws no weights, so that its seeds differ in the probe only."""
+    return any(results[key].params.get("method") == WEIGHTLESS for key in arm.ids.values() if key in results)
 
 
-def _alone(held: Outcome) -> str:
-    return interval(float(np.mean(list(held.values.values()))), None) if held.values else NOTHING
+def _mean_text(outcome: Outcome) -> str:
+    return interval(float(np.mean(list(outcome.values.values()))), None) if outcome.values else NOTHING
 
 
-def marked(column: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
-    """Mark by arm name best and tied of a table, among arms with two seeds; where nothing can be tested, all tie."""
-    able = [name for name in column if column[name].n > 1]
-    top = max((decided.ranks[name] for name in able), default=None)
-    kept = set(decided.best(able))
+def mark_best(column: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
+    """Set `best` and `tied`, by arm name, among arms with two seeds or more; all tie where nothing can be tested."""
+    replicated = [name for name in column if column[name].n > 1]
+    highest = max((decided.ranks[name] for name in replicated), default=None)
+    tied = set(decided.best(replicated))
     return {
-        name: replace(each, best=name in able and decided.ranks[name] == top, tied=name in kept)
-        for name, each in column.items()
+        name: replace(cell, best=name in replicated and decided.ranks[name] == highest, tied=name in tied)
+        for name, cell in column.items()
     }

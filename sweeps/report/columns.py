@@ -1,4 +1,4 @@
-"""A table as columns of plain text, for every format that prints text."""
+"""A table as columns of plain text, for every text format of the report."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ Mark = Callable[[Cell], str]
 
 
 class Column(NamedTuple):
-    """group: the metric or factor that it belongs to, or "". texts: one a row of the table. key: what rows go by."""
+    """A column of a table. group: the metric or factor above it, or "". texts: one per row. key: it names the rows."""
 
     group: str
     name: str
@@ -34,27 +34,30 @@ class Column(NamedTuple):
 
 
 class Block(NamedTuple):
-    """title: "" where it is the table's own."""
+    """Columns under a title; "" where the title is the table's own."""
 
     title: str
     columns: list[Column]
 
 
 def blocks(table: Table, *, default: str, mark: Mark) -> list[Block]:
-    """The whole table; of two crossed factors a block a metric. default: how the default is written, with {} for it."""
+    """Lay out a table as blocks: one, or one per metric where two factors are crossed.
+
+    default: a format that marks the default, with {} for its text.
+    """
     if crossed := crossing(table):
         return [_block(crossed, table, metric, default, mark) for metric in table.metrics]
-    columns = keys(table, default)
+    columns = name_columns(table, default)
     for metric in table.metrics:
-        columns += _of_metric(heading(metric), [line.cells[metric] for line in table.lines], mark)
+        columns += _metric_columns(heading(metric), [line.cells[metric] for line in table.lines], mark)
     return [Block("", [*columns, Column("", "n", [seeds(line) for line in table.lines])])]
 
 
-def keys(table: Table, default: str = "{}") -> list[Column]:
-    """What lines go by: a column for each factor of a grid. The default is told in the first."""
+def name_columns(table: Table, default: str = "{}") -> list[Column]:
+    """Return the columns that name the rows: one, or one per factor of a grid. The default is marked in the first."""
     grid = {words(factor.name): [tick(line.arm.values[factor.path]) for line in table.lines] for factor in table.varied}
     texts = grid if len(grid) > 1 else {table.title: [line.label for line in table.lines]}
-    first, *others = (Column("", name, held, key=True) for name, held in texts.items())
+    first, *others = (Column("", name, column_texts, key=True) for name, column_texts in texts.items())
     marked = [
         default.format(text) if is_default(table, line) else text
         for line, text in zip(table.lines, first.texts, strict=True)
@@ -63,7 +66,7 @@ def keys(table: Table, default: str = "{}") -> list[Column]:
 
 
 def seeds(line: Line) -> str:
-    """`3`, or `2 of 3` where seeds are missing."""
+    """Return `3`, or `2 of 3` where seeds are missing."""
     n, planned = (
         counts([cell.n for cell in line.cells.values()]),
         counts([cell.planned for cell in line.cells.values()]),
@@ -80,17 +83,17 @@ def failures(table: Table) -> list[str]:
 
 
 def verdicts(ablation: Ablation) -> list[str]:
-    """Every sentence, with its study's name before it where there are several."""
+    """Return every sentence, preceded by the name of its study where there are several."""
     several = len(ablation.sweep.studies) > 1
     return [
-        f"{table.study}: {said}" if several and table.study else said
+        f"{table.study}: {sentence}" if several and table.study else sentence
         for table in ablation.tables
-        for said in table.verdict
+        for sentence in table.verdict
     ]
 
 
 def is_default(table: Table, line: Line) -> bool:
-    """Of a study. In the table of methods every line is one, and none is marked."""
+    """Return whether a row is its study's default. The table of methods has no default."""
     return bool(table.study) and line.arm.default
 
 
@@ -101,30 +104,30 @@ def difference(cell: Cell) -> str:
 
 
 def expected(cells: Sequence[Cell]) -> list[str]:
-    """The paper's numbers, with as many decimals as the one of them that has most."""
+    """Return the paper's numbers, all with as many decimals as the most precise of them."""
     known = [f"{cell.expected}" for cell in cells if cell.expected is not None]
     places = max((len(text.partition(".")[2]) for text in known), default=0)
     return [NOTHING if cell.expected is None else f"{cell.expected:.{places}f}" for cell in cells]
 
 
-def _block(found: Crossing, table: Table, metric: str, default: str, mark: Mark) -> Block:
-    """Under a metric, and how many seeds its cells have."""
-    corner = rf"{named(found.down)} \ {named(found.across)}"
-    columns = [Column("", corner, [label(value) for value in found.down.values], key=True)]
-    for value, column in zip(found.across.values, zip(*found.rows, strict=True), strict=True):
-        texts = ["" if line is None else _lone(line, line.cells[metric], default, mark) for line in column]
-        columns.append(Column(named(found.across), label(value), texts))
+def _block(crossed: Crossing, table: Table, metric: str, default: str, mark: Mark) -> Block:
+    """Lay out two crossed factors under one metric, with the number of seeds in the title."""
+    corner = rf"{named(crossed.down)} \ {named(crossed.across)}"
+    columns = [Column("", corner, [label(value) for value in crossed.down.values], key=True)]
+    for value, column in zip(crossed.across.values, zip(*crossed.rows, strict=True), strict=True):
+        texts = ["" if line is None else _crossed_text(line, line.cells[metric], default, mark) for line in column]
+        columns.append(Column(named(crossed.across), label(value), texts))
     n = counts([line.cells[metric].n for line in table.lines])
     return Block(f"{heading(metric)} (n = {n})", columns)
 
 
-def _lone(line: Line, cell: Cell, default: str, mark: Mark) -> str:
-    """A cell that has no column of n beside it."""
+def _crossed_text(line: Line, cell: Cell, default: str, mark: Mark) -> str:
+    """Return the text of a cell that has no column of n beside it."""
     text = mark(cell) + (f" (n = {cell.n})" if 0 < cell.n < cell.planned else "")
     return default.format(text) if line.arm.default else text
 
 
-def _of_metric(name: str, cells: Sequence[Cell], mark: Mark) -> Iterator[Column]:
+def _metric_columns(name: str, cells: Sequence[Cell], mark: Mark) -> Iterator[Column]:
     yield Column(name, "mean", [mark(cell) for cell in cells])
     if any(cell.difference is not None for cell in cells):
         yield Column(name, "Δ", [difference(cell) for cell in cells])

@@ -1,4 +1,4 @@
-"""What differs between runs, in settings and in results, as aligned text. Nothing is claimed of it."""
+"""Differences between runs, in settings and in results, as aligned text. No difference is tested or claimed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
 from selfsup.sweeps.result import Result
 
 NOTHING = "–"
-ALONE = "one seed of each says nothing of chance: differences like these may come from the seed alone"
+CAUTION = "one seed of each says nothing of chance: differences like these may come from the seed alone"
 Lines = list[list[str]]
 
 
 def compare(*runs: Result) -> str:
-    """Lay out a column a run; results after the first with their difference to it: "70.1 (-1.15)"."""
-    settings, same_settings = _lines([_settings(run) for run in runs], _told)
-    results, same_results = _lines([run.metrics for run in runs], _measured)
+    """Lay out a column per run; results after the first show their difference to it: "70.1 (-1.15)"."""
+    settings, same_settings = _lines([_settings(run) for run in runs], _setting_text)
+    results, same_results = _lines([run.metrics for run in runs], _result_text)
     head = [["", *(run.id for run in runs)]]
     head += [["arm", *map(_arm, runs)]] if any(map(_arm, runs)) else []
     head.append(["seed", *(str(run.seed) for run in runs)])
@@ -24,7 +24,7 @@ def compare(*runs: Result) -> str:
     parts = [part for part in (head, settings, results) if part]
     text = _aligned([line for number, part in enumerate(parts) for line in (blank if number else []) + part])
     same = f"the same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
-    return "\n\n".join([text, same, *([ALONE] * bool(results))])
+    return "\n\n".join([text, same, *([CAUTION] * bool(results))])
 
 
 def _arm(run: Result) -> str:
@@ -32,27 +32,31 @@ def _arm(run: Result) -> str:
 
 
 def _settings(run: Result) -> dict[str, str]:
-    """Without its seed, which stands above."""
+    """Return the settings of a run without its seed, which has a line of its own."""
     made_with = {name: value for name, value in run.tags.items() if name.startswith((COMMIT, HARDWARE, DATA))}
     return {name: value for name, value in run.params.items() if name != "seed"} | made_with
 
 
-def _lines(columns: Sequence[Mapping[str, Any]], told: Callable[[Any, Any], str]) -> tuple[Lines, int]:
-    """A line for each name with differing values, in order; the number of the others."""
+def _lines(columns: Sequence[Mapping[str, Any]], text: Callable[[Any, Any], str]) -> tuple[Lines, int]:
+    """Return a line for each name with differing values, sorted by name, and the number of equal ones."""
     names = sorted(set().union(*columns))
     differing = [name for name in names if any(column.get(name) != columns[0].get(name) for column in columns[1:])]
     lines = [
-        [name, told(columns[0].get(name), None), *(told(each.get(name), columns[0].get(name)) for each in columns[1:])]
+        [
+            name,
+            text(columns[0].get(name), None),
+            *(text(column.get(name), columns[0].get(name)) for column in columns[1:]),
+        ]
         for name in differing
     ]
     return lines, len(names) - len(differing)
 
 
-def _told(value: str | None, first: str | None) -> str:  # noqa: ARG001 (settings have no difference)
+def _setting_text(value: str | None, first: str | None) -> str:  # noqa: ARG001 (settings have no difference)
     return NOTHING if value is None else value
 
 
-def _measured(value: float | None, first: float | None) -> str:
+def _result_text(value: float | None, first: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.6g}" if first is None else f"{value:.6g} ({value - first:+.4g})"

@@ -1,4 +1,4 @@
-"""Two crossed factors as papers lay them out: the values of the first down, those of the second across."""
+"""Two crossed factors as papers lay them out: values of the first as rows, values of the second as columns."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from selfsup.sweeps.spec.study import Factor
 
 @dataclass(frozen=True)
 class Crossing:
-    """lines: (row, column) -> the line there; nothing where a default beside the grid opens a row of its own."""
+    """A two-way layout.
+
+    lines: (row, column) -> the arm there; a default outside the grid adds a sparse row or column.
+    """
 
     down: Factor
     across: Factor
@@ -17,7 +20,7 @@ class Crossing:
 
     @property
     def default(self) -> tuple[int, int]:
-        """Its place."""
+        """-> (row, column) of the default."""
         return self.down.values.index(self.down.default), self.across.values.index(self.across.default)
 
     @property
@@ -26,7 +29,10 @@ class Crossing:
             yield [self.lines.get((row, column)) for column in range(len(self.across.values))]
 
     def block(self) -> "list[list[Line]] | None":
-        """The lines without rows and columns of a default beside the grid; None where one of the others is missing."""
+        """Return the full grid, without rows and columns that only the default is in.
+
+        None where a combination is missing.
+        """
         rows, columns = (sorted({place[axis] for place in self.lines}) for axis in (0, 1))
         rows = [row for row in rows if sum(place[0] == row for place in self.lines) > 1]
         columns = [column for column in columns if sum(place[1] == column for place in self.lines) > 1]
@@ -36,7 +42,7 @@ class Crossing:
 
 
 def crossing(table: Table) -> Crossing | None:
-    """None where the lines do not differ in two factors, or leave half of their combinations out."""
+    """Return the two-way layout; None unless the arms differ in two factors and cover over half of the combinations."""
     if len(table.varied) != 2:
         return None
     down, across = table.varied

@@ -45,28 +45,31 @@ from selfsup.sweeps.report.stats import DOF, LEVEL, Array, Spread
 ALPHA = 1 - LEVEL
 
 
-class Right(NamedTuple):
-    """images: which; equal where they are the same. hits: (n, M), whether each seed had each of them right."""
+class ImageHits(NamedTuple):
+    """Images that were scored, and which of them each seed had right. images: a digest of them. hits: (n, M) bool."""
 
     images: str
     hits: images.Hits
 
 
 class Outcome(NamedTuple):
-    """One arm under one metric. values: by seed, of runs that finished with a finite number. The others are seeds.
+    """One arm under one metric. values: by seed, of runs that finished with a finite number; other fields are seeds.
 
-    right: of the same seeds in the same order; None where it is not known.
+    hits: of the same seeds in the same order; None where it is not known.
     """
 
     values: Mapping[int, float]
     diverged: frozenset[int] = frozenset()
     pending: frozenset[int] = frozenset()
     planned: int = 0
-    right: Right | None = None
+    hits: ImageHits | None = None
 
 
 class Comparison(NamedTuple):
-    """difference ± half holds for all comparisons at once with probability LEVEL; p is adjusted for their number."""
+    """A difference to the control.
+
+    difference ± half hold jointly for all arms with probability LEVEL; p is adjusted.
+    """
 
     difference: float
     half: float
@@ -74,41 +77,42 @@ class Comparison(NamedTuple):
 
 
 class Family:
-    """Arms of two seeds or more, each with its values by seed. The first is the control of `against`.
+    """Arms with two seeds or more, each with its values by seed. The first is the control of `comparisons`.
 
-    beside: planned seeds of other arms of the family, which have no two results yet. looks: at fewer seeds, before.
-    right: what the values are of, where it is known of all arms: no deviation is taken to be below its floor.
+    unfinished: planned seeds of the family's other arms, which do not have two results yet. looks: earlier plans with
+    fewer seeds. hits: (n, M) for each arm, where known of all: no deviation is then taken to be below the image noise
+    floor.
     """
 
     def __init__(
         self,
         arms: Sequence[Mapping[int, float]],
-        beside: Sequence[int] = (),
+        unfinished: Sequence[int] = (),
         looks: int = 0,
-        right: Sequence[images.Hits] = (),
+        hits: Sequence[images.Hits] = (),
     ) -> None:
         self.n = np.array([len(values) for values in arms])
         self.means = np.array([np.mean(list(values.values())) for values in arms])
-        self.beside = tuple(beside)
-        self.times = 2.0**looks
+        self.unfinished = tuple(unfinished)
+        self.multiplier = 2.0**looks
         samples = [list(values.values()) for values in arms]
         self.own = np.array([np.var(values, ddof=1) for values in samples])
-        self.blocked = self._block(arms)
+        self.blocked = self._use_blocks(arms)
         if not self.blocked:
             self.spread, self.variances, self.dofs = stats.spread(samples), self.own, self.n - 1.0
-        self.floor: images.Floor | None = None
-        self.believed = self.variances
-        if right:
-            self._raise(images.blocked(right) if self.blocked else images.apart(right))
+        self.floor: images.NoiseFloor | None = None
+        self.floored = self.variances
+        if hits:
+            self._apply_floor(images.blocked(hits) if self.blocked else images.independent(hits))
 
-    def _raise(self, floor: images.Floor) -> None:
+    def _apply_floor(self, floor: images.NoiseFloor) -> None:
         """Take no deviation to be below the floor."""
         self.floor = floor
-        self.spread = stats.raised(self.spread, floor.deviation, int((self.n - 1).sum()))
-        self.believed = np.maximum(self.variances, floor.variances)
+        self.spread = stats.raise_to(self.spread, floor.deviation, int((self.n - 1).sum()))
+        self.floored = np.maximum(self.variances, floor.variances)
 
-    def _block(self, arms: Sequence[Mapping[int, float]]) -> bool:
-        """Take seeds as blocks, where they may be; not where arms are in step to the last digit."""
+    def _use_blocks(self, arms: Sequence[Mapping[int, float]]) -> bool:
+        """Treat seeds as blocks where the rule allows it; not where arms differ by a constant to the last digit."""
         if not arms or any(values.keys() != arms[0].keys() for values in arms):
             return False
         if (len(arms) - 1) * (len(arms[0]) - 1) < DOF:
@@ -119,70 +123,73 @@ class Family:
         return self.spread is not None
 
     @property
-    def able(self) -> bool:
-        """Tell whether anything may be claimed."""
+    def can_claim(self) -> bool:
+        """Return whether anything may be claimed."""
         return claims(self.spread) and len(self.n) > 1
 
     @cached_property
     def heterogeneity(self) -> float:
-        """Test by Bartlett, p of equal deviations of the arms, whatever their seeds share."""
+        """Return Bartlett's p for equal deviations of the arms, whatever their seeds share."""
         return stats.bartlett(self.own, self.n - 1.0)
 
     def bounds(self, control: int = 0) -> tuple[Array, Array]:
-        """-> (K,), (K,): the difference of every arm to the control, and half of its interval."""
+        """-> (K,), (K,): the difference of every arm to the control, and the half width of its interval."""
         assert self.spread
         difference, pooled, own, dof = self._errors(control)
-        alpha = ALPHA / self.times
-        joint = stats.critical(self._sizes(control), int(self.n[control]), self.spread.dof, alpha)
-        return difference, np.maximum(joint * pooled, stats.quantile(alpha / self._arms, dof) * own)
+        alpha = ALPHA / self.multiplier
+        dunnett = stats.critical(self._sizes(control), int(self.n[control]), self.spread.dof, alpha)
+        return difference, np.maximum(dunnett * pooled, stats.quantile(alpha / self._welch_factor, dof) * own)
 
     def against(self) -> list[Comparison]:
         """Compare every other arm with the control."""
         assert self.spread
         difference, half = self.bounds()
         _, pooled, own, dof = self._errors(0)
-        alone = stats.two_sided(_over(difference, own), dof) * self._arms
+        welch = stats.two_sided(_in_errors(difference, own), dof) * self._welch_factor
         sizes, n = self._sizes(0), int(self.n[0])
-        joint = [1 - stats.inside(t, sizes, n, self.spread.dof) for t in np.abs(difference) / pooled]
-        p = np.clip(np.maximum(alone, joint) * self.times, 0, 1)
-        return [Comparison(*map(float, each)) for each in zip(difference, half, p, strict=True)][1:]
+        dunnett = [1 - stats.coverage(t, sizes, n, self.spread.dof) for t in np.abs(difference) / pooled]
+        p = np.clip(np.maximum(welch, dunnett) * self.multiplier, 0, 1)
+        return [Comparison(*map(float, comparison)) for comparison in zip(difference, half, p, strict=True)][1:]
 
     def above(self, control: int) -> NDArray[np.bool_]:
-        """-> (K,): which arms are shown to be above one."""
+        """-> (K,): which arms are shown to be above the control."""
         difference, half = self.bounds(control)
-        found: NDArray[np.bool_] = difference > half
-        return found
+        exceeds: NDArray[np.bool_] = difference > half
+        return exceeds
 
     @property
-    def _arms(self) -> float:
-        """Count arms as p of (b) is multiplied by."""
-        return math.log2(max(2, len(self.n) + len(self.beside)))
+    def _welch_factor(self) -> float:
+        """Return the factor that the p of (b) is multiplied by: log2 of the number of arms."""
+        return math.log2(max(2, len(self.n) + len(self.unfinished)))
 
     def _errors(self, control: int) -> tuple[Array, Array, Array, Array]:
-        """-> four (K,): differences to an arm, their standard errors by (a) and by (b), degrees of freedom of (b)."""
+        """-> four (K,): differences to the control, their standard errors by (a), by (b), degrees of freedom of (b)."""
         assert self.spread
-        each = self.believed / self.n
-        dof = stats.satterthwaite(each, each[control], self.dofs, self.dofs[control])
+        squared_errors = self.floored / self.n
+        dof = stats.satterthwaite(squared_errors, squared_errors[control], self.dofs, self.dofs[control])
         dof = np.minimum(dof, 2 * np.minimum(self.dofs, self.dofs[control]))
         pooled = self.spread.deviation * np.sqrt(1 / self.n + 1 / self.n[control])
-        return self.means - self.means[control], pooled, np.sqrt(each + each[control]), dof
+        return self.means - self.means[control], pooled, np.sqrt(squared_errors + squared_errors[control]), dof
 
     def _sizes(self, control: int) -> tuple[int, ...]:
-        """List the sizes of all that are compared with an arm, planned ones too; `critical` knows the same again."""
-        sizes = self._sorted.get(int(self.n[control]))
+        """Return the sizes of all arms compared with the control, planned ones too.
+
+        `critical` caches by equal tuples.
+        """
+        sizes = self._size_cache.get(int(self.n[control]))
         if sizes is None:
-            whole = sorted(chain(self.n.tolist(), self.beside))
-            whole.remove(int(self.n[control]))
-            sizes = self._sorted[int(self.n[control])] = tuple(whole)
+            others = sorted(chain(self.n.tolist(), self.unfinished))
+            others.remove(int(self.n[control]))
+            sizes = self._size_cache[int(self.n[control])] = tuple(others)
         return sizes
 
     @cached_property
-    def _sorted(self) -> dict[int, tuple[int, ...]]:
+    def _size_cache(self) -> dict[int, tuple[int, ...]]:
         return {}
 
 
 class Decision:
-    """What is claimed of a family: of its arms as they finished, and where some diverged, with those seeds as well."""
+    """The claims of a family: made of its finished seeds, and where seeds diverged, with those counted as well."""
 
     def __init__(self, arms: Mapping[str, Outcome], control: str | None = None, looks: int = 0) -> None:
         names = sorted(arms, key=lambda name: name != control)
@@ -193,14 +200,14 @@ class Decision:
         self.diverged = {name for name, arm in arms.items() if arm.diverged}
         self.ranks = {name: float(np.mean(list(seeds.values()))) for name, seeds in counted.items() if seeds}
         self.names = [name for name in names if len(arms[name].values) > 1]
-        beside = [arm.planned for name, arm in arms.items() if name not in self.names and arm.planned > 1]
-        self.right = _right([arms[name] for name in self.names])
-        self.family = Family([arms[name].values for name in self.names], beside, looks, self.right)
-        self.counting = Family([counted[name] for name in self.names], beside, looks) if self.diverged else None
+        unfinished = [arm.planned for name, arm in arms.items() if name not in self.names and arm.planned > 1]
+        self.hits = _hits([arms[name] for name in self.names])
+        self.family = Family([arms[name].values for name in self.names], unfinished, looks, self.hits)
+        self.counting = Family([counted[name] for name in self.names], unfinished, looks) if self.diverged else None
 
     @property
-    def able(self) -> bool:
-        return self.family.able
+    def can_claim(self) -> bool:
+        return self.family.can_claim
 
     @property
     def spread(self) -> Spread | None:
@@ -209,67 +216,70 @@ class Decision:
     @cached_property
     def comparisons(self) -> Mapping[str, Comparison]:
         """Compare every arm that can be compared with the control."""
-        if not self.able or self.control not in self.names:
+        if not self.can_claim or self.control not in self.names:
             return {}
         plain = dict(zip(self.names[1:], self.family.against(), strict=True))
-        if self.counting is None or not self.counting.able:
+        if self.counting is None or not self.counting.can_claim:
             return plain
         strict = dict(zip(self.names[1:], self.counting.against(), strict=True))
         return {
-            name: _both(one, strict[name]) if {name, self.control} & self.diverged else one
-            for name, one in plain.items()
+            name: _combined(comparison, strict[name]) if {name, self.control} & self.diverged else comparison
+            for name, comparison in plain.items()
         }
 
     def best(self, among: Sequence[str]) -> list[str]:
-        """Keep those of `among` that may have the highest true mean: it is there with probability LEVEL or more."""
+        """Return those of `among` that may have the highest true mean.
+
+        The true best is one with probability LEVEL or more.
+        """
         tested = [name for name in self.names if name in set(among)]
-        if not self.able:
+        if not self.can_claim:
             return tested
-        at = {name: place for place, name in enumerate(self.names)}
-        places = np.array([at[name] for name in tested], int)
-        return [name for name in tested if not self._above(at[name])[places].any()]
+        index = {name: place for place, name in enumerate(self.names)}
+        places = np.array([index[name] for name in tested], int)
+        return [name for name in tested if not self._above(index[name])[places].any()]
 
     def _above(self, at: int) -> NDArray[np.bool_]:
-        found = self.family.above(at)
-        if self.counting is not None and self.counting.able:
+        exceeds = self.family.above(at)
+        if self.counting is not None and self.counting.can_claim:
             touched = np.array([name in self.diverged for name in self.names])
-            found &= self.counting.above(at) | ~(touched | touched[at])
-        self._agree(at, found)
-        return found
+            exceeds &= self.counting.above(at) | ~(touched | touched[at])
+        self._agree(at, exceeds)
+        return exceeds
 
-    def _agree(self, at: int, found: NDArray[np.bool_]) -> None:
-        """Let the comparison with the control count against it, whichever of the two is the better."""
+    def _agree(self, at: int, exceeds: NDArray[np.bool_]) -> None:
+        """Let the comparison with the control decide between the two, so that marks and sentences agree."""
         if not self.comparisons:
             return
         if at:
-            one = self.comparisons[self.names[at]]
-            found[0] = one.difference < 0 and one.p < ALPHA
+            comparison = self.comparisons[self.names[at]]
+            exceeds[0] = comparison.difference < 0 and comparison.p < ALPHA
             return
         for place, name in enumerate(self.names[1:], start=1):
-            one = self.comparisons[name]
-            found[place] = one.difference > 0 and one.p < ALPHA
+            comparison = self.comparisons[name]
+            exceeds[place] = comparison.difference > 0 and comparison.p < ALPHA
 
 
-def _right(arms: Sequence[Outcome]) -> list[images.Hits]:
-    """Take of each arm its seeds in their order; none at all where one is not known or saw other images."""
-    known = [arm.right for arm in arms if arm.right]
-    if len(known) < len(arms) or len({right.images for right in known}) > 1:
+def _hits(arms: Sequence[Outcome]) -> list[images.Hits]:
+    """Return the hits of each arm; none at all where an arm's are unknown or arms saw different images."""
+    known = [arm.hits for arm in arms if arm.hits]
+    if len(known) < len(arms) or len({image_hits.images for image_hits in known}) > 1:
         return []
-    return [right.hits for right in known]
+    return [image_hits.hits for image_hits in known]
 
 
 def claims(spread: Spread | None) -> bool:
     return spread is not None and spread.dof >= DOF
 
 
-def _over(difference: Array, error: Array) -> Array:
-    """Divide; where an arm and its control gave one number each for all seeds, any difference is beyond any bound."""
-    found: Array = np.divide(np.abs(difference), error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
-    return found
+def _in_errors(difference: Array, error: Array) -> Array:
+    """Divide; with zero error, any difference is infinitely many errors."""
+    ratio: Array = np.divide(np.abs(difference), error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
+    return ratio
 
 
-def _both(one: Comparison, other: Comparison) -> Comparison:
-    """Take what holds with failures and without: the larger p, and the end of the intervals that is nearer to zero."""
+def _combined(one: Comparison, other: Comparison) -> Comparison:
+    """Combine a comparison without and with failures: the larger p, and the interval end that is nearer to zero."""
     sign = np.sign(one.difference) or 1.0
     nearer = other.half + sign * (one.difference - other.difference)
     if sign * other.difference <= 0:  # they do not even agree on the better

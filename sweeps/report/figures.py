@@ -1,6 +1,6 @@
-"""The figures of an ablation, as a paper would print them: transparent, in a grey that light and dark pages both bear.
+"""The figures of an ablation as a paper would print them: transparent, in a gray that suits light and dark pages.
 
-A figure comes out as the same bytes each time.
+A figure is saved as the same bytes each time.
 """
 
 import io
@@ -15,13 +15,13 @@ from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.plots import (
     INK,
     LOSS,
+    arm_curves,
     curves,
     effects,
     health,
     heat_map,
     losses,
     numbers,
-    of,
 )
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.result import Result
@@ -58,7 +58,10 @@ STYLE: dict[Any, Any] = {
 
 
 class Drawing(NamedTuple):
-    """kind: "curves", "grid", "effects", "loss", "health". caption: what is seen, and what its marks mean."""
+    """A figure of a study.
+
+    kind: "curves", "grid", "effects", "loss", "health". caption: content and meaning of marks.
+    """
 
     study: str
     kind: str
@@ -67,7 +70,7 @@ class Drawing(NamedTuple):
 
 
 def drawings(ablation: Ablation) -> list[Drawing]:
-    """Every figure that there are numbers for, in the order of a report."""
+    """Draw every figure that has numbers, in the order of a report."""
     runs = {result.id: result for result in ablation.results}
     with mpl.rc_context(STYLE):
         return [
@@ -93,21 +96,25 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Iterator[Drawing]:
-    if lined := [table for table in tables if table.factor and numbers(table.factor)[1]]:
-        yield Drawing(study.name, "curves", CURVES, curves(lined))
+    if numeric := [table for table in tables if table.factor and numbers(table.factor)[1]]:
+        yield Drawing(study.name, "curves", CURVES, curves(numeric))
     for table in tables:
-        if found := crossing(table):
-            yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, found))
+        if crossed := crossing(table):
+            yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, crossed))
     if len(study.arms) > 1:
         yield Drawing(study.name, "effects", EFFECTS, effects(tables))
-    held = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
-    if LOSS in held:
+    curve_names = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
+    if LOSS in curve_names:
         yield Drawing(study.name, "loss", LOSSES, losses(study, tables, runs))
-    if any(name in held for name, _ in COLLAPSE.values()):
-        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed(study, runs)}).", health(study, runs))
+    if any(name in curve_names for name, _ in COLLAPSE.values()):
+        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(study, runs))
 
 
-def _collapsed(study: Study, runs: Mapping[str, Result]) -> str:
+def _collapsed_arms(study: Study, runs: Mapping[str, Result]) -> str:
     limits = COLLAPSE.values()
-    low = [arm for arm in study.arms if any(v[-1] < limit for name, limit in limits for _, v in of(arm, name, runs))]
+    low = [
+        arm
+        for arm in study.arms
+        if any(v[-1] < limit for name, limit in limits for _, v in arm_curves(arm, name, runs))
+    ]
     return "; ".join(arm.name for arm in low) or "none here"

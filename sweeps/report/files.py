@@ -1,4 +1,4 @@
-"""From MLflow to the tables and figures that a paper would print. It reads MLflow and the spec, and nothing else."""
+"""The files of a report, from MLflow and the spec alone: page, tables, numbers, figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,48 +17,48 @@ PICTURES = "pictures/reconstructions.png"
 
 
 def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
-    """What MLflow holds of a sweep now, also while it runs. cache: a folder that makes the next call fast."""
+    """Read what MLflow holds of a sweep now, also while it runs. cache: a folder that makes the next call fast."""
     results = gather(tracker, sweep, curves=CURVES, cache=cache)
-    held = tracker.experiment(sweep.name)
-    place = experiment_page(tracker.uri, held.experiment_id) if held else ""
+    experiment = tracker.experiment(sweep.name)
+    place = experiment_page(tracker.uri, experiment.experiment_id) if experiment else ""
     return ablation(sweep, results, mlflow_tree.plans(tracker, sweep.name), place)
 
 
-def beside(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:
-    """The defaults of several in one table, over the baselines that they share."""
+def side_by_side(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:
+    """Put the defaults of several sweeps in one table, over the baselines that they share."""
     results = [result for sweep in sweeps for result in gather(tracker, sweep)]
     return ablation(joined(sweeps), results)
 
 
-def files(found: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The whole report, by path: a page, the paper's tables, the numbers, the figures. The same bytes each time."""
+def files(ablation: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """-> path: bytes of every file of the report. Equal results give equal bytes."""
     from selfsup.sweeps.report import figures, paper, searchplots
     from selfsup.sweeps.report.page import page
 
-    drawn = [*searchplots.drawings(found.sweep.search), *figures.drawings(found)]
-    made = {
-        "report.html": page(found, drawn, pictures).encode(),
-        "report.md": paper.markdown(found).encode(),
-        "report.tex": paper.latex(found).encode(),
-        "results.csv": paper.csv(found),
-        "results.parquet": paper.parquet(found),
+    drawings = [*searchplots.drawings(ablation.sweep.search), *figures.drawings(ablation)]
+    contents = {
+        "report.html": page(ablation, drawings, pictures).encode(),
+        "report.md": paper.markdown(ablation).encode(),
+        "report.tex": paper.latex(ablation).encode(),
+        "results.csv": paper.csv(ablation),
+        "results.parquet": paper.parquet(ablation),
     }
-    for drawing in drawn:
+    for drawing in drawings:
         name = "-".join(part for part in (drawing.study, drawing.kind) if part)
-        made[f"figures/{name}.svg"] = figures.svg(drawing.figure)
-        made[f"figures/{name}.png"] = figures.png(drawing.figure)
-    return made
+        contents[f"figures/{name}.svg"] = figures.svg(drawing.figure)
+        contents[f"figures/{name}.png"] = figures.png(drawing.figure)
+    return contents
 
 
-def pictures(found: Ablation, tracker: Tracker) -> dict[str, bytes]:
-    """The reconstructions of every arm that has some, of its first seed: the same images under the same masks."""
-    runs = {result.id: result.run for result in found.results if result.status == "finished"}
-    made = {}
-    for name, arm in _named(found.sweep):
+def pictures(ablation: Ablation, tracker: Tracker) -> dict[str, bytes]:
+    """-> arm name: PNG of its first seed's reconstructions, of the same images under the same masks."""
+    runs = {result.id: result.run for result in ablation.results if result.status == "finished"}
+    images = {}
+    for name, arm in _named(ablation.sweep):
         run = runs.get(arm.ids[min(arm.ids)])
         if run and (data := tracker.fetch(run, PICTURES)):
-            made[name] = data
-    return made
+            images[name] = data
+    return images
 
 
 def _named(sweep: Sweep) -> Iterator[tuple[str, Arm]]:

@@ -1,4 +1,4 @@
-"""What a report says of the sweep itself: what ran, what did not, and that arms differ in nothing but their factor."""
+"""The integrity of a sweep: which runs ended how, and proof that arms differ in nothing but their factor."""
 
 import math
 from collections import Counter
@@ -15,57 +15,59 @@ from selfsup.track import ACCEPTED, MODULES
 
 COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  # tags; of the last the beginning
 
-Found = Mapping[str, Result]
+ResultsById = Mapping[str, Result]
 
 
-def integrity(sweep: Sweep, found: Found, plans: Sequence[Registered] = ()) -> dict[str, Any]:
-    """Numbers of runs: planned, finished, failed, stopped, running, missing. Then, as tuples of text:
+def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[Registered] = ()) -> dict[str, Any]:
+    """Count runs: planned, finished, failed, stopped, running, missing; and list, as tuples of text:
 
-    differences: "study: arm" of every arm compared with its default -> what else differs, seed by seed; empty if
-    nothing does. deviations: arms that lack planned seeds, and why. changes: of the plan since earlier ones of its name
-    in MLflow. commits, hardware, data: all that the runs were made with. mixed: what of the code was not one and the
-    same. And registered: when the plan was, or "".
+    differences: "study: arm" of every arm -> what else differs from its default, seed by seed; empty if nothing does.
+    deviations: arms that lack planned seeds, and why. changes: of the plan since earlier plans of this name in MLflow.
+    commits, hardware, data: all that the runs were made with. mixed: code that differs between runs. registered: when
+    the plan was, or "".
     """
     plan = registered(sweep, plans)
     arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
-    every = {arm.name: arm for arm in sweep.baselines} | arms
-    ids = {key for arm in every.values() for key in arm.ids.values()}
-    status = Counter(found[key].status if key in found else "planned" for key in ids)
+    all_arms = {arm.name: arm for arm in sweep.baselines} | arms
+    ids = {key for arm in all_arms.values() for key in arm.ids.values()}
+    status = Counter(results[key].status if key in results else "planned" for key in ids)
     trials = sweep.search.trials if sweep.search else ()
-    made = {trial.result.id: trial.result for trial in trials} | dict(found)
+    runs = {trial.result.id: trial.result for trial in trials} | dict(results)
     return {
         "planned": len(ids),
         **{name: status[name] for name in ("finished", "failed", "stopped", "running")},
         "missing": status["planned"],
-        "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, found)},
-        "deviations": tuple(line for name, arm in every.items() for line in _lacking(name, arm, found, sweep.metrics)),
+        "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, results)},
+        "deviations": tuple(
+            line for name, arm in all_arms.items() for line in _lacking(name, arm, results, sweep.metrics)
+        ),
         "registered": plan.when if plan else "",
         "changes": tuple(changes(sweep, plans)),
-        "commits": _tags(made, COMMIT),
-        "mixed": tuple(_mixed(made)),
-        "hardware": _tags(made, HARDWARE),
-        "data": {name.removeprefix(f"{DATA}."): _tags(made, name) for name in _names(made, DATA)},
+        "commits": _tags(runs, COMMIT),
+        "mixed": tuple(_mixed(runs)),
+        "hardware": _tags(runs, HARDWARE),
+        "data": {name.removeprefix(f"{DATA}."): _tags(runs, name) for name in _names(runs, DATA)},
     }
 
 
-def _all_differences(sweep: Sweep, found: Found) -> Iterator[tuple[str, list[str]]]:
+def _all_differences(sweep: Sweep, results: ResultsById) -> Iterator[tuple[str, list[str]]]:
     for study in sweep.studies:
         for arm in study.arms[1:]:
-            pairs = list(_pairs(study, arm, found))
+            pairs = list(_pairs(study, arm, results))
             if pairs:
                 yield f"{study.name}: {arm.name}", [line for pair in pairs for line in _beside(arm, *pair)]
 
 
-def _pairs(study: Study, arm: Arm, found: Found) -> Iterator[tuple[Result, Result]]:
-    """The runs of an arm, each with the default's of the same seed, where both have started."""
+def _pairs(study: Study, arm: Arm, results: ResultsById) -> Iterator[tuple[Result, Result]]:
+    """Yield each run of an arm with the default's run of the same seed, where both have started."""
     for seed, key in sorted(arm.ids.items()):
-        pair = found.get(key), found.get(study.arms[0].ids.get(seed, ""))
+        pair = results.get(key), results.get(study.arms[0].ids.get(seed, ""))
         if pair[0] and pair[1] and pair[0].params and pair[1].params:
             yield pair[0], pair[1]
 
 
 def _beside(arm: Arm, run: Result, default: Result) -> Iterator[str]:
-    """What differs beside the factor that names the arm, or does not differ although it should."""
+    """Yield what differs besides the factor that names the arm, and factors that should differ and do not."""
     here, there = _settings(run), _settings(default)
     differing = {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
     differing -= {HARDWARE} - (here.keys() & there.keys())  # a run that has not ended has none yet
@@ -83,32 +85,32 @@ def _settings(run: Result) -> dict[str, str]:
     return dict(run.params) | made_with
 
 
-def _mixed(found: Found) -> Iterator[str]:
-    told = {item for run in found.values() for item in run.tags.get(MODULES, "").split()}
-    versions = Counter(item.partition(":")[0] for item in told)
+def _mixed(results: ResultsById) -> Iterator[str]:
+    digests = {item for run in results.values() for item in run.tags.get(MODULES, "").split()}
+    versions = Counter(item.partition(":")[0] for item in digests)
     yield from (f"{number} versions of {name}" for name, number in sorted(versions.items()) if number > 1)
-    if number := sum(ACCEPTED in run.tags for run in found.values()):
+    if number := sum(ACCEPTED in run.tags for run in results.values()):
         yield f"{several(number, 'run')} made by earlier code and accepted"
-    if told and (number := sum(MODULES not in run.tags and run.status == "finished" for run in found.values())):
+    if digests and (number := sum(MODULES not in run.tags and run.status == "finished" for run in results.values())):
         yield f"{several(number, 'run')} of unknown code"
 
 
-def _names(found: Found, start: str) -> list[str]:
-    return sorted({name for run in found.values() for name in run.tags if name.startswith(f"{start}.")})
+def _names(results: ResultsById, start: str) -> list[str]:
+    return sorted({name for run in results.values() for name in run.tags if name.startswith(f"{start}.")})
 
 
 def lacking(run: Result, metrics: Sequence[str]) -> str:
-    """Why a run that finished does not count under every metric; "" where it does."""
+    """Return why a finished run lacks a usable number under some metric; "" where it lacks none."""
     missing = [heading(name) for name in metrics if name not in run.metrics]
     odd = [heading(name) for name in metrics if not math.isfinite(run.metrics.get(name, 0.0))]
     parts = [f"without {listed(missing)}"] * bool(missing) + [f"{listed(odd)} not finite"] * bool(odd)
     return f"finished, {'; '.join(parts)}" if parts else ""
 
 
-def _lacking(name: str, arm: Arm, found: Found, metrics: Sequence[str]) -> Iterator[str]:
+def _lacking(name: str, arm: Arm, results: ResultsById, metrics: Sequence[str]) -> Iterator[str]:
     why: dict[str, list[int]] = {}
     for seed, key in sorted(arm.ids.items()):
-        run = found.get(key)
+        run = results.get(key)
         if run is None or run.status != "finished":
             status = run.status if run and run.status != "planned" else "not run"
             why.setdefault(status + (f" ({run.reason})" if run and run.reason else ""), []).append(seed)
@@ -117,5 +119,5 @@ def _lacking(name: str, arm: Arm, found: Found, metrics: Sequence[str]) -> Itera
     yield from (f"{name}: {numbered(seeds)}: {text}" for text, seeds in why.items())
 
 
-def _tags(found: Found, name: str) -> tuple[str, ...]:
-    return tuple(sorted({run.tags[name] for run in found.values() if name in run.tags}))
+def _tags(results: ResultsById, name: str) -> tuple[str, ...]:
+    return tuple(sorted({run.tags[name] for run in results.values() if name in run.tags}))

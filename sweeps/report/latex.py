@@ -1,4 +1,4 @@
-"""Tables for a paper: booktabs, siunitx, the default in grey; a study's factors side by side as in MAE's Table 1."""
+"""Tables for a paper: booktabs, siunitx, the default in gray; a study's factors side by side as in MAE's Table 1."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ from selfsup.sweeps.report.columns import (
     expected,
     failures,
     is_default,
-    keys,
+    name_columns,
 )
 from selfsup.sweeps.report.crossed import Crossing, crossing
 from selfsup.sweeps.report.notes import COVERS
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.report.tabular import (
-    GREY,
+    GRAY,
     escaped,
     header_of,
     layout_of,
@@ -50,7 +50,7 @@ MARKS = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
 
 
 def latex(ablation: Ablation) -> str:
-    """Of each study its tables side by side, and its differences to the default in one; the methods."""
+    """Write, for each study, its tables side by side and a table of differences to the default; then the methods."""
     parts = [NEEDS]
     name = ablation.sweep.name
     for study in ablation.sweep.studies:
@@ -79,26 +79,26 @@ def _side_by_side(sweep: str, study: Study, tables: Sequence[Table]) -> str:
 
 
 def _settings(study: Study, factors: Sequence[Factor]) -> str:
-    """What the default is; of a search what each of its arms is, too."""
+    """Write what the default is; for a search, also what each arm is."""
     if [factor.path for factor in factors] != [SETTING]:
         default = [f"{words(factor.name)} {label(factor.default)}" for factor in factors]
-        return f"Default (grey): {listed(default)}."
+        return f"Default (gray): {listed(default)}."
     names = short_names(path for arm in study.arms for path in arm.changed)
-    found = [
+    settings = [
         f"{arm.name}: {', '.join(f'{words(names[path])} {short(value)}' for path, value in arm.changed.items())}."
         for arm in study.arms[1:]
     ]
-    return " ".join(["Default (grey): the values of the spec.", *found])
+    return " ".join(["Default (gray): the values of the spec.", *settings])
 
 
 def _differences(sweep: str, study: Study, tables: Sequence[Table]) -> str:
-    """Every arm against the default; "" where nothing is known yet."""
+    """Write the table of every arm against the default; "" where nothing is known yet."""
     lines = [(table.title, line) for table in tables for line in table.lines if not line.arm.default]
     alone = tables[0].title if len(tables) == 1 else ""
     columns = [Column("", alone, [line.label for _, line in lines], key=True)]
     for metric in tables[0].metrics:
         cells = [line.cells[metric] for _, line in lines]
-        columns += [column for column in _compared(heading(metric), cells) if set(column.texts) != {NOTHING}]
+        columns += [column for column in _difference_columns(heading(metric), cells) if set(column.texts) != {NOTHING}]
     if len(columns) == 1:
         return ""
     body: list[str] = []
@@ -135,52 +135,53 @@ def _environment(kind: str, caption: str, name: str, tabulars: Sequence[str], be
 
 
 def _tabulars(table: Table, *, alone: bool) -> Iterator[tuple[str, str, list[str]]]:
-    """Title, layout and rows; of two crossed factors one a metric. alone: its title will not be said above it."""
-    if found := crossing(table):
+    """Yield (title, layout, rows), one per metric where two factors are crossed.
+
+    alone: no title is printed above it.
+    """
+    if crossed := crossing(table):
         for metric in table.metrics:
-            columns = list(_crossed(found, metric))
-            row, column = found.default
-            rows = [*header_of(columns, named(found.down)), "\\midrule", *rows_of(columns, grey=(row, column + 1))]
+            columns = list(_crossed_columns(crossed, metric))
+            row, column = crossed.default
+            rows = [*header_of(columns, named(crossed.down)), "\\midrule", *rows_of(columns, gray=(row, column + 1))]
             yield f"{table.title}, {heading(metric)}", layout_of(columns), rows
         return
-    columns = keys(table)
+    columns = name_columns(table)
     for metric in table.metrics:
         cells = [line.cells[metric] for line in table.lines]
-        columns.append(Column("", heading(metric), [_marked(cell) for cell in cells]))
+        columns.append(Column("", heading(metric), [_marked_text(cell) for cell in cells]))
         if any(cell.expected is not None for cell in cells):
             columns.append(Column("", "paper", expected(cells)))
-    grey = [f"\\rowcolor{{{GREY}}} " if is_default(table, line) else "" for line in table.lines]
-    body = [f"{start}{row}" for start, row in zip(grey, rows_of(columns), strict=True)]
+    gray = [f"\\rowcolor{{{GRAY}}} " if is_default(table, line) else "" for line in table.lines]
+    body = [f"{start}{row}" for start, row in zip(gray, rows_of(columns), strict=True)]
     header = header_of(columns, (table.factor.symbol or "") if table.factor and not alone else None)
     yield table.title, layout_of(columns), [*header, "\\midrule", *body]
 
 
-def _crossed(found: Crossing, metric: str) -> Iterator[Column]:
-    yield Column("", "", [label(value) for value in found.down.values], key=True)
-    for value, column in zip(found.across.values, zip(*found.rows, strict=True), strict=True):
-        texts = [_marked(line.cells[metric]) if line else "" for line in column]
-        yield Column(named(found.across), label(value), texts)
+def _crossed_columns(crossed: Crossing, metric: str) -> Iterator[Column]:
+    yield Column("", "", [label(value) for value in crossed.down.values], key=True)
+    for value, column in zip(crossed.across.values, zip(*crossed.rows, strict=True), strict=True):
+        texts = [_marked_text(line.cells[metric]) if line else "" for line in column]
+        yield Column(named(crossed.across), label(value), texts)
 
 
-def _compared(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
+def _difference_columns(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
     yield Column(name, "Δ", [difference(cell) for cell in cells])
     yield Column(name, "p", [NOTHING if cell.p is None else shorter(cell.p) for cell in cells])
 
 
-def _marked(cell: Cell) -> str:
+def _marked_text(cell: Cell) -> str:
     return f"**{cell.text}**" if cell.best else cell.text + "†" * cell.tied
 
 
 def _n(tables: Sequence[Table]) -> str:
-    """Write `n = 3.`, and where it is less."""
+    """Write `n = 3.`, and which arms have fewer."""
     lines = {line.arm.name: line for table in tables for line in table.lines}.values()
     names = [line.label for line in lines]
     if len(tables) > 1:
         titles = {line.arm.name: table.title for table in tables for line in table.lines}
         names = ["default" if line.arm.default else f"{titles[line.arm.name]} {line.label}" for line in lines]
     cells = [(name, list(line.cells.values())) for name, line in zip(names, lines, strict=True)]
-    planned = counts([cell.planned for _, held in cells for cell in held])
-    fewer = [
-        f"{name}: {counts([cell.n for cell in held])}" for name, held in cells if any(c.n < c.planned for c in held)
-    ]
+    planned = counts([cell.planned for _, row in cells for cell in row])
+    fewer = [f"{name}: {counts([cell.n for cell in row])}" for name, row in cells if any(c.n < c.planned for c in row)]
     return f"n = {planned} ({'; '.join(fewer)})." if fewer else f"n = {planned}."

@@ -1,4 +1,4 @@
-"""What the numbers of a report rest on: what an interval covers, which tests are made, what they assume."""
+"""Notes under the tables of a report: what an interval covers, which tests are made, what they assume."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -56,46 +56,52 @@ DEFAULT, RANKED, UNTRAINED = "comparisons with a default", "the best", "comparis
 UNEQUAL = "deviations between seeds are not alike"
 
 
-def general(sweep: Sweep, tables: "Sequence[Table]", looks: int) -> tuple[str, ...]:
-    """Tell once a report which uncertainty is shown and which tests were made. looks: at fewer seeds, before."""
+def general_notes(sweep: Sweep, tables: "Sequence[Table]", looks: int) -> tuple[str, ...]:
+    """Write the notes on uncertainty and tests that hold for the whole report.
+
+    looks: earlier plans with fewer seeds.
+    """
     cells = [cell for table in tables for line in table.lines for cell in line.cells.values()]
     kinds = families(sweep, tables)
     compared = kinds[DEFAULT] > 0 or kinds[UNTRAINED] > 0
-    told = [COVERS, REPLICATES, *([RULE] * compared), BEST, *([FAILURES] * any(cell.diverged for cell in cells))]
-    told += [_looked(looks)] if looks else []
-    return (*told, *([_chance(sweep, kinds, looks)] if any(kinds.values()) else []))
+    notes = [COVERS, REPLICATES, *([RULE] * compared), BEST, *([FAILURES] * any(cell.diverged for cell in cells))]
+    notes += [_looks_note(looks)] if looks else []
+    return (*notes, *([_chance_note(sweep, kinds, looks)] if any(kinds.values()) else []))
 
 
 def families(sweep: Sweep, tables: "Sequence[Table]") -> dict[str, int]:
-    """Count what is claimed under one metric: of a default and one other arm, the best is no question of its own."""
+    """Count the families of claims under one metric; with two arms, the best is no separate question."""
     kinds = {DEFAULT: sum(len(study.arms) > 1 for study in sweep.studies), RANKED: 0, UNTRAINED: 0}
     for table in tables:
         ids = {tuple(line.arm.ids.values()): line for line in table.lines if line.arm not in sweep.baselines}
         kinds[RANKED] += len(ids) > (2 if table.study else 1)
-        kinds[UNTRAINED] += sum(_tested(line.cells.values()) for line in table.lines if line.arm in sweep.baselines)
+        kinds[UNTRAINED] += sum(_has_seeds(line.cells.values()) for line in table.lines if line.arm in sweep.baselines)
     return kinds
 
 
-def _tested(cells: "Iterable[Cell]") -> bool:
-    """Tell whether a baseline has seeds that methods are compared with."""
+def _has_seeds(cells: "Iterable[Cell]") -> bool:
+    """Return whether a baseline has seeds that methods are compared with."""
     return any(cell.n > 1 for cell in cells)
 
 
-def _chance(sweep: Sweep, kinds: Mapping[str, int], looks: int) -> str:
-    """Tell of how many families there are, and the chance that any of them makes a false claim."""
+def _chance_note(sweep: Sweep, kinds: Mapping[str, int], looks: int) -> str:
+    """Write how many families of claims there are, and the chance that any of them makes a false claim."""
     metrics = [sweep.primary] if sweep.primary else list(sweep.metrics)
-    number, each = sum(kinds.values()) * len(metrics), ALPHA * (1 + (looks > 0))
-    names, told = listed([name for name, times in kinds.items() if times]), listed([heading(name) for name in metrics])
-    text = f"Claims are made in {number} famil{'y' if number == 1 else 'ies'} ({names}, of {told}). "
+    number, rate = sum(kinds.values()) * len(metrics), ALPHA * (1 + (looks > 0))
+    names, metric_names = (
+        listed([name for name, times in kinds.items() if times]),
+        listed([heading(name) for name in metrics]),
+    )
+    text = f"Claims are made in {number} famil{'y' if number == 1 else 'ies'} ({names}, of {metric_names}). "
     text += "The chance to claim a difference where none is, or to leave the best unmarked, is about "
-    text += f"{100 * each:.0f} % at most"
-    text += f" in each, and about {100 * (1 - (1 - each) ** number):.0f} % in all." if number > 1 else "."
+    text += f"{100 * rate:.0f} % at most"
+    text += f" in each, and about {100 * (1 - (1 - rate) ** number):.0f} % in all." if number > 1 else "."
     if sweep.primary:
-        return f"{text} {told.capitalize()} was named primary: p and marks of other metrics are no claims."
+        return f"{text} {metric_names.capitalize()} was named primary: p and marks of other metrics are no claims."
     return text + " A primary metric, named in the sweep file, makes claims of that alone." * (len(metrics) > 1)
 
 
-def _looked(looks: int) -> str:
+def _looks_note(looks: int) -> str:
     return (
         f"Seeds were added after {looks} earlier plan{'s' * (looks > 1)} of the same arms, whose results could be "
         f"seen: p is multiplied by {2**looks}, which keeps the chance of a false claim at any of the looks below 10 %, "
@@ -103,52 +109,57 @@ def _looked(looks: int) -> str:
     )
 
 
-def of_study(study: Study, decisions: Decisions, *, grid: bool) -> str:
-    """Tell of a table of a study. grid: of crossed factors."""
-    rests = _rests(f"the arms of {study.name}", decisions)
+def study_note(study: Study, decisions: Decisions, *, grid: bool) -> str:
+    """Write the note of a study's table. grid: its factors are crossed."""
+    rests = _spread_note(f"the arms of {study.name}", decisions)
     alone = [] if study.factors and study.factors[0].path == SETTING else [ALONE]  # of a search all were varied
     source = [f"Expected numbers: {study.source}."] if study.source else []
-    return " ".join([rests, *_images(decisions), *_warned(decisions), *([INTERACTION] if grid else alone), *source])
+    return " ".join(
+        [rests, *_image_notes(decisions), *_warnings(decisions), *([INTERACTION] if grid else alone), *source]
+    )
 
 
-def of_methods(decisions: Decisions, *, floor: bool) -> str:
-    """Tell of the table of methods. floor: with baselines."""
-    return " ".join([_rests("the methods", decisions), *_images(decisions), *_warned(decisions), *([FLOOR] * floor)])
+def methods_note(decisions: Decisions, *, floor: bool) -> str:
+    """Write the note of the table of methods. floor: it has baselines."""
+    return " ".join(
+        [_spread_note("the methods", decisions), *_image_notes(decisions), *_warnings(decisions), *([FLOOR] * floor)]
+    )
 
 
-def _rests(over: str, decisions: Decisions) -> str:
-    each = [
-        f"{found.deviation:.2g} with {found.dof} degrees of freedom ({heading(metric)}"
+def _spread_note(group: str, decisions: Decisions) -> str:
+    texts = [
+        f"{spread.deviation:.2g} with {spread.dof} degrees of freedom ({heading(metric)}"
         f"{', seeds as blocks' if decided.family.blocked else ''})"
         for metric, decided in decisions.items()
-        if (found := decided.spread)
+        if (spread := decided.spread)
     ]
-    return f"The deviation between seeds, pooled over {over}: {listed(each) or 'not known yet'}."
+    return f"The deviation between seeds, pooled over {group}: {listed(texts) or 'not known yet'}."
 
 
-def _images(decisions: Decisions) -> Iterator[str]:
-    """Tell what other validation images would change, and the floor of deviations; or that it is not known."""
-    blind = [heading(metric) for metric, decided in decisions.items() if decided.names and not decided.right]
-    if blind:
-        yield f"Which images each seed had right is not known of all arms ({listed(blind)}): deviations have no floor."
+def _image_notes(decisions: Decisions) -> Iterator[str]:
+    """Yield what other validation images would change, and the floor of deviations; or that it is not known."""
+    unknown = [heading(metric) for metric, decided in decisions.items() if decided.names and not decided.hits]
+    if unknown:
+        names = listed(unknown)
+        yield f"Which images each seed had right is not known of all arms ({names}): deviations have no floor."
     for metric, decided in decisions.items():
         if decided.family.floor is None:
             continue
-        alone, floor = BAND * max(map(images.level, decided.right)), decided.family.floor.deviation
-        pair = f" and a difference by ± {_paired(decided.right):.2g}" if len(decided.right) > 1 else ""
+        alone, floor = BAND * max(map(images.level, decided.hits)), decided.family.floor.deviation
+        pair = f" and a difference by ± {_paired(decided.hits):.2g}" if len(decided.hits) > 1 else ""
         yield (
             f"Of {heading(metric)} flips of images make a pooled deviation of {floor:.2g} (the floor); other "
             f"validation images would move a mean by another ± {alone:.2g}{pair}."
         )
 
 
-def _paired(right: Sequence[images.Hits]) -> float:
-    """Find the largest, of arms against the first."""
-    return BAND * max(images.difference(right[0], hits) for hits in right[1:])
+def _paired(arms: Sequence[images.Hits]) -> float:
+    """Return the largest image uncertainty of a difference to the first arm."""
+    return BAND * max(images.difference(arms[0], hits) for hits in arms[1:])
 
 
-def _warned(decisions: Decisions) -> Iterator[str]:
-    """Warn by Bartlett's test; it sees little in few seeds, which is why no claim rests on it."""
+def _warnings(decisions: Decisions) -> Iterator[str]:
+    """Yield warnings by Bartlett's test; with few seeds it has little power, which is why no claim rests on it."""
     for metric, decided in decisions.items():
         p = decided.family.heterogeneity
         if p < ALPHA:

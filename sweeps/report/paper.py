@@ -1,4 +1,4 @@
-"""A report as text for papers, repositories, terminals and data frames; the same bytes for the same results."""
+"""The report as text for papers, repositories, terminals and data frames; equal results give equal bytes."""
 
 import io
 import json
@@ -37,20 +37,20 @@ def markdown(ablation: Ablation) -> str:
     sweep = ablation.sweep
     parts = [f"# {sweep.name}", sweep.question, _bullets([*searching.sentences(ablation), *verdicts(ablation)])]
     if sweep.search:
-        parts += ["## search", _bullets([f"{what}: {told}" for what, told in searching.about(sweep.search).items()])]
-    parts += [part for title, columns in searching.blocks(ablation) for part in (f"## {title}", _piped(columns))]
+        parts += ["## search", _bullets([f"{name}: {text}" for name, text in searching.about(sweep.search).items()])]
+    parts += [part for title, columns in searching.blocks(ablation) for part in (f"## {title}", _pipe_table(columns))]
     for table, after in zip_longest(ablation.tables, ablation.tables[1:]):
-        parts += [f"## {title(table)}", *_pipes(table), _bullets(failures(table))]
+        parts += [f"## {title(table)}", *_markdown_table(table), _bullets(failures(table))]
         parts += [] if after and after.note == table.note else [table.note]
-    parts += ["## Integrity", _bullets(list(_integrity(ablation))), "## Notes", _bullets(methods(ablation))]
+    parts += ["## Integrity", _bullets(list(_integrity_lines(ablation))), "## Notes", _bullets(methods(ablation))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def console(ablation: Ablation) -> str:
-    """Aligned; the default is in brackets."""
+    """Write aligned tables for a terminal; the default is in brackets."""
     search = ablation.sweep.search
-    told = [f"{what.lower():<8}{told}" for what, told in searching.about(search).items()] if search else []
-    parts = ["\n".join(told), "\n".join(searching.sentences(ablation))]
+    about = [f"{name.lower():<8}{text}" for name, text in searching.about(search).items()] if search else []
+    parts = ["\n".join(about), "\n".join(searching.sentences(ablation))]
     parts += ["\n".join([title, *_aligned(columns)]) for title, columns in searching.blocks(ablation)]
     for table in ablation.tables:
         lines = [title(table)]
@@ -61,9 +61,9 @@ def console(ablation: Ablation) -> str:
 
 
 def frame(ablation: Ablation) -> pa.Table:
-    """Long form: a row for each run and metric. A metric that was asked for and is missing has a row without value.
+    """Return the long form: a row per run and metric. A planned metric that is missing has a row without a value.
 
-    kind: "trial" of a run that a search proposed, whose arm is its name; "run" of any other.
+    kind: "trial" for a run that a search proposed, whose arm is its name; "run" for any other.
     """
     rows = [*searching.rows(ablation.sweep), *_rows(ablation)]
     texts = ("sweep", "kind", "study", "arm", "changed", "metric", "status", "reason", "id", "run", "command")
@@ -88,36 +88,36 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _integrity(ablation: Ablation) -> Iterator[str]:
-    found, sweep = ablation.integrity, ablation.sweep
-    yield from _runs(ablation) if sweep.studies else [f"made by `{sweep.command}`"]
-    data = {f"{name} data": digests for name, digests in found["data"].items()}
-    for name, held in {"code": found["commits"], "hardware": found["hardware"], **data}.items():
-        yield f"{name}: {', '.join(held) or 'not known'}"
-    yield from (f"code: {text}" for text in found["mixed"])
+def _integrity_lines(ablation: Ablation) -> Iterator[str]:
+    integrity, sweep = ablation.integrity, ablation.sweep
+    yield from _run_lines(ablation) if sweep.studies else [f"made by `{sweep.command}`"]
+    data = {f"{name} data": digests for name, digests in integrity["data"].items()}
+    for name, values in {"code": integrity["commits"], "hardware": integrity["hardware"], **data}.items():
+        yield f"{name}: {', '.join(values) or 'not known'}"
+    yield from (f"code: {text}" for text in integrity["mixed"])
 
 
-def _runs(ablation: Ablation) -> Iterator[str]:
-    found, sweep = ablation.integrity, ablation.sweep
-    yield f"{found['finished']} of {found['planned']} runs finished; made by `{sweep.command}`"
-    yield f"plan {sweep.digest}, {f'registered {when}' if (when := found['registered']) else 'not registered yet'}"
-    yield from found["changes"]
-    yield from found["deviations"]
-    differing = [f"{arm}: {line}" for arm, lines in found["differences"].items() for line in lines]
+def _run_lines(ablation: Ablation) -> Iterator[str]:
+    integrity, sweep = ablation.integrity, ablation.sweep
+    yield f"{integrity['finished']} of {integrity['planned']} runs finished; made by `{sweep.command}`"
+    yield f"plan {sweep.digest}, {f'registered {when}' if (when := integrity['registered']) else 'not registered yet'}"
+    yield from integrity["changes"]
+    yield from integrity["deviations"]
+    differing = [f"{arm}: {line}" for arm, lines in integrity["differences"].items() for line in lines]
     yield from differing
     if not differing:
-        code = ", and the code" * bool(found["mixed"])
-        yield f"{len(found['differences'])} arms differ from their default in nothing but the named factors{code}"
+        code = ", and the code" * bool(integrity["mixed"])
+        yield f"{len(integrity['differences'])} arms differ from their default in nothing but the named factors{code}"
 
 
-def _pipes(table: Table) -> Iterator[str]:
+def _markdown_table(table: Table) -> Iterator[str]:
     for heading, columns in blocks(table, default="{} (default)", mark=_bold):
         whole = columns if heading else [*columns, *_costs(table)]
         yield heading and f"**{heading}**"
-        yield _piped(whole)
+        yield _pipe_table(whole)
 
 
-def _piped(columns: Sequence[Column]) -> str:
+def _pipe_table(columns: Sequence[Column]) -> str:
     rows = [[column.head for column in columns], [":--" if column.key else "--:" for column in columns]]
     rows += map(list, zip(*(column.texts for column in columns), strict=True))
     return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows)
@@ -130,12 +130,12 @@ def _costs(table: Table) -> Iterator[Column]:
 
 
 def _digits(number: float) -> str:
-    """`1.23`, `61.5`, `5447`"""
+    """Return three significant digits or more: `1.23`, `61.5`, `5447`."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _aligned(columns: Sequence[Column]) -> Iterator[str]:
-    """Labels to the left, numbers to the right."""
+    """Align labels to the left and numbers to the right."""
     filled = [[column.head, *column.texts] for column in columns]
     widths = [max(map(len, texts)) for texts in filled]
     for row in zip(*filled, strict=True):
@@ -153,11 +153,11 @@ def _starred(cell: Cell) -> str:
 
 
 def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:
-    sweep, found = ablation.sweep, {result.id: result for result in ablation.results}
+    sweep, results = ablation.sweep, {result.id: result for result in ablation.results}
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     for study, arm in arms:
         for seed, key in sorted(arm.ids.items()):
-            run = found.get(key) or Result(key, seed, None, "planned", "", {}, {}, {}, {})
+            run = results.get(key) or Result(key, seed, None, "planned", "", {}, {}, {}, {})
             for metric in dict.fromkeys([*sweep.metrics, *sorted(run.metrics)]):
                 yield {
                     "sweep": sweep.name,

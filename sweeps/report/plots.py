@@ -1,4 +1,4 @@
-"""How the figures of an ablation are drawn. Colours: Okabe and Ito (2008) for lines, viridis for areas."""
+"""The drawing of an ablation's figures. Colors: Okabe and Ito (2008) for lines, viridis for areas."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ LOSS = "pretrain/loss"
 
 
 def curves(tables: Sequence[Table]) -> Figure:
-    """A row for each numeric factor, a column for each metric."""
+    """Draw a row of panels per numeric factor, a column per metric."""
     figure, axes = panels(len(tables), len(tables[0].metrics))
     for table, row in zip(tables, axes, strict=True):
         for metric, axis in zip(table.metrics, row, strict=True):
@@ -41,9 +41,9 @@ def curves(tables: Sequence[Table]) -> Figure:
 
 def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> None:
     unit, amounts = numbers(factor)
-    held = [(amounts[factor.values.index(line.arm.values[factor.path])], line.cells[metric]) for line in lines]
-    held.sort(key=lambda pair: pair[0])
-    x, cells = np.array([amount for amount, _ in held], float), [cell for _, cell in held]
+    points = [(amounts[factor.values.index(line.arm.values[factor.path])], line.cells[metric]) for line in lines]
+    points.sort(key=lambda pair: pair[0])
+    x, cells = np.array([amount for amount, _ in points], float), [cell for _, cell in points]
     mean = np.array([cell.mean for cell in cells], float)  # None becomes nan, which is not drawn
     half = np.array([cell.half for cell in cells], float)
     axis.axvline(amounts[factor.values.index(factor.default)], color=INK, **DASHED)
@@ -51,8 +51,8 @@ def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> No
     axis.plot(x, mean, color=BLUE, linewidth=1.2)
     seeds = [(place, value) for place, cell in zip(x, cells, strict=True) for value in cell.values.values()]
     axis.plot(*np.reshape(seeds, (-1, 2)).T, "o", color=BLUE, markersize=2.8, alpha=0.75, markeredgewidth=0)
-    lost = x[np.isnan(mean)]
-    axis.plot(lost, np.full(len(lost), 0.04), "x", color=VERMILLION, ms=4, transform=axis.get_xaxis_transform())
+    failed = x[np.isnan(mean)]
+    axis.plot(failed, np.full(len(failed), 0.04), "x", color=VERMILLION, ms=4, transform=axis.get_xaxis_transform())
     if factor.log:
         axis.set_xscale("log")
     axis.set_xticks(x, _thinned(x.tolist(), (np.log(x) if factor.log else x).tolist()))
@@ -61,7 +61,7 @@ def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> No
 
 
 def _thinned(values: Sequence[float], places: Sequence[float]) -> list[str]:
-    """Labels of ticks, empty where one would run into the one before."""
+    """Return tick labels, empty where one would run into the one before."""
     labels, last = [], -math.inf
     for value, place in zip(values, places, strict=True):
         clear = place - last > 0.08 * (places[-1] - places[0])
@@ -71,7 +71,7 @@ def _thinned(values: Sequence[float], places: Sequence[float]) -> list[str]:
 
 
 def effects(tables: Sequence[Table]) -> Figure:
-    """A forest plot: every arm but the default under its factor, a column for each metric."""
+    """Draw a forest plot: every arm but the default under its factor, a column per metric."""
     rows: list[tuple[str, Line | None]] = []
     for table in tables:
         rows += [(table.title, None), *((line.label, line) for line in table.lines if not line.arm.default)]
@@ -94,30 +94,30 @@ def _effect(axis: Axes, y: int, cell: Cell) -> None:
     if cell.difference is None:
         axis.plot(0.02, y, "x", color=VERMILLION, ms=4, transform=axis.get_yaxis_transform())
         return
-    told = cell.differs
-    color = INK if not told else BLUE if cell.difference > 0 else VERMILLION
-    fill = color if told else "none"
+    differs = cell.differs
+    color = INK if not differs else BLUE if cell.difference > 0 else VERMILLION
+    fill = color if differs else "none"
     axis.errorbar(cell.difference, y, xerr=cell.difference_half, fmt="o", color=color, mfc=fill, ms=3.5, lw=1)
 
 
-def heat_map(metrics: Sequence[str], found: Crossing) -> Figure:
-    """One factor down and one across; a panel for each metric."""
-    down, across = found.down.values, found.across.values
+def heat_map(metrics: Sequence[str], crossed: Crossing) -> Figure:
+    """Draw one factor down and one across; a panel per metric."""
+    down, across = crossed.down.values, crossed.across.values
     figure, axes = _wrapped(len(metrics), 2, height=0.7 + 0.34 * len(down))
     for metric, axis in zip(metrics, axes, strict=True):
-        _heat(axis, [[line.cells[metric] if line else None for line in row] for row in found.rows])
+        _heat(axis, [[line.cells[metric] if line else None for line in row] for row in crossed.rows])
         axis.add_patch(
-            Rectangle(found.default[::-1], 1, 1, fill=False, edgecolor=VERMILLION, linewidth=1.8, clip_on=False)
+            Rectangle(crossed.default[::-1], 1, 1, fill=False, edgecolor=VERMILLION, linewidth=1.8, clip_on=False)
         )
         axis.set_xticks(np.arange(len(across)) + 0.5, [label(value) for value in across])
         axis.set_yticks(np.arange(len(down)) + 0.5, [label(value) for value in down])
-        axis.set(title=heading(metric), xlabel=named(found.across), ylabel=named(found.down))
+        axis.set(title=heading(metric), xlabel=named(crossed.across), ylabel=named(crossed.down))
         axis.invert_yaxis()  # the rows of the table
     return figure
 
 
 def _heat(axis: Axes, cells: Sequence[Sequence[Cell | None]]) -> None:
-    """None: never planned, and left empty."""
+    """Draw the cells of one panel; None was never planned, and stays empty."""
     mean = np.ma.masked_invalid(np.array([[cell and cell.mean for cell in row] for row in cells], float))
     axis.pcolormesh(mean, cmap="viridis")
     for (y, x), value in np.ndenumerate(mean):
@@ -132,7 +132,7 @@ def _heat(axis: Axes, cells: Sequence[Sequence[Cell | None]]) -> None:
 
 
 def losses(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Figure:
-    """Small multiples: a panel for each factor, of a grid for each value of its first; one panel if nothing varies."""
+    """Draw a panel per factor, or per value of a grid's first factor; one panel if nothing varies."""
     groups = [group for table in tables for group in _groups(table, study)]
     if not groups:
         return _one_loss(study.arms[0], runs)
@@ -146,26 +146,26 @@ def losses(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) ->
 
 def _one_loss(arm: Arm, runs: Mapping[str, Result]) -> Figure:
     figure, (axis,) = _wrapped(1, 1)
-    for steps, values in of(arm, LOSS, runs):
+    for steps, values in arm_curves(arm, LOSS, runs):
         axis.plot(steps, values, color=BLUE, linewidth=1)
     axis.set(xlabel="step", ylabel="loss")
     return figure
 
 
 def _loss(axis: Axes, factor: Factor, lines: Sequence[Line], runs: Mapping[str, Result]) -> None:
-    colours = dict(zip(map(label, factor.values), _colours(factor), strict=True))
+    colors = dict(zip(map(label, factor.values), _colors(factor), strict=True))
     names = {line.arm.name: label(line.arm.values[factor.path]) for line in lines}
     for line in lines:
         width = 0.6 + 0.4 * line.arm.default
-        for steps, values in of(line.arm, LOSS, runs):
-            axis.plot(steps, values, color=colours[names[line.arm.name]], linewidth=width)
+        for steps, values in arm_curves(line.arm, LOSS, runs):
+            axis.plot(steps, values, color=colors[names[line.arm.name]], linewidth=width)
     default = next((names[line.arm.name] for line in lines if line.arm.default), None)
     for name in dict.fromkeys(names.values()):
-        axis.plot([], [], color=colours[name], linewidth=1, label=f"{name} (default)" if name == default else name)
+        axis.plot([], [], color=colors[name], linewidth=1, label=f"{name} (default)" if name == default else name)
 
 
 def _groups(table: Table, study: Study) -> Iterator[tuple[str, Factor, list[Line]]]:
-    """Title, the factor that its lines differ in, and the lines."""
+    """Yield title, the factor that the lines differ in, and the lines."""
     if table.factor:
         yield table.title, table.factor, list(table.lines)
     else:
@@ -177,11 +177,11 @@ def _groups(table: Table, study: Study) -> Iterator[tuple[str, Factor, list[Line
 
 
 def health(study: Study, runs: Mapping[str, Result]) -> Figure:
-    """Feature deviation and effective rank over steps, a line a run."""
+    """Draw feature deviation and effective rank over steps, a line per run."""
     figure, axes = panels(1, len(COLLAPSE))
     for (title, (name, limit)), axis in zip(COLLAPSE.items(), axes[0], strict=True):
         for arm in reversed(study.arms):  # the default above all others
-            for steps, values in of(arm, name, runs):
+            for steps, values in arm_curves(arm, name, runs):
                 color = VERMILLION if values[-1] < limit else BLUE if arm.default else INK
                 axis.plot(steps, values, color=color, linewidth=0.8, alpha=0.4 if color == INK else 1)
         axis.axhline(limit, color=VERMILLION, **DASHED)
@@ -189,8 +189,8 @@ def health(study: Study, runs: Mapping[str, Result]) -> Figure:
     return figure
 
 
-def of(arm: Arm, name: str, runs: Mapping[str, Result]) -> Iterator[tuple[Sequence[int], Sequence[float]]]:
-    """Steps and values of the arm's seeds that have such a curve: at most POINTS, evenly, the last among them."""
+def arm_curves(arm: Arm, name: str, runs: Mapping[str, Result]) -> Iterator[tuple[Sequence[int], Sequence[float]]]:
+    """Yield steps and values of the arm's seeds that have such a curve: at most POINTS, evenly, with the last."""
     for id_ in arm.ids.values():
         if id_ in runs and (curve := runs[id_].curves.get(name)):
             at = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
@@ -203,25 +203,28 @@ def panels(rows: int, columns: int, *, height: float = HEIGHT, sharey: bool = Fa
 
 
 def _wrapped(number: int, columns: int, *, height: float = HEIGHT) -> tuple[Figure, Any]:
-    """So many panels, in rows of at most so many."""
+    """Return `number` panels in rows of at most `columns`."""
     figure, axes = panels(math.ceil(number / columns), min(number, columns), height=height)
     for axis in axes.flat[number:]:
         axis.set_axis_off()
     return figure, axes.flat[:number]
 
 
-def _colours(factor: Factor) -> Sequence[Any]:
+def _colors(factor: Factor) -> Sequence[Any]:
     if numbers(factor)[1] or len(factor.values) > len(KINDS):
         return list(AMOUNTS(np.linspace(0, 1, len(factor.values))))
     return KINDS[: len(factor.values)]
 
 
 def numbers(factor: Factor) -> tuple[str, list[float]]:
-    """Unit and values: "epochs" of {epochs: 800}, or "". No values where they are no numbers, or not of one unit."""
+    """Return the unit, "epochs" for {epochs: 800} or "", and the values.
+
+    No values where they are no numbers of one unit.
+    """
     pairs = [
         next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else ("", value)
         for value in factor.values
     ]
-    found = [number for _, number in pairs if isinstance(number, int | float) and not isinstance(number, bool)]
+    amounts = [number for _, number in pairs if isinstance(number, int | float) and not isinstance(number, bool)]
     units = {unit for unit, _ in pairs}
-    return (units.pop(), found) if len(units) == 1 and len(found) == len(pairs) else ("", [])
+    return (units.pop(), amounts) if len(units) == 1 and len(amounts) == len(pairs) else ("", [])

@@ -1,4 +1,4 @@
-"""Where every number is from: its run, what that was made with, and the command that makes it again."""
+"""The origin of every number: its run, what the run was made with, and the command that repeats it."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from selfsup.sweeps.spec.sweep import Sweep
 MADE_WITH = {"code": COMMIT, "train": f"{DATA}.train", "val": f"{DATA}.val", "hardware": HARDWARE}  # to its tag
 
 
-class Trace(NamedTuple):
-    """command: what makes the run again. url: of it in MLflow's UI, or ""."""
+class RunOrigin(NamedTuple):
+    """A run of the report. command: repeats it. url: its page in MLflow's UI, or ""."""
 
     arm: str
     result: Result
@@ -21,48 +21,48 @@ class Trace(NamedTuple):
     url: str
 
 
-def traces(ablation: Ablation) -> Iterator[Trace]:
-    """Every planned run, once; then the trials of a search."""
-    left = {result.id: result for result in ablation.results}
+def run_origins(ablation: Ablation) -> Iterator[RunOrigin]:
+    """Yield every planned run once, then the trials of a search."""
+    remaining = {result.id: result for result in ablation.results}
     sweep = ablation.sweep
     named = [(f"{study.name}: {arm.name}", arm) for study in sweep.studies for arm in study.arms]
     for name, arm in [*named, *((arm.name, arm) for arm in sweep.baselines)]:
         for _, key in sorted(arm.ids.items()):
-            if result := left.pop(key, None):
-                yield _trace(ablation, name, result)
+            if result := remaining.pop(key, None):
+                yield _origin(ablation, name, result)
     for trial in sweep.search.trials if sweep.search else ():
-        yield _trace(ablation, f"{trial.study}: {trial.name}, in the search", trial.result)
+        yield _origin(ablation, f"{trial.study}: {trial.name}, in the search", trial.result)
 
 
-def _trace(ablation: Ablation, name: str, result: Result) -> Trace:
+def _origin(ablation: Ablation, name: str, result: Result) -> RunOrigin:
     url = f"{ablation.place}/runs/{result.run}" if ablation.place and result.run else ""
-    return Trace(name, result, command(ablation.sweep, result.id), url)
+    return RunOrigin(name, result, command(ablation.sweep, result.id), url)
 
 
 def command(sweep: Sweep, key: str) -> str:
-    """For one run of it. What is done already is not done again, unless SELFSUP_HOME names an empty folder."""
+    """Return the command for one run. Finished stages do not run again unless SELFSUP_HOME names an empty folder."""
     return f"{sweep.command} --only {key}"
 
 
 def made_with(run: Result) -> dict[str, str]:
-    """The digests of its code and data, and its hardware, as far as they are known."""
+    """Return the digests of a run's code and data, and its hardware, as far as they are known."""
     return {name: run.tags[tag] for name, tag in MADE_WITH.items() if tag in run.tags}
 
 
 def mixed(ablation: Ablation) -> set[str]:
-    """What of that the runs differ in."""
-    told = [made_with(result) for result in ablation.results]
-    return {name for name in MADE_WITH if len({each[name] for each in told if name in each}) > 1}
+    """Return which of MADE_WITH differ between runs."""
+    runs = [made_with(result) for result in ablation.results]
+    return {name for name in MADE_WITH if len({run[name] for run in runs if name in run}) > 1}
 
 
 def settings(ablation: Ablation) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Study -> every setting of its default, as MLflow holds them."""
-    held = {result.id: result.params for result in ablation.results if result.params}
+    """Yield each study with every setting of its default, as MLflow holds them."""
+    params = {result.id: result.params for result in ablation.results if result.params}
     for study in ablation.sweep.studies:
-        if known := [held[key] for key in study.arms[0].ids.values() if key in held]:
-            yield study.name, dict(sorted(known[0].items()))
+        if defaults := [params[key] for key in study.arms[0].ids.values() if key in params]:
+            yield study.name, dict(sorted(defaults[0].items()))
 
 
 def methods(ablation: Ablation) -> tuple[str, ...]:
-    """Tell which uncertainty is shown and which tests were made, whatever the table; nothing without one."""
-    return notes.general(ablation.sweep, ablation.tables, ablation.looks) if ablation.tables else ()
+    """Return the notes on uncertainty and tests; empty without a table."""
+    return notes.general_notes(ablation.sweep, ablation.tables, ablation.looks) if ablation.tables else ()

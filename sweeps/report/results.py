@@ -1,7 +1,7 @@
-"""What MLflow holds of the runs of a sweep.
+"""The runs of a sweep as MLflow holds them.
 
-MLflow has no cheap list of what changed, and ten thousand runs take it half a minute: so finished runs are kept in a
-file, and from then on only those are read that are not finished, or ended since.
+MLflow cannot list cheaply what changed, and reading ten thousand runs takes half a minute: so finished runs are cached
+in a file, and later only those are read that have not finished, or ended since.
 """
 
 import contextlib
@@ -38,43 +38,43 @@ TABLES = (
     "curves (run TEXT, name TEXT, ended INTEGER, points TEXT, PRIMARY KEY (run, name))",
     "images (run TEXT, stage TEXT, ended INTEGER, content BLOB, PRIMARY KEY (run, stage))",
 )
-Held = dict[str, Any]  # what is kept of a run, see _plain
+Row = dict[str, Any]  # a run as the cache holds it, see _row
 EVAL = "eval/"  # what the names of evaluations' numbers begin with
 SKEW = 60_000  # milliseconds by which the clocks of machines that finish runs may differ
 
 
 def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache: Path | None = None) -> list[Result]:
-    """One Result a planned run, arm by arm, from the experiment named after the sweep. Raises TrackError.
+    """Return a Result per planned run, arm by arm, from the experiment named after the sweep. Raises TrackError.
 
-    curves: names of metrics whose history is read too. cache: a folder that makes the next call fast. The file in it
-    is a copy of what MLflow says, and may be removed at any time.
+    curves: names of metrics whose history is read too. cache: a folder that makes the next call fast. The file in it is
+    a copy of what MLflow holds, and may be removed at any time.
     """
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     planned = {id: seed for arm in arms for seed, id in arm.ids.items()}  # noqa: A001
-    with _opened(tracker, sweep.name, cache) as kept:
-        held = _current(tracker, sweep.name, kept)
-        started = [held[id] for id in planned if id in held]  # noqa: A001
-        drawn = {name: _curves(tracker, name, started, kept) for name in curves}
-        seen = {name: _seen(tracker, name, started, kept) for name in sweep.metrics if name.startswith(EVAL)}
-    return [_result(id, seed, held.get(id), drawn, seen) for id, seed in planned.items()]  # noqa: A001
+    with _open_cache(tracker, sweep.name, cache) as cached:
+        rows = _current(tracker, sweep.name, cached)
+        started = [rows[id] for id in planned if id in rows]  # noqa: A001
+        curves_by_name = {name: _curves(tracker, name, started, cached) for name in curves}
+        hits = {name: _image_hits(tracker, name, started, cached) for name in sweep.metrics if name.startswith(EVAL)}
+    return [_result(id, seed, rows.get(id), curves_by_name, hits) for id, seed in planned.items()]  # noqa: A001
 
 
 def trials(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> tuple[Trial, ...]:
-    """Those of a search, in the order in which they began. cache: as for `gather`. Raises TrackError."""
-    with _opened(tracker, sweep.name, cache) as kept:
-        held = _current(tracker, sweep.name, kept).values()
-    own = [each for each in held if each["tags"].get(SWEEP) == sweep.digest and each["tags"].get(KIND) == "trial"]
-    own.sort(key=lambda each: (each["started"], each["id"]))
-    return tuple(_trial(number, each) for number, each in enumerate(own, start=1))
+    """Return the trials of a search, in the order in which they began. cache: as for `gather`. Raises TrackError."""
+    with _open_cache(tracker, sweep.name, cache) as cached:
+        rows = _current(tracker, sweep.name, cached).values()
+    trial_rows = [row for row in rows if row["tags"].get(SWEEP) == sweep.digest and row["tags"].get(KIND) == "trial"]
+    trial_rows.sort(key=lambda row: (row["started"], row["id"]))
+    return tuple(_trial(number, row) for number, row in enumerate(trial_rows, start=1))
 
 
-def _trial(number: int, held: Held) -> Trial:
-    tags = held["tags"]
-    return Trial(number, tags[STUDY], json.loads(tags[DRAWN]), _result(held["id"], int(tags[SEED]), held, {}))
+def _trial(number: int, row: Row) -> Trial:
+    tags = row["tags"]
+    return Trial(number, tags[STUDY], json.loads(tags[DRAWN]), _result(row["id"], int(tags[SEED]), row, {}))
 
 
 def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
-    """The runs with these ids of ours, whatever their experiment. Raises SpecError for one that is not there."""
+    """Return the runs with these ids, from any experiment. Raises SpecError for an id that MLflow does not hold."""
     return [_found(tracker, id) for id in ids]  # noqa: A001
 
 
@@ -82,52 +82,52 @@ def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
     runs = tracker.everywhere(f"tags.`{ID}` = '{id}'") if re.fullmatch(r"[\w-]+", id) else []  # no quotes of ids
     if not runs:
         raise SpecError(f"no run {id!r} in MLflow at {redacted(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
-    return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _plain(runs[-1]), {})
+    return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _row(runs[-1]), {})
 
 
 def _result(
     id: str,  # noqa: A002
     seed: int,
-    held: Held | None,
-    drawn: Mapping[str, Mapping[str, Curve]],
-    seen: Mapping[str, Mapping[str, Seen]] = MappingProxyType({}),
+    row: Row | None,
+    curves: Mapping[str, Mapping[str, Curve]],
+    hits: Mapping[str, Mapping[str, Seen]] = MappingProxyType({}),
 ) -> Result:
-    if held is None:
+    if row is None:
         return Result(id, seed, None, "planned", "", {}, {}, {}, {})
-    status, reason = STATUS[held["status"]], held["tags"].get(REASON, "")
+    status, reason = STATUS[row["status"]], row["tags"].get(REASON, "")
     interrupted = status == "stopped" and not reason  # nobody decided it: the same command continues it
     return Result(
         id=id,
         seed=seed,
-        run=held["run"],
+        run=row["run"],
         status="planned" if interrupted else status,
         reason=reason,
-        metrics=held["metrics"],
-        params=held["params"],
-        tags=held["tags"],
-        curves={name: found[held["run"]] for name, found in drawn.items() if held["run"] in found},
-        seen={name: found[held["run"]] for name, found in seen.items() if held["run"] in found},
+        metrics=row["metrics"],
+        params=row["params"],
+        tags=row["tags"],
+        curves={name: by_run[row["run"]] for name, by_run in curves.items() if row["run"] in by_run},
+        seen={name: by_run[row["run"]] for name, by_run in hits.items() if row["run"] in by_run},
     )
 
 
-def _current(tracker: Tracker, experiment: str, kept: sqlite3.Connection) -> dict[str, Held]:
-    """Our id -> the newest run of it: what is kept, and what may have changed since."""
-    known = {run: json.loads(held) for run, held in kept.execute("SELECT run, held FROM runs")}
-    since = max(0, max((held["ended"] for held in known.values()), default=0) - SKEW)
+def _current(tracker: Tracker, experiment: str, cache: sqlite3.Connection) -> dict[str, Row]:
+    """-> our id: its newest run. Reads the cache, and from MLflow what may have changed since."""
+    known = {run: json.loads(row) for run, row in cache.execute("SELECT run, held FROM runs")}
+    since = max(0, max((row["ended"] for row in known.values()), default=0) - SKEW)
     for run in tracker.runs(experiment, deleted=True) if known else ():
         known.pop(run.info.run_id, None)
-    going = tracker.runs(experiment, "attributes.status != 'FINISHED'")
+    unfinished = tracker.runs(experiment, "attributes.status != 'FINISHED'")
     ended = tracker.runs(experiment, f"attributes.status = 'FINISHED' AND attributes.end_time >= {since}")
-    known |= {run.info.run_id: _plain(run) for run in (*going, *ended)}
-    kept.executemany(
+    known |= {run.info.run_id: _row(run) for run in (*unfinished, *ended)}
+    cache.executemany(
         "INSERT OR REPLACE INTO runs VALUES (?, ?)",
         [(run.info.run_id, json.dumps(known[run.info.run_id])) for run in ended],
     )
-    kept.commit()
-    return {held["id"]: held for held in sorted(known.values(), key=lambda held: held["started"]) if held["id"]}
+    cache.commit()
+    return {row["id"]: row for row in sorted(known.values(), key=lambda row: row["started"]) if row["id"]}
 
 
-def _plain(run: "Run") -> Held:
+def _row(run: "Run") -> Row:
     return {
         "id": run.data.tags.get(ID),
         "run": run.info.run_id,
@@ -140,56 +140,62 @@ def _plain(run: "Run") -> Held:
     }
 
 
-def _curves(tracker: Tracker, name: str, runs: Sequence[Held], kept: sqlite3.Connection) -> dict[str, Curve]:
-    """MLflow's id -> the curve of a run that has one. It is kept until the run ends anew."""
-    stored = kept.execute("SELECT run, ended, points FROM curves WHERE name = ?", [name])
+def _curves(tracker: Tracker, name: str, runs: Sequence[Row], cache: sqlite3.Connection) -> dict[str, Curve]:
+    """-> MLflow's id: the curve of a run that has one. It is cached until the run ends anew."""
+    stored = cache.execute("SELECT run, ended, points FROM curves WHERE name = ?", [name])
     known = {(run, ended): [(step, value) for step, value in json.loads(points)] for run, ended, points in stored}
-    having = [held for held in runs if name in held["metrics"]]
-    found: dict[str, Curve] = {}
+    rows = [row for row in runs if name in row["metrics"]]
+    curves: dict[str, Curve] = {}
     new = []
-    for held in having:
-        key, finished = (held["run"], held["ended"]), held["status"] == "FINISHED"
+    for row in rows:
+        key, finished = (row["run"], row["ended"]), row["status"] == "FINISHED"
         if finished and key in known:
-            found[held["run"]] = known[key]
+            curves[row["run"]] = known[key]
             continue
-        found[held["run"]] = points = tracker.history(held["run"], name)
-        new += [(held["run"], name, held["ended"], json.dumps(points))] if finished else []
-    kept.executemany("INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)", new)
-    kept.commit()
-    return found
+        curves[row["run"]] = points = tracker.history(row["run"], name)
+        new += [(row["run"], name, row["ended"], json.dumps(points))] if finished else []
+    cache.executemany("INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)", new)
+    cache.commit()
+    return curves
 
 
-def _seen(tracker: Tracker, metric: str, runs: Sequence[Held], kept: sqlite3.Connection) -> dict[str, Seen]:
-    """MLflow's id -> the images of a finished run whose evaluation told them. They are kept until it ends anew."""
+def _image_hits(tracker: Tracker, metric: str, runs: Sequence[Row], cache: sqlite3.Connection) -> dict[str, Seen]:
+    """-> MLflow's id: which images a finished run had right, where its evaluation recorded it.
+
+    Cached until it ends anew.
+    """
     stage = metric.removeprefix(EVAL).rpartition("/")[0]
-    stored = kept.execute("SELECT run, ended, content FROM images WHERE stage = ?", [stage])
+    stored = cache.execute("SELECT run, ended, content FROM images WHERE stage = ?", [stage])
     known = {(run, ended): content for run, ended, content in stored}
-    found, new = {}, []
-    for held in runs:
-        if held["status"] != "FINISHED" or f"{EVAL}{stage}/images" not in held["metrics"]:
+    hits_by_run, new = {}, []
+    for row in runs:
+        if row["status"] != "FINISHED" or f"{EVAL}{stage}/images" not in row["metrics"]:
             continue
-        key = held["run"], held["ended"]
+        key = row["run"], row["ended"]
         if (content := known.get(key)) is None:
-            content = tracker.fetch(held["run"], f"{stage}/{NAME}") or b""
-            new.append((held["run"], stage, held["ended"], content))
-        if seen := read(content):
-            found[held["run"]] = seen
-    kept.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", new)
-    kept.commit()
-    return found
+            content = tracker.fetch(row["run"], f"{stage}/{NAME}") or b""
+            new.append((row["run"], stage, row["ended"], content))
+        if hits := read(content):
+            hits_by_run[row["run"]] = hits
+    cache.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", new)
+    cache.commit()
+    return hits_by_run
 
 
 @contextlib.contextmanager
-def _opened(tracker: Tracker, experiment: str, folder: Path | None) -> Iterator[sqlite3.Connection]:
-    """The file of an experiment, told from one of the same name in another store, or made again; in memory for None."""
-    found = tracker.experiment(experiment)
-    if folder is None or found is None:
+def _open_cache(tracker: Tracker, experiment: str, folder: Path | None) -> Iterator[sqlite3.Connection]:
+    """Open the cache of an experiment, in memory without a folder.
+
+    Its name tells apart experiments of one name in different stores, or created anew.
+    """
+    mlflow_experiment = tracker.experiment(experiment)
+    if folder is None or mlflow_experiment is None:
         path = ":memory:"
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{tracker.uri} {found.experiment_id} {found.creation_time}"
+        name = f"{tracker.uri} {mlflow_experiment.experiment_id} {mlflow_experiment.creation_time}"
         path = str(folder / f"results-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}.db")
-    with contextlib.closing(sqlite3.connect(path, timeout=30)) as kept, kept:
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
         for table in TABLES:
-            kept.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        yield kept
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        yield connection

@@ -1,4 +1,4 @@
-"""The figures of a search. A row is a trial, flat: number, study, settings by path, and the metrics of its result."""
+"""The figures of a search. A row is a trial, flat: number, study, settings by path, and metrics."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from selfsup.knob import Range
 from selfsup.sweeps.report.figures import STYLE, Drawing
-from selfsup.sweeps.report.importance import importance, top
+from selfsup.sweeps.report.importance import importance, num_best
 from selfsup.sweeps.report.plots import (
     AMOUNTS,
     BLUE,
@@ -34,51 +34,51 @@ Objectives = Mapping[str, str]  # metric -> min or max
 
 
 def drawings(searched: Searched | None) -> list[Drawing]:
-    """Every figure that there are trials for, of no study."""
+    """Draw every figure that has trials."""
     if searched is None or not searched.ended:
         return []
     objectives, shares = searched.search.objectives, importance(searched)
     ended = {trial.number for trial in searched.ended}
     rows = [_row(trial, objectives if trial.number in ended else ()) for trial in searched.trials]
-    lines = {line.path: line.range for space in searched.space.values() for line in space}
-    log = [path for path, held in lines.items() if isinstance(held, Range) and held.log]
-    paths = [*(["study"] if len(searched.space) > 1 else []), *lines]
+    domains = {line.path: line.range for space in searched.space.values() for line in space}
+    log = [path for path, domain in domains.items() if isinstance(domain, Range) and domain.log]
+    paths = [*(["study"] if len(searched.space) > 1 else []), *domains]
     several = " No dot: not a knob of its study." if len(searched.space) > 1 else ""
     with mpl.rc_context(STYLE):
-        made = [Drawing("", "history", HISTORY, history(rows, objectives))]
+        figures = [Drawing("", "history", HISTORY, history(rows, objectives))]
         if len(objectives) > 1:
-            made.append(Drawing("", "pareto", FRONT, pareto(rows, objectives)))
+            figures.append(Drawing("", "pareto", FRONT, pareto(rows, objectives)))
         if shares:
-            caption = SHARES.format(top=top(searched), n=len(ended))
-            made.append(Drawing("", "importance", caption, bars(shares)))
-        made.append(Drawing("", "coordinates", LINES.format(several), coordinates(rows, paths, objectives, log=log)))
-    return made
+            caption = SHARES.format(top=num_best(searched), n=len(ended))
+            figures.append(Drawing("", "importance", caption, importance_bars(shares)))
+        figures.append(Drawing("", "coordinates", LINES.format(several), coordinates(rows, paths, objectives, log=log)))
+    return figures
 
 
 def _row(trial: Trial, metrics: Collection[str]) -> Row:
-    own, found = trial.values, {metric: trial.metrics[metric] for metric in metrics}
-    values = {path: value if isinstance(value, int | float | str) else label(value) for path, value in own.items()}
-    return {"number": trial.number, "study": trial.study, **values, **found}
+    settings, results = trial.values, {metric: trial.metrics[metric] for metric in metrics}
+    values = {path: value if isinstance(value, int | float | str) else label(value) for path, value in settings.items()}
+    return {"number": trial.number, "study": trial.study, **values, **results}
 
 
 def history(rows: Sequence[Row], objectives: Objectives) -> Figure:
-    """A panel for each metric."""
+    """Draw a panel per metric: every trial, and the best so far."""
     figure, axes = panels(1, len(objectives))
     for (metric, mode), axis in zip(objectives.items(), axes[0], strict=True):
         number = [row["number"] for row in rows if metric in row]
         value = [row[metric] for row in rows if metric in row]
-        lost = [row["number"] for row in rows if metric not in row]
+        failed = [row["number"] for row in rows if metric not in row]
         best = (np.maximum if mode == "max" else np.minimum).accumulate(value)
         axis.step(number, best, where="post", color=BLUE, linewidth=1.2)
         axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
-        axis.plot(lost, np.full(len(lost), 0.04), "x", color=VERMILLION, ms=3, transform=axis.get_xaxis_transform())
+        axis.plot(failed, np.full(len(failed), 0.04), "x", color=VERMILLION, ms=3, transform=axis.get_xaxis_transform())
         axis.set(xlabel="trial", ylabel=words(heading(metric)))
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def bars(shares: Mapping[str, float]) -> Figure:
-    """shares: path -> share; the largest on top."""
+def importance_bars(shares: Mapping[str, float]) -> Figure:
+    """Draw the shares of importance by path, the largest on top."""
     names, ranked = short_names(shares), sorted(shares.items(), key=lambda item: item[1])
     figure, axes = panels(1, 1, height=0.5 + 0.18 * len(ranked))
     axes[0, 0].barh([words(names[path]) for path, _ in ranked], [share for _, share in ranked], color=BLUE, height=0.6)
@@ -90,7 +90,7 @@ def bars(shares: Mapping[str, float]) -> Figure:
 def coordinates(
     rows: Sequence[Row], paths: Sequence[str], objectives: Objectives, *, log: Collection[str] = ()
 ) -> Figure:
-    """Parallel coordinates; coloured, and the better the further in front, by the first metric."""
+    """Draw parallel coordinates, colored by the first metric, better trials in front."""
     (metric, mode), sign = next(iter(objectives.items())), {"max": 1, "min": -1}
     ranked = sorted(rows, key=lambda row: sign[mode] * row[metric] if metric in row else -np.inf)
     drawn = [path for path in (*paths, *objectives) if any(path in row for row in rows)]
@@ -101,18 +101,18 @@ def coordinates(
     axis.set_xticks(range(len(names)), [words(name).replace(" ", "\n") for name in names.values()])
     axis.tick_params(axis="x", length=0)
     axis.spines[:].set_visible(False)
-    places = np.array([_places(axis, at, ranked, path, log=path in log) for at, path in enumerate(names)])
+    heights = np.array([_axis_heights(axis, at, ranked, path, log=path in log) for at, path in enumerate(names)])
     without = sum(metric not in row for row in rows)
     colors = [INK] * without + list(AMOUNTS(np.linspace(0, 1, len(rows) - without)))
-    for number, (line, color) in enumerate(zip(places.T, colors, strict=True)):
+    for number, (line, color) in enumerate(zip(heights.T, colors, strict=True)):
         known = ~np.isnan(line)  # a knob that a trial does not have is passed by, without a dot
-        look = {"linewidth": 0.4, "alpha": 0.5} if number < without else {"linewidth": 0.9, "marker": "o", "ms": 2}
-        axis.plot(np.flatnonzero(known), line[known], color=color, **look)
+        style = {"linewidth": 0.4, "alpha": 0.5} if number < without else {"linewidth": 0.9, "marker": "o", "ms": 2}
+        axis.plot(np.flatnonzero(known), line[known], color=color, **style)
     return figure
 
 
-def _places(axis: Axes, at: int, rows: Sequence[Row], path: str, *, log: bool) -> NDArray[np.float64]:
-    """Heights from 0 to 1, the axis drawn; nan for a trial without the setting."""
+def _axis_heights(axis: Axes, at: int, rows: Sequence[Row], path: str, *, log: bool) -> NDArray[np.float64]:
+    """Draw one axis and return the trials' heights on it from 0 to 1; nan for a trial without the setting."""
     values = [row.get(path) for row in rows]
     known = sorted({value for value in values if value is not None}, key=lambda value: (isinstance(value, str), value))
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
@@ -133,13 +133,13 @@ def _places(axis: Axes, at: int, rows: Sequence[Row], path: str, *, log: bool) -
 
 
 def pareto(rows: Sequence[Row], objectives: Objectives) -> Figure:
-    """The first metric over each of the others; of two the front is joined."""
+    """Draw the first metric over each of the others; with two metrics the front is joined by a line."""
     up, *others = objectives
-    found = [row for row in rows if up in row]
-    best = front([[row[metric] for metric in objectives] for row in found], objectives.values())
+    finished = [row for row in rows if up in row]
+    best = front([[row[metric] for metric in objectives] for row in finished], objectives.values())
     figure, axes = panels(1, len(others))
     for across, axis in zip(others, axes[0], strict=True):
-        points = np.reshape([(row[across], row[up]) for row in found], (-1, 2))
+        points = np.reshape([(row[across], row[up]) for row in finished], (-1, 2))
         on = points[np.array(best, bool)]
         on = on[np.argsort(on[:, 0], kind="stable")]
         axis.plot(*points[~np.array(best, bool)].T, "o", color=INK, ms=2.8, alpha=0.6, markeredgewidth=0)

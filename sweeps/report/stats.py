@@ -1,6 +1,6 @@
-"""What a few seeds can tell: intervals, deviations, Dunnett's critical values. Which test is made of them: decision.py.
+"""Statistics of a few seeds: intervals, deviations, Dunnett's critical values. decision.py builds the tests from them.
 
-All is computed by quadrature: the same numbers give the same digits on every machine, with no random integration.
+All is computed by quadrature, without random integration: equal numbers give equal digits on every machine.
 
 - C. W. Dunnett, "A multiple comparison procedure for comparing several treatments with a control", JASA 1955.
 - B. L. Welch, "The generalization of Student's problem when several different population variances are involved",
@@ -31,13 +31,13 @@ Array = NDArray[np.float64]
 
 
 class Spread(NamedTuple):
-    """A standard deviation between seeds, and the degrees of freedom that it rests on."""
+    """A standard deviation between seeds, and its degrees of freedom."""
 
     deviation: float
     dof: int
 
 
-class Effect(NamedTuple):
+class FTest(NamedTuple):
     """An F statistic, its degrees of freedom, and its p."""
 
     f: float
@@ -45,8 +45,8 @@ class Effect(NamedTuple):
     p: float
 
 
-class Needed(NamedTuple):
-    """Seeds for each arm, and what they would be at the ends of the 95 % interval of the deviation."""
+class SeedsNeeded(NamedTuple):
+    """Seeds needed per arm, and the numbers at the ends of the deviation's 95 % interval."""
 
     n: int
     low: int
@@ -54,7 +54,7 @@ class Needed(NamedTuple):
 
 
 def spread(samples: Samples) -> Spread | None:
-    """Pool over samples. None where it cannot be estimated: none has two seeds, or no seed changed a digit."""
+    """Pool the deviation over samples; None where none has two seeds, or where it is zero but for rounding."""
     dof = sum(len(values) - 1 for values in samples if values)
     squares = sum(float(np.square(np.subtract(values, np.mean(values))).sum()) for values in samples if values)
     return _spread(squares, dof, max((abs(value) for values in samples for value in values), default=0.0))
@@ -62,21 +62,21 @@ def spread(samples: Samples) -> Spread | None:
 
 def blocked(values: Array) -> tuple[Spread | None, Array]:
     """Pool over arms that saw the same seeds, (K, n) -> the deviation left when each arm's and each seed's own level
-    are taken off, with (K - 1)(n - 1) degrees of freedom; and (K,), the variance of each arm about the seeds.
+    are removed, with (K - 1)(n - 1) degrees of freedom; and (K,), the variance of each arm about the seeds.
 
-    Of independent errors with variances v the residuals of arm k have the expected mean square
-    v_k (1 - 2 / K) + sum(v) / K^2, which is solved for v_k (Grubbs). An estimate that comes out too small or negative
-    is set to a quarter of the mean square. Two arms cannot be told apart: each has half of their difference's variance.
+    With independent errors of variances v, the residuals of arm k have the expected mean square v_k (1 - 2 / K) +
+    sum(v) / K^2, which is solved for v_k (Grubbs). An estimate below a quarter of the mean square, negative ones
+    included, is set to that. Two arms cannot be told apart: each gets half of their difference's variance.
     """
     arms, n = values.shape
-    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    squares = np.square(left).sum(1)
+    residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    squares = np.square(residuals).sum(1)
     spread = _spread(float(squares.sum()), (arms - 1) * (n - 1), float(np.abs(values).max()))
     return spread, grubbs(squares / (n - 1))
 
 
 def grubbs(mean: Array) -> Array:
-    """Solve for variances: (K,) mean squares of the residuals of `blocked` -> (K,)"""
+    """Solve for variances: (K,) mean squares of the residuals of `blocked` -> (K,)."""
     arms = len(mean)
     variances: Array = 2 * mean
     if arms > 2:
@@ -91,48 +91,48 @@ def _spread(squares: float, dof: int, largest: float) -> Spread | None:
     return Spread(math.sqrt(squares / dof), dof)
 
 
-def raised(found: Spread | None, floor: float, dof: int) -> Spread | None:
-    """Take a deviation to be no less than a floor. dof: of seeds that all gave the same number; None if that is all."""
-    if found is None:
+def raise_to(spread: Spread | None, floor: float, dof: int) -> Spread | None:
+    """Raise a deviation to a floor. dof: for the case that all seeds gave one number. None where both are unknown."""
+    if spread is None:
         return Spread(floor, dof) if floor else None
-    return found._replace(deviation=max(found.deviation, floor))
+    return spread._replace(deviation=max(spread.deviation, floor))
 
 
 def half_width(own: Spread, n: int) -> float:
-    """Halve the interval of one mean of n seeds."""
+    """Return the half width of the interval of one mean of n seeds."""
     return float(stats.t.isf((1 - LEVEL) / 2, own.dof)) * own.deviation / math.sqrt(n)
 
 
 def satterthwaite(first: Array, second: Array, dof: Array, other: Array) -> Array:
-    """-> (K,): degrees of freedom of sums of two estimated variances with `dof` and `other`; rounded down to STEP."""
+    """-> (K,): degrees of freedom of sums of two estimated variances with `dof` and `other`, rounded down to STEP."""
     total = np.square(first + second)
     parts = np.square(first) / dof + np.square(second) / other
-    found: Array = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
-    rounded: Array = np.floor(found / STEP) * STEP
+    dofs: Array = np.divide(total, parts, out=dof + other + 0 * total, where=parts > 0)
+    rounded: Array = np.floor(dofs / STEP) * STEP
     return rounded
 
 
 def two_sided(t: Array, dof: Array) -> Array:
-    """Give Student's p."""
+    """Return Student's two-sided p."""
     p: Array = 2 * special.stdtr(dof, -np.abs(t))
     return p
 
 
 def quantile(alpha: float, dof: Array) -> Array:
-    """Give the bound that |t| exceeds with probability alpha; dof of 1 or more, as `satterthwaite` rounds it."""
+    """Return the bound that |t| exceeds with probability alpha, for dof >= 1 as `satterthwaite` rounds it."""
     most = 2 ** math.ceil(math.log2(dof.max()))
     bound: Array = _quantiles(alpha, most)[np.rint((dof - 1) / STEP).astype(int)]
     return bound
 
 
 @lru_cache(maxsize=64)
-def _quantiles(alpha: float, most: int) -> Array:
-    found: Array = special.stdtrit(1 + np.arange(round((most - 1) / STEP) + 1) * STEP, 1 - alpha / 2)
-    return found
+def _quantiles(alpha: float, largest_dof: int) -> Array:
+    quantiles: Array = special.stdtrit(1 + np.arange(round((largest_dof - 1) / STEP) + 1) * STEP, 1 - alpha / 2)
+    return quantiles
 
 
 def bartlett(variances: Array, dof: Array) -> float:
-    """Test equal variances: p, of those that are not zero; 1 where there are no two."""
+    """Return the p of Bartlett's test for equal variances, without zero variances; 1 where fewer than two remain."""
     own, f = variances[variances > 0], dof[variances > 0]
     if len(own) < 2:
         return 1.0
@@ -142,23 +142,23 @@ def bartlett(variances: Array, dof: Array) -> float:
     return float(stats.chi2.sf(ratio / correction, len(own) - 1))
 
 
-def interaction(means: Array, n: int, found: Spread) -> Effect:
-    """Test whether crossed rows and columns leave differences: (R, C), each the mean of n seeds."""
-    left = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+def interaction(means: Array, n: int, spread: Spread) -> FTest:
+    """Test whether crossed rows and columns leave differences: (R, C) means of n seeds each."""
+    residuals = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
     dof = (means.shape[0] - 1) * (means.shape[1] - 1)
-    f = float(n * np.square(left).sum() / dof / found.deviation**2)
-    return Effect(f, (dof, found.dof), float(stats.f.sf(f, dof, found.dof)))
+    f = float(n * np.square(residuals).sum() / dof / spread.deviation**2)
+    return FTest(f, (dof, spread.dof), float(stats.f.sf(f, dof, spread.dof)))
 
 
-def seeds_needed(found: Spread, difference: float, arms: int) -> Needed:
-    """Find the fewest seeds with which a claim of this true difference to the default is made with POWER.
+def seeds_needed(spread: Spread, difference: float, arms: int) -> SeedsNeeded:
+    """Return the fewest seeds with which this true difference to the default is claimed with probability POWER.
 
-    By the noncentral t; of `arms` arms, with Bonferroni's bound in place of Dunnett's, which is a little smaller.
+    By the noncentral t, for `arms` arms, with Bonferroni's bound in place of Dunnett's, which is slightly smaller.
     """
     tail = (1 - LEVEL) / 2
-    ends = found.deviation * np.sqrt(found.dof / stats.chi2.isf([tail, 1 - tail], found.dof))
+    ends = spread.deviation * np.sqrt(spread.dof / stats.chi2.isf([tail, 1 - tail], spread.dof))
     low, high = (_needed(float(deviation), difference, arms) for deviation in ends)
-    return Needed(_needed(found.deviation, difference, arms), low, high)
+    return SeedsNeeded(_needed(spread.deviation, difference, arms), low, high)
 
 
 def _needed(deviation: float, difference: float, arms: int) -> int:
@@ -172,7 +172,7 @@ def _needed(deviation: float, difference: float, arms: int) -> int:
 
 
 def _power(n: int, effect: float, arms: int) -> float:
-    """Give the power of the stricter bound of decision.py: of all arms' deviation, and of the two arms' own."""
+    """Return the power of the stricter bound of decision.py: from the pooled deviation, or from the two arms' own."""
     comparisons = max(1, arms - 1)
     bounds = [(1 - LEVEL) / comparisons, (1 - LEVEL) / min(2, comparisons)]
     dofs = [max(2, arms) * (n - 1), 2 * (n - 1)]
@@ -184,7 +184,7 @@ def _power(n: int, effect: float, arms: int) -> float:
 
 
 def places(half: float | None) -> int:
-    """Count the decimals that two significant digits of an interval have; 2 where there is no interval."""
+    """Return the decimals that two significant digits of an interval have; 2 where there is no interval."""
     if not half:
         return 2
     return max(0, 1 - math.floor(math.log10(float(f"{half:.1e}"))))
@@ -199,15 +199,19 @@ def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> fl
     single, bonferroni = stats.t.isf(alpha / 2 / np.array([1, len(sizes)]), dof)
     return float(
         optimize.brentq(
-            lambda bound: inside(bound, sizes, control, dof) - (1 - alpha), 0.99 * single, 1.01 * bonferroni, xtol=1e-10
+            lambda bound: coverage(bound, sizes, control, dof) - (1 - alpha),
+            0.99 * single,
+            1.01 * bonferroni,
+            xtol=1e-10,
         )
     )
 
 
-def inside(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
-    """Integrate the chance that no Student statistic of len(sizes) equal means to their control exceeds ± the bound.
+def coverage(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
+    """Integrate the probability that no Student statistic of equal means exceeds ± the bound.
 
-    Dunnett's equation: given the control's own error u and the deviation's s, the statistics are independent.
+    Dunnett's equation, for len(sizes) means and their control: given the control's own error u and the deviation's s, the
+    statistics are independent.
     """
     n, times = np.unique(sizes, return_counts=True)
     shared = np.sqrt(n / (n + control))[:, None, None]
@@ -225,7 +229,7 @@ def _deviation(dof: int) -> tuple[Array, Array]:
 
 
 def _nodes(low: float, high: float) -> tuple[Array, Array]:
-    """-> (96,), (96,): Gauss-Legendre between two ends."""
+    """-> (96,), (96,): Gauss-Legendre nodes and weights between two ends."""
     return (high + low + (high - low) * NODES) / 2, WEIGHTS * (high - low) / 2
 
 

@@ -1,11 +1,11 @@
-"""Everything that a report shows of a sweep, whatever its format. Plain data."""
+"""The content of a report, whatever its format. Plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from selfsup.sweeps.report.cells import Cell
-from selfsup.sweeps.report.stats import Needed
+from selfsup.sweeps.report.stats import SeedsNeeded
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm, Factor
 from selfsup.sweeps.spec.sweep import Sweep
@@ -15,7 +15,7 @@ COST = ("seconds", "gpu_hours", "images_per_second", "peak_memory_mib", "energy_
 
 @dataclass(frozen=True)
 class Line:
-    """One arm. cost: means over finished seeds of what is known of COST. failures: such as "seeds 0 and 1: nan"."""
+    """One arm as a row of a table. cost: means over finished seeds, as far as known. failures: "seeds 0 and 1: nan"."""
 
     arm: Arm
     label: str
@@ -26,7 +26,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """varied: what its lines differ in, of a grid several; nothing for methods side by side, whose study is ""."""
+    """A table.
+
+    varied: the factors its lines differ in, several for a grid, none for the table of methods (study "").
+    """
 
     study: str
     varied: tuple[Factor, ...]
@@ -38,21 +41,23 @@ class Table:
 
     @property
     def factor(self) -> Factor | None:
-        """The one that is varied; None for a grid and for methods."""
+        """Return the factor that is varied; None for a grid and for methods."""
         return self.varied[0] if len(self.varied) == 1 else None
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """integrity: see integrity.py. needed: metric -> seeds to tell a difference of WANTED, where seeds deviate most.
+    """A sweep with all its numbers.
 
-    place: of the sweep's experiment in MLflow's UI; "" where there is none. looks: at fewer seeds, before.
+    integrity: see integrity.py. needed: metric -> seeds to tell a difference of WANTED.
+
+    place: the page of the sweep's experiment in MLflow's UI, or "". looks: earlier plans with fewer seeds.
     """
 
     sweep: Sweep
     tables: tuple[Table, ...]
     results: tuple[Result, ...]
     integrity: Mapping[str, Any]
-    needed: Mapping[str, Needed]
+    needed: Mapping[str, SeedsNeeded]
     place: str = ""
     looks: int = 0

@@ -1,4 +1,4 @@
-"""From a sweep and the results of its runs to everything that a report shows, whatever its format."""
+"""The content of a report, computed from a sweep and the results of its runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -6,10 +6,10 @@ from statistics import fmean
 
 from selfsup.sweeps.registration import Registered, looks
 from selfsup.sweeps.report import cells, notes, stats, verdict
-from selfsup.sweeps.report.cells import Cell, Found
+from selfsup.sweeps.report.cells import Cell, ResultsById
 from selfsup.sweeps.report.decision import Decision, Outcome
 from selfsup.sweeps.report.integrity import integrity, lacking
-from selfsup.sweeps.report.stats import Needed
+from selfsup.sweeps.report.stats import SeedsNeeded
 from selfsup.sweeps.report.table import COST, Ablation, Line, Table
 from selfsup.sweeps.report.wording import label, numbered, words
 from selfsup.sweeps.result import Result
@@ -23,56 +23,64 @@ Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
 
 
 def ablation(sweep: Sweep, results: Sequence[Result], plans: Sequence[Registered] = (), place: str = "") -> Ablation:
-    """results: in any order; those of other sweeps are left out. plans: of this name in MLflow, oldest first."""
+    """Compute tables, verdicts and integrity of a sweep.
+
+    results: in any order; those of other sweeps are left out. plans: those of this name in MLflow, oldest first.
+    """
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     ids = {key for arm in arms for key in arm.ids.values()}
-    found = {result.id: result for result in sorted(results, key=lambda result: result.id) if result.id in ids}
-    before = looks(sweep, plans)
+    known = {result.id: result for result in sorted(results, key=lambda result: result.id) if result.id in ids}
+    num_looks = looks(sweep, plans)
     decisions = {
         study.name: {
-            metric: cells.decision(study.arms, metric, found, study.arms[0].name, before) for metric in sweep.metrics
+            metric: cells.decide(study.arms, metric, known, study.arms[0].name, num_looks) for metric in sweep.metrics
         }
         for study in sweep.studies
     }
-    tables = [table for study in sweep.studies for table in _of_study(study, sweep, decisions[study.name], found)]
+    tables = [table for study in sweep.studies for table in _study_tables(study, sweep, decisions[study.name], known)]
     if sweep.studies and (not tables or len(sweep.studies) + len(sweep.baselines) > 1):
-        tables.append(_of_methods(sweep, found, before))
-    checked = integrity(sweep, found, plans)
-    return Ablation(sweep, tuple(tables), tuple(found.values()), checked, _needed(sweep, decisions), place, before)
+        tables.append(_methods_table(sweep, known, num_looks))
+    checked = integrity(sweep, known, plans)
+    return Ablation(sweep, tuple(tables), tuple(known.values()), checked, _needed(sweep, decisions), place, num_looks)
 
 
-def _of_study(study: Study, sweep: Sweep, decisions: Decisions, found: Found) -> Iterator[Table]:
-    """A table a factor and one of the grid. Each arm is compared with the default once, whatever table shows it."""
-    columns = {metric: cells.of_study(study, metric, decided) for metric, decided in decisions.items()}
+def _study_tables(study: Study, sweep: Sweep, decisions: Decisions, results: ResultsById) -> Iterator[Table]:
+    """Yield a table per factor, and one of the grid.
+
+    An arm is compared with the default once, whatever table shows it.
+    """
+    columns = {metric: cells.study_cells(study, metric, decided) for metric, decided in decisions.items()}
     for varied in (*((factor,) for factor in study.factors), study.grid):
         if varied:
-            yield _table(study, varied, sweep, columns, decisions, found)
+            yield _table(study, varied, sweep, columns, decisions, results)
 
 
 def _table(
-    study: Study, varied: tuple[Factor, ...], sweep: Sweep, columns: Columns, decisions: Decisions, found: Found
+    study: Study, varied: tuple[Factor, ...], sweep: Sweep, columns: Columns, decisions: Decisions, results: ResultsById
 ) -> Table:
-    named = [(arm, ", ".join(label(arm.values[factor.path]) for factor in varied)) for arm in _among(study, varied)]
-    names = [arm.name for arm, _ in named]
-    shown = {metric: _marked(names, columns[metric], decided) for metric, decided in decisions.items()}
+    labelled_arms = [
+        (arm, ", ".join(label(arm.values[factor.path]) for factor in varied)) for arm in _arms_varying(study, varied)
+    ]
+    names = [arm.name for arm, _ in labelled_arms]
+    cells_by_metric = {metric: _marked_cells(names, columns[metric], decided) for metric, decided in decisions.items()}
     table = Table(
         study=study.name,
         varied=varied,
         title=" × ".join(words(factor.name) for factor in varied),
         metrics=tuple(columns),
-        lines=tuple(_line(arm, name, arm.name, shown, found) for arm, name in named),
+        lines=tuple(_line(arm, name, arm.name, cells_by_metric, results) for arm, name in labelled_arms),
         verdict=(),
-        note=notes.of_study(study, decisions, grid=len(varied) > 1),
+        note=notes.study_note(study, decisions, grid=len(varied) > 1),
     )
-    return replace(table, verdict=verdict.of_table(table, decisions, sweep.primary))
+    return replace(table, verdict=verdict.table_sentences(table, decisions, sweep.primary))
 
 
-def _marked(names: Sequence[str], column: Mapping[str, Cell], decided: Decision) -> Mapping[str, Cell]:
-    return cells.marked({name: column[name] for name in names}, decided)
+def _marked_cells(names: Sequence[str], column: Mapping[str, Cell], decided: Decision) -> Mapping[str, Cell]:
+    return cells.mark_best({name: column[name] for name in names}, decided)
 
 
-def _among(study: Study, varied: Sequence[Factor]) -> list[Arm]:
-    """The arms that differ from the default in these factors only, in the order of their values."""
+def _arms_varying(study: Study, varied: Sequence[Factor]) -> list[Arm]:
+    """Return the arms that differ from the default in these factors only, in the order of their values."""
     paths, default = {factor.path for factor in varied}, study.arms[0].values
     return sorted(
         (arm for arm in study.arms if {path for path in default if arm.values[path] != default[path]} <= paths),
@@ -80,27 +88,30 @@ def _among(study: Study, varied: Sequence[Factor]) -> list[Arm]:
     )
 
 
-def _of_methods(sweep: Sweep, found: Found, before: int) -> Table:
-    """The baselines, then the default of every study, each beside the untrained encoder that it began as."""
+def _methods_table(sweep: Sweep, results: ResultsById, num_looks: int) -> Table:
+    """Build the table of methods: the baselines, then each study's default beside the untrained encoder it began as."""
     one_each = len({study.method for study in sweep.studies}) == len(sweep.studies)
     first = {tuple(study.arms[0].ids.values()): study.name for study in reversed(sweep.studies)}
     names = {study.name: first[tuple(study.arms[0].ids.values())] for study in sweep.studies}  # a default is one arm
     decisions, columns = {}, {}
     for metric in sweep.metrics:
         methods = {
-            study.name: cells.outcome(study.arms[0], metric, found)
+            study.name: cells.arm_outcome(study.arms[0], metric, results)
             for study in sweep.studies
             if study.name in first.values()
         }
-        decisions[metric] = Decision(methods, looks=before)
-        columns[metric] = cells.marked(_beside_floor(sweep, methods, metric, found, before), decisions[metric])
+        decisions[metric] = Decision(methods, looks=num_looks)
+        columns[metric] = cells.mark_best(
+            _cells_over_baselines(sweep, methods, metric, results, num_looks), decisions[metric]
+        )
     lines = [
-        _line(study.arms[0], study.method if one_each else study.name, names[study.name], columns, found)
+        _line(study.arms[0], study.method if one_each else study.name, names[study.name], columns, results)
         for study in sweep.studies
     ]
-    floor = _floor(sweep, found)
-    standing = [
-        (low, [line for line, study in zip(lines, sweep.studies, strict=True) if _on(study, low.arm)]) for low in floor
+    floor = _baseline_lines(sweep, results)
+    baselines = [
+        (low, [line for line, study in zip(lines, sweep.studies, strict=True) if _began_as(study, low.arm)])
+        for low in floor
     ]
     return Table(
         study="",
@@ -108,43 +119,48 @@ def _of_methods(sweep: Sweep, found: Found, before: int) -> Table:
         title="methods and baselines" if floor else "methods",
         metrics=sweep.metrics,
         lines=(*floor, *lines),
-        verdict=verdict.of_methods(lines, standing, decisions, sweep.primary),
-        note=notes.of_methods(decisions, floor=bool(floor)),
+        verdict=verdict.methods_sentences(lines, baselines, decisions, sweep.primary),
+        note=notes.methods_note(decisions, floor=bool(floor)),
     )
 
 
-def _beside_floor(
-    sweep: Sweep, methods: Mapping[str, Outcome], metric: str, found: Found, before: int
+def _cells_over_baselines(
+    sweep: Sweep, methods: Mapping[str, Outcome], metric: str, results: ResultsById, num_looks: int
 ) -> dict[str, Cell]:
-    """Method -> its cell. A baseline with weights is the control of the methods that began as it, seed by seed."""
-    column = {name: cells.cell(held) for name, held in methods.items()}
-    for low in sweep.baselines:
-        own = {study.name for study in sweep.studies if _on(study, low)} & methods.keys()
-        if own and not cells.fixed(low, found):
-            family = {"": cells.outcome(low, metric, found)} | {name: methods[name] for name in methods if name in own}
-            bare = {name: column.get(name) or cells.cell(held) for name, held in family.items()}
-            compared = cells.against(bare, Decision(family, "", before))
-            column |= {name: compared[name] for name in own}
+    """-> method: its cell. A baseline with weights is the control of the methods that began as it, seed by seed."""
+    column = {name: cells.new_cell(outcome) for name, outcome in methods.items()}
+    for baseline in sweep.baselines:
+        compared_names = {study.name for study in sweep.studies if _began_as(study, baseline)} & methods.keys()
+        if compared_names and not cells.has_no_weights(baseline, results):
+            family = {"": cells.arm_outcome(baseline, metric, results)} | {
+                name: methods[name] for name in methods if name in compared_names
+            }
+            bare_cells = {name: column.get(name) or cells.new_cell(outcome) for name, outcome in family.items()}
+            compared = cells.compared_with_control(bare_cells, Decision(family, "", num_looks))
+            column |= {name: compared[name] for name in compared_names}
     return column
 
 
-def _floor(sweep: Sweep, found: Found) -> list[Line]:
+def _baseline_lines(sweep: Sweep, results: ResultsById) -> list[Line]:
     lines = []
     for arm in sweep.baselines:
-        columns = {metric: {arm.name: cells.of_baseline(arm, metric, found)} for metric in sweep.metrics}
-        lines.append(_line(arm, arm.name, arm.name, columns, found))
+        columns = {metric: {arm.name: cells.baseline_cell(arm, metric, results)} for metric in sweep.metrics}
+        lines.append(_line(arm, arm.name, arm.name, columns, results))
     return lines
 
 
-def _on(study: Study, low: Arm) -> bool:
-    return any(low.ids == arm.ids for arm in study.floor)
+def _began_as(study: Study, baseline: Arm) -> bool:
+    """Return whether a study's methods began as this baseline."""
+    return any(baseline.ids == arm.ids for arm in study.floor)
 
 
-def _line(arm: Arm, label: str, name: str, columns: Columns, found: Found) -> Line:
-    """name: of its cells."""
-    runs = [found[key] for _, key in sorted(arm.ids.items()) if key in found]
+def _line(arm: Arm, label: str, name: str, columns: Columns, results: ResultsById) -> Line:
+    """Build the row of an arm. name: the key of its cells."""
+    runs = [results[key] for _, key in sorted(arm.ids.items()) if key in results]
     finished = [run.metrics for run in runs if run.status == "finished"]
-    cost = {kind: [held[f"pretrain/{kind}"] for held in finished if f"pretrain/{kind}" in held] for kind in COST}
+    cost = {
+        kind: [metrics[f"pretrain/{kind}"] for metrics in finished if f"pretrain/{kind}" in metrics] for kind in COST
+    }
     return Line(
         arm=arm,
         label=label,
@@ -155,21 +171,21 @@ def _line(arm: Arm, label: str, name: str, columns: Columns, found: Found) -> Li
 
 
 def _failures(runs: Sequence[Result], metrics: Sequence[str]) -> Iterator[str]:
-    """A text a reason."""
-    ended: dict[str, list[int]] = {}
+    """Yield a text per reason."""
+    seeds_by_reason: dict[str, list[int]] = {}
     for run in runs:
         if run.status in ("failed", "stopped"):
-            ended.setdefault(run.reason or run.status, []).append(run.seed)
-        elif run.status == "finished" and (without := lacking(run, metrics)):
-            ended.setdefault(without, []).append(run.seed)
-    yield from (f"{numbered(seeds)}: {reason}" for reason, seeds in ended.items())
+            seeds_by_reason.setdefault(run.reason or run.status, []).append(run.seed)
+        elif run.status == "finished" and (missing := lacking(run, metrics)):
+            seeds_by_reason.setdefault(missing, []).append(run.seed)
+    yield from (f"{numbered(seeds)}: {reason}" for reason, seeds in seeds_by_reason.items())
 
 
-def _needed(sweep: Sweep, decisions: Mapping[str, Decisions]) -> dict[str, Needed]:
-    """A metric whose spread is not known has none."""
+def _needed(sweep: Sweep, decisions: Mapping[str, Decisions]) -> dict[str, SeedsNeeded]:
+    """-> metric: seeds needed, the most over studies; none for a metric whose spread is not known."""
     needed = {}
     for metric in sweep.metrics:
-        own = [(decisions[study.name][metric].spread, len(study.arms)) for study in sweep.studies]
-        if known := [stats.seeds_needed(spread, WANTED, size) for spread, size in own if spread]:
+        spreads = [(decisions[study.name][metric].spread, len(study.arms)) for study in sweep.studies]
+        if known := [stats.seeds_needed(spread, WANTED, size) for spread, size in spreads if spread]:
             needed[metric] = max(known)
     return needed

@@ -1,4 +1,4 @@
-"""Columns of text as a LaTeX tabular: booktabs, siunitx, and grey."""
+"""Columns of text as a LaTeX tabular: booktabs, siunitx, and gray."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from itertools import groupby
 from selfsup.sweeps.report.columns import Column
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?( ± \d+(\.\d+)?)?")
-GREY = "gray!20"
+GRAY = "gray!20"
 SPECIAL = {
     "\\": "\\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -37,18 +37,18 @@ def _greek(char: str) -> str:
 
 
 def tabular(layout: str, rows: Sequence[str], title: str = "") -> str:
-    """Its title is its first row, so that those beside each other stand on one line."""
-    above = [f"\\multicolumn{{{_width(layout)}}}{{l}}{{{escaped(title)}}} \\\\[2pt]"] if title else []
-    whole = [*above, "\\toprule", *rows, "\\bottomrule", "\\end{tabular}"]
-    return "\n".join([f"\\begin{{tabular}}[t]{{{layout}}}", *whole])
+    """Write a tabular, with the title as its first row so that tabulars side by side align."""
+    title_row = [f"\\multicolumn{{{_num_columns(layout)}}}{{l}}{{{escaped(title)}}} \\\\[2pt]"] if title else []
+    body = [*title_row, "\\toprule", *rows, "\\bottomrule", "\\end{tabular}"]
+    return "\n".join([f"\\begin{{tabular}}[t]{{{layout}}}", *body])
 
 
-def _width(layout: str) -> int:
+def _num_columns(layout: str) -> int:
     return len(re.findall("[lrcS]", re.sub(r"\[[^]]*\]", "", layout)))
 
 
 def header_of(columns: Sequence[Column], corner: str | None = None) -> list[str]:
-    """Groups over their columns, if there are any; below, what each column holds."""
+    """Write the header: groups above their columns, if there are any, then the columns' names."""
     first, *rest = columns
     names = [escaped(first.name if corner is None else corner), *(f"{{{escaped(column.name)}}}" for column in rest)]
     below = " & ".join(names) + " \\\\"
@@ -61,41 +61,41 @@ def header_of(columns: Sequence[Column], corner: str | None = None) -> list[str]
     return [" & ".join(over) + " \\\\", rules, below] if rules else [below]
 
 
-def rows_of(columns: Sequence[Column], grey: tuple[int, int] | None = None) -> Iterator[str]:
-    """grey: row and column of a cell."""
+def rows_of(columns: Sequence[Column], gray: tuple[int, int] | None = None) -> Iterator[str]:
+    """Yield the rows. gray: row and column of a cell to shade."""
     for y, row in enumerate(zip(*(column.texts for column in columns), strict=True)):
         cells = [escaped(text) if column.key else _cell(text) for text, column in zip(row, columns, strict=True)]
-        if grey and grey[0] == y:
-            cells[grey[1]] = f"\\cellcolor{{{GREY}}}{cells[grey[1]]}"
+        if gray and gray[0] == y:
+            cells[gray[1]] = f"\\cellcolor{{{GRAY}}}{cells[gray[1]]}"
         yield f"{' & '.join(cells)} \\\\"
 
 
 def layout_of(columns: Sequence[Column]) -> str:
-    return "".join("l" if column.key else _format(column) for column in columns)
+    return "".join("l" if column.key else _column_format(column) for column in columns)
 
 
-def _format(column: Column) -> str:
-    """An S column as wide as its widest number and mark; of other texts a column to the right."""
-    numbers = [found.group() for text in column.texts if (found := NUMBER.search(text))]
+def _column_format(column: Column) -> str:
+    """Return an S column as wide as its widest number and mark; `r` for a column of other texts."""
+    numbers = [match.group() for text in column.texts if (match := NUMBER.search(text))]
     if not numbers or column.name == "p":
         return "r"
     means, halves = zip(
         *((mean, half) for mean, _, half in (number.partition(" ± ") for number in numbers)), strict=True
     )
     sign = "+" if any(mean[0] in "+-" for mean in means) else ""
-    whole = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
-    part = max(len(mean.partition(".")[2]) for mean in means)
+    digits_before = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
+    decimals = max(len(mean.partition(".")[2]) for mean in means)
     digits = max(len(half.replace(".", "").lstrip("0")) for half in halves)
     mark = "{$^\\dagger$}" if any("†" in text for text in column.texts) else ""
-    return f"S[table-format={sign}{whole}.{part}{f'({digits})' if digits else ''}{mark}]"
+    return f"S[table-format={sign}{digits_before}.{decimals}{f'({digits})' if digits else ''}{mark}]"
 
 
 def _cell(text: str) -> str:
-    """Numbers as siunitx reads them, bold where Markdown would be; anything else in braces."""
+    """Write a number for siunitx, bold where Markdown would be; other text in braces."""
     bold, inside = text.startswith("**"), text.strip("* ")
-    found = NUMBER.match(inside)
-    if found is None:
+    match = NUMBER.match(inside)
+    if match is None:
         return f"{{{escaped(text)}}}"
-    after = inside[found.end() :].strip()
-    number = found.group().replace("±", "+-")
-    return ("\\bfseries " if bold else "") + number + (f" {{{escaped(after)}}}" if after else "")
+    suffix = inside[match.end() :].strip()
+    number = match.group().replace("±", "+-")
+    return ("\\bfseries " if bold else "") + number + (f" {{{escaped(suffix)}}}" if suffix else "")

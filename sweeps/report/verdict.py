@@ -1,4 +1,4 @@
-"""What a table says, in sentences."""
+"""The verdict of a table, in sentences."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,40 +19,43 @@ from selfsup.sweeps.report.wording import (
     some,
 )
 
-NAMED = 3  # claims that a sentence makes one by one; more are put together
+MOST_NAMED = 3  # claims that a sentence makes one by one; more are put together
 
 
-def of_table(table: Table, decisions: Decisions, primary: str = "") -> tuple[str, ...]:
-    """Tell of a study: a sentence for metrics that say the same; one for arms that have no result for the same reason.
+def table_sentences(table: Table, decisions: Decisions, primary: str = "") -> tuple[str, ...]:
+    """Write a sentence per group of metrics that say the same, and one per reason why arms have no result.
 
     primary: the one metric that claims are made of; "" for all.
     """
-    said: dict[str, list[str]] = {}
+    headings_by_clauses: dict[str, list[str]] = {}
     for metric, decided in decisions.items():
         if primary in ("", metric):
-            said.setdefault(_clauses(table, metric, decided), []).append(heading(metric))
-    sentences = (f"{table.title}, {listed(metrics)}{clauses}." for clauses, metrics in said.items())
-    return (*sentences, *_without(table.title, table.lines))
+            headings_by_clauses.setdefault(_clauses(table, metric, decided), []).append(heading(metric))
+    sentences = (f"{table.title}, {listed(metrics)}{clauses}." for clauses, metrics in headings_by_clauses.items())
+    return (*sentences, *_without_result(table.title, table.lines))
 
 
-def of_methods(
+def methods_sentences(
     methods: Sequence[Line],
     floor: "Sequence[tuple[Line, Sequence[Line]]]",
     decisions: Decisions,
     primary: str = "",
 ) -> tuple[str, ...]:
-    """Tell of methods side by side. floor: baselines, each with the methods that have it for theirs."""
-    said: dict[str, list[str]] = {}
+    """Write the sentences on methods. floor: baselines, each with the methods that began as it."""
+    headings_by_clauses: dict[str, list[str]] = {}
     for metric, decided in decisions.items():
         if primary not in ("", metric):
             continue
-        parts = [*_best(methods, metric), *_sunk(floor, metric)]
-        tested = decided.able and sum(line.cells[metric].n > 1 for line in methods) > 1
+        parts = [*_best(methods, metric), *_against_baselines(floor, metric)]
+        tested = decided.can_claim and sum(line.cells[metric].n > 1 for line in methods) > 1
         if tested and not parts:
             parts = ["the methods cannot be told apart"]
-        if parts := [*parts, *_lost(methods, metric)]:
-            said.setdefault("; ".join(parts), []).append(heading(metric))
-    return (*(f"{listed(metrics)}: {parts}." for parts, metrics in said.items()), *_without("method", methods))
+        if parts := [*parts, *_failures_and_pending(methods, metric)]:
+            headings_by_clauses.setdefault("; ".join(parts), []).append(heading(metric))
+    return (
+        *(f"{listed(metrics)}: {parts}." for parts, metrics in headings_by_clauses.items()),
+        *_without_result("method", methods),
+    )
 
 
 def _clauses(table: Table, metric: str, decided: Decision) -> str:
@@ -61,10 +64,11 @@ def _clauses(table: Table, metric: str, decided: Decision) -> str:
     if default is None or not cells:
         return ": no results yet"
     number = f" (n = {counts([cell.n for cell in cells])})"
-    return f"{number}: {'; '.join([*_told(table, default, metric, decided), *_lost(table.lines, metric)])}"
+    clauses = [*_comparisons(table, default, metric, decided), *_failures_and_pending(table.lines, metric)]
+    return f"{number}: {'; '.join(clauses)}"
 
 
-def _told(table: Table, default: Line, metric: str, decided: Decision) -> Iterator[str]:
+def _comparisons(table: Table, default: Line, metric: str, decided: Decision) -> Iterator[str]:
     tested = [line for line in table.lines if line.cells[metric].p is not None]
     if decided.spread is None and any(line.cells[metric].n > 1 for line in table.lines):
         yield "every seed gave the same number, so chance cannot be judged"
@@ -73,16 +77,16 @@ def _told(table: Table, default: Line, metric: str, decided: Decision) -> Iterat
         yield "too few seeds to tell"
         return
     if len(table.varied) > 1:
-        yield from (*_of_grid(table.lines, default, metric), *_interaction(table, metric, decided))
+        yield from (*_grid_sentences(table.lines, default, metric), *_interaction(table, metric, decided))
     else:
-        yield from (*_claims(default, tested, metric), *_undecided(default, tested, metric))
+        yield from (*_claims(default, tested, metric), *_ties(default, tested, metric))
         yield from _best(table.lines, metric) if len(tested) > 1 else ()
     untested = [_name(line) for line in table.lines if line.cells[metric].n == 1]
     yield from [f"too few seeds to tell about {some(untested)}"] if untested else ()
 
 
-def _lost(lines: Sequence[Line], metric: str) -> Iterator[str]:
-    """Tell `2 of 4 seeds of 0.9 diverged`, and which arms are not whole yet."""
+def _failures_and_pending(lines: Sequence[Line], metric: str) -> Iterator[str]:
+    """Yield `2 of 4 seeds of 0.9 diverged`, and which arms have pending runs."""
     for line in lines:
         cell = line.cells[metric]
         if cell.diverged and cell.n:
@@ -92,17 +96,17 @@ def _lost(lines: Sequence[Line], metric: str) -> Iterator[str]:
 
 
 def _claims(default: Line, tested: Sequence[Line], metric: str) -> Iterator[str]:
-    sure = [line for line in tested if line.cells[metric].differs]
-    if len(sure) <= NAMED:
-        yield from (_claim(default, line, metric) for line in sure)
+    claimed = [line for line in tested if line.cells[metric].differs]
+    if len(claimed) <= MOST_NAMED:
+        yield from (_claim(default, line, metric) for line in claimed)
         return
     for sign in (1, -1):
-        if side := [line for line in sure if sign * (line.cells[metric].difference or 0) > 0]:
-            yield _claim(default, side[0], metric) if len(side) == 1 else _together(default, side, metric)
+        if side := [line for line in claimed if sign * (line.cells[metric].difference or 0) > 0]:
+            yield _claim(default, side[0], metric) if len(side) == 1 else _joint_claim(default, side, metric)
 
 
 def _claim(default: Line, line: Line, metric: str) -> str:
-    """Write `0.75 > 0.5 by 2.1 ± 0.4 (adjusted p = 0.004)`"""
+    """Write `0.75 > 0.5 by 2.1 ± 0.4 (adjusted p = 0.004)`."""
     cell = line.cells[metric]
     assert cell.difference is not None
     assert cell.p is not None
@@ -111,8 +115,8 @@ def _claim(default: Line, line: Line, metric: str) -> str:
     return f"{_name(high)} > {_name(low)} by {size} (adjusted {probability(cell.p)})"
 
 
-def _together(default: Line, lines: Sequence[Line], metric: str) -> str:
-    """Write `0.75 > 0.1, 0.2 and 0.3 by 2.1 to 8.4 (adjusted p up to 0.004)`: lines on one side of the default."""
+def _joint_claim(default: Line, lines: Sequence[Line], metric: str) -> str:
+    """Write `0.75 > 0.1, 0.2 and 0.3 by 2.1 to 8.4 (adjusted p up to 0.004)`, for arms on one side of the default."""
     cells = [line.cells[metric] for line in lines]
     names, sizes = listed([_name(line) for line in lines]), sorted(abs(cell.difference or 0) for cell in cells)
     digits = stats.places(max(cell.difference_half or 0 for cell in cells))
@@ -126,17 +130,17 @@ def _up_to(p: Sequence[float]) -> str:
     return probability(max(p)) if lowest == highest else f"p up to {highest}"
 
 
-def _undecided(default: Line, tested: Sequence[Line], metric: str) -> Iterator[str]:
+def _ties(default: Line, tested: Sequence[Line], metric: str) -> Iterator[str]:
     if lines := [line for line in tested if not line.cells[metric].differs]:
         yield f"{_name(default)} cannot be told from {some([_name(line) for line in lines], 'or')}"
 
 
-def _of_grid(lines: Sequence[Line], default: Line, metric: str) -> Iterator[str]:
-    """Tell the highest, what cannot be told from it, how many are shown to be below; how the default stands to it."""
-    held = [line for line in lines if line.cells[metric].n > 1]
-    top = next(line for line in held if line.cells[metric].best)
-    ties = [line for line in held if line.cells[metric].tied and line is not top]
-    below = len(held) - 1 - len(ties)
+def _grid_sentences(lines: Sequence[Line], default: Line, metric: str) -> Iterator[str]:
+    """Yield the highest, what ties with it, how many are shown to be below, and how the default compares."""
+    replicated = [line for line in lines if line.cells[metric].n > 1]
+    top = next(line for line in replicated if line.cells[metric].best)
+    ties = [line for line in replicated if line.cells[metric].tied and line is not top]
+    below = len(replicated) - 1 - len(ties)
     yield f"the highest is {_as_default(top)} with {top.cells[metric].text}"
     if not below:
         yield "no other is shown to be below it"
@@ -154,58 +158,60 @@ def _as_default(line: Line) -> str:
 
 
 def _interaction(table: Table, metric: str, decided: Decision) -> Iterator[str]:
-    """Tell of an F test where every combination has the same seeds; why it is no claim: notes.INTERACTION."""
-    found = crossing(table)
-    block = found.block() if found else None
+    """Yield the F test where every combination has the same seeds; notes.INTERACTION says why it is no claim."""
+    crossed = crossing(table)
+    block = crossed.block() if crossed else None
     spread = decided.spread
-    if found is None or block is None or spread is None or not decided.able:
+    if crossed is None or block is None or spread is None or not decided.can_claim:
         return
     cells = [[line.cells[metric] for line in row] for row in block]
     sizes = {cell.n for row in cells for cell in row}
     if len(sizes) != 1 or min(len(cells), len(cells[0]), *sizes) < 2:
         return
     effect = stats.interaction(np.array([[cell.mean for cell in row] for row in cells]), sizes.pop(), spread)
-    told = f"F({effect.dof[0]}, {effect.dof[1]}) = {effect.f:.1f}, {probability(effect.p)}"
-    yield f"of their interaction nothing is claimed ({told})"
+    test = f"F({effect.dof[0]}, {effect.dof[1]}) = {effect.f:.1f}, {probability(effect.p)}"
+    yield f"of their interaction nothing is claimed ({test})"
 
 
 def _best(lines: Sequence[Line], metric: str) -> Iterator[str]:
-    """Tell which arms may be it, if one may not. While some have no two seeds yet, none is called the best."""
-    held = [line for line in lines if line.cells[metric].n > 1]
-    kept = [_name(line) for line in held if line.cells[metric].tied]
-    if len(kept) == len(held):
+    """Yield which arms may be the best, if some may not. None is called the best while some lack two seeds."""
+    replicated = [line for line in lines if line.cells[metric].n > 1]
+    names = [_name(line) for line in replicated if line.cells[metric].tied]
+    if len(names) == len(replicated):
         return
-    if len(held) < len(lines) or any(line.cells[metric].pending for line in lines):
-        yield f"of {len(held)} with enough seeds so far {some(kept)} may be the best"
-    elif len(kept) == 1:
-        yield f"{kept[0]} is the best"
-    elif len(kept) <= NAMED:
-        yield f"the best is {listed(kept, 'or')}"
+    if len(replicated) < len(lines) or any(line.cells[metric].pending for line in lines):
+        yield f"of {len(replicated)} with enough seeds so far {some(names)} may be the best"
+    elif len(names) == 1:
+        yield f"{names[0]} is the best"
+    elif len(names) <= MOST_NAMED:
+        yield f"the best is {listed(names, 'or')}"
     else:
-        yield f"{len(kept)} of {len(held)} may be the best"
+        yield f"{len(names)} of {len(replicated)} may be the best"
 
 
-def _sunk(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
-    """Tell how methods stand to a baseline of theirs: by a test where it has seeds, else by the mean."""
-    for low, methods in floor:
-        level = low.cells[metric].mean
-        held = [line for line in methods if line.cells[metric].mean is not None and level is not None]
-        tested = [line for line in held if line.cells[metric].p is not None and low.cells[metric].n > 1]
-        yield from (_claim(low, line, metric) for line in tested if line.cells[metric].differs)
+def _against_baselines(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
+    """Yield how methods compare with their baselines: by a test where the baseline has seeds, else by the mean."""
+    for baseline, methods in floor:
+        baseline_mean = baseline.cells[metric].mean
+        known = [line for line in methods if line.cells[metric].mean is not None and baseline_mean is not None]
+        tested = [line for line in known if line.cells[metric].p is not None and baseline.cells[metric].n > 1]
+        yield from (_claim(baseline, line, metric) for line in tested if line.cells[metric].differs)
         if unsure := [_name(line) for line in tested if not line.cells[metric].differs]:
-            yield f"not told from {low.label}: {listed(unsure)}"
-        sunk = [line for line in held if line not in tested and (line.cells[metric].mean or 0) <= (level or 0)]
-        if sunk:
-            yield f"mean not above {low.label}: {listed([_name(line) for line in sunk])}"
+            yield f"not told from {baseline.label}: {listed(unsure)}"
+        not_above = [
+            line for line in known if line not in tested and (line.cells[metric].mean or 0) <= (baseline_mean or 0)
+        ]
+        if not_above:
+            yield f"mean not above {baseline.label}: {listed([_name(line) for line in not_above])}"
 
 
-def _without(title: str, lines: Sequence[Line]) -> Iterator[str]:
-    lost: dict[str, list[str]] = {}
+def _without_result(title: str, lines: Sequence[Line]) -> Iterator[str]:
+    names_by_reason: dict[str, list[str]] = {}
     for line in lines:
         if line.failures and not any(cell.n for cell in line.cells.values()):
             reasons = dict.fromkeys(failure.partition(": ")[2] for failure in line.failures)
-            lost.setdefault(listed(list(reasons)), []).append(_name(line))
-    for why, names in lost.items():
+            names_by_reason.setdefault(listed(list(reasons)), []).append(_name(line))
+    for why, names in names_by_reason.items():
         yield f"{title} {some(names)} {'has' if len(names) == 1 else 'have'} no result ({why})."
 
 

@@ -1,4 +1,4 @@
-"""How names, values and numbers are written, in every format of a report."""
+"""The writing of names, values and numbers, in every format of a report."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from selfsup.sweeps.spec.study import Factor
 
 
 def heading(metric: str) -> str:
-    """`eval/knn/top1` -> `knn top-1`"""
+    """Turn `eval/knn/top1` into `knn top-1`."""
     return re.sub(r"\btop(\d+)$", r"top-\1", metric.removeprefix("eval/").replace("/", " "))
 
 
 def words(name: str) -> str:
-    """`mask_ratio` -> `mask ratio`"""
+    """Turn `mask_ratio` into `mask ratio`."""
     return name.replace("_", " ")
 
 
 def named(factor: Factor) -> str:
-    """`temperature τ`"""
+    """Return name and symbol of a factor: `temperature τ`."""
     return " ".join(filter(None, [words(factor.name), factor.symbol]))
 
 
 def label(value: Any) -> str:
-    """A value as a table has it: `0.75`, and `100 epochs` for {epochs: 100}."""
+    """Write a value for a table: `0.75`, and `100 epochs` for {epochs: 100}."""
     if isinstance(value, Mapping) and len(value) == 1:
         [(unit, number)] = value.items()
         return f"{shown(number)} {words(unit)}"
@@ -32,17 +32,17 @@ def label(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """As `label`, of a value that was drawn: three digits say enough."""
+    """Write a value as `label` does, but a number that was drawn with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else label(value)
 
 
 def tick(value: Any) -> str:
-    """As `label`, in a table of several factors: what is switched on or off is ticked."""
+    """Write a value as `label` does, but a switch as a tick or a cross, for a table of several factors."""
     return {True: "✓", False: "✗"}[value] if isinstance(value, bool) else label(value)
 
 
 def shown(value: Any) -> str:
-    """A value as a spec would have it: `0.75`, `true`, `null`, `[0.9, 0.95]`, `{steps: 100}`."""
+    """Write a value as a spec would: `0.75`, `true`, `null`, `[0.9, 0.95]`, `{steps: 100}`."""
     match value:
         case None:
             return "null"
@@ -58,9 +58,11 @@ def shown(value: Any) -> str:
 
 
 def interval(mean: float, half: float | None, sign: str = "", most: int = 12) -> str:
-    """`84.93 ± 0.12`: two significant digits of the interval, and the mean to the same place. sign: "+" to show it.
+    """Write `84.93 ± 0.12`: two significant digits of the interval, and the mean to the same place.
 
-    With a sign it is a difference: where rounding would say something else of |mean| > half, it has more digits.
+    sign: "+" to show it.
+
+    With a sign it is a difference, which gets more digits where rounding would change whether |mean| > half.
     """
     digits = places(half)
     while sign and half is not None and digits < most and _beyond(mean, half, digits) != (abs(mean) > half):
@@ -73,13 +75,13 @@ def _beyond(mean: float, half: float, digits: int) -> bool:
 
 
 def probability(p: float) -> str:
-    """`p = 0.004`, `p < 0.001`"""
+    """Write `p = 0.004`, `p < 0.001`."""
     text = shorter(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def shorter(p: float) -> str:
-    """`0.004`, `0.23`, `< 0.001`; `0.0496` where 0.050 would look like no claim."""
+    """Write a p: `0.004`, `0.23`, `< 0.001`; `0.0496` where 0.050 would not look like a claim."""
     if p < 0.001:
         return "< 0.001"
     digits = 3 if p < 0.1 else 2
@@ -89,21 +91,21 @@ def shorter(p: float) -> str:
 
 
 def counts(numbers: Sequence[int]) -> str:
-    """`3`, or `2 to 3` where they differ."""
+    """Write `3`, or `2 to 3` where numbers differ."""
     low, high = min(numbers, default=0), max(numbers, default=0)
     return str(low) if low == high else f"{low} to {high}"
 
 
 def numbered(seeds: Sequence[int]) -> str:
-    """`seed 0`, `seeds 0, 1 and 4`"""
+    """Write `seed 0`, `seeds 0, 1 and 4`."""
     return f"seed{'s' * (len(seeds) > 1)} {listed(list(map(str, seeds)))}"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:
-    """`a, b and c`"""
+    """Write `a, b and c`."""
     return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def some(names: Sequence[str], last: str = "and", most: int = 3) -> str:
-    """`a, b, c and 4 more`: as `listed`, with no more than `most` of them named."""
+    """Write `a, b, c and 4 more`: a list with no more than `most` of the names."""
     return listed([*names[:most], f"{len(names) - most} more"] if len(names) > most else names, last)
