@@ -19,7 +19,7 @@ from selfsup.sweeps.journal import Journal, Left, kept
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import at_a_time
 from selfsup.sweeps.search import Proposed, Searcher
-from selfsup.sweeps.spec.confirm import key, without_arms
+from selfsup.sweeps.spec.confirm import search_key, search_sweep
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.stopping import scheduler
@@ -38,7 +38,7 @@ def left(it: SweepFile, home: Path) -> Left:
 def history(it: SweepFile, home: Path) -> Iterator[str]:
     """What a search goes on from, and what it leaves; nothing of one that is new."""
     assert it.search is not None
-    there = kept(it.name, key(it, home), home)
+    there = kept(it.name, search_key(it, home), home)
     if there.others:
         yield (
             f"beware  {several(there.others, 'trial')} of this name had another space, metric, sampler, seed or "
@@ -67,7 +67,7 @@ def explore(it: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
             _search(it, journal, places, recorder)
         recorder.catch_up([places.propose(config) for config in journal.configs])
         if not journal.left:
-            done = without_arms(it, (), home, over=True, sessions=journal.sessions)
+            done = search_sweep(it, (), home, over=True, sessions=journal.sessions)
             tracker.finish(mlflow_tree.open_sweep(tracker, done), "FINISHED")
 
 
@@ -132,7 +132,7 @@ class Spent(tune.Stopper):
 
 def _journal(it: SweepFile, home: Path) -> Journal:
     assert it.search is not None
-    return Journal(it.search, it.name, key(it, home), home)
+    return Journal(it.search, it.name, search_key(it, home), home)
 
 
 class Places:
@@ -140,7 +140,7 @@ class Places:
 
     def __init__(self, it: SweepFile, tracker: Tracker, home: Path, sessions: int, code: Answer) -> None:
         self.plans = Proposed(it.designs, home, code=code)
-        self.sweep: Sweep = without_arms(it, (), home, sessions=sessions)
+        self.sweep: Sweep = search_sweep(it, (), home, sessions=sessions)
         self.tags: dict[str, Mapping[str, str]] = {}
         self.parents: dict[str, str] = {}
         self._root = mlflow_tree.open_sweep(tracker, self.sweep)

@@ -6,7 +6,7 @@ from selfsup.mlflow_store import default_uri, home
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.report.results import trials
-from selfsup.sweeps.spec.confirm import again, confirmation, without_arms
+from selfsup.sweeps.spec.confirm import confirmation, plan_again, search_sweep
 from selfsup.sweeps.spec.expand import expand
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -27,10 +27,10 @@ def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[
     if it.search is None:
         return expand(it, home())
     tracker = tracker or store()
-    bare = without_arms(it, (), home())
+    bare = search_sweep(it, (), home())
     budget, sessions = mlflow_tree.spent(tracker, bare)
     over, found = budget == it.search.budget, trials(tracker, bare, cache=home() / "cache")
-    sweep = without_arms(it, found, home(), over=over, sessions=sessions)
+    sweep = search_sweep(it, found, home(), over=over, sessions=sessions)
     if not over or not sweep.search or not sweep.search.best:
         return sweep, {}
     arms, planned = expand(confirmation(it, sweep.search), home())
@@ -40,7 +40,7 @@ def lay_out(it: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[
 def proposed(it: SweepFile, sweep: Sweep) -> dict[str, PlannedRun]:
     """The trials of a search as runs, by id; nothing of another sweep."""
     trials = sweep.search.trials if sweep.search else ()
-    return {trial.result.id: again(it, trial, home()) for trial in trials}
+    return {trial.result.id: plan_again(it, trial, home()) for trial in trials}
 
 
 def entries(it: SweepFile) -> list[Entry]:

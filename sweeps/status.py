@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from selfsup import failures, origin
 from selfsup.metrics_log import tail
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.sweeps.spec.confirm import again
+from selfsup.sweeps.spec.confirm import plan_again
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.spec.trials import Trial
@@ -66,7 +66,7 @@ def _of_trial(it: SweepFile, trial: Trial, home: Path) -> tuple[Standing, str]:
             return "done", ""
         case "failed" | "stopped" as status:
             return status, trial.result.reason
-    return _standing(again(it, trial, home))
+    return _standing(plan_again(it, trial, home))
 
 
 def text(entries: Sequence[Entry]) -> str:

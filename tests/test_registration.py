@@ -9,7 +9,7 @@ from selfsup.sweeps.registration import Registered, changes, looks, read, writte
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.study import Arm
 from selfsup.sweeps.spec.sweep import Sweep
-from selfsup.sweeps.spec.trials import Searched
+from selfsup.sweeps.spec.trials import SearchResult
 
 KNN, LINEAR = toy_sweep.KNN, toy_sweep.LINEAR
 
@@ -44,7 +44,7 @@ def test_a_plan_is_read_as_it_was_written() -> None:
 
 def test_the_plan_of_a_search_is_its_budget() -> None:
     search = Search.model_validate({"metric": "eval/knn/top1", "trials": 7})
-    told = json.loads(written(replace(OLD, studies=(), search=Searched(search, {}, {}, (), over=False))))
+    told = json.loads(written(replace(OLD, studies=(), search=SearchResult(search, {}, {}, (), over=False))))
     assert (told["arms"], told["search"]["trials"]) == ({}, 7)
     assert "fresh seeds" in told["stop"]
 

@@ -18,13 +18,13 @@ from selfsup.sweeps.report.searchplots import drawings
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.spec.space import Dimension
-from selfsup.sweeps.spec.trials import Searched, front
+from selfsup.sweeps.spec.trials import SearchResult, front
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 BOTH = (KNN, f"min {SECONDS}")
 
 
-def whole(found: Searched, fresh: dict[str, list[float]] | None = None) -> Ablation:
+def whole(found: SearchResult, fresh: dict[str, list[float]] | None = None) -> Ablation:
     return ablation(*sweep(found, fresh))
 
 
@@ -57,7 +57,7 @@ class TestRanking:
         assert simple(["fell behind"], metric=BOTH).finalists == []
 
 
-def taken(found: Searched) -> int:
+def taken(found: SearchResult) -> int:
     """How many trials Optuna's evaluator takes for the best."""
     numbers: list[int] = []
     evaluator = optuna.importance.PedAnovaImportanceEvaluator

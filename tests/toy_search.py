@@ -11,7 +11,7 @@ from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.spec.study import SETTING, Arm, Factor, Study
 from selfsup.sweeps.spec.sweep import Sweep
-from selfsup.sweeps.spec.trials import Searched, Trial
+from selfsup.sweeps.spec.trials import SearchResult, Trial
 
 RATIO, RATE, KIND, SECONDS = "hyper.mask_ratio", "optim.lr", "optim.schedule", "pretrain/seconds"
 SPACE = (
@@ -40,18 +40,20 @@ def trial(number: int, values: Mapping[str, Any], outcome: Outcome, study: str =
     return Trial(number, study, values, result)
 
 
-def searched(trials: Sequence[Trial], *, over: bool = True, space: Any = None, **search: Any) -> Searched:
+def searched(trials: Sequence[Trial], *, over: bool = True, space: Any = None, **search: Any) -> SearchResult:
     section = Search.model_validate({"metric": KNN} | search)
-    return Searched(section, space or {"mae": SPACE}, dict.fromkeys(space or ["mae"], DEFAULTS), tuple(trials), over)
+    return SearchResult(
+        section, space or {"mae": SPACE}, dict.fromkeys(space or ["mae"], DEFAULTS), tuple(trials), over
+    )
 
 
-def simple(outcomes: Sequence[Outcome], **search: Any) -> Searched:
+def simple(outcomes: Sequence[Outcome], **search: Any) -> SearchResult:
     """Trials whose mask ratio falls from 0.9 as their number grows."""
     values = [{RATIO: 0.9 - 0.01 * number, RATE: 1e-3, KIND: "linear"} for number in range(len(outcomes))]
     return searched([trial(i, *each) for i, each in enumerate(zip(values, outcomes, strict=True), 1)], **search)
 
 
-def sweep(found: Searched, fresh: Mapping[str, Sequence[float]] | None = None) -> tuple[Sweep, list[Result]]:
+def sweep(found: SearchResult, fresh: Mapping[str, Sequence[float]] | None = None) -> tuple[Sweep, list[Result]]:
     """fresh: "default" and finalists by name -> a number a fresh seed, once there are some."""
     arms, results = [], []
     for name, numbers in (fresh or {}).items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.knob import Choice
 from selfsup.sweeps.spec.space import Dimension
-from selfsup.sweeps.spec.trials import Searched, Trial
+from selfsup.sweeps.spec.trials import SearchResult, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -20,39 +20,39 @@ FEWEST = 10  # finished trials from which on it is told
 TOP = 5  # trials, or a tenth of them, count as the best
 
 
-def num_best(searched: Searched) -> int:
+def num_best(search_result: SearchResult) -> int:
     """Return how many trials count as the best, with all that tie with the last of them where there is one metric."""
-    number = max(TOP, len(searched.ended) // 10)
-    if len(searched.search.objectives) > 1:  # Optuna tells equals apart near a Pareto front
-        return min(number, len(searched.ended))
-    [metric] = searched.search.objectives
-    values = [trial.metrics[metric] for trial in searched.ranked]
+    number = max(TOP, len(search_result.ended) // 10)
+    if len(search_result.search.objectives) > 1:  # Optuna tells equals apart near a Pareto front
+        return min(number, len(search_result.ended))
+    [metric] = search_result.search.objectives
+    values = [trial.metrics[metric] for trial in search_result.ranked]
     return sum(value in values[:number] for value in values)
 
 
-def alike(searched: Searched) -> bool:
+def alike(search_result: SearchResult) -> bool:
     """Return whether no trial is better than the others."""
-    results = {tuple(trial.metrics[name] for name in searched.search.objectives) for trial in searched.ended}
-    return len(results) < 2 or num_best(searched) == len(searched.ended)
+    results = {tuple(trial.metrics[name] for name in search_result.search.objectives) for trial in search_result.ended}
+    return len(results) < 2 or num_best(search_result) == len(search_result.ended)
 
 
-def importance(searched: Searched) -> dict[str, float]:
+def importance(search_result: SearchResult) -> dict[str, float]:
     """-> path: share of the importance, the largest first; the path follows its study's name where there are several.
 
     Empty with too few trials, or where nothing sets the best apart. With several metrics the best are those near the
     Pareto front.
     """
-    ended = searched.ended
-    if len(ended) < FEWEST or alike(searched):
+    ended = search_result.ended
+    if len(ended) < FEWEST or alike(search_result):
         return {}
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    modes = searched.search.objectives.values()
+    modes = search_result.search.objectives.values()
     study = optuna.create_study(directions=["minimize" if mode == "min" else "maximize" for mode in modes])
-    study.add_trials([_optuna_trial(searched, trial) for trial in ended])
+    study.add_trials([_optuna_trial(search_result, trial) for trial in ended])
     names = sorted({name for trial in study.trials for name in trial.params})
-    share = (num_best(searched) - 0.5) / len(ended)  # of which Optuna makes a number again, rounded up
+    share = (num_best(search_result) - 0.5) / len(ended)  # of which Optuna makes a number again, rounded up
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a study that was hardly drawn
@@ -61,21 +61,21 @@ def importance(searched: Searched) -> dict[str, float]:
     return {name: value / total for name, value in shares.items()} if total else {}
 
 
-def _optuna_trial(searched: Searched, trial: Trial) -> Any:
+def _optuna_trial(search_result: SearchResult, trial: Trial) -> Any:
     """Return a trial as Optuna stores it."""
     import optuna
 
-    several = len(searched.space) > 1
+    several = len(search_result.space) > 1
     dimensions = {
         f"{trial.study}: {dimension.path}" if several else dimension.path: dimension
-        for dimension in searched.space[trial.study]
+        for dimension in search_result.space[trial.study]
     }
     return optuna.trial.create_trial(
         params={
             name: _index_or_value(dimension, trial.values[dimension.path]) for name, dimension in dimensions.items()
         },
         distributions={name: _distribution(dimension) for name, dimension in dimensions.items()},
-        values=[trial.metrics[metric] for metric in searched.search.objectives],
+        values=[trial.metrics[metric] for metric in search_result.search.objectives],
     )
 
 

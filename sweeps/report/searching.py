@@ -20,7 +20,7 @@ from selfsup.sweeps.report.wording import (
 )
 from selfsup.sweeps.spec.axes import short_names
 from selfsup.sweeps.spec.sweep import Sweep
-from selfsup.sweeps.spec.trials import Searched, Trial
+from selfsup.sweeps.spec.trials import SearchResult, Trial
 
 LEADERS = 10  # trials that are shown, where one metric ranks them
 CURSE = (
@@ -29,49 +29,53 @@ CURSE = (
 )
 
 
-def about(searched: Searched) -> dict[str, str]:
+def about(search_result: SearchResult) -> dict[str, str]:
     """-> what was searched, and how: {"Space": ..., "Trials": ...}."""
-    search = searched.search
+    search = search_result.search
     spaces = [
-        ("" if len(searched.space) == 1 else f"{study}: ")
+        ("" if len(search_result.space) == 1 else f"{study}: ")
         + "; ".join(f"{words(line.path.rpartition('.')[2])} {line}" for line in lines)
-        for study, lines in searched.space.items()
+        for study, lines in search_result.space.items()
     ]
     stops = "" if search.scheduler == "none" else f"; {search.scheduler} stops what falls behind in {search.ranking[0]}"
     return {
         "Space": " | ".join(spaces),
         "Goal": " and ".join(search.metric),
-        "How": f"{search.sampler} proposes, from seed {search.seed} ({search.repeats(searched.sessions)}){stops}",
-        "Budget": f"{search.budget}: {'spent' if searched.over else 'the search goes on'}",
-        "Trials": _trial_counts(searched),
+        "How": f"{search.sampler} proposes, from seed {search.seed} ({search.repeats(search_result.sessions)}){stops}",
+        "Budget": f"{search.budget}: {'spent' if search_result.over else 'the search goes on'}",
+        "Trials": _trial_counts(search_result),
     }
 
 
 def sentences(ablation: Ablation) -> list[str]:
     """Return the sentences on the result of a search; none for a sweep without one."""
-    searched = ablation.sweep.search
-    if searched is None:
+    search_result = ablation.sweep.search
+    if search_result is None:
         return []
-    so_far = "" if searched.over else " so far"
-    if not searched.best:
+    so_far = "" if search_result.over else " so far"
+    if not search_result.best:
         return [f"No trial came to a result{so_far}."]
-    lines = [_front_sentence(searched, so_far) if len(searched.search.objectives) > 1 else _winner(searched, so_far)]
-    if len(searched.ended) < FEWEST:
+    lines = [
+        _front_sentence(search_result, so_far)
+        if len(search_result.search.objectives) > 1
+        else _winner(search_result, so_far)
+    ]
+    if len(search_result.ended) < FEWEST:
         lines.append(f"Which knobs matter is told from {FEWEST} trials with a result on.")
-    elif alike(searched):
+    elif alike(search_result):
         lines.append("Which knobs matter is not told: no trial is better than the others.")
     confirmed = list(_fresh_sentences(ablation))
-    return [*lines, *confirmed[: len(searched.search.objectives) < 2], CURSE]
+    return [*lines, *confirmed[: len(search_result.search.objectives) < 2], CURSE]
 
 
 def blocks(ablation: Ablation) -> list[Block]:
     """Return the tables of a search: the best trials, and their numbers from fresh seeds once there are some."""
-    searched = ablation.sweep.search
-    if searched is None or not searched.best:
+    search_result = ablation.sweep.search
+    if search_result is None or not search_result.best:
         return []
-    pareto = len(searched.search.objectives) > 1
-    shown = searched.best if pareto else searched.ranked[:LEADERS]
-    tables = [Block("Pareto front" if pareto else "best trials", _leader_columns(searched, shown))]
+    pareto = len(search_result.search.objectives) > 1
+    shown = search_result.best if pareto else search_result.ranked[:LEADERS]
+    tables = [Block("Pareto front" if pareto else "best trials", _leader_columns(search_result, shown))]
     if confirmed := list(_fresh_columns(ablation)):
         tables.append(Block("in the search and from fresh seeds", confirmed))
     return tables
@@ -79,10 +83,10 @@ def blocks(ablation: Ablation) -> list[Block]:
 
 def rows(sweep: Sweep) -> Iterator[dict[str, object]]:
     """Yield rows of the long form, as those of arms: one per trial and metric."""
-    searched = sweep.search
-    for trial in searched.trials if searched else ():
+    search_result = sweep.search
+    for trial in search_result.trials if search_result else ():
         run = trial.result
-        for metric in dict.fromkeys([*searched.search.objectives, *sorted(run.metrics)] if searched else ()):
+        for metric in dict.fromkeys([*search_result.search.objectives, *sorted(run.metrics)] if search_result else ()):
             yield {
                 "sweep": sweep.name,
                 "kind": "trial",
@@ -106,28 +110,28 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _trial_counts(searched: Searched) -> str:
+def _trial_counts(search_result: SearchResult) -> str:
     """Count trials: `30: 12 with a result, 16 stopped, 2 failed`."""
-    status: Counter[str] = Counter(trial.result.status for trial in searched.trials)
+    status: Counter[str] = Counter(trial.result.status for trial in search_result.trials)
     names = {"stopped": "stopped", "failed": "failed", "running": "running", "planned": "interrupted"}
-    incomplete = status["finished"] - len(searched.ended)
-    counts = [f"{len(searched.ended)} with a result"]
+    incomplete = status["finished"] - len(search_result.ended)
+    counts = [f"{len(search_result.ended)} with a result"]
     counts += [f"{incomplete} finished without the metric"] if incomplete else []
     counts += [f"{status[name]} {word}" for name, word in names.items() if status[name]]
-    return f"{len(searched.trials)}: {', '.join(counts)}"
+    return f"{len(search_result.trials)}: {', '.join(counts)}"
 
 
-def _winner(searched: Searched, so_far: str) -> str:
-    (metric,), (best,) = searched.search.objectives, searched.best
-    number = f"{len(searched.ended)}{so_far}"
+def _winner(search_result: SearchResult, so_far: str) -> str:
+    (metric,), (best,) = search_result.search.objectives, search_result.best
+    number = f"{len(search_result.ended)}{so_far}"
     return f"The best of {number} by {heading(metric)} is {best.name} with {_number(best.metrics[metric])}."
 
 
-def _front_sentence(searched: Searched, so_far: str) -> str:
-    metrics = [heading(metric) for metric in searched.search.objectives]
-    best, chosen = ([str(trial.number) for trial in trials] for trials in (searched.best, searched.finalists))
+def _front_sentence(search_result: SearchResult, so_far: str) -> str:
+    metrics = [heading(metric) for metric in search_result.search.objectives]
+    best, chosen = ([str(trial.number) for trial in trials] for trials in (search_result.best, search_result.finalists))
     front = f"Trials {some(best, most=LEADERS)} are" if len(best) > 1 else f"Trial {best[0]} is"
-    sentence = f"{front} the Pareto front{so_far} of {len(searched.ended)} in {listed(metrics)}."
+    sentence = f"{front} the Pareto front{so_far} of {len(search_result.ended)} in {listed(metrics)}."
     choice = f" Of these {listed(chosen)} are trained again: the ends by {metrics[0]} and, evenly, from between."
     return sentence + choice * (len(chosen) < len(best))
 
@@ -148,17 +152,17 @@ def _clause(trial: Trial, metric: str, cell: Cell) -> str:
     return f"{heading(metric)} {cell.text}{n}, in the search {won}"
 
 
-def _leader_columns(searched: Searched, shown: list[Trial]) -> list[Column]:
+def _leader_columns(search_result: SearchResult, shown: list[Trial]) -> list[Column]:
     """Return the table of the best trials, below the defaults, which were not searched; unused knobs are left empty."""
-    studies = len(searched.space) > 1
-    defaults = list(searched.defaults.items())
+    studies = len(search_result.space) > 1
+    defaults = list(search_result.defaults.items())
     columns = [Column("", "trial", [*["default"] * len(defaults), *(str(trial.number) for trial in shown)], key=True)]
     if studies:
-        columns.append(Column("", "study", [*searched.defaults, *(trial.study for trial in shown)]))
+        columns.append(Column("", "study", [*search_result.defaults, *(trial.study for trial in shown)]))
     rows = [*(values for _, values in defaults), *(trial.values for trial in shown)]
-    for path, name in short_names(line.path for lines in searched.space.values() for line in lines).items():
+    for path, name in short_names(line.path for lines in search_result.space.values() for line in lines).items():
         columns.append(Column("", words(name), [short(row[path]) if path in row else "" for row in rows]))
-    for metric in searched.search.objectives:
+    for metric in search_result.search.objectives:
         values = [_number(trial.metrics[metric]) for trial in shown]
         columns.append(Column("", heading(metric), [*[NOTHING] * len(defaults), *values]))
     return columns
@@ -196,17 +200,17 @@ def _fresh_cells(ablation: Ablation) -> Iterator[tuple[Trial, Mapping[str, Cell]
 
     A finalist that equals the default has the default's cells.
     """
-    searched = ablation.sweep.search
+    search_result = ablation.sweep.search
     results = {result.id: result for result in ablation.results}
-    for study in ablation.sweep.studies if searched else ():
-        assert searched
-        for trial in searched.finalists:
+    for study in ablation.sweep.studies if search_result else ():
+        assert search_result
+        for trial in search_result.finalists:
             if trial.study == study.name:
                 arm = next((arm for arm in study.arms if arm.name == trial.name), study.arms[0])
                 yield (
                     trial,
                     {
                         metric: cells.new_cell(cells.arm_outcome(arm, metric, results))
-                        for metric in searched.search.objectives
+                        for metric in search_result.search.objectives
                     },
                 )

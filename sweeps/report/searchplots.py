@@ -22,7 +22,7 @@ from selfsup.sweeps.report.plots import (
 )
 from selfsup.sweeps.report.wording import heading, label, words
 from selfsup.sweeps.spec.axes import short_names
-from selfsup.sweeps.spec.trials import Searched, Trial, front
+from selfsup.sweeps.spec.trials import SearchResult, Trial, front
 
 HISTORY = "Trials in the order in which they began. Line: the best so far; ×: no result, as of one that was stopped."
 FRONT = "Trials with a result. Blue: the Pareto front, which no other trial beats in everything."
@@ -33,23 +33,23 @@ Row = Mapping[str, Any]
 Objectives = Mapping[str, str]  # metric -> min or max
 
 
-def drawings(searched: Searched | None) -> list[Drawing]:
+def drawings(search_result: SearchResult | None) -> list[Drawing]:
     """Draw every figure that has trials."""
-    if searched is None or not searched.ended:
+    if search_result is None or not search_result.ended:
         return []
-    objectives, shares = searched.search.objectives, importance(searched)
-    ended = {trial.number for trial in searched.ended}
-    rows = [_row(trial, objectives if trial.number in ended else ()) for trial in searched.trials]
-    domains = {line.path: line.range for space in searched.space.values() for line in space}
+    objectives, shares = search_result.search.objectives, importance(search_result)
+    ended = {trial.number for trial in search_result.ended}
+    rows = [_row(trial, objectives if trial.number in ended else ()) for trial in search_result.trials]
+    domains = {line.path: line.range for space in search_result.space.values() for line in space}
     log = [path for path, domain in domains.items() if isinstance(domain, Range) and domain.log]
-    paths = [*(["study"] if len(searched.space) > 1 else []), *domains]
-    several = " No dot: not a knob of its study." if len(searched.space) > 1 else ""
+    paths = [*(["study"] if len(search_result.space) > 1 else []), *domains]
+    several = " No dot: not a knob of its study." if len(search_result.space) > 1 else ""
     with mpl.rc_context(STYLE):
         figures = [Drawing("", "history", HISTORY, history(rows, objectives))]
         if len(objectives) > 1:
             figures.append(Drawing("", "pareto", FRONT, pareto(rows, objectives)))
         if shares:
-            caption = SHARES.format(top=num_best(searched), n=len(ended))
+            caption = SHARES.format(top=num_best(search_result), n=len(ended))
             figures.append(Drawing("", "importance", caption, importance_bars(shares)))
         figures.append(Drawing("", "coordinates", LINES.format(several), coordinates(rows, paths, objectives, log=log)))
     return figures

@@ -210,8 +210,8 @@ def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> fl
 def coverage(bound: float, sizes: tuple[int, ...], control: int, dof: int) -> float:
     """Integrate the probability that no Student statistic of equal means exceeds ± the bound.
 
-    Dunnett's equation, for len(sizes) means and their control: given the control's own error u and the deviation's s, the
-    statistics are independent.
+    Dunnett's equation for len(sizes) means and their control: given the control's own error u and the deviation's s,
+    the statistics are independent.
     """
     n, times = np.unique(sizes, return_counts=True)
     shared = np.sqrt(n / (n + control))[:, None, None]

@@ -1,4 +1,4 @@
-"""Lists of values under `ablate:` and `grid:`, each value checked in a spec that has it, as if typed with `-s`."""
+"""Axes of an ablation: lists of values under `ablate:` and `grid:`, each checked in the spec as if typed with `-s`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from selfsup.sweeps.spec.study import Factor
 
 @dataclass(frozen=True)
 class Axis:
-    """A path and its values as they are written. key: the place of the path."""
+    """A path and its values as they are written. key: the position of the path in its file."""
 
     path: str
     key: Mark
@@ -36,8 +36,8 @@ Changes = tuple[Change, ...]
 Point = tuple[Changes, Spec]
 
 
-class Base:
-    """A spec, and what becomes of it when some of its values change. spec: None where `problems` says what is wrong."""
+class BaseSpec:
+    """A spec that is checked again with some values changed. spec: None where `problems` says what is wrong."""
 
     def __init__(self, root: Node, known: Sequence[Problem] = ()) -> None:
         self._root, self._known = root, known
@@ -45,11 +45,11 @@ class Base:
         tree = plain(root)
         method = tree.get("method")
         self.knobs: dict[str, Described] = {
-            line.path: line for line in (described(run_type(method, uses(tree))) if method in methods() else ())
+            knob.path: knob for knob in (described(run_type(method, uses(tree))) if method in methods() else ())
         }
 
     def at(self, changes: Changes) -> tuple[Spec | None, list[Problem]]:
-        """The spec with these values, and what is newly wrong with it."""
+        """Return the spec with these values, and the problems that they add."""
         root = self._root
         for axis, value in changes:
             root = merge(root, nested(axis.where, axis.key, value), whole=WHOLE)
@@ -58,7 +58,7 @@ class Base:
         return spec, [problem for problem in problems if (problem.where, problem.message) not in before]
 
     def trial(self, values: Mapping[str, Any]) -> Spec:
-        """The spec with these values, by path. Raises SpecError where they are wrong, or wrong together."""
+        """Return the spec with these values, by path. Raises SpecError where they are invalid, alone or together."""
         mark = Mark("a trial with " + ", ".join(f"{path}={text(value)}" for path, value in values.items()))
         spec, problems = self.at(tuple((Axis(path, mark, ()), _node(value, mark)) for path, value in values.items()))
         if spec is None:
@@ -66,47 +66,53 @@ class Base:
         return spec
 
     def points(self, group: Sequence[Changes], problems: list[Problem]) -> list[Point]:
-        """The spec under each of these changes. What is wrong with one is added to `problems`."""
-        found = [self.at(changes) for changes in group]
-        problems += _placed(group, [wrong for _, wrong in found])
-        return [(changes, spec) for changes, (spec, _) in zip(group, found, strict=True) if spec]
+        """Return the valid specs under these changes, and add problems to `problems`."""
+        checked = [self.at(changes) for changes in group]
+        problems += _located(group, [new_problems for _, new_problems in checked])
+        return [(changes, spec) for changes, (spec, _) in zip(group, checked, strict=True) if spec]
 
 
-def _placed(group: Sequence[Changes], found: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
-    """Each once: at the path if it is so whatever the values; at the value if that is wrong; else with its arm too."""
-    number = Counter((problem.where, problem.message) for problems in found for problem in problems)
+def _located(group: Sequence[Changes], problems_of_changes: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
+    """Yield each problem once, at the place that is to blame.
+
+    That is the path where every value has the problem, the value where it is invalid alone, or else the value with its
+    arm as a hint.
+    """
+    counts = Counter((problem.where, problem.message) for problems in problems_of_changes for problem in problems)
     arms: dict[Problem, list[str]] = {}
-    for changes, problems in zip(group, found, strict=True):
+    for changes, problems in zip(group, problems_of_changes, strict=True):
         at = {axis.key: value.mark for axis, value in changes}
         own = {(axis.where, value.mark) for axis, value in changes}
         for problem in problems:
-            if number[problem.where, problem.message] == len(group) or (problem.where, problem.mark) in own:
+            if counts[problem.where, problem.message] == len(group) or (problem.where, problem.mark) in own:
                 arms[problem] = []
             else:
-                arms.setdefault(replace(problem, mark=at.get(problem.mark, problem.mark)), []).append(_arm(changes))
+                arms.setdefault(replace(problem, mark=at.get(problem.mark, problem.mark)), []).append(
+                    _arm_name(changes)
+                )
     for problem, names in arms.items():
         yield replace(problem, hint=f"in the arm {names[0]}") if len(names) == 1 else problem
 
 
-def _arm(changes: Changes) -> str:
+def _arm_name(changes: Changes) -> str:
     return ", ".join(f"{axis.where[-1]}={text(plain(value))}" for axis, value in changes)
 
 
-def written(section: str, root: Node, problems: list[Problem]) -> list[Axis]:
-    """The axes of a section, with paths dotted, nested, or both. Of two for one path the last counts."""
+def read_axes(section: str, root: Node, problems: list[Problem]) -> list[Axis]:
+    """Return the axes of a section, with paths dotted, nested, or both; of two for one path the last counts."""
     if not isinstance(root.value, dict):
         message = "expected paths and values, such as {hyper.mask_ratio: [0.5, 0.75]}"
         problems.append(Problem(root.mark, (section,), message))
         return []
-    return list({axis.path: axis for axis in _axes(root, (section,), problems)}.values())
+    return list({axis.path: axis for axis in _walk(root, (section,), problems)}.values())
 
 
-def _axes(root: Node, above: tuple[str, ...], problems: list[Problem]) -> Iterator[Axis]:
+def _walk(root: Node, above: tuple[str, ...], problems: list[Problem]) -> Iterator[Axis]:
     assert isinstance(root.value, dict)
     for key, entry in root.value.items():
         where, value = (*above, *key.split(".")), entry.node.value
         if isinstance(value, dict):
-            yield from _axes(entry.node, where, problems)
+            yield from _walk(entry.node, where, problems)
         elif isinstance(value, tuple) and value:
             yield Axis(".".join(where[1:]), entry.key, value)
         else:
@@ -115,8 +121,8 @@ def _axes(root: Node, above: tuple[str, ...], problems: list[Problem]) -> Iterat
             )
 
 
-def no_factor(path: str, knobs: Mapping[str, Described]) -> str:
-    """Why a path cannot be varied, whatever the values; "" where it can, or is unknown."""
+def why_no_factor(path: str, knobs: Mapping[str, Described]) -> str:
+    """Return why a path cannot be varied, whatever the values; "" where it can, or is unknown."""
     inner = [name for name in knobs if name.startswith(f"{path}.")]
     if path == "method":
         return "methods differ in their knobs: make each of them one of the studies"
@@ -129,31 +135,32 @@ def no_factor(path: str, knobs: Mapping[str, Described]) -> str:
     return ""
 
 
-def factor(path: str, values: Sequence[Any], default: Any, line: Described | None) -> Factor:
+def factor(path: str, values: Sequence[Any], default: Any, knob: Described | None) -> Factor:
+    """Build a factor: the default among its values, numbers in order."""
     numeric = all(type(value) in (int, float) for value in (*values, default))
-    whole = list(values) if default in values else [default, *values]
-    log = numeric and line is not None and isinstance(line.sweep, Range) and line.sweep.log
-    symbol = line.symbol if line else None
-    return Factor(path, tuple(sorted(whole) if numeric else whole), default, symbol, log)
+    all_values = list(values) if default in values else [default, *values]
+    log = numeric and knob is not None and isinstance(knob.sweep, Range) and knob.sweep.log
+    symbol = knob.symbol if knob else None
+    return Factor(path, tuple(sorted(all_values) if numeric else all_values), default, symbol, log)
 
 
-def idle(axis: Axis, values: Sequence[Any], default: Any) -> Iterator[Problem]:
-    """A value twice; nothing but the default."""
-    yield from twice(axis, values)
+def idle_problems(axis: Axis, values: Sequence[Any], default: Any) -> Iterator[Problem]:
+    """Yield problems of an axis that compares nothing: a repeated value, or the default alone."""
+    yield from repetitions(axis, values)
     if list(values) == [default]:
         message = f"nothing to compare: its one value, {text(default)}, is the default"
         yield Problem(axis.values[0].mark, axis.where, message)
 
 
-def twice(axis: Axis, values: Sequence[Any]) -> Iterator[Problem]:
-    """values: of the axis, as specs have them."""
+def repetitions(axis: Axis, values: Sequence[Any]) -> Iterator[Problem]:
+    """Yield a problem per repeated value. values: of the axis, as specs hold them."""
     for number, value in enumerate(values):
         if value in values[:number]:
             yield Problem(axis.values[number].mark, axis.where, f"the value {text(value)} twice")
 
 
 def value_at(spec: Spec, path: str) -> Any:
-    """JSON-able; None where a group on the way is null."""
+    """Return a spec's value at a path as JSON data; None where a group on the way is null."""
     value: Any = spec
     for name in path.split("."):
         value = None if value is None else getattr(value, name)
@@ -161,19 +168,19 @@ def value_at(spec: Spec, path: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """As arms' names and tables have it: without quotes."""
+    """Write a value as names of arms show it, without quotes."""
     return value if isinstance(value, str) else shown(value)
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """The last word of each, or all of it where two have the same."""
+    """-> path: its last word, or all of it where two paths share that word."""
     last = {path: path.rpartition(".")[2] for path in paths}
     number = Counter(last.values())
     return {path: name if number[name] == 1 else path for path, name in last.items()}
 
 
 def _node(value: Any, mark: Mark) -> Node:
-    """A value that no file says."""
+    """Build the node of a value that stands in no file."""
     if isinstance(value, dict):
         return Node(mark, {name: Entry(mark, _node(inner, mark)) for name, inner in value.items()})
     if isinstance(value, (list, tuple)):

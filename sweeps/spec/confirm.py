@@ -1,4 +1,4 @@
-"""What a search is known by, and what it ends with: its best beside the default, from seeds that it has not seen."""
+"""The identity of a search, and its confirmation: its best beside the default, from seeds that it has not used."""
 
 from dataclasses import replace
 from itertools import count, islice
@@ -11,61 +11,62 @@ from selfsup.stage import digest
 from selfsup.sweeps.spec.axes import value_at
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
-from selfsup.sweeps.spec.trials import Searched, Trial
+from selfsup.sweeps.spec.trials import SearchResult, Trial
 
 
-def without_arms(
-    it: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: bool = False, sessions: int = 1
+def search_sweep(
+    sweep_file: SweepFile, trials: tuple[Trial, ...], home: Path, *, over: bool = False, sessions: int = 1
 ) -> Sweep:
-    """A search as its report sees it before there is anything to confirm."""
-    assert it.search is not None
-    space = {design.name: design.space for design in it.designs}
+    """Return a search as a sweep without arms, as its report shows it before anything is confirmed."""
+    assert sweep_file.search is not None
+    space = {design.name: design.space for design in sweep_file.designs}
     defaults = {
-        design.name: {line.path: value_at(design.default, line.path) for line in design.space} for design in it.designs
+        design.name: {dimension.path: value_at(design.default, dimension.path) for dimension in design.space}
+        for design in sweep_file.designs
     }
-    searched = Searched(it.search, space, defaults, trials, over, sessions)
+    search_result = SearchResult(sweep_file.search, space, defaults, trials, over, sessions)
     return Sweep(
-        name=it.name,
-        question=it.question,
-        spec=str(it.path),
-        digest=key(it, home),
-        seeds=fresh(it),
-        metrics=it.metrics,
+        name=sweep_file.name,
+        question=sweep_file.question,
+        spec=str(sweep_file.path),
+        digest=search_key(sweep_file, home),
+        seeds=fresh_seeds(sweep_file),
+        metrics=sweep_file.metrics,
         studies=(),
-        search=searched,
-        overrides=it.overrides,
-        primary=it.primary,
+        search=search_result,
+        overrides=sweep_file.overrides,
+        primary=sweep_file.primary,
     )
 
 
-def key(it: SweepFile, home: Path) -> str:
-    """Another space, goal, seed or default is another search; more trials or more time are the same one."""
-    assert it.search is not None
-    bare = [design.default.model_copy(update={"baselines": False}) for design in it.designs]
-    defaults = [plan(spec, home)[0].id for spec in bare]
-    space = [(design.name, *(repr(line) for line in design.space)) for design in it.designs]
-    return digest([defaults, space, it.search.metric, it.search.sampler, it.search.seed])
+def search_key(sweep_file: SweepFile, home: Path) -> str:
+    """Return the digest of a search: of space, goal, sampler, seed and defaults, but not of its budget."""
+    assert sweep_file.search is not None
+    specs = [design.default.model_copy(update={"baselines": False}) for design in sweep_file.designs]
+    defaults = [plan(spec, home)[0].id for spec in specs]
+    space = [(design.name, *(repr(dimension) for dimension in design.space)) for design in sweep_file.designs]
+    return digest([defaults, space, sweep_file.search.metric, sweep_file.search.sampler, sweep_file.search.seed])
 
 
-def fresh(it: SweepFile) -> tuple[int, ...]:
-    """Seeds that no trial had."""
-    assert it.search is not None
-    used = {seed for design in it.designs for seed in design.default.seeds}
+def fresh_seeds(sweep_file: SweepFile) -> tuple[int, ...]:
+    """Return seeds that no trial used."""
+    assert sweep_file.search is not None
+    used = {seed for design in sweep_file.designs for seed in design.default.seeds}
     unused = (seed for number in count(max(used) + 1) if (seed := number % SEEDS) not in used)
-    return tuple(islice(unused, it.search.confirm))
+    return tuple(islice(unused, sweep_file.search.confirm))
 
 
-def again(it: SweepFile, trial: Trial, home: Path) -> PlannedRun:
-    """The run that a trial was."""
-    design = next(design for design in it.designs if design.name == trial.study)
+def plan_again(sweep_file: SweepFile, trial: Trial, home: Path) -> PlannedRun:
+    """Plan the run of a trial again."""
+    design = next(design for design in sweep_file.designs if design.name == trial.study)
     spec = design.trial(trial.values)
     return plan(spec.model_copy(update={"baselines": False, "seeds": (trial.result.seed,)}), home)[0]
 
 
-def confirmation(it: SweepFile, searched: Searched) -> SweepFile:
-    """An ablation: the finalists, and the default of every study that has one."""
+def confirmation(sweep_file: SweepFile, search_result: SearchResult) -> SweepFile:
+    """Return the ablation that confirms a search: the finalists, and the default of every study that has one."""
     designs = []
-    for design in it.designs:
-        own = {trial.name: trial.values for trial in searched.finalists if trial.study == design.name}
-        designs += [design.beside(own, fresh(it))] if own else []
-    return replace(it, designs=tuple(designs), search=None)
+    for design in sweep_file.designs:
+        finalists = {trial.name: trial.values for trial in search_result.finalists if trial.study == design.name}
+        designs += [design.beside(finalists, fresh_seeds(sweep_file))] if finalists else []
+    return replace(sweep_file, designs=tuple(designs), search=None)

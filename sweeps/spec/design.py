@@ -1,4 +1,4 @@
-"""One study of a sweep file: its spec, and the settings of it that are compared or searched."""
+"""The design of one study of a sweep file: its spec, and the settings of it that are compared or searched."""
 
 import itertools
 import math
@@ -11,29 +11,29 @@ from selfsup.source import Node, Problem
 from selfsup.spec import Spec
 from selfsup.sweeps.spec.axes import (
     Axis,
-    Base,
+    BaseSpec,
     Changes,
     Point,
     factor,
-    idle,
-    no_factor,
+    idle_problems,
+    read_axes,
     short_names,
     text,
     value_at,
-    written,
+    why_no_factor,
 )
 from selfsup.sweeps.spec.expected import Expected, expected
-from selfsup.sweeps.spec.space import Dimension, Wanted, dimensions, stand_in
+from selfsup.sweeps.spec.space import Dimension, SearchedKnob, dimensions_of, with_placeholders
 from selfsup.sweeps.spec.study import SETTING, Factor
 
 AXES = ("ablate", "grid")
 MOST_ARMS = 10_000
-OWN = "spec values"  # the default beside settings that a search found
+SPEC_VALUES = "spec values"  # the default beside settings that a search found
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An arm to be. values: of every factor, by path; changed: those that are not the default's."""
+    """An arm that is not planned yet. values: of every factor, by path; changed: those that differ from the default."""
 
     name: str
     values: Mapping[str, Any]
@@ -43,10 +43,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Design:
-    """A study to be. settings: the default first. space: what a search varies."""
+    """A study that is not planned yet. settings: the default first. space: the dimensions that a search varies."""
 
     name: str
-    base: Base
+    base: BaseSpec
     factors: tuple[Factor, ...]
     grid: tuple[Factor, ...]
     settings: tuple[Setting, ...]
@@ -59,41 +59,49 @@ class Design:
         return self.settings[0].spec
 
     def trial(self, values: Mapping[str, Any]) -> Spec:
-        """The spec with values of its space, by path. Raises SpecError where they are wrong, or wrong together."""
+        """Return the spec with values of its space, by path.
+
+        Raises SpecError where they are invalid, alone or together.
+        """
         return self.base.trial(values)
 
     def beside(self, named: Mapping[str, Mapping[str, Any]], seeds: tuple[int, ...]) -> "Design":
-        """The default and these settings, by name the values of the space, from these seeds; no space any more.
+        """Return a design of the default and these settings, from these seeds and without a space.
 
-        A setting that is the default is left out.
+        named: setting -> values of the space by path; one that equals the default is left out.
         """
-        told = {"seeds": seeds}
-        settings = [Setting("default", {SETTING: OWN}, {}, self.default.model_copy(update=told))]
+        update = {"seeds": seeds}
+        settings = [Setting("default", {SETTING: SPEC_VALUES}, {}, self.default.model_copy(update=update))]
         for name, values in named.items():
-            spec = self.trial(values).model_copy(update=told)
-            own = {path: value_at(spec, path) for path in values}
-            if changed := {path: value for path, value in own.items() if value != value_at(self.default, path)}:
+            spec = self.trial(values).model_copy(update=update)
+            new_values = {path: value_at(spec, path) for path in values}
+            if changed := {path: value for path, value in new_values.items() if value != value_at(self.default, path)}:
                 settings.append(Setting(name, {SETTING: name}, changed, spec))
-        setting = Factor(SETTING, tuple(each.values[SETTING] for each in settings), OWN, None, False)
-        return replace(self, factors=(setting,), settings=tuple(settings), space=())
+        names = tuple(setting.values[SETTING] for setting in settings)
+        factor = Factor(SETTING, names, SPEC_VALUES, None, False)
+        return replace(self, factors=(factor,), settings=tuple(settings), space=())
 
 
 def metrics(spec: Spec) -> tuple[str, ...]:
+    """Return the names of the spec's evaluation metrics."""
     return tuple(f"eval/{name}/top1" for name, hyper in spec.evals if hyper is not None)
 
 
 def design(
-    name: str, tree: Node, wanted: Sequence[Wanted], known: Sequence[Problem], problems: list[Problem]
+    name: str, tree: Node, searched: Sequence[SearchedKnob], known: Sequence[Problem], problems: list[Problem]
 ) -> Design | None:
-    """None after a mistake, added to `problems`. wanted: what is searched; known: what is wrong with the text."""
+    """Check and build the design of a study; None after a problem, which is added to `problems`.
+
+    searched: knobs with a `search`; known: problems of the text.
+    """
     before = len(problems)
-    rest = less(tree, *AXES, "expected")
-    base = Base(stand_in(rest, wanted, Base(rest, known).knobs), known)
+    bare = less(tree, *AXES, "expected")
+    base = BaseSpec(with_placeholders(bare, searched, BaseSpec(bare, known).knobs), known)
     problems += base.problems
-    space = dimensions(base, wanted, problems)
+    space = dimensions_of(base, searched, problems)
     ablate, grid = (list(_axes(base, section, tree, problems)) for section in AXES)
     groups = [axis.changes for axis in ablate]
-    groups += [_crossed(grid)] if grid else []
+    groups += [_combinations(grid)] if grid else []
     points = [point for group in groups for point in base.points(group, problems)]
     factors, crossed = (tuple(_factors(base, axes, points, problems)) for axes in (ablate, grid))
     if base.spec is None or len(problems) > before:
@@ -106,39 +114,41 @@ def design(
     return Design(name or base.spec.method, base, factors, crossed, settings, space, numbers, source)
 
 
-def _axes(base: Base, section: str, tree: Node, problems: list[Problem]) -> Iterator[Axis]:
-    """The axes of a section, less those that cannot be varied."""
-    found = said(tree, section)
-    axes = written(section, found.node, problems) if found else []
-    if section == "grid" and len(axes) == 1 and found:
-        problems.append(Problem(found.key, ("grid",), "crosses two or more; one is varied by ablate"))
-    if section == "grid" and found and math.prod(len(axis.values) for axis in axes) > MOST_ARMS:
-        problems.append(Problem(found.key, ("grid",), f"more than {MOST_ARMS:,} arms"))
+def _axes(base: BaseSpec, section: str, tree: Node, problems: list[Problem]) -> Iterator[Axis]:
+    """Yield the axes of a section; one that cannot be varied is a problem."""
+    entry = said(tree, section)
+    axes = read_axes(section, entry.node, problems) if entry else []
+    if section == "grid" and len(axes) == 1 and entry:
+        problems.append(Problem(entry.key, ("grid",), "crosses two or more; one is varied by ablate"))
+    if section == "grid" and entry and math.prod(len(axis.values) for axis in axes) > MOST_ARMS:
+        problems.append(Problem(entry.key, ("grid",), f"more than {MOST_ARMS:,} arms"))
         return
     for axis in axes:
-        if message := no_factor(axis.path, base.knobs):
+        if message := why_no_factor(axis.path, base.knobs):
             problems.append(Problem(axis.key, axis.where, message))
         else:
             yield axis
 
 
-def _crossed(grid: Sequence[Axis]) -> list[Changes]:
+def _combinations(grid: Sequence[Axis]) -> list[Changes]:
     return [tuple(change for (change,) in point) for point in itertools.product(*(axis.changes for axis in grid))]
 
 
-def _factors(base: Base, axes: Sequence[Axis], points: Sequence[Point], problems: list[Problem]) -> Iterator[Factor]:
-    """Of those axes that are sound, with the values as specs have them: 1 is 1.0 for a number."""
-    held = {id(value): spec for changes, spec in points for _, value in changes}
+def _factors(
+    base: BaseSpec, axes: Sequence[Axis], points: Sequence[Point], problems: list[Problem]
+) -> Iterator[Factor]:
+    """Yield the factors of valid axes, with the values as specs hold them: 1 is 1.0 for a number."""
+    specs = {id(value): spec for changes, spec in points for _, value in changes}
     for axis in axes:
-        if base.spec and all(id(value) in held for value in axis.values):
-            values = [value_at(held[id(value)], axis.path) for value in axis.values]
+        if base.spec and all(id(value) in specs for value in axis.values):
+            values = [value_at(specs[id(value)], axis.path) for value in axis.values]
             default = value_at(base.spec, axis.path)
-            problems += idle(axis, values, default)
+            problems += idle_problems(axis, values, default)
             yield factor(axis.path, values, default, base.knobs.get(axis.path))
 
 
 def _settings(base: Spec, points: Sequence[Point]) -> Iterator[Setting]:
-    """The default, then one change at a time, then what the grid crosses; the same setting once."""
+    """Yield the default, then one change at a time, then the combinations of the grid; equal settings once."""
     default = {axis.path: value_at(base, axis.path) for changes, _ in points for axis, _ in changes}
     short = short_names(default)
     yield Setting("default", default, {}, base)

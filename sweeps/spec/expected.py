@@ -1,10 +1,10 @@
-"""The paper's numbers in a sweep file, which a report sets beside ours.
+"""The paper's numbers in a sweep file, which a report shows beside ours.
 
     expected:
       source: MAE, Table 1
       mask_ratio=0.5: {eval/linear/top1: 71.9}
 
-Arms go by their names, metrics by theirs in MLflow.
+Arms go by their names, metrics by their names in MLflow.
 """
 
 import math
@@ -18,7 +18,7 @@ Expected = Mapping[str, Mapping[str, float]]
 
 
 def expected(root: Node, arms: Sequence[str], metrics: Sequence[str], problems: list[Problem]) -> tuple[Expected, str]:
-    """arm -> metric -> number, and where they are from. A mistake is added to `problems`."""
+    """-> arm -> metric -> number, and their source. A mistake is added to `problems`."""
     section = said(root, "expected")
     wrong = list(_wrong(section.node, arms, metrics)) if section else []
     problems += wrong

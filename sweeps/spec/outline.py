@@ -1,4 +1,4 @@
-"""What `selfsup plan` says of a sweep: arms, runs, what is done, what is left and how long that took before."""
+"""The plan of a sweep as `selfsup plan` prints it: arms, runs, finished stages, remaining training and its hours."""
 
 import json
 import statistics
@@ -25,7 +25,7 @@ from selfsup.sweeps.spec.sweepfile import SweepFile
 
 
 def describe(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> str:
-    """The sweep as text. planned: its runs by id."""
+    """Write a sweep as text. planned: its runs by id."""
     runs = list(planned.values())
     lines = [": ".join(part for part in (sweep.name, sweep.question) if part), *_data(runs)]
     for study in sweep.studies:
@@ -38,15 +38,19 @@ def describe(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> str:
     return "\n".join([*lines, f"digest of this plan: {sweep.digest}"])
 
 
-def describe_search(it: SweepFile, home: Path) -> str:
-    """A search as text: what is varied, how, what its trials may cost together, and what becomes of the best."""
-    assert it.search is not None
-    search = it.search
-    lines = [": ".join(part for part in (it.name, it.question) if part)]
-    runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in it.designs]
+def describe_search(sweep_file: SweepFile, home: Path) -> str:
+    """Write a search as text: its space, its method, its budget, and how its best are confirmed."""
+    assert sweep_file.search is not None
+    search = sweep_file.search
+    lines = [": ".join(part for part in (sweep_file.name, sweep_file.question) if part)]
+    runs = [plan(study.default.model_copy(update={"baselines": False}), home)[0] for study in sweep_file.designs]
     lines += _data(runs)
-    for study, default in zip(it.designs, runs, strict=True):
-        lines += [study.name, *(f"  {line.path:<24} {line}" for line in study.space), *_cautions([default])]
+    for study, default in zip(sweep_file.designs, runs, strict=True):
+        lines += [
+            study.name,
+            *(f"  {dimension.path:<24} {dimension}" for dimension in study.space),
+            *_cautions([default]),
+        ]
     longest = max(runs, key=_samples)
     scheduler = "" if search.scheduler == "none" else f", stopped early by {search.scheduler} on {search.ranking[0]}"
     chance = AT_RANDOM.get(search.sampler, 0)
@@ -74,10 +78,10 @@ def _study(study: Study) -> Iterator[str]:
 
 def _cautions(runs: Iterable[PlannedRun]) -> Iterator[str]:
     lines: dict[str, None] = {}
-    for each in runs:
-        if each.pretrain:
-            with located(each.root):
-                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(each.run, each.info))
+    for run in runs:
+        if run.pretrain:
+            with located(run.root):
+                lines |= dict.fromkeys(f"  beware  {text}" for text in cautions(run.run, run.info))
     yield from lines
 
 
@@ -88,13 +92,13 @@ def _values(factor: Factor) -> str:
 def _stages(runs: Sequence[PlannedRun]) -> Iterator[str]:
     unique = {stage.key: stage for run in reversed(runs) for stage in run.stages}
     for kind in dict.fromkeys(stage.kind for stage in unique.values()):
-        found = [stage for stage in unique.values() if stage.kind == kind]
-        yield f"{kind:<9} {len(found):>5,}, {sum(stage.done for stage in found):,} done"
+        stages = [stage for stage in unique.values() if stage.kind == kind]
+        yield f"{kind:<9} {len(stages):>5,}, {sum(stage.done for stage in stages):,} done"
     yield from origin.describe(unique.values(), origin.others(unique.values()))
 
 
 def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
-    """What is still to be trained, and for how long."""
+    """Yield the training that remains, and its hours."""
     left = [run for run in runs if run.pretrain and not run.pretrain.done]
     samples = sum(map(_samples, left))
     yield f"left to train: {several(len(left), 'run')}, {sum(run.steps for run in left):,} steps, {samples:,} samples"
@@ -104,17 +108,17 @@ def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
 
 
 def _hours(left: Sequence[PlannedRun], times: int = 1) -> Iterator[str]:
-    """times: that each is run."""
+    """Yield an estimate of hours. times: that each run is repeated."""
     speeds = measured(left[0].home)
     if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
         yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
         return
-    each = [_seconds(run, speeds[kind_of(run)]) for run in left]
-    low, middle, high = (times * sum(seconds) / 3600 for seconds in zip(*each, strict=True))
+    run_times = [_seconds(run, speeds[kind_of(run)]) for run in left]
+    low, middle, high = (times * sum(seconds) / 3600 for seconds in zip(*run_times, strict=True))
     yield f"  {middle:.2g} hours of training ({low:.2g} to {high:.2g}), one run after another, as such runs took here"
     gpus = [run.run.resources.workers * run.run.resources.gpus_per_worker for run in left]
     if any(gpus):
-        hours = times * sum(middle * number for (_, middle, _), number in zip(each, gpus, strict=True)) / 3600
+        hours = times * sum(middle * number for (_, middle, _), number in zip(run_times, gpus, strict=True)) / 3600
         yield f"  {hours:.2g} GPU-hours"
 
 
@@ -127,16 +131,16 @@ def kind_of(run: PlannedRun) -> Kind:
 
 
 def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
-    """Seconds before the first step and images a second, of every finished pretraining, by its kind."""
-    found: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
+    """-> kind: (seconds before the first step, samples per second) of every finished pretraining."""
+    measurements: defaultdict[Kind, list[tuple[float, float]]] = defaultdict(list)
     for done in sorted(home.glob("stages/pretrain-*/done.json")):
         with suppress(CheckpointError):  # of an older version, or damaged: no reason to plan nothing
-            told = read_json(done.parent / "stage.json", method=str, backbone=dict)
+            settings = read_json(done.parent / "stage.json", method=str, backbone=dict)
             last = tail(done.parent / "metrics.jsonl")
             if last and (speed := last.values.get("images_per_second")):
                 start = finished(done)["result"].get("start_seconds", 0.0)
-                found[_kind(told["method"], told["backbone"])].append((start, speed))
-    return dict(found)
+                measurements[_kind(settings["method"], settings["backbone"])].append((start, speed))
+    return dict(measurements)
 
 
 def _kind(method: str, backbone: object) -> Kind:
@@ -144,7 +148,7 @@ def _kind(method: str, backbone: object) -> Kind:
 
 
 def _seconds(run: PlannedRun, speeds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Shortest, median and longest, at the speeds and starts of such runs."""
+    """-> shortest, median and longest training time, at the speeds and start-up times of such runs."""
     times = [start + _samples(run) / speed for start, speed in speeds]
     return min(times), statistics.median(times), max(times)
 

@@ -33,13 +33,14 @@ SEARCHED = {
 
 
 def schema() -> dict[str, Any]:
-    found = spec.schema()
-    defs = found["$defs"]
+    """Return the JSON schema."""
+    document = spec.schema()
+    defs = document["$defs"]
     kinds = [spec.spec_type(method).__name__ for method in spec.methods()]
     for name, definition in defs.items():
         if name not in kinds:
             definition["properties"] = {key: _or_searched(value) for key, value in definition["properties"].items()}
-    own = {
+    sweep_properties = {
         "question": {"type": "string", "description": "what the sweep is to find out, in a sentence"},
         "primary": {"type": ["string", "null"], "description": "the one metric that claims are made of"},
         "ablate": AXES,
@@ -50,18 +51,18 @@ def schema() -> dict[str, Any]:
             "additionalProperties": NUMBERS,
         },
         "search": Search.model_json_schema(),
-        "studies": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object", "allOf": found["allOf"]}},
+        "studies": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object", "allOf": document["allOf"]}},
     }
     for name in kinds:
-        defs[name]["properties"] |= own
-    found["properties"] |= own
-    found["anyOf"].append({"required": ["studies"]})
+        defs[name]["properties"] |= sweep_properties
+    document["properties"] |= sweep_properties
+    document["anyOf"].append({"required": ["studies"]})
     defs["searched"] = SEARCHED
-    return found | {"title": "selfsup sweep"}
+    return document | {"title": "selfsup sweep"}
 
 
 def _or_searched(value: dict[str, Any]) -> dict[str, Any]:
-    """What a knob takes, or a search for it; a group of knobs is no value."""
+    """Let a knob take a search in place of a value; a group of knobs has no value."""
     if "$ref" in value or any("$ref" in option for option in value.get("anyOf", ())):
         return value
     return {"anyOf": [value, {"$ref": "#/$defs/searched"}], "description": value.get("description", "")}

@@ -1,4 +1,4 @@
-"""The section `search` of a sweep file: what is best, who proposes, who stops, how long.
+"""The section `search` of a sweep file: metric, sampler, scheduler and budget.
 
 search: {metric: eval/knn/top1, sampler: tpe, trials: 30}
 """
@@ -9,23 +9,23 @@ from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from selfsup.knob import Knobs, knob
 
-MAXIMISED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/images_per_second")
-MINIMISED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")
+MAXIMIZED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/images_per_second")
+MINIMIZED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")
 
 
 def _objectives(value: object) -> tuple[str, ...]:
-    """Each as "max eval/knn/top1"."""
+    """Parse metrics, each into "max eval/knn/top1"."""
     texts = value if isinstance(value, (tuple, list)) else (value,)
-    told = tuple(_objective(text) for text in texts)
-    if not told or len(set(told)) < len(told):
+    objectives = tuple(_objective(text) for text in texts)
+    if not objectives or len(set(objectives)) < len(objectives):
         raise ValueError("expected a metric such as eval/knn/top1, or a list of different ones")
-    return told
+    return objectives
 
 
 def _objective(text: object) -> str:
     direction, _, metric = text.rpartition(" ") if isinstance(text, str) else ("", "", "")
     if metric and not direction:
-        direction = "max" if metric.startswith(MAXIMISED) else "min" if metric in MINIMISED else ""
+        direction = "max" if metric.startswith(MAXIMIZED) else "min" if metric in MINIMIZED else ""
     if not metric or direction not in ("min", "max"):
         raise ValueError(f"expected a metric such as eval/knn/top1 or 'min pretrain/loss', not {text!r}")
     return f"{direction} {metric}"
@@ -39,7 +39,7 @@ Objectives = Annotated[
 Objective = Annotated[str, BeforeValidator(_objective)]
 
 
-def _without_pbt(value: object) -> object:
+def _refuse_pbt(value: object) -> object:
     if value == "pbt":
         raise ValueError(
             "pbt is not offered: it overwrites weights and settings while a trial trains, so that no run is a function "
@@ -50,11 +50,11 @@ def _without_pbt(value: object) -> object:
 
 AT_RANDOM = {"tpe": 10, "gp": 10, "nsga2": 50, "cmaes": 1}  # so many come before what a sampler has learnt, by Optuna
 
-Scheduler = Annotated[Literal["none", "asha", "median"], BeforeValidator(_without_pbt)]
+Scheduler = Annotated[Literal["none", "asha", "median"], BeforeValidator(_refuse_pbt)]
 
 
 class Search(Knobs):
-    """How a search goes; it ends with the first budget that is spent."""
+    """The settings of a search, which ends with the first budget that is spent."""
 
     metric: Objectives = knob(
         ..., "what is best, such as eval/knn/top1 or 'min pretrain/loss'; several: a Pareto front"
@@ -75,20 +75,20 @@ class Search(Knobs):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> Self:
         if len(self.metric) > 1 and self.sampler == "cmaes":
             raise ValueError(f"sampler: cmaes follows one metric, not {len(self.metric)}; nsga2 follows several")
         if len(self.metric) == 1 and "finalists" in self.model_fields_set:
             raise ValueError("finalists: without effect, since one metric has one winner")
         if self.scheduler == "none" and self.rank:
             raise ValueError("rank: without effect, since scheduler: none stops no trial")
-        if self.scheduler != "none" and not self._learns:
+        if self.scheduler != "none" and not self._sampler_learns:
             raise ValueError(
                 f"scheduler: {self.scheduler} stops most trials, and sampler: {self.sampler} learns of whole ones only"
                 f"{' where there are several metrics' * (self.sampler == 'tpe')}: it would draw as if at random; say "
                 f"scheduler: none{', or sampler: tpe' * (len(self.metric) == 1)}"
             )
-        if self.scheduler != "none" and not self._ranks:
+        if self.scheduler != "none" and not self._rank_objective:
             metric, _ = _pair(self.metric[0])
             raise ValueError(
                 f"scheduler: {self.scheduler} compares trials that still train, which have no {metric} yet; "
@@ -97,29 +97,29 @@ class Search(Knobs):
         return self
 
     @property
-    def _learns(self) -> bool:
-        """Whether the sampler learns of trials that are stopped, or of none at all."""
+    def _sampler_learns(self) -> bool:
+        """Return whether the sampler learns from stopped trials, or learns nothing at all."""
         return self.sampler == "random" or (self.sampler == "tpe" and len(self.metric) == 1)
 
     @property
-    def _ranks(self) -> str:
-        """What a scheduler goes by; "" where training has no such number."""
+    def _rank_objective(self) -> str:
+        """Return the objective that a scheduler ranks by; "" where training has no such number."""
         text = self.rank or (self.metric[0] if len(self.metric) == 1 else "")
         return text if text.partition(" ")[2].startswith("pretrain/") else ""
 
     @property
     def objectives(self) -> dict[str, str]:
-        """metric -> min or max"""
+        """-> metric: min or max."""
         return dict(map(_pair, self.metric))
 
     @property
     def budget(self) -> str:
-        """`30 trials, 200,000 samples, 2 hours`"""
+        """Write `30 trials, 200,000 samples, 2 hours`."""
         amounts = {"trials": self.trials, "samples": self.samples, "hours": self.hours}
         return ", ".join(f"{amount:,} {name}" for name, amount in amounts.items() if amount is not None)
 
     def repeats(self, sessions: int) -> str:
-        """Whether a search from the same seed would draw the same again."""
+        """Write whether a search from the same seed would draw the same trials again."""
         if sessions > 1:
             return f"in {sessions} sessions; in one it would have drawn others"
         same = "it would draw the same again in one session"
@@ -127,8 +127,8 @@ class Search(Knobs):
 
     @property
     def ranking(self) -> tuple[str, str]:
-        """The metric that a scheduler goes by, and min or max."""
-        return _pair(self._ranks)
+        """-> the metric that a scheduler ranks by, and min or max."""
+        return _pair(self._rank_objective)
 
 
 def _pair(text: str) -> tuple[str, str]:

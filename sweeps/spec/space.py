@@ -1,10 +1,10 @@
-"""`{search: ...}` where a value of a spec would stand: the space of a search.
+"""The space of a search: `{search: ...}` in the place of a spec's value.
 
     hyper: {mask_ratio: {search: auto}}                              # the knob's own range
     optim: {lr: {search: {low: 1e-4, high: 1e-2, log: true}}}
     train: {batch: {search: [64, 128]}}
 
-The default is what the spec says without the search: the value that an extended file has, or else the knob's.
+The default is the value without the search: that of an extended file, or else the knob's.
 """
 
 import functools
@@ -19,71 +19,71 @@ from selfsup.source import Entry, Mark, Node, Problem
 from selfsup.spec import WHOLE
 from selfsup.sweeps.spec.axes import (
     Axis,
-    Base,
-    no_factor,
+    BaseSpec,
+    repetitions,
     text,
-    twice,
     value_at,
+    why_no_factor,
 )
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A knob to search over. integer: both ends of its Range are, and so is every value."""
+    """A knob to search over. integer: its values are whole numbers."""
 
     path: str
     range: Range | Choice
     integer: bool
 
     def __str__(self) -> str:
-        """`0.4 to 0.9`, `0.0001 to 0.01, log`, `32, 64`"""
+        """Write `0.4 to 0.9`, `0.0001 to 0.01, log`, `32, 64`."""
         if isinstance(self.range, Choice):
             return ", ".join(map(text, self.range.values))
         return f"{self.range.low:g} to {self.range.high:g}{', whole' * self.integer}{', log' * self.range.log}"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """`{search: asked}` as it is written. key: the place of the knob."""
+class SearchedKnob:
+    """`{search: request}` as it is written. key: the position of the knob in its file."""
 
     where: tuple[str, ...]
     key: Mark
-    asked: Node
+    request: Node
 
     @property
     def axis(self) -> Axis:
-        """The values that are written: of a list, all; of a range, its ends; of auto, none."""
+        """Return the values that are written: all of a list, the ends of a range, none for auto."""
         return Axis(".".join(self.where), self.key, tuple(self._written()))
 
     def _written(self) -> Iterator[Node]:
-        match self.asked.value:
+        match self.request.value:
             case tuple(items):
                 yield from items
             case dict(ends):
                 yield from (ends[name].node for name in ("low", "high") if name in ends)
 
 
-def take(layers: Sequence[Node]) -> tuple[list[Node], list[Wanted]]:
-    """The layers without their searched values, so that each keeps its value in the layers below; and those.
+def take(layers: Sequence[Node]) -> tuple[list[Node], list[SearchedKnob]]:
+    """Split searches from layers: -> layers without searched values, and the searched knobs.
 
-    A value in a layer above ends a search.
+    Each knob keeps its value in the layers below; a value in a layer above ends a search.
     """
-    bare, wanted = [], list[Wanted]()
+    bare, searched = [], list[SearchedKnob]()
     for layer in layers:
-        own = list(_wanted(layer, (), layer.mark))
-        wanted = [each for each in wanted if not find(layer, each.where)] + own
-        bare.append(functools.reduce(_without, (each.where for each in own), layer))
-    return bare, wanted
+        own_searches = list(_searched(layer, (), layer.mark))
+        searched = [knob for knob in searched if not find(layer, knob.where)] + own_searches
+        bare.append(functools.reduce(_without, (knob.where for knob in own_searches), layer))
+    return bare, searched
 
 
-def _wanted(node: Node, where: tuple[str, ...], key: Mark) -> Iterator[Wanted]:
+def _searched(node: Node, where: tuple[str, ...], key: Mark) -> Iterator[SearchedKnob]:
     if not isinstance(node.value, dict):
         return
     if where and node.value.keys() == {"search"}:
-        yield Wanted(where, key, node.value["search"].node)
+        yield SearchedKnob(where, key, node.value["search"].node)
         return
     for name, entry in node.value.items():
-        yield from _wanted(entry.node, (*where, name), entry.key)
+        yield from _searched(entry.node, (*where, name), entry.key)
 
 
 def _without(root: Node, where: tuple[str, ...]) -> Node:
@@ -95,62 +95,62 @@ def _without(root: Node, where: tuple[str, ...]) -> Node:
     return Node(root.mark, root.value | {name: Entry(entry.key, _without(entry.node, tuple(inner)))})
 
 
-def stand_in(root: Node, wanted: Sequence[Wanted], knobs: Mapping[str, Described]) -> Node:
-    """The tree with a value for each that is searched and has no other, so that it is a whole spec."""
-    for each in wanted:
-        line = knobs.get(each.axis.path)
-        if not find(root, each.where) and (line is None or line.default is REQUIRED):
-            root = merge(root, nested(each.where, each.key, _first(each, line)), whole=WHOLE)
+def with_placeholders(root: Node, searched: Sequence[SearchedKnob], knobs: Mapping[str, Described]) -> Node:
+    """Return a complete spec: each searched knob that has no value gets one of its range."""
+    for knob in searched:
+        description = knobs.get(knob.axis.path)
+        if not find(root, knob.where) and (description is None or description.default is REQUIRED):
+            root = merge(root, nested(knob.where, knob.key, _placeholder(knob, description)), whole=WHOLE)
     return root
 
 
-def _first(wanted: Wanted, line: Described | None) -> Node:
-    """Of those that may be drawn; null of a knob that does not exist, for that to be told."""
-    match line.sweep if line else None:
-        case _ if wanted.axis.values:
-            return wanted.axis.values[0]
+def _placeholder(knob: SearchedKnob, description: Described | None) -> Node:
+    """Return a value that may be drawn; null for an unknown knob, which the check of the spec reports."""
+    match description.sweep if description else None:
+        case _ if knob.axis.values:
+            return knob.axis.values[0]
         case Range(low=low):
-            return Node(wanted.asked.mark, low)
+            return Node(knob.request.mark, low)
         case Choice(values=values):
-            return Node(wanted.asked.mark, values[0])
-    return Node(wanted.asked.mark, None)
+            return Node(knob.request.mark, values[0])
+    return Node(knob.request.mark, None)
 
 
-def dimensions(base: Base, wanted: Sequence[Wanted], problems: list[Problem]) -> tuple[Dimension, ...]:
-    """What is searched, every value of it checked that is written."""
-    found = []
-    for each in wanted:
-        axis, line = each.axis, base.knobs.get(each.axis.path)
-        if message := no_factor(axis.path, base.knobs):
-            problems.append(Problem(each.key, each.where, message))
+def dimensions_of(base: BaseSpec, searched: Sequence[SearchedKnob], problems: list[Problem]) -> tuple[Dimension, ...]:
+    """Return the dimensions of the space, with every written value checked."""
+    space = []
+    for knob in searched:
+        axis, description = knob.axis, base.knobs.get(knob.axis.path)
+        if message := why_no_factor(axis.path, base.knobs):
+            problems.append(Problem(knob.key, knob.where, message))
             continue
-        if line is None and each.where not in WHOLE:
+        if description is None and knob.where not in WHOLE:
             continue  # no such knob, as the base tells
-        asked = _range(plain(each.asked), line.sweep if line else None)
-        if isinstance(asked, str):
-            problems.append(Problem(each.asked.mark, (*each.where, "search"), asked))
+        request = _range(plain(knob.request), description.sweep if description else None)
+        if isinstance(request, str):
+            problems.append(Problem(knob.request.mark, (*knob.where, "search"), request))
             continue
         points = base.points(axis.changes, problems)
-        if isinstance(asked, Choice) and len(points) == len(axis.values):
-            problems += twice(axis, [value_at(spec, axis.path) for _, spec in points])  # 1 is 1.0 for a number
-        found.append(Dimension(axis.path, asked, line is not None and line.type.startswith("integer")))
-    return tuple(found)
+        if isinstance(request, Choice) and len(points) == len(axis.values):
+            problems += repetitions(axis, [value_at(spec, axis.path) for _, spec in points])  # 1 is 1.0 for a number
+        space.append(Dimension(axis.path, request, description is not None and description.type.startswith("integer")))
+    return tuple(space)
 
 
-def _range(asked: Any, own: Range | Choice | None) -> Range | Choice | str:
-    """What is searched, or what is wrong with how it is asked."""
-    match asked:
+def _range(request: Any, own: Range | Choice | None) -> Range | Choice | str:
+    """Return the range that is requested, or what is wrong with the request."""
+    match request:
         case "auto":
             return own or "the knob has no range of its own; say {low: , high: } or a list"
         case tuple():
-            return Choice(*asked) if len(asked) > 1 else "expected two different values or more"
+            return Choice(*request) if len(request) > 1 else "expected two different values or more"
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest.keys() - {"log"}:
             log = rest.get("log", False)
-            return _wrong_ends(low, high, log) or Range(low, high, bool(log))
+            return _problem_of_ends(low, high, log) or Range(low, high, bool(log))
     return "expected auto, {low: , high: , log: }, or a list of values"
 
 
-def _wrong_ends(low: float, high: float, log: object) -> str:
+def _problem_of_ends(low: float, high: float, log: object) -> str:
     if not isinstance(log, bool):
         return "log: expected true | false"
     if not (math.isfinite(low) and math.isfinite(high)):

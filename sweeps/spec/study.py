@@ -1,4 +1,4 @@
-"""A study as its report sees it: arms, and each arm's runs by seed. Plain data; a report needs no more."""
+"""A study as its report sees it: arms, and each arm's runs by seed. Plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ SETTING = "setting"  # path of the factor of a study whose arms are named as a w
 
 @dataclass(frozen=True)
 class Factor:
-    """What is varied: a path and its values, among them the default; numbers are in order.
+    """A path that is varied and its values, with the default among them; numbers are in order.
 
-    log: numeric, and the knob's own range is logarithmic.
+    log: the values are numbers, and the knob's own range is logarithmic.
     """
 
     path: str
@@ -27,9 +27,9 @@ class Factor:
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting. values: of every factor of its study; changed: those that are not the default's.
+    """One setting. values: of every factor of its study; changed: those that differ from the default.
 
-    ids: seed -> id of the Run, such as "mae-4fa97deb3567".
+    ids: seed -> id of the run, such as "mae-4fa97deb3567".
     """
 
     name: str
@@ -44,10 +44,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """Arms of one method round one default, which comes first.
+    """Arms of one method around one default, which comes first.
 
     factors: varied one at a time; grid: crossed with each other. expected: arm name -> metric -> the paper's number.
-    floor: baselines of its own data and encoder.
+    floor: baselines on its own data and encoder.
     """
 
     name: str

@@ -1,19 +1,19 @@
-"""A sweep as its report sees it: its studies, or the search that it is, with the ids of all runs. Plain data."""
+"""A sweep as its report sees it: its studies, or its search, with the ids of all runs. Plain data."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from selfsup.sweeps.spec.study import Arm, Study
-from selfsup.sweeps.spec.trials import Searched
+from selfsup.sweeps.spec.trials import SearchResult
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """digest: of the arms, seeds and metrics that were planned. metrics: in table order, higher is better.
+    """A planned sweep. digest: of the arms, seeds and metrics. metrics: in table order, higher is better.
 
-    search: what the arms came out of, where they were not planned; no arms before it is over. overrides: of the command
-    line, such as "train.batch=64". primary: the one metric that claims are made of; "" for all.
+    search: the origin of arms that were not planned; there are none before it is over. overrides: of the command line,
+    such as "train.batch=64". primary: the one metric that claims are made of; "" for all.
     """
 
     name: str
@@ -23,13 +23,13 @@ class Sweep:
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     studies: tuple[Study, ...]
-    search: Searched | None = None
+    search: SearchResult | None = None
     overrides: tuple[str, ...] = ()
     primary: str = ""
 
     @property
     def baselines(self) -> tuple[Arm, ...]:
-        """Of all studies, each once."""
+        """Return the baselines of all studies, each once."""
         arms: dict[tuple[str, ...], Arm] = {}
         for arm in (arm for study in self.studies for arm in study.floor):
             arms.setdefault(tuple(arm.ids.values()), arm)
@@ -37,13 +37,13 @@ class Sweep:
 
     @property
     def command(self) -> str:
-        """What makes it, typed where it was typed."""
-        told = [word for override in self.overrides for word in ("-s", override)]
-        return shlex.join(["selfsup", "sweep", self.spec, *told])
+        """Return the shell command that makes the sweep."""
+        overrides = [word for override in self.overrides for word in ("-s", override)]
+        return shlex.join(["selfsup", "sweep", self.spec, *overrides])
 
 
 def joined(sweeps: Sequence[Sweep]) -> Sweep:
-    """Side by side."""
+    """Join sweeps side by side."""
     return replace(
         sweeps[0],
         seeds=tuple(dict.fromkeys(seed for sweep in sweeps for seed in sweep.seeds)),

@@ -29,11 +29,11 @@ from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
 from selfsup.sweeps.spec.design import Design, design, metrics
 from selfsup.sweeps.spec.search import Search
-from selfsup.sweeps.spec.space import Wanted, take
+from selfsup.sweeps.spec.space import SearchedKnob, take
 
 
-class Head(Knobs):
-    """What is said once, whatever the studies."""
+class SweepHeader(Knobs):
+    """The settings that a sweep file has once, whatever its studies."""
 
     question: str = knob("", "what the sweep is to find out, in a sentence")
     primary: str | None = knob(None, "the one metric that claims are made of, such as eval/knn/top1; null: all of them")
@@ -42,6 +42,8 @@ class Head(Knobs):
 
 @dataclass(frozen=True)
 class SweepFile:
+    """A checked sweep file."""
+
     path: Path
     question: str
     designs: tuple[Design, ...]
@@ -65,31 +67,31 @@ class SweepFile:
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
-    """The sweep in a YAML file under overrides such as "train.duration.steps=20", which reach every study.
+    """Read the sweep in a YAML file under overrides such as "train.duration.steps=20", which reach every study.
 
-    Raises SpecError, which tells every mistake at once, each with its place.
+    Raises SpecError, with every mistake at once and the place of each.
     """
     layers = Layers(WHOLE)
     base, own = layers.split(path)
-    said = layers.overrides(overrides)
-    top = layers.stack(base, own, *said)
-    studies = list(_studies(layers, path, (base, own, *said), top))
+    command_line = layers.overrides(overrides)
+    top = layers.stack(base, own, *command_line)
+    studies = list(_studies(layers, path, (base, own, *command_line), top))
     problems = layers.problems
-    head = _head(top, problems)
+    header = _header(top, problems)
     known = tuple(problems)
-    found = [design(name, layers.stack(*bare), wanted, known, problems) for name, (bare, wanted) in studies]
-    designs = tuple(each for each in found if each)
-    problems += _namesakes(top, [name for name, _ in studies])
-    if head and len(designs) == len(found):
-        problems += _search_problems(top, designs, head.search)
-        problems += _primary_problems(top, designs, head.primary)
-    if problems or head is None:
+    checked = [design(name, layers.stack(*bare), searched, known, problems) for name, (bare, searched) in studies]
+    designs = tuple(study for study in checked if study)
+    problems += _name_problems(top, [name for name, _ in studies])
+    if header and len(designs) == len(checked):
+        problems += _search_problems(top, designs, header.search)
+        problems += _primary_problems(top, designs, header.primary)
+    if problems or header is None:
         raise refusal(problems)
-    return SweepFile(path, head.question, designs, head.search, tuple(overrides), head.primary or "")
+    return SweepFile(path, header.question, designs, header.search, tuple(overrides), header.primary or "")
 
 
 def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
-    """`run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
+    """Return `run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
     swept = [path for path in specs if read(path, overrides).kind != "plain"]
     if swept and len(specs) > 1:
         raise SpecError(f"{swept[0]}: a sweep is a job of its own; submit it alone")
@@ -98,24 +100,26 @@ def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
 
 def _studies(
     layers: Layers, path: Path, parts: Sequence[Node], top: Node
-) -> Iterator[tuple[str, tuple[list[Node], list[Wanted]]]]:
-    """Of each study its name, the layers of its spec, axes and all, and what of it is searched."""
-    bare = [less(part, "studies", *Head.model_fields) for part in parts]
+) -> Iterator[tuple[str, tuple[list[Node], list[SearchedKnob]]]]:
+    """Yield the name of each study, the layers of its spec with axes, and its searched knobs."""
+    bare = [less(part, "studies", *SweepHeader.model_fields) for part in parts]
     studies = said(top, "studies")
     if studies is None:
         yield "", take(bare)
         return
-    layers.problems.extend(_misshaped(top, studies.node))
+    layers.problems.extend(_shape_problems(top, studies.node))
     base, *own = bare
     for study in studies.node.value if isinstance(studies.node.value, tuple) else ():
         if isinstance(study.value, dict):
             below = layers.base(study, (path,))
-            held = (base, below, own[0], less(study, "name"), *own[1:])
-            name = study.value["name"].node.value if "name" in study.value else plain(layers.stack(*held)).get("method")
-            yield str(name), take(held)
+            stack = (base, below, own[0], less(study, "name"), *own[1:])
+            name = (
+                study.value["name"].node.value if "name" in study.value else plain(layers.stack(*stack)).get("method")
+            )
+            yield str(name), take(stack)
 
 
-def _misshaped(top: Node, studies: Node) -> Iterator[Problem]:
+def _shape_problems(top: Node, studies: Node) -> Iterator[Problem]:
     if not find(top, ("name",)):
         yield Problem(top.mark, ("name",), "required but missing: what the sweep goes by")
     if not isinstance(studies.value, tuple) or not studies.value:
@@ -128,42 +132,42 @@ def _misshaped(top: Node, studies: Node) -> Iterator[Problem]:
             yield Problem(study.value["name"].node.mark, ("studies", number, "name"), f"expected {why}")
 
 
-def _namesakes(top: Node, names: Sequence[str]) -> Iterator[Problem]:
+def _name_problems(top: Node, names: Sequence[str]) -> Iterator[Problem]:
     section = find(top, ("studies",))
     for number, name in enumerate(names):
         if section and name in names[:number]:
             yield Problem(section.key, ("studies",), f"two are called {name}; say name: in one of them")
 
 
-def _head(top: Node, problems: list[Problem]) -> Head | None:
+def _header(top: Node, problems: list[Problem]) -> SweepHeader | None:
     tree = plain(top)
     try:
-        return Head.model_validate({name: tree[name] for name in Head.model_fields if name in tree})
+        return SweepHeader.model_validate({name: tree[name] for name in SweepHeader.model_fields if name in tree})
     except ValidationError as error:
-        problems += explain.problems(error, Head, top, {})
+        problems += explain.problems(error, SweepHeader, top, {})
         return None
 
 
 def _search_problems(top: Node, designs: Sequence[Design], search: Search | None) -> Iterator[Problem]:
-    """What is wrong with a search beside its own section."""
+    """Yield problems of a search with the rest of the file."""
     section = find(top, ("search",))
     if section is None or search is None:
-        if any(each.space for each in designs):
+        if any(study.space for study in designs):
             message = "required but missing: how to search, such as {metric: eval/knn/top1}"
             yield Problem(top.mark, ("search",), message)
         return
-    if any(each.factors or each.grid for each in designs):
+    if any(study.factors or study.grid for study in designs):
         message = "ablate and grid beside search: two kinds of sweep, never mixed; the one runs every arm to its end"
         yield Problem(section.key, ("search",), message)
     if len(designs) == 1 and not designs[0].space:
         yield Problem(section.key, ("search",), "nothing to search; let a value be {search: auto}")
-    if search.sampler == "cmaes" and (path := _choice(designs)):
+    if search.sampler == "cmaes" and (path := _first_choice(designs)):
         yield Problem(section.key, ("search", "sampler"), f"cmaes draws numbers from ranges; {path} is a choice")
     for metric in search.objectives:
-        if metric.startswith("eval/") and not all(_scored(metric, each) for each in designs):
-            hint = explain.did_you_mean(metric, {name for each in designs for name in metrics(each.default)})
+        if metric.startswith("eval/") and not all(_measures(metric, study) for study in designs):
+            hint = explain.did_you_mean(metric, {name for study in designs for name in metrics(study.default)})
             yield Problem(section.key, ("search", "metric"), f"no evaluation of every study gives {metric}", hint)
-    without = any(not each.default.resources.gpus_per_worker for each in designs)
+    without = any(not study.default.resources.gpus_per_worker for study in designs)
     if "pretrain/gpu_hours" in search.objectives and without:
         message = "pretrain/gpu_hours is not measured without resources.gpus_per_worker; pretrain/seconds is"
         yield Problem(section.key, ("search", "metric"), message)
@@ -171,17 +175,17 @@ def _search_problems(top: Node, designs: Sequence[Design], search: Search | None
 
 def _primary_problems(top: Node, designs: Sequence[Design], primary: str | None) -> Iterator[Problem]:
     section = find(top, ("primary",))
-    shown = {name for each in designs for name in metrics(each.default)}
+    shown = {name for study in designs for name in metrics(study.default)}
     if section and primary is not None and primary not in shown:
         hint = explain.did_you_mean(primary, shown) or f"there are {', '.join(sorted(shown))}"
         yield Problem(section.node.mark, ("primary",), f"no table shows {primary}", hint)
 
 
-def _choice(designs: Sequence[Design]) -> str:
+def _first_choice(designs: Sequence[Design]) -> str:
     if len(designs) > 1:
         return "method"
-    return next((each.path for each in designs[0].space if isinstance(each.range, Choice)), "")
+    return next((dimension.path for dimension in designs[0].space if isinstance(dimension.range, Choice)), "")
 
 
-def _scored(metric: str, study: Design) -> bool:
+def _measures(metric: str, study: Design) -> bool:
     return metric.rpartition("/")[0] in {name.rpartition("/")[0] for name in metrics(study.default)}

@@ -24,7 +24,7 @@ from selfsup.sweeps.layout import entries, lay_out
 from selfsup.sweeps.report import files as report
 from selfsup.sweeps.search import Proposed, Searcher, Space
 from selfsup.sweeps.session import conduct
-from selfsup.sweeps.spec.confirm import key
+from selfsup.sweeps.spec.confirm import search_key
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.spec.sweepfile import SweepFile, read
@@ -137,7 +137,7 @@ class TestJournal:
         it = both()
         assert list(history(it, tmp_path)) == []
         assert it.search
-        held = Journal(it.search, it.name, key(it, tmp_path), tmp_path)
+        held = Journal(it.search, it.name, search_key(it, tmp_path), tmp_path)
         held.resume()
         told(held).tell(told(held).ask(), 1.0)
         [line] = history(it, tmp_path)
