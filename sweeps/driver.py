@@ -1,7 +1,7 @@
-"""Ray Tune drives, Ray Train runs: every run that is not done, as many at a time as the cluster holds.
+"""The driver of sweeps: Ray Tune runs every unfinished run as a trial, as many at a time as the cluster holds.
 
-Nothing of Tune's own state is relied on: what is done lies in the stages' folders, so to go on is to plan again and
-leave out what is there.
+Tune's own state is never restored: finished work lies in the stages' folders, so to resume is to plan again and leave
+out what is there.
 """
 
 import logging
@@ -27,7 +27,7 @@ from selfsup.progress import follow, say
 from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
-from selfsup.sweeps.trial import ENDED, FAILURE, STEP, Plans, trial
+from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, trial
 
 RESTARTS = 3  # of a trial that died without having noted why
 ENVIRONMENT = {
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Listed:
+class RunsById:
     """The runs of an ablation, by id."""
 
     runs: Mapping[str, PlannedRun]
@@ -50,31 +50,33 @@ class Listed:
 
 
 def execute(runs: Sequence[PlannedRun], recorder: Recorder) -> list[Failure]:
-    """Bring every run to its end and its numbers to MLflow; say why those failed that did.
+    """Run every unfinished run, record results in MLflow, and return the failures.
 
     Call it inside `cluster()` unless all are done. A run that fails leaves the others alone, until several have failed
     alike. Raises SpecError, before anything starts, where the cluster could never hold one of them; TrackError where
-    MLflow went away and stayed away: the numbers are kept, and the same command sends them.
+    MLflow stays away: the numbers are kept, and the same command sends them.
     """
-    left = [each for each in runs if not each.done]
+    left = [run for run in runs if not run.done]
     at_once = at_a_time(left) if left else 0
-    missing = {each.id: each for each in side_by_side(left, at_once)}
-    watch = Watch(Listed(missing), recorder)
-    if missing:
+    runs_by_id = {run.id: run for run in side_by_side(left, at_once)}
+    monitor = TrialMonitor(RunsById(runs_by_id), recorder)
+    if runs_by_id:
         config = tune.TuneConfig(max_concurrent_trials=at_once)
-        fit(watch, Enough(watch), config, {"id": tune.grid_search(list(missing))}, runs[0].home)
+        fit(monitor, FailureStopper(monitor), config, {"id": tune.grid_search(list(runs_by_id))}, runs[0].home)
     recorder.catch_up(runs)
-    return watch.failed
+    return monitor.failed
 
 
-def fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict[str, Any], home: Path) -> None:
-    """Let Tune run the trials that a space or a searcher proposes, as the watch follows them."""
+def fit(
+    monitor: "TrialMonitor", stop: tune.Stopper, config: tune.TuneConfig, space: dict[str, Any], home: Path
+) -> None:
+    """Let Tune run the trials of a grid or a searcher, and let the monitor follow them."""
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # it is never restored
     with scratch(home / "tune") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trial, plans=watch.plans), TRIAL),
+            tune.with_resources(tune.with_parameters(trial, plans=monitor.plans), TRIAL),
             param_space=space,
             tune_config=config,
             run_config=tune.RunConfig(
@@ -83,21 +85,21 @@ def fit(watch: "Watch", stop: tune.Stopper, config: tune.TuneConfig, space: dict
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
                 stop=stop,
-                callbacks=[watch],
+                callbacks=[monitor],
             ),
         )
         try:
             tuner.fit()
         except KeyboardInterrupt:
-            watch.interrupted()
+            monitor.interrupted()
             say("interrupted; the same command continues")
             raise
 
 
-class Watch(tune.Callback):
-    """Follows the trials: a live line each, their numbers to MLflow, their failures counted."""
+class TrialMonitor(tune.Callback):
+    """A Tune callback that follows trials: a live line for each, its numbers to MLflow, failures counted."""
 
-    def __init__(self, plans: Plans, recorder: Recorder) -> None:
+    def __init__(self, plans: RunLookup, recorder: Recorder) -> None:
         self.plans, self._recorder = plans, recorder
         self._runs: dict[str, PlannedRun] = {}
         self._shown: dict[str, tuple[ExitStack, float]] = {}
@@ -112,7 +114,7 @@ class Watch(tune.Callback):
 
     @property
     def enough(self) -> bool:
-        """Whether so many have failed alike that the rest would too."""
+        """Return whether so many runs failed alike that the rest would too."""
         return any(number >= ENOUGH for number in self._alike.values())
 
     def of(self, trial: Trial) -> PlannedRun:
@@ -121,18 +123,18 @@ class Watch(tune.Callback):
         return self._runs[trial.trial_id]
 
     def steps(self, trial_id: str) -> int:
-        """Of the whole training of a trial that has begun."""
+        """Return the training steps of a trial that has begun."""
         return self._runs[trial_id].steps
 
     def on_trial_start(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
-        each = self.of(trial)
-        if each.id in self._shown:  # it died, and starts anew
+        run = self.of(trial)
+        if run.id in self._shown:  # it died, and starts anew
             return
-        self._recorder.begin(each)
+        self._recorder.begin(run)
         shown = ExitStack()
-        if each.pretrain and not each.pretrain.done:
-            shown.enter_context(follow(each.pretrain, title(each), each.steps))
-        self._shown[each.id] = shown, monotonic()
+        if run.pretrain and not run.pretrain.done:
+            shown.enter_context(follow(run.pretrain, title(run), run.steps))
+        self._shown[run.id] = shown, monotonic()
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
         last = trial.last_result or {}
@@ -142,69 +144,69 @@ class Watch(tune.Callback):
         self._end(self.of(trial), "" if ENDED in last else stopped, failure)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
-        each = self.of(trial)
-        told = f"its process died {RESTARTS + 1} times without saying why; see the logs of Ray: {logs()}"
-        failure = failures.read(each.failure) or Failure("infrastructure", "SelfsupError", told)
+        run = self.of(trial)
+        message = f"its process died {RESTARTS + 1} times without saying why; see the logs of Ray: {logs()}"
+        failure = failures.read(run.failure) or Failure("infrastructure", "SelfsupError", message)
         with suppress(OSError):
-            failures.write(failure, each.failure)
-        self._end(each, failure=failure)
+            failures.write(failure, run.failure)
+        self._end(run, failure=failure)
 
     def interrupted(self) -> None:
         for shown, _ in self._shown.values():
             shown.close()
         self._recorder.interrupted()
 
-    def _end(self, each: PlannedRun, stopped: str = "", failure: Failure | None = None) -> None:
-        shown, began = self._shown.pop(each.id, (ExitStack(), monotonic()))
-        shown.close()
-        failure = None if each.done or stopped else failure or failures.read(each.failure)  # a stop may be noted as one
+    def _end(self, run: PlannedRun, stopped: str = "", failure: Failure | None = None) -> None:
+        display, began = self._shown.pop(run.id, (ExitStack(), monotonic()))
+        display.close()
+        failure = None if run.done or stopped else failure or failures.read(run.failure)  # a stop may be noted as one
         self.fair += failure is None
-        for line in _passed_over(each):
-            say(f"{title(each)}: trained on from an older checkpoint: {line}")
-        if each.done:
-            say(f"{title(each)} done in {monotonic() - began:.0f} s{_scores(each)}")
+        for line in _passed_over(run):
+            say(f"{title(run)}: trained on from an older checkpoint: {line}")
+        if run.done:
+            say(f"{title(run)} done in {monotonic() - began:.0f} s{_scores(run)}")
         elif failure:
             self.failed.append(failure)
-            self._alike[failure.kind, _impersonal(failure, each)] += 1
-            say(f"{title(each)} failed: {failure.reason}")
+            self._alike[failure.kind, _impersonal(failure, run)] += 1
+            say(f"{title(run)} failed: {failure.reason}")
         else:
-            say(f"{title(each)} stopped: {stopped}")
-        self._recorder.end(each, failure, "" if each.done else stopped)
+            say(f"{title(run)} stopped: {stopped}")
+        self._recorder.end(run, failure, "" if run.done else stopped)
 
 
-class Enough(tune.Stopper):
-    """Ends a sweep once its failures repeat themselves."""
+class FailureStopper(tune.Stopper):
+    """A Tune stopper that ends a sweep once its failures repeat."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, monitor: TrialMonitor) -> None:
+        self._monitor = monitor
 
     def __call__(self, *_: Any) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        if self._watch.enough:
-            self._watch.over = "the others failed alike"
-        return self._watch.enough
+        if self._monitor.enough:
+            self._monitor.over = "the others failed alike"
+        return self._monitor.enough
 
 
-def title(each: PlannedRun) -> str:
-    return f"{each.id} seed {each.run.seed}"
+def title(run: PlannedRun) -> str:
+    return f"{run.id} seed {run.run.seed}"
 
 
-def _impersonal(failure: Failure, each: PlannedRun) -> str:
-    """The last line of what a failure says, of whichever run: kinds of stages in place of their names."""
+def _impersonal(failure: Failure, run: PlannedRun) -> str:
+    """Return a failure's last line with kinds of stages in place of their keys, equal for all runs."""
     last = failure.message.rstrip().rpartition("\n")[2]
-    for stage in each.stages:
+    for stage in run.stages:
         last = last.replace(stage.key, stage.kind)
     return last
 
 
-def _passed_over(each: PlannedRun) -> list[str]:
-    note = each.pretrain and each.pretrain.folder / DAMAGED
+def _passed_over(run: PlannedRun) -> list[str]:
+    note = run.pretrain and run.pretrain.folder / DAMAGED
     return note.read_text().splitlines() if note and note.exists() else []
 
 
-def _scores(each: PlannedRun) -> str:
-    scores = {name: stage.result() for name, stage in each.probes.items()}
-    told = [f"{name} {result['top1']:.2f}" for name, result in scores.items() if "top1" in result]
-    return f": {', '.join(told)}" if told else ""
+def _scores(run: PlannedRun) -> str:
+    scores = {name: stage.result() for name, stage in run.probes.items()}
+    texts = [f"{name} {result['top1']:.2f}" for name, result in scores.items() if "top1" in result]
+    return f": {', '.join(texts)}" if texts else ""

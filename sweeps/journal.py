@@ -1,8 +1,8 @@
-"""Every trial that was ever proposed in a search, as Optuna keeps it: what was learnt survives a kill.
+"""The journal of a search: every trial that was ever proposed, in Optuna's format, so that a search survives a kill.
 
-A trial that ends counts as complete with its numbers, or as pruned: stopped, with what it was ranked by, or flawed: it
-collapsed, or failed. Failed, as Optuna calls it, is one that does not count: it was interrupted, or met what other code
-made, and is proposed again; or its values were refused.
+A trial that ended counts as complete with its numbers, or as pruned: stopped, with the number it was ranked by, or
+flawed: it collapsed or failed. Optuna's state "failed" marks a trial that does not count: it was interrupted or met
+what other code made, and is proposed again; or its values were refused.
 """
 
 import fcntl
@@ -29,8 +29,8 @@ STARTS = "starts"  # of a study: how many trials had been proposed whenever a se
 FLAWED = "flawed"  # of a trial that is pruned: it collapsed or failed, so that its numbers compare with none
 
 
-class Left(NamedTuple):
-    """What is left of a budget; infinity where there is none."""
+class RemainingBudget(NamedTuple):
+    """The rest of a budget; infinity where there is no limit."""
 
     trials: int
     samples: float
@@ -40,8 +40,8 @@ class Left(NamedTuple):
         return min(self) > 0
 
 
-class Kept(NamedTuple):
-    """Trials of a search that have ended, the sessions that they are of, and trials of other searches of its name."""
+class JournalSummary(NamedTuple):
+    """Numbers of ended trials of a search, of its sessions, and of ended trials of other searches of its name."""
 
     trials: int
     sessions: int
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 class Journal:
-    """key: what the search is known by; others of its name are kept in the same file."""
+    """The journal of one search. key: identifies the search; others of its name share the file."""
 
     def __init__(self, search: Search, name: str, key: str, home: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,12 +67,12 @@ class Journal:
             )
 
     def __len__(self) -> int:
-        """Trials that were ever proposed."""
+        """Return the number of trials that were ever proposed."""
         return len(self._trials())
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Nobody else searches inside the block: a second process waits, then goes on from what is there."""
+    def locked(self) -> Iterator[None]:
+        """Lock the search: a second process waits, then resumes from what is there."""
         with self._lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,7 +82,7 @@ class Journal:
             yield
 
     def resume(self) -> None:
-        """Begin a session: propose those again that were interrupted. Call it inside `held`."""
+        """Begin a session: propose interrupted trials again. Call it inside `locked`."""
         self._study.set_user_attr(STARTS, sorted({*self._starts, len(self)}))
         for trial in self._trials(TrialState.RUNNING):
             self._study.enqueue_trial(trial.params)
@@ -90,7 +90,7 @@ class Journal:
 
     @property
     def sessions(self) -> int:
-        """In how many pieces it was made so far."""
+        """Return the number of sessions so far."""
         return len(self._starts)
 
     @property
@@ -98,10 +98,10 @@ class Journal:
         return {0, *self._study.user_attrs.get(STARTS, ())}
 
     @property
-    def left(self) -> Left:
+    def left(self) -> RemainingBudget:
         search, counted = self._search, self._counted()
         samples = sum(trial.user_attrs.get(SAMPLES, 0) for trial in counted)
-        return Left(
+        return RemainingBudget(
             search.trials - len(counted),
             (search.samples or math.inf) - samples,
             (search.hours or math.inf) * 3600 - sum(_clock(counted)),
@@ -109,17 +109,17 @@ class Journal:
 
     @property
     def configs(self) -> list[dict[str, Any]]:
-        """Of the trials that have ended."""
+        """Return the configurations of trials that have ended."""
         return [dict(trial.params) for trial in self._counted()]
 
     @property
     def sound(self) -> list[dict[str, Any]]:
-        """Of those that ended well, or were stopped before."""
+        """Return the configurations of trials that ended well or were stopped, without flawed ones."""
         return [dict(trial.params) for trial in self._counted() if not trial.user_attrs.get(FLAWED)]
 
     @property
     def numbered(self) -> int:
-        """Trials that ended with a number to rank them by."""
+        """Return the number of trials that ended with a number to rank them by."""
         return sum(trial.state == TrialState.COMPLETE or bool(trial.intermediate_values) for trial in self._counted())
 
     def _counted(self) -> list[FrozenTrial]:
@@ -130,27 +130,27 @@ class Journal:
 
 
 def _clock(trials: list[FrozenTrial]) -> Iterator[float]:
-    """Seconds in which at least one of them ran, as stretches."""
-    told = ((each.datetime_start, each.datetime_complete) for each in trials)
+    """Yield stretches of seconds in which at least one trial ran."""
+    times = ((trial.datetime_start, trial.datetime_complete) for trial in trials)
     until = datetime.min
-    for began, ended in sorted((began, ended) for began, ended in told if began and ended):
+    for began, ended in sorted((began, ended) for began, ended in times if began and ended):
         yield max(0.0, (ended - max(began, until)).total_seconds())
         until = max(until, ended)
 
 
-def kept(name: str, key: str, home: Path) -> Kept:
-    """What there is of a search and of others of its name. Writes nothing."""
+def journal_summary(name: str, key: str, home: Path) -> JournalSummary:
+    """Count what a journal holds of a search and of others of its name. Writes nothing."""
     path = _path(name, home)
     if not path.exists():
-        return Kept(0, 0, 0)
+        return JournalSummary(0, 0, 0)
     with _sound(path):
         storage = JournalStorage(JournalFileBackend(str(path)))
         names = [study.study_name for study in storage.get_all_studies()]
-        numbers = {each: storage.get_study_id_from_name(each) for each in names}
-        ended = {each: storage.get_n_trials(number, COUNTED) for each, number in numbers.items()}
+        numbers = {study_name: storage.get_study_id_from_name(study_name) for study_name in names}
+        ended = {study_name: storage.get_n_trials(number, COUNTED) for study_name, number in numbers.items()}
         own = f"{name}-{key}"
         starts = {0, *storage.get_study_user_attrs(numbers[own]).get(STARTS, ())} if own in numbers else ()
-        return Kept(ended.pop(own, 0), len(starts), sum(ended.values()))
+        return JournalSummary(ended.pop(own, 0), len(starts), sum(ended.values()))
 
 
 @contextmanager

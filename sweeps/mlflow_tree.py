@@ -1,7 +1,7 @@
-"""A sweep as MLflow's UI shows it: the sweep, under it a run an arm with the arm's statistics, under those the seeds.
+"""A sweep as MLflow's UI shows it: the sweep, below it a run per arm with its statistics, below those the seeds.
 
-The tags say the same flat, since the UI shows children of a page that is not loaded at the top: it groups by them,
-filters by them and draws them as axes.
+Tags repeat this tree flat, since the UI shows children of a page that is not loaded at the top level: it groups by
+tags, filters by them and draws them as axes.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfsup.mlflow_store import experiment_page, links
 from selfsup.sweeps import registration
-from selfsup.sweeps.registration import Registered
+from selfsup.sweeps.registration import RegisteredPlan
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.stats import PERCENT
 from selfsup.sweeps.report.table import Ablation
@@ -32,59 +32,59 @@ CHARTED = 5  # sweeps that `charts` tells of
 
 
 def tags(sweep: Sweep) -> dict[str, dict[str, str]]:
-    """Our id -> the tags of every run of a sweep; a run of several studies has those of the first."""
-    found: dict[str, dict[str, str]] = {}
+    """-> our id: the tags of the run; a run that several studies share has those of the first."""
+    tags_by_id: dict[str, dict[str, str]] = {}
     for study, arm in _arms(sweep):
         for seed, id in arm.ids.items():  # noqa: A001
-            found.setdefault(id, _of_arm(sweep, study, arm) | {KIND: "run", SEED: str(seed)})
-    return found
+            tags_by_id.setdefault(id, _arm_tags(sweep, study, arm) | {KIND: "run", SEED: str(seed)})
+    return tags_by_id
 
 
 def plant(tracker: Tracker, sweep: Sweep) -> dict[str, str]:
-    """Open the sweep's run and those of its arms; our id -> MLflow's id of the arm's run. Twice is once."""
+    """Open the sweep's run and those of its arms, once: -> our id: MLflow's id of the arm's run."""
     root = open_sweep(tracker, sweep)
-    there = {run.data.tags[ID]: run.info.run_id for run in tracker.runs(sweep.name, _above_seeds(sweep))}
-    found: dict[str, str] = {}
+    existing = {run.data.tags[ID]: run.info.run_id for run in tracker.runs(sweep.name, _above_seeds(sweep))}
+    arm_runs: dict[str, str] = {}
     for study, arm in _arms(sweep):
-        key = _key(sweep, study, arm)
-        run = there.get(key) or tracker.open(
+        key = _arm_id(sweep, study, arm)
+        run = existing.get(key) or tracker.open(
             id=key,
             name=f"{study}: {arm.name}",
             experiment=sweep.name,
             params=arm.values,
-            tags=_of_arm(sweep, study, arm) | {KIND: "arm"},
+            tags=_arm_tags(sweep, study, arm) | {KIND: "arm"},
             parent=root,
         )
-        found = dict.fromkeys(arm.ids.values(), run) | found
-    return found
+        arm_runs = dict.fromkeys(arm.ids.values(), run) | arm_runs
+    return arm_runs
 
 
 def of_trial(sweep: Sweep, study: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of a run that a search proposed."""
+    """Return the tags of a run that a search proposed."""
     return {SWEEP: sweep.digest, KIND: TRIAL, STUDY: study, DRAWN: json.dumps(values)}
 
 
 def spent(tracker: Tracker, sweep: Sweep) -> tuple[str, int]:
-    """The budget that a search ended with, "" while it goes on; and in how many pieces it was made."""
-    found = tracker.runs(sweep.name, f"tags.`{ID}` = '{_root(sweep)}'")
-    tags = found[0].data.tags if found else {}
+    """-> the budget that a search ended with, "" while it continues, and its number of sessions."""
+    runs = tracker.runs(sweep.name, f"tags.`{ID}` = '{_sweep_id(sweep)}'")
+    tags = runs[0].data.tags if runs else {}
     return tags.get(SPENT, ""), int(tags.get(SESSIONS, 1))
 
 
 def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
-    """The run of a sweep itself, with its plan and its report. A plan that was changed is another sweep's.
+    """Open the run of a sweep, which holds its plan and its report; a changed plan is another sweep's.
 
-    Of a search that has no arms yet it is the run above its trials.
+    For a search without arms it is the run above its trials.
     """
     if not sweep.studies:
         return _open_search(tracker, sweep)
-    told = {"spec": sweep.spec, "digest": sweep.digest, "command": sweep.command}
-    several = {"seeds": sweep.seeds, "metrics": sweep.metrics}
+    params = {"spec": sweep.spec, "digest": sweep.digest, "command": sweep.command}
+    lists = {"seeds": sweep.seeds, "metrics": sweep.metrics}
     root = tracker.open(
-        id=_root(sweep),
+        id=_sweep_id(sweep),
         name=sweep.name,
         experiment=sweep.name,
-        params=told | {name: ", ".join(map(str, values)) for name, values in several.items()},
+        params=params | {name: ", ".join(map(str, values)) for name, values in lists.items()},
         tags={SWEEP: sweep.digest, KIND: "sweep", "mlflow.note.content": sweep.question},
     )
     if tracker.fetch(root, PLAN) is None:
@@ -94,22 +94,22 @@ def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
 
 def _open_search(tracker: Tracker, sweep: Sweep) -> str:
     assert sweep.search
-    told = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.objectives)}
+    params = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.objectives)}
     over = {SPENT: sweep.search.search.budget} if sweep.search.over else {}
     tags = {SWEEP: sweep.digest, KIND: "search", "mlflow.note.content": sweep.question}
     tags[SESSIONS] = str(sweep.search.sessions)
-    return tracker.open(id=_root(sweep), name=sweep.name, experiment=sweep.name, params=told, tags=tags | over)
+    return tracker.open(id=_sweep_id(sweep), name=sweep.name, experiment=sweep.name, params=params, tags=tags | over)
 
 
-def plans(tracker: Tracker, sweep: str) -> list[Registered]:
-    """Every plan that was registered under the name of a sweep, oldest first."""
+def plans(tracker: Tracker, sweep: str) -> list[RegisteredPlan]:
+    """Return every plan that was registered under the name of a sweep, oldest first."""
     roots = tracker.runs(sweep, f"tags.`{KIND}` = 'sweep'")
-    found = [(tracker.fetch(run.info.run_id, PLAN), run.info.start_time) for run in roots]
-    return [registration.read(plan, time) for plan, time in found if plan]
+    files = [(tracker.fetch(run.info.run_id, PLAN), run.info.start_time) for run in roots]
+    return [registration.read(plan, time) for plan, time in files if plan]
 
 
 def charts(tracker: Tracker, port: int) -> Iterator[str]:
-    """A line for each of the latest sweeps and searches, and below it where MLflow's UI draws what is in it."""
+    """Yield a line for each of the latest sweeps and searches, and below it links to their charts in MLflow's UI."""
     roots = [run for kind in ("sweep", "search") for run in tracker.everywhere(f"tags.`{KIND}` = '{kind}'")]
     for run in sorted(roots, key=lambda each: each.info.start_time)[: -CHARTED - 1 : -1]:
         page = experiment_page(tracker.uri, run.info.experiment_id, port)
@@ -120,29 +120,29 @@ def charts(tracker: Tracker, port: int) -> Iterator[str]:
 
 
 def _charts(kind: str, metrics: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """What is to be seen of a sweep or a search -> the kind of runs that it is of, and the metric that ranks them."""
+    """-> chart: the kind of runs it shows, and the metric that ranks them."""
     if kind == "search":
         return {f"trials by {metric}": (TRIAL, metric) for metric in metrics}
     curves = {"runs": ("run", metrics[0])} if metrics else {}
     return {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics} | curves
 
 
-def summarise(tracker: Tracker, found: Ablation) -> None:
-    """Record how the arms that `plant` opened stand: <metric>/mean, /sd, /n, and /low and /high of the 95 % interval.
+def summarise(tracker: Tracker, ablation: Ablation) -> None:
+    """Record the statistics of the arms that `plant` opened.
 
-    Recording what is recorded already changes nothing.
+    <metric>/mean, /sd, /n, and /low and /high of the 95 % interval. Recording what is recorded already changes nothing.
     """
-    sweep = found.sweep
+    sweep = ablation.sweep
     opened = {run.data.tags[ID]: run for run in tracker.runs(sweep.name, _above_seeds(sweep))}
-    status = {result.id: result.status for result in found.results}
+    status = {result.id: result.status for result in ablation.results}
     cells: dict[frozenset[str], Mapping[str, Cell]] = {}
-    for line in (line for table in found.tables for line in table.lines):
+    for line in (line for table in ablation.tables for line in table.lines):
         cells.setdefault(frozenset(line.arm.ids.values()), line.cells)
     for study, arm in _arms(sweep):
-        if run := opened.get(_key(sweep, study, arm)):
-            held = cells.get(frozenset(arm.ids.values()), {})
-            _record(tracker, run, _statistics(held), {status[id] for id in arm.ids.values() if id in status})  # noqa: A001
-    if run := opened.get(_root(sweep)):
+        if run := opened.get(_arm_id(sweep, study, arm)):
+            arm_cells = cells.get(frozenset(arm.ids.values()), {})
+            _record(tracker, run, _statistics(arm_cells), {status[id] for id in arm.ids.values() if id in status})  # noqa: A001
+    if run := opened.get(_sweep_id(sweep)):
         trials = sweep.search.trials if sweep.search and not sweep.studies else ()
         _record(tracker, run, {}, {*status.values(), *(trial.result.status for trial in trials)})
 
@@ -157,7 +157,7 @@ def _record(tracker: Tracker, run: "Run", values: Mapping[str, float], seeds: Se
 
 
 def _status(seeds: Set[str]) -> Literal["FINISHED", "FAILED", "KILLED"] | None:
-    """Of what is above runs that stand so; None while one is running."""
+    """Return the status of a run above others; None while one of them is running."""
     if "running" in seeds:
         return None
     if seeds == {"finished"}:
@@ -166,42 +166,42 @@ def _status(seeds: Set[str]) -> Literal["FINISHED", "FAILED", "KILLED"] | None:
 
 
 def _statistics(cells: Mapping[str, Cell]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for metric, cell in cells.items():
-        found[f"{metric}/n"] = cell.n
+        values[f"{metric}/n"] = cell.n
         if cell.mean is not None:
-            found[f"{metric}/mean"] = cell.mean
+            values[f"{metric}/mean"] = cell.mean
         if len(cell.values) > 1:
-            found[f"{metric}/sd"] = stdev(cell.values.values())
+            values[f"{metric}/sd"] = stdev(cell.values.values())
         if cell.mean is not None and cell.half is not None:
             least, most = PERCENT
-            found[f"{metric}/low"] = max(least, cell.mean - cell.half)
-            found[f"{metric}/high"] = min(most, cell.mean + cell.half)
-    return found
+            values[f"{metric}/low"] = max(least, cell.mean - cell.half)
+            values[f"{metric}/high"] = min(most, cell.mean + cell.half)
+    return values
 
 
 def _arms(sweep: Sweep) -> Iterator[tuple[str, Arm]]:
-    """(study, arm), the baselines last."""
+    """Yield (study, arm), the baselines last."""
     yield from ((study.name, arm) for study in sweep.studies for arm in study.arms)
     yield from ((BASELINES, arm) for arm in sweep.baselines)
 
 
-def _of_arm(sweep: Sweep, study: str, arm: Arm) -> dict[str, str]:
-    """Without factor and value for a default, which is every factor's."""
-    found = {SWEEP: sweep.digest, STUDY: study, ARM: arm.name}
+def _arm_tags(sweep: Sweep, study: str, arm: Arm) -> dict[str, str]:
+    """Return the tags of an arm; a default has no factor and value, since it belongs to every factor."""
+    tags = {SWEEP: sweep.digest, STUDY: study, ARM: arm.name}
     if arm.changed:
         names = (path.rpartition(".")[2] for path in arm.changed)
-        found |= {FACTOR: ", ".join(names), VALUE: ", ".join(shown(value) for value in arm.changed.values())}
-    return found
+        tags |= {FACTOR: ", ".join(names), VALUE: ", ".join(shown(value) for value in arm.changed.values())}
+    return tags
 
 
-def _root(sweep: Sweep) -> str:
+def _sweep_id(sweep: Sweep) -> str:
     return f"sweep-{sweep.digest}"
 
 
-def _key(sweep: Sweep, study: str, arm: Arm) -> str:
-    told = "\n".join((sweep.digest, study, arm.name))
-    return f"arm-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}"
+def _arm_id(sweep: Sweep, study: str, arm: Arm) -> str:
+    text = "\n".join((sweep.digest, study, arm.name))
+    return f"arm-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def _above_seeds(sweep: Sweep) -> str:

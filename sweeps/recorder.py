@@ -1,4 +1,4 @@
-"""What MLflow is told of runs: their curves while they train, their results, why they failed."""
+"""The record of runs in MLflow: their curves while they train, their results, why they failed."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +21,9 @@ PATIENCE = 60.0  # with a server that is away when all runs have ended
 
 
 class Recorder:
-    """The one writer. While MLflow is away the numbers wait in their files, and nothing else waits.
+    """The only writer of runs. While MLflow is away the numbers wait in their files, and nothing else waits.
 
-    tags, parents: of a run's place in a sweep, by its id, as `tree` makes them; looked up when a run is opened.
+    tags, parents: the place of a run in a sweep, by its id, from `mlflow_tree`; looked up when a run is opened.
     """
 
     def __init__(
@@ -37,45 +37,45 @@ class Recorder:
         self._parents = {} if parents is None else parents
         self._live: dict[str, tuple[str, Shipper]] = {}
 
-    def begin(self, each: PlannedRun) -> None:
+    def begin(self, planned: PlannedRun) -> None:
         """Send the curve of a run from now on, as it grows."""
-        if each.id in self._live:
+        if planned.id in self._live:
             return
         if not self._tracker.reachable():
-            say(f"{each.id}: MLflow does not answer; it runs all the same")
+            say(f"{planned.id}: MLflow does not answer; it runs all the same")
             return
         try:
-            run = self._open(each)
+            run = self._open(planned)
         except TrackError as error:
-            say(f"{each.id}: {error}; it runs all the same")
+            say(f"{planned.id}: {error}; it runs all the same")
             return
         shipper = Shipper(self._tracker)
-        if each.pretrain:
-            shipper.add(run, each.pretrain.spool, prefix="pretrain/")
+        if planned.pretrain:
+            shipper.add(run, planned.pretrain.spool, prefix="pretrain/")
         shipper.start()
-        self._live[each.id] = run, shipper
+        self._live[planned.id] = run, shipper
 
-    def end(self, each: PlannedRun, failure: Failure | None, stopped: str = "") -> None:
-        """Send what is left, and how it ended. stopped: why, where somebody decided so."""
-        if each.id not in self._live:
+    def end(self, planned: PlannedRun, failure: Failure | None, stopped: str = "") -> None:
+        """Send the rest of a run, and how it ended. stopped: the reason, where it was stopped on purpose."""
+        if planned.id not in self._live:
             return
-        run, shipper = self._live.pop(each.id)
+        run, shipper = self._live.pop(planned.id)
         there = self._tracker.reachable()
         shipper.close(FLUSH_SECONDS if there else 0.0)
         if not there:
-            say(f"{each.id}: MLflow does not answer; the numbers are kept, and will be sent")
+            say(f"{planned.id}: MLflow does not answer; the numbers are kept, and will be sent")
             return
         try:
-            self.publish(each)
+            self.publish(planned)
             if failure:
                 self._tracker.finish(run, "FAILED", failure.reason)
             elif stopped:
                 self._tracker.finish(run, "KILLED", stopped)
         except TrackError as error:
-            say(f"{each.id}: {error}; the numbers are kept, and will be sent")
+            say(f"{planned.id}: {error}; the numbers are kept, and will be sent")
 
     def interrupted(self) -> None:
-        """Tell MLflow which runs end here; the same command continues them."""
+        """Mark live runs as killed; the same command continues them."""
         for run, shipper in self._live.values():
             shipper.close(1.0)
             with suppress(TrackError):
@@ -83,70 +83,71 @@ class Recorder:
         self._live.clear()
 
     def catch_up(self, runs: Sequence[PlannedRun]) -> None:
-        """Publish what ended and was not told yet: MLflow was away, or other work shares the stages.
+        """Publish what ended unrecorded: MLflow was away, or other work shares the stages.
 
-        A server that is away is waited for. Raises TrackError where it stays away.
+        Waits for a server that is away. Raises TrackError where it stays away.
         """
         deadline = monotonic() + PATIENCE
         while not self._tracker.reachable() and monotonic() < deadline:
             sleep(1.0)
-        names = dict.fromkeys(each.spec for each in runs)
-        told = {run.data.tags[ID]: run for name in names for run in self._tracker.runs(name)}
-        for each in runs:
-            run, failure = told.get(each.id), failures.read(each.failure)
-            if each.done and not (run and run.info.status == "FINISHED"):
-                self.publish(each)
-            elif failure and not each.done and not (run and REASON in run.data.tags):
-                self._tracker.finish(self._open(each), "FAILED", failure.reason)
+        names = dict.fromkeys(planned.spec for planned in runs)
+        recorded = {run.data.tags[ID]: run for name in names for run in self._tracker.runs(name)}
+        for planned in runs:
+            run, failure = recorded.get(planned.id), failures.read(planned.failure)
+            if planned.done and not (run and run.info.status == "FINISHED"):
+                self.publish(planned)
+            elif failure and not planned.done and not (run and REASON in run.data.tags):
+                self._tracker.finish(self._open(planned), "FAILED", failure.reason)
 
-    def publish(self, each: PlannedRun) -> None:
-        """Everything known of a run, from its stages' folders. Doing it twice changes nothing. Raises TrackError."""
-        run = self._open(each)
-        if each.pretrain:
-            self._tracker.ship(run, each.pretrain.spool, prefix="pretrain/")
-        for stage in each.stages:
+    def publish(self, planned: PlannedRun) -> None:
+        """Record all results of a run from its stages' folders. Idempotent. Raises TrackError."""
+        run = self._open(planned)
+        if planned.pretrain:
+            self._tracker.ship(run, planned.pretrain.spool, prefix="pretrain/")
+        for stage in planned.stages:
             if stage.done:
                 values = {f"{stage.space}/{name}": value for name, value in stage.result().items()}
                 self._tracker.metrics(run, values, time=stage.time)
                 for path in stage.artifacts():
                     self._tracker.artifact(run, path, stage.name or stage.kind)
-        if each.done:
-            if each.pretrain:
-                encoder = each.pretrain.folder / "encoder.safetensors"
-                self._tracker.model(run, name=each.id, path=str(encoder), digest=each.pretrain.key)
+        if planned.done:
+            if planned.pretrain:
+                encoder = planned.pretrain.folder / "encoder.safetensors"
+                self._tracker.model(run, name=planned.id, path=str(encoder), digest=planned.pretrain.key)
             self._tracker.finish(run, "FINISHED")
 
-    def _open(self, each: PlannedRun) -> str:
-        place = self._tags.get(each.id, {})
+    def _open(self, planned: PlannedRun) -> str:
+        place = self._tags.get(planned.id, {})
+        named = f"{place.get(ARM, planned.label)}, seed {planned.run.seed}"
         return self._tracker.open(
-            id=each.id,
-            name=each.id if place.get(KIND) == TRIAL else f"{place.get(ARM, each.label)}, seed {each.run.seed}",
-            experiment=each.spec,
-            params=each.params(),
+            id=planned.id,
+            name=planned.id if place.get(KIND) == TRIAL else named,
+            experiment=planned.spec,
+            params=planned.params(),
             tags={
-                LABEL: each.label,
-                SEED: str(each.run.seed),
-                "selfsup.method": each.run.method,
+                LABEL: planned.label,
+                SEED: str(planned.run.seed),
+                "selfsup.method": planned.run.method,
                 "selfsup.commit": commit(),
-                **_hardware(each),
-                **_code(each),
+                **_hardware(planned),
+                **_code(planned),
                 **place,
             },
-            datasets=[(Path(held.root).name, held.digest, use) for use, held in each.data.items()],
-            parent=self._parents.get(each.id),
+            datasets=[(Path(data.root).name, data.digest, use) for use, data in planned.data.items()],
+            parent=self._parents.get(planned.id),
         )
 
 
-def _code(each: PlannedRun) -> dict[str, str]:
-    """What made it, as far as that is noted: each module with its digest, and a digest of them all."""
-    held = [made for stage in each.stages if stage.begun and (made := origin.made(stage))]
-    modules = " ".join(sorted({f"{name}:{mark}" for made in held for name, mark in made["modules"].items()}))
-    counted = [stage.kind for stage in each.stages if origin.accepted(stage)]
-    told = {CODE: digest(modules), MODULES: modules} if modules else {}
-    return told | ({ACCEPTED: ", ".join(counted)} if counted else {})
+def _code(planned: PlannedRun) -> dict[str, str]:
+    """Return the code of a run as far as it is noted: each module with its digest, and a digest of them all."""
+    origins = [made for stage in planned.stages if stage.begun and (made := origin.made(stage))]
+    modules = " ".join(sorted({f"{name}:{mark}" for made in origins for name, mark in made["modules"].items()}))
+    counted = [stage.kind for stage in planned.stages if origin.accepted(stage)]
+    tags = {CODE: digest(modules), MODULES: modules} if modules else {}
+    return tags | ({ACCEPTED: ", ".join(counted)} if counted else {})
 
 
-def _hardware(each: PlannedRun) -> dict[str, str]:
-    """What it was trained on, once that is known."""
-    note = each.pretrain and each.pretrain.folder / "hardware.txt"
+def _hardware(planned: PlannedRun) -> dict[str, str]:
+    """Return the hardware that a run trained on, once it is known."""
+    note = planned.pretrain and planned.pretrain.folder / "hardware.txt"
     return {"selfsup.hardware": note.read_text()} if note and note.exists() else {}

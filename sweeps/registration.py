@@ -1,4 +1,4 @@
-"""The plan of a sweep as it was told to MLflow before the first run, and what has changed since earlier ones."""
+"""The plan of a sweep as it was registered in MLflow before the first run, and its changes since earlier plans."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ STOP_SEARCH = "what the budget allows; only what is run again, from fresh seeds,
 Ids = Mapping[str, Mapping[int, str]]  # "study: arm" -> seed -> id of the run
 
 
-class Registered(NamedTuple):
-    """time: in milliseconds since 1970."""
+class RegisteredPlan(NamedTuple):
+    """A plan as it was registered. time: in milliseconds since 1970."""
 
     digest: str
     time: int
@@ -30,7 +30,7 @@ class Registered(NamedTuple):
 
 
 def written(sweep: Sweep) -> bytes:
-    """The plan as a file: what is asked, of what the digest is, which tests will be made, when it ends."""
+    """Write a plan as a file: question, what is digested, the tests that will be made, when it ends."""
     arms = {name: {str(seed): key for seed, key in ids.items()} for name, ids in _arms(sweep).items()}
     plan = {"question": sweep.question, "digest": sweep.digest, "metrics": sweep.metrics, "arms": arms}
     plan |= {"primary": sweep.primary, "tests": [RULE, BEST, FAILURES, LOOKS], "stop": STOP}
@@ -39,30 +39,31 @@ def written(sweep: Sweep) -> bytes:
     return (json.dumps(plan, indent=1) + "\n").encode()
 
 
-def read(plan: bytes, time: int) -> Registered:
-    told = json.loads(plan)
-    arms = {name: {int(seed): key for seed, key in ids.items()} for name, ids in told["arms"].items()}
-    return Registered(told["digest"], time, arms, tuple(told["metrics"]), told.get("primary", ""))
+def read(plan: bytes, time: int) -> RegisteredPlan:
+    """Read a plan that `written` wrote."""
+    content = json.loads(plan)
+    arms = {name: {int(seed): key for seed, key in ids.items()} for name, ids in content["arms"].items()}
+    return RegisteredPlan(content["digest"], time, arms, tuple(content["metrics"]), content.get("primary", ""))
 
 
-def registered(sweep: Sweep, plans: Sequence[Registered]) -> Registered | None:
-    """The plan of the sweep among others of its name."""
+def registered(sweep: Sweep, plans: Sequence[RegisteredPlan]) -> RegisteredPlan | None:
+    """Return the plan of the sweep among others of its name."""
     return next((plan for plan in plans if plan.digest == sweep.digest), None)
 
 
-def changes(sweep: Sweep, plans: Sequence[Registered]) -> Iterator[str]:
-    """A line for each earlier plan of this name: what of it is not in this one any more, and what is new."""
+def changes(sweep: Sweep, plans: Sequence[RegisteredPlan]) -> Iterator[str]:
+    """Yield a line for each earlier plan of this name: what of it was dropped, and what was added."""
     own = registered(sweep, plans)
     if own and own.primary != sweep.primary:
         was, now = (heading(name) or "none" for name in (own.primary, sweep.primary))
         yield f"since it was registered: the primary metric was {was}, and is {now}"
     for plan in plans:
         if own is None or plan.time < own.time:
-            found = [*_arms_changed(plan.arms, _arms(sweep)), *_metrics_changed(plan.metrics, sweep.metrics)]
-            yield f"since the plan {plan.digest} of {plan.when}: {'; '.join(found) or 'the same in another order'}"
+            news = [*_arms_changed(plan.arms, _arms(sweep)), *_metrics_changed(plan.metrics, sweep.metrics)]
+            yield f"since the plan {plan.digest} of {plan.when}: {'; '.join(news) or 'the same in another order'}"
 
 
-def looks(sweep: Sweep, plans: Sequence[Registered]) -> int:
+def looks(sweep: Sweep, plans: Sequence[RegisteredPlan]) -> int:
     """Count earlier plans with the same runs of an arm, but fewer: each was an occasion to look, and to add seeds."""
     own, now = registered(sweep, plans), _arms(sweep)
     before = {

@@ -12,7 +12,7 @@ Curve = Sequence[tuple[int, float]]  # (step, value)
 
 @dataclass(frozen=True)
 class Result:
-    """One Run. id: ours. run: MLflow's id of it, None where it never started. curves: name -> (step, value)..."""
+    """One run. id: ours. run: MLflow's id of it, None where it never started. curves: name -> (step, value) pairs."""
 
     id: str
     seed: int

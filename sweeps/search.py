@@ -1,4 +1,4 @@
-"""Optuna proposes trials and a scheduler stops those that fall behind: what Tune is given for a search."""
+"""The Optuna searcher that Tune is given: it proposes trials and learns from their results."""
 
 import math
 import warnings
@@ -30,10 +30,10 @@ DRAWS = 200  # in a row that may be refused
 
 
 @dataclass(frozen=True)
-class Proposed:
-    """What a trial's configuration stands for: a study, and a value of each of its dimensions.
+class ProposedRuns:
+    """A lookup of trials: a configuration names a study and a value of each of its dimensions.
 
-    usual, code: as of `PlannedRun`; a trial's process is not the one that the user told.
+    usual, code: as in `PlannedRun`, since a trial's process does not know the user's settings.
     """
 
     designs: Sequence[Design]
@@ -42,31 +42,34 @@ class Proposed:
     code: Answer = "refuse"
 
     def of(self, config: Mapping[str, Any]) -> PlannedRun:
-        """Raises SpecError for values that are wrong together."""
+        """Plan the run of a configuration. Raises SpecError for values that are invalid together."""
         design, values = self.drawn(config)
         return self._planned(design.trial(values))
 
     def drawn(self, config: Mapping[str, Any]) -> tuple[Design, dict[str, Any]]:
+        """-> the study of a configuration, and its values by path."""
         number = config.get(STUDY, 0)
         design = self.designs[number]
-        return design, {line.path: _value(line, config[f"{number}.{line.path}"]) for line in design.space}
+        return design, {
+            dimension.path: _value(dimension, config[f"{number}.{dimension.path}"]) for dimension in design.space
+        }
 
     def defaults(self) -> list[PlannedRun]:
-        """One run of each study, such as a trial might be."""
+        """Plan one run of each study's default, as an example of a trial."""
         return [self._planned(design.default) for design in self.designs]
 
     def _planned(self, spec: Any) -> PlannedRun:
-        [each] = plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)
-        return replace(each, usual=self.usual, code=self.code)
+        [run] = plan(spec.model_copy(update={"baselines": False, "seeds": spec.seeds[:1]}), self.home)
+        return replace(run, usual=self.usual, code=self.code)
 
 
-def _value(line: Dimension, drawn: Any) -> Any:
-    """A choice is drawn by its place: Optuna takes no lists and no mappings."""
-    return line.range.values[drawn] if isinstance(line.range, Choice) else drawn
+def _value(dimension: Dimension, drawn: Any) -> Any:
+    """Return the value that was drawn; a choice is drawn by its index, since Optuna takes no lists and no mappings."""
+    return dimension.range.values[drawn] if isinstance(dimension.range, Choice) else drawn
 
 
-class Verdicts(Protocol):
-    """Who else stops trials, and why. stopped: a trial that came to nothing -> why; over: why all were."""
+class StopReasons(Protocol):
+    """The reasons to stop. stopped: a trial that came to nothing -> why; over: why all trials were stopped."""
 
     @property
     def stopped(self) -> Mapping[str, str]: ...
@@ -74,8 +77,8 @@ class Verdicts(Protocol):
     def over(self) -> str: ...
 
 
-class Searcher(OptunaSearch):
-    """Told of results only: an evaluation comes with a trial's last report, where Tune's own asks for it in each.
+class OptunaSearcher(OptunaSearch):
+    """A searcher that learns from final reports only: evaluations come with the last, where Tune asks for them in each.
 
     propose: called with each configuration before it becomes a trial; raises SpecError to refuse it.
     """
@@ -86,11 +89,11 @@ class Searcher(OptunaSearch):
         designs: Sequence[Design],
         journal: Journal,
         propose: Callable[..., object],
-        verdicts: Verdicts,
+        stop_reasons: StopReasons,
     ):
         self._metrics, self._modes = metrics, modes = list(search.objectives), list(search.objectives.values())
         several = len(metrics) > 1
-        self._draw = Space(designs)
+        self._draw = TrialSpace(designs)
         super().__init__(
             space=self._draw,
             metric=metrics if several else metrics[0],
@@ -99,11 +102,11 @@ class Searcher(OptunaSearch):
             storage=journal.storage,
             study_name=journal.name,
         )
-        self._propose, self._verdicts = propose, verdicts
+        self._propose, self._stop_reasons = propose, stop_reasons
         self._rank = None if several or search.scheduler == "none" else search.ranking
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a text
-        if self._verdicts.over:
+        if self._stop_reasons.over:
             return self.FINISHED
         refused: SpecError | None = None
         for _ in range(DRAWS):
@@ -124,9 +127,9 @@ class Searcher(OptunaSearch):
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Complete with all of its metrics, or pruned: stopped, with what it was ranked by, or flawed, without.
+        """Complete a trial with all of its metrics, or prune it: stopped, with the number it was ranked by, or flawed.
 
-        Of one that met what other code made nothing is told: as one that was interrupted, it is proposed again.
+        A trial that met what other code made stays open: like an interrupted one, it is proposed again.
         """
         result = result or {}
         if result.get(f"{FAILURE}/error") == CodeError.__name__:  # as Tune flattens it
@@ -135,7 +138,7 @@ class Searcher(OptunaSearch):
         drawn.set_user_attr(SAMPLES, result.get(SAMPLES, 0))
         numbers = [result.get(metric, math.nan) for metric in self._metrics]
         whole = result.get(ENDED, False) and all(map(math.isfinite, numbers))
-        flawed = not whole and (error or ENDED in result or trial_id in self._verdicts.stopped)
+        flawed = not whole and (error or ENDED in result or trial_id in self._stop_reasons.stopped)
         if flawed:
             drawn.set_user_attr(FLAWED, True)
         elif not whole:
@@ -143,8 +146,9 @@ class Searcher(OptunaSearch):
         super().on_trial_complete(trial_id, result if whole else self._worst() if flawed else None)
 
     def _worst(self) -> dict[str, float]:
-        """The least of what trials came to so far, in each metric: what stands for a flaw before a sampler that learns
-        of values alone, and would propose the same again.
+        """Return the worst result so far in each metric.
+
+        It stands for a flawed trial with a sampler that learns from values alone, and would propose the same again.
         """
         assert self._ot_study
         whole = self._ot_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -155,9 +159,9 @@ class Searcher(OptunaSearch):
         return dict(zip(self._metrics, least, strict=True))
 
     def _report(self, drawn: optuna.Trial, result: Mapping[str, Any]) -> None:
-        """How far a stopped trial came, and how it stood there, the better the more like a better result.
+        """Report how far a stopped trial came and its number there, oriented like a result.
 
-        Whole parts of a training: a record more is no reason to rank it higher.
+        In whole parts of a training: one more record is no reason to rank it higher.
         """
         if self._rank is None:
             return
@@ -172,27 +176,27 @@ class Searcher(OptunaSearch):
         return OptunaSearch, ()  # Tune pickles it, to restore what is never restored
 
 
-class Space:
-    """Draws the values of a trial. Conditional: only the knobs of the study that was drawn."""
+class TrialSpace:
+    """A conditional search space: it draws a study, then only the knobs of that study."""
 
     def __init__(self, designs: Sequence[Design]) -> None:
         self._designs = designs
 
     def __call__(self, trial: optuna.Trial) -> None:
-        several = len(self._designs) > 1
-        number = trial.suggest_categorical(STUDY, range(len(self._designs))) if several else 0
-        for line in self._designs[number].space:
-            _suggest(trial, f"{number}.{line.path}", line)
+        studies = len(self._designs) > 1
+        number = trial.suggest_categorical(STUDY, range(len(self._designs))) if studies else 0
+        for dimension in self._designs[number].space:
+            _suggest(trial, f"{number}.{dimension.path}", dimension)
 
 
-def _suggest(trial: optuna.Trial, name: str, line: Dimension) -> None:
-    held = line.range
-    if isinstance(held, Choice):
-        trial.suggest_categorical(name, range(len(held.values)))
-    elif line.integer:
-        trial.suggest_int(name, int(held.low), int(held.high), log=held.log)
+def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> None:
+    domain = dimension.range
+    if isinstance(domain, Choice):
+        trial.suggest_categorical(name, range(len(domain.values)))
+    elif dimension.integer:
+        trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
     else:
-        trial.suggest_float(name, held.low, held.high, log=held.log)
+        trial.suggest_float(name, domain.low, domain.high, log=domain.log)
 
 
 def _sampler(search: Search, seed: int, journal: Journal) -> BaseSampler:
@@ -210,7 +214,7 @@ def _sampler(search: Search, seed: int, journal: Journal) -> BaseSampler:
 
 
 def _tpe(seed: int, journal: Journal) -> BaseSampler:
-    """Optuna's, but that no trial counts as good of which no number is known. It would fill the number up with them."""
+    """Return Optuna's TPE, where no trial without a number counts as good: Optuna would fill up with such trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of gamma, which nothing replaces
         return TPESampler(

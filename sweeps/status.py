@@ -1,4 +1,4 @@
-"""Where every run of a sweep stands, from the folders of its stages: they are all there is to a sweep's state."""
+"""The status of every run of a sweep, from the folders of its stages, which hold all of its state."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,86 +13,86 @@ from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.spec.trials import Trial
 
-Standing = Literal["done", "running", "failed", "stopped", "pending"]
+StatusName = Literal["done", "running", "failed", "stopped", "pending"]
 
 
-class Entry(NamedTuple):
-    """One run. study: "" for a baseline. why: it failed, was stopped, or what it waits for; "" where it is done.
+class RunStatus(NamedTuple):
+    """The status of one run. study: "" for a baseline. why: it failed, was stopped, or what it waits for; "" when done.
 
-    kind: "trial" of a run that a search proposed.
+    kind: "trial" for a run that a search proposed.
     """
 
     study: str
     arm: str
     seed: int
     id: str
-    status: Standing
+    status: StatusName
     why: str
     kind: Literal["run", "trial"] = "run"
 
     @property
     def ended(self) -> bool:
-        """Nothing of it is missing: a trial may fail or be stopped."""
+        """Return whether nothing of it is missing; a trial may also fail or be stopped."""
         return self.status == "done" or (self.kind == "trial" and self.status in ("failed", "stopped"))
 
 
-def ledger(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[Entry]:
-    """Baselines first, then arm by arm; a run that arms share stands at each of them."""
+def run_statuses(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[RunStatus]:
+    """Return baselines first, then arm by arm; a run that arms share is listed for each of them."""
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     return [
-        Entry(study, arm.name, seed, id, *_standing(planned[id]))
+        RunStatus(study, arm.name, seed, id, *_run_status(planned[id]))
         for study, arm in arms
         for seed, id in arm.ids.items()  # noqa: A001
     ]
 
 
-def ledger_of_search(it: SweepFile, sweep: Sweep, home: Path) -> Iterator[Entry]:
-    """The trials of a search, and while they are not over what waits for them; nothing of another sweep."""
+def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[RunStatus]:
+    """Yield the trials of a search, and until it is over the runs that wait for it; nothing for another sweep."""
     if sweep.search is None:
         return
     for trial in sweep.search.trials:
         seed, key = trial.result.seed, trial.result.id
-        yield Entry(trial.study, trial.name, seed, key, *_of_trial(it, trial, home), kind="trial")
+        yield RunStatus(trial.study, trial.name, seed, key, *_trial_status(sweep_file, trial, home), kind="trial")
     if not sweep.studies:
         begun, ended = len(sweep.search.trials), len(sweep.search.ended)
         why = f"{begun} trials have begun, {ended} came to a result; the search ends after {sweep.search.search.budget}"
-        yield from (Entry("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
+        yield from (RunStatus("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
 
 
-def _of_trial(it: SweepFile, trial: Trial, home: Path) -> tuple[Standing, str]:
-    """As MLflow says it, or the folders of its stages while it has not ended there."""
+def _trial_status(sweep_file: SweepFile, trial: Trial, home: Path) -> tuple[StatusName, str]:
+    """Return a trial's status as MLflow holds it, or from the folders of its stages while it has not ended there."""
     match trial.result.status:
         case "finished":
             return "done", ""
         case "failed" | "stopped" as status:
             return status, trial.result.reason
-    return _standing(plan_again(it, trial, home))
+    return _run_status(plan_again(sweep_file, trial, home))
 
 
-def text(entries: Sequence[Entry]) -> str:
-    """A line for each that is not done, under how many stand where."""
+def text(entries: Sequence[RunStatus]) -> str:
+    """Write the number of runs per status, and a line for each that is not done."""
     number: Counter[str] = Counter(entry.status for entry in entries)
     shown = ("done", "running", "failed", *(["stopped"] if number["stopped"] else []), "pending")
     head = ", ".join(f"{number[status]} {status}" for status in shown)
     return "\n".join([head, *_lines([entry for entry in entries if entry.status != "done"])])
 
 
-def _lines(entries: Sequence[Entry]) -> Iterator[str]:
+def _lines(entries: Sequence[RunStatus]) -> Iterator[str]:
     names = [": ".join(part for part in (entry.study, entry.arm) if part) for entry in entries]
     width = max(map(len, names), default=0)
     for name, entry in zip(names, entries, strict=True):
         yield f"  {name:<{width}}  seed {entry.seed}  {entry.status:<7}  {entry.id}  {entry.why}".rstrip()
 
 
-def _of_code(run: PlannedRun) -> tuple[Standing, str]:
-    """Of a run that is there: done, if this code made it."""
+def _code_status(run: PlannedRun) -> tuple[StatusName, str]:
+    """Return the status of a finished run: done, if this code made it."""
     other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
     return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
 
 
-def _standing(run: PlannedRun) -> tuple[Standing, str]:
+def _run_status(run: PlannedRun) -> tuple[StatusName, str]:
     if run.done:
-        return _of_code(run)
+        return _code_status(run)
     missing = next(stage for stage in run.stages if not stage.done)
     if missing.running:
         return "running", f"{missing.kind}{_progress(run)}"

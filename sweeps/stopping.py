@@ -1,4 +1,4 @@
-"""Who stops trials of a search that fall behind: Tune's schedulers, which here leave alone what has trained for long.
+"""The schedulers that stop trials which fall behind: Tune's, which here spare trials in their second half.
 
 Times are parts of a training, of which a whole one has 27: trials of any length are compared where they have done the
 same share, and the rungs of ASHA lie after 1, 3 and 9 parts.
@@ -11,7 +11,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.sweeps.search import Verdicts
+from selfsup.sweeps.search import StopReasons
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_at
 
@@ -20,19 +20,19 @@ LATEST = PARTS / 2  # after which nothing is
 FACTOR = 3  # from rung to rung; of each a third goes on
 
 
-class Past(NamedTuple):
-    """A trial of an earlier session, as a scheduler asks for it."""
+class EarlierTrial(NamedTuple):
+    """A trial of an earlier session, with what a scheduler reads of it."""
 
     trial_id: str
 
 
-class Early:
-    """A scheduler that knows of the first half of each training, and stops nothing whose training is over.
+class FirstHalfStopping:
+    """A scheduler that judges the first half of each training, and stops nothing whose training is over.
 
-    With a trial that collapsed or failed nothing is compared: what it was told of one is forgotten.
+    Trials that collapsed or failed are forgotten, so that none is compared with them.
     """
 
-    verdicts: Verdicts
+    stop_reasons: StopReasons
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if not result.get(ENDED, True):
@@ -45,42 +45,42 @@ class Early:
         return TrialScheduler.CONTINUE if spared else TrialScheduler.STOP
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """Not told again of its last report."""
-        if trial.trial_id in self.verdicts.stopped:
+        """Forget a trial that came to nothing; its last report was judged already."""
+        if trial.trial_id in self.stop_reasons.stopped:
             self.forget(trial)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:  # noqa: ARG002
         self.forget(trial)
 
     def forget(self, trial: Any) -> None:
-        """Compare nothing with it."""
+        """Remove the reports of a trial."""
         raise NotImplementedError
 
 
-class Asha(Early, AsyncHyperBandScheduler):
+class AshaScheduler(FirstHalfStopping, AsyncHyperBandScheduler):
     def forget(self, trial: Any) -> None:
         for bracket in self._brackets:
             for _, recorded in bracket._rungs:
                 recorded.pop(trial.trial_id, None)
 
 
-class Median(Early, MedianStoppingRule):
+class MedianScheduler(FirstHalfStopping, MedianStoppingRule):
     def forget(self, trial: Any) -> None:
         self._results.pop(trial, None)
 
 
-def scheduler(search: Search, earlier: Iterable[PlannedRun], verdicts: Verdicts) -> TrialScheduler:
-    """earlier: the trials that it has seen before."""
-    found = _scheduler(search)
-    if isinstance(found, Early):
-        found.verdicts = verdicts
-    for each in earlier:
-        assert each.pretrain
-        past = Past(each.id)
-        found.on_trial_add(None, past)  # type: ignore[arg-type]
-        for record in records(each.pretrain.spool, committed=False):
-            found.on_trial_result(None, past, report_at(each, record.step, record.values))  # type: ignore[arg-type]
-    return found
+def scheduler(search: Search, earlier: Iterable[PlannedRun], stop_reasons: StopReasons) -> TrialScheduler:
+    """Build a scheduler that knows the reports of earlier sessions' trials."""
+    rule = _scheduler(search)
+    if isinstance(rule, FirstHalfStopping):
+        rule.stop_reasons = stop_reasons
+    for run in earlier:
+        assert run.pretrain
+        trial = EarlierTrial(run.id)
+        rule.on_trial_add(None, trial)  # type: ignore[arg-type]
+        for record in records(run.pretrain.spool, committed=False):
+            rule.on_trial_result(None, trial, report_at(run, record.step, record.values))  # type: ignore[arg-type]
+    return rule
 
 
 def _scheduler(search: Search) -> TrialScheduler:
@@ -89,7 +89,7 @@ def _scheduler(search: Search) -> TrialScheduler:
     metric, mode = search.ranking
     if search.scheduler == "median":
         never: Any = float("inf")  # to pause a trial, which would end its workers
-        return Median(
+        return MedianScheduler(
             time_attr=PART,
             metric=metric,
             mode=mode,
@@ -97,7 +97,7 @@ def _scheduler(search: Search) -> TrialScheduler:
             min_time_slice=never,
             hard_stop=False,  # or it will hear no more of a trial that it would have stopped
         )
-    return Asha(
+    return AshaScheduler(
         time_attr=PART,
         metric=metric,
         mode=mode,

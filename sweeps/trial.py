@@ -1,4 +1,4 @@
-"""One run as a Tune trial: the driver of one Ray Train run, and of the stages around it."""
+"""One run as a Tune trial: it drives one Ray Train run, and the stages around it."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,59 +20,59 @@ FAILURE = "failure"  # of the last report of one that failed: a Failure, which a
 ENDED = "ended"  # of the last report: whether the run came to all of its results
 
 
-class Plans(Protocol):
-    """What a trial's configuration stands for."""
+class RunLookup(Protocol):
+    """A lookup from a trial's configuration to its run."""
 
     def of(self, config: Mapping[str, Any]) -> PlannedRun: ...
 
 
-def trial(config: dict[str, Any], plans: Plans) -> None:
-    """Report every record of the training, then the results, or why it failed, which is no error of the trial.
+def trial(config: dict[str, Any], plans: RunLookup) -> None:
+    """Report every record of the training, then the results, or the failure, which is no error of the trial.
 
-    The numbers of the last training step come with the results. Tune starts one anew that dies without a reason.
+    The numbers of the last training step come with the results. Tune restarts a trial that dies without a reason.
     """
     quiet()
-    each, failed = plans.of(config), list[Failure]()
+    run, failed = plans.of(config), list[Failure]()
     # daemon: a trial that is stopped must end
-    work = threading.Thread(target=_perform, args=(each, failed), daemon=True)
+    work = threading.Thread(target=_perform, args=(run, failed), daemon=True)
     work.start()
-    for report in _progress(each, work):
+    for report in _progress(run, work):
         tune.report(report)
-    if not each.done and not failed:
+    if not run.done and not failed:
         raise RuntimeError("ended without a result and without a reason")
-    tune.report(_results(each) | ({FAILURE: failed[0]._asdict()} if failed else {}))
+    tune.report(_results(run) | ({FAILURE: failed[0]._asdict()} if failed else {}))
 
 
-def _perform(each: PlannedRun, failed: list[Failure]) -> None:
+def _perform(run: PlannedRun, failed: list[Failure]) -> None:
     try:
-        perform(each)
+        perform(run)
     except Exception as error:
         failed.append(classify(error))
 
 
-def _progress(each: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:
-    spool, seen = each.pretrain.spool if each.pretrain else None, 0
+def _progress(run: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:
+    spool, last_step = run.pretrain.spool if run.pretrain else None, 0
     while work.is_alive():
         work.join(POLL)
-        if spool is None or (latest := tail(spool)) is None or latest.step <= seen:
+        if spool is None or (latest := tail(spool)) is None or latest.step <= last_step:
             continue
         for record in records(spool, committed=False):
-            if record.step > seen:
-                seen, latest = record.step, tail(spool)  # a report may have waited for Tune
-                numbers = record.values if seen < each.steps else {}
-                yield report_at(each, seen, numbers, trained=latest is not None and latest.step >= each.steps)
+            if record.step > last_step:
+                last_step, latest = record.step, tail(spool)  # a report may have waited for Tune
+                numbers = record.values if last_step < run.steps else {}
+                yield report_at(run, last_step, numbers, trained=latest is not None and latest.step >= run.steps)
 
 
-def report_at(each: PlannedRun, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
-    """What Tune, and whoever decides for it, is told of a step of the training."""
-    done = {STEP: step, SAMPLES: step * each.run.train.batch, PART: PARTS * step / each.steps, TRAINED: trained}
+def report_at(run: PlannedRun, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:
+    """Return the report of a training step to Tune, its schedulers and stoppers."""
+    done = {STEP: step, SAMPLES: step * run.run.train.batch, PART: PARTS * step / run.steps, TRAINED: trained}
     return done | {f"pretrain/{name}": value for name, value in values.items()}
 
 
-def _results(each: PlannedRun) -> dict[str, float]:
-    """Beside them the latest numbers of the training, which a search may be after."""
-    latest = tail(each.pretrain.spool) if each.pretrain else None
-    done = [stage for stage in each.stages if stage.done]
+def _results(run: PlannedRun) -> dict[str, float]:
+    """Return the last report: the results, and the latest numbers of the training, which may be a search's metric."""
+    latest = tail(run.pretrain.spool) if run.pretrain else None
+    done = [stage for stage in run.stages if stage.done]
     results = {f"{stage.space}/{name}": value for stage in done for name, value in stage.result().items()}
-    numbers = report_at(each, latest.step if latest else 0, latest.values if latest else {}, trained=True)
-    return {**numbers, **results, ENDED: each.done}
+    numbers = report_at(run, latest.step if latest else 0, latest.values if latest else {}, trained=True)
+    return {**numbers, **results, ENDED: run.done}

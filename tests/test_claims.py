@@ -6,7 +6,7 @@ import pytest
 from test_tables import NUMBERS, cells, tables
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
-from selfsup.sweeps.registration import Registered
+from selfsup.sweeps.registration import RegisteredPlan
 from selfsup.sweeps.report.notes import families
 from selfsup.sweeps.report.provenance import methods
 from selfsup.sweeps.report.tables import ablation
@@ -91,7 +91,7 @@ def test_seeds_that_were_added_after_a_look_double_p() -> None:
     one, results = study({"0.75, 8": [70.0, 72.0, 71.0], "0.5, 8": [67.0, 68.5, 69.0], "0.9, 8": [66.0, 70.0, 69.0]})
     whole = sweep(one)
     ids = {f"mae: {arm.name}": dict(list(arm.ids.items())[:2]) for arm in one.arms}
-    before = Registered("0ld", 0, ids, (KNN,))
+    before = RegisteredPlan("0ld", 0, ids, (KNN,))
     plain, looked = ablation(whole, results), ablation(whole, results, [before])
     assert (plain.looks, looked.looks) == (0, 1)
     first, second = (cells(each.tables[0])["0.5"].p for each in (plain, looked))
@@ -110,7 +110,7 @@ def test_families_are_counted_with_the_chance_that_any_errs() -> None:
     told = methods(ablation(replace(sweep(one, metrics=[KNN, LINEAR]), primary=KNN), results))[-1]
     assert "in 2 families" in told
     assert "Knn top-1 was named primary: p and marks of other metrics are no claims." in told
-    before = Registered("0ld", 0, {"mae: default": {0: "mae-default-0"}}, (KNN,))
+    before = RegisteredPlan("0ld", 0, {"mae: default": {0: "mae-default-0"}}, (KNN,))
     told = methods(ablation(sweep(one), results, [before]))[-1]  # two families, 10 % each after a look: 1 - 0.9 ** 2
     assert "is about 10 % at most in each, and about 19 % in all." in told
 

@@ -26,10 +26,10 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.sealed import DIGESTS, damage, digest
 from selfsup.spec import read
-from selfsup.sweeps.journal import Journal, kept
+from selfsup.sweeps.journal import Journal, journal_summary
 from selfsup.sweeps.spec import outline
 from selfsup.sweeps.spec.search import Search
-from selfsup.sweeps.status import _standing
+from selfsup.sweeps.status import _run_status
 
 ODD = [None, 1, -1, True, "x", [], {}, [1], {"a": 1}, 1.5, torch.zeros(1), torch.zeros(3, 3), 10**30]
 
@@ -128,9 +128,9 @@ def looked_at(top: Path, run: PlannedRun) -> None:
     parts = [
         lambda: outline.measured(run.home),
         lambda: list(origin.describe(run.stages, origin.others(run.stages))),
-        lambda: _standing(run),
+        lambda: _run_status(run),
         lambda: _weights(run.home, run.id),
-        lambda: kept("tiny", "key", run.home),
+        lambda: journal_summary("tiny", "key", run.home),
         lambda: [(stage.result(), stage.time) for stage in run.stages if stage.done],
         lambda: origin.settle(run.stages, "refuse"),
         lambda: (failure := failures.read(run.failure)) and failure.reason and failure.exception(),

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from toy_sweep import KNN, arm, study, sweep
 
-from selfsup.sweeps.registration import Registered
+from selfsup.sweeps.registration import RegisteredPlan
 from selfsup.sweeps.report.figures import drawings
 from selfsup.sweeps.report.page import page
 from selfsup.sweeps.report.table import Ablation
@@ -182,7 +182,7 @@ def test_two_crossed_factors_stand_down_and_across() -> None:
 
 def test_a_change_of_the_plan_is_told() -> None:
     whole = toy()
-    before = Registered(
+    before = RegisteredPlan(
         "0ld", 0, {"mae: default": {0: "mae-default-0", 7: "x"}, "mae: lost": {0: "y"}}, (KNN, "eval/a/b")
     )
     changed = ablation(whole.sweep, whole.results, [before, before._replace(digest="5eed", time=60_000)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import toy_sweep
 
-from selfsup.sweeps.registration import Registered, changes, looks, read, written
+from selfsup.sweeps.registration import RegisteredPlan, changes, looks, read, written
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.study import Arm
 from selfsup.sweeps.spec.sweep import Sweep
@@ -34,7 +34,7 @@ OLD = toy("0.5, 8", "0.9, 8", digest="0ld")
 def test_a_plan_is_read_as_it_was_written() -> None:
     plan = read(written(OLD), 7)
     arms = {f"mae: {arm.name}": dict(arm.ids) for arm in OLD.studies[0].arms}
-    assert plan == Registered("0ld", 7, arms, (KNN,))
+    assert plan == RegisteredPlan("0ld", 7, arms, (KNN,))
     told = json.loads(written(OLD))
     assert told["question"] == "Does it hold?"
     assert "Dunnett" in told["tests"][0]

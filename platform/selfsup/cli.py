@@ -130,11 +130,11 @@ def status(
     spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
 ) -> None:
     """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
-    from selfsup.sweeps.layout import entries
+    from selfsup.sweeps.layout import statuses
     from selfsup.sweeps.spec import sweepfile
     from selfsup.sweeps.status import text
 
-    found = entries(sweepfile.read(spec, set_ or []))
+    found = statuses(sweepfile.read(spec, set_ or []))
     typer.echo(json.dumps([entry._asdict() for entry in found], indent=1) if as_json else text(found))
     raise typer.Exit(0 if all(entry.ended for entry in found) else 1)
 

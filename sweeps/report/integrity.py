@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfsup.progress import several
-from selfsup.sweeps.registration import Registered, changes, registered
+from selfsup.sweeps.registration import RegisteredPlan, changes, registered
 from selfsup.sweeps.report.wording import heading, listed, numbered
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm, Study
@@ -18,7 +18,7 @@ COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  #
 ResultsById = Mapping[str, Result]
 
 
-def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[Registered] = ()) -> dict[str, Any]:
+def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[RegisteredPlan] = ()) -> dict[str, Any]:
     """Count runs: planned, finished, failed, stopped, running, missing; and list, as tuples of text:
 
     differences: "study: arm" of every arm -> what else differs from its default, seed by seed; empty if nothing does.

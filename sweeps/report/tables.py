@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from selfsup.sweeps.registration import Registered, looks
+from selfsup.sweeps.registration import RegisteredPlan, looks
 from selfsup.sweeps.report import cells, notes, stats, verdict
 from selfsup.sweeps.report.cells import Cell, ResultsById
 from selfsup.sweeps.report.decision import Decision, Outcome
@@ -22,7 +22,9 @@ Decisions = Mapping[str, Decision]  # by metric
 Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
 
 
-def ablation(sweep: Sweep, results: Sequence[Result], plans: Sequence[Registered] = (), place: str = "") -> Ablation:
+def ablation(
+    sweep: Sweep, results: Sequence[Result], plans: Sequence[RegisteredPlan] = (), place: str = ""
+) -> Ablation:
     """Compute tables, verdicts and integrity of a sweep.
 
     results: in any order; those of other sweeps are left out. plans: those of this name in MLflow, oldest first.

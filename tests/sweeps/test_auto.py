@@ -19,7 +19,7 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import run_type
 from selfsup.sweeps.report import files
-from selfsup.sweeps.search import Proposed, Space
+from selfsup.sweeps.search import ProposedRuns, TrialSpace
 from selfsup.sweeps.session import conduct
 from selfsup.sweeps.spec.sweepfile import read
 from selfsup.track import Tracker
@@ -52,10 +52,10 @@ def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refuse
     [design] = it.designs
     assert {line.path for line in design.space} == set(searched) > {"optim.lr", "optim.weight_decay"}
     assert any(knob.startswith("hyper.") for knob in searched)
-    study, plans = optuna.create_study(sampler=RandomSampler(seed=0)), Proposed(it.designs, tmp_path)
+    study, plans = optuna.create_study(sampler=RandomSampler(seed=0)), ProposedRuns(it.designs, tmp_path)
     sound, refused = list[PlannedRun](), list[str]()
     for _ in range(20):
-        Space(it.designs)(trial := study.ask())
+        TrialSpace(it.designs)(trial := study.ask())
         try:
             sound.append(plans.of(trial.params))
         except SpecError as error:

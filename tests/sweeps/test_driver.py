@@ -22,7 +22,7 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.spec import read
-from selfsup.sweeps.driver import Listed, Watch, execute
+from selfsup.sweeps.driver import RunsById, TrialMonitor, execute
 from selfsup.sweeps.recorder import Recorder
 from selfsup.track import Tracker
 
@@ -144,7 +144,7 @@ def test_failures_that_repeat_themselves_end_the_sweep(
 def test_failures_are_alike_whichever_run_they_name(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
     runs = planned(seeds=ENOUGH)
     recorder: Any = SimpleNamespace(end=lambda *_: None)
-    watch = Watch(Listed({run.id: run for run in runs}), recorder)
+    watch = TrialMonitor(RunsById({run.id: run for run in runs}), recorder)
     for run in runs:
         assert run.pretrain
         assert not watch.enough

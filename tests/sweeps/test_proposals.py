@@ -18,7 +18,7 @@ from selfsup.errors import CodeError, SpecError
 from selfsup.failures import classify
 from selfsup.knob import Range
 from selfsup.sweeps.journal import FLAWED, Journal
-from selfsup.sweeps.search import Searcher
+from selfsup.sweeps.search import OptunaSearcher
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.stopping import scheduler
@@ -69,7 +69,7 @@ def reports(values: Values, luck: float) -> list[dict[str, Any]]:
 def simulate(search: Search, *, at_once: int) -> tuple[list[Values], list[FrozenTrial]]:
     """What was drawn, in order; and the trials as Optuna has them. Each of them has a speed of its own."""
     journal, verdicts = InMemory(search), SimpleNamespace(stopped={}, over="")
-    searcher = Searcher(search, [DESIGN], journal, lambda _: None, verdicts)
+    searcher = OptunaSearcher(search, [DESIGN], journal, lambda _: None, verdicts)
     judge, luck, drawn, due = scheduler(search, (), verdicts), random.Random(search.seed), list[Values](), list[Any]()
 
     def begin(now: float) -> None:
@@ -131,7 +131,7 @@ class TestWhatOptunaIsTold:
     def tell(self, result: dict[str, Any], *, collapsed: bool = False, **search: Any) -> FrozenTrial:
         journal = InMemory(held := asked(**search))
         verdicts = SimpleNamespace(stopped={"a": "collapsed"} if collapsed else {}, over="")
-        searcher = Searcher(held, [DESIGN], journal, lambda _: None, verdicts)
+        searcher = OptunaSearcher(held, [DESIGN], journal, lambda _: None, verdicts)
         searcher.suggest("a")
         searcher.on_trial_complete("a", {STEP: 40, SAMPLES: 640, PART: 3.2, TRAINED: False} | result)
         return journal.trials[0]
@@ -155,7 +155,7 @@ class TestWhatOptunaIsTold:
     ) -> None:
         """And counts no more than one that was interrupted."""
         journal = Journal(held := asked(), "toy", "key", tmp_path)
-        searcher = Searcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
+        searcher = OptunaSearcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
         drawn, other = searcher.suggest("a"), searcher.suggest("b")
         done = {STEP: 0, SAMPLES: 0, PART: 0, TRAINED: True, ENDED: False}
         for name, error in [("a", CodeError("1 stage was made by other code")), ("b", SpecError("else"))]:
@@ -164,7 +164,7 @@ class TestWhatOptunaIsTold:
         assert journal.configs == [other]
         assert journal.left.trials == held.trials - 1
         journal.resume()
-        searcher = Searcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
+        searcher = OptunaSearcher(held, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
         assert searcher.suggest("again") == drawn
         assert searcher.suggest("next") != drawn
 
@@ -180,7 +180,7 @@ def test_where_all_have_collapsed_so_far_tpe_looks_elsewhere() -> None:
     for seed in range(6):
         journal, draw = InMemory(search := asked(seed)), random.Random(seed).random
         verdicts = SimpleNamespace(stopped={str(number): "collapsed" for number in range(12)}, over="")
-        searcher = Searcher(search, [DESIGN], journal, lambda _: None, verdicts)
+        searcher = OptunaSearcher(search, [DESIGN], journal, lambda _: None, verdicts)
         for name in verdicts.stopped:
             bad = {"0.rate": 10 ** (-4 * draw()), "0.ratio": 0.8 + 0.2 * draw(), "0.width": draw()}
             journal._study.enqueue_trial(bad)
@@ -193,7 +193,7 @@ def test_where_all_have_collapsed_so_far_tpe_looks_elsewhere() -> None:
 def test_gp_is_told_that_a_flawed_trial_is_as_bad_as_the_worst() -> None:
     """It knows of trials with a value only, and would propose the same again."""
     journal = InMemory(search := Search.model_validate({"metric": [KNN, SECONDS], "sampler": "gp"}))
-    searcher = Searcher(search, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
+    searcher = OptunaSearcher(search, [DESIGN], journal, lambda _: None, SimpleNamespace(stopped={}, over=""))
     done = {STEP: 27, SAMPLES: 27, PART: 27, TRAINED: True, ENDED: True}
     for name, more in [("early", {ENDED: False}), ("a", {KNN: 60.0, SECONDS: 2.0}), ("b", {KNN: 50.0, SECONDS: 1.0})]:
         searcher.suggest(name)

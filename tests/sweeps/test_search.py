@@ -18,11 +18,11 @@ from selfsup.errors import SpecError
 from selfsup.failures import collapsed
 from selfsup.knob import Range
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.sweeps.explore import PATIENCE, Spent, history
-from selfsup.sweeps.journal import Journal, Left, kept
-from selfsup.sweeps.layout import entries, lay_out
+from selfsup.sweeps.explore import PATIENCE, BudgetStopper, history
+from selfsup.sweeps.journal import Journal, RemainingBudget, journal_summary
+from selfsup.sweeps.layout import lay_out, statuses
 from selfsup.sweeps.report import files as report
-from selfsup.sweeps.search import Proposed, Searcher, Space
+from selfsup.sweeps.search import OptunaSearcher, ProposedRuns, TrialSpace
 from selfsup.sweeps.session import conduct
 from selfsup.sweeps.spec.confirm import search_key
 from selfsup.sweeps.spec.search import Search
@@ -101,7 +101,7 @@ class TestJournal:
             told(held).add_trial(one)
         assert held.left == (6, 400, 3600 - 25 * 60)
         assert held.left
-        assert not Left(6, 0, 1)
+        assert not RemainingBudget(6, 0, 1)
 
     def test_what_was_interrupted_is_proposed_again_and_counts_once(self, tmp_path: Path) -> None:
         held = journal(tmp_path, trials=4)
@@ -118,7 +118,7 @@ class TestJournal:
         assert again.left.trials == 3
 
     def test_it_says_whether_it_repeats_and_what_it_leaves(self, tmp_path: Path) -> None:
-        assert kept("toy", "key", tmp_path) == (0, 0, 0)
+        assert journal_summary("toy", "key", tmp_path) == (0, 0, 0)
         assert not (tmp_path / "searches").exists()
         for _ in range(2):  # killed before the first was proposed: nothing differs
             held = journal(tmp_path)
@@ -126,10 +126,10 @@ class TestJournal:
             assert held.sessions == 1
         for number in range(3):
             told(held).tell(told(held).ask(), float(number))
-        assert kept("toy", "key", tmp_path) == (3, 1, 0)
+        assert journal_summary("toy", "key", tmp_path) == (3, 1, 0)
         held.resume()
-        assert held.sessions == kept("toy", "key", tmp_path).sessions == 2
-        assert kept("toy", "other", tmp_path) == (0, 0, 3)
+        assert held.sessions == journal_summary("toy", "key", tmp_path).sessions == 2
+        assert journal_summary("toy", "other", tmp_path) == (0, 0, 3)
 
     def test_a_range_that_was_widened_begins_anew_and_says_so(
         self, both: Callable[..., SweepFile], tmp_path: Path
@@ -154,8 +154,10 @@ class TestSearcher:
     ) -> None:
         it = both()
         assert it.search
-        held, plans = journal(tmp_path), Proposed(it.designs, tmp_path)
-        found = [Searcher(it.search, it.designs, held, plans.of, NOBODY).suggest(str(number)) for number in range(30)]
+        held, plans = journal(tmp_path), ProposedRuns(it.designs, tmp_path)
+        found = [
+            OptunaSearcher(it.search, it.designs, held, plans.of, NOBODY).suggest(str(number)) for number in range(30)
+        ]
         states = [trial.state for trial in told(held).trials]
         assert states.count(TrialState.RUNNING) == 30
         assert TrialState.FAIL in states  # a width that 4 heads do not divide
@@ -175,7 +177,7 @@ class TestSearcher:
             raise SpecError("width 9 does not divide into 4 heads")
 
         with pytest.raises(SpecError, match=r"200 draws in a row .* width 9 does not divide"):
-            Searcher(it.search, it.designs, journal(tmp_path), refuse, NOBODY).suggest("a")
+            OptunaSearcher(it.search, it.designs, journal(tmp_path), refuse, NOBODY).suggest("a")
 
     @pytest.mark.parametrize(
         ("last", "state"),
@@ -191,7 +193,7 @@ class TestSearcher:
     ) -> None:
         it, held = both(), journal(tmp_path, samples=1000)
         assert it.search
-        searcher = Searcher(it.search, it.designs, held, lambda _: None, NOBODY)
+        searcher = OptunaSearcher(it.search, it.designs, held, lambda _: None, NOBODY)
         searcher.suggest("a")
         searcher.on_trial_complete("a", last)
         assert told(held).trials[0].state == state
@@ -202,13 +204,13 @@ def test_a_trial_makes_its_batches_as_it_was_planned_for(
     both: Callable[..., SweepFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    plans = Proposed(both().designs, tmp_path)
+    plans = ProposedRuns(both().designs, tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")  # as in a trial's process
     assert {each.feeder for each in plans.defaults()} == {"threads"}
 
 
 def test_a_trial_takes_other_codes_work_as_the_user_answered(both: Callable[..., SweepFile], tmp_path: Path) -> None:
-    plans = Proposed(both().designs, tmp_path, code="accept")
+    plans = ProposedRuns(both().designs, tmp_path, code="accept")
     assert {each.code for each in plans.defaults()} == {"accept"}
 
 
@@ -217,7 +219,7 @@ def test_a_trial_finds_data_from_where_the_user_stood(
 ) -> None:
     folder = Path(sets["train"])
     monkeypatch.chdir(folder.parent)
-    plans = Proposed(read(both().path, [f"data.train=./{folder.name}/"]).designs, tmp_path)
+    plans = ProposedRuns(read(both().path, [f"data.train=./{folder.name}/"]).designs, tmp_path)
     monkeypatch.chdir(tmp_path)  # Tune's trials work in a folder of their own
     assert {each.train.root for each in plans.defaults()} == {sets["train"]}
 
@@ -225,7 +227,7 @@ def test_a_trial_finds_data_from_where_the_user_stood(
 class TestSpent:
     def test_a_trial_that_stays_at_chance_is_stopped_with_the_reason(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
-        spent = Spent(watch, Left(5, float("inf"), float("inf")))
+        spent = BudgetStopper(watch, RemainingBudget(5, float("inf"), float("inf")))
 
         def report(step: int, loss: float) -> bool:
             return spent("a", {STEP: step, SAMPLES: step, TRAINED: False, LOSS: loss, "pretrain/chance": 4.0})
@@ -242,28 +244,28 @@ class TestSpent:
 
     def test_the_budgets(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=False, fair=0)
-        spent = Spent(watch, Left(5, 300, float("inf")))
+        spent = BudgetStopper(watch, RemainingBudget(5, 300, float("inf")))
         for trial, samples in [("a", 100), ("b", 100), ("a", 199)]:
             spent(trial, {STEP: 1, SAMPLES: samples, TRAINED: False})
             assert not spent.stop_all()
         spent("b", {STEP: 1, SAMPLES: 101, TRAINED: False})
         assert spent.stop_all()
         assert watch.over == "the samples of the search were spent"
-        assert Spent(watch, Left(5, 300, -1)).stop_all()
+        assert BudgetStopper(watch, RemainingBudget(5, 300, -1)).stop_all()
 
     def test_failures_end_a_search_only_if_nothing_else_comes_of_it(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 100, stopped={}, over="", enough=True, fair=1)
-        spent = Spent(watch, Left(5, float("inf"), float("inf")))
+        spent = BudgetStopper(watch, RemainingBudget(5, float("inf"), float("inf")))
         assert not spent.stop_all()
         watch.fair = 0
         assert spent.stop_all()
 
 
-def asked(study: optuna.Study, it: SweepFile, plans: Proposed) -> optuna.Trial:
+def asked(study: optuna.Study, it: SweepFile, plans: ProposedRuns) -> optuna.Trial:
     """A trial whose values make a spec: of most draws, a width that is no multiple of 4 does not."""
     while True:
         trial = study.ask()
-        Space(it.designs)(trial)
+        TrialSpace(it.designs)(trial)
         try:
             plans.of(trial.params)
         except SpecError:
@@ -283,9 +285,9 @@ def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
     before, _ = lay_out(it, tracker)
     assert before.search
     held = Journal(it.search, it.name, before.digest, home)  # type: ignore[arg-type]
-    plans = Proposed(it.designs, home)
+    plans = ProposedRuns(it.designs, home)
     lost = asked(told(held), it, plans)  # by a driver that was killed at once
-    assert [entry.status for entry in entries(it)] == ["pending"]
+    assert [entry.status for entry in statuses(it)] == ["pending"]
 
     arms, failed = conduct(it, tracker)
     assert failed == []
@@ -302,7 +304,7 @@ def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
         *(trial.name for trial in search.finalists),
     }
     assert all(result.status == "finished" and result.seed == 1 for result in found.results)
-    assert all(entry.ended for entry in entries(it))
+    assert all(entry.ended for entry in statuses(it))
     again, _ = conduct(it, tracker)  # nothing is left
     assert report.files(report.read(again, tracker), {}) == report.files(found, {})
     assert json.loads(tracker.runs("both", "tags.`selfsup.kind` = 'trial'")[0].data.tags["selfsup.drawn"])

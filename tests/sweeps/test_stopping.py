@@ -15,16 +15,16 @@ from selfsup.knob import Range
 from selfsup.metrics_log import MetricsLog
 from selfsup.stage import Stage, digest
 from selfsup.sweeps import driver, trial
-from selfsup.sweeps.explore import Spent
-from selfsup.sweeps.journal import Journal, Left
-from selfsup.sweeps.search import Searcher
+from selfsup.sweeps.explore import BudgetStopper
+from selfsup.sweeps.journal import Journal, RemainingBudget
+from selfsup.sweeps.search import OptunaSearcher
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import Dimension
-from selfsup.sweeps.stopping import Asha, scheduler
+from selfsup.sweeps.stopping import AshaScheduler, scheduler
 from selfsup.sweeps.trial import ENDED, PART, PARTS, SAMPLES, STEP, TRAINED, report_at
 
 LOSS, SCORE = "pretrain/loss", "eval/score/top1"
-UNBOUNDED = Left(99, float("inf"), float("inf"))
+UNBOUNDED = RemainingBudget(99, float("inf"), float("inf"))
 KINDS = ["asha", "median"]
 NOBODY: Any = SimpleNamespace(stopped={}, over="")
 
@@ -76,7 +76,7 @@ class TestRungs:
 
     def test_they_are_three_whatever_the_budget(self) -> None:
         judge = scheduler(ranked("asha"), (), NOBODY)
-        assert isinstance(judge, Asha)
+        assert isinstance(judge, AshaScheduler)
         [bracket] = judge._brackets
         assert [milestone for milestone, _ in bracket._rungs] == [9, 3, 1]  # of 27 parts
 
@@ -193,7 +193,7 @@ class TestReports:
 
     def test_a_spent_budget_leaves_what_has_trained_to_its_evaluation(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 3, stopped={}, over="", enough=False, fair=0)
-        spent = Spent(watch, Left(9, 90, float("inf")))
+        spent = BudgetStopper(watch, RemainingBudget(9, 90, float("inf")))
         assert not spent("a", report_at(run(3), 3, {}, trained=True))
         assert not spent("b", report_at(run(3), 2, {}))
         assert not spent.stop_all()
@@ -207,7 +207,7 @@ class TestReports:
 
     def test_nor_is_it_ended_for_having_collapsed(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 27, stopped={}, over="", enough=False, fair=0)
-        spent = Spent(watch, UNBOUNDED)
+        spent = BudgetStopper(watch, UNBOUNDED)
         flat = {"loss": 4.0, "chance": 4.0}
         assert not any(spent("a", report_at(run(27), step, flat, trained=True)) for step in range(1, 28))
         assert any(spent("b", report_at(run(27), step, flat)) for step in range(1, 27))
@@ -290,14 +290,14 @@ def test_on_tune_all_that_trains_to_its_end_is_evaluated(
     journal = Journal(search, "toy", "key", tmp_path)
     ended = Counter[str]()
     recorder: Any = SimpleNamespace(begin=lambda _: None, end=lambda *told: ended.update([told[2][:11]]))
-    watch = driver.Watch(Toys(tmp_path), recorder)
+    watch = driver.TrialMonitor(Toys(tmp_path), recorder)
     config = tune.TuneConfig(
         num_samples=search.trials,
         max_concurrent_trials=2,
-        search_alg=Searcher(search, [design], journal, lambda _: None, watch),
+        search_alg=OptunaSearcher(search, [design], journal, lambda _: None, watch),
         scheduler=scheduler(search, (), watch),
     )
-    driver.fit(watch, Spent(watch, UNBOUNDED), config, {}, tmp_path)
+    driver.fit(watch, BudgetStopper(watch, UNBOUNDED), config, {}, tmp_path)
     drawn = [each.params["0.drawn"] for each in journal._trials()]
     behind = sum(value > 0.8 for value in drawn)
     assert 0 < behind < len(drawn) - 3
