@@ -22,7 +22,7 @@ from selfsup.spec import read
 from selfsup.stage import Stage
 from selfsup.sweeps.recorder import Recorder, _code
 from selfsup.sweeps.session import perform
-from selfsup.sweeps.status import _standing
+from selfsup.sweeps.status import _run_status
 from selfsup.track import Tracker
 
 SIMCLR, WORKER = "selfsup.methods.simclr", "selfsup.pipelines.stages.worker"
@@ -194,12 +194,12 @@ def test_a_plan_names_what_changed_and_a_run_refuses(
     for stage in run.stages:
         finish(stage)
     assert "other code" not in cost.describe([[run]])
-    assert _standing(run) == ("done", "")
+    assert _run_status(run) == ("done", "")
     edit("selfsup.parts.contrastive", "/ temperature", "/ (2 * temperature)")
     assert run.id == planned().id
     assert "made by other code: 1 stage (!); parts.contrastive changed since" in cost.describe([[run]])
     assert "pretrain*!, embed*, knn*" in cost.describe([[run]])
-    status, why = _standing(run)
+    status, why = _run_status(run)
     assert (status, "pretrain: parts.contrastive" in why) == ("pending", True)
     recorder = Recorder(Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}"))
     with pytest.raises(SpecError, match=r"(?s)pretrain-\w+: parts\.contrastive\n.*--accept-code"):

@@ -156,7 +156,7 @@ def finish(run: PlannedRun, *, start: float, speed: float) -> None:
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_sweeps_read_and_fit_the_schema(path: Path) -> None:
-    assert f"selfsup sweep sweeps/{path.name}" in path.read_text().partition("\nname:")[0]
+    assert f"selfsup sweep {path.stem}" in path.read_text().partition("\nname:")[0]
     assert read(path).name == path.stem
     jsonschema.Draft202012Validator(schema()).validate(yaml.safe_load(path.read_text()))
 
