@@ -1,0 +1,58 @@
+"""House rules on names and English that a machine can check."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("sweeps", "pipelines", "methods", "platform")
+PLAIN = ("sweeps",)  # the folders whose docstrings follow the rule
+TO_RENAME = {"Source", "Stream", "VICReg"}  # classes of other folders that still share a name
+FUNCTION_WORDS = (
+    " a an the of who what which whether how those that this these for from with without as by if where when why our "
+    "its it each every all any no nothing none only also at in on to beside under after before so such some both "
+    "either several not "
+)
+
+
+def parsed(*folders: str) -> dict[Path, ast.Module]:
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in paths}
+
+
+def is_imperative(docstring: str) -> bool:
+    """Return whether it begins with `->`, a shape in parentheses, or a capitalized word that can be a verb.
+
+    Function words are no verbs, and no imperative ends in a single s.
+    """
+    first = docstring.split()[0]
+    word = first.rstrip(",.:;")
+    if first.startswith(("->", "(")):
+        return True
+    return word[0].isupper() and f" {word.lower()} " not in FUNCTION_WORDS and (word[-1] != "s" or word[-2:] == "ss")
+
+
+def test_a_public_class_name_is_unique() -> None:
+    places = defaultdict(list)
+    for path, tree in parsed(*FOLDERS).items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1 and name not in TO_RENAME} == {}
+
+
+def test_a_docstring_of_a_function_begins_with_a_verb_or_a_shape() -> None:
+    dangling = [
+        f"{path}:{node.lineno}: {docstring.splitlines()[0]}"
+        for path, tree in parsed(*PLAIN).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (docstring := ast.get_docstring(node))
+        and not is_imperative(docstring)
+    ]
+    assert dangling == []
+
+
+def test_the_rule_tells_a_verb_from_a_dangling_phrase() -> None:
+    assert all(map(is_imperative, ("Return a run.", "-> (K,): means.", "(B, N) -> the loss.", "Pass it on.")))
+    assert not any(map(is_imperative, ("Of a study.", "What it says.", "Steps and values.", "`a` or `b`", "path: x")))
