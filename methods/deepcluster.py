@@ -6,7 +6,7 @@ arXiv:2006.09882, appendix: centroids stand in for a classifier, and there are s
 for ImageNet. Nothing is learned in the first epoch, which fills the bank: the authors' code makes a pass for that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import torch
@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import multicrop, recipes
+from selfsup.parts import checks, multicrop, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import cosines, drawn, labelled, spherical_kmeans, usage
 from selfsup.parts.heads import mlp
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -50,6 +52,12 @@ class DeepCluster(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.swav(hyper))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
+        if info:
+            yield from checks.enough_samples(hyper.clusters, info.num_samples)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

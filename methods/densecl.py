@@ -4,7 +4,7 @@ Wang, Zhang, Shen, Kong and Li, "Dense contrastive learning for self-supervised 
 arXiv:2011.09157. Defaults are the paper's for ImageNet at 200 epochs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import torch
@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, cosines, places
 from selfsup.parts.tokens import grouped
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -47,6 +49,10 @@ class DenseCL(Method):
     def views(cls, hyper: Hyper) -> Views:
         crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_groups("split", hyper.split, setup.train.batch // setup.resources.workers)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

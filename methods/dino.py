@@ -5,16 +5,17 @@ transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/1
 layer's rows keep length 1, which the authors release only for their ViT-S.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
 import torch
 from torch import Tensor
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, recenter
 from selfsup.parts.ema import ema_copy, ema_update
@@ -22,6 +23,7 @@ from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import pooled
 from selfsup.parts.schedules import cosine, ramp
 from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -64,6 +66,10 @@ class DINO(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.dino(hyper))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

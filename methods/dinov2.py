@@ -8,7 +8,7 @@ size of the authors' recipe for ViT-L/16 on ImageNet-1k. Registers come with a b
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import final
 
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import covered, koleo, masked_entropy
 from selfsup.parts.ema import ema_copy, ema_update
@@ -28,6 +29,7 @@ from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import cosine, layer_decay, ramp
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.parts.tokens import Tokens, at
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -73,6 +75,11 @@ class DINOv2(Method):
     def views(cls, hyper: Hyper) -> Views:
         # each crop is covered by chance; the authors' code covers exactly half of a GPU's, by ratios spread evenly
         return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4)))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
+        yield from checks.whole_groups("koleo_split", hyper.koleo_split, setup.train.batch)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

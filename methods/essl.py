@@ -4,7 +4,7 @@ Dangovski, Jing, Loh, Han, Srivastava, Cheung, Agrawal and Soljačić, "Equivari
 arXiv:2111.00899. Defaults are the paper's E-SimCLR for ImageNet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import final
 
@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.contrastive import nt_xent
 from selfsup.parts.heads import mlp
 from selfsup.parts.multicrop import joined
 from selfsup.parts.patch import turned
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 TURNS = 4  # the quarters of a circle
@@ -49,6 +51,10 @@ class ESSL(Method):
         first, second = recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur)
         small = replace(second, size=hyper.small, scale=(hyper.small_min, hyper.small_max), solarize=0.0)
         return Views((first, second, small))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("small", hyper.small, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

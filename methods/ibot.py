@@ -7,17 +7,18 @@ length 1, as the paper has it for larger encoders.
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
 from selfsup.parts.ema import ema_copy, ema_update
@@ -25,6 +26,7 @@ from selfsup.parts.heads import dino_head
 from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import cosine, ramp
 from selfsup.parts.tokens import Tokens, at
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -73,6 +75,10 @@ class IBOT(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share)))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

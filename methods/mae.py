@@ -6,7 +6,7 @@ Defaults are the paper's baseline, whose target is plain pixels; its best models
 B: batch, N: tokens, P: values of a patch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self, final
 
 import torch
@@ -16,13 +16,16 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
+from selfsup.parts import checks
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_mse
 from selfsup.parts.tokens import Tokens
+from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
 
@@ -54,6 +57,10 @@ class MAE(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views((Crop(scale=(hyper.crop_min, 1.0), mask=RandomMask(hyper.mask_ratio)),))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -5,7 +5,7 @@ arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momen
 arXiv:2003.04297. Defaults are v2's; v1 is head: linear, blur: 0, temperature: 0.07.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
 import torch
@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.tokens import grouped
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -44,6 +46,10 @@ class MoCo(Method):
     def views(cls, hyper: Hyper) -> Views:
         crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_groups("split", hyper.split, setup.train.batch // setup.resources.workers)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -4,7 +4,7 @@ Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat and Ballas, "M
 label-efficient learning", ECCV 2022, arXiv:2204.07141. Defaults are the authors' for ViT-S/16 on ImageNet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import final
 
@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import checks, recipes
 from selfsup.parts.clustering import usage
 from selfsup.parts.distillation import assigned, me_max
 from selfsup.parts.ema import ema_copy, ema_update
@@ -24,6 +25,7 @@ from selfsup.parts.heads import Prototypes, gelu_mlp
 from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import ramp
 from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -59,6 +61,11 @@ class MSN(Method):
     def views(cls, hyper: Hyper) -> Views:
         target, anchor, *small = recipes.swav(hyper)
         return Views((target, replace(anchor, mask=RandomMask(hyper.mask_ratio)), *small))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
+        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -6,7 +6,7 @@ that each image had when it was last seen, not from a pass over the data before 
 in the first epoch, which gathers them. They take 4 bytes for each sample and channel of the encoder on every device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import torch
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
+from selfsup.parts import checks
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
+from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
 
@@ -44,6 +47,11 @@ class SeLa(Method):
         s = hyper.strength
         crop = Crop(scale=(hyper.crop_min, 1.0), jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s, gray=0.2)
         return Views((crop,))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        if info:
+            yield from checks.enough_samples(hyper.clusters, info.num_samples)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -5,7 +5,7 @@ assignments", NeurIPS 2020, arXiv:2006.09882. Defaults are the paper's for Image
 a queue; small batches want one: queue: 3840, and later than the prototypes: queue_begins: 0.075 of 200 epochs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, final
 
@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import dist, multicrop, recipes
+from selfsup.parts import checks, dist, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import cosines, swapped, usage
 from selfsup.parts.heads import mlp
 from selfsup.parts.sinkhorn import sinkhorn
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 
@@ -54,6 +56,10 @@ class SwAV(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views(recipes.swav(hyper))
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -12,7 +12,7 @@ from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, Setup
 from selfsup.spec import BASELINES, Run
 from selfsup.views import sized
 from selfsup.weights import content
@@ -29,7 +29,7 @@ def check(each: PlannedRun) -> None:
         _check_evaluation(each, evaluation)
     if each.run.method not in BASELINES:
         _check_class_token(each.run.method, each.run.backbone)
-        _check_clusters(each)
+        _check_method(each)
         _check_warmup(each)
 
 
@@ -82,11 +82,11 @@ def _check_batch(each: PlannedRun) -> None:
         )
 
 
-def _check_clusters(each: "PlannedRun") -> None:
-    clusters, train = getattr(each.run.hyper, "clusters", 0), each.train
-    if clusters > train.num_samples:
-        many = f"{clusters} clusters, but {train.root} holds {train.num_samples} samples"
-        raise SpecError(f"{many}. Use fewer clusters.", "hyper.clusters", "data.train")
+def _check_method(each: PlannedRun) -> None:
+    """Raise SpecError where the method's knobs do not go with the data and the other settings."""
+    run = each.run
+    for error in load_method(run.method).check(run.hyper, Setup(run.backbone, run.train, run.resources), each.info):
+        raise error
 
 
 def _check_warmup(each: PlannedRun) -> None:

@@ -16,6 +16,9 @@ import selfsup
 from selfsup import evaluator
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, as_dict, described, knob, non_default
+from selfsup.masks import RandomMask
+from selfsup.parts.checks import mask_leaves_both, whole_groups
+from selfsup.sections import Setup
 from selfsup.spec import Duration, Run, Spec, read, run_type, schema, spec_type
 
 
@@ -32,9 +35,19 @@ class Contrast(Knobs):
 
 
 EVALUATORS = ", ".join(evaluator.names())
+
+
+def masks(hyper: Masked, setup: Setup) -> Iterator[SpecError]:
+    return mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
+
+
+def splits(hyper: Contrast, setup: Setup) -> Iterator[SpecError]:
+    return whole_groups("split", hyper.split, setup.train.batch // setup.resources.workers)
+
+
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",)),
-    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn")),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), check=masks),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), check=splits),
 }
 
 

@@ -38,8 +38,8 @@ class Contrast(Knobs):
 
 
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",)),
-    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn")),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), check=lambda *_: ()),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), check=lambda *_: ()),
 }
 MASKED = """\
 name: base

@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from selfsup import evaluations
+from selfsup.errors import SpecError
 from selfsup.knob import Knobs
 from selfsup.layers import placed
-from selfsup.sections import Backbone, Data, Optim, Resources, Stream, Train
+from selfsup.sections import Backbone, Data, Optim, Resources, Setup, Stream, Train
 from selfsup.source import Node, Problem
 
 
@@ -93,24 +94,12 @@ def _patches(backbone: Backbone) -> Iterator[Conflict]:
         yield Conflict(("backbone.patch_size",), message)
 
 
-def _local_patches(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
-    size, patch = getattr(hyper, "local_size", None), backbone.patch_size
-    if size and patch and backbone.is_vit and size % patch:
-        message = f"local crops of {size} pixels (hyper.local_size) do not divide into patches of {patch}"
-        yield Conflict(("hyper.local_size", "backbone.patch_size"), message)
-
-
-def _mask_leaves_both(hyper: Knobs, backbone: Backbone) -> Iterator[Conflict]:
-    ratio, size, patch = getattr(hyper, "mask_ratio", None), backbone.image_size, backbone.patch_size
-    if ratio is None or not patch or size % patch:
-        return
-    tokens = (size // patch) ** 2
-    kept = int(tokens * (1 - ratio))
-    if not 0 < kept < tokens:
-        message = (
-            f"a mask ratio of {ratio:g} keeps {kept} of the {tokens} tokens of an image; some must stay, some must go"
-        )
-        yield Conflict(("hyper.mask_ratio", "backbone.patch_size", "backbone.image_size"), message)
+def _knobs_of_the_method(
+    check: Callable[..., Iterator[SpecError]], hyper: Knobs, backbone: Backbone, train: Train, resources: Resources
+) -> Iterator[Conflict]:
+    """Yield what `Method.check` says."""
+    for error in check(hyper, Setup(backbone, train, resources)):
+        yield Conflict(error.paths, error.bare)
 
 
 def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
@@ -121,14 +110,6 @@ def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
         if name != stem and most is not None and least > most:
             message = f"the least, {least:g} (hyper.{name}), is more than the most, {most:g} (hyper.{stem}_max)"
             yield Conflict((f"hyper.{name}", f"hyper.{stem}_max"), message)
-
-
-def _groups_over_batch(hyper: Knobs, train: Train, resources: Resources) -> Iterator[Conflict]:
-    for name, seen in (("split", train.batch // resources.workers), ("koleo_split", train.batch)):
-        groups = getattr(hyper, name, 1)
-        if seen % groups:
-            message = f"the {seen} samples of a forward pass do not divide into {groups} groups (hyper.{name})"
-            yield Conflict((f"hyper.{name}", "train.batch", "resources.workers"), message)
 
 
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
@@ -163,10 +144,8 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _known,
     _kind,
     _patches,
-    _local_patches,
-    _mask_leaves_both,
+    _knobs_of_the_method,
     _least_below_most,
-    _groups_over_batch,
     _backbone_effect,
     _optim_effect,
 )

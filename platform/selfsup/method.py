@@ -4,14 +4,16 @@ import abc
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from selfsup.batch import Batch
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Knobs
+from selfsup.sections import Setup
 from selfsup.views import Views
 
 __all__ = ["Batch", "Method", "Out", "ParamOptions", "TrainInfo", "load", "names"]
@@ -69,6 +71,14 @@ class Method(nn.Module, abc.ABC):
     @abc.abstractmethod
     def views(cls, hyper: Any) -> Views:
         """What the stream must put in the batch, as data."""
+
+    @classmethod
+    def check(cls, hyper: Any, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        """Yield what is wrong between its knobs and other settings, each error with their paths, the likeliest first.
+
+        info: None before the data is known.
+        """
+        yield from ()
 
     @abc.abstractmethod
     def __init__(self, hyper: Any, encoders: Mapping[str, Any], info: TrainInfo) -> None:

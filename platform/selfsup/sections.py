@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 from os.path import expanduser
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -191,3 +191,11 @@ class Resources(Knobs):
     max_failures: int = knob(
         3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
     )
+
+
+class Setup(NamedTuple):
+    """Sections that a method may hold its knobs against."""
+
+    backbone: Backbone
+    train: Train
+    resources: Resources

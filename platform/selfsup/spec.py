@@ -243,6 +243,7 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
     if "method" not in wrong:
         method = sound["method"] = tree["method"]
         sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones
+        sound |= {} if method in BASELINES else {"check": _method(method).check}
     return sound
 
 

@@ -1,0 +1,49 @@
+"""What each objective refuses of its own knobs, and the settings that an error names."""
+
+import pytest
+
+from selfsup.method import TrainInfo, load
+from selfsup.sections import Backbone, Duration, Resources, Setup, Train
+
+INFO = TrainInfo(num_samples=16, num_classes=2, num_steps=8, steps_per_epoch=2)
+VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=16)
+CROPS = ("deepcluster", "dino", "dinov2", "ibot", "msn", "swav")
+NO_CROP = "do not divide into patches of 16"
+
+
+def refused(method: str, info: TrainInfo | None = INFO, backbone: Backbone = VIT, **hyper: object) -> list[str]:
+    kind = load(method)
+    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=12), Resources(workers=2))
+    return [str(error) for error in kind.check(kind.Hyper(**hyper), setup, info)]
+
+
+CASES = [
+    *((name, {"local_size": 40}, f"hyper.local_size: local crops of 40 pixels (hyper.local_size) {NO_CROP}")
+      for name in CROPS),
+    ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
+    *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of an image; some "
+       "must stay, some must go") for name in ("mae", "msn")),
+    *((name, {"split": 4}, "hyper.split: the 6 samples of a forward pass do not divide into 4 groups (hyper.split)")
+      for name in ("moco", "densecl")),
+    ("dinov2", {"koleo_split": 5}, "hyper.koleo_split: the 12 samples of a forward pass do not divide into 5 groups "
+     "(hyper.koleo_split)"),
+    *((name, {"clusters": 17}, "hyper.clusters: 17 clusters, but data.train holds 16 samples. Use fewer clusters.")
+      for name in ("deepcluster", "sela")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "hyper", "message"), CASES)
+def test_a_method_refuses_knobs_that_do_not_fit(method: str, hyper: dict[str, object], message: str) -> None:
+    fitting = {"clusters": 16} if "clusters" in load(method).Hyper.model_fields else {}
+    fitting |= {"split": 3} if "split" in load(method).Hyper.model_fields else {}
+    fitting |= {"mask_ratio": 0.5} if "mask_ratio" in load(method).Hyper.model_fields else {}
+    assert refused(method, **fitting) == []
+    assert refused(method, **fitting | hyper) == [message]
+
+
+def test_what_the_data_decides_is_left_until_it_is_known() -> None:
+    assert refused("sela", None, clusters=17) == []
+
+
+def test_a_cnn_has_no_patches() -> None:
+    assert refused("dino", backbone=Backbone(name="resnet18", image_size=32), local_size=40) == []
