@@ -288,7 +288,7 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
     @pytest.mark.parametrize(
         ("section", "expected"),
         [
-            ("{}", "3:1: search.metric: required but missing: what is best, such as eval/knn/top1 or "
+            ("{}", "3:1: search.metric: required but missing: the metric to optimize, such as eval/knn/top1 or "
              "'min pretrain/loss'; several: a Pareto front"),
             ("{metric: pretrain/speed}", "3:18: search.metric: expected a metric such as eval/knn/top1 or "
              "'min pretrain/loss', not 'pretrain/speed'"),
@@ -375,7 +375,7 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
             ("backbone: [{depth: 1}]", "2:10: backbone: a group of knobs; vary one of them, such as backbone.name"),
             ("hyper.heads: [1, 2, 1]", "2:30: hyper.heads: the value 1 twice"),
             ("hyper.mask_ratio: [0.5, 0.50]", "2:34: hyper.mask_ratio: the value 0.5 twice"),
-            ("hyper.heads: [2]", "2:24: hyper.heads: nothing to compare: its one value, 2, is the default"),
+            ("hyper.heads: [2]", "2:24: hyper.heads: nothing to compare: its only value, 2, is the default"),
             ("hyper.heads: 1", "2:23: ablate.hyper.heads: expected a list of values, not 1"),
             ("hyper.heads: []", "2:23: ablate.hyper.heads: expected a list of values, not []"),
             ("hyper.heads: [1, 3]", "2:27: hyper: width 64 does not divide into 3 heads (in the arm heads=3)"),
@@ -389,7 +389,7 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
     @pytest.mark.parametrize(
         ("grid", "expected"),
         [
-            ("{hyper.heads: [1, 2]}", "2:1: grid: crosses two or more; one is varied by ablate"),
+            ("{hyper.heads: [1, 2]}", "2:1: grid: a grid crosses two factors or more; vary one by ablate"),
             ("[hyper.heads]", "2:7: grid: expected paths and values, such as {hyper.mask_ratio: [0.5, 0.75]}"),
             ("{hyper.heads: [1, 0], hyper.width: [8, 16]}", "2:25: hyper.heads: must be > 0, not 0"),
             ("{hyper.heads: [3, 4], hyper.width: [60, 64]}", "2:47: hyper: width 64 does not divide into 3 heads "
@@ -418,7 +418,7 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
         studies = "studies: [{extends: masked.yaml}, {extends: masked.yaml, search: {}}, 5]\n"
         assert refused(studies) == [
             "s.yaml:1:1: name: required but missing: what the sweep goes by",
-            "s.yaml:1:1: studies: two are called masked; say name: in one of them",
+            "s.yaml:1:1: studies: two studies are called masked; give one of them another name",
             "s.yaml:1:58: search: unknown key",
             "s.yaml:1:71: studies[2]: expected a mapping: {extends: ...}",
         ]

@@ -95,17 +95,8 @@ def _methods_table(sweep: Sweep, results: ResultsById, num_looks: int) -> Table:
     one_each = len({study.method for study in sweep.studies}) == len(sweep.studies)
     first = {tuple(study.arms[0].ids.values()): study.name for study in reversed(sweep.studies)}
     names = {study.name: first[tuple(study.arms[0].ids.values())] for study in sweep.studies}  # a default is one arm
-    decisions, columns = {}, {}
-    for metric in sweep.metrics:
-        methods = {
-            study.name: cells.arm_outcome(study.arms[0], metric, results)
-            for study in sweep.studies
-            if study.name in first.values()
-        }
-        decisions[metric] = Decision(methods, looks=num_looks)
-        columns[metric] = cells.mark_best(
-            _cells_over_baselines(sweep, methods, metric, results, num_looks), decisions[metric]
-        )
+    arms = {study.name: study.arms[0] for study in sweep.studies if study.name in first.values()}
+    decisions, columns = _decided_methods(sweep, arms, results, num_looks)
     lines = [
         _line(study.arms[0], study.method if one_each else study.name, names[study.name], columns, results)
         for study in sweep.studies
@@ -124,6 +115,19 @@ def _methods_table(sweep: Sweep, results: ResultsById, num_looks: int) -> Table:
         verdict=verdict.methods_sentences(lines, baselines, decisions, sweep.primary),
         note=notes.methods_note(decisions, floor=bool(floor)),
     )
+
+
+def _decided_methods(
+    sweep: Sweep, arms: Mapping[str, Arm], results: ResultsById, num_looks: int
+) -> tuple[Decisions, Columns]:
+    """Decide between methods, each by its default arm, under every metric."""
+    decisions, columns = {}, {}
+    for metric in sweep.metrics:
+        outcomes = {name: cells.arm_outcome(arm, metric, results) for name, arm in arms.items()}
+        decisions[metric] = Decision(outcomes, looks=num_looks)
+        compared = _cells_over_baselines(sweep, outcomes, metric, results, num_looks)
+        columns[metric] = cells.mark_best(compared, decisions[metric])
+    return decisions, columns
 
 
 def _cells_over_baselines(

@@ -148,7 +148,7 @@ def idle_problems(axis: Axis, values: Sequence[Any], default: Any) -> Iterator[P
     """Yield problems of an axis that compares nothing: a repeated value, or the default alone."""
     yield from repetitions(axis, values)
     if list(values) == [default]:
-        message = f"nothing to compare: its one value, {text(default)}, is the default"
+        message = f"nothing to compare: its only value, {text(default)}, is the default"
         yield Problem(axis.values[0].mark, axis.where, message)
 
 

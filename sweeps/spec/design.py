@@ -119,7 +119,7 @@ def _axes(base: BaseSpec, section: str, tree: Node, problems: list[Problem]) -> 
     entry = said(tree, section)
     axes = read_axes(section, entry.node, problems) if entry else []
     if section == "grid" and len(axes) == 1 and entry:
-        problems.append(Problem(entry.key, ("grid",), "crosses two or more; one is varied by ablate"))
+        problems.append(Problem(entry.key, ("grid",), "a grid crosses two factors or more; vary one by ablate"))
     if section == "grid" and entry and math.prod(len(axis.values) for axis in axes) > MOST_ARMS:
         problems.append(Problem(entry.key, ("grid",), f"more than {MOST_ARMS:,} arms"))
         return

@@ -57,19 +57,21 @@ class Search(Knobs):
     """The settings of a search, which ends with the first budget that is spent."""
 
     metric: Objectives = knob(
-        ..., "what is best, such as eval/knn/top1 or 'min pretrain/loss'; several: a Pareto front"
+        ..., "the metric to optimize, such as eval/knn/top1 or 'min pretrain/loss'; several: a Pareto front"
     )
-    sampler: Literal["random", "tpe", "gp", "cmaes", "nsga2"] = knob("tpe", "who proposes the next trial, by Optuna")
-    scheduler: Scheduler = knob("none", "who stops trials that fall behind")
-    rank: Objective | None = knob(None, "what it goes by while they train, without labels; null: metric, if it can be")
-    trials: int = knob(20, "how many at most", ge=1, le=100_000)
-    samples: int | None = knob(None, "training samples of all trials together; null: any number", gt=0)
-    hours: float | None = knob(None, "of the clock; null: any time", gt=0)
-    seed: int = knob(0, "of the sampler", ge=0, le=2**31)
-    confirm: int = knob(3, "fresh seeds that what is best, and the default, are trained from again", ge=1, le=1000)
+    sampler: Literal["random", "tpe", "gp", "cmaes", "nsga2"] = knob(
+        "tpe", "the sampler of Optuna that proposes trials"
+    )
+    scheduler: Scheduler = knob("none", "the scheduler that stops trials which fall behind")
+    rank: Objective | None = knob(None, "training number to rank by; null: metric, where training has it")
+    trials: int = knob(20, "largest number of trials", ge=1, le=100_000)
+    samples: int | None = knob(None, "training samples of all trials together; null: no limit", gt=0)
+    hours: float | None = knob(None, "hours by the clock; null: no limit", gt=0)
+    seed: int = knob(0, "seed of the sampler", ge=0, le=2**31)
+    confirm: int = knob(3, "number of fresh seeds to train the best and the default from again", ge=1, le=1000)
     finalists: int = knob(
         4,
-        "of a Pareto front so many are trained again: its ends by the first metric and, evenly, from between",
+        "number of trials of a Pareto front to train again: its ends by the first metric and, evenly, from between",
         ge=2,
         le=1000,
     )

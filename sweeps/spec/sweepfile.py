@@ -136,7 +136,7 @@ def _name_problems(top: Node, names: Sequence[str]) -> Iterator[Problem]:
     section = find(top, ("studies",))
     for number, name in enumerate(names):
         if section and name in names[:number]:
-            yield Problem(section.key, ("studies",), f"two are called {name}; say name: in one of them")
+            yield Problem(section.key, ("studies",), f"two studies are called {name}; give one of them another name")
 
 
 def _header(top: Node, problems: list[Problem]) -> SweepHeader | None:
