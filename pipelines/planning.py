@@ -8,12 +8,12 @@ from selfsup.evaluations import listed, uses
 from selfsup.layers import located
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data import bundled
-from selfsup.pipelines.data.fetch import Access
+from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.spec import BASELINES, Run, Spec, run_type
 
-_manifests: WeakValueDictionary[tuple[str, Access], Manifest] = WeakValueDictionary()  # of the plans that are held
+_manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDictionary()  # of the plans that are held
 
 
 def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
@@ -50,15 +50,15 @@ def _manifest(spec: Spec, url: str | None, path: str, home: Path) -> Manifest | 
     if url is None:
         return None
     with located(spec.root, path):
-        return _loaded(bundled.resolve(url, home), Access(missing=spec.stream.missing))
+        return _loaded(bundled.resolve(url, home), ReadOptions(missing=spec.stream.missing))
 
 
-def _loaded(url: str, access: Access) -> Manifest:
+def _loaded(url: str, options: ReadOptions) -> Manifest:
     """The same one as other runs have, where it is equal: an open file and up to 20 MiB of rows come with each."""
-    manifest = load(url, access)
-    shared = _manifests.setdefault((url, access), manifest)
+    manifest = load(url, options)
+    shared = _manifests.setdefault((url, options), manifest)
     if shared != manifest:
-        shared = _manifests[url, access] = manifest
+        shared = _manifests[url, options] = manifest
     return shared
 
 

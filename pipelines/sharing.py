@@ -1,4 +1,4 @@
-"""Which runs one stream can feed: those that see the same crops in the same order, whatever is made of these then."""
+"""Runs that one stream can feed: those that see the same crops in the same order, whatever their objectives."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,40 +11,39 @@ from selfsup.stage import digest
 from selfsup.views import sized
 
 
-def key(each: PlannedRun) -> str | None:
-    """Equal for runs whose workers are handed the same columns, step for step; None for a run that shares nothing."""
-    if each.pretrain is None or each.run.stream.share == "never":
+def stream_key(planned: PlannedRun) -> str | None:
+    """Return a key that is equal for runs whose workers get the same columns at every step; None without sharing."""
+    if planned.pretrain is None or planned.run.stream.share == "never":
         return None
-    run = each.run
+    run = planned.run
     crops = sized(load(run.method).views(run.hyper), run.backbone.image_size).crops
-    data = [each.train.digest, each.train.access.missing]
-    return digest([data, asdict(each.order), [crop.geometry for crop in crops], run.resources.workers])
+    data = [planned.train.digest, planned.train.read_options.missing]
+    return digest([data, asdict(planned.order), [crop.geometry for crop in crops], run.resources.workers])
 
 
-def groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    """Those that have still to be trained, by their streams."""
-    found: defaultdict[str, list[PlannedRun]] = defaultdict(list)
-    trained = {each.pretrain.key: each for each in reversed(runs) if each.pretrain and not each.pretrain.done}
-    for each in reversed(trained.values()):
-        found[key(each) or each.id].append(each)
-    return list(found.values())
+def group_by_stream(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Return the runs that are not trained yet, one per pretrain stage, grouped by stream."""
+    groups: defaultdict[str, list[PlannedRun]] = defaultdict(list)
+    untrained = {run.pretrain.key: run for run in reversed(runs) if run.pretrain and not run.pretrain.done}
+    for run in reversed(untrained.values()):
+        groups[stream_key(run) or run.id].append(run)
+    return list(groups.values())
 
 
-def side_by_side(runs: Sequence[PlannedRun], at_once: int) -> list[PlannedRun]:
-    """In an order in which those of one stream start together, and told how many these are.
+def sort_by_stream(runs: Sequence[PlannedRun], at_once: int) -> list[PlannedRun]:
+    """Return the runs in an order in which those of one stream start together, with their number as `peers`.
 
-    at_once: runs that are under way at any time.
+    at_once: number of runs executed at a time.
     """
     first: dict[str, int] = {}
-    place = {each.id: first.setdefault(key(each) or each.id, number) for number, each in enumerate(runs)}
-    peers = {each.id: min(at_once, len(group)) for group in groups(runs) for each in group}
-    return sorted((replace(each, peers=peers.get(each.id, 1)) for each in runs), key=lambda each: place[each.id])
+    place = {run.id: first.setdefault(stream_key(run) or run.id, number) for number, run in enumerate(runs)}
+    peers = {run.id: min(at_once, len(group)) for group in group_by_stream(runs) for run in group}
+    return sorted((replace(run, peers=peers.get(run.id, 1)) for run in runs), key=lambda run: place[run.id])
 
 
 def describe(runs: Sequence[PlannedRun]) -> Iterator[str]:
-    """The line of a plan that says so, where it is so."""
-    found = groups(runs)
-    shared = sum(len(group) for group in found if len(group) > 1)
-    if shared:
-        of = sum(len(group) > 1 for group in found)
-        yield f"  {shared} runs of {several(of, 'stream')}: those of one that train at the same time are fed by one"
+    """Yield a line of the plan where runs share streams."""
+    sizes = [len(group) for group in group_by_stream(runs) if len(group) > 1]
+    if sizes:
+        streams = several(len(sizes), "stream")
+        yield f"  {sum(sizes)} runs of {streams}: those of one that train at the same time share it"

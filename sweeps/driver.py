@@ -19,9 +19,9 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import ENOUGH, Failure
-from selfsup.pipelines.cluster.embedded import logs
+from selfsup.pipelines.cluster.ray_context import logs_folder
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.sharing import side_by_side
+from selfsup.pipelines.sharing import sort_by_stream
 from selfsup.pipelines.stages.worker import DAMAGED
 from selfsup.progress import follow, say
 from selfsup.scratch import scratch
@@ -52,13 +52,13 @@ class RunsById:
 def execute(runs: Sequence[PlannedRun], recorder: Recorder) -> list[Failure]:
     """Run every unfinished run, record results in MLflow, and return the failures.
 
-    Call it inside `cluster()` unless all are done. A run that fails leaves the others alone, until several have failed
-    alike. Raises SpecError, before anything starts, where the cluster could never hold one of them; TrackError where
-    MLflow stays away: the numbers are kept, and the same command sends them.
+    Call it inside `ray_context()` unless all are done. A run that fails leaves the others alone, until several have
+    failed alike. Raises SpecError, before anything starts, where the cluster could never hold one of them; TrackError
+    where MLflow stays away: the numbers are kept, and the same command sends them.
     """
     left = [run for run in runs if not run.done]
     at_once = at_a_time(left) if left else 0
-    runs_by_id = {run.id: run for run in side_by_side(left, at_once)}
+    runs_by_id = {run.id: run for run in sort_by_stream(left, at_once)}
     monitor = TrialMonitor(RunsById(runs_by_id), recorder)
     if runs_by_id:
         config = tune.TuneConfig(max_concurrent_trials=at_once)
@@ -145,7 +145,7 @@ class TrialMonitor(tune.Callback):
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
         run = self.of(trial)
-        message = f"its process died {RESTARTS + 1} times without saying why; see the logs of Ray: {logs()}"
+        message = f"its process died {RESTARTS + 1} times without saying why; see the logs of Ray: {logs_folder()}"
         failure = failures.read(run.failure) or Failure("infrastructure", "SelfsupError", message)
         with suppress(OSError):
             failures.write(failure, run.failure)

@@ -49,7 +49,7 @@ def history(sweep_file: SweepFile, home: Path) -> Iterator[str]:
 
 
 def explore(sweep_file: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
-    """Search, or resume a search, until a budget is spent. Inside `cluster()`, unless nothing is left of it.
+    """Search, or resume a search, until a budget is spent. Inside `ray_context()`, unless nothing is left of it.
 
     code: what trials do with stages that other code made. Raises SelfsupError where all trials fail alike, CodeError
     where some met what other code made, TrackError where MLflow is away: the same command continues.

@@ -12,7 +12,7 @@ from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.mlflow_store import home
 from selfsup.origin import Answer, settle
-from selfsup.pipelines.cluster.embedded import cluster
+from selfsup.pipelines.cluster.ray_context import ray_context
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import execute
@@ -68,7 +68,7 @@ def conduct(
         if sweep_file.search and not only:
             _settle_trials(sweep_file, tracker, code)
             if left(sweep_file, home()) and not ray.is_initialized():
-                stack.enter_context(cluster())
+                stack.enter_context(ray_context())
             explore(sweep_file, tracker, home(), code)
         arms, planned = lay_out(sweep_file, tracker)
         if only:
@@ -95,7 +95,7 @@ def _settle_trials(sweep_file: SweepFile, tracker: Tracker, code: Answer) -> Non
 def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: Answer = "refuse") -> list[Failure]:
     """Run everything to its end, on Ray if there is work. code: what to do with results that other code made."""
     settle((stage for run in runs for stage in run.stages), code)
-    with nullcontext() if ray.is_initialized() or all(run.done for run in runs) else cluster():
+    with nullcontext() if ray.is_initialized() or all(run.done for run in runs) else ray_context():
         return execute(runs, recorder)
 
 

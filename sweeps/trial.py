@@ -8,7 +8,7 @@ from ray import tune
 
 from selfsup.failures import Failure, classify
 from selfsup.metrics_log import records, tail
-from selfsup.pipelines.cluster.embedded import quiet
+from selfsup.pipelines.cluster.ray_context import disable_progress_bars
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.runner import perform
 
@@ -31,7 +31,7 @@ def trial(config: dict[str, Any], plans: RunLookup) -> None:
 
     The numbers of the last training step come with the results. Tune restarts a trial that dies without a reason.
     """
-    quiet()
+    disable_progress_bars()
     run, failed = plans.of(config), list[Failure]()
     # daemon: a trial that is stopped must end
     work = threading.Thread(target=_perform, args=(run, failed), daemon=True)

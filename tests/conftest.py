@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.pack import pack
 
 Make = Callable[..., Manifest]
@@ -32,9 +32,9 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    from selfsup.pipelines.cluster.embedded import embedded
+    from selfsup.pipelines.cluster.ray_context import local_ray
 
-    with embedded(num_cpus=2):
+    with local_ray(num_cpus=2):
         yield
 
 
@@ -62,7 +62,9 @@ def _make(folder: Path, *, number: int, shard_size: int = 20, seed: int = 0) -> 
 
 def _spoil(told: Manifest, numbers: list[int], *, keep: int) -> None:
     names, index = told.shards["name"].to_pylist(), np.array(numbers)
-    for shard, row, sample in zip(told.shard(index), told.rows.take(index), Reader(told).read(index), strict=True):
+    for shard, row, sample in zip(
+        told.shard(index), told.rows.take(index), SampleReader(told).read(index), strict=True
+    ):
         with (Path(told.root) / names[shard]).open("r+b") as file:
             file.seek(row["start"] + row["length"] - len(sample.data) + keep)
             file.write(bytes(len(sample.data) - keep))

@@ -262,7 +262,7 @@ def test_index_and_check_of_shards(packed: Path, tmp_path: Path) -> None:
     os.truncate(cut, size // 2)
     bad = selfsup("shards", "check", "mine", cwd=tmp_path)
     assert bad.code == 3
-    assert f"000001.tar: {size // 2} bytes, not {size}: cut or changed\n" in bad.out
+    assert f"000001.tar: {size // 2} bytes, not {size}: truncated or changed\n" in bad.out
     again = selfsup("shards", "index", "mine", cwd=tmp_path)
     assert again.code == 3
     assert "000001.tar" in again.err

@@ -20,7 +20,7 @@ from selfsup import encoder
 from selfsup.errors import CheckpointError, DataError, SpecError
 from selfsup.knob import described
 from selfsup.pipelines import planning
-from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.spec import BASELINES, Backbone, methods, read, spec_type
 from selfsup.sweeps.spec import outline, sweepfile
 from selfsup.sweeps.spec.expand import expand
@@ -129,7 +129,7 @@ def manifests(shards: dict[str, bytes], folder: Path, seeds: range) -> None:
         message = str(folder)
         try:
             manifest = load(str(folder))
-            assert len(Reader(manifest).read(np.arange(manifest.num_samples))) == 20
+            assert len(SampleReader(manifest).read(np.arange(manifest.num_samples))) == 20
         except DataError as error:
             message = str(error)
         except Exception as error:

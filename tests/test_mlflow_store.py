@@ -14,7 +14,7 @@ from servers import free_ports
 
 from selfsup.errors import SpecError, TrackError
 from selfsup.mlflow_store import default_uri, experiment_page, home, links, ui_command
-from selfsup.pipelines.data.cache import node_folder
+from selfsup.pipelines.data.cache import node_cache_folder
 from selfsup.track import Tracker
 
 
@@ -78,7 +78,7 @@ def test_a_home_that_is_no_folder_is_refused(place: str, tmp_path: Path, monkeyp
     with pytest.raises(SpecError, match=f"SELFSUP_HOME: {place}: expected a folder"):
         home()
     with pytest.raises(SpecError, match=f"SELFSUP_CACHE: {place}: expected a folder"):
-        node_folder()
+        node_cache_folder()
     assert list(tmp_path.iterdir()) == []
 
 

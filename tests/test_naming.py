@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from selfsup.errors import CheckpointError, SpecError
-from selfsup.naming import unfit
+from selfsup.naming import name_problem
 from selfsup.pipelines.export import export
 from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
@@ -27,7 +27,7 @@ FINE = ["x", "mask ratio 0.75", "...", ".hidden", "höhe-1_2", "你好", "a..b",
 
 @pytest.mark.parametrize(("names", "word"), [(OUTSIDE, "path"), (UNTYPED, "control"), (LONG, "bytes"), (FINE, "")])
 def test_which_names_are_fit(names: list[str], word: str) -> None:
-    assert all(word in unfit(name) and bool(word) == bool(unfit(name)) for name in names)
+    assert all(word in name_problem(name) and bool(word) == bool(name_problem(name)) for name in names)
 
 
 def written(path: Path, **told: Any) -> Path:
@@ -37,7 +37,7 @@ def written(path: Path, **told: Any) -> Path:
 
 @pytest.mark.parametrize("name", [*OUTSIDE, *UNTYPED[:-1], *LONG])
 def test_a_spec_or_study_of_such_a_name_is_refused_at_its_place(name: str, tmp_path: Path) -> None:
-    why = r"name: (expected a name of files|.* holds a NUL)"
+    why = r"name: (expected a file name|.* holds a NUL)"
     spec = written(tmp_path / "a.yaml", name=name)
     for reader in (read, sweepfile.read):
         with pytest.raises(SpecError, match=rf"a\.yaml:\d+:\d+: {why}"):

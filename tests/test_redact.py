@@ -85,7 +85,7 @@ def test_a_spec_with_one_is_refused_at_its_place(url: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "call",
     [
-        lambda url: storage.names(url, suffix=".tar"),
+        lambda url: storage.list_files(url, suffix=".tar"),
         lambda url: storage.read(url, "a", remedy="put it back"),
         lambda url: storage.write(url, "a", b""),
         lambda url: storage.remove(url, "a"),
@@ -185,7 +185,7 @@ def test_a_job_is_sent_none(
         submit("run", [tmp_path / "spec.yaml"], [], address="http://head:8265", wheel=wheel)
     assert "'MLFLOW_TRACKING_URI': 'http://mlflow:5000'" in str(sent)
     assert "hunter2" not in str(sent) + str(caught.value)
-    assert "MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent along" in capsys.readouterr().err
+    assert "MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent with the job" in capsys.readouterr().err
 
 
 def test_a_name_alone_is_refused_and_a_local_store_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from tiny import BACKBONE
 from selfsup.masks import RandomMask
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.pipelines.sharing import describe, groups, key, side_by_side
+from selfsup.pipelines.sharing import describe, group_by_stream, sort_by_stream, stream_key
 from selfsup.spec import read
 from selfsup.views import Crop, Views
 
@@ -68,7 +68,7 @@ def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[PlannedRun, .
 
 
 def first_step(told: Manifest, crop: Crop) -> Columns:
-    stream = Stream(told, SampleOrder(samples=64, batch=16, seed=0, lanes=4), Views((Crop(size=16), crop)), 1)
+    stream = SampleStream(told, SampleOrder(samples=64, batch=16, seed=0, lanes=4), Views((Crop(size=16), crop)), 1)
     (row,) = stream.rows(range(4), 0, 1, threads=1, memory=2**24)
     return row
 
@@ -97,7 +97,7 @@ def test_runs_that_differ_after_the_crop_have_one_key(
 ) -> None:
     (one,), (other,) = planned(), planned(**changes)
     assert one.id != other.id or "resources" in changes
-    assert key(one) == key(other)
+    assert stream_key(one) == stream_key(other)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_runs_that_see_other_crops_do_not(
     planned: Callable[..., tuple[PlannedRun, ...]], changes: dict[str, Any]
 ) -> None:
     (one,), (other,) = planned(), planned(**changes)
-    assert key(one) != key(other)
+    assert stream_key(one) != stream_key(other)
 
 
 def test_other_data_have_another_key_and_whoever_never_shares_has_none(
@@ -127,24 +127,24 @@ def test_other_data_have_another_key_and_whoever_never_shares_has_none(
 ) -> None:
     (one,) = planned()
     (other,) = planned(data={"train": make(tmp_path / "other", number=64, seed=1).root})
-    assert key(one) != key(other)
+    assert stream_key(one) != stream_key(other)
     (never,) = planned(stream={"share": "never"})
-    assert key(never) is None
+    assert stream_key(never) is None
     assert never.id == one.id
 
 
 def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
     """Three temperatures of three seeds, as a sweep lists them: all seeds of one, then of the next."""
     listed = [run for value in (0.1, 0.2, 0.5) for run in planned(hyper={"temperature": value}, seeds=3)]
-    ordered = side_by_side(listed, 2)
+    ordered = sort_by_stream(listed, 2)
     assert [(run.run.seed, run.run.hyper.temperature) for run in ordered] == [
         (seed, value) for seed in range(3) for value in (0.1, 0.2, 0.5)
     ]
     assert {run.peers for run in ordered} == {2}
-    assert {run.peers for run in side_by_side(listed, 8)} == {3}
-    assert {run.peers for run in side_by_side(planned(seeds=3), 8)} == {1}
+    assert {run.peers for run in sort_by_stream(listed, 8)} == {3}
+    assert {run.peers for run in sort_by_stream(planned(seeds=3), 8)} == {1}
     assert {run.id for run in ordered} == {run.id for run in listed}
-    assert list(describe(listed)) == ["  9 runs of 3 streams: those of one that train at the same time are fed by one"]
+    assert list(describe(listed)) == ["  9 runs of 3 streams: those of one that train at the same time share it"]
     assert list(describe(planned(seeds=3))) == []
 
 
@@ -152,10 +152,10 @@ def test_what_is_trained_already_or_once_for_two_runs_is_fed_nothing(
     planned: Callable[..., tuple[PlannedRun, ...]],
 ) -> None:
     (one,), (twin,) = planned(), planned()
-    assert [len(group) for group in groups([one, twin])] == [1]
+    assert [len(group) for group in group_by_stream([one, twin])] == [1]
     (other,) = planned(hyper={"temperature": 0.5})
-    assert [len(group) for group in groups([one, other])] == [2]
+    assert [len(group) for group in group_by_stream([one, other])] == [2]
     assert other.pretrain
     other.pretrain.claim()
     other.pretrain.finish({})
-    assert [len(group) for group in groups([one, other])] == [1]
+    assert [len(group) for group in group_by_stream([one, other])] == [1]

@@ -1,1 +1,1 @@
-"""Ray: embedded in the command, joined at an address, or reached by a submitted job."""
+"""Ray clusters: a local one in the command, an existing one at an address, or a submitted job."""

@@ -1,4 +1,4 @@
-"""Token authentication of Ray: it is on where a token exists, except for a client that is given an address."""
+"""Token authentication of Ray, enabled where a token exists."""
 
 import os
 import secrets
@@ -8,18 +8,19 @@ from pathlib import Path
 
 
 def use_token() -> None:
-    """Have Ray send the token, if there is one. Without effect once ray is imported: it has read the mode by then."""
-    if "ray" not in sys.modules and ("RAY_AUTH_TOKEN" in os.environ or _file().exists()):
+    """Make Ray send the token, if there is one. Has no effect once ray is imported, which reads the mode."""
+    if "ray" not in sys.modules and ("RAY_AUTH_TOKEN" in os.environ or _token_file().exists()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def own_token() -> None:
-    """Have a token before Ray starts, which would write it for everybody to read; where nothing can be written, one
-    that ends with this process.
+def ensure_token() -> None:
+    """Write a token file that only its owner may read, if there is none; Ray would make it readable for everybody.
+
+    Where the file cannot be written, the token is set in the environment of this process alone.
     """
     if "RAY_AUTH_TOKEN" in os.environ:
         return
-    path, token = _file(), secrets.token_hex(32)
+    path, token = _token_file(), secrets.token_hex(32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -31,5 +32,5 @@ def own_token() -> None:
         os.environ["RAY_AUTH_TOKEN"] = token
 
 
-def _file() -> Path:
+def _token_file() -> Path:
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()

@@ -1,10 +1,11 @@
-"""Worker processes of an embedded Ray, forked from one process that has imported everything instead of started cold.
+"""A fork server for the worker processes of a local Ray.
 
-A run takes seven worker processes, and importing Ray, torch and timm costs each of them seconds of CPU. Here the
-command by which Ray starts a worker asks a server for a fork; the first starts that server, which ends with its raylet.
-Whatever is unusual, such as a runtime environment that changes more than variables, starts as if this were not here.
+A run needs seven worker processes, and importing Ray, torch and timm costs each of them seconds of CPU. Here the
+command by which Ray starts a worker asks a server, which has imported everything, for a fork. The first request starts
+that server, which ends with its raylet. Any other program, and a worker whose runtime environment changes more than
+variables, starts as usual.
 
-The command runs this file as a script, before any import can be paid for: the standard library only.
+The command runs this file as a script and must start fast, so it imports the standard library only.
 """
 
 import atexit
@@ -35,11 +36,11 @@ MODULES = (
 )
 CONTEXT = "--serialized-runtime-env-context="
 CLUSTER = "--gcs-address="
-PATIENCE = 1.0  # seconds between looks at whether the raylet still lives
+POLL_SECONDS = 1.0  # between checks that the raylet still lives
 
 
-class Asked(NamedTuple):
-    """A worker process that Ray wants."""
+class WorkerRequest(NamedTuple):
+    """A worker process that Ray starts. folder: its working directory."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -48,34 +49,34 @@ class Asked(NamedTuple):
 
 @contextmanager
 def forked_workers(folder: Path) -> Iterator[None]:
-    """Start Ray inside the block: its workers are forked for as long as it lives and the folder is there."""
-    cold, command = sys.executable, folder / "python"
-    call = shlex.join([cold, "-SEP", __file__, "launch", str(folder / "socket"), cold])
+    """Make a Ray that starts inside the block fork its workers. folder: for the command and the server's socket."""
+    python, command = sys.executable, folder / "python"
+    call = shlex.join([python, "-SEP", __file__, "launch", str(folder / "socket"), python])
     command.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
     command.chmod(0o700)
-    sys.executable = str(command)  # with which Ray starts its processes
+    sys.executable = str(command)  # Ray starts its processes with it
     try:
         yield
     finally:
-        sys.executable = cold
+        sys.executable = python
 
 
 def launch(path: Path, python: str, args: list[str]) -> None:
-    """In place of `python ARGS`: fork it where it is a worker, and start it cold where not.
+    """Run `python ARGS`: as a fork where it is a worker, else in place of this process.
 
-    It is told its cluster: Ray Train frees what a stopped trial held through Ray's State API, which otherwise looks for
-    the one cluster on the machine, and with two of them finds none.
+    Sets RAY_ADDRESS, since Ray Train releases a stopped trial's resources through Ray's State API, which otherwise
+    searches the machine for a cluster and fails where there are two.
     """
     for arg in args:
         if arg.startswith(CLUSTER):
             os.environ["RAY_ADDRESS"] = arg.removeprefix(CLUSTER)
-    asked = _worker(args, python)
-    if not asked or not _forked(asked, path, python):
+    request = _worker_request(args, python)
+    if not request or not _fork(request, path, python):
         os.execv(python, [python, *args])
 
 
-def _worker(args: list[str], python: str) -> Asked | None:
-    """None for any other program, and for a worker whose runtime environment is more than variables."""
+def _worker_request(args: list[str], python: str) -> WorkerRequest | None:
+    """Parse Ray's command line; None for another program or a runtime environment of more than variables."""
     environment = dict(os.environ)
     if args[0].endswith("setup_worker.py"):
         context = json.loads(next((arg.removeprefix(CONTEXT) for arg in args if arg.startswith(CONTEXT)), "{}"))
@@ -88,14 +89,14 @@ def _worker(args: list[str], python: str) -> Asked | None:
             return None
         environment |= variables
         args = [arg for arg in args[1:] if not arg.startswith((CONTEXT, "--language="))]
-    return Asked(args, environment, str(Path.cwd())) if args[0].endswith("default_worker.py") else None
+    return WorkerRequest(args, environment, str(Path.cwd())) if args[0].endswith("default_worker.py") else None
 
 
-def _forked(asked: Asked, path: Path, python: str) -> bool:
-    """False where the server refuses, or has died."""
-    message = json.dumps(asked).encode()
+def _fork(request: WorkerRequest, path: Path, python: str) -> bool:
+    """Ask the server for a fork; return False where it refuses or has died."""
+    message = json.dumps(request).encode()
     try:
-        with _connected(path, python) as server:
+        with _connect(path, python) as server:
             server.sendall(len(message).to_bytes(8, "big"))
             socket.send_fds(server, [message[:1]], [0, 1, 2])
             server.sendall(message[1:])
@@ -104,8 +105,8 @@ def _forked(asked: Asked, path: Path, python: str) -> bool:
         return False
 
 
-def _connected(path: Path, python: str) -> socket.socket:
-    """To the server; the first to come starts it."""
+def _connect(path: Path, python: str) -> socket.socket:
+    """Return a connection to the server, started if there is none."""
     server = socket.socket(socket.AF_UNIX)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -113,13 +114,13 @@ def _connected(path: Path, python: str) -> socket.socket:
             server.connect(str(path))
         except OSError:
             path.unlink(missing_ok=True)
-            _start(path, python)
+            _start_server(path, python)
             server.connect(str(path))
     return server
 
 
-def _start(path: Path, python: str) -> None:
-    """Whoever connects from now on waits until the server has done its imports."""
+def _start_server(path: Path, python: str) -> None:
+    """Start the server; connections wait in its queue until its imports are done."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
     listening.listen(256)
@@ -132,47 +133,47 @@ def _start(path: Path, python: str) -> None:
 
 
 def serve(listening: socket.socket, raylet: int) -> None:
-    """Fork a worker for every connection, until the raylet is gone; no worker outlives it by more than seconds."""
-    # What Ray would tell each worker by this variable is read at import; a stage that holds more CPUs says so to torch.
+    """Fork a worker for every connection until the raylet is gone; then end, and its workers within seconds."""
+    # Ray sets this per worker, but libraries read it at import; a stage with more CPUs sets torch's threads.
     os.environ["OMP_NUM_THREADS"] = "1"
-    _import()
-    sound = _sound()
+    _import_modules()
+    can_fork = _can_fork()
     gc.collect()
     gc.freeze()
     workers: list[int] = []
-    listening.settimeout(PATIENCE)
+    listening.settimeout(POLL_SECONDS)
     while True:
-        workers = [worker for worker in workers if _runs(worker)]
+        workers = [worker for worker in workers if _is_running(worker)]
         try:
             connection, _ = listening.accept()
         except TimeoutError:
-            if not _alive(raylet):
-                return _end(workers)
+            if not _exists(raylet):
+                return _kill(workers)
             continue
         with connection:
             connection.settimeout(None)
-            if not sound:
+            if not can_fork:
                 connection.sendall(b"n")
             elif worker := os.fork():
                 workers.append(worker)
             else:
                 listening.close()
-                _become(connection)
+                _run_worker(connection)
 
 
-def _runs(worker: int) -> bool:
-    return os.waitpid(worker, os.WNOHANG) == (0, 0)
+def _is_running(child: int) -> bool:
+    return os.waitpid(child, os.WNOHANG) == (0, 0)
 
 
-def _end(workers: list[int]) -> None:
-    """Kill those that have not ended by themselves, for want of a raylet: they hang."""
-    time.sleep(PATIENCE)
-    for worker in filter(_runs, workers):
+def _kill(workers: list[int]) -> None:
+    """Kill workers that hang: the others end by themselves without a raylet."""
+    time.sleep(POLL_SECONDS)
+    for worker in filter(_is_running, workers):
         with suppress(ProcessLookupError):
             os.killpg(worker, signal.SIGKILL)
 
 
-def _alive(process: int) -> bool:
+def _exists(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -180,25 +181,25 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _import() -> None:
-    """Ray numbers every actor class that a module defines with its own random numbers, which forks must not share."""
+def _import_modules() -> None:
+    """Import MODULES without drawing ids from Ray's generator, which actor classes do at their definition.
+
+    Forks of a process that has drawn one would all draw the same ids.
+    """
     actor: Any = importlib.import_module("ray.actor")
-    numbers = actor.ActorClassID
-    actor.ActorClassID = SimpleNamespace(from_random=lambda: numbers(os.urandom(numbers.size())))
+    id_class = actor.ActorClassID
+    actor.ActorClassID = SimpleNamespace(from_random=lambda: id_class(os.urandom(id_class.size())))
     for module in MODULES:
         importlib.import_module(module)
-    actor.ActorClassID = numbers
+    actor.ActorClassID = id_class
 
 
-def _sound() -> bool:
-    """Whether forks draw different ids, so that none takes another's objects; found out by forking twice.
-
-    Forks of a process that has drawn even one would all go on with the same ones.
-    """
-    return _drawn() != _drawn()
+def _can_fork() -> bool:
+    """Return whether two forks draw different object ids, so that no worker takes another's objects."""
+    return _id_of_fork() != _id_of_fork()
 
 
-def _drawn() -> bytes:
+def _id_of_fork() -> bytes:
     from ray import ObjectID
 
     reading, writing = os.pipe()
@@ -207,35 +208,35 @@ def _drawn() -> bytes:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        drawn = pipe.read()
+        object_id = pipe.read()
     os.wait()
-    return drawn
+    return object_id
 
 
-def _become(connection: socket.socket) -> NoReturn:
-    """Turn this fork into the worker that the connection asks for."""
+def _run_worker(connection: socket.socket) -> NoReturn:
+    """Turn this fork into the requested worker."""
     os.setsid()  # Ray ends a worker together with its process group
     size = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
     first, files, _, _ = socket.recv_fds(connection, 1, 3)
-    asked = Asked(*json.loads(first + connection.recv(size - 1, socket.MSG_WAITALL)))
+    request = WorkerRequest(*json.loads(first + connection.recv(size - 1, socket.MSG_WAITALL)))
     connection.sendall(b"y")
     connection.close()
     for standard, file in enumerate(files):
         os.dup2(file, standard)
         os.close(file)
     os.environ.clear()
-    os.environ.update(asked.environment)
-    os.chdir(asked.folder)
-    _reseed()
-    sys.argv = asked.argv
-    sys.path.insert(0, str(Path(asked.argv[0]).parent))
+    os.environ.update(request.environment)
+    os.chdir(request.folder)
+    _reseed_numpy()
+    sys.argv = request.argv
+    sys.path.insert(0, str(Path(request.argv[0]).parent))
     with suppress(SystemExit):
-        runpy.run_path(asked.argv[0], run_name="__main__")
-    _leave()
+        runpy.run_path(request.argv[0], run_name="__main__")
+    _exit()
 
 
-def _leave() -> NoReturn:
-    """End this process as Python does, but without the exit handlers of C: in Ray's the process can wait for itself."""
+def _exit() -> NoReturn:
+    """End this process as Python does, but without exit handlers of C: one of Ray's can deadlock."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -243,8 +244,8 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def _reseed() -> None:
-    """Python does so itself after a fork, NumPy does not."""
+def _reseed_numpy() -> None:
+    """Seed NumPy's global generator anew; Python reseeds its own after a fork."""
     numpy: Any = importlib.import_module("numpy")
     numpy.random.seed()
 

@@ -1,4 +1,4 @@
-"""Whether every node of a cluster sees one and the same folder, before hours are spent on results that nobody finds."""
+"""A check that all nodes of a cluster share a folder, before hours are spent on results that cannot be found."""
 
 import secrets
 import time
@@ -12,19 +12,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from selfsup.errors import SelfsupError
 from selfsup.scratch import scratch
 
-WORD = "word"
-START = 120.0  # seconds for a node's first task, which may have a package to install
-SETTLE = 10.0  # seconds in which a network file system shows what was written elsewhere
+TOKEN_FILE = "token"
+TASK_TIMEOUT = 120.0  # seconds for a node's first task, which may have a package to install
+SYNC_TIMEOUT = 10.0  # seconds in which a network file system shows what another node wrote
 
 
-def check_shared(home: Path) -> None:
-    """Raises SelfsupError that names each node on which `home` is another folder than here, or cannot be used."""
-    word, nodes = secrets.token_hex(8), _others()
+def check_shared_folder(home: Path) -> None:
+    """Raise SelfsupError that names each node on which `home` is another folder than here, or cannot be used."""
+    token, nodes = secrets.token_hex(8), _other_nodes()
     with scratch(home, ".nodes-") as folder:
-        (folder / WORD).write_text(word)
-        asked = {name: _ask(node, folder / node, word) for name, node in nodes.items()}
-        answers = {name: _answer(ref) or read(folder / nodes[name], word) for name, ref in asked.items()}
-    if problems := [f"  {name}: {why}" for name, why in answers.items() if why]:
+        (folder / TOKEN_FILE).write_text(token)
+        tasks = {name: _submit(node, folder / node, token) for name, node in nodes.items()}
+        answers = {name: _result(task) or read_problem(folder / nodes[name], token) for name, task in tasks.items()}
+    if problems := [f"  {name}: {problem}" for name, problem in answers.items() if problem]:
         raise SelfsupError(
             f"SELFSUP_HOME: not every node of the cluster sees {home} as this one does:\n"
             + "\n".join(problems)
@@ -32,49 +32,50 @@ def check_shared(home: Path) -> None:
         )
 
 
-def answer(path: Path, word: str) -> str:
-    """Write the word to `path` where it is found beside it; why not, or ""."""
+def write_back(path: Path, token: str) -> str:
+    """Write the token to `path` if it can be read from the file beside it; return the problem, or ""."""
     try:
-        if why := read(path.parent / WORD, word):
-            return why
-        path.write_text(word)
+        if problem := read_problem(path.parent / TOKEN_FILE, token):
+            return problem
+        path.write_text(token)
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     return ""
 
 
-def read(path: Path, word: str) -> str:
-    """Why a file written elsewhere cannot be read here, or ""."""
-    deadline = time.monotonic() + SETTLE
+def read_problem(path: Path, token: str) -> str:
+    """Return why the token, written on another node, cannot be read here, or ""."""
+    deadline = time.monotonic() + SYNC_TIMEOUT
     while True:
         try:
-            if path.read_text() == word:
+            if path.read_text() == token:
                 return ""
-            why = f"{path}: not what was written there"
+            problem = f"{path}: not what was written there"
         except OSError as error:
-            why = f"{path}: {error.strerror}"
+            problem = f"{path}: {error.strerror}"
         if time.monotonic() > deadline:
-            return why
+            return problem
         time.sleep(0.1)
 
 
-def _ask(node: str, path: Path, word: str) -> "ray.ObjectRef[str]":
+def _submit(node: str, path: Path, token: str) -> "ray.ObjectRef[str]":
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(answer).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(path, word)
+    task = ray.remote(write_back).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+    return task.remote(path, token)
 
 
-def _answer(ref: "ray.ObjectRef[str]") -> str:
+def _result(task: "ray.ObjectRef[str]") -> str:
     try:
-        return ray.get(ref, timeout=START)
+        return ray.get(task, timeout=TASK_TIMEOUT)
     except GetTimeoutError:
-        return f"nothing ran there within {START:.0f} s"
+        return f"no task ran there within {TASK_TIMEOUT:.0f} s"
     except RayError as error:
         return str(error).strip().rpartition("\n")[2]
 
 
-def _others() -> dict[str, str]:
-    """Nodes but this one, by name: their ids."""
-    here = ray.get_runtime_context().get_node_id()
+def _other_nodes() -> dict[str, str]:
+    """Return the ids of all nodes but this one, by name."""
+    this = ray.get_runtime_context().get_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node for node in nodes if node["Alive"] and node["NodeID"] != here]
-    return {f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": node["NodeID"] for node in alive}
+    others = [node for node in nodes if node["Alive"] and node["NodeID"] != this]
+    return {f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": node["NodeID"] for node in others}

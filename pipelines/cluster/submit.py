@@ -1,4 +1,4 @@
-"""Specs or a sweep as a job on a Ray cluster: the project goes along as a wheel, so every worker runs what was sent."""
+"""Submission of specs or a sweep as a Ray job, with the project as a wheel, so that all workers run the same code."""
 
 import asyncio
 import base64
@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfsup.errors import SelfsupError
 from selfsup.layers import plain
@@ -24,11 +25,11 @@ from selfsup.shipped import locate
 from selfsup.source import Source
 from selfsup.whole import whole
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-FORWARDED = (
-    "SELFSUP_HOME",
-    "MLFLOW_TRACKING_URI",
-)  # where the job keeps its work and its numbers, as seen from the cluster
+FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # variables that must be valid on the cluster
 FLAGS: dict[Answer, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
@@ -42,45 +43,24 @@ def submit(
     wheel: Path | None,
     code: Answer = "refuse",
 ) -> int:
-    """Send, stream the log, and return 0 if the job succeeded, else 1. Ctrl-C stops the job too.
+    """Submit a job, stream its log, and return 0 if it succeeded, else 1. Ctrl-C stops the job, too.
 
-    verb: the command of selfsup that the job calls. Raises SelfsupError where nobody answers.
+    verb: the command of selfsup that the job calls. wheel: built from the checkout if None. Raises SelfsupError where
+    the cluster does not accept the job.
     """
-    home()  # the job's, too
+    home()  # raises for a SELFSUP_HOME that the job could not use either
     use_token()
-    move_credentials()  # Ray shows a job's environment to all who ask
+    move_credentials()  # Ray shows a job's environment to everybody
     if "MLFLOW_TRACKING_PASSWORD" in os.environ:
-        say("MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent along: set them where the cluster's jobs run")
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    from selfsup.pipelines.stages.runner import commit
+        say("MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent with the job: set them where the cluster's jobs run")
+    from ray.job_submission import JobStatus
 
     with scratch(Path(tempfile.gettempdir())) as folder:
-        names = copied(specs, folder / "specs")
-        told = [word for override in overrides for word in ("-s", override)]
-        package = named_by_content(wheel or build_wheel(CHECKOUT, folder), folder)
-        try:
-            if address.startswith("http"):
-                reach(address)  # Ray would wait for ever
-            client = JobSubmissionClient(address)
-            job = client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "selfsup.cli", verb, *names, *told, *FLAGS[code]]),
-                runtime_env={
-                    "working_dir": str(folder / "specs"),
-                    "py_modules": [str(package)],
-                    "env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}
-                    | {"SELFSUP_COMMIT": commit()},
-                },
-            )
-        except AuthenticationError as error:
-            raise SelfsupError(
-                f"the Ray cluster at {address} refused the job: it wants its token; put that into RAY_AUTH_TOKEN, or "
-                "name its file in RAY_AUTH_TOKEN_PATH"
-            ) from error
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise SelfsupError(f"no job server of Ray took the job at {address}: {reason}") from error
+        names = copy_specs(specs, folder / "specs")
+        options = [word for override in overrides for word in ("-s", override)]
+        entrypoint = ["python", "-m", "selfsup.cli", verb, *names, *options, *FLAGS[code]]
+        package = tag_with_digest(wheel or build_wheel(CHECKOUT, folder), folder)
+        client, job = _submit(address, entrypoint, working_dir=folder / "specs", package=package)
     try:
         asyncio.run(_stream(client, job))
     except KeyboardInterrupt:
@@ -89,15 +69,41 @@ def submit(
     return 0 if client.get_job_status(job) == JobStatus.SUCCEEDED else 1
 
 
-def copied(specs: Sequence[Path], folder: Path) -> list[str]:
-    """Copy specs and all that they extend to a folder, laid out as here; return what they are called in it.
+def _submit(
+    address: str, entrypoint: Sequence[str], *, working_dir: Path, package: Path
+) -> "tuple[JobSubmissionClient, str]":
+    """Return the client and the id of the job."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    from selfsup.pipelines.stages.runner import commit
+
+    variables = {name: os.environ[name] for name in FORWARDED if name in os.environ} | {"SELFSUP_COMMIT": commit()}
+    environment = {"working_dir": str(working_dir), "py_modules": [str(package)], "env_vars": variables}
+    try:
+        if address.startswith("http"):
+            reach(address)  # Ray would wait forever
+        client = JobSubmissionClient(address)
+        return client, client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
+    except AuthenticationError as error:
+        raise SelfsupError(
+            f"the Ray cluster at {address} refused the job: it requires its token; set RAY_AUTH_TOKEN to it, or "
+            "RAY_AUTH_TOKEN_PATH to its file"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SelfsupError(f"no job server of Ray took the job at {address}: {reason}") from error
+
+
+def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
+    """Copy specs and the files that they extend to a folder, in the same layout; return their names in it.
 
     Shipped specs, which are in the wheel, keep their names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = [file.path for file in map(locate, specs) if not file.shipped]
     paths = [Path(os.path.normpath(path.absolute())) for path in own]
-    files = [file for path in paths for file in sources(path)]
+    files = [file for path in paths for file in spec_files(path)]
     root = os.path.commonpath([file.parent for file in files]) if files else ""
     for file in files:
         copy = folder / file.relative_to(root)
@@ -107,24 +113,23 @@ def copied(specs: Sequence[Path], folder: Path) -> list[str]:
     return [str(next(names).relative_to(root)) if spec in own else str(spec) for spec in specs]
 
 
-def sources(path: Path) -> list[Path]:
-    """Return a spec without a mistake, and every file that it or one of its studies extends, but shipped ones."""
+def spec_files(path: Path) -> list[Path]:
+    """Return the path of a valid spec and of every file that it or one of its studies extends, without shipped ones."""
     tree = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
     names = [part["extends"] for part in (tree, *tree.get("studies", ())) if "extends" in part]
     files = [locate(Path(os.path.normpath(path.parent / name)), name) for name in names]
-    return [path, *(inner for file in files if not file.shipped for inner in sources(file.path))]
+    return [path, *(inner for file in files if not file.shipped for inner in spec_files(file.path))]
 
 
 def build_wheel(checkout: Path, out: Path) -> Path:
-    """A wheel without the names of its dependencies.
+    """Build a wheel without declared dependencies, which the image of the workers holds already.
 
-    Ray installs a wheel of `py_modules` by pip with them, which would download torch anew on every worker; there the
-    dependencies are part of the image.
+    Ray installs a wheel of `py_modules` by pip with its dependencies, and would download torch on every worker.
     """
     if not (checkout / "pyproject.toml").exists():
         raise SelfsupError(f"{checkout}: no checkout of selfsup to build a wheel from; name a built one with --wheel")
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:  # what an earlier build left in build/ would end up in the wheel
+    with tempfile.TemporaryDirectory() as work:  # files of earlier builds in build/ would end up in the wheel
         config = Path(work, "build.cfg")
         config.write_text(f"[build]\nbuild_base = {work}\n[egg_info]\negg_base = {work}\n")
         built = subprocess.run(
@@ -142,8 +147,8 @@ def build_wheel(checkout: Path, out: Path) -> Path:
     return path
 
 
-def named_by_content(wheel: Path, out: Path) -> Path:
-    """A copy with a digest as its build tag: Ray goes by the name, and would run an earlier wheel of the same name."""
+def tag_with_digest(wheel: Path, out: Path) -> Path:
+    """Copy a wheel under a name with its digest as build tag: Ray would reuse an earlier wheel of the same name."""
     data = wheel.read_bytes()
     name, version, *tags = wheel.name.split("-")
     path = out / "-".join([name, version, f"0{hashlib.blake2b(data, digest_size=8).hexdigest()}", *tags[-3:]])
@@ -151,7 +156,7 @@ def named_by_content(wheel: Path, out: Path) -> Path:
     return path
 
 
-async def _stream(client, job: str) -> None:  # type: ignore[no-untyped-def]
+async def _stream(client: "JobSubmissionClient", job: str) -> None:
     async for lines in client.tail_job_logs(job):
         sys.stdout.write(lines)
         sys.stdout.flush()
@@ -159,18 +164,18 @@ async def _stream(client, job: str) -> None:  # type: ignore[no-untyped-def]
 
 def _drop_dependencies(path: Path) -> None:
     with whole(path) as part, zipfile.ZipFile(path) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
-        held = {name: old.read(name) for name in old.namelist()}
-        metadata = next(name for name in held if name.endswith(".dist-info/METADATA"))
-        record = next(name for name in held if name.endswith(".dist-info/RECORD"))
-        head, _, body = held[metadata].partition(b"\n\n")
-        kept = [line for line in head.split(b"\n") if not line.startswith((b"Requires-Dist", b"Provides-Extra"))]
-        held[metadata] = b"\n".join(kept) + b"\n\n" + body
-        lines = [line for line in held[record].decode().splitlines() if not line.startswith(metadata)]
-        held[record] = "\n".join([*lines, _recorded(metadata, held[metadata]), ""]).encode()
-        for name, data in held.items():
+        files = {name: old.read(name) for name in old.namelist()}
+        metadata = next(name for name in files if name.endswith(".dist-info/METADATA"))
+        record = next(name for name in files if name.endswith(".dist-info/RECORD"))
+        head, _, body = files[metadata].partition(b"\n\n")
+        fields = [line for line in head.split(b"\n") if not line.startswith((b"Requires-Dist", b"Provides-Extra"))]
+        files[metadata] = b"\n".join(fields) + b"\n\n" + body
+        lines = [line for line in files[record].decode().splitlines() if not line.startswith(metadata)]
+        files[record] = "\n".join([*lines, _record_line(metadata, files[metadata]), ""]).encode()
+        for name, data in files.items():
             new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)  # no date: the same tree, the same bytes
 
 
-def _recorded(name: str, data: bytes) -> str:
+def _record_line(name: str, data: bytes) -> str:
     checksum = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
     return f"{name},sha256={checksum},{len(data)}"

@@ -1,1 +1,1 @@
-"""Shards of samples: how they are made, indexed, stored, ordered and streamed to training workers."""
+"""WebDataset shards: packing, indexing, storage, sample order, and streams to training workers."""

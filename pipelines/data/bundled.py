@@ -1,7 +1,7 @@
-"""Two small data sets made from what scikit-image and scikit-learn bring along, so that nothing is downloaded.
+"""Two small data sets made from images that scikit-image and scikit-learn ship, without a download.
 
 bundled://photos/train  4000 crops, 250 from each of 16 photographs; label: the photograph
-bundled://photos/val     960 crops, 60 from each, of tiles from which no training crop has a pixel
+bundled://photos/val     960 crops, 60 from each, of tiles that share no pixel with training crops
 bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
 """
@@ -21,7 +21,7 @@ from selfsup.pipelines.modalities.decode import Pixels
 from selfsup.scratch import scratch
 
 SPLITS = ("train", "val")
-PHOTOS = {  # class: what scikit-image calls it, or its file in scikit-learn
+PHOTOS = {  # class -> function in skimage.data, or file in scikit-learn
     "astronaut": "astronaut",
     "brick": "brick",
     "cameraman": "camera",
@@ -41,37 +41,37 @@ PHOTOS = {  # class: what scikit-image calls it, or its file in scikit-learn
 }
 CROP = 64  # pixels
 PER_PHOTO = {"train": 250, "val": 60}
-VAL_TILES = (0, 2, 4, 1, 3)  # of the 5x5 tiles of a photograph, one in every row and column: like is tested with like
+VAL_TILES = (0, 2, 4, 1, 3)  # column per row of the 5x5 tiles of a photograph, so that both splits see all of it
 ZOOM = (0.6, 1.0)  # of a tile's shorter side: 42 to 282 pixels, so that the smallest crops are enlarged 1.5 times
-FLAT = 4.0  # grey levels: what deviates less, over pixels and channels, is a black corner that says nothing
+MIN_STD = 4.0  # gray levels over pixels and channels: crops below it are black corners
 DIGIT = 32  # pixels
 NUM_TRAIN_DIGITS = 1437
 
 
 def resolve(url: str, home: Path) -> str:
-    """bundled://name/split -> its folder, made if it is not there; any other URL as it is."""
+    """Return the folder of bundled://name/split, built at its first use; any other URL unchanged."""
     parts = urlsplit(url)
     if parts.scheme != "bundled":
         return url
     split = parts.path.strip("/")
     if parts.netloc not in MAKERS or split not in SPLITS:
-        known = ", ".join(f"bundled://{name}/{each}" for name in MAKERS for each in SPLITS)
+        known = ", ".join(f"bundled://{name}/{split}" for name in MAKERS for split in SPLITS)
         raise DataError(f"{url}: no such data set; there are {known}")
     return str(build(parts.netloc, home) / split)
 
 
 def build(name: str, home: Path) -> Path:
-    """The folder of a bundled data set, with `train` and `val` in it. Any number of processes may build it at once."""
-    folder = home / "data" / f"{name}-{VERSION}"  # other code would not read it, nor this what other code wrote
+    """Return the folder of a bundled data set with `train` and `val`. Safe to call from several processes at once."""
+    folder = home / "data" / f"{name}-{VERSION}"  # one per version of the manifest
     if folder.exists():
         return folder
     with scratch(folder.parent, f".{name}-") as work:
-        made = work / "made"
+        packed = work / "made"
         for split in SPLITS:
             _write(work / split, MAKERS[name](split))
-            pack(work / split, made / split)
+            pack(work / split, packed / split)
         try:
-            made.rename(folder)
+            packed.rename(folder)
         except OSError:  # another process was first
             if not folder.exists():
                 raise
@@ -89,13 +89,13 @@ def _photos(split: str) -> Iterator[tuple[str, Pixels]]:
     draw = np.random.Generator(np.random.PCG64(SPLITS.index(split)))
     for name in PHOTOS:
         tiles = _tiles(_photograph(name), split)
-        made = (_crop(tiles[number % len(tiles)], draw) for number in count())
-        kept = (crop for crop in made if crop.std() >= FLAT)
-        yield from ((name, crop) for crop in islice(kept, PER_PHOTO[split]))
+        crops = (_crop(tiles[number % len(tiles)], draw) for number in count())
+        detailed = (crop for crop in crops if crop.std() >= MIN_STD)
+        yield from ((name, crop) for crop in islice(detailed, PER_PHOTO[split]))
 
 
 def _tiles(photo: Image.Image, split: str) -> list[Image.Image]:
-    """Cut out, so that no resampling can look over an edge."""
+    """Return the tiles of a split as images of their own, so that no resampling reads beyond an edge."""
     side = len(VAL_TILES)
     x, y = ([length * number // side for number in range(side + 1)] for length in photo.size)
     return [
@@ -108,7 +108,7 @@ def _tiles(photo: Image.Image, split: str) -> list[Image.Image]:
 
 def _photograph(name: str) -> Image.Image:
     import skimage.data
-    import sklearn.datasets  # here, since it takes a second and the set is mostly there
+    import sklearn.datasets  # takes a second, and the set mostly exists
 
     source = PHOTOS[name]
     if source.endswith(".jpg"):

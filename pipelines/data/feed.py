@@ -1,6 +1,6 @@
-"""How a training worker gets the steps of its stream: from threads of its own, or from Ray Data's tasks on any node.
+"""Delivery of a stream to training workers: by threads of each worker, or by Ray Data tasks on any node.
 
-Both make the very same rows.
+Both produce the same rows.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -15,21 +15,21 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.data.extensions import ArrowTensorArray
 from ray.train import DataConfig
 
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.sections import Feeder
 
-MAX_TASKS = 2000  # for the longest schedule; Ray Data plans them all before the first one runs
+MAX_TASKS = 2000  # of a stream; Ray Data plans all of them before the first one runs
 BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What one training worker of `world` is handed.
+    """The stream of one training worker, of this rank among `world`.
 
-    cpus, memory: what making its steps may use, and the bytes that they may hold.
+    cpus, memory: for preparing its steps; memory in bytes.
     """
 
-    stream: Stream
+    stream: SampleStream
     rank: int
     world: int
     feeder: Feeder
@@ -37,7 +37,7 @@ class Feed:
     memory: int
 
     def steps(self, start: int) -> Generator[Columns, None, None]:
-        """One step's columns at a time, from step `start` to the end of the stream."""
+        """Yield the columns of each step, from step `start` to the end of the stream."""
         if start < self.stream.steps:
             yield from self._by_threads(start) if self.feeder == "threads" else self._by_ray(start)
 
@@ -53,7 +53,7 @@ class Feed:
         return self.stream.rows(self.lanes, start, self.stream.steps, threads=self.threads, memory=self.memory)
 
     def _by_ray(self, start: int) -> Iterator[Columns]:
-        source = LaneSource(self, start)
+        source = StreamDatasource(self, start)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = max(BLOCK_BYTES, self.stream.step_bytes(len(self.lanes)))
@@ -65,8 +65,8 @@ class Feed:
             yield {name: column[0] for name, column in batch.items()}
 
 
-class LaneSource(Datasource):
-    """One worker's share of a stream, from step `start` on, as read tasks."""
+class StreamDatasource(Datasource):
+    """The steps of one worker, from step `start` on, as read tasks of Ray Data."""
 
     def __init__(self, feed: Feed, start: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -90,8 +90,8 @@ class LaneSource(Datasource):
         return ReadTask(partial(_blocks, self._feed, first, last), metadata)
 
 
-def segments(stream: Stream, start: int) -> list[tuple[int, int]]:
-    """Steps [first, last) of each read task: whole windows where few enough tasks result."""
+def segments(stream: SampleStream, start: int) -> list[tuple[int, int]]:
+    """Return the steps [first, last) of each read task: one window per task unless that gives too many tasks."""
     length = max(1, stream.order.window // stream.order.per_lane, ceil(stream.steps / MAX_TASKS))
     return [(first, min(first + length, stream.steps)) for first in range(start, stream.steps, length)]
 
@@ -103,18 +103,18 @@ def _blocks(feed: Feed, first: int, last: int) -> Iterator[pa.Table]:
         yield pa.table({name: ArrowTensorArray.from_numpy(column[None]) for name, column in row.items()} | {"bad": bad})
 
 
-class LaneConfig(DataConfig):
-    """Hands every training worker the Feed of its rank: Ray's own splitting knows neither order nor position.
+class FeedConfig(DataConfig):
+    """Gives every training worker the Feed of its rank; Ray's own split would not keep the order.
 
-    cpus: what making the steps of all workers together may use. memory: bytes for each worker.
+    cpus: of all workers together. memory: bytes per worker.
     """
 
     def __init__(self, feeder: Feeder, cpus: float, memory: int) -> None:
         super().__init__()
         self._feeder, self._cpus, self._memory = feeder, cpus, memory
 
-    def configure(  # type: ignore[override]  # here Streams and Feeds stand for data sets and their iterators
-        self, datasets: Mapping[str, Stream], world_size: int, *_: object, **__: object
+    def configure(  # type: ignore[override]  # streams and feeds take the place of data sets and their iterators
+        self, datasets: Mapping[str, SampleStream], world_size: int, *_: object, **__: object
     ) -> list[dict[str, Feed]]:
         cpus = self._cpus / world_size
         return [

@@ -1,4 +1,4 @@
-"""manifest.json: what it says of a data set, held to what can be true of one."""
+"""The schema of manifest.json, and its validation."""
 
 import json
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from selfsup.errors import DataError
 
 NAME = "manifest.json"
-VERSION = "2.1"  # since when the digest covers labels, places, classes, mean and deviation
+VERSION = "2.1"  # of the format
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(gt=0, lt=2**63)]
@@ -17,10 +17,11 @@ Bits = Annotated[int, Field(ge=8, lt=16)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
-class Head(BaseModel):
-    """root: where the shards lie; None: beside it. digest: of all that counts. rows: of places and labels.
+class ManifestHead(BaseModel):
+    """The content of manifest.json.
 
-    bits: how many of their 16 deep images use; None: all.
+    root: the folder of the shards; None: that of the manifest. digest: of everything that results depend on. rows: the
+    digest of the sample index. mean, std: per channel. bits: number in use of images of 16 bits; None: all.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -39,24 +40,24 @@ class Head(BaseModel):
     bits: Bits | None = None
 
 
-def parse(data: bytes, *, url: str, remedy: str) -> Head:
-    """DataError for what is no head, one of another version, or one that cannot be true."""
+def parse(data: bytes, *, url: str, remedy: str) -> ManifestHead:
+    """Return the content of manifest.json. Raises DataError for other content, another version or impossible counts."""
     try:
         version = json.loads(data)["version"]
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise DataError(f"{url}: no manifest: {error}; {remedy}") from error
+        raise DataError(f"{url}: not a manifest: {error}; {remedy}") from error
     if version != VERSION:
-        raise DataError(f"{url}: version {version}, not {VERSION}: {remedy}")
+        raise DataError(f"{url}: a manifest of version {version}; expected version {VERSION}: {remedy}")
     try:
-        head = Head.model_validate_json(data)
+        head = ManifestHead.model_validate_json(data)
     except ValidationError as error:
-        raise DataError(f"{url}: {_first(error)}; {remedy}") from error
+        raise DataError(f"{url}: {_first_problem(error)}; {remedy}") from error
     if head.num_labelled > head.num_samples or (head.num_labelled and not head.classes):
-        labelled = f"{head.num_labelled} labelled samples of {head.num_samples} in {len(head.classes)} classes"
-        raise DataError(f"{url}: {labelled}; {remedy}")
+        counts = f"{head.num_labelled} labelled samples of {head.num_samples} in {len(head.classes)} classes"
+        raise DataError(f"{url}: {counts} cannot be; {remedy}")
     return head
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     problem: Any = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

@@ -1,6 +1,6 @@
-"""Labels in the spellings that people and tools give them -> text in one spelling.
+"""Parsing of class labels, which tools write in many spellings, into text of one spelling.
 
-A label is a number or a name. None is no label; Unreadable, what is neither: several labels, fractions, bytes.
+A label is a number or a name; a sample without one has None. Several labels, fractions and bytes raise LabelError.
 """
 
 import json
@@ -8,11 +8,11 @@ import math
 import re
 from typing import Any
 
-SURE = ("cls", "class", "label", "json")  # members in which a label stands, in this order
-UNSURE = ("index", "txt")  # in these it may be one, or a running number or a caption: all samples together tell
-KEYS = ("label", "cls", "class")  # of a JSON object, in this order
-WORDS = frozenset({"none", "null", "nan"})  # no label, unless a class is called so
-LONGEST = 255  # characters of a name
+SURE = ("cls", "class", "label", "json")  # members that hold labels, by priority
+UNSURE = ("index", "txt")  # members that hold labels, running numbers or captions: decided over all samples
+KEYS = ("label", "cls", "class")  # of a JSON object, by priority
+NULL_WORDS = frozenset({"none", "null", "nan"})  # no label, unless a class has that name
+MAX_LENGTH = 255  # characters of a name
 
 _NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*([eE][+-]?[0-9]+)?|[+-]?[0-9]+\.?[0-9]*[eE][+-]?[0-9]+")
@@ -21,27 +21,27 @@ _TYPED = re.compile(
 )  # np.int64(3), tensor([3]), [3]
 
 
-class Unreadable(ValueError):  # noqa: N818 (what it is, not what went wrong)
-    """What stands where a label was expected."""
+class LabelError(ValueError):
+    """Content that is not one label. The message is that content, shortened."""
 
 
 def read(kind: str, data: bytes) -> str | None:
-    """The label in a member of this kind. Unreadable for what is none, but says something."""
-    text = decoded(data).strip()
-    return _from_json(text) if kind == "json" else _spelled(text)
+    """Return the label in a member of this kind, None for no label. Raises LabelError for other content."""
+    text = decode_text(data).strip()
+    return _from_json(text) if kind == "json" else _normalize(text)
 
 
 def number(data: bytes) -> str | None:
-    """The digits of a number, '' for no label, None for any other text, which is a caption."""
+    """Return the digits of a number, "" for no label, None for any other text, such as a caption."""
     try:
-        label = _spelled(decoded(data).strip()) or ""
-    except Unreadable:
+        label = _normalize(decode_text(data).strip()) or ""
+    except LabelError:
         return None
     return label if label.isdecimal() or not label else None
 
 
-def decoded(data: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 as Windows writes it, without its mark; other bytes stay apart from each other."""
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8 or, as Windows writes it, UTF-16, without its byte order mark; other bytes are taken for Latin-1."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
     try:
@@ -52,34 +52,35 @@ def decoded(data: bytes) -> str:
 
 def _from_json(text: str) -> str | None:
     try:
-        told = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    values = [told[key] for key in KEYS if key in told] if isinstance(told, dict) else [told]
-    labels = [value for value in values if not _missing(value)]
-    return _of_value(labels[0]) if labels else None
+    values = [content[key] for key in KEYS if key in content] if isinstance(content, dict) else [content]
+    labels = [value for value in values if not _is_missing(value)]
+    return _from_value(labels[0]) if labels else None
 
 
-def _missing(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     return value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
 
 
-def _of_value(value: Any) -> str | None:
+def _from_value(value: Any) -> str | None:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise Unreadable(json.dumps(value)[:LONGEST])
-    return _spelled(str(value).strip())
+        raise LabelError(json.dumps(value)[:MAX_LENGTH])
+    return _normalize(str(value).strip())
 
 
-def _spelled(text: str) -> str | None:
+def _normalize(text: str) -> str | None:
+    """Return a label in its one spelling: without quotes, "3" for "3.0", "+3" or "tensor(3)", None for -1."""
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1].strip()
-    if _FRACTION.fullmatch(text) or not text.isprintable() or len(text) > LONGEST:
-        raise Unreadable(repr(text[:LONGEST]))
+    if _FRACTION.fullmatch(text) or not text.isprintable() or len(text) > MAX_LENGTH:
+        raise LabelError(repr(text[:MAX_LENGTH]))
     if match := _NUMBER.fullmatch(text) or _TYPED.fullmatch(text):
         digits = (match[1] or match[match.lastindex or 1]).removeprefix("+")
-        return None if digits[0] == "-" else digits  # -1, -100 ... say "no label" to most tools
+        return None if digits[0] == "-" else digits  # most tools mean "no label" by -1, -100 ...
     return text or None

@@ -1,11 +1,11 @@
-"""What a data set holds and where: the manifest beside its WebDataset shards, and reads of any samples through it.
+"""The manifest of a data set of WebDataset shards, and random read_options to samples through it.
 
-    manifest.json             classes, counts, mean and deviation, digest; written last, so that it seals the rest
-    manifest-shards.parquet   a row a shard: name, samples, bytes, checksum
-    manifest-samples.npy      a row a sample: where it lies in its shard, and its label; see `rows`
+    manifest.json             classes, counts, mean and deviation, digest; written last, which completes the manifest
+    manifest-shards.parquet   a row per shard: name, samples, bytes, checksum
+    manifest-samples.npy      a row per sample: its place in its shard, and its label; see `rows`
 
-Manifest and shards lie wherever `storage` can read. A process holds the rows of the shards, 60 bytes each, and of the
-samples no more than a bounded number of pages.
+Manifest and shards lie anywhere that `storage` can read. In memory are the rows of all shards, 60 bytes each, and a
+bounded number of pages of the rows of samples.
 """
 
 import hashlib
@@ -22,48 +22,53 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.naming import unfit
+from selfsup.naming import name_problem
 from selfsup.pipelines.data import head, storage, urls
-from selfsup.pipelines.data.cache import Cache, node_folder
+from selfsup.pipelines.data.cache import Cache, node_cache_folder
 from selfsup.pipelines.data.fetch import (
-    GAP,
-    GAP_REMOTE,
-    Access,
-    Job,
-    Shards,
-    pieces,
-    runs,
+    MAX_GAP,
+    MAX_GAP_REMOTE,
+    ReadOptions,
+    ReadRequest,
+    ShardReader,
+    cached_reads,
+    direct_reads,
 )
-from selfsup.pipelines.data.head import Head
+from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
 from selfsup.pipelines.data.rows import NAME as SAMPLES
-from selfsup.pipelines.data.rows import Rows, Table, Written, write_rows
+from selfsup.pipelines.data.rows import RowsSummary, SampleIndex, Table, write_rows
 from selfsup.pipelines.modalities.decode import Data
 
 SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
-NAME_BYTES = 1024  # the longest key of an object store
-READS, READS_REMOTE = 4, 64  # at a time; an object store answers each after tens of milliseconds
+MAX_NAME_BYTES = 1024  # the longest key of an object store
+READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set, frozen. Pickled as its address and digest: cheap to send, and refused where the data has changed."""
+    """A data set. Pickled as its address and digest; unpickling raises DataError where the data set has changed.
 
-    home: str  # where the manifest lies
-    root: str  # where the shards lie: the same, unless the shards' place is read-only
-    digest: str  # of all that results depend on
-    rows_digest: str  # of places and labels alone
+    home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only.
+    digest: of everything that results depend on; rows_digest: of places and labels. mean, std: per channel, of pixels
+    in [0, 1]. bits: number in use of images of 16 bits; None: all.
+    """
+
+    home: str
+    root: str
+    digest: str
+    rows_digest: str
     num_samples: int
     num_labelled: int
     fields: tuple[str, ...]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]  # per channel, pixels in [0, 1]
+    mean: tuple[float, ...]
     std: tuple[float, ...]
     shards: pa.Table = field(repr=False, compare=False)
-    bits: int | None = None  # how many of their 16 deep images use; None: all
-    access: Access = field(default=Access(), compare=False)
+    bits: int | None = None
+    read_options: ReadOptions = field(default=ReadOptions(), compare=False)
 
     @property
     def num_shards(self) -> int:
@@ -71,23 +76,23 @@ class Manifest:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """(shards,) the number of each shard's first sample."""
+        """-> (shards,) number of each shard's first sample"""
         counts: NDArray[np.int64] = self.shards["samples"].to_numpy()
         return np.cumsum(counts) - counts
 
     def shard(self, index: Ints) -> Ints:
-        """(n,) sample numbers -> the number of the shard of each."""
+        """(n,) sample numbers -> (n,) shard numbers"""
         return np.searchsorted(self.starts, index, side="right") - 1
 
     @cached_property
     def cache(self) -> Cache | None:
-        keeps = urls.is_remote(self.root) and self.access.cache
-        return Cache(node_folder(), self.access.cache) if keeps else None
+        is_used = urls.is_remote(self.root) and self.read_options.cache
+        return Cache(node_cache_folder(), self.read_options.cache) if is_used else None
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> SampleIndex:
         cache = self.cache if urls.is_remote(self.home) else None
-        return Rows(
+        return SampleIndex(
             self.home,
             samples=self.num_samples,
             classes=len(self.classes),
@@ -97,164 +102,167 @@ class Manifest:
         )
 
     @cached_property
-    def files(self) -> Shards:
-        skip = self.access.missing == "skip"
-        return Shards(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
+    def files(self) -> ShardReader:
+        skip = self.read_options.missing == "skip"
+        return ShardReader(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
 
-    def reached(self, order: SampleOrder, cache: int) -> "Manifest":
-        """As a stream in this order reads it, with `cache` bytes on each node for what is remote.
+    def with_cache(self, order: SampleOrder, cache: int) -> "Manifest":
+        """Return the manifest as a stream of this order reads it, with a disk cache of `cache` bytes per node.
 
-        Where these hold all chunks that the order has in play, it is chunks that are fetched and kept; else they would
-        be fetched for one sample each, and it is samples.
+        Where the cache holds all chunks that the order has in play, whole chunks are fetched and cached; else a chunk
+        would be fetched for one sample of it at a time, and single samples are.
         """
         size = sum(self.shards["bytes"].to_pylist()) / self.num_samples
         fits = order.in_play * size <= cache
-        return replace(self, access=Access(cache, order.chunk if fits else 1, self.access.missing))
+        options = ReadOptions(cache, order.chunk if fits else 1, self.read_options.missing)
+        return replace(self, read_options=options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.home, self.digest, self.access)
+        return _reload, (self.home, self.digest, self.read_options)
 
 
 class Sample(NamedTuple):
+    """A sample as it lies in its shard. data: of the image, encoded."""
+
     key: str
-    data: Data  # of the image, as it lies in the shard
+    data: Data
     label: int | None
 
 
-@lru_cache(maxsize=8)  # and with it the pages, open files and connections that all tasks of a process share
-def _again(home: str, digest: str, access: Access) -> Manifest:
-    manifest = load(home, access)
+@lru_cache(maxsize=8)  # shares pages, open files and connections among all tasks of a process
+def _reload(home: str, digest: str, options: ReadOptions) -> Manifest:
+    manifest = load(home, options)
     if manifest.digest != digest:
         raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
     return manifest
 
 
-def load(url: str, access: Access | None = None) -> Manifest:
-    """The manifest in a folder, without its samples. DataError where there is none, or where its files disagree.
+def load(url: str, options: ReadOptions | None = None) -> Manifest:
+    """Load the manifest in a folder. Raises DataError where there is none, or where its files disagree.
 
-    Local rows are verified at once if all of them can be held; else each page is when it is read.
+    Rows of samples are read when needed; those of a local manifest are verified now if all of them fit in memory.
     """
     home = urls.absolute(url)
     remedy = _remedy(home)
-    where = urls.within(home, head.NAME)
-    told = head.parse(
-        storage.read(home, head.NAME, remedy=f"for a folder of shards, {remedy}"), url=where, remedy=remedy
-    )
+    data = storage.read(home, head.NAME, remedy=f"for a folder of shards, {remedy}")
+    content = head.parse(data, url=urls.join(home, head.NAME), remedy=remedy)
     manifest = Manifest(
         home=home,
-        root=told.root or home,
-        rows_digest=told.rows,
-        shards=_shards(home, told, remedy),
-        access=access or Access(),
-        **told.model_dump(exclude={"version", "root", "rows", "num_shards"}),
+        root=content.root or home,
+        rows_digest=content.rows,
+        shards=_read_shards(home, content, remedy),
+        read_options=options or ReadOptions(),
+        **content.model_dump(exclude={"version", "root", "rows", "num_shards"}),
     )
-    if digest(manifest) != told.digest:
+    if digest(manifest) != content.digest:
         raise DataError(
             f"{home}: {SHARDS} is not the one that {head.NAME} was written with, or one was changed: {remedy}"
         )
-    if not urls.is_remote(home) and manifest.rows.fit:
+    if not urls.is_remote(home) and manifest.rows.fits_in_memory:
         manifest.rows.take(np.arange(manifest.num_samples))
     return manifest
 
 
-def _shards(home: str, told: Head, remedy: str) -> pa.Table:
+def _read_shards(home: str, content: ManifestHead, remedy: str) -> pa.Table:
     file = pa.BufferReader(storage.read(home, SHARDS, remedy=remedy))
     try:
-        # by no threads: one that still holds Python's bytes as the interpreter ends aborts the process
+        # no threads: one that still holds Python's bytes at the interpreter's exit aborts the process
         shards = pq.ParquetFile(file).read(use_threads=False).cast(SHARD_ROW)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{urls.within(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
+        raise DataError(f"{urls.join(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
     for name in shards["name"].to_pylist():
-        if why := "a name" if name is None else unfit(name, longest=NAME_BYTES):
-            raise DataError(f"{urls.within(home, SHARDS)}: a shard is called {name!r}; expected {why}: {remedy}")
+        if expected := "a name" if name is None else name_problem(name, max_bytes=MAX_NAME_BYTES):
+            raise DataError(f"{urls.join(home, SHARDS)}: a shard is called {name!r}; expected {expected}: {remedy}")
     counts = shards["samples"].to_pylist()
-    if (
-        None in counts
-        or min(counts, default=0) < 1
-        or (len(counts), sum(counts)) != (told.num_shards, told.num_samples)
-    ):
-        expected = f"with {told.num_samples} samples in {told.num_shards} shards"
+    totals = content.num_shards, content.num_samples
+    if None in counts or min(counts, default=0) < 1 or (len(counts), sum(counts)) != totals:
+        expected = f"with {content.num_samples} samples in {content.num_shards} shards"
         raise DataError(f"{home}: {SHARDS} is not the one that {head.NAME} was written with, {expected}: {remedy}")
     return shards
 
 
 def digest(manifest: Manifest) -> str:
-    """32 hex digits over shards, places and labels of samples, classes, mean, deviation, bits; wherever these lie."""
+    """Return 32 hex digits over shards, rows, classes, mean, deviation and bits; wherever they lie."""
     shards = [manifest.shards[name].to_pylist() for name in SHARD_ROW.names]
     rest = (getattr(manifest, name) for name in ("rows_digest", "num_labelled", "fields", "classes", "mean", "std"))
     bits = [manifest.bits] if manifest.bits else []
     return hashlib.blake2b(json.dumps([*shards, *rest, *bits]).encode(), digest_size=16).hexdigest()
 
 
-def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Table]]) -> Written:
-    """The shards, and the rows of all samples block by block; `write_head` makes a manifest of them."""
-    written = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()))
+def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
+    """Write the rows of shards, and those of samples in blocks; `write_head` completes the manifest."""
+    summary = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()))
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
     storage.write(home, SHARDS, sink.getvalue().to_pybytes())
-    return written
+    return summary
 
 
-def withdraw(home: str) -> None:
-    """Remove tables that no head belongs to."""
-    if head.NAME not in storage.names(home, suffix=head.NAME):
+def remove_tables(home: str) -> None:
+    """Remove the tables of an incomplete manifest, one without manifest.json."""
+    if head.NAME not in storage.list_files(home, suffix=head.NAME):
         storage.remove(home, SHARDS)
         storage.remove(home, SAMPLES)
 
 
 def write_head(draft: Manifest) -> Manifest:
-    """-> the manifest with its digest"""
-    made = replace(draft, digest=digest(draft))
-    storage.write(made.home, head.NAME, (head_of(made).model_dump_json(indent=2) + "\n").encode())
-    return made
+    """Write manifest.json; return the manifest with its digest."""
+    manifest = replace(draft, digest=digest(draft))
+    storage.write(manifest.home, head.NAME, (head_from(manifest).model_dump_json(indent=2) + "\n").encode())
+    return manifest
 
 
-def head_of(manifest: Manifest) -> Head:
+def head_from(manifest: Manifest) -> ManifestHead:
+    """Return the content of manifest.json."""
     names = ("digest", "num_samples", "num_labelled", "num_shards", "fields", "classes", "mean", "std", "bits")
-    root = None if manifest.root == manifest.home else manifest.root  # none: the folder can be moved
-    told = {name: getattr(manifest, name) for name in names}
-    return Head(version=head.VERSION, root=root, rows=manifest.rows_digest, **told)
+    root = None if manifest.root == manifest.home else manifest.root  # None: the folder can be moved
+    values = {name: getattr(manifest, name) for name in names}
+    return ManifestHead(version=head.VERSION, root=root, rows=manifest.rows_digest, **values)
 
 
-class Reader:
-    """Reads samples by their number."""
+class SampleReader:
+    """Random read_options to samples by number."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
-        """(n,) sample numbers -> n samples in that order, by few large reads, several at a time.
+        """(n,) sample numbers -> n samples in that order, by few large concurrent reads.
 
-        DataError where a shard cannot be reached, is missing, or is not the one that was indexed.
+        Raises DataError where a shard cannot be reached, is missing, or is not the one that was indexed.
         """
         if len(index) == 0:
             return []
         assert 0 <= index.min() <= index.max() < self.manifest.num_samples
-        found: list[Sample] = [Sample("", b"", None)] * len(index)
+        samples: list[Sample] = [Sample("", b"", None)] * len(index)
         with ThreadPoolExecutor(self._threads) as pool:
-            where = self._rows.take(index, pool.map)
-            jobs = self._jobs(index, where)
+            rows = self._rows.take(index, pool.map)
+            requests = self._requests(index, rows)
 
-            def work(share: list[Job]) -> None:
-                for job in share:
-                    labels = where["label"][job.places].tolist()
-                    made = self._files.fetch(job, where[job.places])
-                    for place, (key, data), label in zip(job.places.tolist(), made, labels, strict=True):
-                        found[place] = Sample(key, data, label if label >= 0 else None)
+            def work(share: list[ReadRequest]) -> None:
+                for request in share:
+                    labels = rows["label"][request.places].tolist()
+                    images = self._files.fetch(request, rows[request.places])
+                    for place, (key, data), label in zip(request.places.tolist(), images, labels, strict=True):
+                        samples[place] = Sample(key, data, label if label >= 0 else None)
 
-            list(pool.map(work, (jobs[first :: self._threads] for first in range(self._threads))))
-        return found
+            list(pool.map(work, (requests[first :: self._threads] for first in range(self._threads))))
+        return samples
 
-    def _jobs(self, index: Ints, where: Table) -> list[Job]:
-        told = self.manifest
-        shard = told.shard(index)
-        if told.cache is None:
-            return runs(index, where, shard, GAP_REMOTE if urls.is_remote(told.root) else GAP)
-        samples = told.shards["samples"].to_numpy()
-        length = told.access.piece
-        return pieces(
-            index, shard, rows=self._rows, starts=told.starts, samples=samples, length=length, digest=told.digest
+    def _requests(self, index: Ints, rows: Table) -> list[ReadRequest]:
+        manifest = self.manifest
+        shard = manifest.shard(index)
+        if manifest.cache is None:
+            return direct_reads(index, rows, shard, MAX_GAP_REMOTE if urls.is_remote(manifest.root) else MAX_GAP)
+        return cached_reads(
+            index,
+            shard,
+            rows=self._rows,
+            starts=manifest.starts,
+            samples=manifest.shards["samples"].to_numpy(),
+            length=manifest.read_options.samples_per_fetch,
+            digest=manifest.digest,
         )
 
 

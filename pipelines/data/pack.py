@@ -1,4 +1,4 @@
-"""A folder of images -> WebDataset shards with a manifest."""
+"""Packing of a folder of images into WebDataset shards with a manifest."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,27 +16,27 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import head, shards, storage, tars, urls
-from selfsup.pipelines.data.classes import FILE as CLASSNAMES
+from selfsup.pipelines.data.classes import NAMES_FILE as CLASSNAMES
 from selfsup.pipelines.data.folders import Walk
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.shards import Progress, silent, unsaid
-from selfsup.pipelines.modalities.decode import Pixels, Undecodable, decode, depth, dimensions
+from selfsup.pipelines.data.shards import Progress, no_progress, no_remark
+from selfsup.pipelines.modalities.decode import DecodeError, Pixels, decode, depth, dimensions
 
-PART = 64  # images in flight at a time
-DEEP = (".png", ".tif", ".tiff", ".pgm")  # which may have more than 8 bits
-MEASURED = 256  # of these, whose depth is looked at
+BATCH = 64  # images encoded at a time
+DEEP = (".png", ".tif", ".tiff", ".pgm")  # suffixes of images that may have more than 8 bits
+DEPTH_IMAGES = 256  # of these, whose depth is measured
 
 
-class Packed(NamedTuple):
-    """A packed data set. Not in it are: skipped, images that cannot be decoded, and why; left_out: files by kind."""
+class PackResult(NamedTuple):
+    """A packed data set. skipped: path -> reason, of undecodable images; left_out: number of other files by kind."""
 
     manifest: Manifest
     skipped: Mapping[str, str]
     left_out: Mapping[str, int]
 
 
-class Source(NamedTuple):
-    """An image to be packed. label: the place of its folder among the classes; None in a flat folder."""
+class PackSource(NamedTuple):
+    """An image file to be packed. label: the number of its folder among the classes; None in a flat folder."""
 
     path: Path
     key: str
@@ -44,32 +44,32 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Coding:
-    """How images are coded. resize: pixels of the shorter side, at most. bits: as for `decode`."""
+class ImageCoding:
+    """How images are encoded. resize: maximum of the shorter side in pixels. bits: see `decode`."""
 
     resize: int | None
     quality: int
     bits: int | None = None
 
     def encode(self, path: Path) -> bytes:
-        """An image file -> JPEG, its own bytes where nothing is to change. Undecodable where it cannot be decoded."""
+        """Return an image file as JPEG, unchanged where it is one of that size. Raises DecodeError."""
         data = path.read_bytes()
         height, width = dimensions(data)
         short = min(height, width)
         side = min(short, self.resize or short)
         if data.startswith(b"\xff\xd8") and side == short:
-            decode(data, min_height=1, min_width=1)  # the cheapest proof that it is whole
+            decode(data, min_height=1, min_width=1)  # the cheapest proof that it is not truncated
             return data
-        large = 2 * side  # so that the last halving is antialiased
-        image = decode(data, min_height=large, min_width=large, bits=self.bits)
+        least = 2 * side  # so that the last halving is antialiased
+        image = decode(data, min_height=least, min_width=least, bits=self.bits)
         size = max(1, round(width * side / short)), max(1, round(height * side / short))
         return jpeg(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), quality=self.quality)
 
-    def tried(self, path: Path) -> bytes | Undecodable:
-        """As `encode`; why not is returned."""
+    def try_encode(self, path: Path) -> bytes | DecodeError:
+        """Return what `encode` does, or the error that it raises."""
         try:
             return self.encode(path)
-        except Undecodable as error:
+        except DecodeError as error:
             return error
 
 
@@ -87,145 +87,158 @@ def pack(
     quality: int = 92,
     shard_size: int = 1000,
     bits: int | None = None,
-    progress: Progress = silent,
-) -> Packed:
-    """A folder a class, or a flat folder, of images -> shards of `shard_size` images, and a manifest.
+    progress: Progress = no_progress,
+) -> PackResult:
+    """Pack a folder of images, flat or with a folder per class, into shards of `shard_size` images and a manifest.
 
-    Images are .jpg/.jpeg/.png/.webp or of a rarer format, of which it is the first frame; links are followed.
-    `out` is a folder or a URL; one shard at a time is in memory.
-    `resize` is the shorter side in pixels; nothing is enlarged, and a JPEG that keeps its size keeps its bytes. The
-    same images give the same shards, byte for byte; shards that an interrupted packing finished are kept. `progress`
-    counts images. DataError where no image can be decoded, or where `out` holds shards that were not packed here.
+    Images are .jpg/.jpeg/.png/.webp or of a rarer format, of which the first frame is taken; links are followed.
+    out: a folder or URL; one shard at a time is in memory. resize: maximum of the shorter side in pixels; nothing is
+    enlarged, and a JPEG that keeps its size keeps its bytes. progress: counts images. The same images give the same
+    shards, byte for byte; shards that an interrupted call has finished are kept. Raises DataError where no image can be
+    decoded, or where `out` holds shards that were not packed here.
     """
-    folder, place = Path(images).absolute(), urls.absolute(str(out))
+    folder, home = Path(images).absolute(), urls.absolute(str(out))
     try:
         walk = Walk(folder)
         sources, classes = _sources(folder, walk)
-        shards.settled(str(folder), bits, [] if bits else _depths(sources))
-        coding = Coding(resize, quality, None if bits == 16 else bits)
-        found = _prepare(place, folder, classes)
+        shards.check_bits(str(folder), bits, [] if bits else _depths(sources))
+        coding = ImageCoding(resize, quality, None if bits == 16 else bits)
+        marks = _prepare(home, folder, classes)
         scans = []
         for number, start in enumerate(range(0, len(sources), shard_size)):
             part = sources[start : start + shard_size]
-            tick = partial(_ahead, progress, start, len(sources))
+            tick = partial(_advance, progress, start, len(sources))
             name = f"{number:06d}.tar"
-            scans.append(_shard(place, name, found.get(name), part, coding, tick))
-        told, skipped = _sealed(folder, place, sources, coding, [scan for scan in scans if scan], found)
-        return Packed(told, skipped, walk.left_out)
+            scans.append(_write_shard(home, name, marks.get(name), part, coding, tick))
+        manifest, skipped = _finish(folder, home, sources, coding, [scan for scan in scans if scan], marks)
+        return PackResult(manifest, skipped, walk.left_out)
     except OSError as error:
         raise DataError(f"{images} cannot be packed into {out}: {error}") from error
 
 
-def _ahead(progress: Progress, start: int, total: int, done: int) -> None:
+def _advance(progress: Progress, start: int, total: int, done: int) -> None:
     progress(start + done, total)
 
 
-def _sources(folder: Path, walk: Walk) -> tuple[list[Source], list[str]]:
-    """All images by class and path, and the classes: every folder, empty or not, so that splits agree on them."""
+def _sources(folder: Path, walk: Walk) -> tuple[list[PackSource], list[str]]:
+    """Return all images by class and path, and the classes: all folders, also empty ones, so that splits agree."""
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected one of images")
     flat, folders = walk.files(folder), walk.folders(folder)
-    inside = [walk.images(each) for each in folders]
-    if bool(flat) == any(inside):
+    nested = [walk.images(path) for path in folders]
+    if bool(flat) == any(nested):
         others = ", ".join(f"{number} {kind}" for kind, number in sorted(walk.left_out.items()))
         none = f"no {'/'.join(tars.IMAGES)} image in it{f' (but {others})' if others else ''}"
-        what = "images both in it and in folders of it" if flat else none
-        raise DataError(f"{folder}: {what}; expected a folder a class, or all images in one folder")
+        problem = "images both in it and in folders of it" if flat else none
+        raise DataError(f"{folder}: {problem}; expected a folder per class, or all images in one folder")
     labelled: list[tuple[Path, int | None]] = [(path, None) for path in flat]
-    labelled += [(path, label) for label, paths in enumerate(inside) for path in paths]
+    labelled += [(path, label) for label, paths in enumerate(nested) for path in paths]
     keys = _keys([path.relative_to(folder) for path, _ in labelled])
-    sources = [Source(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
-    return sources, [] if flat else [each.name for each in folders]
+    sources = [PackSource(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
+    return sources, [] if flat else [path.name for path in folders]
 
 
 def _keys(paths: list[Path]) -> list[str]:
-    """Names without dots, at which WebDataset would cut them, made unique: a.jpg and a.png -> a, a-2."""
-    taken: dict[str, None] = {}
+    """Return unique keys without dots, at which WebDataset would cut them: a.jpg and a.png -> a, a-2."""
+    keys: dict[str, None] = {}
     for path in paths:
         key = path.with_name(path.stem.replace(".", "_")).as_posix()
         numbered = (f"{key}-{number}" for number in count(2))
-        taken[next(each for each in chain([key], numbered) if each not in taken)] = None
-    return list(taken)
+        keys[next(candidate for candidate in chain([key], numbered) if candidate not in keys)] = None
+    return list(keys)
 
 
 def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
-    """The marks of the shards that are there."""
+    """Remove the manifest and write the names of classes; return the marks of the shards in `out`."""
     if not urls.is_remote(out) and Path(out).is_relative_to(folder):
         raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
-    found = {name: _mark_in(out, name) for name in storage.names(out, suffix=".tar", there=False)}
-    storage.remove(out, head.NAME)  # from here on it may not be true
+    marks = {name: _mark_in(out, name) for name in storage.list_files(out, suffix=".tar", must_exist=False)}
+    storage.remove(out, head.NAME)  # it is not valid from here on
     storage.remove(out, CLASSNAMES)
     if classes:
         storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in classes).encode())
-    return found
+    return marks
 
 
 def _mark_in(out: str, name: str) -> str:
-    file = storage.opened(out, name, remedy="put it back")
-    if (mark := tars.mark(file.read(0, min(file.size, tars.HEADERS)))) is None:
+    file = storage.open_file(out, name, remedy="put it back")
+    if (mark := tars.read_mark(file.read(0, min(file.size, tars.HEADERS)))) is None:
         raise DataError(f"{file.url}: was not packed here and would be lost; choose another place for the shards")
     return mark
 
 
-def _shard(
-    out: str, name: str, found: str | None, sources: list[Source], coding: Coding, tick: Callable[[int], None]
-) -> tars.Scan | None:
-    """None where no image can be decoded. found: the mark of what is there."""
+def _write_shard(
+    out: str,
+    name: str,
+    present: str | None,
+    sources: list[PackSource],
+    coding: ImageCoding,
+    tick: Callable[[int], None],
+) -> tars.ShardScan | None:
+    """Write a shard unless it is there; None where no image can be decoded. present: the mark of the shard there."""
     mark = _mark(sources, coding)
-    if found == mark:
+    if present == mark:
         with suppress(DataError):  # damaged since
             scan = shards.scan(out, name)
             tick(len(sources))
             return scan
-    data = tars.packed(_coded(sources, coding, tick), mark=mark)
+    data = tars.write_tar(_encode(sources, coding, tick), mark=mark)
     if data:
         storage.write(out, name, data)
     return tars.scan(data, name=name) if data else None
 
 
-def _mark(sources: list[Source], coding: Coding) -> str:
-    """A digest of all that a shard is made from."""
-    told = f"Coding(resize={coding.resize}, quality={coding.quality})"  # as before there were bits
-    told += f", bits={coding.bits}" if coding.bits else ""
-    total = hashlib.blake2b(told.encode(), digest_size=16)
+def _mark(sources: list[PackSource], coding: ImageCoding) -> str:
+    """Return a digest of everything that a shard is made from."""
+    settings = f"Coding(resize={coding.resize}, quality={coding.quality})"  # as in shards packed before
+    settings += f", bits={coding.bits}" if coding.bits else ""
+    total = hashlib.blake2b(settings.encode(), digest_size=16)
     for source in sources:
         total.update(repr((source.key, source.label)).encode())
         total.update(hashlib.blake2b(source.path.read_bytes()).digest())
     return total.hexdigest()
 
 
-def _coded(
-    sources: list[Source], coding: Coding, tick: Callable[[int], None]
+def _encode(
+    sources: list[PackSource], coding: ImageCoding, tick: Callable[[int], None]
 ) -> Iterator[tuple[str, bytes, int | None]]:
+    """Yield (key, JPEG, label) of all images that can be decoded."""
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(sources), PART):
-            part = sources[start : start + PART]
-            for source, data in zip(part, pool.map(coding.tried, [each.path for each in part]), strict=True):
+        for start in range(0, len(sources), BATCH):
+            batch = sources[start : start + BATCH]
+            encoded = pool.map(coding.try_encode, [source.path for source in batch])
+            for source, data in zip(batch, encoded, strict=True):
                 if isinstance(data, bytes):
                     yield source.key, data, source.label
-            tick(start + len(part))
+            tick(start + len(batch))
 
 
-def _depths(sources: list[Source]) -> list[int]:
-    deep = [source.path for source in sources if source.path.suffix.lower() in DEEP]
-    return [_depth(path) for path in deep[:: max(1, len(deep) // MEASURED)]]
+def _depths(sources: list[PackSource]) -> list[int]:
+    paths = [source.path for source in sources if source.path.suffix.lower() in DEEP]
+    return [_depth(path) for path in paths[:: max(1, len(paths) // DEPTH_IMAGES)]]
 
 
 def _depth(path: Path) -> int:
     try:
         return depth(path.read_bytes())
-    except Undecodable:
+    except DecodeError:
         return 0
 
 
-def _sealed(
-    folder: Path, out: str, sources: list[Source], coding: Coding, scans: list[tars.Scan], found: Collection[str]
+def _finish(
+    folder: Path,
+    out: str,
+    sources: list[PackSource],
+    coding: ImageCoding,
+    scans: list[tars.ShardScan],
+    present: Collection[str],
 ) -> tuple[Manifest, Mapping[str, str]]:
-    kept = {key for scan in scans for key in scan.samples["key"].to_pylist()}
-    skipped = {str(source.path): str(coding.tried(source.path)) for source in sources if source.key not in kept}
-    for name in set(found) - {scan.name for scan in scans}:
-        storage.remove(out, name)  # of an earlier packing, or without a single image
+    """Remove outdated shards and write the manifest; return it with the undecodable images and the reasons."""
+    keys = {key for scan in scans for key in scan.samples["key"].to_pylist()}
+    skipped = {str(source.path): str(coding.try_encode(source.path)) for source in sources if source.key not in keys}
+    for name in set(present) - {scan.name for scan in scans}:
+        storage.remove(out, name)  # of an earlier call, or without a single image
     if not scans:
-        name, why = next(iter(skipped.items()))
-        raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded; {name}: {why}")
-    return shards.assemble(out, out, scans, unsaid), skipped
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"{folder}: not one of its {len(sources)} images can be decoded; {name}: {reason}")
+    return shards.assemble(out, out, scans, no_remark), skipped

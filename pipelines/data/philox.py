@@ -1,6 +1,6 @@
-"""Counted random numbers: each a pure function of (seed, epoch, sample, purpose), so that no worker holds a state.
+"""Counter-based random numbers: pure functions of (seed, epoch, sample, purpose), so that no worker holds a state.
 
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011: Philox4x32-10, here vectorised over counters.
+Philox4x32-10, vectorized over counters: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
-    """Four words from four counter words and two key words, elementwise over arrays that broadcast."""
+    """Return four words from four counter words and two key words, elementwise with broadcasting."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     with np.errstate(over="ignore"):
@@ -31,7 +31,7 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words])
 
 
 def uniform(*, seed: int, epoch: Ints, index: Ints, purpose: int, draws: int) -> NDArray[np.float32]:
-    """(n,), (n,) -> (n, draws) in [0, 1): the draws that belong to each (seed, epoch, sample, purpose)."""
+    """(n,) epochs, (n,) sample numbers -> (n, draws) uniform in [0, 1) of each (seed, epoch, sample, purpose)"""
     blocks = np.arange(-(-draws // 4), dtype=np.uint32)[None, :]
     sample = index.astype(np.uint64)[:, None]
     counter = blocks, np.full_like(blocks, purpose), _low(sample), _high(sample)
@@ -41,10 +41,10 @@ def uniform(*, seed: int, epoch: Ints, index: Ints, purpose: int, draws: int) ->
 
 
 def permute(position: Ints, size: int, *, seed: int, epoch: int, salt: tuple[int, int] = (0, 0)) -> Ints:
-    """(n,) -> (n,): where each position of a pseudo-random permutation of range(size) points; needs no list of it.
+    """(n,) positions -> (n,) values of a pseudo-random permutation of range(size), which is never listed
 
-    A Feistel network over the next even power of two, walked until it falls inside the range
-    (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+    A Feistel network over the next even power of two, iterated until the value is in range: cycle walking (Black and
+    Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
     """
     half = max(1, -(-max(size - 1, 1).bit_length() // 2))
     key = _word(seed), _word(epoch)
@@ -55,7 +55,7 @@ def permute(position: Ints, size: int, *, seed: int, epoch: int, salt: tuple[int
 
 
 def shuffled(size: int, *, seed: int, epoch: int, salt: tuple[int, int]) -> Ints:
-    """-> (size,): a pseudo-random permutation of range(size), listed."""
+    """-> (size,) a pseudo-random permutation of range(size)"""
     counter = np.arange(size, dtype=np.uint32), _word(ORDER), _word(salt[0]), _word(salt[1])
     high, low, *_ = philox(counter, (_word(seed), _word(epoch)))
     return np.argsort((high.astype(np.uint64) << np.uint64(32)) | low, kind="stable")

@@ -1,7 +1,7 @@
-"""Where each sample of a data set lies: 16 bytes a sample, in a file that is read by need and never as a whole.
+"""The index of the samples of a data set: a row of 16 bytes per sample, in a file that is read page by page.
 
-manifest-samples.npy is an array as numpy writes it, so the row of a sample is found by arithmetic. Behind the array,
-where numpy does not look, stands a checksum of each page, by which a page is verified whenever it is read.
+manifest-samples.npy is a NumPy array, so the row of a sample is found by arithmetic. Behind the array, where NumPy does
+not look, stands a checksum of each page, which is verified whenever the page is read.
 """
 
 import hashlib
@@ -18,47 +18,47 @@ from selfsup.pipelines.data import storage
 from selfsup.pipelines.data.cache import Cache
 
 NAME = "manifest-samples.npy"
-ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])  # of a member, headers included; -1: no label
+ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])  # of a member with its headers; -1: no label
 PAGE = 2048  # rows of one read
-HELD = 640  # pages: 20 MiB, which is all of a data set of 1.3 million samples
-SUM = 8  # bytes of the checksum of a page
+MAX_PAGES = 640  # in memory: 20 MiB, all pages of a data set of 1.3 million samples
+CHECKSUM_BYTES = 8  # per page
 
 Table = NDArray[Any]  # of ROW
-Each = Callable[..., Iterable[Any]]  # map, by one thread or several
+Map = Callable[..., Iterable[Any]]  # the built-in, or that of a pool of threads
 
 
-class Written(NamedTuple):
-    """The rows of a data set, as written. digest: 32 hex digits over all of them."""
+class RowsSummary(NamedTuple):
+    """A summary of the rows as written. digest: 32 hex digits over all of them."""
 
     digest: str
     num_labelled: int
 
 
-class Rows:
-    """The rows of a data set, as many pages of them held as were asked for last. Safe for threads.
+class SampleIndex:
+    """The rows of a data set; the pages used last stay in memory. Safe for threads.
 
-    DataError where they are not those that `digest` was told of, or a label is none of so many classes.
+    Raises DataError where the rows do not match `digest`, or a label is not below `classes`.
     """
 
     def __init__(self, home: str, *, samples: int, classes: int, digest: str, cache: Cache | None, remedy: str) -> None:
-        self._file = storage.opened(home, NAME, remedy=remedy)
+        self._file = storage.open_file(home, NAME, remedy=remedy)
         self._samples, self._classes, self._digest, self._cache = samples, classes, digest, cache
         self._remedy, header, pages = remedy, _header(samples), -(-samples // PAGE)
         self._begin, end = len(header), len(header) + samples * ROW.itemsize
-        fits = self._file.size == end + pages * SUM
+        fits = self._file.size == end + pages * CHECKSUM_BYTES
         if not fits or self._file.read(0, self._begin) != header or _digest(sums := self._file.read(end)) != digest:
             raise DataError(f"{self._file.url} belongs to other shards: {remedy}")
-        self._sums, self.fit = sums, pages <= HELD
-        self._page = lru_cache(maxsize=HELD)(self._read)
+        self._sums, self.fits_in_memory = sums, pages <= MAX_PAGES
+        self._page = lru_cache(maxsize=MAX_PAGES)(self._read)
 
-    def take(self, index: NDArray[np.int64], each: Each = map) -> Table:
-        """(n,) sample numbers -> n rows. `each` fetches the pages that hold them."""
+    def take(self, index: NDArray[np.int64], map_: Map = map) -> Table:
+        """(n,) sample numbers -> (n,) rows. map_: fetches the pages that hold them."""
         rows = np.empty(len(index), ROW)
         page, place = np.divmod(index, PAGE)
         order = np.argsort(page, kind="stable")
         used, first = np.unique(page[order], return_index=True)
-        for table, here in zip(each(self._page, used.tolist()), np.split(order, first)[1:], strict=True):
-            rows[here] = table[place[here]]
+        for table, positions in zip(map_(self._page, used.tolist()), np.split(order, first)[1:], strict=True):
+            rows[positions] = table[place[positions]]
         return rows
 
     def _read(self, page: int) -> Table:
@@ -67,11 +67,11 @@ class Rows:
         fetch = partial(self._file.read, start, stop)
         data = fetch() if self._cache is None else self._cached(page, stop - start, fetch)
         table = np.frombuffer(data, ROW)
-        if _sum(data) != self._sums[page * SUM : (page + 1) * SUM]:
+        if _sum(data) != self._sums[page * CHECKSUM_BYTES : (page + 1) * CHECKSUM_BYTES]:
             raise DataError(f"{self._file.url}: samples {first} to {last - 1} are not as indexed: {self._remedy}")
         if table["label"].min() < -1 or table["label"].max() >= self._classes:
-            wrong = f"samples {first} to {last - 1} have labels beyond {self._classes} classes"
-            raise DataError(f"{self._file.url}: {wrong}: {self._remedy}")
+            problem = f"samples {first} to {last - 1} have labels beyond {self._classes} classes"
+            raise DataError(f"{self._file.url}: {problem}: {self._remedy}")
         return table
 
     def _cached(self, page: int, size: int, fetch: Callable[[], bytes]) -> bytes:
@@ -80,13 +80,13 @@ class Rows:
         return data
 
 
-def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int) -> Written:
-    """Blocks are of whole pages, but for the last."""
+def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int) -> RowsSummary:
+    """Write the index. blocks: of whole pages, except the last."""
     sums: list[bytes] = []
     labelled: list[int] = []
 
     def parts() -> Iterator[bytes]:
-        sums.clear()  # what is sent again counts once
+        sums.clear()  # a retried upload counts once
         labelled.clear()
         yield _header(samples)
         for block in blocks():
@@ -96,11 +96,11 @@ def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int
         yield b"".join(sums)
 
     storage.write(home, NAME, parts)
-    return Written(_digest(b"".join(sums)), sum(labelled))
+    return RowsSummary(_digest(b"".join(sums)), sum(labelled))
 
 
 def _sum(page: bytes) -> bytes:
-    return hashlib.blake2b(page, digest_size=SUM).digest()
+    return hashlib.blake2b(page, digest_size=CHECKSUM_BYTES).digest()
 
 
 def _digest(sums: bytes) -> str:
@@ -109,6 +109,6 @@ def _digest(sums: bytes) -> str:
 
 def _header(samples: int) -> bytes:
     sink = io.BytesIO()
-    told = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (samples,)}
-    np.lib.format.write_array_header_1_0(sink, told)
+    fields = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (samples,)}
+    np.lib.format.write_array_header_1_0(sink, fields)
     return sink.getvalue()

@@ -1,8 +1,8 @@
-"""One stream for several runs: every step is made once on a node, and all that train there map the same memory.
+"""A stream shared by several runs: each step is prepared once per node, in the object store, for all workers there.
 
-A hub, an actor, makes the steps and holds a window of them in the object store. A reader asks it for each step while
-busy with the one before. Where the hub refuses, or is lost, the reader makes the step itself, by its own Feed. So
-whatever becomes of the hub and of other readers, it sees the rows of that Feed.
+A server, a detached actor, prepares steps and keeps a window of them. A client requests the next step while its worker
+trains on the current one. Where the server refuses a step or dies, the client prepares the step itself, by its own
+Feed. So whatever happens to the server and to other clients, a worker sees the rows of its Feed.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from selfsup.pipelines.data.feed import Feed, LaneConfig
-from selfsup.pipelines.data.shared_window import Window
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.feed import Feed, FeedConfig
+from selfsup.pipelines.data.shared_window import StepWindow
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.sections import Feeder
 
 NAMESPACE = "selfsup"
-LOOK = 0.05  # seconds between looks at whether there is room
-LINGER = 2.0  # seconds, once or twice, that a hub outlives its last reader
-PATIENCE = 60.0  # seconds that a reader waits for a hub that says nothing
-RETRY = 10.0  # seconds from the loss of a hub to the next one
+POLL_SECONDS = 0.05  # between checks for room in the window
+IDLE_SECONDS = 2.0  # once or twice that after its last client, a server ends
+TIMEOUT = 60.0  # seconds that a client waits for a server
+RETRY_SECONDS = 10.0  # from the loss of a server to the next one
 
 Rows = Generator[Columns, None, None]
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-class ShareConfig(LaneConfig):
-    """Hands every training worker the Feed of its rank, to be shared with that rank's of other runs.
+class SharedFeedConfig(FeedConfig):
+    """Gives every training worker the Feed of its rank, shared with the same rank of other runs.
 
-    key: equal where the Feeds are. reader: of this run, whatever its attempt. peers: runs that begin together.
+    key: equal for equal streams. reader: names this run, in every attempt. peers: number of runs that begin together.
     """
 
     def __init__(self, feeder: Feeder, cpus: float, memory: int, key: str, reader: str, peers: int) -> None:
@@ -46,19 +46,19 @@ class ShareConfig(LaneConfig):
         self._key, self._reader, self._peers = key, reader, peers
 
     def configure(  # type: ignore[override]
-        self, datasets: Mapping[str, Stream], world_size: int, *_: object, **__: object
-    ) -> "list[dict[str, Shared]]":
+        self, datasets: Mapping[str, SampleStream], world_size: int, *_: object, **__: object
+    ) -> "list[dict[str, SharedFeed]]":
         return [
-            {name: Shared(feed, self._key, self._reader, self._peers) for name, feed in handed.items()}
-            for handed in super().configure(datasets, world_size)
+            {name: SharedFeed(feed, self._key, self._reader, self._peers) for name, feed in feeds.items()}
+            for feeds in super().configure(datasets, world_size)
         ]
 
 
 @dataclass
-class Shared:
-    """A Feed whose rows others may want too: those of the same job and node with this key, rank and world.
+class SharedFeed:
+    """A Feed shared by all workers of a job on a node that have this key, rank and world size.
 
-    taken: steps that it was given so far, and has not made itself.
+    taken: number of steps received from the server so far.
     """
 
     feed: Feed
@@ -68,15 +68,15 @@ class Shared:
     taken: int = 0
 
     def steps(self, start: int) -> Rows:
-        """The same as those of the Feed, but not to be written to."""
-        link, last = StreamClient(self), self.feed.stream.steps
+        """Yield the rows of the Feed, as read-only arrays."""
+        client, last = StreamClient(self), self.feed.stream.steps
         own: Rows | None = None
-        took: float | None = None
+        train_seconds: float | None = None
         try:
             for step in range(start, last):
                 if step == start:
-                    link.ask(step, took)
-                columns = link.answer()
+                    client.request(step, train_seconds)
+                columns = client.receive()
                 if columns is None:
                     own = own or self.feed.steps(step)
                     columns = next(own)
@@ -86,148 +86,148 @@ class Shared:
                     own = None
                     self.taken += 1
                 if step + 1 < last:
-                    link.ask(step + 1, took)
-                since = monotonic()
+                    client.request(step + 1, train_seconds)
+                start_time = monotonic()
                 yield columns
-                took = monotonic() - since
+                train_seconds = monotonic() - start_time
         finally:
-            link.leave()
+            client.leave()
 
     @property
-    def length(self) -> int:
-        """Steps of a window, which takes as much memory as the Feed itself."""
+    def window_length(self) -> int:
+        """Return the steps of a window, which takes as much memory as the Feed itself."""
         return max(2, self.feed.memory // self.feed.stream.step_bytes(len(self.feed.lanes)))
 
-    def hub(self) -> Any:
-        """The one of this job and node, or a new one."""
+    def server(self) -> Any:
+        """Return the server of this job and node, started if there is none."""
         context = ray.get_runtime_context()
         node = context.get_node_id()
         actor = ray.remote(StreamServer).options(
             name=f"{self.key}-{self.feed.rank}-{self.feed.world}-{context.get_job_id()}-{node}",
             namespace=NAMESPACE,
             get_if_exists=True,
-            lifetime="detached",  # else it would end with the reader that came first
-            num_cpus=0,  # it uses those that its readers do not
+            lifetime="detached",  # else it would end with its first client
+            num_cpus=0,  # it uses those of its clients
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        return actor.remote(self.feed, self.length, self.peers)
+        return actor.remote(self.feed, self.window_length, self.peers)
 
 
 class StreamClient:
-    """From a reader to its hub. No error of the hub gets through, and it keeps no reader waiting for long."""
+    """A worker's connection to the server of its node. Errors and timeouts of the server become missing steps."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared, self._again = shared, 0.0
-        self._hub: Any = None
-        self._asked: ObjectRef[Any] | None = None
+    def __init__(self, shared: SharedFeed) -> None:
+        self._shared, self._retry_time = shared, 0.0
+        self._server: Any = None
+        self._pending: ObjectRef[Any] | None = None
 
-    def ask(self, step: int, took: float | None) -> None:
-        """For a step. took: seconds of its own for the latest."""
-        shared, self._asked = self._shared, None
-        if monotonic() >= self._again:
-            self._hub = self._hub or shared.hub()
-            self._asked = self._hub.take.remote(shared.reader, step, shared.feed.stream.steps, took)
+    def request(self, step: int, train_seconds: float | None) -> None:
+        """Request a step. train_seconds: time that the worker spent on its latest step."""
+        shared, self._pending = self._shared, None
+        if monotonic() >= self._retry_time:
+            self._server = self._server or shared.server()
+            self._pending = self._server.take.remote(shared.reader, step, shared.feed.stream.steps, train_seconds)
 
-    def answer(self) -> Columns | None:
-        """The step that was asked for, mapped; None: it is not to be had."""
-        if self._asked is None:
+    def receive(self) -> Columns | None:
+        """Return the requested step, mapped from the object store; None where the client must prepare it."""
+        if self._pending is None:
             return None
         try:
-            given = ray.get(self._asked, timeout=PATIENCE)
-            return ray.get(given[0], timeout=PATIENCE) if given else None
+            references = ray.get(self._pending, timeout=TIMEOUT)
+            return ray.get(references[0], timeout=TIMEOUT) if references else None
         except RayError as error:
-            logger.warning("%s makes its stream itself: %s", self._shared.reader, error)
-            self._hub, self._again = None, monotonic() + RETRY
+            logger.warning("%s prepares its stream itself: %s", self._shared.reader, error)
+            self._server, self._retry_time = None, monotonic() + RETRY_SECONDS
             return None
 
     def leave(self) -> None:
-        if self._hub:
-            self._hub.leave.remote(self._shared.reader)
+        if self._server:
+            self._server.leave.remote(self._shared.reader)
 
 
 class StreamServer:
-    """Makes the steps of a Feed, each once, for the readers of a node."""
+    """Prepares each step of a Feed once, for the workers of a node."""
 
     def __init__(self, feed: Feed, length: int, peers: int) -> None:
         self._feed, self._length, self._peers = feed, length, peers
-        self._steps = 0  # of the longest of its readers
-        self._window: Window[ObjectRef[Any]] = Window(0, length, peers)
-        self._making: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._steps = 0  # of the longest stream among its clients
+        self._window: StepWindow[ObjectRef[Any]] = StepWindow(0, length, peers)
+        self._producer: asyncio.Task[None] | None = None
+        self._reaper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1)  # one call of a Feed after the other
+        self._thread = ThreadPoolExecutor(1)  # a Feed is not safe for threads
 
-    async def take(self, reader: str, step: int, steps: int, took: float | None) -> list[ObjectRef[Any]]:
-        """A step's columns, as a reference in a list; none for a reader that is to make them itself.
+    async def take(self, reader: str, step: int, steps: int, train_seconds: float | None) -> list[ObjectRef[Any]]:
+        """Return a reference to a step's columns, in a list; [] where the client must prepare them.
 
-        steps: those of its whole stream. took: seconds of its own for the latest.
+        steps: of the client's whole stream. train_seconds: time that its worker spent on the latest step.
         """
-        self._watching = self._watching or asyncio.create_task(self._watch())
+        self._reaper = self._reaper or asyncio.create_task(self._end_when_idle())
         self._steps = max(self._steps, steps)
-        if not self._window.ask(reader, step, took, monotonic()):
-            if not self._window.empty(monotonic()):
+        if not self._window.request(reader, step, train_seconds, monotonic()):
+            if not self._window.is_empty(monotonic()):
                 return []
-            self._begin(step)
-            self._window.ask(reader, step, took, monotonic())
-        if self._making is None or self._making.done():
-            self._making = asyncio.create_task(self._make(self._window))
-        while self._window.waits(reader, step):
-            if held := self._window.give(reader):
-                self._wake()
-                return [held]
-            await self._change()
+            self._restart(step)
+            self._window.request(reader, step, train_seconds, monotonic())
+        if self._producer is None or self._producer.done():
+            self._producer = asyncio.create_task(self._produce(self._window))
+        while self._window.is_waiting(reader, step):
+            if reference := self._window.give(reader):
+                self._notify()
+                return [reference]
+            await self._wait_for_change()
         return []
 
     async def leave(self, reader: str) -> None:
         self._window.leave(reader)
-        self._wake()
+        self._notify()
 
-    def _begin(self, step: int) -> None:
-        """Start a window there; who still waits in the one before is refused."""
-        if self._making:
-            self._making.cancel()
-        self._window, self._making = Window(step, self._length, self._peers), None
-        self._wake()
+    def _restart(self, step: int) -> None:
+        """Start a new window at a step; clients that wait in the old one get nothing."""
+        if self._producer:
+            self._producer.cancel()
+        self._window, self._producer = StepWindow(step, self._length, self._peers), None
+        self._notify()
 
-    async def _make(self, window: Window[ObjectRef[Any]]) -> None:
-        """The steps of a window, for as long as there are readers that want more."""
+    async def _produce(self, window: StepWindow[ObjectRef[Any]]) -> None:
+        """Fill a window for as long as clients need more steps."""
         try:
             while window.high < self._steps:
                 await self._fill(window)
-        except Exception as error:  # its readers will meet it themselves
+        except Exception as error:  # its clients will raise it by their own Feeds
             logger.warning("a shared stream ends: %s", error)
-            self._begin(0)
+            self._restart(0)
 
-    async def _fill(self, window: Window[ObjectRef[Any]]) -> None:
+    async def _fill(self, window: StepWindow[ObjectRef[Any]]) -> None:
         stream = replace(self._feed.stream, steps=self._steps)
         rows = replace(self._feed, stream=stream).steps(window.high)
         try:
-            while held := await self._call(lambda: _put(rows)):
+            while reference := await self._in_thread(lambda: _put(rows)):
                 since = monotonic()
-                while not window.room(since, since := monotonic()):
-                    await self._change(LOOK)
-                window.push(held)
-                self._wake()
+                while not window.make_room(since, since := monotonic()):
+                    await self._wait_for_change(POLL_SECONDS)
+                window.push(reference)
+                self._notify()
         finally:
-            await self._call(rows.close)
+            await self._in_thread(rows.close)
 
-    async def _watch(self) -> None:
-        """End once nobody has read for a while."""
+    async def _end_when_idle(self) -> None:
+        """End this actor once it has had no client for a while."""
         idle = False
-        while not (idle and self._window.empty(monotonic())):
-            idle = self._window.empty(monotonic())
-            await asyncio.sleep(LINGER)
+        while not (idle and self._window.is_empty(monotonic())):
+            idle = self._window.is_empty(monotonic())
+            await asyncio.sleep(IDLE_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor)
 
-    async def _call(self, function: Callable[[], Result]) -> Result:
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    async def _change(self, timeout: float | None = None) -> None:
+    async def _wait_for_change(self, timeout: float | None = None) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout)
 
-    def _wake(self) -> None:
-        """All who wait for a change."""
+    def _notify(self) -> None:
+        """Wake all that wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 

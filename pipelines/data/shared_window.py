@@ -1,9 +1,9 @@
-"""Which steps of a stream are held for several readers, and how long the first of them wait for the last. No Ray here.
+"""The window of steps that a stream server keeps for several readers, and its rules of waiting; without Ray.
 
-A window holds consecutive steps: a few that no reader has come to yet, and behind these as many as there is room for.
-The oldest makes room for the next once all readers are past it. Where one is not, the first wait for it, together no
-longer than a window takes them; then who holds the others back leaves, or who is ahead, whichever are fewer. Readers
-that are less than a window away from it, before or behind, are waited for alike.
+A window holds consecutive steps: a few that no reader has come to yet, and behind these as many as fit. The oldest
+makes room for the next once all readers are past it. Where one is not, the readers in front wait for it, in total no
+longer than a window takes them; then the slow ones are dropped, or the fast ones if these are fewer. Readers less than
+a window before or behind it are waited for alike.
 """
 
 from collections import deque
@@ -12,131 +12,134 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Generic, TypeVar
 
-AHEAD = 4  # steps made before anyone asks for them
-LONGEST = 30.0  # seconds that readers are held back, even where a window takes them longer
-RECENT = 64  # steps that a reader's pace is the mean of
-SLACK = 1 / 16  # of their time that readers may lose to others for good: equals are now and then before, now behind
-QUIET = 60.0  # seconds, and a window's time, after which a reader that is not heard of is no more
+AHEAD = 4  # steps prepared before any reader requests them
+MAX_WAIT = 30.0  # seconds that readers are held back, even where a window takes them longer
+PACE_STEPS = 64  # over which a reader's pace is averaged
+SLACK = 1 / 16  # share of their time that readers may lose to others for good: equal ones take turns in front
+LOST_AFTER = 60.0  # seconds, beyond a window's time, after which a silent reader counts as dead
 
-Held = TypeVar("Held")
+Step = TypeVar("Step")
 
 
 @dataclass
 class _Reader:
-    """step: the first that it still needs; it was `asked` for one step early, and until it is given the reader `waits`.
+    """step: the first that it still needs. requested: when it asked for that, one step early; waiting: not given yet.
 
-    took: seconds of its own for each of the latest steps.
+    durations: seconds that it spent on each of the latest steps.
     """
 
     step: int
-    asked: float
-    took: deque[float]
-    waits: bool = True
+    requested: float
+    durations: deque[float]
+    waiting: bool = True
 
     @property
     def pace(self) -> float:
-        return fmean(self.took or [0.0])
+        return fmean(self.durations or [0.0])
 
 
-class Window(Generic[Held]):
-    """Times are in seconds, of any clock that only goes forward.
+class StepWindow(Generic[Step]):
+    """A sliding window of steps. Times are seconds of any monotonic clock.
 
-    length: steps held at most. peers: readers that come at the start; until all have come, the first step is kept as if
-    they had asked for it.
+    length: maximum of steps. peers: readers expected at the start; until all have come, the first step is kept.
     """
 
     def __init__(self, start: int, length: int, peers: int) -> None:
         self._start = self._low = start
         self._length, self._missing = length, peers
-        self._steps: deque[Held] = deque()
+        self._steps: deque[Step] = deque()
         self._readers: dict[str, _Reader] = {}
-        self._left: set[str] = set()  # who left will not be waited for until it is in the window
-        self._lost = 0.0  # seconds that the first have waited for others, less what is forgiven
+        self._dropped: set[str] = set()  # not waited for until they are in the window again
+        self._waited = 0.0  # seconds that the readers in front have waited, less what is forgiven
 
     @property
     def high(self) -> int:
-        """The step to be made next."""
+        """Return the step to be prepared next."""
         return self._low + len(self._steps)
 
-    def ask(self, name: str, step: int, took: float | None, now: float) -> bool:
-        """Whether a reader, whose latest step took it so long, is to wait for this one; else it makes it itself."""
+    def request(self, name: str, step: int, duration: float | None, now: float) -> bool:
+        """Register a reader's request; return whether it should wait for the step, or else prepare it itself.
+
+        duration: seconds that it spent on its latest step.
+        """
         known = self._readers.pop(name, None)
         if self._low <= step <= self.high:
-            self._left.discard(name)
-        reach = 0 if name in self._left else self._length
+            self._dropped.discard(name)
+        reach = 0 if name in self._dropped else self._length
         if not self._low - reach <= step <= self.high + reach:
             return False
         self._missing -= known is None
-        times = known.took if known else deque[float](maxlen=RECENT)
-        times.extend([] if took is None else [took])
-        self._readers[name] = _Reader(step, now, times)
+        durations = known.durations if known else deque[float](maxlen=PACE_STEPS)
+        durations.extend([] if duration is None else [duration])
+        self._readers[name] = _Reader(step, now, durations)
         return step >= self._low
 
-    def waits(self, name: str, step: int) -> bool:
-        """Whether a reader still is to be given a step."""
+    def is_waiting(self, name: str, step: int) -> bool:
+        """Return whether a reader still waits for a step."""
         reader = self._readers.get(name)
-        return reader is not None and reader.waits and reader.step == step
+        return reader is not None and reader.waiting and reader.step == step
 
-    def give(self, name: str) -> Held | None:
-        """The step that a reader waits for, once it is there."""
+    def give(self, name: str) -> Step | None:
+        """Return the step that a reader waits for; None while it is not there."""
         reader = self._readers[name]
         if reader.step >= self.high:
             return None
-        if reader.step == self._lead:
-            self._lost = max(0.0, self._lost - SLACK * reader.pace)
-        held = self._steps[reader.step - self._low]
-        reader.step, reader.waits = reader.step + 1, False
-        return held
+        if reader.step == self._front:
+            self._waited = max(0.0, self._waited - SLACK * reader.pace)
+        step = self._steps[reader.step - self._low]
+        reader.step, reader.waiting = reader.step + 1, False
+        return step
 
     def leave(self, name: str) -> None:
         self._readers.pop(name, None)
 
-    def empty(self, now: float) -> bool:
-        """Whether nobody reads here, or nobody that did is heard of any more."""
-        for name in self._named(lambda each: now - each.asked > QUIET + self._length * each.pace):
+    def is_empty(self, now: float) -> bool:
+        """Return whether there are no readers, after dropping those that have been silent for too long."""
+        for name in self._names(lambda reader: now - reader.requested > LOST_AFTER + self._length * reader.pace):
             self.leave(name)
         return not self._readers
 
-    def room(self, since: float, now: float) -> bool:
-        """Whether the next step, which was there at `since` already, can be held now. May make readers leave."""
-        if not self._readers or self.high - self._lead >= AHEAD:
+    def make_room(self, since: float, now: float) -> bool:
+        """Return whether the next step, ready at `since` already, fits now. May drop readers."""
+        if not self._readers or self.high - self._front >= AHEAD:
             return False
-        if len(self._steps) < self._length or not self._needed:
+        if len(self._steps) < self._length or not self._oldest_needed:
             return True
-        if first := self._named(lambda each: each.waits and each.step >= self.high):
-            self._lost += max(0.0, now - max(since, min(self._due(name) for name in first)))
-            if self._lost > min(LONGEST, max(self._length * self._readers[name].pace for name in first)):
-                self._part(first)
-        return not self._needed
+        if front := self._names(lambda reader: reader.waiting and reader.step >= self.high):
+            self._waited += max(0.0, now - max(since, min(self._due(name) for name in front)))
+            if self._waited > min(MAX_WAIT, max(self._length * self._readers[name].pace for name in front)):
+                self._drop_minority(front)
+        return not self._oldest_needed
 
-    def push(self, held: Held) -> None:
-        """The next step; there must be room."""
+    def push(self, step: Step) -> None:
+        """Append the next step; there must be room."""
         if len(self._steps) == self._length:
             self._steps.popleft()
             self._low += 1
-        self._steps.append(held)
+        self._steps.append(step)
 
     @property
-    def _lead(self) -> int:
-        return max(each.step for each in self._readers.values())
+    def _front(self) -> int:
+        return max(reader.step for reader in self._readers.values())
 
     @property
-    def _needed(self) -> bool:
-        """Whether a reader has still to come to the oldest step, or past it."""
+    def _oldest_needed(self) -> bool:
+        """Return whether a reader has yet to read the oldest step."""
         absent = self._missing > 0 and self._low == self._start
-        return absent or any(each.step <= self._low for each in self._readers.values())
+        return absent or any(reader.step <= self._low for reader in self._readers.values())
 
     def _due(self, name: str) -> float:
-        """When a reader will miss the step that it waits for."""
-        return self._readers[name].asked + self._readers[name].pace
+        """Return when a reader will need the step that it waits for."""
+        return self._readers[name].requested + self._readers[name].pace
 
-    def _part(self, first: list[str]) -> None:
-        last, self._missing = self._named(lambda each: each.step <= self._low), 0
-        if last and len(first) < len(self._readers) - len(first):
-            last, self._lost = first, 0.0
-        for name in last:
-            self._left.add(name)
+    def _drop_minority(self, front: list[str]) -> None:
+        """Drop the readers that need the oldest step, or those in front if they are fewer."""
+        dropped, self._missing = self._names(lambda reader: reader.step <= self._low), 0
+        if dropped and len(front) < len(self._readers) - len(front):
+            dropped, self._waited = front, 0.0
+        for name in dropped:
+            self._dropped.add(name)
             self.leave(name)
 
-    def _named(self, which: Callable[[_Reader], bool]) -> list[str]:
-        return [name for name, each in self._readers.items() if which(each)]
+    def _names(self, condition: Callable[[_Reader], bool]) -> list[str]:
+        return [name for name, reader in self._readers.items() if condition(reader)]

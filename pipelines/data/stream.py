@@ -1,7 +1,8 @@
-"""The training stream: the steps of a worker, made by threads a little ahead of who takes them.
+"""The training stream: a worker's steps, prepared by threads a few steps ahead of training.
 
-What a step holds is defined in `lanes` and `counted`; who makes it, and where, changes nothing. A row is one step of
-one worker: its views (n, size, size, 3) uint8, number and epoch of each sample, and the names of those replaced.
+`order` and `philox` define the content of a step, independent of the process that prepares it. A row holds the columns
+of one step of one worker: its views (n, size, size, 3) uint8, sample numbers, epochs, labels, boxes, and the keys of
+undecodable samples, which are replaced by others.
 """
 
 from collections import defaultdict, deque
@@ -18,24 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.pipelines.data.manifest import Manifest, Reader, Sample
+from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, Ints, uniform
 from selfsup.pipelines.modalities.crops import crops, single_threaded
-from selfsup.pipelines.modalities.decode import Data, Pixels, Undecodable, dimensions
+from selfsup.pipelines.modalities.decode import Data, DecodeError, Pixels, dimensions
 from selfsup.views import CROP_DRAWS, Views, boxes, flips
 
-GROUP = 512  # samples fetched together: large enough for large reads, small enough to hold
-PIECE = 8  # samples that a thread makes in one go
+READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory
+PIECE = 8  # samples of one task of a thread
 MAX_REPLACEMENTS = 100
-NEIGHBOURS = 8
+NEIGHBORS = 8  # replacements tried beside a sample, before others all over the data set
 
 Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Stream:
-    """A training stream, as data: a pure function of its fields. Every crop of `views` has its size."""
+class SampleStream:
+    """A training stream as a pure function of its fields. Every crop of `views` has a size."""
 
     manifest: Manifest
     order: SampleOrder
@@ -43,23 +44,23 @@ class Stream:
     steps: int
 
     def rows(self, lanes: Sequence[int], first: int, last: int, *, threads: int, memory: int) -> Iterator[Columns]:
-        """The steps [first, last) of some lanes, one at a time, made ahead by so many threads.
+        """Yield the steps [first, last) of some lanes, prepared ahead by threads.
 
-        memory: bytes that samples and steps may hold, with the step last taken; at the least, one step is made ahead.
-        The threads end with the iterator: at its end, with an error, or when it is closed.
+        memory: bytes for samples and steps, including the step last yielded; at least one step is prepared ahead.
+        The threads end with the iterator: when it is exhausted, raises or is closed.
         """
-        with _pool(1) as reading, _pool(threads, single_threaded) as making:
-            maker = _Maker(self, lanes, reading, making)
-            yield from maker.rows(first, last, *maker.ahead(threads, memory))
+        with _pool(1) as read_pool, _pool(threads, single_threaded) as crop_pool:
+            maker = _StepMaker(self, lanes, read_pool, crop_pool)
+            yield from maker.rows(first, last, *maker.prefetch(threads, memory))
 
     def step_bytes(self, lanes: int) -> int:
-        """Of the views that so many lanes give to a step."""
+        """Return the bytes of a step's views of so many lanes."""
         return self.order.per_lane * lanes * sum(3 * (crop.size or 0) ** 2 for crop in self.views.crops)
 
 
 @contextmanager
 def _pool(threads: int, start: Callable[[], None] | None = None) -> Iterator[ThreadPoolExecutor]:
-    """At the end of the block, what is queued is dropped, and what runs is awaited."""
+    """Yield a pool of threads; at the end of the block, cancel queued tasks and wait for running ones."""
     pool = ThreadPoolExecutor(threads, initializer=start)
     try:
         yield pool
@@ -67,8 +68,8 @@ def _pool(threads: int, start: Callable[[], None] | None = None) -> Iterator[Thr
         pool.shutdown(cancel_futures=True)
 
 
-class Blanks:
-    """Arrays to fill, in the memory of earlier ones that nobody holds any more: fresh pages cost a tenth of a step."""
+class BufferPool:
+    """Uninitialized arrays that reuse the memory of released ones: fresh pages would cost a tenth of a step."""
 
     def __init__(self) -> None:
         self._idle: defaultdict[int, list[memoryview]] = defaultdict(list)
@@ -76,13 +77,13 @@ class Blanks:
     def take(self, *shape: int) -> Pixels:
         idle = self._idle[prod(shape)]
         memory = idle.pop() if idle else np.empty(prod(shape), np.uint8).data
-        whole = np.frombuffer(memory, np.uint8)  # what every view of it keeps alive
-        finalize(whole, idle.append, memory)
-        return whole.reshape(shape)
+        array = np.frombuffer(memory, np.uint8)  # kept alive by every view of it
+        finalize(array, idle.append, memory)
+        return array.reshape(shape)
 
 
-class _Group(NamedTuple):
-    """What was read for some steps: numbers (steps, n); of each sample, its boxes (V, 4) and flips (V,)."""
+class _ReadGroup(NamedTuple):
+    """Samples read for some steps. epoch, index: (steps, n). Per sample: boxes (V, 4) and flips (V,)."""
 
     epoch: Ints
     index: Ints  # type: ignore[assignment]  # a tuple's method of that name
@@ -92,15 +93,16 @@ class _Group(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A step in the making. pieces: what some samples were, the names of those replaced."""
+    """A step in preparation. pieces: the keys of undecodable samples in each part of it."""
 
-    group: Future[_Group]
+    group: Future[_ReadGroup]
     row: int
     views: list[Pixels]
     pieces: list[Future[list[str]]]
 
     def columns(self) -> Columns:
-        bad = [name for piece in self.pieces for name in piece.result()]
+        """Wait for the step, and return its columns."""
+        bad = [key for piece in self.pieces for key in piece.result()]
         group, views = self.group.result(), {f"view{number}": view for number, view in enumerate(self.views)}
         size = group.index.shape[1]
         here = slice(self.row * size, (self.row + 1) * size)
@@ -112,107 +114,111 @@ class _Step(NamedTuple):
         return {**views, **places, **numbers, "bad": np.array(bad, dtype=object)}
 
 
-class _Maker:
-    """Makes the rows of some lanes: one thread reads groups of steps, others cut pieces of steps."""
+class _StepMaker:
+    """Prepares the steps of some lanes: one thread reads groups of steps, others crop pieces of steps."""
 
     def __init__(
-        self, stream: Stream, lanes: Sequence[int], reading: ThreadPoolExecutor, making: ThreadPoolExecutor
+        self, stream: SampleStream, lanes: Sequence[int], read_pool: ThreadPoolExecutor, crop_pool: ThreadPoolExecutor
     ) -> None:
-        self._stream, self._lanes, self._reading, self._making = stream, lanes, reading, making
-        self._reader = Reader(stream.manifest)  # the reading thread's
-        self._blanks = Blanks()
-        self._share = len(lanes) * stream.order.per_lane
+        self._stream, self._lanes, self._read_pool, self._crop_pool = stream, lanes, read_pool, crop_pool
+        self._reader = SampleReader(stream.manifest)  # used by the thread of the read pool alone
+        self._buffers = BufferPool()
+        self._batch = len(lanes) * stream.order.per_lane
         self._sizes = [crop.size or 0 for crop in stream.views.crops]
         self._resample = [crop.resample for crop in stream.views.crops]
 
-    def ahead(self, threads: int, memory: int) -> tuple[int, int]:
-        """Steps read together, and steps begun before the first of them is taken."""
+    def prefetch(self, threads: int, memory: int) -> tuple[int, int]:
+        """Return how many steps to read together, and how many to prepare ahead, within so much memory."""
         manifest = self._stream.manifest
-        coded = self._share * sum(manifest.shards["bytes"].to_pylist()) // manifest.num_samples
-        length = max(1, min(GROUP // self._share, memory // (8 * coded)))
-        fits = (memory - 2 * length * coded) // (self._stream.step_bytes(len(self._lanes)) + coded) - 2
-        useful = 1 + ceil(4 * threads * PIECE / self._share)
+        encoded = self._batch * sum(manifest.shards["bytes"].to_pylist()) // manifest.num_samples
+        length = max(1, min(READ_SAMPLES // self._batch, memory // (8 * encoded)))
+        fits = (memory - 2 * length * encoded) // (self._stream.step_bytes(len(self._lanes)) + encoded) - 2
+        useful = 1 + ceil(4 * threads * PIECE / self._batch)
         return length, max(1, min(fits, useful))
 
     def rows(self, first: int, last: int, length: int, ahead: int) -> Iterator[Columns]:
-        held: deque[_Step] = deque()
+        """Yield the steps [first, last). length: steps read together. ahead: steps prepared ahead."""
+        queue: deque[_Step] = deque()
         starts = range(first, last, length)
-        groups = (self._reading.submit(self._read, start, min(start + length, last)) for start in starts)
+        groups = (self._read_pool.submit(self._read, start, min(start + length, last)) for start in starts)
         for start, (group, _) in zip(starts, pairwise(chain(groups, [None])), strict=True):  # the next is being read
             assert group is not None
             for row in range(min(length, last - start)):
-                held.append(self._begin(group, row))
-                if len(held) > ahead:
-                    yield held.popleft().columns()
-        while held:
-            yield held.popleft().columns()
+                queue.append(self._begin(group, row))
+                if len(queue) > ahead:
+                    yield queue.popleft().columns()
+        while queue:
+            yield queue.popleft().columns()
 
-    def _read(self, start: int, stop: int) -> _Group:
-        taken = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
-        epoch, index = (np.concatenate(part, axis=1) for part in zip(*taken, strict=True))
+    def _read(self, start: int, stop: int) -> _ReadGroup:
+        numbers = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
+        epoch, index = (np.concatenate(part, axis=1) for part in zip(*numbers, strict=True))
         samples = self._reader.read(index.ravel())
-        return _Group(epoch, index, samples, *self._cuts(samples, epoch.ravel(), index.ravel()))
+        return _ReadGroup(epoch, index, samples, *self._draw_crops(samples, epoch.ravel(), index.ravel()))
 
-    def _begin(self, group: Future[_Group], row: int) -> _Step:
-        views = [self._blanks.take(self._share, size, size, 3) for size in self._sizes]
-        places = [range(self._share)[start : start + PIECE] for start in range(0, self._share, PIECE)]
-        return _Step(group, row, views, [self._making.submit(self._piece, group, row, views, part) for part in places])
+    def _begin(self, group: Future[_ReadGroup], row: int) -> _Step:
+        views = [self._buffers.take(self._batch, size, size, 3) for size in self._sizes]
+        parts = [range(self._batch)[start : start + PIECE] for start in range(0, self._batch, PIECE)]
+        pieces = [self._crop_pool.submit(self._fill, group, row, views, places) for places in parts]
+        return _Step(group, row, views, pieces)
 
-    def _piece(self, coming: Future[_Group], row: int, views: list[Pixels], places: range) -> list[str]:
-        """Fill these places of the views; the names of the samples that had to be replaced."""
-        group, bad = coming.result(), []
+    def _fill(self, future: Future[_ReadGroup], row: int, views: list[Pixels], places: range) -> list[str]:
+        """Fill these places of the views; return the keys of undecodable samples, which are replaced."""
+        group, bad = future.result(), []
         for place in places:
-            at = row * self._share + place
+            at = row * self._batch + place
             sample = group.samples[at]
             try:
-                made = self._crops(sample, group.boxes[at], group.flips[at])
-            except Undecodable:
-                made, failed = self._substitute(group, at)
+                images = self._crop(sample, group.boxes[at], group.flips[at])
+            except DecodeError:
+                images, failed = self._replace(group, at)
                 bad += [sample.key, *failed]
-            for view, pixels in zip(views, made, strict=True):
+            for view, pixels in zip(views, images, strict=True):
                 view[place] = pixels
         return bad
 
-    def _crops(self, sample: Sample, cuts: NDArray[np.float64], turned: NDArray[np.bool_]) -> list[Pixels]:
+    def _crop(self, sample: Sample, boxes: NDArray[np.float64], flips: NDArray[np.bool_]) -> list[Pixels]:
         bits = self._stream.manifest.bits
-        return crops(sample.data, cuts, self._sizes, self._resample, turned.tolist(), bits=bits)
+        return crops(sample.data, boxes, self._sizes, self._resample, flips.tolist(), bits=bits)
 
-    def _substitute(self, group: _Group, at: int) -> tuple[list[Pixels], list[str]]:
-        """Put the next sample that can be decoded in the place of one: its crops, and the names of those between.
+    def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Pixels], list[str]]:
+        """Replace a sample by the next that can be decoded; return its crops, and the keys of those that cannot.
 
-        After a few neighbours, it is looked for all over the set: they may lie in a shard that is lost as a whole.
+        After a few neighbors, the search goes on all over the data set: a whole shard may be missing.
         """
         manifest, bad = self._stream.manifest, list[str]()
         epoch, index = group.epoch.flat[at], group.index.flat[at]
-        for shift in range(1, MAX_REPLACEMENTS):
-            away = shift if shift <= NEIGHBOURS else shift * max(1, manifest.num_samples // MAX_REPLACEMENTS)
-            number = np.array([(index + away) % manifest.num_samples])
-            samples = self._reading.submit(self._reader.read, number).result()
-            (cuts,), (turned,) = self._cuts(samples, np.array([epoch]), np.array([index]))
+        for attempt in range(1, MAX_REPLACEMENTS):
+            offset = attempt if attempt <= NEIGHBORS else attempt * max(1, manifest.num_samples // MAX_REPLACEMENTS)
+            number = np.array([(index + offset) % manifest.num_samples])
+            samples = self._read_pool.submit(self._reader.read, number).result()
+            (boxes,), (flips,) = self._draw_crops(samples, np.array([epoch]), np.array([index]))
             try:
-                made = self._crops(samples[0], cuts, turned)
-            except Undecodable:
+                images = self._crop(samples[0], boxes, flips)
+            except DecodeError:
                 bad.append(samples[0].key)
                 continue
-            group.samples[at], group.boxes[at], group.flips[at] = samples[0], cuts, turned
-            return made, bad
+            group.samples[at], group.boxes[at], group.flips[at] = samples[0], boxes, flips
+            return images, bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 
-    def _cuts(self, samples: list[Sample], epoch: Ints, index: Ints) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """-> (samples, V, 4), (samples, V): the box and the flip of each view"""
+    def _draw_crops(
+        self, samples: list[Sample], epoch: Ints, index: Ints
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """-> (samples, V, 4) boxes, (samples, V) flips"""
         height, width = np.array([_dimensions(sample.data) for sample in samples]).T
         views, seed = self._stream.views, self._stream.order.seed
-        cuts, turned = [], []
+        crop_boxes, crop_flips = [], []
         for view in map(views.place, range(len(views.crops))):
             draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
-            cuts.append(boxes(views.crops[view], height, width, draws))
-            turned.append(flips(views.crops[view], draws))
-        return np.stack(cuts, axis=1), np.stack(turned, axis=1)
+            crop_boxes.append(boxes(views.crops[view], height, width, draws))
+            crop_flips.append(flips(views.crops[view], draws))
+        return np.stack(crop_boxes, axis=1), np.stack(crop_flips, axis=1)
 
 
 def _dimensions(data: Data) -> tuple[int, int]:
-    """(height, width); (1, 1) for a broken header, since the decoder will refuse that sample anyway."""
+    """Return (height, width); (1, 1) for a broken header: the decoder will reject the sample."""
     try:
         return dimensions(data)
-    except Undecodable:
+    except DecodeError:
         return 1, 1

@@ -1,7 +1,7 @@
-"""One WebDataset shard: a tar in which consecutive members with the same key are a sample.
+"""WebDataset shards: tars in which consecutive members with the same key are a sample.
 
-A member's key is its path up to the first dot of the file name; the rest says what it is. `tarfile` takes a tar
-that is cut between two members for a whole one, so the end-of-archive blocks are looked for here.
+The key of a member is its path up to the first dot of the file name; the extension after it is its kind. `tarfile`
+accepts a tar that is truncated between two members, so the end-of-archive blocks are checked here.
 """
 
 import hashlib
@@ -21,22 +21,23 @@ from selfsup.pipelines.data import labels
 from selfsup.pipelines.modalities.decode import Data
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-OTHERS = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")  # where there is none of these
-COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"(\xb5/\xfd": "zstd -d"}
+OTHERS = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")  # used where a sample has none of IMAGES
+DECOMPRESSORS = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"(\xb5/\xfd": "zstd -d"}
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
 BLOCK = 512
-HEADERS = 4 * BLOCK  # where the mark stands: the global header, its text, and a member's header
-_AGAIN = "fetch it again or write it anew"
+HEADERS = 4 * BLOCK  # bytes that hold the mark: the global header, its text, and a member's header
+_REMEDY = "fetch it again or write it anew"
 _SCAN = pa.schema(
     {"key": pa.string(), "start": pa.int64(), "length": pa.int32(), "label": pa.string()}
     | dict.fromkeys(labels.UNSURE, pa.string())
 )
 
 
-class Scan(NamedTuple):
-    """What a shard holds. samples: key, bytes of the image member from its first header on, and label as text.
+class ShardScan(NamedTuple):
+    """The content of a shard.
 
-    Samples stand in the order of their images. unread: what stands where a label was expected, of each sample.
+    samples: key, start and length of the image member with its headers, and label as text, in the order of the images.
+    unread: a message for each label that cannot be parsed.
     """
 
     name: str
@@ -52,11 +53,11 @@ class _Sample(NamedTuple):
     members: dict[str, tarfile.TarInfo]
 
 
-def packed(samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> bytes:
-    """(key, JPEG, label) -> a tar, empty for no samples. Same samples, same bytes."""
+def write_tar(samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> bytes:
+    """Return a tar of (key, JPEG, label), b"" without samples. The bytes depend on samples and mark alone."""
     sink, number = io.BytesIO(), 0
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, pax_headers={MARK: mark}) as tar:
-        for number, (key, data, label) in enumerate(samples, start=1):  # noqa: B007 (it is the count in the end)
+        for number, (key, data, label) in enumerate(samples, start=1):  # noqa: B007 (the count in the end)
             _add(tar, f"{key}.jpg", data)
             if label is not None:
                 _add(tar, f"{key}.cls", str(label).encode())
@@ -64,13 +65,13 @@ def packed(samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> by
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # as made: nobody's, of 1970
+    member = tarfile.TarInfo(name)  # without owner or time
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
-def mark(data: bytes) -> str | None:
-    """What `packed` was told, from the beginning of a tar; None for one that it did not write."""
+def read_mark(data: bytes) -> str | None:
+    """Return the mark at the beginning of a tar of `write_tar`; None for any other tar."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             return tar.pax_headers.get(MARK)
@@ -78,13 +79,13 @@ def mark(data: bytes) -> str | None:
         return None
 
 
-def member(block: Data) -> tuple[str, Data]:
-    """Bytes of a member, from its first header to the end of its data -> its sample's key, and the data.
+def parse_member(block: Data) -> tuple[str, Data]:
+    """Return the sample's key and the data of a member. block: from its first header to the end of its data.
 
-    ValueError where that is not what they are: an image whose headers say that it has just this length.
+    Raises ValueError where the headers do not describe a file of just this length.
     """
     header = bytes(block[:BLOCK])
-    if header[156:157] in (b"0", b"\0"):  # of the plain kind
+    if header[156:157] in (b"0", b"\0"):  # a plain header
         name, prefix, start = _text(header[:100]), _text(header[345:500]), BLOCK
         digits = header[124:136].strip(b" \0")
         size = int(digits, 8) if digits.isdigit() else -1
@@ -97,23 +98,26 @@ def member(block: Data) -> tuple[str, Data]:
 
 
 def _through_tarfile(block: Data) -> tuple[str, int, int]:
-    """Name, where the data begins, and how long it is, whatever extensions the headers use."""
+    """Return name, start and length of the data, whatever extensions the headers use."""
     try:
         with tarfile.open(fileobj=io.BytesIO(block), mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
-            told = tar.next()
+            member = tar.next()
     except tarfile.TarError as error:
         raise ValueError(str(error)) from error
-    if told is None:
+    if member is None:
         raise ValueError("no header")
-    return told.name, told.offset_data, told.size
+    return member.name, member.offset_data, member.size
 
 
 def _text(field: bytes) -> str:
     return field.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
-def scan(data: bytes, *, name: str) -> Scan:
-    """The index of a shard. DataError where it is cut or damaged, or its members are not whole samples in a row."""
+def scan(data: bytes, *, name: str) -> ShardScan:
+    """Return the content of a shard.
+
+    Raises DataError where it is truncated or damaged, or a sample's members are not consecutive.
+    """
     rows: list[tuple[str | int | None, ...]] = []
     keys: set[str] = set()
     fields: set[str] = set()
@@ -125,58 +129,58 @@ def scan(data: bytes, *, name: str) -> Scan:
         length = image.offset_data + image.size - image.offset
         rows.append((sample.key, image.offset, length, _label(sample, data, unread), *unsure))
         if sample.key in keys:
-            raise DataError(f"{name}: {sample.key}: the members of this key do not stand together; {_AGAIN}")
+            raise DataError(f"{name}: {sample.key}: the members of this key are not consecutive; {_REMEDY}")
         keys.add(sample.key)
-    rows.sort(key=itemgetter(1))  # else only links stand out of order
+    rows.sort(key=itemgetter(1))  # only links are out of order
     columns = zip(*rows, strict=True) if rows else [()] * len(_SCAN)
-    table = pa.table([pa.array(column, each.type) for column, each in zip(columns, _SCAN, strict=True)], schema=_SCAN)
-    return Scan(name, len(data), checksum(data), frozenset(fields), table, tuple(unread))
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, _SCAN, strict=True)], schema=_SCAN)
+    return ShardScan(name, len(data), checksum(data), frozenset(fields), table, tuple(unread))
 
 
 def checksum(data: bytes) -> str:
-    """blake2b-128, in 32 hex digits"""
+    """Return the BLAKE2b-128 of bytes in 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _samples(data: bytes, name: str) -> Iterator[_Sample]:
-    for key, group in groupby(_followed(list(_members(data, name)), name), key=itemgetter(0)):
+    for key, group in groupby(_resolve_links(list(_members(data, name)), name), key=itemgetter(0)):
         sample = _Sample(key, {})
         for _, kind, member in group:
             if kind in sample.members:
-                raise DataError(f"{name}: {key}: two members .{kind}; {_AGAIN}")
+                raise DataError(f"{name}: {key}: two members .{kind}; {_REMEDY}")
             sample.members[kind] = member
         yield sample
 
 
-def _followed(members: list[tarfile.TarInfo], name: str) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Key, extension, and the member that holds the data, for all that is part of a sample.
+def _resolve_links(members: list[tarfile.TarInfo], name: str) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield key, kind and the member with the data, for all members of samples.
 
-    That is: no folders, hidden files, and notes with no extension. DataError for what the shard has no bytes of.
+    Folders, hidden files and files without extension are skipped. Raises DataError for data that is not in the shard.
     """
-    places = {posixpath.normpath(member.name): member for member in members}
+    by_path = {posixpath.normpath(member.name): member for member in members}
     for member in members:
         key = None if member.isdir() else _key(member.name)
-        target = _target(member, places) if key else None
+        target = _target(member, by_path) if key else None
         if key is None or (target and target.isdir()):
             continue
         if target is None:
-            what = f"a link to {member.linkname}, which is not in this shard"
-            raise DataError(f"{name}: {member.name}: {what}; write it with `tar --dereference --hard-dereference`")
+            problem = f"a link to {member.linkname}, which is not in this shard"
+            raise DataError(f"{name}: {member.name}: {problem}; write it with `tar --dereference --hard-dereference`")
         if not target.isfile() or target.issparse():
             raise DataError(f"{name}: {member.name}: a sparse file or a device; write it anew, as a plain file")
         yield *key, target
 
 
-def _target(member: tarfile.TarInfo, places: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """What a link leads to over any number of others; None where it leads nowhere, or back to itself."""
-    passed = set[int]()
+def _target(member: tarfile.TarInfo, by_path: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """Return the member that a chain of links leads to; None for a missing target or a cycle."""
+    visited = set[int]()
     while member.islnk() or member.issym():
-        passed.add(id(member))
-        folder = posixpath.dirname(member.name) if member.issym() else ""  # a hard link is told from the top
-        found = places.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
-        if found is None or id(found) in passed:
+        visited.add(id(member))
+        folder = posixpath.dirname(member.name) if member.issym() else ""  # hard links are relative to the root
+        target = by_path.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
+        if target is None or id(target) in visited:
             return None
-        member = found
+        member = target
     return member
 
 
@@ -188,15 +192,17 @@ def _members(data: bytes, name: str) -> Iterator[tarfile.TarInfo]:
                 end = tar.offset
                 yield member
     except (tarfile.TarError, OSError) as error:
-        if remedy := next((told for start, told in COMPRESSED.items() if data.startswith(start)), None):
-            raise DataError(f"{name}: compressed: no sample can be read alone; unpack it with `{remedy}`") from error
-        raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: {error}; {_AGAIN}") from error
+        if command := next((command for magic, command in DECOMPRESSORS.items() if data.startswith(magic)), None):
+            problem = "compressed, so that no sample can be read alone"
+            raise DataError(f"{name}: {problem}; decompress it with `{command}`") from error
+        raise DataError(f"{name}: truncated or damaged after byte {end} of {len(data)}: {error}; {_REMEDY}") from error
     tail = np.frombuffer(data, np.uint8)[end:]
     if len(tail) < 2 * BLOCK or len(data) % BLOCK or tail.any():
-        raise DataError(f"{name}: cut or damaged after byte {end} of {len(data)}: no end of archive; {_AGAIN}")
+        raise DataError(f"{name}: truncated or damaged after byte {end} of {len(data)}: no end of archive; {_REMEDY}")
 
 
 def _key(name: str) -> tuple[str, str] | None:
+    """Return key and kind of a member; None for a hidden file or one without extension."""
     folder, slash, base = name.rpartition("/")
     stem, dot, kind = base.partition(".")
     return (folder + slash + stem, kind.lower()) if stem and dot else None
@@ -206,18 +212,18 @@ def _image(sample: _Sample, name: str) -> tarfile.TarInfo:
     images = [member for kind, member in sample.members.items() if kind in IMAGES]
     images = images or [member for kind, member in sample.members.items() if kind in OTHERS]
     if len(images) != 1:
-        found = ", ".join(sample.members)
-        raise DataError(f"{name}: {sample.key}: one image expected ({', '.join(IMAGES)} ...), found: {found}")
+        kinds = ", ".join(sample.members)
+        raise DataError(f"{name}: {sample.key}: expected one image ({', '.join(IMAGES)} ...), got members: {kinds}")
     return images[0]
 
 
 def _label(sample: _Sample, data: bytes, unread: list[str]) -> str | None:
-    """The first label of the sample; what stood in place of one goes to `unread`."""
+    """Return the first label of a sample; append a message to `unread` for each that cannot be parsed."""
     for kind in labels.SURE:
         if member := sample.members.get(kind):
             try:
                 label = labels.read(kind, _bytes(member, data))
-            except labels.Unreadable as error:
+            except labels.LabelError as error:
                 unread.append(f"{sample.key}.{kind}: {error}")
                 continue
             if label is not None:

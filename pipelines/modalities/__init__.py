@@ -1,1 +1,1 @@
-"""How samples of one kind are decoded, cropped and augmented."""
+"""Decoding, cropping and augmentation of samples, per modality."""

@@ -1,6 +1,6 @@
-"""Photometric augmentation of a whole batch on the training device, equal to torchvision's sample by sample.
+"""Photometric augmentation of a batch on the training device, equal to torchvision's for every sample.
 
-B: batch, H, W: pixels. Images are float in [0, 1]. Nothing here samples: every random number comes in as an argument.
+B: batch, H, W: pixels. Images are float in [0, 1]. Nothing here samples: all random numbers are arguments.
 """
 
 from collections.abc import Callable
@@ -11,32 +11,32 @@ from torch import Tensor
 
 from selfsup.views import Crop
 
-PIECE = 16  # images at a time on a CPU: what an operation makes of more does not stay in its cache
+PIECE = 16  # images at a time on a CPU: intermediate results of more exceed its cache
 PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with torchvision's rounding
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) -> (B, 3, H, W)"""
+    """(B, 3, H, W), (B,) factors -> (B, 3, H, W)"""
     return _column(factor).mul(images).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) -> (B, 3, H, W): away from the image's mean grey."""
-    # Two means: a mean over all pixels at once would be summed in another order for another batch size.
+    """(B, 3, H, W), (B,) factors -> (B, 3, H, W): blend with the image's mean gray"""
+    # Two means: the order in which one mean over all pixels is summed depends on the batch size.
     return _blend(images, _luma(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) -> (B, 3, H, W): away from each pixel's grey."""
+    """(B, 3, H, W), (B,) factors -> (B, 3, H, W): blend with each pixel's gray"""
     return _blend(images, _luma(images), factor)
 
 
 def hue(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) -> (B, 3, H, W): turn the hue by factor circles, in [-0.5, 0.5]; in HSV.
+    """(B, 3, H, W), (B,) turns in [-0.5, 0.5] -> (B, 3, H, W): rotate the hue, in HSV
 
-    Written without the sectors of the HSV hexagon: a channel falls from its maximum with its distance on the circle.
+    Without the sectors of the HSV hexagon: a channel decreases from its maximum with its distance on the hue circle.
     """
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)
@@ -58,9 +58,9 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """(B, 3, H, W), (B,) -> (B, 3, H, W): blur with `kernel` taps (odd) a side and reflected borders.
+    """(B, 3, H, W), (B,) sigmas -> (B, 3, H, W): blur with a kernel of `kernel` (odd) pixels a side, reflected borders
 
-    As two products with banded matrices, not a convolution: every sample has a sigma of its own.
+    Two products with banded matrices instead of a convolution, since every sample has its own sigma.
     """
     height, width = images.shape[2:]
     rows = (images.mT.flatten(1, 2) @ _blur_matrix(sigma, height, kernel)).view_as(images.mT).mT
@@ -68,21 +68,21 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, H, W): invert every value from the threshold up."""
+    """(B, 3, H, W) -> (B, 3, H, W): invert all values at or above the threshold"""
     return torch.where(images >= threshold, 1 - images, images)
 
 
 def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
-    """In place: (B, 3, H, W), (B, PHOTO_DRAWS): ColorJitter, gray, blur, solarize, each with its probability.
+    """Apply color jitter, gray, blur and solarization, each with its probability, in place to (B, 3, H, W) images.
 
-    draws are uniform in [0, 1). They belong on the CPU whatever device the images are on: which samples an operation
-    takes is then known without waiting for the device. The blur's kernel is a tenth of the image, as in SimCLR
+    draws: (B, PHOTO_DRAWS) uniform in [0, 1), on the CPU whatever the device of the images, so that the samples of an
+    operation are known without waiting for the device. The blur's kernel is a tenth of the image, as in SimCLR
     (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
     """
     piece = PIECE if images.device.type == "cpu" else len(images)
     pieces = (tensor.split(piece) for tensor in (images, draws))  # type: ignore[no-untyped-call]
-    for some, drawn in zip(*pieces, strict=True):
-        _photometric(some, crop, drawn)
+    for part, part_draws in zip(*pieces, strict=True):
+        _photometric(part, crop, part_draws)
 
 
 def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
@@ -96,7 +96,10 @@ def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
 
 
 def _jitter(images: Tensor, crop: Crop, chosen: Tensor, strengths: Tensor, ranks: Tensor) -> None:
-    """In place; (B, 4), (B, 4): each chosen sample gets the four operations in the order of its own ranks."""
+    """Apply the four operations of ColorJitter in place to chosen samples, in an order drawn per sample.
+
+    chosen: (B,) bool. strengths: (B, 4). ranks: (B, 4), whose order is that of the operations.
+    """
     operations = (
         (brightness, max(0.0, 1 - crop.brightness), 1 + crop.brightness),
         (contrast, max(0.0, 1 - crop.contrast), 1 + crop.contrast),
@@ -112,13 +115,13 @@ def _jitter(images: Tensor, crop: Crop, chosen: Tensor, strengths: Tensor, ranks
 
 
 def _apply(images: Tensor, chosen: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> None:
-    """In place; (B, 3, H, W), (B,) bool, (B,)...: the operation on the chosen samples, if there are any."""
+    """Apply an operation in place to chosen samples. chosen: (B,) bool. parameters: (B,) each."""
     index = chosen.nonzero()[:, 0]
     if len(index) == 0:
         return
-    taken = [parameter[index].to(images.device, non_blocking=True) for parameter in parameters]
+    values = [parameter[index].to(images.device, non_blocking=True) for parameter in parameters]
     index = index.to(images.device, non_blocking=True)
-    images[index] = operation(images[index], *taken)
+    images[index] = operation(images[index], *values)
 
 
 def _blend(images: Tensor, anchor: Tensor, factor: Tensor) -> Tensor:
@@ -137,13 +140,13 @@ def _column(factor: Tensor) -> Tensor:
 
 
 def _blur_matrix(sigma: Tensor, size: int, kernel: int) -> Tensor:
-    """(B,) -> (B, size, size): column i holds the weights of the pixels that make pixel i."""
+    """(B,) sigmas -> (B, size, size), whose column i holds the weights of all pixels in pixel i"""
     radius = kernel // 2
-    assert kernel % 2 == 1, f"a kernel of {kernel} has no centre"
-    assert radius < size, f"a kernel of {kernel} does not fit {size} pixels"
+    assert kernel % 2 == 1, f"a kernel of {kernel} pixels has no center; expected an odd number"
+    assert radius < size, f"a kernel of {kernel} pixels does not fit into {size} pixels"
     offset = torch.arange(-radius, radius + 1, device=sigma.device)
     weight = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)
     pixel = torch.arange(size, device=sigma.device)
-    source = (pixel + offset[:, None]).abs()  # (kernel, size); reflect at the first pixel, then at the last
+    source = (pixel + offset[:, None]).abs()  # (kernel, size); reflected at the first pixel, then at the last
     source = torch.where(source < size, source, 2 * (size - 1) - source)
     return torch.einsum("bk,kji->bji", weight, (source[:, None] == pixel[:, None]).to(weight))

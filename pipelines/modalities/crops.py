@@ -1,7 +1,7 @@
-"""Bytes of an image -> its crops, by one decode that is no larger than they need, resized with antialiasing.
+"""Crops of an encoded image: one decode, no larger than needed, and a resize with antialiasing for each crop.
 
-A whole box is cut out and resized by torch: what torchvision does. A box that begins between two pixels, as in a JPEG
-decoded at a fraction of its size, is resized by Pillow: as exact, but five times slower.
+A box of whole pixels is resized by torch, as torchvision does. A box with fractional edges, as in a JPEG decoded at a
+fraction of its size, is resized by Pillow: as exact, but five times slower.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfsup.pipelines.modalities.decode import Data, Pixels, scaled
+from selfsup.pipelines.modalities.decode import Data, Pixels, decode_scaled
 
 Resample = Literal["bilinear", "bicubic"]
 
-EIGHTHS = (1, 2, 8)  # of a JPEG's size: at 3/8 and 4/8 Pillow's resize costs more than the decode saves
+EIGHTHS = (1, 2, 8)  # scales of a JPEG's decode: at 3/8 and 4/8 Pillow's resize costs more than the decode saves
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def single_threaded() -> None:
-    """Call it in a thread that makes crops: torch then works in that thread alone, whatever number others have.
+    """Make torch use one thread when called from the current thread, whatever the setting of others.
 
-    A thread takes over the number of the process when it first asks for it, and keeps it.
+    A thread copies the number of the process at its first use of it, hence the call of the getter.
     """
     torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,44 +40,43 @@ def crops(
     *,
     bits: int | None = None,
 ) -> list[Pixels]:
-    """k boxes (k, 4) of top, left, height, width in pixels of the whole image -> k arrays (size, size, 3).
+    """(k, 4) boxes of top, left, height, width in pixels of the whole image -> k arrays (size, size, 3)
 
-    flips: which of them are mirrored, left to right. bits: of images of 16, as in `decode`. Undecodable for corrupt or
-    truncated data.
+    flips: whether each is mirrored, left to right. bits: see `decode`. Raises DecodeError for damaged data.
     """
     sides = (min(height, width) for _, _, height, width in boxes.tolist())
-    needed = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
-    image, scale = scaled(data, needed, EIGHTHS, bits=bits)
-    cuts = boxes * scale
-    whole = (cuts % 1 == 0).all(axis=1)
-    wanted = zip(whole.tolist(), cuts.tolist(), sizes, resample, flips or [False] * len(cuts), strict=True)
-    return [_crop(image, *each) for each in wanted]
+    eighths = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
+    image, scale = decode_scaled(data, eighths, EIGHTHS, bits=bits)
+    scaled = boxes * scale
+    is_whole = (scaled % 1 == 0).all(axis=1)
+    settings = zip(is_whole.tolist(), scaled.tolist(), sizes, resample, flips or [False] * len(scaled), strict=True)
+    return [_crop(image, *setting) for setting in settings]
 
 
-def _crop(image: Pixels, whole: bool, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Pixels:
-    made = (_by_torch if whole else _by_pillow)(image, box, size, resample)
-    pixels: Pixels = (made.flip(3) if flip else made).numpy()[0].transpose(1, 2, 0)
+def _crop(image: Pixels, is_whole: bool, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Pixels:
+    crop = (_resize_by_torch if is_whole else _resize_by_pillow)(image, box, size, resample)
+    pixels: Pixels = (crop.flip(3) if flip else crop).numpy()[0].transpose(1, 2, 0)
     return pixels
 
 
-def _by_torch(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
+def _resize_by_torch(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
     """-> (1, 3, size, size), channels last"""
     top, left, height, width = map(int, box)
-    part = image[top : top + height, left : left + width].copy()  # torch's quick resize wants it dense
+    part = image[top : top + height, left : left + width].copy()  # torch's fast resize needs it contiguous
     return interpolate(_batch_of_one(part), (size, size), mode=resample, antialias=True)
 
 
-def _by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
+def _resize_by_pillow(image: Pixels, box: Sequence[float], size: int, resample: Resample) -> Tensor:
     """-> (1, 3, size, size), channels last"""
     top, left, height, width = box
     within = max(0.0, left), max(0.0, top), min(image.shape[1], left + width), min(image.shape[0], top + height)
-    made = Image.fromarray(image).resize((size, size), FILTERS[resample], box=within)
-    return _batch_of_one(np.array(made))
+    resized = Image.fromarray(image).resize((size, size), FILTERS[resample], box=within)
+    return _batch_of_one(np.array(resized))
 
 
 def _batch_of_one(image: Pixels) -> Tensor:
     """(H, W, 3) -> (1, 3, H, W), channels last
 
-    Axes are turned by numpy: torch gives up the interpreter's lock for each view, and threads then wait for it.
+    NumPy permutes the axes: torch releases the interpreter's lock for each view, which threads then wait for.
     """
     return torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))

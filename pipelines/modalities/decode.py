@@ -1,7 +1,7 @@
-"""Bytes of an image -> its pixels, at a fraction of its size where that is enough.
+"""Decoding of images, at a fraction of the size where that is enough.
 
-JPEG goes through libjpeg-turbo, which can decode at a fraction of the size; Pillow takes every other format and the few
-JPEGs that libjpeg-turbo does not turn into RGB. Orientation tags are ignored, as torchvision does.
+libjpeg-turbo decodes JPEGs, and can do so at a fraction of the size; Pillow decodes all other formats and the few JPEGs
+that libjpeg-turbo does not convert to RGB. Orientation tags are ignored, as torchvision does.
 """
 
 import io
@@ -20,215 +20,218 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from selfsup.errors import DataError
 from selfsup.pipelines.modalities import tiffs
 
-Data = bytes | memoryview  # of an image in its format
+Data = bytes | memoryview  # of an encoded image
 Pixels = NDArray[np.uint8]
 
-MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
+MAX_PIXELS = 178_956_970  # above it, Pillow too assumes a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # none that starts other programs
-CHROMA = {"422": 4, "440": 4, "411": 8}  # how much larger than asked they are decoded, to be as exact as 4:2:0
-IHDR_DEPTH = 24  # where a PNG tells the bits of each of its channels
-OTHER_ORDER = {"LA;16B": "RGBA"} | {
-    f"{colours};16{order}": f"{colours};16{other}"
-    for colours in ("RGB", "RGBA", "RGBX", "CMYK")
-    for order, other in ("BL", "LB", "NB")  # N: as this machine's, L
-}  # of the bytes of colours of 16 bits, by Pillow's names
-STRAIGHT = {f"RGBa;16{order}": f"RGBA;16{order}" for order in "BLN"}  # or Pillow divides the high bytes by alpha's
-OTHER_ORDER |= {multiplied: OTHER_ORDER[plain] for multiplied, plain in STRAIGHT.items()}
+CHROMA_SCALES = {"422": 4, "440": 4, "411": 8}  # factor on the decoded size that makes them as exact as 4:2:0
+IHDR_DEPTH = 24  # offset of the bit depth in a PNG
+SWAPPED_MODES = {"LA;16B": "RGBA"} | {
+    f"{colors};16{order}": f"{colors};16{other}"
+    for colors in ("RGB", "RGBA", "RGBX", "CMYK")
+    for order, other in ("BL", "LB", "NB")  # N: native, little-endian
+}  # Pillow's raw modes of 16 bits -> those of the other byte order
+UNMULTIPLIED_MODES = {f"RGBa;16{order}": f"RGBA;16{order}" for order in "BLN"}  # keep Pillow from dividing by alpha
+SWAPPED_MODES |= {multiplied: SWAPPED_MODES[plain] for multiplied, plain in UNMULTIPLIED_MODES.items()}
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
 
 
-class Undecodable(DataError, ValueError):  # noqa: N818 (what it is, not what went wrong)
-    """These bytes are no whole image."""
+class DecodeError(DataError, ValueError):
+    """Bytes that are not a complete image."""
 
 
 def backend() -> str:
-    """The decoder in use, for the record of a run."""
+    """Return the names and versions of the decoders, for the record of a run."""
     return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}"
 
 
 def dimensions(data: Data) -> tuple[int, int]:
-    """(height, width) from the header alone. Undecodable for a broken header or more than 178 megapixels."""
+    """Return (height, width) from the header. Raises DecodeError for a broken one or more than 178 megapixels."""
     height, width, _ = _header(data)
     return height, width
 
 
 def decode(data: Data, *, min_height: int, min_width: int, bits: int | None = None) -> Pixels:
-    """-> (H, W, 3) RGB. A JPEG comes at the smallest quick scale that is no smaller than asked; never enlarged.
+    """Return an image as (H, W, 3) RGB.
 
-    Grey, CMYK, palette and 16-bit images are converted, alpha is dropped. bits: how many of the 16 are in use, so that
-    their greatest value is white; None: all. Undecodable for corrupt or truncated data.
+    A JPEG is decoded at the smallest fast scale of at least the given size; nothing is enlarged. Gray, CMYK, palette
+    and 16-bit images are converted, alpha is dropped. bits: number in use of 16, so that 2^bits - 1 is white; None:
+    all. Raises DecodeError for corrupt or truncated data.
     """
     height, width, chroma = _header(data)
     if not chroma:
-        return _pillow(data, bits)
+        return _decode_by_pillow(data, bits)
     least = chroma * min_height, chroma * min_width
     eighths = next((n for n in EIGHTHS if _scaled(height, n) >= least[0] and _scaled(width, n) >= least[1]), 8)
-    return _turbo(data, height, width, eighths)[0]
+    return _decode_by_turbo(data, height, width, eighths)[0]
 
 
-def scaled(
-    data: Data, needed: float, choices: Sequence[int] = EIGHTHS, *, bits: int | None = None
+def decode_scaled(
+    data: Data, min_eighths: float, choices: Sequence[int] = EIGHTHS, *, bits: int | None = None
 ) -> tuple[Pixels, float]:
-    """-> (H, W, 3) RGB, and its scale. A JPEG comes at the first of `choices` in eighths that has those `needed`.
+    """Return an image as (H, W, 3) RGB, and its scale: for a JPEG, the first of `choices` of at least so many eighths.
 
-    Any other image is whole. bits, and Undecodable, as above.
+    Any other image has scale 1. bits and DecodeError as for `decode`.
     """
     height, width, chroma = _header(data)
     if not chroma:
-        return _pillow(data, bits), 1.0
-    return _turbo(data, height, width, next(n for n in choices if n >= chroma * needed or n == 8))
+        return _decode_by_pillow(data, bits), 1.0
+    return _decode_by_turbo(data, height, width, next(n for n in choices if n >= chroma * min_eighths or n == 8))
 
 
 def _scaled(length: int, eighths: int) -> int:
-    """libjpeg-turbo rounds up."""
+    """Return a length after scaling; libjpeg-turbo rounds up."""
     return -(-length * eighths // 8)
 
 
 def _header(data: Data) -> tuple[int, int, int]:
-    """Height, width, and how much larger than asked it is to be decoded; 0: by Pillow.
+    """Return height, width, and the factor on the size at which to decode it; 0: to be decoded by Pillow.
 
-    libjpeg-turbo scales the chroma of 4:2:0 by less than luma, so that it comes out as large. Where only one side is
-    halved it cannot, and enlarges chroma of half that size, with a blur.
+    libjpeg-turbo scales the chroma of 4:2:0 by less than luma, so that both come out in full. Where chroma is halved on
+    one side only it cannot, and enlarges smaller chroma with a blur.
     """
     try:
-        height, width, colours, sampling = simplejpeg.decode_jpeg_header(data)
-        chroma = 0 if colours in ("CMYK", "YCCK") else CHROMA.get(sampling, 1)
+        height, width, colors, sampling = simplejpeg.decode_jpeg_header(data)
+        chroma = 0 if colors in ("CMYK", "YCCK") else CHROMA_SCALES.get(sampling, 1)
     except (ValueError, KeyError):  # the latter for 4:4:1
-        with _opened(data) as image:
+        with _open(data) as image:
             (width, height), chroma = image.size, 0
     if height * width > MAX_PIXELS:
-        raise Undecodable(f"{width}x{height} pixels are more than {MAX_PIXELS}: taken for a decompression bomb")
+        raise DecodeError(f"{width}x{height} pixels are more than {MAX_PIXELS}: taken for a decompression bomb")
     return height, width, chroma
 
 
-def _turbo(data: Data, height: int, width: int, eighths: int) -> tuple[Pixels, float]:
-    """-> (H, W, 3) RGB, and its scale: that asked for, but for what only Pillow decodes."""
+def _decode_by_turbo(data: Data, height: int, width: int, eighths: int) -> tuple[Pixels, float]:
+    """Return an image as (H, W, 3) RGB, and its scale: 1 for a JPEG that only Pillow decodes."""
     least = _scaled(height, eighths), _scaled(width, eighths)
     try:
         image: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1], strict=True)
     except ValueError as error:
         if "premature end" in str(error).lower():  # of the file, or of a scan
-            raise Undecodable(f"not a whole JPEG: {error}") from error
-        return _pillow(data), 1.0  # an oddity that takes no pixels; Pillow tells if the file is cut as well
+            raise DecodeError(f"a truncated JPEG: {error}") from error
+        return _decode_by_pillow(data), 1.0  # strict mode also rejects harmless oddities; Pillow finds truncation
     return image, eighths / 8
 
 
 def depth(data: Data) -> int:
-    """How many bits the values of an image of more than 8 bits take; 0 for any other. Undecodable as above."""
+    """Return the bits that the values of an image of more than 8 bits use; 0 for any other. Raises DecodeError."""
     if data[:2] == b"\xff\xd8":
         return 0
-    with _opened(data) as image, _whole(image):
+    with _open(data) as image, _decode_errors(image):
         if image.mode.startswith("I"):
             return int(np.asarray(image).max()).bit_length()
-        if not _is_wide(image, data) or _is_multiplied(image):  # a quotient takes no notice of unused bits
+        if not _has_16_bits(image, data) or _is_multiplied(image):  # the quotient does not depend on unused bits
             return 0
         high = image if image.mode == "CMYK" else image.convert("RGB")
         return 8 + int(np.asarray(high).max()).bit_length()
 
 
-def _pillow(data: Data, bits: int | None = None) -> Pixels:
-    with _opened(data) as image, _whole(image):
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-            grey = _colours(_narrowed(np.asarray(image)[..., None], bits))
-            return 255 - grey if tiffs.is_inverted(image) else grey
+def _decode_by_pillow(data: Data, bits: int | None = None) -> Pixels:
+    with _open(data) as image, _decode_errors(image):
+        if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
+            gray = _colors(_to_8_bits(np.asarray(image)[..., None], bits))
+            return 255 - gray if tiffs.is_inverted(image) else gray
         if _is_multiplied(image):
-            return _divided(_wide(data))
-        if _is_wide(image, data) and bits:  # of which Pillow keeps the high bytes alone
-            narrow = _narrowed(_wide(data), bits)
-            return _colours(narrow) if image.mode != "CMYK" else np.asarray(_rgb(Image.fromarray(narrow, "CMYK")))
+            return _divide_by_alpha(_read_16_bits(data))
+        if _has_16_bits(image, data) and bits:  # Pillow keeps the high bytes alone
+            narrow = _to_8_bits(_read_16_bits(data), bits)
+            return _colors(narrow) if image.mode != "CMYK" else np.asarray(_rgb(Image.fromarray(narrow, "CMYK")))
         return np.asarray(_rgb(image))
 
 
 @contextmanager
-def _whole(image: Image.Image) -> Iterator[None]:
+def _decode_errors(image: Image.Image) -> Iterator[None]:
+    """Turn any exception inside the block into a DecodeError."""
     try:
         yield
-    except Undecodable:
+    except DecodeError:
         raise
-    except Exception as error:  # Pillow's decoders let many kinds escape on hostile bytes
-        raise Undecodable(f"not a whole {image.format}: {error}") from error
+    except Exception as error:  # Pillow's decoders raise many types on corrupt bytes
+        raise DecodeError(f"a damaged or truncated {image.format}: {error}") from error
 
 
-def _opened(data: Data) -> ImageFile:
+def _open(data: Data) -> ImageFile:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # as above
-        known = f"no image in a known format ({', '.join(FORMATS)}): {error}"
-        raise Undecodable(tiffs.unopened(bytes(data)) or known) from error
+        problem = f"not an image in a known format ({', '.join(FORMATS)}): {error}"
+        raise DecodeError(tiffs.unreadable(bytes(data)) or problem) from error
     if isinstance(image, TiffImageFile) and (refusal := tiffs.refusal(image)):
-        raise Undecodable(refusal)
+        raise DecodeError(refusal)
     return image
 
 
-def _is_wide(image: Image.Image, data: Data) -> bool:
-    """Whether it has colours, or grey and alpha, of 16 bits each."""
+def _has_16_bits(image: Image.Image, data: Data) -> bool:
+    """Return whether an image has colors, or gray and alpha, of 16 bits each."""
     if image.format == "PNG":
         return data[IHDR_DEPTH] == 16
     if not isinstance(image, TiffImageFile) or max(image.tag_v2.get(BITSPERSAMPLE, (8,))) != 16:
         return False
-    return {_how(tile)[0] for tile in image.tile} <= OTHER_ORDER.keys()
+    return {_raw_mode(tile)[0] for tile in image.tile} <= SWAPPED_MODES.keys()
 
 
-def _wide(data: Data) -> NDArray[np.int64]:
+def _read_16_bits(data: Data) -> NDArray[np.int64]:
     """-> (H, W, bands) of 16 bits
 
-    Pillow keeps the high bytes; told that the bytes stand the other way round, it keeps the low ones.
+    Pillow keeps the high byte of each value; with the other byte order set, it keeps the low one.
     """
-    (high, name), (low, _) = _read(data, STRAIGHT), _read(data, OTHER_ORDER)
-    grey = name == "LA;16B"  # of which all four bytes are kept
-    wide: NDArray[np.int64] = 256 * high.astype(np.int64) + (low[..., 1:2] if grey else low)
-    return wide
+    (high, mode), (low, _) = _read(data, UNMULTIPLIED_MODES), _read(data, SWAPPED_MODES)
+    is_gray = mode == "LA;16B"  # read as RGBA, which keeps all four bytes
+    values: NDArray[np.int64] = 256 * high.astype(np.int64) + (low[..., 1:2] if is_gray else low)
+    return values
 
 
-def _read(data: Data, order: Mapping[str, str]) -> tuple[NDArray[Any], str]:
-    """-> (H, W, bands), the bytes taken to stand by another of Pillow's names, and the name they have."""
-    with _opened(data) as image:
-        tiles = [(tile, *_how(tile)) for tile in image.tile]
-        image.tile = [tile._replace(args=(order.get(mode, mode), *rest)) for tile, mode, rest in tiles]
+def _read(data: Data, modes: Mapping[str, str]) -> tuple[NDArray[Any], str]:
+    """-> (H, W, bands), read with another raw mode of Pillow; and the original raw mode"""
+    with _open(data) as image:
+        tiles = [(tile, *_raw_mode(tile)) for tile in image.tile]
+        image.tile = [tile._replace(args=(modes.get(mode, mode), *rest)) for tile, mode, rest in tiles]
         return np.asarray(image), tiles[0][1]
 
 
-def _how(tile: Any) -> tuple[str, Sequence[Any]]:
-    """How the bytes of a part of an image stand, by Pillow's name, and what else its decoder is told."""
+def _raw_mode(tile: Any) -> tuple[str, Sequence[Any]]:
+    """Return Pillow's raw mode of a tile, and the other arguments of its decoder."""
     mode, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
     return mode, rest
 
 
 def _is_multiplied(image: Image.Image) -> bool:
-    """Whether its colours, of 16 bits, are multiplied by alpha."""
-    return isinstance(image, TiffImageFile) and any(_how(tile)[0] in STRAIGHT for tile in image.tile)
+    """Return whether the colors of an image of 16 bits are multiplied by alpha."""
+    return isinstance(image, TiffImageFile) and any(_raw_mode(tile)[0] in UNMULTIPLIED_MODES for tile in image.tile)
 
 
-def _divided(deep: NDArray[np.int64]) -> Pixels:
+def _divide_by_alpha(values: NDArray[np.int64]) -> Pixels:
     """(H, W, 4), multiplied by alpha -> (H, W, 3)"""
-    alpha = np.maximum(deep[..., 3:], 1)
-    return _rounded(np.minimum(deep[..., :3], alpha), alpha)
+    alpha = np.maximum(values[..., 3:], 1)
+    return _rescale(np.minimum(values[..., :3], alpha), alpha)
 
 
-def _narrowed(deep: NDArray[Any], bits: int | None) -> Pixels:
-    """(H, W, bands) -> (H, W, bands) of 8 bits. Undecodable for values that 16 bits do not hold."""
-    if deep.min() < 0 or deep.max() >= 2**16:
-        raise Undecodable(f"values from {deep.min()} to {deep.max()}; expected 0 to 65535: save it with 8 or 16 bits")
-    most = 2 ** (bits or 16) - 1
-    return _rounded(np.minimum(deep, most).astype(np.int64), np.int64(most))
+def _to_8_bits(values: NDArray[Any], bits: int | None) -> Pixels:
+    """(H, W, bands) -> (H, W, bands) of 8 bits. Raises DecodeError for values that do not fit 16 bits."""
+    if values.min() < 0 or values.max() >= 2**16:
+        span = f"values from {values.min()} to {values.max()}"
+        raise DecodeError(f"{span}; expected 0 to 65535: save it with 8 or 16 bits")
+    white = 2 ** (bits or 16) - 1
+    return _rescale(np.minimum(values, white).astype(np.int64), np.int64(white))
 
 
-def _rounded(values: NDArray[np.int64], most: NDArray[np.int64] | np.int64) -> Pixels:
-    """255 for the most, in proportion for the others."""
-    return ((2 * 255 * values + most) // (2 * most)).astype(np.uint8)
+def _rescale(values: NDArray[np.int64], white: NDArray[np.int64] | np.int64) -> Pixels:
+    """Scale values so that white becomes 255, rounded."""
+    return ((2 * 255 * values + white) // (2 * white)).astype(np.uint8)
 
 
-def _colours(narrow: Pixels) -> Pixels:
+def _colors(pixels: Pixels) -> Pixels:
     """(H, W, 1 to 4), the last of two or four alpha -> (H, W, 3)"""
-    colours = narrow[..., : 3 if narrow.shape[2] > 2 else 1]
-    return np.ascontiguousarray(np.broadcast_to(colours, (*narrow.shape[:2], 3)))
+    colors = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+    return np.ascontiguousarray(np.broadcast_to(colors, (*pixels.shape[:2], 3)))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":  # Pillow's own conversion would make black of values up to 1
-        raise Undecodable("values are floating-point numbers; expected integers: save it with 8 or 16 bits")
-    if "transparency" in image.info:  # straight to RGB, Pillow warns
+    if image.mode == "F":  # Pillow's own conversion would make values up to 1 black
+        raise DecodeError("values are floating-point numbers; expected integers: save it with 8 or 16 bits")
+    if "transparency" in image.info:  # avoids a warning of Pillow
         image = image.convert("RGBA")
-    if image.mode == "La":  # which Pillow turns into nothing else
+    if image.mode == "La":  # Pillow converts it to LA alone
         image = image.convert("LA")
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What a TIFF says of itself, for a refusal of those that Pillow does not open, or reads wrongly without a word."""
+"""Checks of TIFFs, to reject those that Pillow does not open or silently reads wrong."""
 
 import io
 
@@ -13,41 +13,41 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
+COLORS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
 REMEDY = "save it as PNG"
-BANDS = set("RGBACMYK")  # that Pillow reads right where each lies by itself
+BANDS = set("RGBACMYK")  # that Pillow reads correctly as separate planes
 
 
 def refusal(image: TiffImageFile) -> str | None:
-    """Why not to read it; None for what Pillow reads right."""
+    """Return why an image cannot be read; None for one that Pillow reads correctly."""
     tags = image.tag_v2
-    packed = all(tile.codec_name == "libtiff" for tile in image.tile)
-    if tags.get(PLANAR_CONFIGURATION) == 2 and not _joined(image, packed):
-        return f"a TIFF, {_kind(tags)}, whose colours lie apart: {REMEDY}"
+    by_libtiff = all(tile.codec_name == "libtiff" for tile in image.tile)
+    if tags.get(PLANAR_CONFIGURATION) == 2 and not _reads_planes(image, by_libtiff):
+        return f"a TIFF, {_kind(tags)}, with colors in separate planes: {REMEDY}"
     narrow = max(tags.get(BITSPERSAMPLE, (1,))) <= 8
-    if 2 in tags.get(SAMPLEFORMAT, (1,)) and (narrow or (packed and tags.prefix == b"MM")):
+    if 2 in tags.get(SAMPLEFORMAT, (1,)) and (narrow or (by_libtiff and tags.prefix == b"MM")):
         return f"a TIFF, {_kind(tags)}, of signed values: {REMEDY}"
     return None
 
 
-def _joined(image: TiffImageFile, packed: bool) -> bool:
-    """Whether Pillow puts bands that lie apart together as it should."""
+def _reads_planes(image: TiffImageFile, by_libtiff: bool) -> bool:
+    """Return whether Pillow reads the separate planes of an image correctly."""
     bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
     if len(bits) == 1:
         return True
-    if packed:
+    if by_libtiff:
         multiplied = 1 in image.tag_v2.get(EXTRASAMPLES, ())
         return image.mode != "LAB" and not (multiplied and (max(bits) > 8 or image.mode == "La"))
     return max(bits) <= 8 and image.mode != "LAB" and {str(tile.args[0]) for tile in image.tile if tile.args} <= BANDS
 
 
 def is_inverted(image: object) -> bool:
-    """Whether white is 0. Pillow turns values of 8 bits round, but not of 16."""
+    """Return whether white is 0, which Pillow corrects for values of 8 bits, but not of 16."""
     return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
-def unopened(data: bytes) -> str | None:
-    """Of a file that Pillow does not open: what kind of TIFF it is; None for one of another format, or a broken one."""
+def unreadable(data: bytes) -> str | None:
+    """Describe a TIFF that Pillow does not open; None for another format or a broken file."""
     if not data.startswith(tuple(PREFIXES)):
         return None
     try:
@@ -56,10 +56,10 @@ def unopened(data: bytes) -> str | None:
         file.seek(tags.next)
         tags.load(file)
         return f"a TIFF, {_kind(tags)}, which cannot be read: {REMEDY}"
-    except Exception:  # as many as hostile bytes provoke
+    except Exception:  # Pillow raises many types on corrupt bytes
         return None
 
 
 def _kind(tags: ImageFileDirectory_v2) -> str:
-    colours, bits = tags.get(PHOTOMETRIC_INTERPRETATION), tags.get(BITSPERSAMPLE, (1,))
-    return f"{COLOURS.get(int(colours or 0), f'photometric {colours}')} of {'+'.join(map(str, bits))} bits"
+    photometric, bits = tags.get(PHOTOMETRIC_INTERPRETATION), tags.get(BITSPERSAMPLE, (1,))
+    return f"{COLORS.get(int(photometric or 0), f'photometric {photometric}')} of {'+'.join(map(str, bits))} bits"

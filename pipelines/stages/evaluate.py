@@ -22,9 +22,9 @@ from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.collate import normalize
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.modalities.crops import crops
-from selfsup.pipelines.modalities.decode import Data, Undecodable, dimensions
+from selfsup.pipelines.modalities.decode import Data, DecodeError, dimensions
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Backbone
@@ -119,7 +119,7 @@ class Load:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
-        samples = Reader(self._splits[split]).read(number - split * self._splits[0].num_samples)
+        samples = SampleReader(self._splits[split]).read(number - split * self._splits[0].num_samples)
         tried = [(n, sample, self._centre(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
         made = [(n, sample, image) for n, sample, image in tried if image is not None]
         empty = np.empty((0, self._size, self._size, 3), np.uint8)
@@ -136,7 +136,7 @@ class Load:
             side = max(1.0, self._share * min(height, width))
             box = np.array([[(height - side) / 2, (width - side) / 2, side, side]])
             return crops(data, box, [self._size], ["bicubic"], bits=self._splits[split].bits)[0]
-        except Undecodable:
+        except DecodeError:
             return None
 
 

@@ -1,4 +1,4 @@
-"""Runs the stages of one Run that are not done, each once."""
+"""Execution of the stages of a run that are not done yet."""
 
 import os
 import subprocess
@@ -12,40 +12,40 @@ from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
 
-codebase.modules(WORKER, EVALUATE, PICTURES)  # as imported: a process that is forked from this one runs these, whatever
-# their files say by then
+# Digests of the modules as imported: forks of this process run these, even if their files change later.
+codebase.modules(WORKER, EVALUATE, PICTURES)
 
 WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe
 
 
-def perform(each: PlannedRun) -> None:
-    """Bring a run to its end. What stops it is raised, and noted in `each.failure` until the next attempt."""
+def perform(run: PlannedRun) -> None:
+    """Execute all stages of a run that are not done. An error is also written to `run.failure`."""
     try:
-        each.failure.unlink(missing_ok=True)
-        each.remember()
-        each.check_unchanged()
-        for stage in each.stages:
+        run.failure.unlink(missing_ok=True)
+        run.remember()
+        run.check_unchanged()
+        for stage in run.stages:
             with stage.held():
-                origin.settle([stage], each.code)
+                origin.settle([stage], run.code)
                 if not stage.done:
                     origin.claim(stage)
-                    stage.finish(WORK.get(stage.kind, probe)(each, stage))
+                    stage.finish(WORK.get(stage.kind, probe)(run, stage))
     except Exception as error:
-        with suppress(OSError):  # of a full disk, too
-            failures.write(failures.classify(error), each.failure)
+        with suppress(OSError):  # as of a full disk
+            failures.write(failures.classify(error), run.failure)
         raise
 
 
 @cache
 def commit() -> str:
-    """The git commit that runs, with a + where the tree differs from it; a submitted job is told it."""
-    if told := os.environ.get("SELFSUP_COMMIT"):
-        return told
-    asked = subprocess.run(
+    """Return the git commit of this code, with a + where the tree differs from it; a job has it in its environment."""
+    if submitted := os.environ.get("SELFSUP_COMMIT"):
+        return submitted
+    output = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return asked.stdout.strip() or "unknown"
+    return output.stdout.strip() or "unknown"

@@ -23,8 +23,8 @@ from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.shared import Shared
-from selfsup.pipelines.stages.meter import Meter, Start, hardware
+from selfsup.pipelines.data.shared import SharedFeed
+from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
 from selfsup.spec import Run
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
@@ -106,7 +106,7 @@ def _work(task: Task, launched: float) -> None:
     )
     gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
-    Watch(task, intake, method, optimizer, start, meter).follow(steps, Start(launched, entered, time.time()))
+    Watch(task, intake, method, optimizer, start, meter).follow(steps, StartTimes(launched, entered, time.time()))
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
@@ -153,13 +153,13 @@ class BatchLoader:
         self._patch = method.encoder(MODALITY).patch
         self.bad: set[str] = set()
         self.latest: Batch | None = None
-        self._feed: Feed | Shared | None = None
+        self._feed: Feed | SharedFeed | None = None
 
     def counted(self) -> dict[str, float]:
-        shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, Shared) else {}
+        shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, SharedFeed) else {}
         return {"bad_samples": float(len(self.bad))} | shared
 
-    def batches(self, feed: Feed | Shared, start: int) -> Iterator[Batch]:
+    def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
         self.bad = self._found(restored=start > 0)
         for step, columns in enumerate(ahead(feed.steps(start), self._device), start):
@@ -219,12 +219,12 @@ class Watch:
         self._start, self._meter = start, meter
         self._spool = MetricsLog(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
 
-    def follow(self, steps: Iterator[Step], began: Start) -> None:
+    def follow(self, steps: Iterator[Step], began: StartTimes) -> None:
         settings, total = self._task.run.train, self._task.steps
         spent: dict[str, float] = {}
         since, seen = time.time(), self._start
         for step in steps:
-            spent = spent or began.spent(time.time())
+            spent = spent or began.durations(time.time())
             log, save = (
                 step.number == total or step.number % every == 0
                 for every in (settings.log_every, settings.checkpoint_every)

@@ -2,15 +2,15 @@
 
 import unicodedata
 
-LONGEST = 100  # bytes: a file system takes 255, and endings are added
+MAX_BYTES = 100  # a file system takes 255, and suffixes are added
 
 
-def unfit(name: str, longest: int = LONGEST) -> str:
-    """Why a name cannot be a file's: it would lie elsewhere, or nobody could type it; "" where it can."""
+def name_problem(name: str, max_bytes: int = MAX_BYTES) -> str:
+    """Return what a name should be but is not, to be that of a file; "" for a valid name."""
     if name in (".", "..") or "/" in name or "\\" in name:
-        return "a name of files, not a path: without / and \\, and neither . nor .."
+        return "a file name, not a path: without / and \\, and neither . nor .."
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
-        return "a name of files: without control characters, line ends and halves of characters"
-    if len(name.encode()) > longest:
-        return f"a name of files: at most {longest} bytes, not {len(name.encode())}"
+        return "a file name without control characters, line ends and lone surrogates"
+    if len(name.encode()) > max_bytes:
+        return f"a file name of at most {max_bytes} bytes, not {len(name.encode())}"
     return ""

@@ -23,7 +23,7 @@ from selfsup import conflicts, evaluations, explain
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, plain
-from selfsup.naming import unfit
+from selfsup.naming import name_problem
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
@@ -117,7 +117,7 @@ class Spec(_Sections):
     @field_validator("name")
     @classmethod
     def _fit(cls, name: str) -> str:
-        if why := unfit(name):
+        if why := name_problem(name):
             raise ValueError(f"expected {why}")
         return name
 

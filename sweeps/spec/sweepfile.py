@@ -24,7 +24,7 @@ from selfsup import explain
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.layers import Layers, find, less, plain, said
-from selfsup.naming import unfit
+from selfsup.naming import name_problem
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
 from selfsup.sweeps.spec.design import Design, design, metrics
@@ -128,7 +128,7 @@ def _shape_problems(top: Node, studies: Node) -> Iterator[Problem]:
     for number, study in enumerate(studies.value):
         if not isinstance(study.value, dict):
             yield Problem(study.mark, ("studies", number), "expected a mapping: {extends: ...}")
-        elif "name" in study.value and (why := unfit(str(study.value["name"].node.value))):
+        elif "name" in study.value and (why := name_problem(str(study.value["name"].node.value))):
             yield Problem(study.value["name"].node.mark, ("studies", number, "name"), f"expected {why}")
 
 

@@ -24,9 +24,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes
 
 CORES = len(os.sched_getaffinity(0))
@@ -48,7 +48,7 @@ def limit(told: Manifest, views: Views, batch: int) -> Iterator[int]:
 
 def _loop(told: Manifest, views: Views, batch: int, core: int, done: Any) -> None:
     draw = np.random.default_rng(core)
-    images = [sample.data for sample in Reader(told).read(draw.integers(told.num_samples, size=KEPT))]
+    images = [sample.data for sample in SampleReader(told).read(draw.integers(told.num_samples, size=KEPT))]
     height, width = np.array([simplejpeg.decode_jpeg_header(data)[:2] for data in images]).T
     drawn = np.stack([boxes(crop, height, width, draw.random((KEPT, CROP_DRAWS))) for crop in views.crops], axis=1)
     while True:
@@ -68,7 +68,7 @@ def _cut(image: NDArray[np.uint8], box: Sequence[int], size: int) -> Tensor:
 def threads(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """Our stream, by threads of this process."""
     order = SampleOrder(samples=told.num_samples, batch=batch, seed=0)
-    feed = Feed(Stream(told, order, views, STEPS), 0, 1, "threads", CORES, MEMORY)
+    feed = Feed(SampleStream(told, order, views, STEPS), 0, 1, "threads", CORES, MEMORY)
     return (len(torch.from_numpy(columns["view0"])) for columns in feed.steps(0))
 
 
@@ -76,7 +76,7 @@ def tasks(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """Our stream, by Ray Data's tasks."""
     _start_ray()
     order = SampleOrder(samples=told.num_samples, batch=batch, seed=0)
-    feed = Feed(Stream(told, order, views, STEPS), 0, 1, "ray", CORES, MEMORY)
+    feed = Feed(SampleStream(told, order, views, STEPS), 0, 1, "ray", CORES, MEMORY)
     return (len(torch.from_numpy(columns["view0"])) for columns in feed.steps(0))
 
 

@@ -3,7 +3,7 @@
 python tests/benchmarks/scale.py
 
 The data sets are made up as they are read: a file system of fsspec's kind, whose shards are all the same one. All that
-is measured is real: the manifest's tables, the order, the planning of Ray Data's tasks, reads through a Reader.
+is measured is real: the manifest's tables, the order, the planning of Ray Data's tasks, reads through a SampleReader.
 """
 
 import io
@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
 from selfsup.pipelines.data import head, manifest, rows, tars
-from selfsup.pipelines.data.feed import Feed, LaneSource
-from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.feed import Feed, StreamDatasource
+from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.views import Crop, Views
 
 SIZES = [(100, 1000), (1000, 1000), (10_000, 1000), (100_000, 1000), (100_000, 10_000)]  # shards, samples of each
@@ -49,7 +49,7 @@ class Made(AbstractFileSystem):
     def __init__(self, shards: int, samples: int) -> None:
         super().__init__()
         self.rows_read, self.asked = 0, set[str]()
-        self._shard = tars.packed(((f"{n}", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark="")
+        self._shard = tars.write_tar(((f"{n}", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark="")
         scan = tars.scan(self._shard, name="")
         self._rows = np.zeros(samples, rows.ROW)
         self._rows["label"] = -1
@@ -79,7 +79,7 @@ class Made(AbstractFileSystem):
             std=(0.2, 0.2, 0.2),
             shards=table,
         )
-        return manifest.head_of(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
+        return manifest.head_from(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         name = path.rpartition("/")[2]
@@ -117,15 +117,15 @@ def measure(shards: int, samples: int) -> str:
     made = Made(shards=shards, samples=samples)  # fsspec keeps it for the next who asks for one like it
     before, start = held(), time.perf_counter()
     told = load(f"made://{shards}-{samples}/set")
-    Reader(told)
+    SampleReader(told)
     loaded, kept = time.perf_counter() - start, held() - before
     order = SampleOrder(samples=told.num_samples, batch=BATCH, seed=0)
     steps = EPOCHS * order.steps_per_epoch
-    stream = Stream(told, order, Views((Crop(size=224),)), steps)
+    stream = SampleStream(told, order, Views((Crop(size=224),)), steps)
     start = time.perf_counter()
-    tasks = LaneSource(Feed(stream, 0, 1, "ray", 1.0, 2**30), 0).get_read_tasks(1)
+    tasks = StreamDatasource(Feed(stream, 0, 1, "ray", 1.0, 2**30), 0).get_read_tasks(1)
     sent, planned = len(pickle.dumps(pickle.loads(pickle.dumps(tasks[0]._read_fn)))), time.perf_counter() - start
-    times, reader = [], Reader(told)
+    times, reader = [], SampleReader(told)
     for step in [steps // 2, *range(steps // 3, steps // 3 + BATCHES)]:
         start = time.perf_counter()
         index = np.concatenate([order.take(lane, step, step + 1)[1].ravel() for lane in range(order.lanes)])

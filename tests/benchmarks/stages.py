@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
 from selfsup.pipelines.modalities.crops import crops
-from selfsup.pipelines.modalities.decode import dimensions, scaled
+from selfsup.pipelines.modalities.decode import decode_scaled, dimensions
 from selfsup.views import CROP_DRAWS, Views, boxes, flips
 
 IMAGES, ROUNDS = 512, 5
@@ -19,7 +19,7 @@ IMAGES, ROUNDS = 512, 5
 def stages(told: Manifest, views: Views, batch: int) -> dict[str, float]:
     """decode: of the whole image. crop: of all views, with their boxes drawn."""
     torch.set_num_threads(1)
-    order, reader = SampleOrder(samples=told.num_samples, batch=batch, seed=0), Reader(told)
+    order, reader = SampleOrder(samples=told.num_samples, batch=batch, seed=0), SampleReader(told)
     index = np.concatenate([order.take(lane, 0, IMAGES // batch)[1].ravel() for lane in range(order.lanes)])
     images = [sample.data for sample in reader.read(index)]
     sizes, filters = [crop.size or 0 for crop in views.crops], [crop.resample for crop in views.crops]
@@ -35,7 +35,7 @@ def stages(told: Manifest, views: Views, batch: int) -> dict[str, float]:
 
     read, decode, whole = (
         _milliseconds(work)
-        for work in (lambda: reader.read(index), lambda: [scaled(x, 8)[0].size for x in images], cut)
+        for work in (lambda: reader.read(index), lambda: [decode_scaled(x, 8)[0].size for x in images], cut)
     )
     return {"read": read, "decode": decode, "crop": whole - decode}
 

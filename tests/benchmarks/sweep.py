@@ -34,8 +34,8 @@ from usage import Usage, seconds_of
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.shared import Shared
-from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.data.shared import SharedFeed
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.sweeps import session
 from selfsup.sweeps.spec import sweepfile
 from selfsup.views import Crop, Views
@@ -70,7 +70,7 @@ class Spent(NamedTuple):
 
 @ray.remote(num_cpus=0)
 class Reader:
-    def read(self, shared: Shared, how: str) -> int:
+    def read(self, shared: SharedFeed, how: str) -> int:
         """Steps that it was given."""
         for _ in (shared if how == "shared" else shared.feed).steps(0):
             time.sleep(PACE)
@@ -79,11 +79,13 @@ class Reader:
 
 def readers(told: Manifest, how: str, actors: list[Any], usage: Usage) -> Spent:
     number = len(actors)
-    stream = Stream(told, SampleOrder(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS)
+    stream = SampleStream(
+        told, SampleOrder(samples=told.num_samples, batch=BATCH, seed=0), Views((Crop(size=224),)), STEPS
+    )
     feed = Feed(stream, 0, 1, "threads", 1.0, MEMORY)
-    each = [Shared(feed, f"bench-{number}", str(name), number) for name in range(number)]
+    each = [SharedFeed(feed, f"bench-{number}", str(name), number) for name in range(number)]
     if how == "shared":
-        ray.get(each[0].hub().__ray_ready__.remote())
+        ray.get(each[0].server().__ray_ready__.remote())
     since, cpu = time.perf_counter(), usage.cpu()
     taken = ray.get([actor.read.remote(shared, how) for actor, shared in zip(actors, each, strict=True)])
     return Spent(

@@ -53,9 +53,9 @@ def test_blur_is_torchvisions(kernel):
 
 def test_a_kernel_must_be_odd_and_fit():
     sigma = torch.ones(16)
-    with pytest.raises(AssertionError, match="no centre"):
+    with pytest.raises(AssertionError, match="no center"):
         augment.gaussian_blur(images(), sigma, 4)
-    with pytest.raises(AssertionError, match="does not fit 8 pixels"):
+    with pytest.raises(AssertionError, match="does not fit into 8 pixels"):
         augment.gaussian_blur(images(height=8), sigma, 17)
 
 

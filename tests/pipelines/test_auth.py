@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfsup.pipelines.cluster.auth import own_token
+from selfsup.pipelines.cluster.auth import ensure_token
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def mode(path: Path) -> int:
 
 
 def test_it_is_made_for_its_owner_alone(path: Path) -> None:
-    own_token()
+    ensure_token()
     assert mode(path) == 0o600
     assert len(path.read_text()) == 64
     before = path.read_text()
-    own_token()
+    ensure_token()
     assert path.read_text() == before
 
 
@@ -35,12 +35,12 @@ def test_one_that_all_could_read_is_closed_to_them(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("mine")
     path.chmod(0o644)
-    own_token()
+    ensure_token()
     assert mode(path) == 0o600
     assert path.read_text() == "mine"
 
 
 def test_where_nothing_can_be_written_it_ends_with_the_process(path: Path) -> None:
     path.parent.touch()  # no folder
-    own_token()
+    ensure_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

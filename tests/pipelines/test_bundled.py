@@ -11,7 +11,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import bundled, shards
 from selfsup.pipelines.data.head import VERSION
-from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
 from selfsup.pipelines.modalities.decode import decode
 
 
@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def columns(told: Manifest) -> tuple[list[np.ndarray], np.ndarray]:
-    samples = Reader(told).read(np.arange(told.num_samples))
+    samples = SampleReader(told).read(np.arange(told.num_samples))
     return [decode(s.data, min_height=1, min_width=999) for s in samples], np.array([s.label for s in samples])
 
 

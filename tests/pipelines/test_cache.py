@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfsup.pipelines.data import cache
-from selfsup.pipelines.data.cache import Cache, node_folder
+from selfsup.pipelines.data.cache import Cache, node_cache_folder
 
 SIZE = 1000
 FILE = SIZE + 4  # with the checksum of its only block
@@ -107,7 +107,7 @@ def test_a_flipped_bit_is_fetched_again_where_it_is_asked_for(tmp_path: Path, ca
     assert read(*spans[:3]) == expected[:3]
     assert not caplog.text
     assert read(*spans, fetch=lambda: data) == expected
-    assert "pieces/a: not as it was kept; fetching it again" in caplog.text
+    assert "pieces/a: damaged on disk; fetching it again" in caplog.text
     assert read(*spans) == expected
 
 
@@ -140,14 +140,14 @@ def test_a_disk_that_refuses_is_complained_of_once_and_done_without(
     with caplog.at_level(logging.WARNING):
         assert [taken(kept, name) for name in ("a", "a", "b")] == [content("a"), content("a"), content("b")]
     (record,) = caplog.records
-    assert "file: what is fetched cannot be kept: " in record.message
+    assert "file: fetched data cannot be cached: " in record.message
 
 
 def test_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path))
-    assert node_folder() == tmp_path
+    assert node_cache_folder() == tmp_path
     monkeypatch.delenv("SELFSUP_CACHE")
-    assert str(os.getuid()) in node_folder().name
+    assert str(os.getuid()) in node_cache_folder().name
 
 
 @pytest.mark.parametrize(("limit", "names"), [(1000, 50), (20, 50)], ids=["room", "crowded"])

@@ -11,29 +11,27 @@ import ray
 from servers import free_ports
 
 from selfsup.errors import SelfsupError
-from selfsup.pipelines.cluster import embedded as module
-from selfsup.pipelines.cluster import nodes
-from selfsup.pipelines.cluster.embedded import cluster, joined
-from selfsup.pipelines.cluster.nodes import answer
+from selfsup.pipelines.cluster import nodes, ray_context
+from selfsup.pipelines.cluster.nodes import write_back
 
 
 def test_what_a_node_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "SETTLE", 0.0)
-    assert answer(tmp_path / "away" / "node", "nonce") == f"{tmp_path}/away/word: No such file or directory"
-    (tmp_path / "word").write_text("of another sweep")
-    assert answer(tmp_path / "node", "nonce") == f"{tmp_path}/word: not what was written there"
-    (tmp_path / "word").write_text("nonce")
-    assert answer(tmp_path / "node", "nonce") == ""
+    monkeypatch.setattr(nodes, "SYNC_TIMEOUT", 0.0)
+    assert write_back(tmp_path / "away" / "node", "nonce") == f"{tmp_path}/away/token: No such file or directory"
+    (tmp_path / "token").write_text("of another sweep")
+    assert write_back(tmp_path / "node", "nonce") == f"{tmp_path}/token: not what was written there"
+    (tmp_path / "token").write_text("nonce")
+    assert write_back(tmp_path / "node", "nonce") == ""
     assert (tmp_path / "node").read_text() == "nonce"
     (tmp_path / "folder").mkdir()  # which no file can take the place of, as on a disk that cannot be written to
-    assert answer(tmp_path / "folder", "nonce") == f"{tmp_path}/folder: Is a directory"
+    assert write_back(tmp_path / "folder", "nonce") == f"{tmp_path}/folder: Is a directory"
 
 
 def refused(address: str, match: str) -> None:
     before = time.monotonic()
     with (
         pytest.raises(SelfsupError, match=f"no Ray cluster answers at RAY_ADDRESS={address}: {match}.*ray start"),
-        joined(address),
+        ray_context.existing_ray(address),
     ):
         pass
     assert time.monotonic() - before < 10
@@ -45,14 +43,14 @@ def test_a_cluster_that_is_gone_is_told_at_once() -> None:
 
 
 def test_whoever_else_listens_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REACH", 0.5)
+    monkeypatch.setattr(ray_context, "CONNECT_TIMEOUT", 0.5)
     with closing(socket.create_server(("", 0))) as silent:
-        refused(f"127.0.0.1:{silent.getsockname()[1]}", "what listens there is no Ray")
+        refused(f"127.0.0.1:{silent.getsockname()[1]}", "the process that listens there is not Ray")
 
 
 def test_addresses_of_no_cluster() -> None:
     refused("nonsense", "Invalid address")
-    refused("ray://127.0.0.1:10001", "not through Ray Client")
+    refused("ray://127.0.0.1:10001", "Ray Client loses")
 
 
 @pytest.fixture
@@ -60,8 +58,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
     """What Ray is asked for; it starts nothing."""
     found: list[tuple[Any, ...]] = []
     monkeypatch.setattr(ray, "init", lambda *args, **_: found.append(args))
-    monkeypatch.setattr(module, "quiet", lambda: None)
-    monkeypatch.setattr(module, "watched", lambda **_: nullcontext())
+    monkeypatch.setattr(ray_context, "disable_progress_bars", lambda: None)
+    monkeypatch.setattr(ray_context, "watchdog", lambda **_: nullcontext())
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -73,7 +71,7 @@ def test_no_ray_that_lives_on_the_machine_is_joined(
     address: str, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with cluster():
+    with ray_context.ray_context():
         assert asked == [("local",)]
 
 
@@ -84,7 +82,7 @@ def test_a_ray_that_does_not_start_in_time_is_told(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ray, "init", late)
     told = r"did not start .*: The current node timed out .* happen\. The same command tries again; its logs: /"
-    with pytest.raises(SelfsupError, match=told), cluster():
+    with pytest.raises(SelfsupError, match=told), ray_context.ray_context():
         pass
 
 
@@ -92,6 +90,9 @@ def test_a_long_path_is_told_before_ray_starts(
     asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 20)))
-    with pytest.raises(SelfsupError, match=r"too long a path for the sockets of Ray, by .* point TMPDIR"), cluster():
+    with (
+        pytest.raises(SelfsupError, match=r"too long a path for .* sockets .* set TMPDIR"),
+        ray_context.ray_context(),
+    ):
         pass
     assert asked == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from selfsup.pipelines.cluster.forkserver import Asked, _forked
+from selfsup.pipelines.cluster.forkserver import WorkerRequest, _fork
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -59,8 +59,8 @@ def test_a_worker_that_asks_for_another_python_starts_cold() -> None:
 
 def test_a_process_that_has_drawn_an_id_is_found_unfit_to_fork() -> None:
     code = (
-        "import ray; from selfsup.pipelines.cluster.forkserver import _sound\n"
-        "print(_sound()); ray.ObjectID.from_random(); print(_sound())"
+        "import ray; from selfsup.pipelines.cluster.forkserver import _can_fork\n"
+        "print(_can_fork()); ray.ObjectID.from_random(); print(_can_fork())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert told.split() == [b"True", b"False"]
@@ -82,7 +82,7 @@ def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
         listening.listen()
         dies = threading.Thread(target=lambda: listening.accept()[0].close())
         dies.start()
-        assert not _forked(Asked(["default_worker.py"], {}, str(tmp_path)), path, sys.executable)
+        assert not _fork(WorkerRequest(["default_worker.py"], {}, str(tmp_path)), path, sys.executable)
         dies.join()
 
 
@@ -105,11 +105,11 @@ def test_a_worker_that_is_done_ends_though_an_exit_handler_of_a_library_hangs() 
 
 def test_the_server_and_a_worker_that_hangs_at_its_exit_end_with_their_raylet() -> None:
     code = (
-        "import atexit, os, ray, signal; from selfsup.pipelines.cluster.embedded import embedded\n"
+        "import atexit, os, ray, signal; from selfsup.pipelines.cluster.ray_context import local_ray\n"
         "class Hanging:\n"
         "    def processes(self): atexit.register(signal.pause); return os.getppid(), os.getpid()\n"
         "    def leave(self): ray.actor.exit_actor()\n"
-        "with embedded(num_cpus=1):\n"
+        "with local_ray(num_cpus=1):\n"
         "    worker = ray.remote(Hanging).remote()\n"
         "    print(*ray.get(worker.processes.remote()))\n"
         "    ray.wait([worker.leave.remote()])"

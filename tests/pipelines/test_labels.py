@@ -12,7 +12,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.labels import Unreadable, number, read
+from selfsup.pipelines.data.labels import LabelError, number, read
 from selfsup.pipelines.data.manifest import Manifest
 
 
@@ -59,7 +59,7 @@ def test_a_label_is_a_number_or_a_name(data: bytes, label: str | None) -> None:
     "data", [b"0.37", b"1e3", b".5", b"3\n4", b"\x93NUMPY\x01\x00v", b"\x89PNG\r\n\x1a\n\0", b"x" * 256]
 )
 def test_what_is_neither_is_unreadable(data: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(LabelError):
         read("cls", data)
 
 
@@ -91,7 +91,7 @@ def test_a_label_in_json(told: object, label: str | None) -> None:
 
 @pytest.mark.parametrize("told", [0.5, True, [0, 1], {"a": 1}, float("inf")])
 def test_what_is_no_label_in_json(told: object) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(LabelError):
         read("json", json.dumps({"label": told}).encode())
 
 
@@ -169,7 +169,7 @@ def test_captions_do_not_matter_beside_labels(tmp_path: Path) -> None:
 def test_words_for_nothing_are_no_label_unless_a_class_is_called_so(tmp_path: Path, word: str) -> None:
     told, said = indexed(tmp_path, ["1", word, "0"])
     assert (numbers(told), told.classes) == ([1, -1, 0], ("0", "1"))
-    assert [f"{word!r} is taken for no label" in text for text in said] == [True]
+    assert [f"{word!r} counts as no label" in text for text in said] == [True]
     (tmp_path / "classnames.txt").write_text(f"cat\n{word}\n")
     told, said = indexed(tmp_path, ["cat", word, "cat"])
     assert (numbers(told), said) == ([0, 1, 0], [])

@@ -17,10 +17,10 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.fetch import Access
+from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import (
     Manifest,
-    Reader,
+    SampleReader,
     digest,
     load,
     write_head,
@@ -66,23 +66,23 @@ def test_what_it_tells(folder: Path) -> None:
 
 def test_samples_come_in_the_order_asked_for(folder: Path) -> None:
     index = np.array([12, 0, 4, 8, 0, 7, 3, 9, 2, 4])
-    found = Reader(load(str(folder))).read(index)
+    found = SampleReader(load(str(folder))).read(index)
     expected = [(f"k{n}", image(n), None if n == 4 else n % 3) for n in index.tolist()]
     assert [tuple(sample) for sample in found] == expected
-    assert Reader(load(str(folder))).read(np.array([], dtype=np.int64)) == []
+    assert SampleReader(load(str(folder))).read(np.array([], dtype=np.int64)) == []
 
 
 def test_a_number_beyond_the_set_is_an_invariant(folder: Path) -> None:
     for number in (-1, 13):
         with pytest.raises(AssertionError):
-            Reader(load(str(folder))).read(np.array([number]))
+            SampleReader(load(str(folder))).read(np.array([number]))
 
 
 def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
     told = load(str(folder))
     for number in (0, 2, 3):
         (folder / f"{number}.tar").unlink()
-    reader = Reader(told)
+    reader = SampleReader(told)
     assert [sample.key for sample in reader.read(np.array([3, 7]))] == ["k3", "k7"]
     with pytest.raises(DataError, match=r"2\.tar: missing; put it back, or run `selfsup shards index"):
         reader.read(np.array([8]))
@@ -92,16 +92,16 @@ def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
     ("limits", "expected"),
     [
         ({}, [[0, 1], [3, 5, 7]]),
-        ({"GAP": 100}, [[0], [1], [3], [5], [7]]),
-        ({"RUN": 5000}, [[0, 1], [3, 5], [7]]),
+        ({"MAX_GAP": 100}, [[0], [1], [3], [5], [7]]),
+        ({"MAX_READ": 5000}, [[0, 1], [3, 5], [7]]),
     ],
 )
 def test_neighbours_are_read_in_one_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], expected: list[list[int]]
 ) -> None:
     for name, value in limits.items():
-        monkeypatch.setattr(f"selfsup.pipelines.data.{'manifest' if name == 'GAP' else 'fetch'}.{name}", value)
-    reader, index, jobs = Reader(load(str(folder))), [7, 3, 1, 0, 5], []
+        monkeypatch.setattr(f"selfsup.pipelines.data.{'manifest' if name == 'MAX_GAP' else 'fetch'}.{name}", value)
+    reader, index, jobs = SampleReader(load(str(folder))), [7, 3, 1, 0, 5], []
     fetch = reader.manifest.files.fetch
     monkeypatch.setattr(reader.manifest.files, "fetch", lambda job, rows: jobs.append(job) or fetch(job, rows))
     assert [sample.data for sample in reader.read(np.array(index))] == [image(number) for number in index]
@@ -111,7 +111,7 @@ def test_neighbours_are_read_in_one_go(
 def test_rows_are_read_by_pages_and_few_are_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """13 samples on pages of 4: what is read is the checksums, then the pages asked for, each of 4 x 16 bytes."""
     monkeypatch.setattr("selfsup.pipelines.data.rows.PAGE", 4)
-    monkeypatch.setattr("selfsup.pipelines.data.rows.HELD", 2)
+    monkeypatch.setattr("selfsup.pipelines.data.rows.MAX_PAGES", 2)
     shards.index(str(folder))
     rows, pages = load(str(folder)).rows, []
     read = rows._file.read
@@ -129,29 +129,29 @@ def test_a_shard_of_another_size_is_refused(folder: Path, change: Callable[[byte
     size = path.stat().st_size
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=rf"1\.tar: {path.stat().st_size} bytes, but {size} when it was indexed"):
-        Reader(told).read(np.array([3]))
+        SampleReader(told).read(np.array([3]))
 
 
 def test_a_shard_of_the_same_size_and_other_samples_is_refused(folder: Path) -> None:
     told, path = load(str(folder)), folder / "1.tar"
     data = path.read_bytes()
     path.write_bytes(bytes(512) + data[:-512])
-    with pytest.raises(DataError, match=r"1\.tar: no image of \d+ bytes where one was: it is cut or changed"):
-        Reader(told).read(np.array([3]))
+    with pytest.raises(DataError, match=r"1\.tar: no image of \d+ bytes where one was: truncated or changed"):
+        SampleReader(told).read(np.array([3]))
 
 
 def test_what_is_skipped_is_empty_and_named(folder: Path) -> None:
-    told = replace(load(str(folder)), access=Access(missing="skip"))
+    told = replace(load(str(folder)), read_options=ReadOptions(missing="skip"))
     (folder / "0.tar").unlink()
     (folder / "1.tar").write_bytes(b"cut")
-    found = Reader(told).read(np.array([2, 8, 5]))
+    found = SampleReader(told).read(np.array([2, 8, 5]))
     begin = told.rows.take(np.array([2, 5]))["start"]
     assert found == [(f"0.tar@{begin[0]}", b"", 2), ("k8", image(8), 2), (f"1.tar@{begin[1]}", b"", 2)]
 
 
 def test_the_folder_may_be_moved(folder: Path) -> None:
     moved = folder.rename(folder.with_name("moved"))
-    assert Reader(load(str(moved))).read(np.array([1]))[0].data == image(1)
+    assert SampleReader(load(str(moved))).read(np.array([1]))[0].data == image(1)
 
 
 def test_addresses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_addresses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     relative = load("set/")
     monkeypatch.chdir("/")
     for told in (by_url, relative):
-        assert Reader(told).read(np.array([11]))[0].data == image(11)
+        assert SampleReader(told).read(np.array([11]))[0].data == image(11)
 
 
 def test_pickled_it_is_its_address_and_digest(folder: Path) -> None:
@@ -212,7 +212,7 @@ def test_files_of_two_manifests_are_not_mixed(folder: Path) -> None:
     shards.index(str(folder))
     shutil.copy(old / "manifest-samples.npy", folder)
     with pytest.raises(DataError, match=r"manifest-samples\.npy belongs to other shards"):
-        Reader(load(str(folder)))
+        SampleReader(load(str(folder)))
     shutil.copy(old / "manifest-shards.parquet", folder)
     with pytest.raises(DataError, match=r"manifest-shards\.parquet is not the one"):
         load(str(folder))
@@ -243,7 +243,7 @@ def edit(folder: Path, **change: object) -> None:
 @pytest.mark.parametrize("version", [1, 2, "3", None])
 def test_another_version_is_refused(folder: Path, version: object) -> None:
     edit(folder, version=version)
-    with pytest.raises(DataError, match=f"version {version}, not 2.1: run `selfsup shards index"):
+    with pytest.raises(DataError, match=f"version {version}; expected version 2.1: run `selfsup shards index"):
         load(str(folder))
 
 
@@ -284,7 +284,7 @@ def test_a_head_that_was_changed_or_cannot_be_true_is_refused(
 @pytest.mark.parametrize("head", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b"{}"])
 def test_a_head_that_is_none_is_refused(folder: Path, head: bytes) -> None:
     (folder / "manifest.json").write_bytes(head)
-    with pytest.raises(DataError, match=r"manifest\.json: no manifest: .*run `selfsup shards index"):
+    with pytest.raises(DataError, match=r"manifest\.json: not a manifest: .*run `selfsup shards index"):
         load(str(folder))
 
 
@@ -301,7 +301,8 @@ def test_a_shard_whose_name_leads_out_of_the_folder_is_refused(folder: Path, nam
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, "name", pa.array([name, *table["name"].to_pylist()[1:]], pa.string())), path)
     with pytest.raises(
-        DataError, match=r"manifest-shards\.parquet: a shard is called .*; expected a name.*run `selfsup shards index"
+        DataError,
+        match=r"manifest-shards\.parquet: a shard is called .*; expected a (file )?name.*run `selfsup shards index",
     ):
         load(str(folder))
 
@@ -326,11 +327,11 @@ def test_changed_labels_of_many_samples_are_noticed_when_they_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relabel(folder, 2)
-    monkeypatch.setattr("selfsup.pipelines.data.rows.HELD", 0)  # pages: now these are too many to read them all
+    monkeypatch.setattr("selfsup.pipelines.data.rows.MAX_PAGES", 0)  # pages: now these are too many to read them all
     (problem,) = shards.check(str(folder))
     assert "samples 0 to 12 are not as indexed" in problem
     with pytest.raises(DataError, match="samples 0 to 12 are not as indexed"):
-        Reader(load(str(folder))).read(np.array([3]))
+        SampleReader(load(str(folder))).read(np.array([3]))
 
 
 @pytest.mark.parametrize("label", [3, -2])

@@ -21,9 +21,9 @@ from servers import object_store
 from selfsup.pipelines.cluster.forkserver import forked_workers
 from selfsup.pipelines.data import storage
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.views import Crop, Views
 
 SAMPLES, BATCH, STEPS = 70, 16, 14  # more than three epochs of 4 steps
@@ -59,20 +59,20 @@ def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
         cluster.shutdown()
 
 
-def stream_of(told: Manifest, **order: Any) -> Stream:
+def stream_of(told: Manifest, **order: Any) -> SampleStream:
     lanes = SampleOrder(samples=told.num_samples, batch=BATCH, seed=5, lanes=8, chunk=3, mix=2)
-    return Stream(told, replace(lanes, **order), VIEWS, STEPS)
+    return SampleStream(told, replace(lanes, **order), VIEWS, STEPS)
 
 
 def joined(rows: list[Columns]) -> Columns:
     return {name: np.stack([row[name] for row in rows]) for name in ("index", "epoch", "view0", "view1")}
 
 
-def alone(stream: Stream, lanes: list[int], start: int = 0) -> Columns:
+def alone(stream: SampleStream, lanes: list[int], start: int = 0) -> Columns:
     return joined(list(stream.rows(lanes, start, stream.steps, threads=1, memory=MEMORY)))
 
 
-def share(whole: Columns, stream: Stream, rank: int, world: int, start: int = 0) -> Columns:
+def share(whole: Columns, stream: SampleStream, rank: int, world: int, start: int = 0) -> Columns:
     """What a worker should be handed, cut out of the whole."""
     each = stream.order.per_lane
     places = [lane * each + n for lane in stream.order.served_by(rank, world) for n in range(each)]
@@ -85,7 +85,7 @@ def same(one: Columns, other: Columns) -> None:
 
 
 def keys(told: Manifest, index: np.ndarray) -> list[str]:
-    return [sample.key for sample in Reader(told).read(index.ravel())]
+    return [sample.key for sample in SampleReader(told).read(index.ravel())]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_an_epoch_has_every_key_once_but_for_its_remainder(told: Manifest, remai
         assert (len(seen), len(set(seen))) == ((64, 64) if remainder == "drop" else (80, SAMPLES))
 
 
-def through_ray(nodes: list[str], stream: Stream, world: int, start: int, cpus: float) -> list[Columns]:
+def through_ray(nodes: list[str], stream: SampleStream, world: int, start: int, cpus: float) -> list[Columns]:
     """What the workers of a run are handed by Ray Data, each on the node that is its turn."""
     fed = ray.remote(lambda feed: list(feed.steps(start)))  # of nothing in this file, which workers cannot import
     asked = [
@@ -149,7 +149,7 @@ def test_through_ray_data_from_an_object_store(nodes: list[str], endpoint: str, 
     for path in Path(told.home).iterdir():
         storage.write(url, path.name, path.read_bytes())
     stream = stream_of(told)
-    remote = replace(stream, manifest=load(url).reached(stream.order, cache=2**22))
+    remote = replace(stream, manifest=load(url).with_cache(stream.order, cache=2**22))
     for rank, rows in enumerate(through_ray(nodes, remote, 2, 0, 2.0)):
         same(rows, share(whole, stream, rank, 2))
     assert any(path.is_file() for path in Path(os.environ["SELFSUP_CACHE"], "pieces").rglob("*"))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.pack import pack
 
 
@@ -40,7 +40,7 @@ def shards_of(folder: Path) -> dict[str, bytes]:
 
 def sizes(folder: Path) -> list[tuple[int, int]]:
     told = load(str(folder))
-    return [Image.open(io.BytesIO(sample.data)).size for sample in Reader(told).read(np.arange(told.num_samples))]
+    return [Image.open(io.BytesIO(sample.data)).size for sample in SampleReader(told).read(np.arange(told.num_samples))]
 
 
 def test_a_folder_a_class(images: Path, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_folder_a_class(images: Path, tmp_path: Path) -> None:
     assert packed.manifest.classes == ("cat", "dog")
     assert packed.manifest.shards["samples"].to_pylist() == [3, 3, 1]
     assert seen == [(3, 7), (6, 7), (7, 7)]
-    found = Reader(packed.manifest).read(np.arange(7))
+    found = SampleReader(packed.manifest).read(np.arange(7))
     assert [(sample.key, sample.label) for sample in found] == [
         (f"{'cat' if n < 4 else 'dog'}/{n}", int(n >= 4)) for n in range(7)
     ]
@@ -71,7 +71,7 @@ def test_webdataset_reads_what_it_writes(images: Path, tmp_path: Path) -> None:
     urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
     secure = os.environ | {"WDS_SECURE": "1"}
     theirs = subprocess.run([sys.executable, "-c", WEBDATASET, *urls], env=secure, capture_output=True, check=True)
-    ours = [[s.key, hashlib.sha256(s.data).hexdigest(), s.label] for s in Reader(told).read(np.arange(7))]
+    ours = [[s.key, hashlib.sha256(s.data).hexdigest(), s.label] for s in SampleReader(told).read(np.arange(7))]
     assert json.loads(theirs.stdout) == ours
 
 
@@ -80,7 +80,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
         save(tmp_path / "flat" / name)
     (tmp_path / "flat" / "notes.txt").write_text("no image")
     told = pack(tmp_path / "flat", tmp_path / "out").manifest
-    found = Reader(told).read(np.arange(3))
+    found = SampleReader(told).read(np.arange(3))
     assert [(sample.key, sample.label) for sample in found] == [("a", None), ("b", None), ("c", None)]
     assert told.classes == ()
     assert told.fields == ("jpg",)
@@ -91,7 +91,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
 def packed(images: Path, out: Path) -> tuple[list[tuple[str, int | None]], dict[str, int]]:
     """Keys and labels, and what was left out."""
     made = pack(images, out)
-    samples = Reader(made.manifest).read(np.arange(made.manifest.num_samples))
+    samples = SampleReader(made.manifest).read(np.arange(made.manifest.num_samples))
     return [(sample.key, sample.label) for sample in samples], dict(made.left_out)
 
 
@@ -111,7 +111,7 @@ def test_images_of_every_format_are_packed(tmp_path: Path) -> None:
         image.save(path, kind, **more)
     made = pack(tmp_path / "in", tmp_path / "out")
     assert (made.skipped, made.left_out) == ({}, {})
-    for place, sample in enumerate(Reader(made.manifest).read(np.arange(len(suffixes)))):
+    for place, sample in enumerate(SampleReader(made.manifest).read(np.arange(len(suffixes)))):
         assert sample.key == f"a/{place}"
         assert abs(np.asarray(Image.open(io.BytesIO(sample.data)).convert("RGB")).mean() - 25 * place) < 2
 
@@ -164,7 +164,7 @@ def test_keys_have_no_dots_and_are_unique(tmp_path: Path) -> None:
     for name in ("x.y.jpg", "x_y.jpg", "x.y.png", "z/v1.0/p.jpg"):
         save(tmp_path / "set" / "k" / name)
     told = pack(tmp_path / "set", tmp_path / "out").manifest
-    keys = [sample.key for sample in Reader(told).read(np.arange(4))]
+    keys = [sample.key for sample in SampleReader(told).read(np.arange(4))]
     assert keys == ["k/x_y", "k/x_y-2", "k/x_y-3", "k/z/v1.0/p"]
     assert shards.index(str(tmp_path / "out")).digest == told.digest
 
@@ -173,7 +173,7 @@ def test_an_empty_class_keeps_its_number(images: Path, tmp_path: Path) -> None:
     (images / "cow").mkdir()
     told = pack(images, tmp_path / "out").manifest
     assert told.classes == ("cat", "cow", "dog")
-    assert [sample.label for sample in Reader(told).read(np.array([0, 6]))] == [0, 2]
+    assert [sample.label for sample in SampleReader(told).read(np.array([0, 6]))] == [0, 2]
     assert shards.index(str(tmp_path / "out")).classes == told.classes
 
 
@@ -183,8 +183,8 @@ def test_resizing_is_of_the_shorter_side_and_never_enlarges(tmp_path: Path) -> N
     small = save(tmp_path / "in" / "small.jpg", width=20, height=50)
     told = pack(tmp_path / "in", tmp_path / "out", resize=30).manifest
     assert sizes(tmp_path / "out") == [(20, 50), (30, 100), (60, 30)]
-    assert Reader(told).read(np.array([0]))[0].data == small.read_bytes()
-    wide = np.asarray(Image.open(io.BytesIO(Reader(told).read(np.array([2]))[0].data))).astype(int)
+    assert SampleReader(told).read(np.array([0]))[0].data == small.read_bytes()
+    wide = np.asarray(Image.open(io.BytesIO(SampleReader(told).read(np.array([2]))[0].data))).astype(int)
     expected = Image.open(tmp_path / "in" / "wide.jpg").resize((60, 30), Image.Resampling.BICUBIC)
     assert np.abs(wide - np.asarray(expected)).mean() < 6  # two codings as JPEG lie between
 
@@ -232,7 +232,7 @@ def test_only_what_changed_is_packed_again(images: Path, tmp_path: Path) -> None
     told = pack(images, tmp_path / "out", shard_size=3).manifest
     after = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.tar")}
     assert {name for name in after if after[name] != before[name]} == {"000000.tar", "000001.tar"}
-    assert Reader(told).read(np.array([5]))[0].data == (images / "dog" / "5.jpg").read_bytes()
+    assert SampleReader(told).read(np.array([5]))[0].data == (images / "dog" / "5.jpg").read_bytes()
     assert shards.check(str(tmp_path / "out")) == []
 
 
@@ -261,8 +261,8 @@ def test_images_that_cannot_be_decoded_are_left_out_and_named(images: Path, tmp_
         packed = pack(images, tmp_path / "out", shard_size=3)
         assert list(packed.skipped) == [str(cut), str(junk)]
         assert [why.partition(":")[0] for why in packed.skipped.values()] == [
-            "not a whole JPEG",
-            "no image in a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF)",
+            "a truncated JPEG",
+            "not an image in a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF)",
         ]
         assert packed.manifest.shards["samples"].to_pylist() == [2, 3]
 
@@ -275,7 +275,7 @@ def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no jpg/jpeg/png/webp image in it \(but 1 \.heic files\)"):
         pack(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "cat" / "1.jpg").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"not one of its 1 images can be decoded; .*1\.jpg: no image in a known"):
+    with pytest.raises(DataError, match=r"not one of its 1 images can be decoded; .*1\.jpg: not an image in a known"):
         pack(tmp_path / "in", tmp_path / "out")
     with pytest.raises(DataError, match="not a folder"):
         pack(tmp_path / "nowhere", tmp_path / "out")

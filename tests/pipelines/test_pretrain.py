@@ -33,8 +33,8 @@ from selfsup.metrics_log import records, tail
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, Reader
-from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
@@ -112,7 +112,7 @@ def losses(each: PlannedRun) -> dict[int, float]:
 
 
 def victim(each: PlannedRun) -> str:
-    return Reader(each.train).read(np.array([VICTIM]))[0].key
+    return SampleReader(each.train).read(np.array([VICTIM]))[0].key
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +123,9 @@ def straight(planned: Callable[..., PlannedRun]) -> PlannedRun:
     return each
 
 
-def stream_of(each: PlannedRun) -> Stream:
+def stream_of(each: PlannedRun) -> SampleStream:
     views = Task(each.run, each.train, each.order, each.info, Path(), {}).views
-    return Stream(each.train, each.order, views, each.steps)
+    return SampleStream(each.train, each.order, views, each.steps)
 
 
 @pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, 0), (0, 1, 37), (1, 2, STEPS - 1), (0, 1, STEPS)])

@@ -12,11 +12,11 @@ from servers import Web, object_store, web_server
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards, storage, tars
-from selfsup.pipelines.data.fetch import Access
-from selfsup.pipelines.data.manifest import Manifest, Reader, load
+from selfsup.pipelines.data.fetch import ReadOptions
+from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.views import Crop, Views
 
 SAMPLES, SHARD, PIECE = 50, 15, 4
@@ -54,15 +54,15 @@ def web(told: Manifest) -> Iterator[Web]:
 
 
 def everything(told: Manifest) -> list[tuple[str, bytes, int | None]]:
-    return [tuple(sample) for sample in Reader(told).read(np.arange(told.num_samples))]
+    return [tuple(sample) for sample in SampleReader(told).read(np.arange(told.num_samples))]
 
 
-def stream_of(told: Manifest) -> Stream:
+def stream_of(told: Manifest) -> SampleStream:
     order = SampleOrder(samples=told.num_samples, batch=8, seed=3, lanes=4, chunk=PIECE, mix=2)
-    return Stream(told, order, VIEWS, steps=15)
+    return SampleStream(told, order, VIEWS, steps=15)
 
 
-def rows(stream: Stream) -> list[Columns]:
+def rows(stream: SampleStream) -> list[Columns]:
     return list(stream.rows(range(4), 0, stream.steps, threads=1, memory=2**26))
 
 
@@ -79,11 +79,11 @@ def test_packed_there_it_is_the_same_set(told: Manifest, bucket: str) -> None:
     assert (made.digest, made.classes, made.mean, made.std) == (told.digest, told.classes, told.mean, told.std)
     assert everything(load(url)) == everything(told)
     assert shards.check(url) == []
-    first = storage.opened(url, "000000.tar", remedy="")
+    first = storage.open_file(url, "000000.tar", remedy="")
     again = pack(images, url, shard_size=2 * SHARD).manifest  # other shards: those that are too many go
     assert again.num_shards == 2
-    assert storage.names(url, suffix=".tar") == ["000000.tar", "000001.tar"]
-    assert first.size != storage.opened(url, "000000.tar", remedy="").size
+    assert storage.list_files(url, suffix=".tar") == ["000000.tar", "000001.tar"]
+    assert first.size != storage.open_file(url, "000000.tar", remedy="").size
 
 
 def test_indexed_there_it_is_the_same_set(copy: str, told: Manifest, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_check_names_what_is_bad_there(copy: str) -> None:
     storage.write(copy, "000001.tar", bytes(data))
     storage.remove(copy, "000003.tar")
     first, *_, last = shards.check(copy)
-    assert first.startswith("000001.tar: its checksum is not that of")
+    assert first.startswith("000001.tar: changed: its checksum is not that of")
     assert last == "000003.tar: missing"
 
 
@@ -113,7 +113,7 @@ def test_the_web_serves_it_too(web: Web, told: Manifest, tmp_path: Path) -> None
 @pytest.mark.parametrize("cache", [0, 2**30, 30_000], ids=["none", "room for all", "crowded"])
 def test_the_stream_is_the_same_whatever_is_kept(copy: str, told: Manifest, tmp_path: Path, cache: int) -> None:
     stream = stream_of(told)
-    remote = replace(stream, manifest=replace(load(copy), access=Access(cache, PIECE)))
+    remote = replace(stream, manifest=replace(load(copy), read_options=ReadOptions(cache, PIECE)))
     same(rows(remote), rows(stream))
     kept = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("pieces/**/*") if path.is_file())
     assert kept <= cache
@@ -125,10 +125,10 @@ def test_what_is_kept_is_fetched_once_in_whole_pieces(
 ) -> None:
     """50 samples in shards of 15, pieces of 4: no piece reaches over the end of a shard, which makes 4 + 4 + 4 + 2."""
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path))
-    remote = replace(load(web.url), access=Access(2**30, PIECE))
+    remote = replace(load(web.url), read_options=ReadOptions(2**30, PIECE))
     web.asked.clear()
     assert everything(remote) == everything(told)
-    assert everything(replace(load(web.url), access=Access(2**30, PIECE))) == everything(told)
+    assert everything(replace(load(web.url), read_options=ReadOptions(2**30, PIECE))) == everything(told)
     ranges = [line.split()[1:] for line in web.asked if ".tar" in line]
     assert len(ranges) == len({tuple(each) for each in ranges}) == 16
     first = told.rows.take(np.arange(SAMPLES))
@@ -144,16 +144,16 @@ def test_what_is_kept_is_fetched_once_in_whole_pieces(
 def test_chunks_are_kept_where_there_is_room_for_all_in_play(told: Manifest) -> None:
     """4 lanes of windows of 4 chunks of 4 samples are 64 samples, more than there are: all 50 are in play."""
     order, size = stream_of(told).order, sum(told.shards["bytes"].to_pylist())
-    assert told.reached(order, cache=size).access == Access(size, PIECE)
-    assert told.reached(order, cache=size - 1).access == Access(size - 1, 1)
+    assert told.with_cache(order, cache=size).read_options == ReadOptions(size, PIECE)
+    assert told.with_cache(order, cache=size - 1).read_options == ReadOptions(size - 1, 1)
 
 
 def test_a_shard_that_vanishes_ends_the_stream_with_its_name(copy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfsup.pipelines.data.stream.GROUP", 8)
+    monkeypatch.setattr("selfsup.pipelines.data.stream.READ_SAMPLES", 8)
     stream = replace(stream_of(load(copy)), steps=60)
     coming = stream.rows(range(4), 0, stream.steps, threads=1, memory=2**26)
     next(coming)
-    for name in storage.names(copy, suffix=".tar"):
+    for name in storage.list_files(copy, suffix=".tar"):
         storage.remove(copy, name)
     with pytest.raises(DataError, match=r"00000\d\.tar\?.*: missing; put it back"):
         list(coming)
@@ -163,17 +163,17 @@ def test_a_shard_that_changes_ends_the_stream_with_its_name(copy: str) -> None:
     told = load(copy)
     data = storage.read(copy, "000002.tar", remedy="")
     storage.write(copy, "000002.tar", bytes(512) + data[:-512])
-    with pytest.raises(DataError, match=r"000002\.tar.* no image of \d+ bytes where one was: it is cut or changed"):
+    with pytest.raises(DataError, match=r"000002\.tar.* no image of \d+ bytes where one was: truncated"):
         rows(stream_of(told))
 
 
 def test_a_shard_of_more_samples_than_are_tried_is_replaced_too(told: Manifest, tmp_path: Path) -> None:
-    image = Reader(told).read(np.array([0]))[0].data
+    image = SampleReader(told).read(np.array([0]))[0].data
     for shard in range(4):
-        (tmp_path / f"{shard}.tar").write_bytes(tars.packed(((f"{n}", image, None) for n in range(200)), mark=""))
+        (tmp_path / f"{shard}.tar").write_bytes(tars.write_tar(((f"{n}", image, None) for n in range(200)), mark=""))
     whole = shards.index(str(tmp_path))
     (tmp_path / "1.tar").unlink()
-    stream = stream_of(replace(whole, access=Access(missing="skip")))
+    stream = stream_of(replace(whole, read_options=ReadOptions(missing="skip")))
     bad = [len(row["bad"]) for row in rows(stream)]
     lost = [
         (row // 200 == 1).sum() for row in np.concatenate([stream.order.take(n, 0, 15)[1] for n in range(4)], axis=1)
@@ -187,7 +187,7 @@ def test_a_shard_that_is_skipped_is_replaced_and_counted(
 ) -> None:
     expected = rows(stream_of(told))
     storage.remove(copy, "000001.tar")
-    remote = replace(load(copy), access=Access(missing="skip"))
+    remote = replace(load(copy), read_options=ReadOptions(missing="skip"))
     with caplog.at_level(logging.WARNING):
         found = rows(stream_of(remote))
     assert [record.message.count("000001.tar") > 0 for record in caplog.records] == [True]  # told once

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selfsup.pipelines.data.order import SampleOrder, _cuts
+from selfsup.pipelines.data.order import SampleOrder, _window_bounds
 
 SIZES = [(1000, 40), (997, 40), (64, 64), (4000, 64), (70, 8), (41, 40), (10, 8)]
 
@@ -65,7 +65,7 @@ def test_windows_end_at_steps_spread_over_the_lanes_and_none_is_short() -> None:
     """9 windows a lane; the cut of lane 0 lies 7/16 of a window before the mean of the lanes, that of lane 7 behind."""
     order = SampleOrder(samples=9 * 8 * 128 * 4, batch=32, seed=0, lanes=8, chunk=8, mix=16)
     assert order.window == 8 * 16 * 4
-    cuts = np.array([_cuts(order, lane) for lane in range(8)])
+    cuts = np.array([_window_bounds(order, lane) for lane in range(8)])
     lengths = np.diff(cuts) / order.window
     assert lengths.shape == (8, 9)
     assert (lengths[:, 1:-1] == 1).all()
@@ -75,7 +75,7 @@ def test_windows_end_at_steps_spread_over_the_lanes_and_none_is_short() -> None:
 
 def test_a_lane_shorter_than_a_window_is_shuffled_whole() -> None:
     order = SampleOrder(samples=1000, batch=40, seed=1, lanes=8, chunk=8, mix=16)
-    assert [_cuts(order, lane).tolist() for lane in (0, 7)] == [[0, 125], [0, 125]]
+    assert [_window_bounds(order, lane).tolist() for lane in (0, 7)] == [[0, 125], [0, 125]]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.scale import Made
 
 from selfsup.pipelines.data import rows
-from selfsup.pipelines.data.feed import Feed, LaneSource
-from selfsup.pipelines.data.manifest import Reader, load
+from selfsup.pipelines.data.feed import Feed, StreamDatasource
+from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.stream import Stream
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.views import Crop, Views
 
 BILLION = 10**9
@@ -26,17 +26,17 @@ def made() -> Iterator[type[Made]]:
     Made.clear_instance_cache()
 
 
-def stream_of(shards: int, *, epochs: int) -> Stream:
+def stream_of(shards: int, *, epochs: int) -> SampleStream:
     told = load(f"made://{shards}-5000/set")
     order = SampleOrder(samples=told.num_samples, batch=256, seed=0)
-    return Stream(told, order, Views((Crop(size=224),)), epochs * order.steps_per_epoch)
+    return SampleStream(told, order, Views((Crop(size=224),)), epochs * order.steps_per_epoch)
 
 
 @pytest.mark.parametrize("shards", [40, 4000])
 def test_a_read_touches_the_rows_and_the_shards_of_its_samples(made: type[Made], shards: int) -> None:
     asked = made(shards=shards, samples=5000)
     told = load(f"made://{shards}-5000/set")
-    reader, index = Reader(told), np.array([5, 6, 100_003, 199_999])
+    reader, index = SampleReader(told), np.array([5, 6, 100_003, 199_999])
     asked.asked.clear()
     asked.rows_read = 0
     assert [sample.key for sample in reader.read(index)] == ["5", "6", "3", "4999"]
@@ -50,7 +50,7 @@ def test_a_read_touches_the_rows_and_the_shards_of_its_samples(made: type[Made],
 def test_what_is_sent_to_a_task_and_the_number_of_tasks_are_bounded() -> None:
     sent, tasks = [], []
     for shards, epochs in [(40, 1), (40, 100), (2000, 1), (2000, 100)]:
-        source = LaneSource(Feed(stream_of(shards, epochs=epochs), 0, 1, "ray", 1.0, 2**28), 0)
+        source = StreamDatasource(Feed(stream_of(shards, epochs=epochs), 0, 1, "ray", 1.0, 2**28), 0)
         made = source.get_read_tasks(1)
         sent.append(len(pickle.dumps(made[-1]._read_fn)))
         tasks.append(len(made))

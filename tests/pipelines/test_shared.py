@@ -22,11 +22,11 @@ from selfsup.pipelines.data import shared as share
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.shared import Shared
-from selfsup.pipelines.data.stream import Columns, Stream
+from selfsup.pipelines.data.shared import SharedFeed
+from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.pipelines.sharing import side_by_side
+from selfsup.pipelines.sharing import sort_by_stream
 from selfsup.pipelines.stages.runner import perform
 from selfsup.spec import read
 from selfsup.views import Crop, Views
@@ -38,34 +38,34 @@ PACE = 0.02  # seconds that a reader spends on a step
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Stream:
+def stream(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> SampleStream:
     told = make(tmp_path_factory.mktemp("set"), number=SAMPLES)
-    return Stream(told, SampleOrder(samples=SAMPLES, batch=BATCH, seed=5, lanes=4, chunk=3, mix=2), VIEWS, STEPS)
+    return SampleStream(told, SampleOrder(samples=SAMPLES, batch=BATCH, seed=5, lanes=4, chunk=3, mix=2), VIEWS, STEPS)
 
 
 @pytest.fixture(scope="module")
-def expected(stream: Stream) -> list[Columns]:
+def expected(stream: SampleStream) -> list[Columns]:
     return list(feed_of(stream).steps(0))
 
 
 @pytest.fixture
-def shared(stream: Stream, request: pytest.FixtureRequest) -> Callable[..., Shared]:
+def shared(stream: SampleStream, request: pytest.FixtureRequest) -> Callable[..., SharedFeed]:
     """(reader, peers=...) -> one of the readers of this test."""
 
-    def shared(reader: str, peers: int = 1, of: Stream = stream) -> Shared:
-        return Shared(feed_of(of), request.node.name, reader, peers)
+    def shared(reader: str, peers: int = 1, of: SampleStream = stream) -> SharedFeed:
+        return SharedFeed(feed_of(of), request.node.name, reader, peers)
 
     return shared
 
 
-def feed_of(stream: Stream) -> Feed:
+def feed_of(stream: SampleStream) -> Feed:
     return Feed(stream, 0, 1, "threads", cpus=1.0, memory=WINDOW * stream.step_bytes(4))
 
 
 class Reader:
     """A thread that reads from step `start` on, and holds all rows. error: what ended it before its time."""
 
-    def __init__(self, shared: Shared, start: int = 0, stop: int = STEPS, pace: float = PACE) -> None:
+    def __init__(self, shared: SharedFeed, start: int = 0, stop: int = STEPS, pace: float = PACE) -> None:
         self.shared, self.first = shared, start
         self.rows: list[Columns] = []
         self.error: Exception | None = None
@@ -111,7 +111,7 @@ def place(row: Columns) -> int:
 
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_all_readers_map_what_was_made_once(
-    shared: Callable[..., Shared], expected: list[Columns], number: int
+    shared: Callable[..., SharedFeed], expected: list[Columns], number: int
 ) -> None:
     """Two in one process see a step at one address: there is one object, and no copy of it."""
     readers = [Reader(shared(f"r{each}", number)) for each in range(number)]
@@ -122,7 +122,7 @@ def test_all_readers_map_what_was_made_once(
         assert not any(row["view0"].flags.writeable for row in reader.rows)
 
 
-def test_readers_join_and_leave_at_any_time(shared: Callable[..., Shared], expected: list[Columns]) -> None:
+def test_readers_join_and_leave_at_any_time(shared: Callable[..., SharedFeed], expected: list[Columns]) -> None:
     first = Reader(shared("first"))
     first.at(10)
     second = Reader(shared("second"), start=10, stop=30)
@@ -139,7 +139,7 @@ def test_readers_join_and_leave_at_any_time(shared: Callable[..., Shared], expec
     assert fourth.shared.taken < STEPS
 
 
-def test_a_slow_reader_goes_on_alone(shared: Callable[..., Shared], expected: list[Columns]) -> None:
+def test_a_slow_reader_goes_on_alone(shared: Callable[..., SharedFeed], expected: list[Columns]) -> None:
     fast, slow = Reader(shared("fast", 2)), Reader(shared("slow", 2), pace=10 * PACE, stop=25)
     same(fast.done().rows, expected)
     same(slow.done().rows, expected[:25])
@@ -151,7 +151,7 @@ def test_a_slow_reader_goes_on_alone(shared: Callable[..., Shared], expected: li
 class Elsewhere:
     """A reader in a process of its own."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedFeed) -> None:
         self._steps = shared.steps(0)
 
     def read(self, number: int) -> int:
@@ -161,7 +161,7 @@ class Elsewhere:
 
 
 def test_a_killed_reader_is_waited_for_no_longer_than_a_window(
-    shared: Callable[..., Shared], expected: list[Columns]
+    shared: Callable[..., SharedFeed], expected: list[Columns]
 ) -> None:
     other = Elsewhere.remote(shared("killed", 2))  # type: ignore[attr-defined]
     one = Reader(shared("one", 2))
@@ -172,7 +172,7 @@ def test_a_killed_reader_is_waited_for_no_longer_than_a_window(
     same(again.done().rows, expected[4:])
 
 
-def test_the_hub_outlives_the_reader_that_made_it(shared: Callable[..., Shared], expected: list[Columns]) -> None:
+def test_the_hub_outlives_the_reader_that_made_it(shared: Callable[..., SharedFeed], expected: list[Columns]) -> None:
     first = Elsewhere.remote(shared("first", 2))  # type: ignore[attr-defined]
     creator = ray.get(first.read.remote(1))
     second = Reader(shared("second", 2)).at(1)
@@ -182,12 +182,12 @@ def test_the_hub_outlives_the_reader_that_made_it(shared: Callable[..., Shared],
 
 
 def test_a_lost_hub_stops_nobody_and_is_replaced(
-    shared: Callable[..., Shared], expected: list[Columns], monkeypatch: pytest.MonkeyPatch
+    shared: Callable[..., SharedFeed], expected: list[Columns], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(share, "RETRY", 0.2)
+    monkeypatch.setattr(share, "RETRY_SECONDS", 0.2)
     readers = [Reader(shared(name, 2)) for name in "ab"]
     readers[0].at(15)
-    ray.kill(readers[0].shared.hub())
+    ray.kill(readers[0].shared.server())
     for reader in readers:
         same(reader.done().rows, expected)
         assert 25 < reader.shared.taken < STEPS
@@ -195,7 +195,7 @@ def test_a_lost_hub_stops_nobody_and_is_replaced(
 
 
 def test_a_longer_stream_goes_on_where_a_shorter_one_ends(
-    shared: Callable[..., Shared], stream: Stream, expected: list[Columns]
+    shared: Callable[..., SharedFeed], stream: SampleStream, expected: list[Columns]
 ) -> None:
     short = Reader(shared("short", 2, of=replace(stream, steps=20)))
     long = Reader(shared("long", 2))
@@ -206,7 +206,7 @@ def test_a_longer_stream_goes_on_where_a_shorter_one_ends(
 
 
 def test_an_error_of_the_data_is_every_readers_own(
-    shared: Callable[..., Shared], tmp_path: Path, make: Callable[..., Manifest], stream: Stream
+    shared: Callable[..., SharedFeed], tmp_path: Path, make: Callable[..., Manifest], stream: SampleStream
 ) -> None:
     damaged = make(tmp_path, number=SAMPLES)
     (tmp_path / "shards" / "000001.tar").unlink()
@@ -228,7 +228,7 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
-def trained(stream: Stream, tmp_path: Path) -> Callable[..., list[PlannedRun]]:
+def trained(stream: SampleStream, tmp_path: Path) -> Callable[..., list[PlannedRun]]:
     """(home, share) -> two temperatures, trained at the same time as the driver would have them."""
 
     def trained(home: str, share: str) -> list[PlannedRun]:
@@ -238,7 +238,7 @@ def trained(stream: Stream, tmp_path: Path) -> Callable[..., list[PlannedRun]]:
             said["stream"] = TINY["stream"] | {"share": share}
             (tmp_path / "spec.yaml").write_text(yaml.safe_dump(said))
             listed += plan(read(tmp_path / "spec.yaml"), tmp_path / home)
-        runs = side_by_side(listed, 2)
+        runs = sort_by_stream(listed, 2)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(perform, runs))
         return runs
@@ -259,7 +259,7 @@ def test_runs_that_share_a_stream_train_as_they_would_alone(trained: Callable[..
         assert "shared_steps" not in alone.result()
 
 
-def test_a_hub_ends_once_nobody_reads(shared: Callable[..., Shared]) -> None:
+def test_a_hub_ends_once_nobody_reads(shared: Callable[..., SharedFeed]) -> None:
     def running() -> bool:
         return any("ends_once" in each["name"] for each in ray.util.list_named_actors(all_namespaces=True))
 
@@ -269,5 +269,5 @@ def test_a_hub_ends_once_nobody_reads(shared: Callable[..., Shared]) -> None:
     reader.done()
     since = time.monotonic()
     while running():
-        assert time.monotonic() - since < 10 * share.LINGER
+        assert time.monotonic() - since < 10 * share.IDLE_SECONDS
         time.sleep(0.1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from selfsup.pipelines.data.shared_window import AHEAD, LONGEST, QUIET, SLACK, Window
+from selfsup.pipelines.data.shared_window import AHEAD, LOST_AFTER, MAX_WAIT, SLACK, StepWindow
 
 TICK = 0.01  # seconds
 LENGTH = 20  # steps of a window, which takes ten seconds
@@ -28,13 +28,13 @@ class Reader:
     done: float | None = None  # when it will have worked through the step before
     given: bool = False  # whether the window has accepted what it asked for
 
-    def live(self, window: Window[int], now: float) -> None:
+    def live(self, window: StepWindow[int], now: float) -> None:
         """Take what is given, or else make it at once; and ask for the next step."""
         if self.done is None:
-            self.done, self.given = now, window.ask(self.name, self.at, None, now)
+            self.done, self.given = now, window.request(self.name, self.at, None, now)
         if now < self.done - TICK / 2:
             return
-        if self.given and window.waits(self.name, self.at):
+        if self.given and window.is_waiting(self.name, self.at):
             step = window.give(self.name)
             if step is None:
                 self.waited += TICK
@@ -44,16 +44,16 @@ class Reader:
         else:
             self.alone.append(self.at)
         self.at, self.done = self.at + 1, now + self.pace
-        self.given = window.ask(self.name, self.at, self.pace, now)
+        self.given = window.request(self.name, self.at, self.pace, now)
 
 
 def simulate(readers: Sequence[Reader], steps: int, *, peers: int = 1) -> int:
     """For the time of so many steps; nothing takes time but the readers. How many were made for all of them."""
-    window: Window[int] = Window(readers[0].at, LENGTH, peers)
+    window: StepWindow[int] = StepWindow(readers[0].at, LENGTH, peers)
     first, made, since = [reader.at for reader in readers], 0, 0.0
     for tick in range(round(steps * PACE / TICK)):
         now = tick * TICK
-        while window.room(since, now):
+        while window.make_room(since, now):
             window.push(window.high)
             made, since = made + 1, now
         since = now
@@ -163,24 +163,24 @@ def test_a_reader_that_dies_costs_the_others_no_more_than_a_window(ahead: bool) 
 def test_nobody_is_held_back_for_longer_than_half_a_minute() -> None:
     fast, slow = Reader("a", pace=4.0), Reader("b", pace=40.0)
     simulate([fast, slow], 600)
-    assert fast.waited <= LONGEST * (1 + 2 * SLACK) + LOOK
+    assert fast.waited <= MAX_WAIT * (1 + 2 * SLACK) + LOOK
 
 
 def test_a_window_is_empty_once_its_readers_have_left_or_have_long_been_silent() -> None:
-    window: Window[int] = Window(0, LENGTH, 1)
-    assert window.empty(0.0)
-    assert window.ask("a", 0, None, 0.0)
-    assert window.ask("b", 0, None, 0.0)
-    assert not window.empty(QUIET - 1)
+    window: StepWindow[int] = StepWindow(0, LENGTH, 1)
+    assert window.is_empty(0.0)
+    assert window.request("a", 0, None, 0.0)
+    assert window.request("b", 0, None, 0.0)
+    assert not window.is_empty(LOST_AFTER - 1)
     window.leave("a")
-    assert not window.empty(QUIET - 1)
-    assert window.empty(QUIET + 1)
+    assert not window.is_empty(LOST_AFTER - 1)
+    assert window.is_empty(LOST_AFTER + 1)
 
 
 def test_no_step_is_asked_to_be_made_for_nobody() -> None:
-    window: Window[int] = Window(0, LENGTH, 1)
-    assert not window.room(0.0, 0.0)
-    window.ask("a", 0, None, 0.0)
-    assert window.room(0.0, 0.0)
+    window: StepWindow[int] = StepWindow(0, LENGTH, 1)
+    assert not window.make_room(0.0, 0.0)
+    window.request("a", 0, None, 0.0)
+    assert window.make_room(0.0, 0.0)
     window.leave("a")
-    assert not window.room(0.0, 0.0)
+    assert not window.make_room(0.0, 0.0)

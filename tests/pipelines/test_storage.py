@@ -50,12 +50,12 @@ def web(tmp_path: Path) -> Iterator[Web]:
 @pytest.mark.parametrize("url", ["file://server/data", "file://data"])
 def test_a_file_url_names_no_machine(url: str) -> None:
     with pytest.raises(DataError, match="three slashes"):
-        storage.names(url, suffix=".tar")
+        storage.list_files(url, suffix=".tar")
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WAITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01, 0.01, 0.01))
     storage._folder.cache_clear()
 
 
@@ -63,9 +63,9 @@ def test_what_is_written_is_listed_and_read_and_removed(folder: str) -> None:
     storage.write(folder, "b.tar", DATA)
     storage.write(folder, "a.tar", lambda: (DATA[start : start + 1000] for start in range(0, len(DATA), 1000)))
     storage.write(folder, "notes.txt", b"")
-    assert storage.names(folder, suffix=".tar") == ["a.tar", "b.tar"]
+    assert storage.list_files(folder, suffix=".tar") == ["a.tar", "b.tar"]
     for name in ("a.tar", "b.tar"):
-        file = storage.opened(folder, name, remedy="")
+        file = storage.open_file(folder, name, remedy="")
         assert file.size == len(DATA)
         assert file.read() == DATA
         assert file.read(1000, 3001) == DATA[1000:3001]
@@ -75,7 +75,7 @@ def test_what_is_written_is_listed_and_read_and_removed(folder: str) -> None:
     assert storage.read(folder, "a.tar", remedy="") == b"other"
     storage.remove(folder, "a.tar")
     storage.remove(folder, "a.tar")
-    assert storage.names(folder, suffix=".tar") == ["b.tar"]
+    assert storage.list_files(folder, suffix=".tar") == ["b.tar"]
 
 
 @pytest.mark.parametrize("name", ["with space", "home%20x", "100%", "home#1", "home?x=1", "h\u00f6m\u00e9", "a+b&c"])
@@ -89,8 +89,8 @@ def test_a_local_folder_may_be_called_anything(tmp_path: Path, name: str, form: 
     assert (folder / "a.tar").read_bytes() == DATA
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert urls.absolute(url) == str(folder)
-    assert storage.names(url, suffix=".tar") == ["a.tar"]
-    assert storage.opened(url, "a.tar", remedy="").url in (str(folder / "a.tar"), f"{url}/a.tar")
+    assert storage.list_files(url, suffix=".tar") == ["a.tar"]
+    assert storage.open_file(url, "a.tar", remedy="").url in (str(folder / "a.tar"), f"{url}/a.tar")
 
 
 def test_a_quoted_name_goes_before_a_plain_one(tmp_path: Path) -> None:
@@ -104,21 +104,21 @@ def test_keys_of_objects_are_taken_as_they_are(endpoint: str, key: str) -> None:
     url = f"s3://bucket/{uuid.uuid4().hex}/{key}?endpoint_override={endpoint}&scheme=http"
     storage.write(url, "a.tar", DATA)
     parent = url.replace(f"/{key}?", "?")
-    assert storage.listed(parent) == ([], [key])
+    assert storage.list_folder(parent) == ([], [key])
     assert storage.read(url, "a.tar", remedy="") == DATA
-    assert f"/{key}/a.tar?" in storage.opened(url, "a.tar", remedy="").url
+    assert f"/{key}/a.tar?" in storage.open_file(url, "a.tar", remedy="").url
 
 
 def test_a_large_file_is_read_in_parts(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PART", 999)
+    monkeypatch.setattr(storage, "REQUEST_BYTES", 999)
     storage.write(folder, "a.tar", DATA)
     assert storage.read(folder, "a.tar", remedy="") == DATA
 
 
 def test_what_is_missing_comes_with_what_to_do(folder: str) -> None:
     with pytest.raises(DataError, match="not a folder that can be listed"):
-        storage.names(folder, suffix=".tar")
-    assert storage.names(folder, suffix=".tar", there=False) == []
+        storage.list_files(folder, suffix=".tar")
+    assert storage.list_files(folder, suffix=".tar", must_exist=False) == []
     with pytest.raises(DataError, match=r"a\.tar.*: missing; look under the bed"):
         storage.read(folder, "a.tar", remedy="look under the bed")
 
@@ -126,7 +126,7 @@ def test_what_is_missing_comes_with_what_to_do(folder: str) -> None:
 def test_a_file_that_vanishes_while_it_is_open(endpoint: str) -> None:
     folder = f"s3://bucket/gone?endpoint_override={endpoint}&scheme=http"
     storage.write(folder, "a.tar", DATA)
-    file = storage.opened(folder, "a.tar", remedy="")
+    file = storage.open_file(folder, "a.tar", remedy="")
     storage.remove(folder, "a.tar")
     with pytest.raises(DataError, match=r"s3://bucket/gone/a\.tar\?endpoint.*: missing"):
         file.read(0, 10)
@@ -144,50 +144,52 @@ def test_the_endpoint_may_come_from_the_environment(endpoint: str, monkeypatch: 
     [
         ("s3://me:secret@bucket/set", r"^s3://bucket/set: .* keys and tokens out of it, .* AWS_ACCESS_KEY_ID"),
         ("https://host/set?sig=secret", r"^https://host/set\?sig=\*\*\*: .* tokens out of it"),
-        ("s3://bucket/set?endpoint=here", "endpoint: unknown option; there are endpoint_override, scheme"),
+        ("s3://bucket/set?endpoint=here", "endpoint: unknown option; the options are endpoint_override, scheme"),
         ("nothing://known/here", "not a path or URL that can be read"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        storage.names(url, suffix="")
+        storage.list_files(url, suffix="")
 
 
 def test_a_bucket_that_is_not_there_is_told_at_once(endpoint: str) -> None:
     with pytest.raises(DataError, match="NO_SUCH_BUCKET"):
-        storage.names(f"s3://nobodys/set?endpoint_override={endpoint}&scheme=http", suffix="")
+        storage.list_files(f"s3://nobodys/set?endpoint_override={endpoint}&scheme=http", suffix="")
 
 
 def test_the_web_is_read_by_ranges(web: Web) -> None:
-    assert storage.names(web.url, suffix=".tar") == ["a.tar"]
-    file = storage.opened(web.url, "a.tar", remedy="")
+    assert storage.list_files(web.url, suffix=".tar") == ["a.tar"]
+    file = storage.open_file(web.url, "a.tar", remedy="")
     assert file.size == len(DATA)
     web.asked.clear()
     assert file.read(100, 300) == DATA[100:300]
     assert web.asked == ["GET /a.tar bytes=100-299"]
     with pytest.raises(DataError, match=r"/b\.tar: missing; ask"):
-        storage.opened(web.url, "b.tar", remedy="ask")
+        storage.open_file(web.url, "b.tar", remedy="ask")
     with pytest.raises(DataError, match=r"cannot be written: .*501"):
         storage.write(web.url, "b.tar", DATA)
 
 
 def test_a_server_that_ignores_ranges_is_refused(web: Web) -> None:
     web.ranges = False
-    file = storage.opened(web.url, "a.tar", remedy="")
+    file = storage.open_file(web.url, "a.tar", remedy="")
     assert file.read() == DATA
-    with pytest.raises(DataError, match="10240 bytes came, not 100 to 300: cut, or ranges are ignored"):
+    with pytest.raises(DataError, match=r"got 10240 bytes for the range 100 to 300: .*server ignores ranges"):
         file.read(100, 300)
 
 
 @pytest.mark.usefixtures("brief")
 def test_what_may_pass_is_asked_for_again(web: Web, caplog: pytest.LogCaptureFixture) -> None:
-    file = storage.opened(web.url, "a.tar", remedy="")
+    file = storage.open_file(web.url, "a.tar", remedy="")
     web.asked.clear()
     web.fail = [503, 429, 500]
     with caplog.at_level(logging.WARNING):
         assert file.read(0, 10) == DATA[:10]
     assert len(web.asked) == 4
-    assert [record.message.count("a.tar") > 0 for record in caplog.records if "again" in record.message] == [True] * 3
+    assert [record.message.count("a.tar") > 0 for record in caplog.records if "retrying" in record.message] == [
+        True
+    ] * 3
     web.fail = [503] * 4
     with pytest.raises(DataError, match=r"a\.tar: cannot be read: .*503"):
         file.read(0, 10)
@@ -196,7 +198,7 @@ def test_what_may_pass_is_asked_for_again(web: Web, caplog: pytest.LogCaptureFix
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("status", [403, 404])
 def test_what_will_not_pass_is_asked_for_once(web: Web, status: int) -> None:
-    file = storage.opened(web.url, "a.tar", remedy="")
+    file = storage.open_file(web.url, "a.tar", remedy="")
     web.asked.clear()
     web.fail = [status]
     with pytest.raises(DataError, match=r"a\.tar: (missing|cannot be read)"):
@@ -206,8 +208,8 @@ def test_what_will_not_pass_is_asked_for_once(web: Web, status: int) -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_a_web_server_that_falls_silent_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "SILENCE", 0.1)
-    file = storage.opened(web.url, "a.tar", remedy="")
+    monkeypatch.setattr(urls, "READ_TIMEOUT", 0.1)
+    file = storage.open_file(web.url, "a.tar", remedy="")
     web.sleep, start = 0.6, time.monotonic()
     with pytest.raises(DataError, match=r"a\.tar: cannot be read"):
         file.read(0, 10)
@@ -217,8 +219,8 @@ def test_a_web_server_that_falls_silent_is_given_up(web: Web, monkeypatch: pytes
 
 @pytest.mark.usefixtures("brief")
 def test_a_google_store_that_is_not_there_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "SILENCE", 1.0)
-    monkeypatch.setattr(storage, "WAITS", ())
+    monkeypatch.setattr(urls, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(storage, "RETRY_DELAYS", ())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"gs://anonymous@bucket/x?endpoint_override=127.0.0.1:{free.getsockname()[1]}&scheme=http"
@@ -228,8 +230,8 @@ def test_a_google_store_that_is_not_there_is_given_up(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("brief")
 def test_an_object_store_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "SILENCE", 1.0)
-    monkeypatch.setattr(storage, "WAITS", (0.01,))
+    monkeypatch.setattr(urls, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01,))
     with socket.create_server(("127.0.0.1", 0), backlog=10) as deaf:
         url, start = f"s3://bucket/x?endpoint_override=127.0.0.1:{deaf.getsockname()[1]}&scheme=http", time.monotonic()
         with pytest.raises(DataError, match="Timeout was reached"):

@@ -14,10 +14,10 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from selfsup.errors import DataError
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
-from selfsup.pipelines.data.stream import Blanks, Columns, Stream, _Maker
+from selfsup.pipelines.data.stream import BufferPool, Columns, SampleStream, _StepMaker
 from selfsup.pipelines.modalities.decode import decode
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes, flips
 
@@ -31,13 +31,13 @@ def told(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
     return make(tmp_path_factory.mktemp("whole"), number=SAMPLES)
 
 
-def stream_of(told: Manifest, *, steps: int = STEPS) -> Stream:
+def stream_of(told: Manifest, *, steps: int = STEPS) -> SampleStream:
     order = SampleOrder(samples=told.num_samples, batch=BATCH, seed=SEED, lanes=LANES, chunk=4, mix=2)
-    return Stream(told, order, Views(CROPS), steps)
+    return SampleStream(told, order, Views(CROPS), steps)
 
 
 def rows_of(
-    stream: Stream, lanes: Sequence[int] = range(LANES), first: int = 0, last: int | None = None, threads: int = 2
+    stream: SampleStream, lanes: Sequence[int] = range(LANES), first: int = 0, last: int | None = None, threads: int = 2
 ) -> Iterator[Columns]:
     return stream.rows(lanes, first, stream.steps if last is None else last, threads=threads, memory=PLENTY)
 
@@ -55,7 +55,7 @@ def same(one: Columns, other: Columns) -> None:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def whole(stream: Stream) -> Columns:
+def whole(stream: SampleStream) -> Columns:
     return joined(list(rows_of(stream)))
 
 
@@ -67,7 +67,7 @@ def places(lanes: Sequence[int]) -> list[int]:
 
 def by_hand(told: Manifest, crop: Crop, *, view: int, sample: int, epoch: int, of: int) -> torch.Tensor:
     """A view of `sample`, with the draws that belong to sample `of`, as torchvision makes it; in floats."""
-    (data,) = (each.data for each in Reader(told).read(np.array([sample])))
+    (data,) = (each.data for each in SampleReader(told).read(np.array([sample])))
     image = torch.tensor(decode(data, min_height=1000, min_width=1000))  # more than it has: the whole of it
     purpose = CROP + 16 * view
     draws = uniform(seed=SEED, epoch=np.array([epoch]), index=np.array([of]), purpose=purpose, draws=CROP_DRAWS)
@@ -96,7 +96,7 @@ def test_a_view_is_the_crop_and_flip_that_its_sample_draws(told: Manifest) -> No
 
 def test_a_row_says_where_its_views_lie_and_what_they_show(told: Manifest) -> None:
     for row in rows_of(stream_of(told), [0, 2], 0, 4):
-        samples = Reader(told).read(row["index"])
+        samples = SampleReader(told).read(row["index"])
         assert row["label"].tolist() == [-1 if each.label is None else each.label for each in samples]
         for view, crop in enumerate(CROPS):
             for place, sample in enumerate(samples):
@@ -152,7 +152,7 @@ def test_any_cut_of_the_steps_gives_the_same(
 ) -> None:
     stream = stream_of(told)
     expected = whole(stream)
-    monkeypatch.setattr("selfsup.pipelines.data.stream.GROUP", group)
+    monkeypatch.setattr("selfsup.pipelines.data.stream.READ_SAMPLES", group)
     same(
         joined([row for first, last in pairwise(cuts) for row in rows_of(stream, range(LANES), first, last)]), expected
     )
@@ -182,7 +182,7 @@ def test_a_corrupted_sample_is_replaced_by_the_next_one_and_named(
     got, hit = joined(rows), expected["index"] == victim
     assert 2 <= hit.sum() < hit.size  # once an epoch, but for what an epoch drops
     np.testing.assert_array_equal(got["index"], expected["index"])
-    (key,) = (sample.key for sample in Reader(told).read(np.array([victim])))
+    (key,) = (sample.key for sample in SampleReader(told).read(np.array([victim])))
     assert [row["bad"].tolist() for row in rows] == [[key] * int(step.sum()) for step in hit]
     for view, crop in enumerate(CROPS):
         name = f"view{view}"
@@ -207,10 +207,10 @@ def test_neighbours_that_are_corrupted_too_are_passed_over_and_named(
     epoch = int(row["epoch"][place])
     hand = by_hand(told, CROPS[0], view=0, sample=1, epoch=epoch, of=SAMPLES - 2)
     near(row["view0"][place], hand)
-    assert set(row["bad"]) == {sample.key for sample in Reader(told).read(np.array(victims))}
+    assert set(row["bad"]) == {sample.key for sample in SampleReader(told).read(np.array(victims))}
 
 
-def _holding(stream: Stream, sample: int) -> list[Columns]:
+def _holding(stream: SampleStream, sample: int) -> list[Columns]:
     """The first step that holds a sample."""
     with closing(rows_of(stream)) as rows:
         return [next(row for row in rows if sample in row["index"])]
@@ -229,8 +229,8 @@ def test_a_set_that_cannot_be_decoded_ends_the_stream(
 def test_no_more_is_made_ahead_than_memory_holds(told: Manifest, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of 8 samples at 16 and 20 pixels a side is 15,744 bytes. The taker holds one; one is always made ahead."""
     begun: list[int] = []
-    begin = _Maker._begin
-    monkeypatch.setattr(_Maker, "_begin", lambda self, *args: begun.append(1) or begin(self, *args))
+    begin = _StepMaker._begin
+    monkeypatch.setattr(_StepMaker, "_begin", lambda self, *args: begun.append(1) or begin(self, *args))
     monkeypatch.setattr("selfsup.pipelines.data.stream.PIECE", 100)  # threads alone would have 400 steps begun
     stream = stream_of(told, steps=1000)
     with closing(stream.rows(range(LANES), 0, 1000, threads=8, memory=memory)) as rows:
@@ -258,7 +258,7 @@ def test_threads_end_with_the_rows_however_they_end(
 
 
 def test_memory_is_used_again_once_nobody_holds_any_part_of_it() -> None:
-    blanks = Blanks()
+    blanks = BufferPool()
     first, other = blanks.take(4, 3, 3, 3), blanks.take(4, 3, 3, 3)
     place, part = first.ctypes.data, torch.from_numpy(first[1:])
     assert not np.shares_memory(first, other)

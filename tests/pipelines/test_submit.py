@@ -20,7 +20,7 @@ from servers import free_ports
 from tiny import BACKBONE
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.pipelines.cluster.submit import build_wheel, copied, named_by_content, submit
+from selfsup.pipelines.cluster.submit import build_wheel, copy_specs, submit, tag_with_digest
 from selfsup.pipelines.data.pack import pack
 from selfsup.sweeps.spec.sweepfile import command_for
 
@@ -259,12 +259,12 @@ def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> Non
     }.items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(text)
-    names = copied([here / "sweeps" / "s.yaml"], tmp_path / "there")
+    names = copy_specs([here / "sweeps" / "s.yaml"], tmp_path / "there")
     assert names == ["sweeps/s.yaml"]
     sent = {str(path.relative_to(tmp_path / "there")): path.read_text() for path in tmp_path.glob("there/**/*.yaml")}
     held = {str(path.relative_to(here)): path.read_text() for path in here.glob("**/*.yaml")}
     assert sent == {name: text for name, text in held.items() if name != "specs/stranger.yaml"}
-    assert copied([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
+    assert copy_specs([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
 
 
 def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(
@@ -272,13 +272,13 @@ def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text("extends: photos/simclr\nseeds: 2")
-    assert copied([Path("in1k/mae"), Path("own.yaml"), Path("demo.yaml")], tmp_path / "there") == [
+    assert copy_specs([Path("in1k/mae"), Path("own.yaml"), Path("demo.yaml")], tmp_path / "there") == [
         "in1k/mae",
         "own.yaml",
         "demo.yaml",
     ]
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["own.yaml"]
-    assert copied([Path("in1k/mae")], tmp_path / "none") == ["in1k/mae"]
+    assert copy_specs([Path("in1k/mae")], tmp_path / "none") == ["in1k/mae"]
     assert list((tmp_path / "none").iterdir()) == []
 
 
@@ -287,8 +287,8 @@ def test_a_wheel_holds_the_tree_alone_and_bears_the_name_of_its_content(tmp_path
     stale = root / "build" / "lib" / "selfsup" / "stale.py"
     stale.parent.mkdir(parents=True)
     stale.write_text("")
-    before = named_by_content(build_wheel(root, tmp_path / "out"), tmp_path)
+    before = tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path)
     assert "selfsup/stale.py" not in zipfile.ZipFile(before).namelist()
-    assert named_by_content(build_wheel(root, tmp_path / "out"), tmp_path) == before
+    assert tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path) == before
     (root / "methods" / "simclr.py").write_text("")
-    assert named_by_content(build_wheel(root, tmp_path / "out"), tmp_path).name != before.name
+    assert tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path).name != before.name

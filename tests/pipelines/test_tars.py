@@ -13,8 +13,8 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.fetch import pieces
-from selfsup.pipelines.data.manifest import Manifest, Reader
+from selfsup.pipelines.data.fetch import cached_reads
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
 
 
 def png(grey: int) -> bytes:
@@ -38,7 +38,7 @@ def written(folder: Path, *members: tuple[str, bytes | str], kind: bytes = tarfi
 
 
 def held(told: Manifest) -> list[tuple[bytes, int | None]]:
-    samples = Reader(told).read(np.arange(told.num_samples))
+    samples = SampleReader(told).read(np.arange(told.num_samples))
     return sorted(((bytes(sample.data), sample.label) for sample in samples), key=str)
 
 
@@ -149,14 +149,16 @@ def test_names_that_are_no_utf8_stay_apart(tmp_path: Path) -> None:
             info.size = len(png(number))
             tar.addfile(info, io.BytesIO(png(number)))
     told = shards.index(str(tmp_path))
-    assert [sample.key for sample in Reader(told).read(np.arange(2))] == ["\\xe9", "\\xe8"]
+    assert [sample.key for sample in SampleReader(told).read(np.arange(2))] == ["\\xe9", "\\xe8"]
 
 
 def test_pieces_of_a_shard_with_links_hold_their_samples(tmp_path: Path) -> None:
     images = [(f"{number}.png", png(number)) for number in range(1, 6)]
     told = shards.index(str(written(tmp_path, ("0.png", "5.png"), *images, ("6.png", "2.png"))))
     index, counts = np.arange(7), told.shards["samples"].to_numpy()
-    jobs = pieces(index, np.zeros(7, int), rows=told.rows, starts=told.starts, samples=counts, length=2, digest="d")
+    jobs = cached_reads(
+        index, np.zeros(7, int), rows=told.rows, starts=told.starts, samples=counts, length=2, digest="d"
+    )
     for job in jobs:
         rows = told.rows.take(index[job.places])
         assert job.piece is not None

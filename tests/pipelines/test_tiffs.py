@@ -15,7 +15,7 @@ from PIL import Image
 
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.shards import index
-from selfsup.pipelines.modalities.decode import Undecodable, decode, depth
+from selfsup.pipelines.modalities.decode import DecodeError, decode, depth
 
 
 def tif(pixels: np.ndarray, **options: object) -> bytes:
@@ -77,13 +77,13 @@ def test_grey_of_eight_bits_multiplied_by_alpha() -> None:
     [
         ("LAB of 16+16+16 bits, which cannot be read", 3, {"photometric": "cielab"}),
         ("YCbCr of 16+16+16 bits, which cannot be read", 3, {"photometric": "ycbcr"}),
-        ("grey of 16+16 bits, which cannot be read", 2, {"photometric": "minisblack", "extrasamples": [2]}),
+        ("gray of 16+16 bits, which cannot be read", 2, {"photometric": "minisblack", "extrasamples": [2]}),
         ("LAB of 16+16+16 bits, which cannot be read", 3, {"photometric": "cielab", "bigtiff": True}),
     ],
 )
 def test_what_is_not_opened_is_named(kind: str, bands: int, options: dict[str, object]) -> None:
     data = tif(plain([9] * bands), planarconfig="contig", **options)
-    with pytest.raises(Undecodable) as error:
+    with pytest.raises(DecodeError) as error:
         decode(data, min_height=1, min_width=1)
     assert str(error.value) == f"a TIFF, {kind}: save it as PNG"
 
@@ -105,7 +105,7 @@ def test_what_lies_apart_is_refused_where_it_would_be_wrong(
 ) -> None:
     data = tif(np.full((bands, 8, 9), 60, kind), photometric=colours, planarconfig="separate", **options)
     for bits in (None, 12):
-        with pytest.raises(Undecodable, match=r"a TIFF, \w+ of [+\d]+ bits, whose colours lie apart: save it as PNG"):
+        with pytest.raises(DecodeError, match=r"a TIFF, \w+ of [+\d]+ bits, with colors in separate planes: save"):
             decode(data, min_height=1, min_width=1, bits=bits)
 
 
@@ -118,7 +118,7 @@ def test_what_lies_apart_is_read_where_it_is_right(options: dict[str, str]) -> N
 def test_signed_values_that_would_be_wrong_are_refused() -> None:
     wrong = tif(np.full((8, 9), -5, np.int8)), tif(np.full((8, 9), 500, np.int16), byteorder=">", compression="zlib")
     for data in wrong:
-        with pytest.raises(Undecodable, match=r"grey of .* of signed values: save it as PNG"):
+        with pytest.raises(DecodeError, match=r"gray of .* of signed values: save it as PNG"):
             decode(data, min_height=1, min_width=1)
     assert colour(tif(np.full((8, 9), 2570, np.int16), byteorder=">")) == [10, 10, 10]
 

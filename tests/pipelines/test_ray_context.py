@@ -1,4 +1,4 @@
-"""An embedded Ray while it runs: who can reach it, and what its nodes are asked."""
+"""A local Ray while it runs: who can reach it, and the check of its nodes."""
 
 import os
 import stat
@@ -11,8 +11,8 @@ import ray
 
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.cluster import nodes
-from selfsup.pipelines.cluster.embedded import SOCKET
-from selfsup.pipelines.cluster.nodes import check_shared
+from selfsup.pipelines.cluster.nodes import check_shared_folder
+from selfsup.pipelines.cluster.ray_context import SOCKET
 
 pytestmark = pytest.mark.usefixtures("cluster")
 LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -45,7 +45,7 @@ def listening(processes: Iterable[int]) -> Iterator[str]:
                 yield local.partition(":")[0]
 
 
-def test_nothing_of_an_embedded_ray_listens_beyond_loopback() -> None:
+def test_nothing_of_a_local_ray_listens_beyond_loopback() -> None:
     worker = ray.get(ray.remote(lambda: os.getpid()).remote())
     processes = set(members())
     assert worker in processes
@@ -58,7 +58,7 @@ def test_nobody_else_reaches_what_its_processes_start_from() -> None:
     assert stat.S_IMODE(own().stat().st_mode) == 0o700
 
 
-def test_no_socket_of_ray_has_a_longer_path_than_was_reckoned_with() -> None:
+def test_no_socket_of_ray_has_a_longer_path_than_expected() -> None:
     made = [str(path.relative_to(own())) for path in own().glob("ray/session_2*/sockets/*")]
     assert made
     assert max(map(len, made)) <= len(SOCKET)
@@ -66,19 +66,19 @@ def test_no_socket_of_ray_has_a_longer_path_than_was_reckoned_with() -> None:
 
 def test_nodes_that_see_another_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = ray.get_runtime_context().get_node_id()
-    monkeypatch.setattr(nodes, "SETTLE", 0.2)
-    check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "_others", lambda: {"a (10.0.0.1)": here})
-    check_shared(tmp_path)  # the very same folder, asked for by a task
-    monkeypatch.setattr(nodes, "answer", lambda *_: "")  # as a node that writes to its own disk
+    monkeypatch.setattr(nodes, "SYNC_TIMEOUT", 0.2)
+    check_shared_folder(tmp_path)
+    monkeypatch.setattr(nodes, "_other_nodes", lambda: {"a (10.0.0.1)": here})
+    check_shared_folder(tmp_path)  # the very same folder, asked for by a task
+    monkeypatch.setattr(nodes, "write_back", lambda *_: "")  # as a node that writes to its own disk
     with pytest.raises(
         SelfsupError, match=rf"sees {tmp_path} as this one.*\n  a \(10.0.0.1\): .*No such file.*\nPut it on"
     ):
-        check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "answer", lambda *_: 1 / 0)
+        check_shared_folder(tmp_path)
+    monkeypatch.setattr(nodes, "write_back", lambda *_: 1 / 0)
     with pytest.raises(SelfsupError, match="ZeroDivisionError"):
-        check_shared(tmp_path)
-    monkeypatch.setattr(nodes, "_others", lambda: {"gone": "0" * 56})
+        check_shared_folder(tmp_path)
+    monkeypatch.setattr(nodes, "_other_nodes", lambda: {"gone": "0" * 56})
     with pytest.raises(SelfsupError, match="gone: "):
-        check_shared(tmp_path)
+        check_shared_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
