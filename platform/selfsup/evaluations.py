@@ -71,6 +71,17 @@ def _uses(tree: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     return [(name, use if use is None or isinstance(use, str) else "") for name, use in [*named, *taken]]
 
 
+def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
+    """Return the metrics of a spec's evaluations, by name. tree: as it is written, whether or not it is sound."""
+    named = {name: entry.get("use") or name for name, entry in _entries(tree).items() if isinstance(entry, dict)}
+    return {
+        f"eval/{name}/{metric}": found
+        for name, use in named.items()
+        if use in evaluator.names()
+        for metric, found in evaluator.load(use).metrics.items()
+    }
+
+
 def _entries(tree: Mapping[str, Any]) -> dict[str, Any]:
     entries = tree.get("evals")
     return entries if isinstance(entries, dict) else {}
