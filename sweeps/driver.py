@@ -207,6 +207,11 @@ def _passed_over(run: PlannedRun) -> list[str]:
 
 
 def _scores(run: PlannedRun) -> str:
-    scores = {name: stage.result() for name, stage in run.probes.items()}
-    texts = [f"{name} {result['top1']:.2f}" for name, result in scores.items() if "top1" in result]
+    results = {name: stage.result() for name, stage in run.probes.items()}
+    texts = [
+        f"{name if metric == 'top1' else f'{name} {metric}'} {results[name][metric]:.2f}"
+        for name, evaluation in run.evals.items()
+        for metric, scale in evaluation.evaluator.metrics.items()
+        if scale.headline and metric in results[name]
+    ]
     return f": {', '.join(texts)}" if texts else ""

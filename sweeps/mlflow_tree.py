@@ -15,7 +15,6 @@ from selfsup.mlflow_store import experiment_page, links
 from selfsup.sweeps import registration
 from selfsup.sweeps.registration import RegisteredPlan
 from selfsup.sweeps.report.cells import Cell
-from selfsup.sweeps.report.stats import PERCENT
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.wording import shown
 from selfsup.sweeps.spec.study import Arm
@@ -174,7 +173,7 @@ def _statistics(cells: Mapping[str, Cell]) -> dict[str, float]:
         if len(cell.values) > 1:
             values[f"{metric}/sd"] = stdev(cell.values.values())
         if cell.mean is not None and cell.half is not None:
-            least, most = PERCENT
+            least, most = cell.scale.ends
             values[f"{metric}/low"] = max(least, cell.mean - cell.half)
             values[f"{metric}/high"] = min(most, cell.mean + cell.half)
     return values

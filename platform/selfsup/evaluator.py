@@ -3,6 +3,7 @@
 import abc
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -43,6 +44,19 @@ class Metric(NamedTuple):
     unit: str = "%"
     better: Better | None = "max"
     headline: bool = True
+
+    @property
+    def sign(self) -> int:
+        """Return what makes more of a number better."""
+        return -1 if self.better == "min" else 1
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Return the least and the largest number that there can be, as far as the unit tells."""
+        return (0.0, 100.0) if self.unit == "%" else (-math.inf, math.inf)
+
+
+ACCURACY = Metric()
 
 
 class Few(NamedTuple):

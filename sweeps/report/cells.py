@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from selfsup.evaluator import ACCURACY, Metric
 from selfsup.failures import diverged
 from selfsup.hits import Seen
 from selfsup.sweeps.report import images, stats
@@ -30,7 +31,7 @@ class Cell:
 
     n: finished seeds, out of `planned`; of the others, `diverged` failed because of the setting and `pending` have not
     ended. half: half width of the 95 % interval of the mean, from the arm's own seeds. difference: to the default's
-    mean; difference_half: half width of its simultaneous interval; p: adjusted for all arms. best: the highest mean of
+    mean; difference_half: half width of its simultaneous interval; p: adjusted for all arms. best: the best mean of
     the table, among arms with two seeds or more; tied: not shown to be below the true best. expected: the paper's
     number.
     """
@@ -49,6 +50,7 @@ class Cell:
     tied: bool
     expected: float | None
     text: str
+    scale: Metric = ACCURACY
 
     @property
     def differs(self) -> bool:
@@ -93,11 +95,9 @@ def _hits(metric: str, values: Mapping[int, float], hits_of_seeds: Mapping[int, 
     return ImageHits(images.pop(), np.array(rows))
 
 
-def decide(
-    arms: Iterable[Arm], metric: str, results: ResultsById, control: str | None = None, looks: int = 0
-) -> Decision:
+def decide(arms: Iterable[Arm], metric: str, results: ResultsById, control: str, looks: int, scale: Metric) -> Decision:
     """Build the decision for arms under a metric. control: the name of the arm that all are compared with."""
-    return Decision({arm.name: arm_outcome(arm, metric, results) for arm in arms}, control, looks)
+    return Decision({arm.name: arm_outcome(arm, metric, results) for arm in arms}, control, looks, scale)
 
 
 def new_cell(outcome: Outcome, expected: float | None = None) -> Cell:
@@ -171,9 +171,15 @@ def _mean_text(outcome: Outcome) -> str:
 def mark_best(column: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
     """Set `best` and `tied`, by arm name, among arms with two seeds or more; all tie where nothing can be tested."""
     replicated = [name for name in column if column[name].n > 1]
-    highest = max((decided.ranks[name] for name in replicated), default=None)
+    sign = decided.scale.sign
+    best = max((sign * decided.ranks[name] for name in replicated), default=None)
     tied = set(decided.best(replicated))
     return {
-        name: replace(cell, best=name in replicated and decided.ranks[name] == highest, tied=name in tied)
+        name: replace(
+            cell,
+            best=name in replicated and sign * decided.ranks[name] == best,
+            tied=name in tied,
+            scale=decided.scale,
+        )
         for name, cell in column.items()
     }

@@ -18,9 +18,9 @@ A family is one study under one metric: its planned arms, those that are pending
    Bonferroni, holds about 5 % over all truths of tests/test_calibration.py (1 to 3 % where arms deviate alike). The
    price is power: of four arms of 3 seeds, one 4 deviations above the default is told in 60 % (independent) and 92 %
    (seeds correlated by 0.6), of 5 seeds in 99 and 100 %; pooling alone would have 96 % in both.
-3. The best of a table: an arm is out where another is above it by the same two bounds, with the arm as the control
+3. The best of a table: an arm is out where another is better by the same two bounds, with the arm as the control
    (Hsu 1996, chapter 4); against the default it is the very comparison of 2, so that marks and sentences agree.
-4. Failures are outcomes. A seed that diverged (numbers not finite, embeddings collapsed) counts as the lowest value of
+4. Failures are outcomes. A seed that diverged (numbers not finite, embeddings collapsed) counts as the worst value of
    the study: what is claimed of its arm must be claimed with it and without. What failed for other reasons is missing.
 5. Looks. For each earlier plan of the same arms with fewer seeds p is doubled: alpha, alpha / 2, alpha / 4 ... sum to
    less than 2 alpha over all looks, however many.
@@ -39,6 +39,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.evaluator import ACCURACY, Metric
 from selfsup.sweeps.report import images, stats
 from selfsup.sweeps.report.stats import DOF, LEVEL, Array, Spread
 
@@ -151,10 +152,10 @@ class Family:
         p = np.clip(np.maximum(welch, dunnett) * self.multiplier, 0, 1)
         return [Comparison(*map(float, comparison)) for comparison in zip(difference, half, p, strict=True)][1:]
 
-    def above(self, control: int) -> NDArray[np.bool_]:
-        """-> (K,): which arms are shown to be above the control."""
+    def better(self, control: int, sign: int = 1) -> NDArray[np.bool_]:
+        """-> (K,): which arms are shown to be above the control. sign: -1 for below."""
         difference, half = self.bounds(control)
-        exceeds: NDArray[np.bool_] = difference > half
+        exceeds: NDArray[np.bool_] = sign * difference > half
         return exceeds
 
     @property
@@ -189,14 +190,24 @@ class Family:
 
 
 class Decision:
-    """The claims of a family: made of its finished seeds, and where seeds diverged, with those counted as well."""
+    """The claims of a family: made of its finished seeds, and where seeds diverged, with those counted as well.
 
-    def __init__(self, arms: Mapping[str, Outcome], control: str | None = None, looks: int = 0) -> None:
+    scale: of the metric; it says whether more is better.
+    """
+
+    def __init__(
+        self,
+        arms: Mapping[str, Outcome],
+        control: str | None = None,
+        looks: int = 0,
+        scale: Metric = ACCURACY,
+    ) -> None:
+        self.scale, sign = scale, scale.sign
         names = sorted(arms, key=lambda name: name != control)
         self.control = control
         self.arms = arms
-        lowest = min((value for arm in arms.values() for value in arm.values.values()), default=0.0)
-        counted = {name: {**arm.values, **dict.fromkeys(arm.diverged, lowest)} for name, arm in arms.items()}
+        worst = sign * min((sign * value for arm in arms.values() for value in arm.values.values()), default=0.0)
+        counted = {name: {**arm.values, **dict.fromkeys(arm.diverged, worst)} for name, arm in arms.items()}
         self.diverged = {name for name, arm in arms.items() if arm.diverged}
         self.ranks = {name: float(np.mean(list(seeds.values()))) for name, seeds in counted.items() if seeds}
         self.names = [name for name in names if len(arms[name].values) > 1]
@@ -228,7 +239,7 @@ class Decision:
         }
 
     def best(self, among: Sequence[str]) -> list[str]:
-        """Return those of `among` that may have the highest true mean.
+        """Return those of `among` that may have the best true mean.
 
         The true best is one with probability LEVEL or more.
         """
@@ -237,13 +248,13 @@ class Decision:
             return tested
         index = {name: place for place, name in enumerate(self.names)}
         places = np.array([index[name] for name in tested], int)
-        return [name for name in tested if not self._above(index[name])[places].any()]
+        return [name for name in tested if not self._better(index[name])[places].any()]
 
-    def _above(self, at: int) -> NDArray[np.bool_]:
-        exceeds = self.family.above(at)
+    def _better(self, at: int) -> NDArray[np.bool_]:
+        exceeds = self.family.better(at, self.scale.sign)
         if self.counting is not None and self.counting.can_claim:
             touched = np.array([name in self.diverged for name in self.names])
-            exceeds &= self.counting.above(at) | ~(touched | touched[at])
+            exceeds &= self.counting.better(at, self.scale.sign) | ~(touched | touched[at])
         self._agree(at, exceeds)
         return exceeds
 
@@ -253,11 +264,11 @@ class Decision:
             return
         if at:
             comparison = self.comparisons[self.names[at]]
-            exceeds[0] = comparison.difference < 0 and comparison.p < ALPHA
+            exceeds[0] = self.scale.sign * comparison.difference < 0 and comparison.p < ALPHA
             return
         for place, name in enumerate(self.names[1:], start=1):
             comparison = self.comparisons[name]
-            exceeds[place] = comparison.difference > 0 and comparison.p < ALPHA
+            exceeds[place] = self.scale.sign * comparison.difference > 0 and comparison.p < ALPHA
 
 
 def _hits(arms: Sequence[Outcome]) -> list[images.Hits]:

@@ -29,8 +29,8 @@ from selfsup.sweeps.spec.study import Study
 
 CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
 GRID = (
-    "Mean and 95 % interval of every combination. Framed: the default; bold: the highest; †: not shown to be "
-    "below the best; ×: no result."
+    "Mean and 95 % interval of every combination. Framed: the default; bold: the best mean; †: not shown to "
+    "be worse than the best; ×: no result."
 )
 EFFECTS = (
     "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "

@@ -46,7 +46,7 @@ TESTS = (
     "with simultaneous 95 % intervals and adjusted p, the wider and larger of Dunnett's test over all {} arms and of "
     "Welch's of the two"
 )
-MARKS = "Bold: the highest mean; †: not shown to be below the best (Hsu)."
+MARKS = "Bold: the best mean; †: not shown to be worse than the best (Hsu)."
 
 
 def latex(ablation: Ablation) -> str:

@@ -33,12 +33,12 @@ RULE = (
     "p < 0.05 before it is rounded."
 )
 BEST = (
-    "Marked are the highest mean and all that the same two tests, with each arm in turn as the reference, do not put "
-    "below another: the true best is among them with 95 % (Hsu). What is not marked was shown to be below the best, or "
-    "has one seed only."
+    "Marked are the best mean and all that the same two tests, with each arm in turn as the reference, do not put "
+    "behind another: the true best is among them with 95 % (Hsu). What is not marked was shown to be worse than the "
+    "best, or has one seed only."
 )
 FAILURES = (
-    "A seed that diverged or collapsed is an outcome: it counts as the lowest value of the study, and what is claimed "
+    "A seed that diverged or collapsed is an outcome: it counts as the worst value of the study, and what is claimed "
     "of its arm is claimed with such seeds and without. Means and intervals are of finished seeds. Runs that failed "
     "for other reasons are missing."
 )

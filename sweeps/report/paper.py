@@ -20,7 +20,7 @@ from selfsup.sweeps.result import Result
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
 LEGEND = (
-    "* highest   † not shown to be below the best   Δ to the default, of methods to the random encoder   "
+    "* best mean   † not shown to be worse than the best   Δ to the default, of methods to the random encoder   "
     "p adjusted for all arms   [default]"
 )
 UNITS = {

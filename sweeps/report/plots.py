@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 from selfsup.failures import COLLAPSE
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.crossed import Crossing
-from selfsup.sweeps.report.stats import PERCENT
 from selfsup.sweeps.report.table import Line, Table
 from selfsup.sweeps.report.wording import heading, label, named
 from selfsup.sweeps.result import Result
@@ -47,7 +46,9 @@ def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> No
     mean = np.array([cell.mean for cell in cells], float)  # None becomes nan, which is not drawn
     half = np.array([cell.half for cell in cells], float)
     axis.axvline(amounts[factor.values.index(factor.default)], color=INK, **DASHED)
-    axis.fill_between(x, *np.clip([mean - half, mean + half], *PERCENT), color=BLUE, alpha=0.18, linewidth=0)
+    axis.fill_between(
+        x, *np.clip([mean - half, mean + half], *cells[0].scale.ends), color=BLUE, alpha=0.18, linewidth=0
+    )
     axis.plot(x, mean, color=BLUE, linewidth=1.2)
     seeds = [(place, value) for place, cell in zip(x, cells, strict=True) for value in cell.values.values()]
     axis.plot(*np.reshape(seeds, (-1, 2)).T, "o", color=BLUE, markersize=2.8, alpha=0.75, markeredgewidth=0)
@@ -95,7 +96,7 @@ def _effect(axis: Axes, y: int, cell: Cell) -> None:
         axis.plot(0.02, y, "x", color=VERMILLION, ms=4, transform=axis.get_yaxis_transform())
         return
     differs = cell.differs
-    color = INK if not differs else BLUE if cell.difference > 0 else VERMILLION
+    color = INK if not differs else BLUE if cell.scale.sign * cell.difference > 0 else VERMILLION
     fill = color if differs else "none"
     axis.errorbar(cell.difference, y, xerr=cell.difference_half, fmt="o", color=color, mfc=fill, ms=3.5, lw=1)
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 LEVEL = 0.95
-PERCENT = (0.0, 100.0)  # where intervals of a metric end
 DOF = 3  # below, the deviation of 2 degrees of freedom may be 6 times too small: nothing is claimed from that
 POWER = 0.8
 STEP = 0.01  # degrees of freedom are rounded down to it: few quantiles do for many comparisons

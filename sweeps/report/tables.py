@@ -35,7 +35,8 @@ def ablation(
     num_looks = looks(sweep, plans)
     decisions = {
         study.name: {
-            metric: cells.decide(study.arms, metric, known, study.arms[0].name, num_looks) for metric in sweep.metrics
+            metric: cells.decide(study.arms, metric, known, study.arms[0].name, num_looks, sweep.scale(metric))
+            for metric in sweep.metrics
         }
         for study in sweep.studies
     }
@@ -142,7 +143,7 @@ def _cells_over_baselines(
                 name: methods[name] for name in methods if name in compared_names
             }
             bare_cells = {name: column.get(name) or cells.new_cell(outcome) for name, outcome in family.items()}
-            compared = cells.compared_with_control(bare_cells, Decision(family, "", num_looks))
+            compared = cells.compared_with_control(bare_cells, Decision(family, "", num_looks, sweep.scale(metric)))
             column |= {name: compared[name] for name in compared_names}
     return column
 
@@ -150,7 +151,10 @@ def _cells_over_baselines(
 def _baseline_lines(sweep: Sweep, results: ResultsById) -> list[Line]:
     lines = []
     for arm in sweep.baselines:
-        columns = {metric: {arm.name: cells.baseline_cell(arm, metric, results)} for metric in sweep.metrics}
+        columns = {
+            metric: {arm.name: replace(cells.baseline_cell(arm, metric, results), scale=sweep.scale(metric))}
+            for metric in sweep.metrics
+        }
         lines.append(_line(arm, arm.name, arm.name, columns, results))
     return lines
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from selfsup.sweeps.report import stats
+from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.decision import Decision
 from selfsup.sweeps.report.notes import Decisions
@@ -110,9 +111,9 @@ def _claim(default: Line, line: Line, metric: str) -> str:
     cell = line.cells[metric]
     assert cell.difference is not None
     assert cell.p is not None
-    high, low = (line, default) if cell.difference > 0 else (default, line)
+    better, worse = (line, default) if cell.scale.sign * cell.difference > 0 else (default, line)
     size = interval(abs(cell.difference), cell.difference_half, sign="+").removeprefix("+")
-    return f"{_name(high)} > {_name(low)} by {size} (adjusted {probability(cell.p)})"
+    return f"{_name(better)} {_sides(cell)} {_name(worse)} by {size} (adjusted {probability(cell.p)})"
 
 
 def _joint_claim(default: Line, lines: Sequence[Line], metric: str) -> str:
@@ -120,9 +121,15 @@ def _joint_claim(default: Line, lines: Sequence[Line], metric: str) -> str:
     cells = [line.cells[metric] for line in lines]
     names, sizes = listed([_name(line) for line in lines]), sorted(abs(cell.difference or 0) for cell in cells)
     digits = stats.places(max(cell.difference_half or 0 for cell in cells))
-    high, low = (names, _name(default)) if (cells[0].difference or 0) > 0 else (_name(default), names)
+    above = cells[0].scale.sign * (cells[0].difference or 0) > 0
+    better, worse = (names, _name(default)) if above else (_name(default), names)
     p = f"adjusted {_up_to([cell.p or 0 for cell in cells])}"
-    return f"{high} > {low} by {sizes[0]:.{digits}f} to {sizes[-1]:.{digits}f} ({p})"
+    return f"{better} {_sides(cells[0])} {worse} by {sizes[0]:.{digits}f} to {sizes[-1]:.{digits}f} ({p})"
+
+
+def _sides(cell: Cell) -> str:
+    """Return what stands between the better and the worse number."""
+    return ">" if cell.scale.sign > 0 else "<"
 
 
 def _up_to(p: Sequence[float]) -> str:
@@ -136,19 +143,20 @@ def _ties(default: Line, tested: Sequence[Line], metric: str) -> Iterator[str]:
 
 
 def _grid_sentences(lines: Sequence[Line], default: Line, metric: str) -> Iterator[str]:
-    """Yield the highest, what ties with it, how many are shown to be below, and how the default compares."""
+    """Yield the best mean, what ties with it, how many are shown to be worse, and how the default compares."""
     replicated = [line for line in lines if line.cells[metric].n > 1]
     top = next(line for line in replicated if line.cells[metric].best)
     ties = [line for line in replicated if line.cells[metric].tied and line is not top]
     below = len(replicated) - 1 - len(ties)
-    yield f"the highest is {_as_default(top)} with {top.cells[metric].text}"
+    best, under = ("highest", "below") if top.cells[metric].scale.sign > 0 else ("lowest", "above")
+    yield f"the {best} is {_as_default(top)} with {top.cells[metric].text}"
     if not below:
-        yield "no other is shown to be below it"
+        yield f"no other is shown to be {under} it"
         return
     if ties:
         ties.sort(key=lambda line: not line.arm.default)  # the default is named first
         yield f"{some([_as_default(line) for line in ties])} cannot be told from it"
-    yield f"the other{f' {below}' * (below > 1)} {'is' if below == 1 else 'are'} shown to be below the best"
+    yield f"the other{f' {below}' * (below > 1)} {'is' if below == 1 else 'are'} shown to be {under} the best"
     if top.cells[metric].difference is not None and top.cells[metric].differs:
         yield _claim(default, top, metric)
 
@@ -198,11 +206,14 @@ def _against_baselines(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: s
         yield from (_claim(baseline, line, metric) for line in tested if line.cells[metric].differs)
         if unsure := [_name(line) for line in tested if not line.cells[metric].differs]:
             yield f"not told from {baseline.label}: {listed(unsure)}"
-        not_above = [
-            line for line in known if line not in tested and (line.cells[metric].mean or 0) <= (baseline_mean or 0)
-        ]
-        if not_above:
-            yield f"mean not above {baseline.label}: {listed([_name(line) for line in not_above])}"
+        no_better = [line for line in known if line not in tested and not _beats(line.cells[metric], baseline_mean)]
+        if no_better:
+            over = "above" if no_better[0].cells[metric].scale.sign > 0 else "below"
+            yield f"mean not {over} {baseline.label}: {listed([_name(line) for line in no_better])}"
+
+
+def _beats(cell: Cell, mean: float | None) -> bool:
+    return cell.scale.sign * ((cell.mean or 0) - (mean or 0)) > 0
 
 
 def _without_result(title: str, lines: Sequence[Line]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfsup.evaluations import listed
+from selfsup.evaluator import Metric
 from selfsup.layers import less, said
 from selfsup.source import Node, Problem
 from selfsup.spec import Spec
@@ -82,9 +84,10 @@ class Design:
         return replace(self, factors=(factor,), settings=tuple(settings), space=())
 
 
-def metrics(spec: Spec) -> tuple[str, ...]:
-    """Return the names of the spec's evaluation metrics."""
-    return tuple(f"eval/{name}/top1" for name, hyper in spec.evals if hyper is not None)
+def metrics(spec: Spec) -> dict[str, Metric]:
+    """Return the metrics of the spec's evaluations that tables show, by name."""
+    found = [evaluation.metrics for evaluation in listed(spec.evals).values()]
+    return {name: metric for metrics in found for name, metric in metrics.items() if metric.headline}
 
 
 def design(
@@ -108,7 +111,7 @@ def design(
         return None
     settings = tuple(_settings(base.spec, points))
     names = [setting.name for setting in settings]
-    numbers, source = expected(tree, names, metrics(base.spec), problems)
+    numbers, source = expected(tree, names, tuple(metrics(base.spec)), problems)
     if len(problems) > before:
         return None
     return Design(name or base.spec.method, base, factors, crossed, settings, space, numbers, source)

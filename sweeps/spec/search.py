@@ -5,7 +5,7 @@ search: {metric: eval/knn/top1, sampler: tpe, trials: 30}
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from selfsup.knob import Knobs, knob
 
@@ -13,19 +13,22 @@ MAXIMIZED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/image
 MINIMIZED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")
 
 
-def _objectives(value: object) -> tuple[str, ...]:
+def _objectives(value: object, info: ValidationInfo) -> tuple[str, ...]:
     """Parse metrics, each into "max eval/knn/top1"."""
     texts = value if isinstance(value, (tuple, list)) else (value,)
-    objectives = tuple(_objective(text) for text in texts)
+    objectives = tuple(_objective(text, info) for text in texts)
     if not objectives or len(set(objectives)) < len(objectives):
         raise ValueError("expected a metric such as eval/knn/top1, or a list of different ones")
     return objectives
 
 
-def _objective(text: object) -> str:
+def _objective(text: object, info: ValidationInfo) -> str:
+    """Parse a metric. An evaluation says of its own whether more of it is better: `metrics` of the context."""
+    metrics = (info.context or {}).get("metrics", {})
     direction, _, metric = text.rpartition(" ") if isinstance(text, str) else ("", "", "")
     if metric and not direction:
-        direction = "max" if metric.startswith(MAXIMIZED) else "min" if metric in MINIMIZED else ""
+        usual = "max" if metric.startswith(MAXIMIZED) else "min" if metric in MINIMIZED else ""
+        direction = metrics[metric].better or "" if metric in metrics else usual
     if not metric or direction not in ("min", "max"):
         raise ValueError(f"expected a metric such as eval/knn/top1 or 'min pretrain/loss', not {text!r}")
     return f"{direction} {metric}"

@@ -13,15 +13,16 @@ what the file extends, what the study extends, what the file says, what the stud
 A search (see space.py) has `search:` instead of axes; its studies are the methods to choose from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from selfsup import explain
+from selfsup import evaluations, explain
 from selfsup.errors import SpecError
+from selfsup.evaluator import Metric
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.layers import Layers, find, less, plain, said
 from selfsup.naming import name_problem
@@ -62,8 +63,9 @@ class SweepFile:
         return "ablate" if len(self.designs) > 1 or len(self.designs[0].settings) > 1 else "plain"
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for study in self.designs for name in metrics(study.default)))
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics that tables show, by name and in table order."""
+        return {name: metric for study in self.designs for name, metric in metrics(study.default).items()}
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -77,7 +79,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     top = layers.stack(base, own, *command_line)
     studies = list(_studies(layers, path, (base, own, *command_line), top))
     problems = layers.problems
-    header = _header(top, problems)
+    trees = [plain(layers.stack(*bare)) for _, (bare, _) in studies]
+    header = _header(
+        top, {name: metric for tree in trees for name, metric in evaluations.metrics(tree).items()}, problems
+    )
     known = tuple(problems)
     checked = [design(name, layers.stack(*bare), searched, known, problems) for name, (bare, searched) in studies]
     designs = tuple(study for study in checked if study)
@@ -139,10 +144,12 @@ def _name_problems(top: Node, names: Sequence[str]) -> Iterator[Problem]:
             yield Problem(section.key, ("studies",), f"two studies are called {name}; give one of them another name")
 
 
-def _header(top: Node, problems: list[Problem]) -> SweepHeader | None:
+def _header(top: Node, measured: Mapping[str, Metric], problems: list[Problem]) -> SweepHeader | None:
+    """Read the header. measured: what evaluations yield, which says whether a search maximizes it."""
     tree = plain(top)
+    fields = {name: tree[name] for name in SweepHeader.model_fields if name in tree}
     try:
-        return SweepHeader.model_validate({name: tree[name] for name in SweepHeader.model_fields if name in tree})
+        return SweepHeader.model_validate(fields, context={"metrics": measured})
     except ValidationError as error:
         problems += explain.problems(error, SweepHeader, top, {})
         return None
