@@ -111,9 +111,11 @@ def unit(value: "Tensor") -> "Tensor":
 
 def slope(weight: "Tensor", value: "Tensor", label: "Tensor") -> tuple[float, "Tensor"]:
     """(D + 1, K), (N, D + 1), (N,) -> the mean cross-entropy and (D + 1, K), its gradient"""
+    import torch
+
     loss, gradient = 0.0, weight * 0
     rows = max(1, LOGITS // weight.shape[1])
-    for part, own in zip(value.split(rows), label.split(rows), strict=True):
+    for part, own in zip(torch.split(value, rows), torch.split(label, rows), strict=True):
         share = (part @ weight).log_softmax(1)
         loss -= float(share[range(len(own)), own].sum())
         error = share.exp()
