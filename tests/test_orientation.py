@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_sweep import KNN, study, sweep
+from toy_sweep import KNN, arm, study, sweep
 
 from selfsup import evaluator
 from selfsup.errors import SpecError
@@ -55,6 +55,27 @@ def test_of_a_grid_the_lowest_is_named() -> None:
     assert "the lowest is (0.5, 8) with 12" in sentence
     assert "the other 3 are shown to be above the best" in sentence
     assert "(0.5, 8) < (0.75, 8) by" in sentence
+
+
+def test_methods_are_compared_with_each_other_and_with_a_baseline_the_right_way() -> None:
+    """mae has 3 less than the untrained encoder, simclr 3 more."""
+    draw = np.random.default_rng(0)
+    studies, results = [], []
+    for method, mean in (("mae", 127.0), ("simclr", 133.0)):
+        made, found = study({"0.75, 8": list(mean + draw.normal(0, 0.4, 4))}, method=method)
+        studies.append(made)
+        results += found
+    floor, found = arm("random encoder", list(130.0 + draw.normal(0, 0.4, 4)), {"method": "untrained"}, "untrained")
+    results += found
+    report = ablation(replace(sweep(*studies, baselines=[floor]), scales={KNN: LESS}), results)
+    table = report.tables[-1]
+    cells = by_label(table)
+    assert {label for label, cell in cells.items() if cell.best} == {"mae"}
+    assert {label for label, cell in cells.items() if cell.tied} == {"mae"}
+    [sentence] = table.verdict
+    assert "mae is the best" in sentence
+    assert "mae < random encoder by" in sentence
+    assert "random encoder < simclr by" in sentence
 
 
 def test_in_figures_less_is_blue_and_an_interval_goes_beyond_100() -> None:

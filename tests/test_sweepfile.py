@@ -104,7 +104,7 @@ class TestArms:
             Factor("hyper.mask_ratio", (0.5, 0.75, 0.9), 0.75, None, False),
             Factor("hyper.heads", (1, 2), 2, None, False),
         )
-        assert it.metrics == ("eval/knn/top1", "eval/linear/top1")
+        assert tuple(it.metrics) == ("eval/knn/top1", "eval/linear/top1")
 
     def test_the_default_is_put_among_the_values_and_is_no_arm_of_its_own(self) -> None:
         it = sweep("extends: contrast.yaml\nablate: {hyper.temperature: [1, 0.05], optim.lr_rule: [sqrt]}\n")

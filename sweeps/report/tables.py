@@ -125,7 +125,7 @@ def _decided_methods(
     decisions, columns = {}, {}
     for metric in sweep.metrics:
         outcomes = {name: cells.arm_outcome(arm, metric, results) for name, arm in arms.items()}
-        decisions[metric] = Decision(outcomes, looks=num_looks)
+        decisions[metric] = Decision(outcomes, looks=num_looks, scale=sweep.scale(metric))
         compared = _cells_over_baselines(sweep, outcomes, metric, results, num_looks)
         columns[metric] = cells.mark_best(compared, decisions[metric])
     return decisions, columns
