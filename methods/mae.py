@@ -1,4 +1,4 @@
-"""MAE learns by painting the patches of an image that it was not shown; the encoder sees the others alone.
+"""MAE: a ViT encodes the visible patches of an image, and a light decoder reconstructs the pixels of the others.
 
 He, Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, arXiv:2111.06377.
 Defaults are the paper's baseline, whose target is plain pixels; its best models set norm_pix_loss.
@@ -7,7 +7,7 @@ B: batch, N: tokens, P: values of a patch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Self, final
+from typing import Literal, Self, final
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import IndexMask, RandomMask
+from selfsup.masks import GridMask, IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks
 from selfsup.parts.heads import xavier_linears
@@ -41,8 +41,9 @@ class MAE(Method):
         decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
         decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
         decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
+        mask: Literal["random", "grid"] = knob("random", "hidden: any patches, or all but one of every four (figure 6)")
         norm_pix_loss: bool = knob(
-            False, "paint each patch normalised by its own mean and deviation", sweep=Choice(False, True)
+            False, "paint each patch normalized by its own mean and deviation", sweep=Choice(False, True)
         )
         crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
 
@@ -56,10 +57,14 @@ class MAE(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=RandomMask(hyper.mask_ratio)),))
+        mask = GridMask() if hyper.mask == "grid" else RandomMask(hyper.mask_ratio)
+        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        if hyper.mask == "grid" and hyper.mask_ratio != 0.75:
+            message = f"a grid keeps one of every four patches, a mask ratio of 0.75, not {hyper.mask_ratio:g}"
+            yield SpecError(f"{message}; leave it out, or use mask: random", "hyper.mask_ratio", "hyper.mask")
         yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:

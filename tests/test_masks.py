@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from selfsup.masks import ATTEMPTS, ROUNDS, BlockMask, BoolMask, IndexMask, RandomMask
+from selfsup.masks import ATTEMPTS, ROUNDS, BlockMask, BoolMask, GridMask, IndexMask, RandomMask
 
 
 def test_a_mask_by_hand():
@@ -39,6 +39,18 @@ def test_equal_noise_keeps_the_first_tokens():
 def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio):
     with pytest.raises(AssertionError, match="of 4 tokens"):
         RandomMask(ratio).draw(torch.rand(1, 4), (4,))
+
+
+@pytest.mark.parametrize(
+    ("stride", "grid", "keep"),
+    [(2, (4, 4), [0, 2, 8, 10]), (2, (3, 5), [0, 2, 4, 10, 12, 14]), (3, (2, 2, 4), [0, 3]), (4, (4, 4), [0])],
+)
+def test_a_grid_keeps_the_first_token_of_each_cell(stride, grid, keep):
+    rule = GridMask(stride)
+    mask = rule.draw(torch.empty(2, rule.num_draws(grid)), grid)
+    assert mask.keep.tolist() == [keep] * 2
+    assert mask.removed.tolist() == [[number not in keep for number in range(math.prod(grid))]] * 2
+    assert rule.typical(grid) == (len(keep), math.prod(grid) - len(keep))
 
 
 def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float, least: int) -> list[bool]:

@@ -103,6 +103,31 @@ class RandomMask(MaskRule):
 
 
 @dataclass(frozen=True)
+class GridMask(MaskRule):
+    """All tokens are left out but a regular grid of them: the first of every `stride` by `stride`, as one of four.
+
+    MAE (arXiv 2111.06377), figure 6, "grid-wise sampling".
+    """
+
+    stride: int = 2
+
+    def num_draws(self, grid: Grid) -> int:  # noqa: ARG002
+        return 0
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
+        on_grid = torch.zeros(grid, dtype=torch.bool)
+        on_grid[tuple(slice(None, None, self.stride) for _ in grid)] = True
+        keep, hide = (
+            where.flatten().nonzero()[:, 0].to(device).expand(len(noise), -1) for where in (on_grid, ~on_grid)
+        )
+        return IndexMask(keep, hide)
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        seen = math.prod(math.ceil(size / self.stride) for size in grid)
+        return seen, math.prod(grid) - seen
+
+
+@dataclass(frozen=True)
 class BlockMask(MaskRule):
     """Rectangles of tokens are replaced, up to a ratio drawn from [low, high].
 

@@ -102,7 +102,7 @@ def test_reconstruct_paints_what_forward_judges(setting) -> None:
 
 
 def test_reconstruct_is_in_pixels_whatever_the_target(setting) -> None:
-    """A decoder that always says 1 in normalised units paints one deviation above each true patch's mean."""
+    """A decoder that always says 1 in normalized units paints one deviation above each true patch's mean."""
     method, batch = setting("mae", norm_pix_loss=True, **DECODER)
     torch.nn.init.zeros_(method.decoder.head.weight)
     torch.nn.init.ones_(method.decoder.head.bias)
@@ -127,6 +127,13 @@ def test_an_objective_asks_for_one_masked_crop() -> None:
     assert views.crops[0].mask == RandomMask(0.6)
     assert (crop.scale, crop.flip, crop.resample) == ((0.2, 1.0), 0.5, "bicubic")
     assert (crop.jitter, crop.gray, crop.blur, crop.solarize) == (0, 0, 0, 0)
+
+
+def test_a_grid_mask_shows_a_quarter_of_the_patches(setting) -> None:
+    method, batch = setting("mae", mask="grid", **DECODER)
+    assert batch.views[0].mask.keep.tolist() == [[0, 2, 8, 10]] * 8
+    error = (method.reconstruct(batch) - batch.views[0].value.value).square().mean(dim=2)
+    torch.testing.assert_close(method(batch).loss, error[batch.views[0].mask.removed].mean())
 
 
 def test_a_decoder_of_broken_heads_is_refused() -> None:

@@ -20,6 +20,8 @@ def refused(method: str, info: TrainInfo | None = INFO, backbone: Backbone = VIT
 CASES = [
     *((name, {"local_size": 40}, f"hyper.local_size: local crops of 40 pixels (hyper.local_size) {NO_CROP}")
       for name in CROPS),
+    ("mae", {"mask": "grid", "mask_ratio": 0.5}, "hyper.mask_ratio: a grid keeps one of every four patches, a mask "
+     "ratio of 0.75, not 0.5; leave it out, or use mask: random"),
     ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
     *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of an image; some "
        "must stay, some must go") for name in ("mae", "msn")),
@@ -37,7 +39,7 @@ def test_a_method_refuses_knobs_that_do_not_fit(method: str, hyper: dict[str, ob
     fitting = {"clusters": 16} if "clusters" in load(method).Hyper.model_fields else {}
     fitting |= {"split": 3} if "split" in load(method).Hyper.model_fields else {}
     fitting |= {"mask_ratio": 0.5} if "mask_ratio" in load(method).Hyper.model_fields else {}
-    assert refused(method, **fitting) == []
+    assert refused(method, **fitting) == refused(method, **{"mask": "grid"} if method == "mae" else fitting) == []
     assert refused(method, **fitting | hyper) == [message]
 
 
