@@ -1,4 +1,4 @@
-"""AMDIM maximises the mutual information of two views across the scales of a CNN.
+"""AMDIM: features of one view predict those of another across the scales of a CNN, by mutual information.
 
 Bachman, Hjelm and Buchwalter, "Learning representations by maximizing mutual information across views", NeurIPS 2019,
 arXiv:1906.00910. Defaults are the paper's for ImageNet, with these deviations: the encoder is any CNN, whose maps are
@@ -68,7 +68,7 @@ class AMDIM(Method):
 
 
 class Embedding(nn.Module):
-    """(B, C) -> (B, D): a hidden layer beside a linear one, batch-normalised, so that scores begin near one."""
+    """(B, C) -> (B, D): a hidden layer beside a linear one, batch-normalized, so that scores begin near one."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Barlow Twins learns channels that agree between two views of an image, and say nothing that another channel says.
+"""Barlow Twins: the cross-correlation of two views' embeddings is driven to the identity matrix.
 
 Zbontar, Jing, Misra, LeCun and Deny, "Barlow Twins: self-supervised learning via redundancy reduction", ICML 2021,
 arXiv:2103.03230. Defaults are the paper's for ImageNet.

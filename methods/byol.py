@@ -1,4 +1,4 @@
-"""BYOL learns to predict what a slowly moving copy of itself makes of another view; it needs no negatives.
+"""BYOL: an online network predicts an EMA target network's projection of another view, without negatives.
 
 Grill, Strub, Altché, Tallec, Richemond, Buchatskaya, Doersch, Avila Pires, Guo, Gheshlaghi Azar, Piot, Kavukcuoglu,
 Munos and Valko, "Bootstrap your own latent: a new approach to self-supervised learning", NeurIPS 2020,
@@ -49,7 +49,7 @@ class BYOL(Method):
 
     def forward(self, batch: Batch) -> Out:
         first, second = (self.predictor(self.projector(self.backbone.pooled(view.value))) for view in batch.views)
-        with torch.no_grad():  # batch-normalised by the batch's own statistics, too
+        with torch.no_grad():  # batch-normalized by the batch's own statistics, too
             one, two = (self.target_projector(self.target.pooled(view.value)) for view in batch.views)
         return Out(cosine_error(first, two) + cosine_error(second, one))
 

@@ -1,4 +1,4 @@
-"""DeepCluster learns to tell which cluster an image belongs to, and finds the clusters anew after every epoch.
+"""DeepCluster v2: crops are classified by the cluster that their image was assigned to in the previous epoch.
 
 Caron, Bojanowski, Joulin and Douze, "Deep clustering for unsupervised learning of visual features", ECCV 2018,
 arXiv:1807.05520, in its second version: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, NeurIPS 2020,
@@ -46,7 +46,7 @@ class DeepCluster(Method):
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.14, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
-        strength: float = knob(1.0, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        strength: float = knob(1.0, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod

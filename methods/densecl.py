@@ -1,4 +1,4 @@
-"""DenseCL is MoCo v2 for the places of an image as well as for the image.
+"""DenseCL: MoCo v2's contrast between images, and between matching places of their feature maps.
 
 Wang, Zhang, Shen, Kong and Li, "Dense contrastive learning for self-supervised visual pre-training", CVPR 2021,
 arXiv:2011.09157. Defaults are the paper's for ImageNet at 200 epochs.
@@ -41,7 +41,7 @@ class DenseCL(Method):
         momentum: float = knob(0.999, "of the key encoder", symbol="m", sweep=Choice(0.9, 0.99, 0.999), ge=0, le=1)
         hidden: int = knob(2048, "hidden channels of both heads", sweep=Choice(512, 2048), gt=0)
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
-        split: int = knob(8, "groups of samples by which keys are batch-normalised", ge=1)
+        split: int = knob(8, "groups of samples by which keys are batch-normalized", ge=1)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 

@@ -1,4 +1,4 @@
-"""DINO learns to say of a part of an image what a slowly moving copy of itself says of the whole.
+"""DINO: the student matches an EMA teacher's output across global and local crops.
 
 Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, "Emerging properties in self-supervised vision
 transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024; the last
@@ -41,7 +41,7 @@ class DINO(Method):
         outputs: int = knob(65536, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 16384, 65536), gt=1)
         hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
-        norm: bool = knob(False, "the head's hidden channels are batch-normalised", sweep=Choice(False, True))
+        norm: bool = knob(False, "the head's hidden channels are batch-normalized", sweep=Choice(False, True))
         temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
         teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
         teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)

@@ -1,4 +1,4 @@
-"""DINOv2 joins DINO, iBOT and a spread of samples, with what makes them train fast and stay stable.
+"""DINOv2: DINO on images, iBOT on masked patches and KoLeo to spread features, made fast and stable at scale.
 
 Oquab, Darcet, Moutakanni, Vo, Szafraniec, Khalidov, Fernandez, Haziza, Massa, El-Nouby, Assran, Ballas, Galuba, Howes,
 Huang, Li, Misra, Rabbat, Sharma, Synnaeve, Xu, Jégou, Mairal, Labatut, Joulin and Bojanowski, "DINOv2: learning robust

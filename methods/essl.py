@@ -1,4 +1,4 @@
-"""E-SSL learns what distortions leave of an image, as SimCLR, and beside that which way up a small crop of it is.
+"""E-SSL: SimCLR's invariance to augmentations, with prediction of a small crop's rotation beside it.
 
 Dangovski, Jing, Loh, Han, Srivastava, Cheung, Agrawal and Soljačić, "Equivariant contrastive learning", ICLR 2022,
 arXiv:2111.00899. Defaults are the paper's E-SimCLR for ImageNet.
@@ -29,7 +29,7 @@ TURNS = 4  # the quarters of a circle
 
 @final
 class ESSL(Method):
-    """Insensitive to crops and colours, sensitive to rotations: the loss of each, side by side."""
+    """Insensitive to crops and colors, sensitive to rotations: the loss of each, side by side."""
 
     paper, family = "2111.00899", "equivariance"
 

@@ -1,4 +1,4 @@
-"""iBOT learns as DINO does, and to say of covered patches what a slowly moving copy of itself says that sees them.
+"""iBOT: DINO on images, and on masked patches, for which the EMA teacher is the tokenizer.
 
 Zhou, Wei, Wang, Shen, Xie, Yuille and Kong, "iBOT: image BERT pre-training with online tokenizer", ICLR 2022,
 arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but the last layer's rows keep

@@ -1,4 +1,4 @@
-"""MoCo learns to tell an image's other view from a long queue of views of earlier images.
+"""MoCo v2: a query is contrasted with its EMA-encoded key against a queue of earlier keys.
 
 He, Fan, Wu, Xie and Girshick, "Momentum contrast for unsupervised visual representation learning", CVPR 2020,
 arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momentum contrastive learning", 2020,
@@ -38,7 +38,7 @@ class MoCo(Method):
         momentum: float = knob(0.999, "of the key encoder", symbol="m", sweep=Choice(0.9, 0.99, 0.999), ge=0, le=1)
         head: Literal["mlp", "linear"] = knob("mlp", "projection: v2's, or v1's", sweep=Choice("mlp", "linear"))
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
-        split: int = knob(8, "groups of samples by which keys are batch-normalised", ge=1)
+        split: int = knob(8, "groups of samples by which keys are batch-normalized", ge=1)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 

@@ -1,8 +1,8 @@
-"""MoCo v3 is MoCo without a queue, in large batches, for vision transformers and CNNs alike.
+"""MoCo v3: MoCo without a queue, against the keys of a large batch, for ViTs and CNNs.
 
 Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021, arXiv:2104.02057.
 Defaults are the paper's for ViTs on ImageNet; its ResNet-50 has crop_min: 0.2, temperature: 1.0. Deviation: queries,
-keys and values of a block are initialised as one matrix, as everywhere here, not as three.
+keys and values of a block are initialized as one matrix, as everywhere here, not as three.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""MSN learns to assign a view of an image with patches missing to the same prototype as another view of it in full.
+"""MSN: a view with masked patches is assigned to the same prototypes as an unmasked view.
 
 Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat and Ballas, "Masked siamese networks for
 label-efficient learning", ECCV 2022, arXiv:2204.07141. Defaults are the authors' for ViT-S/16 on ImageNet.
@@ -54,7 +54,7 @@ class MSN(Method):
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.3, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
-        strength: float = knob(0.5, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        strength: float = knob(0.5, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod

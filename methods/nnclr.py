@@ -1,4 +1,4 @@
-"""NNCLR takes an image's nearest neighbour among earlier images for its other view.
+"""NNCLR: the nearest neighbor of one view among earlier embeddings is the positive of the other view.
 
 Dwibedi, Aytar, Tompson, Sermanet and Zisserman, "With a little help from my friends: nearest-neighbor contrastive
 learning of visual representations", ICCV 2021, arXiv:2104.14548. Defaults are the paper's for ImageNet.
@@ -24,7 +24,7 @@ from selfsup.views import Views
 
 @final
 class NNCLR(Method):
-    """The neighbour of one view, in a queue of earlier views, picks the prediction of the other out of the batch."""
+    """The neighbor of one view, in a queue of earlier views, picks the prediction of the other out of the batch."""
 
     paper, family = "2104.14548", "contrastive"
 

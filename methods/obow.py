@@ -1,4 +1,4 @@
-"""OBoW learns to tell from a crop which visual words the whole image is made of, words that its own past has found.
+"""OBoW: the student predicts from crops the bag of visual words that an EMA teacher finds in the whole image.
 
 Gidaris, Bursuc, Puy, Komodakis, Cord and Pérez, "OBoW: online bag-of-visual-words generation for self-supervised
 learning", CVPR 2021, arXiv:2012.11552. Defaults are the paper's full version for ImageNet; the plain one is levels: 1,
@@ -56,7 +56,7 @@ class OBoW(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        whole = Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0))  # the square at the centre, flipped or not
+        whole = Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0))  # the square at the center, flipped or not
         large = replace(recipes.moco(blur=hyper.blur), size=hyper.crop_size, scale=(hyper.crop_min, hyper.crop_max))
         small = replace(large, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max), blur=0.0)
         return Views((whole, *[large] * hyper.crops, *[small] * hyper.local_crops), draws=hyper.levels)

@@ -1,4 +1,4 @@
-"""PIRL learns what stays the same when an image is cut into a jigsaw puzzle, or turned.
+"""PIRL: an image and its jigsaw or rotation are contrasted with a memory bank, for invariance to that transformation.
 
 Misra and van der Maaten, "Self-supervised learning of pretext-invariant representations", CVPR 2020, arXiv:1912.01991.
 Defaults are the paper's for ImageNet. Deviations: the negatives of a step are evenly spaced rows of the memory from a

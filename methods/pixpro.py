@@ -1,4 +1,4 @@
-"""PixPro learns to predict, for every place of a view, the same place in another view, from all places like it.
+"""PixPro: smoothed features of each place match an EMA encoder's at the same place of another view.
 
 Xie, Lin, Zhang, Cao, Lin and Hu, "Propagate yourself: exploring pixel-level consistency for unsupervised visual
 representation learning", CVPR 2021, arXiv:2011.10043. Defaults are the paper's for ImageNet, without its branch for

@@ -1,4 +1,4 @@
-"""SeLa learns to tell the labels of images, and labels them anew now and then by what it says, all labels used alike.
+"""SeLa: images are classified by labels that optimal transport assigns anew from the network's own predictions.
 
 Asano, Rupprecht and Vedaldi, "Self-labelling via simultaneous clustering and representation learning", ICLR 2020,
 arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Unlike there, labels come from the features
@@ -40,7 +40,7 @@ class SeLa(Method):
         )
         iterations: int = knob(100, "rounds that balance the labels", ge=1, le=1000)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        strength: float = knob(0.4, "strength of colour jitter", sweep=Range(0.1, 0.5), ge=0, le=0.5)
+        strength: float = knob(0.4, "strength of color jitter", sweep=Range(0.1, 0.5), ge=0, le=0.5)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

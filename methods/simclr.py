@@ -1,4 +1,4 @@
-"""SimCLR learns by telling which two of many distorted images come from the same one.
+"""SimCLR: two augmented views of an image are contrasted with all other images of the batch.
 
 Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020,
 arXiv:2002.05709. Defaults are the paper's for ImageNet.
@@ -28,7 +28,7 @@ class SimCLR(Method):
         hidden: int | None = knob(None, "hidden channels of the projector; null: as many as the encoder's", gt=0)
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        strength: float = knob(1.0, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        strength: float = knob(1.0, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""SimSiam learns to predict one view's projection from the other's; no gradient reaches what is predicted.
+"""SimSiam: one view's projection predicts the other's, with a stop-gradient and no negatives.
 
 Chen and He, "Exploring simple siamese representation learning", CVPR 2021, arXiv:2011.10566. Defaults are the paper's
 for ImageNet. The authors' code decays biases and norms, too; here nothing of one dimension decays.

@@ -1,4 +1,4 @@
-"""Supervised learning of labels: what objectives without labels are compared with.
+"""Supervised: cross-entropy on labels, the baseline of objectives without them.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, arXiv:1512.03385. Defaults are the
 views and loss of Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, arXiv:1706.02677.

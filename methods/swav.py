@@ -1,4 +1,4 @@
-"""SwAV learns to tell from one view of an image which cluster another view of it belongs to.
+"""SwAV: each view predicts the balanced cluster assignment of another view of its image.
 
 Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, "Unsupervised learning of visual features by contrasting cluster
 assignments", NeurIPS 2020, arXiv:2006.09882. Defaults are the paper's for ImageNet at 800 epochs of batch 4096, without
@@ -50,7 +50,7 @@ class SwAV(Method):
         local_size: int = knob(96, "pixels a side of a small crop", gt=0)
         local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
         local_max: float = knob(0.14, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
-        strength: float = knob(1.0, "strength of colour jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
+        strength: float = knob(1.0, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod

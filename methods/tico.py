@@ -1,4 +1,4 @@
-"""TiCo learns embeddings that two views share, spread over all directions that those of earlier batches left free.
+"""TiCo: embeddings of two views agree, and their moving covariance is kept spread over all directions.
 
 Zhu, Moraes, Karakulak, Sobol, Canziani and LeCun, "TiCo: transformation invariance and covariance contrast for
 self-supervised visual representation learning", 2022, arXiv:2206.10698. Defaults are the paper's loss (beta, rho) with

@@ -1,4 +1,4 @@
-"""VICReg learns embeddings that two views share, of which every channel varies, and none follows another.
+"""VICReg: embeddings of two views agree, each dimension keeps its variance, and dimensions are decorrelated.
 
 Bardes, Ponce and LeCun, "VICReg: variance-invariance-covariance regularization for self-supervised learning",
 ICLR 2022, arXiv:2105.04906. Defaults are the paper's for ImageNet.

@@ -23,7 +23,7 @@ Kind = Literal["vit", "cnn"]
 
 
 class TrainInfo(NamedTuple):
-    """The size of a training, as an objective may know it. num_steps: optimiser steps in all."""
+    """The size of a training, as an objective may know it. num_steps: optimizer steps in all."""
 
     num_samples: int
     num_classes: int
@@ -32,7 +32,7 @@ class TrainInfo(NamedTuple):
 
 
 class ParamOptions(NamedTuple):
-    """How the optimiser treats a weight apart from the schedule.
+    """How the optimizer treats a weight apart from the schedule.
 
     lr_scale: times the schedule's learning rate. constant_lr: the peak at every step after warm-up. frozen_until: the
     share of training before which the weight does not move. no_weight_decay: as biases and norms have it.
@@ -55,7 +55,7 @@ class Out(NamedTuple):
 class Method(nn.Module, abc.ABC):
     """An objective: encoders and heads, and the loss that trains them. `forward` samples nothing and writes nothing.
 
-    What must survive a checkpoint is a parameter or a persistent buffer: teachers, queues, centres, temperatures.
+    What must survive a checkpoint is a parameter or a persistent buffer: teachers, queues, centers, temperatures.
     """
 
     paper: ClassVar[str]  # arXiv id
@@ -107,10 +107,10 @@ class Method(nn.Module, abc.ABC):
         return None
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
-        """t in [0, 1) is the share of training before this step: teachers, queues and centres move here."""
+        """t in [0, 1) is the share of training before this step: teachers, queues and centers move here."""
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
-        """Return how the optimiser treats this parameter."""
+        """Return how the optimizer treats this parameter."""
         return ParamOptions()
 
 

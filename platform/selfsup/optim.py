@@ -1,4 +1,4 @@
-"""How weights move: parameter groups, the batch rule, the schedule, and the three optimisers."""
+"""How weights move: parameter groups, the batch rule, the schedule, and the three optimizers."""
 
 import math
 from collections import defaultdict
@@ -17,7 +17,7 @@ Groups = list[dict[str, Any]]
 
 
 def build(method: Method, optim: Optim) -> Optimizer:
-    """The optimiser that `optim` names, over what is trainable; `schedule` is called before each step."""
+    """The optimizer that `optim` names, over what is trainable; `schedule` is called before each step."""
     groups = param_groups(method, optim.weight_decay)
     match optim.name:
         case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike

@@ -22,7 +22,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 class Step(NamedTuple):
-    """number: optimiser steps done, from 1. lr: what this one used. log: scalars on the device, not yet waited for."""
+    """number: optimizer steps done, from 1. lr: what this one used. log: scalars on the device, not yet waited for."""
 
     number: int
     lr: float
@@ -50,7 +50,7 @@ def train(
     batch_size: the global one, for the learning rate. Nothing here waits for the device; `read` does.
     accumulate: in how many pieces a worker goes through its batch; the step is that of the whole batch.
 
-    A step is a function of (weights, optimiser state, batch, seed, step): random layers such as drop-path are seeded
+    A step is a function of (weights, optimizer state, batch, seed, step): random layers such as drop-path are seeded
     anew for each step and worker, so a checkpoint needs no random state. It is torch's global generator that is seeded.
     """
     stream = iter(batches)
@@ -131,7 +131,7 @@ def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Well mixed, so that neighbouring seeds, steps and workers share nothing."""
+    """Well mixed, so that neighboring seeds, steps and workers share nothing."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 

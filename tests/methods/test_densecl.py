@@ -45,7 +45,7 @@ def test_every_step_is_lightlys_on_queues_of_its_own(setting, moved) -> None:
         torch.testing.assert_close(method.dense_queue.rows, dense_queue)
 
 
-def test_each_key_is_normalised_by_its_group(setting) -> None:
+def test_each_key_is_normalized_by_its_group(setting) -> None:
     method, batch = setting("densecl", split=2)
     keys = method(batch).aux["keys"]
     for group in (slice(0, None, 2), slice(1, None, 2)):

@@ -1,4 +1,4 @@
-"""MoCo: what its keys are normalised by, what its queue holds, and its loss against lightly's, step after step."""
+"""MoCo: what its keys are normalized by, what its queue holds, and its loss against lightly's, step after step."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ def test_the_loss_of_every_step_is_lightlys_on_a_queue_of_its_own(setting) -> No
         method.after_step(0.0, out.aux)
 
 
-def test_each_key_is_normalised_by_its_group(setting, moved) -> None:
+def test_each_key_is_normalized_by_its_group(setting, moved) -> None:
     method, batch = setting("moco", "cnn", split=2)
     moved(method.key)
     keys = method(batch).aux["keys"]

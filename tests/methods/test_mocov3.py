@@ -29,7 +29,7 @@ def test_the_loss_is_algorithm_1_in_both_directions(kind: str, setting, moved) -
 
 @pytest.mark.parametrize(("kind", "projector", "last"), [("vit", 3, nn.BatchNorm1d), ("cnn", 2, nn.Linear)])
 def test_heads_are_those_of_the_kind(kind: str, projector: int, last: type, setting) -> None:
-    """Section 4.2: all layers batch-normalised, at last without scale and shift; a ResNet's predictor ends bare."""
+    """Section 4.2: all layers batch-normalized, at last without scale and shift; a ResNet's predictor ends bare."""
     method, _ = setting("mocov3", kind)
     linears = [layer for layer in method.projector if isinstance(layer, nn.Linear)]
     assert len(linears) == projector

@@ -56,6 +56,6 @@ def test_the_sign_of_collapse_is_seen(setting) -> None:
 
 
 def test_the_heads_are_the_papers() -> None:
-    """Section 3: a projector of 2048, 2048, 2048; a predictor of 512, then 2048, whose output is not normalised."""
+    """Section 3: a projector of 2048, 2048, 2048; a predictor of 512, then 2048, whose output is not normalized."""
     hyper = SimSiam.Hyper()
     assert (hyper.layers, hyper.dim, hyper.bottleneck) == (3, 2048, 512)

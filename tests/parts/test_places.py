@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfsup.parts.places import agreement, at_each, centres, close, places, propagated
+from selfsup.parts.places import agreement, at_each, centers, close, places, propagated
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -38,7 +38,7 @@ def test_places_know_where_they_are_also_in_a_mirror() -> None:
     box = torch.tensor([[10.0, 30.0, 40.0, 20.0, 0.0], [10.0, 30.0, 40.0, 20.0, 1.0]])
     plain = [(x, y) for y in (35.0, 45.0) for x in (15.0, 25.0, 35.0, 45.0)]
     mirrored = [(x, y) for y in (35.0, 45.0) for x in (45.0, 35.0, 25.0, 15.0)]
-    torch.testing.assert_close(centres(box, (2, 4)), torch.tensor([plain, mirrored]))
+    torch.testing.assert_close(centers(box, (2, 4)), torch.tensor([plain, mirrored]))
 
 
 def test_near_places_are_those_of_the_paper() -> None:

@@ -80,7 +80,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> "SyncBatchNorm":
-        """The same layer, synchronised: it shares the parameters, so an optimiser that holds them stays valid."""
+        """The same layer, synchronised: it shares the parameters, so an optimizer that holds them stays valid."""
         made = cls(norm.num_features, norm.eps, norm.momentum, affine=False)
         made.affine, made.weight, made.bias = norm.affine, norm.weight, norm.bias
         made.track_running_stats, made.num_batches_tracked = norm.track_running_stats, norm.num_batches_tracked
@@ -124,7 +124,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def convert(module: nn.Module) -> None:
     """Synchronise every batch normalisation inside `module`, in place. On CUDA by torch's own layer.
 
-    Raises NotImplementedError for a layer that does more than normalise, except on CUDA, where timm knows how.
+    Raises NotImplementedError for a layer that does more than normalize, except on CUDA, where timm knows how.
     """
     if any(parameter.is_cuda for parameter in module.parameters()):
         convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]

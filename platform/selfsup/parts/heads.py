@@ -46,7 +46,7 @@ def gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
 def dino_head(dim: int, hidden: int, bottleneck: int, outputs: int, *, norm: bool = False) -> nn.Sequential:
     """(..., dim) -> (..., outputs): three layers, then cosines with unit vectors, `[-1].weight`.
 
-    DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalised; here to length 1.
+    DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalized; here to length 1.
     """
     return nn.Sequential(*gelu_mlp(dim, hidden, hidden, bottleneck, norm=norm), Prototypes(bottleneck, outputs))
 

@@ -41,13 +41,13 @@ def close(a: Tensor, b: Tensor, size: tuple[int, int], *, reach: float) -> Tenso
     PixPro (arXiv 2011.10043), eq. 1: nearer than `reach` diagonals of a place; of the larger one, as in its code.
     a, b: View.box. size: rows and columns of its feature map.
     """
-    apart = torch.linalg.vector_norm(centres(a, size)[:, :, None] - centres(b, size)[:, None], dim=3)
+    apart = torch.linalg.vector_norm(centers(a, size)[:, :, None] - centers(b, size)[:, None], dim=3)
     diagonal = torch.maximum(*(torch.hypot(box[:, 2] / size[1], box[:, 3] / size[0]) for box in (a, b)))
     near: Tensor = apart < reach * diagonal[:, None, None]
     return near
 
 
-def centres(box: Tensor, size: tuple[int, int]) -> Tensor:
+def centers(box: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, 5) -> (N, P, 2): x and y, in pixels of the image, of the middle of every place of a view."""
     rows, columns = ((torch.arange(n, device=box.device) + 0.5) / n for n in size)
     left, top, width, height, mirrored = (column[:, None] for column in box.unbind(1))
