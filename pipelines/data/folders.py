@@ -1,4 +1,4 @@
-"""The images in a folder of images, and a count of all that is left out of it, by kind."""
+"""A folder of images: the images in it, and a count of all that is left out, by kind."""
 
 import os
 from collections import Counter
@@ -11,44 +11,53 @@ IMAGES = frozenset(f".{kind}" for kind in tars.IMAGES + tars.OTHERS)
 
 
 class Walk:
-    """Walks of folders under one root. A linked folder from elsewhere is followed once. left_out: files by kind."""
+    """A walk through a folder and what is linked into it, each real folder once. left_out: files by kind, links.
+
+    A folder that lies under the root counts where it lies, any other where a link first leads to it: the order is by name.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._seen, self.left_out = {root.resolve()}, Counter[str]()
+        self._root, self._real = root, root.resolve()
+        self._seen, self.left_out = {self._real}, Counter[str]()
 
     def folders(self, folder: Path) -> list[Path]:
-        """Those directly in it, sorted; what lies in hidden ones, or behind links seen before, is counted."""
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-        return [path for path in found if self._counts(path)]
+        """Return the folders directly in it, sorted; count what lies in hidden ones, and links to known ones."""
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+        return [path for path in inside if self._is_new(path)]
 
     def files(self, folder: Path) -> list[Path]:
-        """The images directly in it, sorted; any other file is counted."""
-        found = [path for path in sorted(folder.iterdir()) if not path.is_dir()]
-        kinds = {path: _kind(path) for path in found}
+        """Return the images directly in it, sorted; count any other file."""
+        inside = [path for path in sorted(folder.iterdir()) if not path.is_dir()]
+        kinds = {path: _kind(path) for path in inside}
         self.left_out.update(kind for kind in kinds.values() if kind)
         return [path for path, kind in kinds.items() if not kind]
 
     def images(self, folder: Path) -> list[Path]:
-        """All images in it and in its folders, sorted."""
-        inside = [image for each in self.folders(folder) for image in self.images(each)]
+        """Return all images in it and in its folders, sorted."""
+        inside = [image for inner in self.folders(folder) for image in self.images(inner)]
         return sorted([*self.files(folder), *inside])
 
-    def _counts(self, folder: Path) -> bool:
+    def _is_new(self, folder: Path) -> bool:
         if folder.name.startswith(HIDDEN):
             self.left_out[f"files in {folder.name}"] += sum(len(names) for _, _, names in os.walk(folder))
             return False
-        if not folder.is_symlink():
-            return True
         target = folder.resolve()
-        if any(target.is_relative_to(seen) or seen.is_relative_to(target) for seen in self._seen):
+        if target in self._seen or self._lies_elsewhere(folder, target):
             self.left_out["linked folders whose images are in it already"] += 1
             return False
         self._seen.add(target)
         return True
 
+    def _lies_elsewhere(self, folder: Path, target: Path) -> bool:
+        """Whether the walk meets this target at a place of its own under the root, which a hidden folder is not."""
+        if not target.is_relative_to(self._real):
+            return False
+        place = target.relative_to(self._real)
+        return folder.relative_to(self._root) != place and not any(part.startswith(HIDDEN) for part in place.parts)
+
 
 def _kind(path: Path) -> str | None:
-    """Why a file is left out; None for an image."""
+    """Return why a file is left out; None for an image."""
     if path.name.startswith("."):
         return "hidden files"
     if path.suffix.lower() not in IMAGES:

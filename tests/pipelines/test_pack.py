@@ -160,6 +160,31 @@ def test_linked_folders_are_followed_once(images: Path, tmp_path: Path) -> None:
     assert left_out == {"linked folders whose images are in it already": 4}
 
 
+def test_no_image_behind_overlapping_links_is_lost_or_taken_twice(images: Path, tmp_path: Path) -> None:
+    """A link into a folder, then one to that folder; a parent of the images; each other; one that only links show."""
+    store = tmp_path / "store"
+    for name in ("part/x.jpg", "y.jpg", "other/z.jpg"):
+        save(store / "A" / name)
+    save(tmp_path / "round" / "1" / "r.jpg")
+    (tmp_path / "round" / "1" / "back").symlink_to(tmp_path / "round")
+    save(images / ".blobs" / "b.jpg")
+    (images / "ant").symlink_to(store / "A" / "part")
+    (images / "bee").symlink_to(store / "A")
+    (images / "bee2").symlink_to(store / "A")
+    (images / "cow").symlink_to(tmp_path / "round" / "1")
+    (images / "elk").symlink_to(".blobs")
+    (images / "fox").symlink_to(images.parent)
+    found, left_out = packed(images, tmp_path / "out")
+    keys = [key for key, _ in found if key.partition("/")[0] not in ("cat", "dog")]
+    assert keys == ["ant/x", "bee/other/z", "bee/y", "cow/r", "elk/b"]
+    assert left_out["files in .blobs"] == 1
+    twice = ("bee/part", "bee2", "cow/back/1", *BEHIND_FOX)
+    assert left_out["linked folders whose images are in it already"] == len(twice)
+
+
+BEHIND_FOX = ("fox/images", "fox/round", "fox/store/A")  # the parent of the images has nothing that is not in already
+
+
 def test_keys_have_no_dots_and_are_unique(tmp_path: Path) -> None:
     for name in ("x.y.jpg", "x_y.jpg", "x.y.png", "z/v1.0/p.jpg"):
         save(tmp_path / "set" / "k" / name)
