@@ -13,7 +13,7 @@ IMAGES = frozenset(f".{kind}" for kind in tars.IMAGES + tars.OTHERS)
 class Walk:
     """A walk through a folder and what is linked into it, each real folder once. left_out: files by kind, links.
 
-    A folder that lies under the root counts where it lies, any other where a link first leads to it: the order is by name.
+    A folder under the root counts where it lies, any other where a link first leads to it, in the order of names.
     """
 
     def __init__(self, root: Path) -> None:

@@ -6,8 +6,9 @@
 Specs, ids, the command line, `describe`, the JSON schema and tables all read that line.
 """
 
+import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, Union, Unpack, get_args, get_origin
 
@@ -54,6 +55,7 @@ class _Note:
     symbol: str | None
     sweep: Sweep | None
     result: bool
+    was: str
 
 
 class Bounds(TypedDict, total=False):
@@ -97,11 +99,15 @@ def knob(
     symbol: str | None = None,
     sweep: Sweep | None = None,
     result: bool = True,
+    was: str = "",
     **bounds: Unpack[Bounds],
 ) -> Any:
-    """A field of a Knobs class. `...` as default: it must be told. result=False: it changes no result, so no id."""
+    """Return a field of a Knobs class. `...` as default: it must be said.
+
+    result=False: it changes no result, so no id. was: its first name, which specs may say and ids are made of.
+    """
     field: FieldInfo = Field(default, description=doc, **bounds)
-    field.metadata.append(_Note(symbol, sweep, result))
+    field.metadata.append(_Note(symbol, sweep, result, was))
     return field
 
 
@@ -121,11 +127,11 @@ def _differing(knobs: Knobs, defaults: dict[str, Any]) -> dict[str, Any]:
         if not _note(field).result or value == default:
             continue
         if not isinstance(value, Knobs):
-            differing[name] = dump[name]
+            differing[_first_name(name, field)] = dump[name]
         elif type(value) is not type(default):  # no default to differ from: being there is told already
-            differing[name] = non_default(value)
+            differing[_first_name(name, field)] = non_default(value)
         elif inner := _differing(value, dict(default)):
-            differing[name] = inner
+            differing[_first_name(name, field)] = inner
     return differing
 
 
@@ -140,8 +146,20 @@ def identity(knobs: Knobs) -> dict[str, Any]:
     for name, field in type(knobs).model_fields.items():
         if _note(field).result:
             value = getattr(knobs, name)
-            dump[name] = identity(value) if isinstance(value, Knobs) else as_dict(knobs)[name]
+            dump[_first_name(name, field)] = identity(value) if isinstance(value, Knobs) else as_dict(knobs)[name]
     return dump
+
+
+def _first_name(name: str, field: FieldInfo) -> str:
+    return _note(field).was or name
+
+
+@functools.cache
+def former_names(cls: type[Knobs]) -> Mapping[str, str]:
+    """Return first name -> name of the knobs of a class that have another name by now."""
+    names = {note.was: name for name, field in cls.model_fields.items() for note in _notes(field) if note.was}
+    assert not names.keys() & cls.model_fields.keys(), f"{cls.__name__}: an old name is the name of another knob"
+    return names
 
 
 @dataclass(frozen=True)
@@ -156,6 +174,7 @@ class Described:
     sweep: Sweep | None
     result: bool
     doc: str
+    was: str = ""
 
 
 def described(cls: type[Knobs], prefix: str = "") -> list[Described]:
@@ -187,13 +206,18 @@ def _describe(path: str, field: FieldInfo) -> Described:
         sweep=note.sweep,
         result=note.result,
         doc=field.description or "",
+        was=note.was,
     )
 
 
 def _note(field: FieldInfo) -> _Note:
-    notes = [entry for entry in field.metadata if isinstance(entry, _Note)]
+    notes = _notes(field)
     assert len(notes) == 1, f"a field of a Knobs class must be declared with knob(...): {field}"
     return notes[0]
+
+
+def _notes(field: FieldInfo) -> list[_Note]:
+    return [entry for entry in field.metadata if isinstance(entry, _Note)]
 
 
 _WORDS = {bool: "true | false", int: "integer", float: "number", str: "text"}

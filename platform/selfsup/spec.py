@@ -24,6 +24,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, plain
 from selfsup.naming import name_problem
+from selfsup.renamed import current
 from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
@@ -203,10 +204,13 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     tree = plain(root)
     method = tree.get("method")
     kind = spec_type(method if method in methods() else None, evaluations.uses(tree))
+    twice: list[Problem] = []
+    root = current(root, kind, twice)
+    tree = plain(root)
     marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
     wrong = list(_mistakes(kind, tree, root))
     found = [problem for problem in wrong if problem.mark not in marks]
-    found += conflicts.problems(_sound(kind, tree, [*known, *wrong]), root)
+    found += [*twice, *conflicts.problems(_sound(kind, tree, [*known, *wrong, *twice]), root)]
     if found or known:
         return None, found
     spec = kind.model_validate(tree)

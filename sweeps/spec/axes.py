@@ -9,6 +9,7 @@ from selfsup.evaluations import uses
 from selfsup.explain import shown
 from selfsup.knob import Described, Knobs, Range, described, non_default
 from selfsup.layers import merge, nested, plain
+from selfsup.renamed import current_path
 from selfsup.source import Entry, Mark, Node, Problem, refusal
 from selfsup.spec import WHOLE, Spec, check, methods, run_type
 from selfsup.sweeps.spec.study import Factor
@@ -40,17 +41,22 @@ class BaseSpec:
     """A spec that is checked again with some values changed. spec: None where `problems` says what is wrong."""
 
     def __init__(self, root: Node, known: Sequence[Problem] = ()) -> None:
-        self._root, self._known = root, known
+        self._known = known
         self.spec, self.problems = check(root, known)
+        self.root = self.spec.root if self.spec else root  # with the names of today
         tree = plain(root)
         method = tree.get("method")
-        self.knobs: dict[str, Described] = {
-            knob.path: knob for knob in (described(run_type(method, uses(tree))) if method in methods() else ())
-        }
+        kind = run_type(method, uses(tree)) if method in methods() else None
+        self.knobs: dict[str, Described] = {knob.path: knob for knob in (described(kind) if kind else ())}
+        self._kind = kind or Knobs
+
+    def current(self, path: str) -> str:
+        """Return a path with the names of today."""
+        return current_path(path, self._kind)
 
     def at(self, changes: Changes) -> tuple[Spec | None, list[Problem]]:
         """Return the spec with these values, and the problems that they add."""
-        root = self._root
+        root = self.root
         for axis, value in changes:
             root = merge(root, nested(axis.where, axis.key, value), whole=WHOLE)
         spec, problems = check(root, self._known)

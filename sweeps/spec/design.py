@@ -98,8 +98,9 @@ def design(
     searched: knobs with a `search`; known: problems of the text.
     """
     before = len(problems)
-    bare = less(tree, *AXES, "expected")
-    base = BaseSpec(with_placeholders(bare, searched, BaseSpec(bare, known).knobs), known)
+    bare = BaseSpec(less(tree, *AXES, "expected"), known)
+    searched = [replace(knob, where=tuple(bare.current(".".join(knob.where)).split("."))) for knob in searched]
+    base = BaseSpec(with_placeholders(bare.root, searched, bare.knobs), known)
     problems += base.problems
     space = dimensions_of(base, searched, problems)
     ablate, grid = (list(_axes(base, section, tree, problems)) for section in AXES)
@@ -121,6 +122,7 @@ def _axes(base: BaseSpec, section: str, tree: Node, problems: list[Problem]) -> 
     """Yield the axes of a section; one that cannot be varied is a problem."""
     entry = said(tree, section)
     axes = read_axes(section, entry.node, problems) if entry else []
+    axes = [replace(axis, path=base.current(axis.path)) for axis in axes]
     if section == "grid" and len(axes) == 1 and entry:
         problems.append(Problem(entry.key, ("grid",), "a grid crosses two factors or more; vary one by ablate"))
     if section == "grid" and entry and math.prod(len(axis.values) for axis in axes) > MOST_ARMS:
