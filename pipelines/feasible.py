@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from selfsup import families
-from selfsup.encoder import build, check_images
+from selfsup.encoder import INSTEAD, PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
@@ -57,6 +58,39 @@ def _sizes(run: Run) -> tuple[int, ...]:
     own = run.backbone.image_size
     crops = sized(load_method(run.method).views(run.hyper), own).crops if run.method not in BASELINES else ()
     return tuple(sorted({own, *(crop.size for crop in crops if crop.size)}))
+
+
+@lru_cache(maxsize=256)
+def check_images(backbone: Backbone, sizes: tuple[int, ...], *, places: bool = False, stages: bool = False) -> None:
+    """Raise SpecError where a pooled encoder cannot see images of these sizes, in pixels a side, or gives no vector.
+
+    places: whether something reads feature maps; stages: whether those of every stage. A forward pass without memory
+    tells: timm's models are too many for rules.
+    """
+    with torch.device("meta"):
+        encoder = build(backbone.model_copy(update={"weights": None})).eval()
+        assert isinstance(encoder, PooledEncoder)
+        for size in sizes:
+            image = torch.empty(2, 3, size, size)
+            if encoder.pooled(image).shape != (2, encoder.dim):
+                message = f"{backbone.name} makes no vector of {encoder.dim} channels of an image"
+                raise SpecError(f"{message}; {INSTEAD}", "backbone.name")
+            if places and not _has_map(encoder, image):
+                lacking = f"feature map of the {encoder.dim} channels of its vectors, which the run reads"
+                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
+            if stages and not _has_stages(encoder, image):
+                lacking = "feature maps of every stage, which the method reads"
+                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
+
+
+def _has_map(encoder: PooledEncoder, image: Tensor) -> bool:
+    [found] = encoder._through(lambda images: (encoder.trunk.forward_features(images),), image)
+    return isinstance(found, Tensor) and found.ndim == 4 and encoder.dim in (found.shape[1], found.shape[3])
+
+
+def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
+    stages = encoder.stages(image)
+    return [stage.shape[1] for stage in stages if stage.ndim == 4] == encoder.widths
 
 
 @lru_cache(maxsize=64)

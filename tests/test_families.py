@@ -5,8 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from selfsup.encoder import build, check_images
+from selfsup.encoder import build
 from selfsup.errors import SpecError
+from selfsup.pipelines.feasible import check_images
 from selfsup.sections import Backbone
 
 
@@ -23,6 +24,9 @@ KINDS = {  # by class, whatever the name says
     "deit_small_patch16_224": True,
     "deit3_small_patch16_224": True,
     "vit_small_patch14_reg4_dinov2": True,
+    "beit_base_patch16_224": True,
+    "eva02_tiny_patch14_224": True,
+    "vit_small_patch16_dinov3": True,
     "deit_tiny_distilled_patch16_224": False,
     "vit_tiny_r_s16_p8_224": False,
     "crossvit_tiny_240": False,
@@ -71,4 +75,4 @@ def test_sizes_that_a_model_cannot_see_are_refused_with_the_reason(asked: tuple[
     name, size = asked
     refused = pytest.raises(SpecError, match=rf"(?s)backbone\.name: {name} {message}") if message else nullcontext()
     with refused:
-        check_images(Backbone(name=name, image_size=size), (size,), places=False)
+        check_images(Backbone(name=name, image_size=size), (size,))

@@ -10,16 +10,14 @@ import abc
 import json
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from selfsup import families, tensors
+from selfsup import blocks, families, tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import as_dict
 from selfsup.parts.pieces import Maps, in_pieces
@@ -33,7 +31,6 @@ __all__ = [
     "PooledEncoder",
     "TokenEncoder",
     "build",
-    "check_images",
     "load_encoder",
     "read_encoder",
     "save_encoder",
@@ -63,39 +60,42 @@ class Encoder(nn.Module, abc.ABC):
 
 
 class TokenEncoder(Encoder):
-    """A plain ViT. grid: rows and columns of patches. patch_values: P.
+    """A plain ViT, BEiT or EVA. grid: rows and columns of patches. patch_values: P.
 
     num_prefix: class and register tokens, which stand before the patches.
     """
 
-    trunk: VisionTransformer
+    trunk: Any
     patch: int
 
-    def __init__(self, trunk: VisionTransformer, *, pool: Literal["cls", "mean"]) -> None:
+    def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean"]) -> None:
         super().__init__()
         self.trunk, self.pool = trunk, pool
-        self.dim: int = trunk.embed_dim
-        self.grid: tuple[int, int] = trunk.patch_embed.grid_size
-        self.patch = trunk.patch_embed.patch_size[0]
-        self.patch_values: int = trunk.patch_embed.proj.weight[0].numel()
-        self.num_prefix: int = trunk.num_prefix_tokens
+        self.dim: int = self.trunk.embed_dim
+        self.grid: tuple[int, int] = self.trunk.patch_embed.grid_size
+        self.patch = self.trunk.patch_embed.patch_size[0]
+        self.patch_values: int = self.trunk.patch_embed.proj.weight[0].numel()
+        self.num_prefix: int = self.trunk.num_prefix_tokens
 
     def forward(self, tokens: Tokens, keep: Tensor | None = None, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
 
-        tokens: a whole square grid, row by row, as `patchify` makes it; for another than `grid`, positions are resized.
-        keep: numbers of the tokens to process, all if None; the others cost nothing, and each kept one has the position
-        that it has in the whole. cover: (B, N) bool and (D,), what stands for the tokens there, at their positions.
+        tokens: a whole grid, `grid` or a square, in any order: their coordinates tell where they are. In a square of
+        another size, positions are resized. keep: numbers of the tokens to process, all if None; the others cost
+        nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (D,), what stands
+        for the tokens there, at their positions.
         """
-        value, (first, position) = tokens.value, self._positions(tokens.value.shape[1])
+        value, places, grid = tokens.value, self._places(tokens), self._grid_of(tokens.value.shape[1])
         if keep is not None:
-            value, position = value.take_along_dim(keep[..., None], dim=1), F.embedding(keep, position)
+            value = value.take_along_dim(keep[..., None], dim=1)
+            places = places[keep] if places.ndim == 1 else places.take_along_dim(keep, dim=1)
+        first, position = self._positions(grid)
         prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
-        hidden = torch.cat([prefix, embedded + position], dim=1)
-        [out] = in_pieces(self._encode, hidden, self.pieces, self.trunk)
-        return out
+        if position is not None:
+            embedded = embedded + F.embedding(places, position)
+        return self._encode(torch.cat([prefix, embedded], dim=1), grid, places)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """Tokens -> (B, D)"""
@@ -108,17 +108,24 @@ class TokenEncoder(Encoder):
         """Tokens -> (B, D, H, W): what became of the patches"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         places: Tensor = self(view)[:, self.num_prefix :].mT
-        return places.reshape(*places.shape[:2], math.isqrt(places.shape[2]), -1)
+        return places.unflatten(2, self._grid_of(places.shape[2]))
 
     @property
     def position(self) -> nn.Parameter:
         """(1, num_prefix + N, D), or (1, N, D)"""
-        assert self.trunk.pos_embed is not None
+        assert self.trunk.pos_embed is not None, "its positions are in its attention"
         return self.trunk.pos_embed
 
-    def _encode(self, hidden: Tensor) -> tuple[Tensor]:
-        """(B, T, D) -> the same"""
-        return (self.trunk.norm(self.trunk.blocks(self.trunk.norm_pre(hidden))),)
+    def _encode(self, hidden: Tensor, grid: tuple[int, int], places: Tensor) -> Tensor:
+        """(B, T, D), (K,) or (B, K) -> (B, T, D)"""
+
+        def encode(hidden: Tensor, places: Tensor = places) -> tuple[Tensor]:
+            before = getattr(self.trunk, "norm_pre", nn.Identity())  # which BEiT has not
+            return (self.trunk.norm(blocks.through(self.trunk, before(hidden), grid, places)),)
+
+        by_sample = (places,) if places.ndim == 2 else ()
+        [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample)
+        return out
 
     def _embed(self, value: Tensor) -> Tensor:
         """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel)."""
@@ -130,24 +137,37 @@ class TokenEncoder(Encoder):
 
     def _prefix(self) -> Tensor:
         """(1, num_prefix, D): class token, then registers, in timm's order"""
-        parts = [part for part in (self.trunk.cls_token, self.trunk.reg_token) if part is not None]
-        return torch.cat([*parts, self.position[:, :0]], dim=1)
+        tokens = (self.trunk.cls_token, getattr(self.trunk, "reg_token", None))
+        parts = [part for part in tokens if part is not None]
+        return torch.cat(parts, dim=1) if parts else self.trunk.patch_embed.proj.weight.new_zeros(1, 0, self.dim)
 
-    def _positions(self, number: int) -> tuple[Tensor, Tensor]:
-        """(num_prefix, D) or (), zero for names that give prefix tokens no position; (number, D)"""
-        position = self.position[0]
-        if self.trunk.no_embed_class:
-            return position.new_zeros(()), self._resized(position, number)
-        return position[: self.num_prefix], self._resized(position[self.num_prefix :], number)
-
-    def _resized(self, position: Tensor, number: int) -> Tensor:
-        """(N, D) -> (number, D): for a smaller or larger square of patches, as DINO's (arXiv 2104.14294) for crops"""
-        if number == len(position):
-            return position
+    def _grid_of(self, number: int) -> tuple[int, int]:
+        """Return the rows and columns of so many tokens: `grid`, or a square."""
         side = math.isqrt(number)
-        assert side**2 == number, f"{number} tokens are no square"
+        assert number == math.prod(self.grid) or number == side**2, f"{number} tokens are no square"
+        return self.grid if number == math.prod(self.grid) else (side, side)
+
+    def _places(self, tokens: Tokens) -> Tensor:
+        """-> (B, N): numbers of the tokens' places in their grid, row by row; (N,) if all samples share them."""
+        coord = tokens.coord[0] if tokens.coord.stride(0) == 0 else tokens.coord  # expanded: known without reading it
+        row, column = coord.unbind(-1)
+        return row * self._grid_of(coord.shape[-2])[1] + column
+
+    def _positions(self, grid: tuple[int, int]) -> tuple[Tensor | float, Tensor | None]:
+        """(num_prefix, D), or zero for names that give prefix tokens no position; (N, D), or None of names without."""
+        if self.trunk.pos_embed is None:
+            return 0.0, None
+        position = self.position[0]
+        if getattr(self.trunk, "no_embed_class", False):
+            return 0.0, self._resized(position, grid)
+        return position[: self.num_prefix], self._resized(position[self.num_prefix :], grid)
+
+    def _resized(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(N, D) -> (places of the grid, D): for smaller or larger ones, as DINO's (arXiv 2104.14294) for crops"""
+        if grid == self.grid:
+            return position
         whole = position.mT.reshape(1, -1, *self.grid)
-        return F.interpolate(whole, size=(side, side), mode="bicubic")[0].flatten(1).mT
+        return F.interpolate(whole, size=grid, mode="bicubic")[0].flatten(1).mT
 
 
 class PooledEncoder(Encoder):
@@ -204,45 +224,12 @@ def build(backbone: Backbone) -> Encoder:
     if not backbone.is_vit:
         return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool)
-    if backbone.positions == "sincos":
+    if backbone.positions == "sincos" and trunk.pos_embed is not None:
         _fix_positions(encoder, loaded=bool(backbone.weights))
     return encoder
 
 
-@lru_cache(maxsize=256)
-def check_images(backbone: Backbone, sizes: tuple[int, ...], *, places: bool = False, stages: bool = False) -> None:
-    """Raise SpecError where a pooled encoder cannot see images of these sizes, in pixels a side, or gives no vector.
-
-    places: whether something reads feature maps; stages: whether those of every stage. A forward pass without memory
-    tells: timm's models are too many for rules.
-    """
-    with torch.device("meta"):
-        encoder = build(backbone.model_copy(update={"weights": None})).eval()
-        assert isinstance(encoder, PooledEncoder)
-        for size in sizes:
-            image = torch.empty(2, 3, size, size)
-            if encoder.pooled(image).shape != (2, encoder.dim):
-                message = f"{backbone.name} makes no vector of {encoder.dim} channels of an image"
-                raise SpecError(f"{message}; {INSTEAD}", "backbone.name")
-            if places and not _has_map(encoder, image):
-                lacking = f"feature map of the {encoder.dim} channels of its vectors, which the run reads"
-                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
-            if stages and not _has_stages(encoder, image):
-                lacking = "feature maps of every stage, which the method reads"
-                raise SpecError(f"{backbone.name} has no {lacking}; {INSTEAD}", "backbone.name")
-
-
 INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
-
-
-def _has_map(encoder: PooledEncoder, image: Tensor) -> bool:
-    [found] = encoder._through(lambda images: (encoder.trunk.forward_features(images),), image)
-    return isinstance(found, Tensor) and found.ndim == 4 and encoder.dim in (found.shape[1], found.shape[3])
-
-
-def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
-    stages = encoder.stages(image)
-    return [stage.shape[1] for stage in stages if stage.ndim == 4] == encoder.widths
 
 
 def _unseen(name: str, size: int, error: Exception) -> SpecError:

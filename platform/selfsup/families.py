@@ -10,9 +10,11 @@ import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer, is_model_in_modules
+from timm.models.beit import Beit
+from timm.models.eva import Eva
 
-TOKEN_MODULES = ("vision_transformer", "deit")  # timm's modules that define or build a class of `TOKEN_CLASSES`
-TOKEN_CLASSES = (VisionTransformer,)
+TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
+TOKEN_CLASSES = (VisionTransformer, Beit, Eva)
 
 
 def unknown(name: str) -> str | None:
@@ -37,7 +39,9 @@ def has_class_token(name: str) -> bool:
 
 def is_plain(trunk: Any) -> bool:
     """Return whether a timm model is a plain ViT: one layer of patches, positions, then blocks that take any tokens."""
-    return type(trunk) in TOKEN_CLASSES and type(trunk.patch_embed) is PatchEmbed and trunk.pos_embed is not None
+    if type(trunk) not in TOKEN_CLASSES or type(trunk.patch_embed) is not PatchEmbed:
+        return False
+    return type(trunk) is Beit or trunk.pos_embed is not None or getattr(trunk, "rope", None) is not None
 
 
 def input_size(name: str) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import ResNet, VisionTransformer, is_model_in_modules
+from timm.models import ResNet, is_model_in_modules
 from torch import nn
 
 from selfsup import families, weights
@@ -23,6 +23,8 @@ def create(backbone: Backbone) -> Any:
     if backbone.is_vit:
         _check_vit(trunk, backbone)
         _initialise(trunk)
+        if getattr(trunk, "rope", None) is not None:
+            trunk.rope.aug_active = False  # a forward pass draws nothing
     elif backbone.stem == "small":
         _shrink_stem(trunk, backbone)
     if backbone.weights:
@@ -67,8 +69,9 @@ def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
         "num_heads": backbone.heads,
     }
     kwargs |= {name: size for name, size in sizes.items() if size is not None}
-    pool = {"cls": "token", "mean": "avg"}[backbone.pool]
-    return kwargs | {"global_pool": pool, "fc_norm": False}  # so the final norm stands before pooling, for tokens too
+    kwargs["global_pool"] = {"cls": "token", "mean": "avg"}[backbone.pool]
+    late_norm = "fc_norm" if is_model_in_modules(backbone.name, ("vision_transformer", "deit")) else "use_fc_norm"
+    return kwargs | {late_norm: False}  # so the final norm stands before pooling, for tokens too
 
 
 def _pooled_kwargs(backbone: Backbone) -> dict[str, Any]:
@@ -83,16 +86,16 @@ def _check_vit(trunk: Any, backbone: Backbone) -> None:
     if size % patch:
         message = f"{size} pixels do not divide into patches of {patch} (backbone.patch_size)"
         raise SpecError(message, "backbone.image_size")
-    if backbone.positions == "sincos" and width % 4:
+    if backbone.positions == "sincos" and trunk.pos_embed is not None and width % 4:
         raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")
 
 
 @torch.no_grad()
-def _initialise(trunk: VisionTransformer) -> None:
+def _initialise(trunk: Any) -> None:
     """MAE's initial weights (arXiv 2111.06377, appendix A.1), whatever timm's are for the name."""
     xavier_linears(trunk)
     nn.init.xavier_uniform_(trunk.patch_embed.proj.weight.flatten(1))  # a view: the convolution is a linear layer
-    for token in (trunk.cls_token, trunk.reg_token, trunk.pos_embed):
+    for token in (trunk.cls_token, getattr(trunk, "reg_token", None), trunk.pos_embed):
         if token is not None:
             nn.init.normal_(token, std=0.02)
 

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from os import stat_result
@@ -10,7 +11,6 @@ from typing import Any
 
 import timm
 from timm.models import load_state_dict
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from selfsup import tensors
@@ -111,7 +111,8 @@ def _read(backbone: Backbone) -> Mapping[str, Any]:
 
 def _converted(state: State, trunk: Any, backbone: Backbone) -> State:
     try:
-        return dict(checkpoint_filter_fn(dict(state), trunk))
+        convert = sys.modules[type(trunk).__module__].checkpoint_filter_fn  # each class of timm has its own
+        return dict(convert(dict(state), trunk))
     except Exception as error:  # it takes for granted what else the file holds
         raise _unfit(backbone, f"{type(error).__name__}: {error}") from error
 
@@ -119,7 +120,8 @@ def _converted(state: State, trunk: Any, backbone: Backbone) -> State:
 def _check_registers(state: State, trunk: Any, backbone: Backbone) -> None:
     """Of a ViT: timm's names for DINOv2 come with them and without."""
     registers = next((len(state[name][0]) for name in ("reg_token", "register_tokens") if name in state), 0)
-    wanted = 0 if trunk.reg_token is None else trunk.reg_token.shape[1]
+    own = getattr(trunk, "reg_token", None)
+    wanted = 0 if own is None else own.shape[1]
     if registers == wanted:
         return
     others = [name for name in timm.list_models() if ("_reg" in name) is bool(registers)]

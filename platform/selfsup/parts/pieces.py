@@ -15,18 +15,20 @@ from torch.utils.checkpoint import checkpoint
 Maps = tuple[Tensor, ...]
 
 
-def in_pieces(encode: Callable[[Tensor], Maps], x: Tensor, pieces: int, module: nn.Module) -> Maps:
+def in_pieces(encode: Callable[..., Maps], x: Tensor, pieces: int, module: nn.Module, *beside: Tensor) -> Maps:
     """(N, ...) -> of each map that `encode` makes of it, (N, ...). module: whose layers `encode` runs.
 
-    Random layers draw the same in both computations of a piece.
+    beside: (N, ...) each, further arguments of `encode`, cut alike. Random layers draw the same in both computations of
+    a piece.
     """
     if pieces == 1:
-        return encode(x)
+        return encode(x, *beside)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _untouched(module)
 
-    found = [checkpoint(encode, piece, use_reentrant=False, context_fn=contexts) for piece in x.chunk(pieces)]
+    cut = zip(*(part.chunk(pieces) for part in (x, *beside)), strict=True)
+    found = [checkpoint(encode, *piece, use_reentrant=False, context_fn=contexts) for piece in cut]
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 

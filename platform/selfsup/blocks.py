@@ -1,0 +1,124 @@
+"""The blocks of timm's plain ViTs on any of an image's tokens: what attention knows of places is looked up by place.
+
+B: batch, N: places of the grid, K: tokens but the prefix, T: prefix and K, H: heads, d: channels of a head, D: of all.
+A place is the number of a token in its grid, row by row.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resize_rel_pos_bias_table_simple
+from timm.models.beit import Beit, gen_relative_position_index
+from timm.models.eva import Eva
+from torch import Tensor
+
+Grid = tuple[int, int]  # rows and columns
+
+
+def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor) -> Tensor:
+    """(B, T, D), (K,) or (B, K) int64 -> (B, T, D): through all blocks of a ViT, a BEiT or an EVA, before the norm.
+
+    places: of each token after the prefix, one list for all samples or one for each.
+    """
+    if isinstance(trunk, Eva) and trunk.rope is not None:
+        return _each(trunk.blocks, hidden, rotations(trunk, grid, places), _rotated)
+    if isinstance(trunk, Eva):
+        return _each(trunk.blocks, hidden, lambda _: None, _rotated)
+    if isinstance(trunk, Beit):
+        return _each(trunk.blocks, hidden, biases(trunk, grid, places), _biased)
+    out: Tensor = trunk.blocks(hidden)
+    return out
+
+
+def _each(
+    blocks: Any, x: Tensor, positions: Callable[[int], Any], block: Callable[[Any, Tensor, Any], Tensor]
+) -> Tensor:
+    for number, layer in enumerate(blocks):
+        x = block(layer, x, positions(number))
+    return x
+
+
+def rotations(trunk: Eva, grid: Grid, places: Tensor) -> Callable[[int], Tensor]:
+    """Return, for the number of a block, the sines and cosines that turn its queries and keys: (..., K, 2d)."""
+    table = rotary_table(trunk.rope, grid)
+    if table.ndim == 2:  # (N, 2d), the same in every block and head
+        chosen = F.embedding(places, table)
+        same = chosen if places.ndim == 1 else chosen[:, None]
+        return lambda _: same
+    by_sample = places.ndim == 2  # (blocks, H, N, 2d), RoPE-Mixed (arXiv 2403.13298)
+    return lambda number: table[number][:, places].transpose(0, 1) if by_sample else table[number][:, places]
+
+
+def rotary_table(rope: Any, grid: Grid) -> Tensor:
+    """-> (N, 2d) or (blocks, H, N, 2d) of a grid; what is not learned is computed once for each grid and device."""
+    if any(True for _ in rope.parameters()):
+        learned: Tensor = rope.get_embed(grid)
+        return learned
+    known = rope.__dict__.setdefault("tables", {})
+    place = grid, next(rope.buffers()).device
+    if place not in known:
+        known[place] = _fixed_table(rope, grid)
+    table: Tensor = known[place]
+    return table
+
+
+def _fixed_table(rope: Any, grid: Grid) -> Tensor:
+    if getattr(rope, "feat_shape", None) is None:
+        free: Tensor = rope.get_embed(grid)
+        return free
+    other = copy.deepcopy(rope)  # one that is made for a grid gives no other's
+    other.update_feat_shape(grid)
+    table: Tensor = other.get_embed()
+    return table
+
+
+def biases(trunk: Beit, grid: Grid, places: Tensor) -> Callable[[int], Tensor | None]:
+    """Return, for the number of a block, what its attention adds for pairs of tokens: ([B,] H, T, T)."""
+    index = gen_relative_position_index(grid, device=places.device)
+    rows = F.pad(places + 1, (1, 0))  # the class token comes first
+    pairs = index[rows[..., :, None], rows[..., None, :]]
+
+    def of(table: Tensor | None) -> Tensor | None:
+        if table is None:
+            return None
+        distances = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
+        resized = resize_rel_pos_bias_table_simple(table, grid, (distances, table.shape[1]))
+        return F.embedding(pairs, resized).movedim(-1, -3).contiguous()
+
+    shared = of(trunk.rel_pos_bias.relative_position_bias_table) if trunk.rel_pos_bias is not None else None
+
+    def bias(number: int) -> Tensor | None:
+        own = of(trunk.blocks[number].attn.relative_position_bias_table)
+        return own if shared is None else shared if own is None else own + shared
+
+    return bias
+
+
+def _rotated(block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
+    out: Tensor = block(x, rope=rope)
+    return out
+
+
+def _biased(block: Any, x: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, T, D): a block of BEiT, whose own attention takes the bias of a whole grid only."""
+    attended, scale = _attended(block.attn, block.norm1(x), bias), block.gamma_1
+    x = x + block.drop_path1(attended if scale is None else scale * attended)
+    changed, scale = block.mlp(block.norm2(x)), block.gamma_2
+    out: Tensor = x + block.drop_path2(changed if scale is None else scale * changed)
+    return out
+
+
+def _attended(attention: Any, x: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, T, D)"""
+    offset = None
+    if attention.q_bias is not None:
+        offset = torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
+    mixed = F.linear(x, attention.qkv.weight, offset)
+    q, k, v = mixed.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    drop = attention.attn_drop.p if attention.training else 0.0
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+    out: Tensor = attention.proj_drop(attention.proj(mixed.transpose(1, 2).flatten(2)))
+    return out
