@@ -168,11 +168,14 @@ def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of r
 
 
 @app.command()
-def describe(method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None) -> None:
+def describe(
+    method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None,
+    families: Annotated[bool, typer.Option("--backbones", help="which of timm's families serve which methods")] = False,
+) -> None:
     """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
-    from selfsup.describe import catalogue, knobs
+    from selfsup.describe import backbones, catalogue, knobs
 
-    typer.echo(catalogue() if method is None else knobs(method))
+    typer.echo(backbones() if families else catalogue() if method is None else knobs(method))
 
 
 @app.command()

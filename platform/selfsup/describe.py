@@ -3,6 +3,7 @@
 import inspect
 
 from selfsup.columns import aligned
+from selfsup.families import table
 from selfsup.knob import REQUIRED, Choice, Described, Range, described
 from selfsup.method import load, names
 from selfsup.spec import run_type
@@ -16,6 +17,17 @@ def catalogue() -> str:
         says = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
         lines.append((name, method.family, ", ".join(method.backbones), f"arXiv:{method.paper}", says))
     return aligned([("method", "family", "on", "paper", "what it does"), *lines])
+
+
+def backbones() -> str:
+    """Return which methods need which kind of encoder, and a line for every family of timm: which of them it serves."""
+    needs = {"masked": ("vit",), "dense": ("cnn",), "pooled": ("vit", "cnn")}
+    lines = [
+        f"{kind} methods: {', '.join(name for name in names() if load(name).backbones == encoders)}"
+        for kind, encoders in needs.items()
+    ]
+    head = ("family", "class", "example", "encoder", "masked", "dense", "pooled", "why not")
+    return "\n".join([*lines, "", aligned([head, *table()])])
 
 
 def page() -> str:

@@ -1,10 +1,12 @@
 """Models of timm by what they are: token encoders by their class, all others pooled encoders."""
 
+import csv
 import difflib
 import traceback
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -24,6 +26,25 @@ def unknown(name: str) -> str | None:
     near = difflib.get_close_matches(name, timm.list_models(), n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
     return f"timm has no model {name!r}; {hint}"
+
+
+class Family(NamedTuple):
+    """What one class of models in a module of timm serves, tried on its smallest model."""
+
+    family: str
+    model_class: str
+    example: str
+    encoder: str  # "tokens", "pooled" or "none"
+    masked: str  # "yes" or "no", as the next two
+    dense: str
+    pooled: str
+    why_not: str
+
+
+def table() -> list[Family]:
+    """Return the families of timm as tests/test_backbones.py finds them."""
+    text = (resources.files("selfsup") / "backbones.csv").read_text()
+    return [Family(*row) for row in list(csv.reader(text.splitlines()))[1:]]
 
 
 @lru_cache(maxsize=256)
