@@ -67,6 +67,9 @@ def test_every_python_file_of_the_tree_is_in_exactly_one_package() -> None:
     assert all((folder / "__init__.py").exists() for folder in folders().values())
 
 
+DATA = ("selfsup/sweeps/report/page.html", "selfsup/backbones.csv", "selfsup/py.typed")
+
+
 def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +85,7 @@ def test_the_wheel_holds_what_the_tree_holds_and_asks_for_nothing(
     ]
     specs = [path for pattern in ("pipelines/*/*.yaml", "sweeps/*.yaml") for path in ROOT.glob(pattern)]
     shipped = [f"selfsup/{path.relative_to(ROOT)}" for path in specs]
-    assert sorted(names) == sorted([*tree, *shipped, "selfsup/sweeps/report/page.html", "selfsup/py.typed"])
+    assert sorted(names) == sorted([*tree, *shipped, *DATA])
     assert recipes(tmp_path / "unpacked") == recipes(ROOT / "platform"), "the wheel's are named as the checkout's"
     assert "Requires-Dist" not in metadata
     entries = ("selfsup.pipelines.stages.worker", "selfsup.pipelines.stages.evaluate", "selfsup.methods.mae")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resize_rel_pos_bias_table_simple
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from torch import Tensor
@@ -75,7 +75,7 @@ def _fixed_table(rope: Any, grid: Grid) -> Tensor:
     return table
 
 
-def biases(trunk: Beit, grid: Grid, places: Tensor) -> Callable[[int], Tensor | None]:
+def biases(trunk: Any, grid: Grid, places: Tensor) -> Callable[[int], Tensor | None]:
     """Return, for the number of a block, what its attention adds for pairs of tokens: ([B,] H, T, T)."""
     index = gen_relative_position_index(grid, device=places.device)
     rows = F.pad(places + 1, (1, 0))  # the class token comes first
@@ -86,7 +86,8 @@ def biases(trunk: Beit, grid: Grid, places: Tensor) -> Callable[[int], Tensor | 
             return None
         distances = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
         resized = resize_rel_pos_bias_table_simple(table, grid, (distances, table.shape[1]))
-        return F.embedding(pairs, resized).movedim(-1, -3).contiguous()
+        bias: Tensor = F.embedding(pairs, resized).movedim(-1, -3).contiguous()
+        return bias
 
     shared = of(trunk.rel_pos_bias.relative_position_bias_table) if trunk.rel_pos_bias is not None else None
 
@@ -117,7 +118,7 @@ def _attended(attention: Any, x: Tensor, bias: Tensor | None) -> Tensor:
     if attention.q_bias is not None:
         offset = torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
     mixed = F.linear(x, attention.qkv.weight, offset)
-    q, k, v = mixed.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = mixed.reshape(*x.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     drop = attention.attn_drop.p if attention.training else 0.0
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
     out: Tensor = attention.proj_drop(attention.proj(mixed.transpose(1, 2).flatten(2)))

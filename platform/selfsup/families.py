@@ -28,7 +28,7 @@ def unknown(name: str) -> str | None:
     return f"timm has no model {name!r}; {hint}"
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """What one class of models in a module of timm serves, tried on its smallest model."""
 
     family: str
@@ -41,10 +41,10 @@ class Family(NamedTuple):
     why_not: str
 
 
-def table() -> list[Family]:
+def table() -> list[ModelFamily]:
     """Return the families of timm as tests/test_backbones.py finds them."""
     text = (resources.files("selfsup") / "backbones.csv").read_text()
-    return [Family(*row) for row in list(csv.reader(text.splitlines()))[1:]]
+    return [ModelFamily(*row) for row in list(csv.reader(text.splitlines()))[1:]]
 
 
 @lru_cache(maxsize=256)
@@ -67,12 +67,16 @@ def is_plain(trunk: Any) -> bool:
 
 def input_size(name: str) -> int:
     """Return the pixels a side of the images that the model of that name was made for."""
-    return int(timm.get_pretrained_cfg(name).input_size[-1])
+    return int(_config(name).input_size[-1])
 
 
 def is_sized(name: str) -> bool:
     """Return whether a model is built for images of one size, which timm then takes as `img_size`."""
-    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
+    return bool(_config(name).fixed_input_size)
+
+
+def _config(name: str) -> Any:
+    return timm.get_pretrained_cfg(name)
 
 
 def reason(error: Exception) -> str:
