@@ -15,13 +15,12 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, distillation, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, recenter
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import dino_head
-from selfsup.parts.multicrop import pooled
-from selfsup.parts.schedules import cosine, ramp
+from selfsup.parts.schedules import cosine
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.sections import Setup
 from selfsup.views import Views
@@ -33,6 +32,7 @@ class DINO(Method):
 
     paper, family = "2104.14294", "distillation"
     least_batch = 128  # table 9
+    evaluated = "teacher"  # better than the student, section 5.2
     teacher: Encoder
     center: Tensor
     temperature: Tensor  # the teacher's
@@ -42,10 +42,10 @@ class DINO(Method):
         hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
         norm: bool = knob(False, "the head's hidden channels are batch-normalized", sweep=Choice(False, True))
-        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
-        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
-        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
-        teacher_warmup: float = knob(0.0375, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        temperature: float = knob(0.1, **distillation.TEMPERATURE)
+        teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
+        teacher_start: float = knob(0.04, **distillation.TEACHER_START)
+        teacher_warmup: float = knob(0.0375, **distillation.TEACHER_WARMUP)
         balance: Literal["center", "sinkhorn"] = knob(
             "center", "what keeps the teacher from one output for all", sweep=Choice("center", "sinkhorn")
         )
@@ -56,11 +56,11 @@ class DINO(Method):
         freeze: float = knob(
             0.00125, "share of training before the last layer moves", sweep=Range(0.0, 0.05), ge=0, lt=1
         )
-        crop_min: float = knob(0.25, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0, le=100)
-        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
-        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
-        local_max: float = knob(0.25, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        crop_min: float = knob(0.25, **multicrop.CROP_MIN)
+        local_crops: int = knob(10, sweep=Choice(0, 2, 4, 6, 8, 10), **multicrop.LOCAL_CROPS)
+        local_size: int = knob(96, **multicrop.LOCAL_SIZE)
+        local_min: float = knob(0.05, **multicrop.LOCAL_MIN)
+        local_max: float = knob(0.25, sweep=Range(0.1, 0.5), **multicrop.LOCAL_MAX)
         blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
 
     @classmethod
@@ -77,12 +77,12 @@ class DINO(Method):
         self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs, norm=hyper.norm)
         self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
-        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+        self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
 
     def forward(self, batch: Batch) -> Out:
-        students = self.head(torch.cat(pooled(self.backbone, batch.views)))
+        students = self.head(torch.cat(multicrop.pooled(self.backbone, batch.views)))
         with torch.no_grad():
-            logits: Tensor = self.teacher_head(torch.cat(pooled(self.teacher, batch.views[:2]))).float()
+            logits: Tensor = self.teacher_head(torch.cat(multicrop.pooled(self.teacher, batch.views[:2]))).float()
             targets = self._balanced(logits)
         students, told = (each.view(-1, len(batch.sample), self.hyper.outputs) for each in (students, targets))
         loss = swapped(students, told, temperature=self.hyper.temperature)  # eq. 3
@@ -90,19 +90,14 @@ class DINO(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["logits"], momentum=self.hyper.center_momentum)
-        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
+        next_t = t + 1 / self.info.num_steps
+        self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
         momentum = cosine(t, self.hyper.momentum, 1.0)
         ema_update(self.teacher, self.backbone, momentum)
         ema_update(self.teacher_head, self.head, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
-
-    def encoder(self, modality: str) -> Encoder:
-        return dict.fromkeys(self.encoders, self.teacher)[modality]  # better than the student, section 5.2
-
-    def _temperature(self, t: float) -> float:
-        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
 
     def _balanced(self, logits: Tensor) -> Tensor:
         """(N, K) -> (N, K)"""

@@ -15,18 +15,17 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, distillation, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import covered, koleo, masked_entropy
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import Prototypes, dino_head
-from selfsup.parts.multicrop import joined
-from selfsup.parts.schedules import cosine, layer_decay, ramp
+from selfsup.parts.schedules import cosine, layer_decay
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.parts.tokens import Tokens, at
 from selfsup.sections import Setup
@@ -39,6 +38,7 @@ class DINOv2(Method):
 
     paper, family, backbones = "2304.07193", "distillation", ("vit",)
     class_token = True
+    evaluated = "teacher"
     teacher: TokenEncoder
     temperature: Tensor  # the teacher's
 
@@ -47,10 +47,10 @@ class DINOv2(Method):
         hidden: int = knob(2048, "hidden channels of the heads", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before a head's last layer", sweep=Choice(128, 256, 384), gt=0)
         shared_head: bool = knob(False, "one head for images and patches, as iBOT's", sweep=Choice(False, True))
-        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
-        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
-        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
-        teacher_warmup: float = knob(0.3, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        temperature: float = knob(0.1, **distillation.TEMPERATURE)
+        teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
+        teacher_start: float = knob(0.04, **distillation.TEACHER_START)
+        teacher_warmup: float = knob(0.3, **distillation.TEACHER_WARMUP)
         iterations: int = knob(3, "Sinkhorn's rounds", sweep=Choice(1, 3, 10), ge=1, le=1000)
         momentum: float = knob(
             0.994, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.994, 0.996), ge=0, le=1
@@ -64,11 +64,11 @@ class DINOv2(Method):
         mask_share: float = knob(0.5, "share of large crops that are covered", sweep=Choice(0.25, 0.5, 1.0), ge=0, le=1)
         mask_min: float = knob(0.1, "least of them that is covered", sweep=Range(0.05, 0.4), ge=0, le=1)
         mask_max: float = knob(0.5, "most of them that is covered", sweep=Range(0.3, 0.8), gt=0, lt=1)
-        crop_min: float = knob(0.32, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(8, "small crops", sweep=Choice(0, 2, 4, 6, 8), ge=0, le=100)
-        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
-        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
-        local_max: float = knob(0.32, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        crop_min: float = knob(0.32, **multicrop.CROP_MIN)
+        local_crops: int = knob(8, sweep=Choice(0, 2, 4, 6, 8), **multicrop.LOCAL_CROPS)
+        local_size: int = knob(96, **multicrop.LOCAL_SIZE)
+        local_min: float = knob(0.05, **multicrop.LOCAL_MIN)
+        local_max: float = knob(0.32, sweep=Range(0.1, 0.5), **multicrop.LOCAL_MAX)
         blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
 
     @classmethod
@@ -89,14 +89,14 @@ class DINOv2(Method):
         self.heads = nn.ModuleList(heads)  # of images, of patches
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
         self.teacher, self.teacher_heads = ema_copy(self.backbone), ema_copy(self.heads)
-        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+        self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
 
     def forward(self, batch: Batch) -> Out:
-        large, small = joined(batch.views[:2]), batch.views[2:]
+        large, small = multicrop.joined(batch.views[:2]), batch.views[2:]
         mask, places, weight = covered([view.mask for view in batch.views[:2]])
         targets, patch_targets = self._targets(large, places, weight)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
-        images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
+        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
         students = self.heads[0](images).view(len(batch.views), len(batch.sample), -1)
         patches = self.heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
@@ -109,7 +109,8 @@ class DINOv2(Method):
         )
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
+        next_t = t + 1 / self.info.num_steps
+        self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
         momentum = cosine(t, self.hyper.momentum, 1.0)
         ema_update(self.teacher, self.backbone, momentum)
         ema_update(self.teacher_heads, self.heads, momentum)
@@ -120,12 +121,6 @@ class DINOv2(Method):
         name = name.replace("mask_token", ".trunk.mask_token")  # the encoder's first, like its class token
         scale = layer_decay(name, len(self.backbone.trunk.blocks), self.hyper.layer_decay)
         return ParamOptions(lr_scale=scale * (self.hyper.embed_scale if "patch_embed" in name else 1.0))
-
-    def encoder(self, modality: str) -> Encoder:
-        return dict.fromkeys(self.encoders, self.teacher)[modality]
-
-    def _temperature(self, t: float) -> float:
-        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
 
     @torch.no_grad()
     def _targets(self, large: Tokens | Tensor, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

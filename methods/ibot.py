@@ -13,18 +13,17 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, distillation, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import dino_head
-from selfsup.parts.multicrop import joined
-from selfsup.parts.schedules import cosine, ramp
+from selfsup.parts.schedules import cosine
 from selfsup.parts.tokens import Tokens, at
 from selfsup.sections import Setup
 from selfsup.views import Views
@@ -36,6 +35,7 @@ class IBOT(Method):
 
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
     class_token = True
+    evaluated = "teacher"
     teacher: TokenEncoder
     center: Tensor  # of what is said of images
     patch_center: Tensor
@@ -45,10 +45,10 @@ class IBOT(Method):
         outputs: int = knob(8192, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 8192, 16384), gt=1)
         hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
-        temperature: float = knob(0.1, "of the student", symbol="τₛ", sweep=Range(0.05, 0.5, log=True), gt=0)
-        teacher_temperature: float = knob(0.07, "of the teacher in the end", symbol="τₜ", sweep=Range(0.02, 0.1), gt=0)
-        teacher_start: float = knob(0.04, "temperature of the teacher at first", sweep=Range(0.02, 0.07), gt=0)
-        teacher_warmup: float = knob(0.0375, "share of training in which it rises", sweep=Range(0.0, 0.5), ge=0, le=1)
+        temperature: float = knob(0.1, **distillation.TEMPERATURE)
+        teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
+        teacher_start: float = knob(0.04, **distillation.TEACHER_START)
+        teacher_warmup: float = knob(0.0375, **distillation.TEACHER_WARMUP)
         center_momentum: float = knob(
             0.9, "of both centers", symbol="m", sweep=Choice(0.0, 0.9, 0.99, 0.999), ge=0, le=1
         )
@@ -65,11 +65,11 @@ class IBOT(Method):
         mask_share: float = knob(0.5, "share of large crops that are covered", sweep=Choice(0.25, 0.5, 1.0), ge=0, le=1)
         mask_min: float = knob(0.1, "least of them that is covered", symbol="r", sweep=Range(0.05, 0.4), ge=0, le=1)
         mask_max: float = knob(0.5, "most of them that is covered", symbol="r", sweep=Range(0.3, 0.8), gt=0, lt=1)
-        crop_min: float = knob(0.25, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
-        local_crops: int = knob(10, "small crops", sweep=Choice(0, 2, 4, 6, 8, 10), ge=0, le=100)
-        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
-        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
-        local_max: float = knob(0.25, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        crop_min: float = knob(0.25, **multicrop.CROP_MIN)
+        local_crops: int = knob(10, sweep=Choice(0, 2, 4, 6, 8, 10), **multicrop.LOCAL_CROPS)
+        local_size: int = knob(96, **multicrop.LOCAL_SIZE)
+        local_min: float = knob(0.05, **multicrop.LOCAL_MIN)
+        local_max: float = knob(0.25, sweep=Range(0.1, 0.5), **multicrop.LOCAL_MAX)
         blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
 
     @classmethod
@@ -89,16 +89,16 @@ class IBOT(Method):
         self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
         self.register_buffer("patch_center", torch.zeros(hyper.outputs))
-        self.register_buffer("temperature", torch.tensor(self._temperature(0.0)))
+        self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
 
     def forward(self, batch: Batch) -> Out:
-        large, small = joined(batch.views[:2]), batch.views[2:]
+        large, small = multicrop.joined(batch.views[:2]), batch.views[2:]
         mask, places, weight = covered([view.mask for view in batch.views[:2]])
         image, patch = self._told(large)
         targets = centered(image, self.center, temperature=self.temperature)
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
-        images = torch.cat([hidden[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])])
+        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
         students = self.head(images).view(len(batch.views), len(batch.sample), -1)
         patches = self.head(at(hidden[:, self.backbone.num_prefix :], places))
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
@@ -112,19 +112,14 @@ class IBOT(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["image"], momentum=self.hyper.center_momentum)
         recenter(self.patch_center, aux["patch"], momentum=self.hyper.center_momentum)
-        self.temperature.fill_(self._temperature(t + 1 / self.info.num_steps))  # for the next step
+        next_t = t + 1 / self.info.num_steps
+        self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
         momentum = cosine(t, self.hyper.momentum, 1.0)
         ema_update(self.teacher, self.backbone, momentum)
         ema_update(self.teacher_head, self.head, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
-
-    def encoder(self, modality: str) -> Encoder:
-        return dict.fromkeys(self.encoders, self.teacher)[modality]
-
-    def _temperature(self, t: float) -> float:
-        return ramp(t, self.hyper.teacher_start, self.hyper.teacher_temperature, self.hyper.teacher_warmup)
 
     @torch.no_grad()
     def _told(self, large: Tokens | Tensor) -> tuple[Tensor, Tensor]:

@@ -12,17 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.encoder import Encoder, TokenEncoder
+from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, multicrop, recipes
 from selfsup.parts.clustering import usage
 from selfsup.parts.distillation import assigned, me_max
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import Prototypes, gelu_mlp
-from selfsup.parts.multicrop import joined
 from selfsup.parts.schedules import ramp
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.sections import Setup
@@ -35,6 +34,7 @@ class MSN(Method):
 
     paper, family, backbones = "2204.07141", "distillation", ("vit",)
     class_token = True
+    evaluated = "teacher"
     teacher: TokenEncoder
 
     class Hyper(Knobs):
@@ -49,11 +49,11 @@ class MSN(Method):
         hidden: int = knob(2048, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(256, "channels of the space of the prototypes", sweep=Choice(64, 128, 256), gt=0)
         mask_ratio: float = knob(0.15, "share of patches missing in the anchor", sweep=Range(0.05, 0.8), gt=0, lt=1)
-        crop_min: float = knob(0.3, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        crop_min: float = knob(0.3, **multicrop.CROP_MIN)
         local_crops: int = knob(10, "small anchors", sweep=Choice(0, 2, 4, 6, 10), ge=0, le=100)
-        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
-        local_min: float = knob(0.05, "smallest small crop, as a share of the image", gt=0, le=1)
-        local_max: float = knob(0.3, "largest small crop, as a share of the image", sweep=Range(0.1, 0.5), gt=0, le=1)
+        local_size: int = knob(96, **multicrop.LOCAL_SIZE)
+        local_min: float = knob(0.05, **multicrop.LOCAL_MIN)
+        local_max: float = knob(0.3, sweep=Range(0.1, 0.5), **multicrop.LOCAL_MAX)
         strength: float = knob(0.5, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
@@ -78,7 +78,7 @@ class MSN(Method):
         target, anchor, *small = batch.views
         assert isinstance(anchor.mask, IndexMask)
         seen = self.backbone(anchor.value, anchor.mask.keep)
-        anchors = [seen[:, 0], *([self.backbone(joined(small))[:, 0]] if small else [])]
+        anchors = [seen[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])]
         logits = self.prototypes(self.projector(torch.cat(anchors)))
         with torch.no_grad():
             scores = self.prototypes(self.teacher_projector(self.teacher(target.value)[:, 0]))
@@ -94,9 +94,6 @@ class MSN(Method):
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         return ParamOptions(no_weight_decay=name == "prototypes.weight")  # as in the authors' code
-
-    def encoder(self, modality: str) -> Encoder:
-        return dict.fromkeys(self.encoders, self.teacher)[modality]
 
     def _sharp(self, scores: Tensor) -> Tensor:
         """(N, K) -> (N, K): the target's assignment, sharpened, then so that the batch uses all prototypes alike"""

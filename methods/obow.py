@@ -46,12 +46,12 @@ class OBoW(Method):
         border: int = knob(1, "places at each side of a feature map that are left out", ge=0)
         crops: int = knob(2, "large crops", sweep=Choice(1, 2), ge=1, le=100)
         crop_size: int = knob(160, "pixels a side of a large crop", gt=0)
-        crop_min: float = knob(0.08, "smallest large crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        crop_min: float = knob(0.08, **multicrop.CROP_MIN)
         crop_max: float = knob(0.6, "largest large crop, as a share of the image", sweep=Range(0.3, 1.0), gt=0, le=1)
-        local_crops: int = knob(5, "small crops", sweep=Choice(0, 2, 5, 8), ge=0, le=100)
-        local_size: int = knob(96, "pixels a side of a small crop", gt=0)
-        local_min: float = knob(0.084, "smallest small crop, as a share of the image", gt=0, le=1)
-        local_max: float = knob(0.14, "largest small crop, as a share of the image", gt=0, le=1)
+        local_crops: int = knob(5, sweep=Choice(0, 2, 5, 8), **multicrop.LOCAL_CROPS)
+        local_size: int = knob(96, **multicrop.LOCAL_SIZE)
+        local_min: float = knob(0.084, **multicrop.LOCAL_MIN)
+        local_max: float = knob(0.14, **multicrop.LOCAL_MAX)
         blur: float = knob(0.5, "share of large crops that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod

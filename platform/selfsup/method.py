@@ -65,6 +65,7 @@ class Method(nn.Module, abc.ABC):
     class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever stands for an image
     needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
+    evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, where evaluation freezes that one
     separable: ClassVar[bool] = False  # whether its loss is a mean over samples, on which no other sample has a say
 
     @classmethod
@@ -97,10 +98,11 @@ class Method(nn.Module, abc.ABC):
         return only
 
     def encoder(self, modality: str) -> Encoder:
-        """What evaluation freezes: the encoder that is trained, unless an objective says otherwise."""
-        found = self.encoders[modality]
-        assert isinstance(found, Encoder)
-        return found
+        """Return the encoder of a modality that evaluation freezes. Raises KeyError for one that it does not have."""
+        trained = self.encoders[modality]
+        frozen = getattr(self, self.evaluated) if self.evaluated else trained
+        assert isinstance(frozen, Encoder)
+        return frozen
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """(B, N, P) in the units of views[0]: what it paints for every token; None where it predicts no pixels."""

@@ -7,14 +7,42 @@ Over W processes each returns its own share; the mean of the shares is the loss 
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.knob import Range
 from selfsup.masks import BoolMask, Mask
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
+from selfsup.parts.schedules import ramp
+
+Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
+TEMPERATURE: Knob = {"doc": "of the student", "symbol": "τₛ", "sweep": Range(0.05, 0.5, log=True), "gt": 0}
+TEACHER_TEMPERATURE: Knob = {"doc": "of the teacher in the end", "symbol": "τₜ", "sweep": Range(0.02, 0.1), "gt": 0}
+TEACHER_START: Knob = {"doc": "temperature of the teacher at first", "sweep": Range(0.02, 0.07), "gt": 0}
+TEACHER_WARMUP: Knob = {"doc": "share of training in which it rises", "sweep": Range(0.0, 0.5), "ge": 0, "le": 1}
+
+
+class TeacherWarmup(Protocol):
+    """The knobs of a teacher's temperature."""
+
+    @property
+    def teacher_start(self) -> float: ...
+    @property
+    def teacher_temperature(self) -> float: ...
+    @property
+    def teacher_warmup(self) -> float: ...
+
+
+def teacher_temperature(t: float, knobs: TeacherWarmup) -> float:
+    """Return the temperature at the share t of training: a line up to teacher_warmup, then constant.
+
+    DINO (arXiv 2104.14294), section 3.1, "Implementation details".
+    """
+    return ramp(t, knobs.teacher_start, knobs.teacher_temperature, knobs.teacher_warmup)
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:

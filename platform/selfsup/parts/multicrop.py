@@ -4,13 +4,23 @@ Multi-crop: SwAV (arXiv 2006.09882), section 3.2.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from selfsup.batch import View
+from selfsup.knob import Range
 from selfsup.parts.tokens import Tokens
+
+Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
+
+
+CROP_MIN: Knob = {"doc": "smallest large crop, as a share of the image", "sweep": Range(0.05, 0.5), "gt": 0, "le": 1}
+LOCAL_CROPS: Knob = {"doc": "small crops", "ge": 0, "le": 100}
+LOCAL_SIZE: Knob = {"doc": "pixels a side of a small crop", "gt": 0}
+LOCAL_MIN: Knob = {"doc": "smallest small crop, as a share of the image", "gt": 0, "le": 1}
+LOCAL_MAX: Knob = {"doc": "largest small crop, as a share of the image", "gt": 0, "le": 1}
 
 
 class Pools(Protocol):
