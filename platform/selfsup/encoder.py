@@ -1,4 +1,4 @@
-"""Encoders over timm: ViTs that see tokens and can leave some out, and CNNs that see images.
+"""Encoders over timm: plain ViTs that see tokens and can leave some out, and models of any kind that see images.
 
     encoder = build(backbone)      # at its initial weights: a function of the backbone and torch's seed
     save_encoder(encoder, backbone, path); load_encoder(path)
@@ -108,13 +108,14 @@ class TokenEncoder(Encoder):
         """Tokens -> (B, D, H, W): what became of the patches"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         places: Tensor = self(view)[:, self.num_prefix :].mT
-        return places.unflatten(2, self._grid_of(places.shape[2]))
+        return places.reshape(*places.shape[:2], *self._grid_of(places.shape[2]))
 
     @property
     def position(self) -> nn.Parameter:
         """(1, num_prefix + N, D), or (1, N, D)"""
-        assert self.trunk.pos_embed is not None, "its positions are in its attention"
-        return self.trunk.pos_embed
+        position: nn.Parameter | None = self.trunk.pos_embed
+        assert position is not None, "its positions are in its attention"
+        return position
 
     def _encode(self, hidden: Tensor, grid: tuple[int, int], places: Tensor) -> Tensor:
         """(B, T, D), (K,) or (B, K) -> (B, T, D)"""
