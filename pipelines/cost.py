@@ -143,7 +143,7 @@ def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
     runs = unique([each for planned in plans for each in planned])
     stages = {stage.key: stage for each in runs for stage in each.stages}.values()
     lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
-    changed = origin.others(stages)
+    changed = origin.changes_by_key(stages)
     lines += [f"  {line}" for line in origin.describe(stages, changed)]
     lines += sharing([each for each in runs if not each.done])
     lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each, changed)}" for each in runs]

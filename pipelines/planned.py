@@ -15,13 +15,13 @@ from selfsup.knob import as_dict, identity, non_default
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
-from selfsup.origin import Answer
+from selfsup.origin import CodePolicy
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.sections import Feeder
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
-from selfsup.stage import Stage, Told, digest, write_json
+from selfsup.stage import Settings, Stage, digest, write_json
 from selfsup.weights import content
 
 WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures"))
@@ -60,7 +60,7 @@ class PlannedRun:
     root: Node = field(default=Node(Mark(""), {}), compare=False)
     peers: int = 1
     usual: Feeder = field(default_factory=usual_feeder)
-    code: Answer = "refuse"
+    code: CodePolicy = "refuse"
     others: Mapping[str, Splits] = field(default_factory=dict)
 
     @cached_property
@@ -105,7 +105,7 @@ class PlannedRun:
         if self.run.method in BASELINES:
             return None
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
-        extra = {"data": self.train.digest} | codebase.own("methods", self.run.method)
+        extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
         return self._stage("pretrain", parts, extra, entries=(WORKER, f"selfsup.methods.{self.run.method}"))
 
     @cached_property
@@ -163,7 +163,7 @@ class PlannedRun:
 
     def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
         use, hyper = evaluation.use, evaluation.hyper
-        common = {"features": embed.key, "seed": self.run.seed} | codebase.own("evals", use)
+        common = {"features": embed.key, "seed": self.run.seed} | codebase.unshipped_digest("evals", use)
         said, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
         name = "" if evaluation.name == use else evaluation.name
         return Stage(use, said, full, self.home, (f"selfsup.evals.{use}",), (embed,), name)
@@ -221,7 +221,7 @@ class PlannedRun:
             return sections
         return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
 
-    def _stage(self, kind: str, parts: list[str], extra: Told, **made_by: Any) -> Stage:
+    def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
         said, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
         return Stage(
             kind,

@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from selfsup import failures
-from selfsup.failures import ENOUGH, Failure
+from selfsup.failures import MAX_ALIKE, Failure
 from selfsup.pipelines.cluster.ray_context import logs_folder
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.sharing import sort_by_stream
@@ -115,7 +115,7 @@ class TrialMonitor(tune.Callback):
     @property
     def enough(self) -> bool:
         """Return whether so many runs failed alike that the rest would too."""
-        return any(number >= ENOUGH for number in self._alike.values())
+        return any(number >= MAX_ALIKE for number in self._alike.values())
 
     def of(self, trial: Trial) -> PlannedRun:
         if trial.trial_id not in self._runs:

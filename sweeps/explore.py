@@ -10,7 +10,7 @@ from ray import tune
 
 from selfsup import failures
 from selfsup.errors import CodeError
-from selfsup.origin import Answer
+from selfsup.origin import CodePolicy
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import say, several
 from selfsup.sweeps import mlflow_tree
@@ -48,7 +48,7 @@ def history(sweep_file: SweepFile, home: Path) -> Iterator[str]:
         yield f"goes on after {several(counts.trials, 'trial')}: {sweep_file.search.repeats(counts.sessions + 1)}"
 
 
-def explore(sweep_file: SweepFile, tracker: Tracker, home: Path, code: Answer) -> None:
+def explore(sweep_file: SweepFile, tracker: Tracker, home: Path, code: CodePolicy) -> None:
     """Search, or resume a search, until a budget is spent. Inside `ray_context()`, unless nothing is left of it.
 
     code: what trials do with stages that other code made. Raises SelfsupError where all trials fail alike, CodeError
@@ -137,7 +137,7 @@ def _journal(sweep_file: SweepFile, home: Path) -> Journal:
 class TrialPlacement:
     """The places of trials in MLflow: under the run of their search, tagged with the values drawn."""
 
-    def __init__(self, sweep_file: SweepFile, tracker: Tracker, home: Path, sessions: int, code: Answer) -> None:
+    def __init__(self, sweep_file: SweepFile, tracker: Tracker, home: Path, sessions: int, code: CodePolicy) -> None:
         self.plans = ProposedRuns(sweep_file.designs, home, code=code)
         self.sweep: Sweep = search_sweep(sweep_file, (), home, sessions=sessions)
         self.tags: dict[str, Mapping[str, str]] = {}

@@ -109,7 +109,7 @@ def plans(tracker: Tracker, sweep: str) -> list[RegisteredPlan]:
 
 def charts(tracker: Tracker, port: int) -> Iterator[str]:
     """Yield a line for each of the latest sweeps and searches, and below it links to their charts in MLflow's UI."""
-    roots = [run for kind in ("sweep", "search") for run in tracker.everywhere(f"tags.`{KIND}` = '{kind}'")]
+    roots = [run for kind in ("sweep", "search") for run in tracker.search_runs(f"tags.`{KIND}` = '{kind}'")]
     for run in sorted(roots, key=lambda each: each.info.start_time)[: -CHARTED - 1 : -1]:
         page = experiment_page(tracker.uri, run.info.experiment_id, port)
         metrics = [name for name in run.data.params.get("metrics", "").split(", ") if name]

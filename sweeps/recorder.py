@@ -140,9 +140,9 @@ class Recorder:
 
 def _code(planned: PlannedRun) -> dict[str, str]:
     """Return the code of a run as far as it is noted: each module with its digest, and a digest of them all."""
-    origins = [made for stage in planned.stages if stage.begun and (made := origin.made(stage))]
+    origins = [made for stage in planned.stages if stage.begun and (made := origin.recorded_code(stage))]
     modules = " ".join(sorted({f"{name}:{mark}" for made in origins for name, mark in made["modules"].items()}))
-    counted = [stage.kind for stage in planned.stages if origin.accepted(stage)]
+    counted = [stage.kind for stage in planned.stages if origin.accepted_code(stage)]
     tags = {CODE: digest(modules), MODULES: modules} if modules else {}
     return tags | ({ACCEPTED: ", ".join(counted)} if counted else {})
 

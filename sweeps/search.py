@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from selfsup.errors import CodeError, SpecError
 from selfsup.knob import Choice
-from selfsup.origin import Answer
+from selfsup.origin import CodePolicy
 from selfsup.pipelines.planned import PlannedRun, usual_feeder
 from selfsup.pipelines.planning import plan
 from selfsup.sections import Feeder
@@ -39,7 +39,7 @@ class ProposedRuns:
     designs: Sequence[Design]
     home: Path
     usual: Feeder = field(default_factory=usual_feeder)
-    code: Answer = "refuse"
+    code: CodePolicy = "refuse"
 
     def of(self, config: Mapping[str, Any]) -> PlannedRun:
         """Plan the run of a configuration. Raises SpecError for values that are invalid together."""

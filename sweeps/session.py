@@ -11,7 +11,7 @@ from selfsup import whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.mlflow_store import home
-from selfsup.origin import Answer, settle
+from selfsup.origin import CodePolicy, settle
 from selfsup.pipelines.cluster.ray_context import ray_context
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
@@ -41,7 +41,7 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
     return pd.DataFrame(statuses(sweepfile.read(Path(path), overrides)))
 
 
-def sweep(path: str | Path, *overrides: str, code: Answer = "refuse") -> "pd.DataFrame":
+def sweep(path: str | Path, *overrides: str, code: CodePolicy = "refuse") -> "pd.DataFrame":
     """Run what is missing of a sweep; return its `report`. Raises the first failure once everything else has ended.
 
     code: what to do with results that other code made.
@@ -58,7 +58,7 @@ def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
 
 
 def conduct(
-    sweep_file: SweepFile, tracker: Tracker, only: Collection[str] = (), code: Answer = "refuse"
+    sweep_file: SweepFile, tracker: Tracker, only: Collection[str] = (), code: CodePolicy = "refuse"
 ) -> tuple[Sweep, list[Failure]]:
     """Run what is missing, or of that the runs whose ids `only` names.
 
@@ -82,7 +82,7 @@ def conduct(
         return arms, perform([run for key, run in planned.items() if not only or key in only], recorder, code)
 
 
-def _settle_trials(sweep_file: SweepFile, tracker: Tracker, code: Answer) -> None:
+def _settle_trials(sweep_file: SweepFile, tracker: Tracker, code: CodePolicy) -> None:
     """Settle code for trials, which the search has learnt from: they can be accepted, and not be made again."""
     if code == "again":
         raise SpecError(
@@ -92,7 +92,7 @@ def _settle_trials(sweep_file: SweepFile, tracker: Tracker, code: Answer) -> Non
     settle((stage for trial in trials for stage in trial.stages), code)
 
 
-def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: Answer = "refuse") -> list[Failure]:
+def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: CodePolicy = "refuse") -> list[Failure]:
     """Run everything to its end, on Ray if there is work. code: what to do with results that other code made."""
     settle((stage for run in runs for stage in run.stages), code)
     with nullcontext() if ray.is_initialized() or all(run.done for run in runs) else ray_context():

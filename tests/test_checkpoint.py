@@ -109,7 +109,7 @@ def test_what_is_damaged_is_told_and_replaced_when_training_comes_there_again(tm
     (save(tmp_path, 2.0, step=5) / checkpoint.FILE).unlink()
     module, optimizer = state(-1.0)
     _, [told] = checkpoint.resume(tmp_path, module=module, optimizer=optimizer, resolved=RESOLVED)
-    assert told.startswith(f"{tmp_path / 'checkpoint_000000005'}: cannot read the checkpoint: not whole: ")
+    assert told.startswith(f"{tmp_path / 'checkpoint_000000005'}: cannot read the checkpoint: incomplete: ")
     save(tmp_path, 3.0, step=3)
     assert names(tmp_path) == ["checkpoint_000000001", "checkpoint_000000003"]
     assert load(tmp_path) == (3, 3.0, 3.0)
@@ -165,7 +165,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1.0, step=1, size=10)
     with pytest.raises(
         CheckpointError,
-        match=r"state\.pt: does not fit: of the weights it has otherwise bias \(10,\) float32 for \(11,\) float32, "
+        match=r"state\.pt: does not fit: weights: different: bias \(10,\) float32, not \(11,\) float32, "
         "weight",
     ):
         load(tmp_path, size=11)
@@ -207,23 +207,25 @@ def moments(held: Any) -> Any:
 
 
 FORGERIES = {
-    "of the weights it lacks bias": lambda held: weights(held).pop("bias"),
-    "of the weights it has beside other": lambda held: weights(held).update(other=torch.ones(1)),
-    r"otherwise bias \(1, 10\) float32 for \(10,\)": lambda held: weights(held)["bias"].unsqueeze_(0),
-    r"\(10,\) float64 for \(10,\) float32": lambda held: weights(held).update(bias=weights(held)["bias"].double()),
-    r"bias dict for \(10,\) float32": lambda held: weights(held).update(bias={}),
-    "of the optimiser it lacks weight.momentum_buffer": lambda held: moments(held)[0].clear(),
-    "it lacks weight.momentum_buffer, bias": lambda held: moments(held).clear(),
-    "it lacks bias.momentum_buffer": lambda held: moments(held).pop(1),
-    "it has beside 2.momentum_buffer": lambda held: moments(held).update({2: moments(held)[0]}),
-    "it has beside weight.step": lambda held: moments(held)[0].update(step=torch.ones(())),
-    r"momentum_buffer \(10,\) float32 for \(10, 10\) float32": lambda held: moments(held).update({0: moments(held)[1]}),
-    r"momentum_buffer \(10,\) bfloat16 for": lambda held: moments(held)[1].update(
+    "weights: missing: bias": lambda held: weights(held).pop("bias"),
+    "weights: unexpected: other": lambda held: weights(held).update(other=torch.ones(1)),
+    r"different: bias \(1, 10\) float32, not \(10,\)": lambda held: weights(held)["bias"].unsqueeze_(0),
+    r"\(10,\) float64, not \(10,\) float32": lambda held: weights(held).update(bias=weights(held)["bias"].double()),
+    r"bias dict, not \(10,\) float32": lambda held: weights(held).update(bias={}),
+    "optimizer: missing: weight.momentum_buffer": lambda held: moments(held)[0].clear(),
+    "missing: weight.momentum_buffer, bias": lambda held: moments(held).clear(),
+    "missing: bias.momentum_buffer": lambda held: moments(held).pop(1),
+    "unexpected: 2.momentum_buffer": lambda held: moments(held).update({2: moments(held)[0]}),
+    "unexpected: weight.step": lambda held: moments(held)[0].update(step=torch.ones(())),
+    r"momentum_buffer \(10,\) float32, not \(10, 10\) float32": lambda held: moments(held).update(
+        {0: moments(held)[1]}
+    ),
+    r"momentum_buffer \(10,\) bfloat16, not": lambda held: moments(held)[1].update(
         momentum_buffer=torch.ones(10, dtype=torch.bfloat16)
     ),
-    "weight.momentum_buffer NoneType for": lambda held: moments(held)[0].update(momentum_buffer=None),
-    "groups of no weights, not of 2": lambda held: held["optimizer"]["param_groups"].clear(),
-    r"groups of 1 weights, not of 2": lambda held: held["optimizer"]["param_groups"][0]["params"].pop(),
+    "weight.momentum_buffer NoneType, not": lambda held: moments(held)[0].update(momentum_buffer=None),
+    "groups of no weights; expected 2": lambda held: held["optimizer"]["param_groups"].clear(),
+    r"groups of 1 weights; expected 2": lambda held: held["optimizer"]["param_groups"][0]["params"].pop(),
     "KeyError: 'param_groups'": lambda held: held["optimizer"].pop("param_groups"),
     "list": lambda held: held["optimizer"].update(state=[1]),
 }

@@ -122,7 +122,7 @@ BAD_SPECS = {
     "a misspelt knob": ("hyper.mask_ration=0.5", "hyper.mask_ration: .*did you mean 'mask_ratio'"),
     "out of range": ("hyper.mask_ratio=1.5", "hyper.mask_ratio: .*1"),
     "tokens on a CNN": ("backbone={name: resnet18, image_size: 32}", "mae works on tokens, which a CNN "),
-    "a batch that does not divide over lanes": ("train.batch=12", "batch of 12 .*does not divide over 8 lanes"),
+    "a batch that does not divide over lanes": ("train.batch=12", "batch of 12 .*does not divide into 8 lanes"),
     "more workers than lanes": ("resources.workers=16", "more workers than lanes: 16 workers, 8 lanes"),
     "no such method": ("method=mea", "method: .*mae"),
 }

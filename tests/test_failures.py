@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, NonFiniteError, PreemptedError, SelfsupError
-from selfsup.failures import Failure, classify, collapsed, diverged, of_disk
+from selfsup.failures import Failure, classify, collapsed, disk_error, diverged
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_what_a_setting_does_to_its_seed_is_an_outcome_and_what_machines_do_is_n
 def test_an_error_of_a_disk_says_what_to_do_and_that_it_goes_on() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/data/home/runs")
     line = "/data/home/runs: No space left on device; make room, and the same command continues"
-    assert str(of_disk(full)) == line
+    assert str(disk_error(full)) == line
     assert classify(full) == Failure("infrastructure", "OSError", line)
-    assert str(of_disk(OSError(errno.EROFS, "..."))).startswith("Read-only file system; make it writable")
-    assert of_disk(FileNotFoundError(errno.ENOENT, "...", "/nowhere")) is None  # which may be our mistake
-    assert of_disk(ValueError("7")) is None
+    assert str(disk_error(OSError(errno.EROFS, "..."))).startswith("Read-only file system; make it writable")
+    assert disk_error(FileNotFoundError(errno.ENOENT, "...", "/nowhere")) is None  # which may be our mistake
+    assert disk_error(ValueError("7")) is None

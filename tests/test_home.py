@@ -19,7 +19,7 @@ from test_cli import SPEC, selfsup
 from selfsup import checkpoint, failures, hits, origin
 from selfsup.errors import CheckpointError, SelfsupError, SpecError
 from selfsup.failures import Failure
-from selfsup.metrics_log import MetricsLog, sent, tail
+from selfsup.metrics_log import MetricsLog, sent_bytes, tail
 from selfsup.mlflow_store import home
 from selfsup.pipelines.export import _weights
 from selfsup.pipelines.planned import PlannedRun
@@ -127,7 +127,7 @@ def looked_at(top: Path, run: PlannedRun) -> None:
     """Everything that a plan, a status and a report read of a home."""
     parts = [
         lambda: outline.measured(run.home),
-        lambda: list(origin.describe(run.stages, origin.others(run.stages))),
+        lambda: list(origin.describe(run.stages, origin.changes_by_key(run.stages))),
         lambda: _run_status(run),
         lambda: _weights(run.home, run.id),
         lambda: journal_summary("tiny", "key", run.home),
@@ -136,7 +136,8 @@ def looked_at(top: Path, run: PlannedRun) -> None:
         lambda: (failure := failures.read(run.failure)) and failure.reason and failure.exception(),
         lambda: hits.read((run.probes["knn"].folder / hits.NAME).read_bytes()),
         lambda: (
-            run.pretrain and (tail(run.pretrain.spool), sent(run.pretrain.folder / "sent.json", "a", top / "tiny.yaml"))
+            run.pretrain
+            and (tail(run.pretrain.spool), sent_bytes(run.pretrain.folder / "sent.json", "a", top / "tiny.yaml"))
         ),
     ]
     for part in parts:

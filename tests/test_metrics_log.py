@@ -136,7 +136,7 @@ def test_values_that_are_not_finite_are_kept_as_they_are(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["acc@1", "a=b", "/loss", "loss/", "a//b", "../loss", "", "a\nb", "größe"])
 def test_a_name_that_mlflow_refuses_is_refused_when_recorded(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TrackError, match="cannot name a number"):
+    with pytest.raises(TrackError, match="cannot name a metric"):
         MetricsLog(tmp_path / "a.jsonl").append(1, {name: 1.0})
 
 
@@ -145,5 +145,5 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     spool = MetricsLog(path)
     path.unlink()
     path.symlink_to("/dev/full")
-    with pytest.raises(TrackError, match=r"a\.jsonl: cannot record numbers: No space left"):
+    with pytest.raises(TrackError, match=r"a\.jsonl: cannot record metrics: No space left"):
         spool.append(1, {"loss": 1.0})

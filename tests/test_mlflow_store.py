@@ -66,7 +66,7 @@ def test_damage_that_a_later_question_meets_is_told(tmp_path: Path) -> None:
     store = Tracker(f"sqlite:///{tmp_path}/mlflow.db")
     damage = sqlite3.DatabaseError("(raised by a flush)\n(sqlite3.DatabaseError) database disk image is malformed")
     told = r"cannot ask: database disk image is malformed\. Put a copy"
-    with pytest.raises(TrackError, match=told), store._asking("ask"):
+    with pytest.raises(TrackError, match=told), store._errors("ask"):
         raise damage
 
 

@@ -111,9 +111,9 @@ def test_what_other_code_made_is_refused_accepted_or_made_again(edit: Edit, work
     assert (changes(train), changes(probe)) == (("methods.simclr",), ())
     with pytest.raises(SpecError, match=r"(?s)^1 stage was made by .*pretrain-\w+: methods\.simclr\n.*--again") as one:
         settle(work, "refuse")
-    assert str(one.value).startswith("1 stage was made by other code than this; what changed since:\n")
+    assert str(one.value).startswith("1 stage was made by other code than this; changed since:\n")
     edit("selfsup.evals.knn", "(cosine / self", "(2 * cosine / self")
-    with pytest.raises(SpecError, match=r"^2 stages were made by other code than this; what changed since:\n"):
+    with pytest.raises(SpecError, match=r"^2 stages were made by other code than this; changed since:\n"):
         settle(work, "refuse")
     settle(work, "accept")
     settle(work, "refuse")
@@ -145,8 +145,8 @@ def test_half_a_training_is_not_continued_by_other_code(edit: Edit, tmp_path: Pa
         settle([stage], "refuse")
     settle([stage], "accept")
     origin.claim(stage)
-    assert origin.made(stage) != origin.code(stage), "the note stays that of the code that began it"
-    assert origin.accepted(stage) == [origin.code(stage)]
+    assert origin.recorded_code(stage) != origin.current_code(stage), "the note stays that of the code that began it"
+    assert origin.accepted_code(stage) == [origin.current_code(stage)]
 
 
 def test_what_is_older_than_these_notes_counts_with_a_remark(edit: Edit, work: tuple[Stage, Stage]) -> None:
@@ -154,7 +154,7 @@ def test_what_is_older_than_these_notes_counts_with_a_remark(edit: Edit, work: t
         (stage.folder / "code.json").unlink()
     edit(SIMCLR, "temperature=self.temperature", "temperature=2 * self.temperature")
     settle(work, "refuse")
-    assert list(origin.describe(work, origin.others(work))) == [
+    assert list(origin.describe(work, origin.changes_by_key(work))) == [
         "made before code was noted: 2 stages, taken as they are"
     ]
 
@@ -223,7 +223,8 @@ def test_a_trial_does_as_the_user_answered(
     assert not embed.done
     runner.perform(replace(run, code="accept"))
     assert run.done
-    assert [origin.accepted(stage) for stage in run.stages] == [[origin.code(pretrain)], [origin.code(embed)], []]
+    codes = [[origin.current_code(pretrain)], [origin.current_code(embed)], []]
+    assert [origin.accepted_code(stage) for stage in run.stages] == codes
     runner.perform(run)
 
 
@@ -252,7 +253,7 @@ def test_an_objective_of_ones_own_is_known_by_its_text(
     edit("selfsup.methods.mine", "temperature=self.temperature", "temperature=2 * self.temperature")
     after = planned("mine")
     assert all(new.key != old.key for new, old in zip(after.stages, before.stages, strict=True))
-    assert codebase.own("methods", "simclr") == codebase.own("evals", "linear") == {}
+    assert codebase.unshipped_digest("methods", "simclr") == codebase.unshipped_digest("evals", "linear") == {}
 
 
 def test_what_has_a_golden_file_is_shipped() -> None:

@@ -19,7 +19,7 @@ from selfsup.errors import DataError, SelfsupError, SpecError, TrackError
 from selfsup.mlflow_store import default_uri, move_credentials
 from selfsup.pipelines.cluster.submit import submit
 from selfsup.pipelines.data import storage
-from selfsup.redact import redacted, secret
+from selfsup.redact import has_secret, redacted
 from selfsup.spec import read
 from selfsup.track import Tracker
 
@@ -51,7 +51,7 @@ FREE = [
 
 @pytest.mark.parametrize("url", CARRIERS)
 def test_a_secret_is_known_and_taken_out_wherever_the_url_stands(url: str) -> None:
-    assert secret(url)
+    assert has_secret(url)
     for text in (url, f"cannot read '{url}': gone", f"({url})", f"a {url}, and {url}"):
         assert "hunter2" not in redacted(text)
         assert redacted(redacted(text)) == redacted(text)
@@ -61,7 +61,7 @@ def test_a_secret_is_known_and_taken_out_wherever_the_url_stands(url: str) -> No
 @pytest.mark.parametrize("url", FREE)
 def test_other_urls_stay_as_they_are(url: str) -> None:
     assert redacted(f"{url}: missing; see '{url}'") == f"{url}: missing; see '{url}'"
-    assert not secret(url)
+    assert not has_secret(url)
 
 
 @pytest.mark.parametrize("url", CARRIERS)
@@ -177,7 +177,7 @@ def test_a_job_is_sent_none(
     wheel = tmp_path / "selfsup-1-py3-none-any.whl"
     wheel.touch()
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
-    monkeypatch.setattr("selfsup.pipelines.cluster.submit.reach", lambda _: None)
+    monkeypatch.setattr("selfsup.pipelines.cluster.submit.check_reachable", lambda _: None)
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "hunter2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow:5000")

@@ -246,8 +246,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("baselines: True", "5:12: baselines: expected true | false, not 'True'"),
             (
                 "backbone: {weights: 5}",
-                "5:21: backbone.weights: expected text | null, not 5 "
-                "(text that looks like something else goes in quotes)",
+                "5:21: backbone.weights: expected text | null, not 5 (put text that looks like another type in quotes)",
             ),
             ("embed:", "5:7: embed: expected {crop, batch}, not null"),
             ("evals: [knn]", f"5:8: evals: expected {{{EVALUATORS}}}, not ['knn']"),
@@ -320,7 +319,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             (
                 "stream: {lanes: 7}",
                 [
-                    "4:33: train.batch: a batch of 64 (train.batch) does not divide over 7 lanes (stream.lanes); "
+                    "4:33: train.batch: a batch of 64 (train.batch) does not divide into 7 lanes (stream.lanes); "
                     "63 or 70 would"
                 ],
             ),
@@ -328,7 +327,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 "resources: {workers: 16}",
                 [
                     "5:13: resources.workers: more workers than lanes: 16 workers, 8 lanes (stream.lanes); "
-                    "each needs one or more"
+                    "each needs at least one"
                 ],
             ),
             (
@@ -362,7 +361,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ),
             (
                 "optim: {warmup: {epochs: 10.5}}",
-                ["5:18: optim.warmup.epochs: 10.5 epochs of warm-up are longer than the training: 10 epochs"],
+                ["5:18: optim.warmup.epochs: a warmup of 10.5 epochs is longer than the training of 10 epochs"],
             ),
             (
                 "optim: {name: lars, betas: [0.9, 0.95]}",
@@ -404,13 +403,13 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
 
     def test_a_worker_s_share_must_divide_into_pieces(self) -> None:
         assert heads(GOOD, "resources.workers=8", "train.accumulate=3") == [
-            "-s train.accumulate=3: train.accumulate: a worker's 8 samples a step do not divide into 3 equal pieces"
+            "-s train.accumulate=3: train.accumulate: a worker's 8 samples per step do not divide into 3 equal pieces"
         ]
 
     def test_the_least_is_below_the_most(self) -> None:
         text = GOOD.replace("masked", "contrast")
         assert heads(f"{text}hyper: {{temperature: 1, crop_max: 0.3}}", "hyper.crop_min=0.5") == [
-            "-s hyper.crop_min=0.5: hyper.crop_min: the least, 0.5 (hyper.crop_min), is more than the most, 0.3 "
+            "-s hyper.crop_min=0.5: hyper.crop_min: the minimum 0.5 (hyper.crop_min) exceeds the maximum 0.3 "
             "(hyper.crop_max)"
         ]
 
@@ -428,7 +427,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
 
     def test_of_two_that_clash_the_one_just_typed_is_told(self) -> None:
         assert heads(GOOD, "stream.lanes=7") == [
-            "-s stream.lanes=7: stream.lanes: a batch of 64 (train.batch) does not divide over 7 lanes (stream.lanes); "
+            "-s stream.lanes=7: stream.lanes: a batch of 64 (train.batch) does not divide into 7 lanes (stream.lanes); "
             "63 or 70 would"
         ]
 

@@ -354,7 +354,7 @@ s.yaml:3:32: hyper.mask_ratio: expected number, not 'high'
 s.yaml:4:3: hyper.mask_ration: unknown key (did you mean 'mask_ratio'?)
       hyper.mask_ration: [0.5]
       ^
-s.yaml:5:21: train.batch: a batch of 60 (train.batch) does not divide over 8 lanes (stream.lanes); 56 or 64 would \
+s.yaml:5:21: train.batch: a batch of 60 (train.batch) does not divide into 8 lanes (stream.lanes); 56 or 64 would \
 (in the arm batch=60)
       train.batch: [64, 60]
                         ^

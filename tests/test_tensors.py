@@ -69,7 +69,7 @@ def test_a_module_takes_all_of_its_own_state_or_none(tmp_path: Path) -> None:
     tensors.fill(module, path)
     assert module.bias.tolist() == [1.0, 1.0, 1.0]
     tensors.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(3).double(), "other": torch.ones(1)}, path)
-    wrong = r"fit: it has beside other; it has otherwise bias \(3,\) float64 for \(3,\) float32"
+    wrong = r"fit: unexpected: other; different: bias \(3,\) float64, not \(3,\) float32"
     with pytest.raises(CheckpointError, match=wrong):
         tensors.fill(module, path)
     assert module.weight.sum() == 6.0

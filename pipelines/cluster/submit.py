@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from selfsup.errors import SelfsupError
 from selfsup.layers import plain
-from selfsup.mlflow_store import home, move_credentials, reach
-from selfsup.origin import Answer
+from selfsup.mlflow_store import check_reachable, home, move_credentials
+from selfsup.origin import CodePolicy
 from selfsup.pipelines.cluster.auth import use_token
 from selfsup.progress import say
 from selfsup.scratch import scratch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # variables that must be valid on the cluster
-FLAGS: dict[Answer, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
+FLAGS: dict[CodePolicy, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
@@ -41,7 +41,7 @@ def submit(
     *,
     address: str,
     wheel: Path | None,
-    code: Answer = "refuse",
+    code: CodePolicy = "refuse",
 ) -> int:
     """Submit a job, stream its log, and return 0 if it succeeded, else 1. Ctrl-C stops the job, too.
 
@@ -82,7 +82,7 @@ def _submit(
     environment = {"working_dir": str(working_dir), "py_modules": [str(package)], "env_vars": variables}
     try:
         if address.startswith("http"):
-            reach(address)  # Ray would wait forever
+            check_reachable(address)  # Ray would wait forever
         client = JobSubmissionClient(address)
         return client, client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
     except AuthenticationError as error:

@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from zlib import crc32
 
-from selfsup.mlflow_store import folder
+from selfsup.mlflow_store import folder_from_environment
 from selfsup.whole import ABANDONED, SUFFIX, part_of
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ LOCKS = 1024  # files; pieces that share one are fetched one after the other
 
 def node_cache_folder() -> Path:
     """Return the cache folder of this node. Raises SpecError where SELFSUP_CACHE is not a folder."""
-    return folder("SELFSUP_CACHE", f"{tempfile.gettempdir()}/selfsup-cache-{os.getuid()}")
+    return folder_from_environment("SELFSUP_CACHE", default=f"{tempfile.gettempdir()}/selfsup-cache-{os.getuid()}")
 
 
 class Cache:

@@ -24,7 +24,7 @@ from pyarrow import fs
 from selfsup.errors import DataError
 from selfsup.pipelines.data import urls
 from selfsup.pipelines.data.urls import is_remote, join
-from selfsup.redact import REMEDY, redacted, secret
+from selfsup.redact import REMEDY, has_secret, redacted
 from selfsup.whole import sweep, whole
 
 logger = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ def _with_retries(url: str, call: Callable[[], T]) -> T:
 
 @lru_cache(maxsize=16)  # finding the region of a bucket is a request
 def _folder(url: str) -> _Folder:
-    if secret(url):
+    if has_secret(url):
         raise DataError(f"{url}: {REMEDY}")
     scheme = urlsplit(url).scheme if "://" in url else "file"
     if scheme == "file":

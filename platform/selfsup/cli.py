@@ -17,12 +17,12 @@ import typer
 
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.failures import of_disk
+from selfsup.failures import disk_error
 from selfsup.mlflow_store import PORT, home, is_server, ui_command
 from selfsup.redact import redacted
 
 if TYPE_CHECKING:
-    from selfsup.origin import Answer
+    from selfsup.origin import CodePolicy
     from selfsup.pipelines.planned import PlannedRun
     from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -252,7 +252,7 @@ def main() -> NoReturn:
     except SelfsupError as error:
         _fail(error)
     except OSError as error:
-        if told := of_disk(error):
+        if told := disk_error(error):
             _fail(told)
         raise
     sys.exit(0)
@@ -267,7 +267,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _answer(accept_code: bool, again: bool) -> "Answer":
+def _answer(accept_code: bool, again: bool) -> "CodePolicy":
     if accept_code and again:
         raise SpecError("--accept-code or --again: say one of them")
     return "accept" if accept_code else "again" if again else "refuse"

@@ -1,11 +1,11 @@
-"""The code that makes a stage, as a digest of each of its modules: a loss that changed is noticed, a comment is not.
+"""Digests of the modules that compute a stage, which detect a changed loss, but not a changed comment.
 
-A module counts if a stage's own module, or the method's or evaluator's, reaches it through imports, as the text says
-them. The walk does not enter what lays out, checks, keeps, moves and tells: what such modules hand to the others is
-named by the stage's settings and by the digest of its data already. A new module counts until it is put among these.
+A module counts if the stage's own module, or that of the method or evaluator, imports it directly or through others.
+Modules in EXCLUDED, and what only they import, do not count: they lay out, check, store, move or report, and the
+stage's settings and the digest of its data cover what they pass on. A new module counts until it is listed there.
 
-Of a module counts what its syntax tree holds but docstrings and knobs: a knob's value is among the stage's settings,
-and the rest of its line says where to look and what to read. So comments, layout, bounds and descriptions are free.
+A digest covers the syntax tree without docstrings and knobs: the value of a knob is among the stage's settings, and the
+rest of its line is bounds and documentation. So comments, layout, bounds and descriptions can change freely.
 """
 
 import ast
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "selfsup"
-APART = frozenset(
+EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
     cli cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers metrics_log
@@ -31,46 +31,46 @@ APART = frozenset(
     pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905
 )
-FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # themselves, not what is in them
+FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.py is excluded, their modules are not
 
 
 @cache
 def modules(*entries: str) -> Mapping[str, str]:
-    """Name, without the package's -> digest, of all that count; as their files were when first asked in this process.
+    """Return name, without the package's -> digest of all modules that count, read once per process.
 
-    entries: names of modules, which count themselves.
+    entries: names of modules, which count even if they are excluded.
     """
-    found: dict[str, str] = {}
-    left = list(entries)
-    while left:
-        name = left.pop()
-        if name not in found and (name in entries or not _apart(name)):
-            found[name], imported = _module(name)
-            left += imported
-    return {name.removeprefix(f"{PACKAGE}."): found[name] for name in sorted(found)}
+    digests: dict[str, str] = {}
+    pending = list(entries)
+    while pending:
+        name = pending.pop()
+        if name not in digests and (name in entries or not _is_excluded(name)):
+            digests[name], imported = _module(name)
+            pending += imported
+    return {name.removeprefix(f"{PACKAGE}."): digests[name] for name in sorted(digests)}
 
 
-def own(package: str, name: str) -> dict[str, str]:
-    """What of the code is part of a stage's key: of a method or evaluator that selfsup does not ship, its digest.
+def unshipped_digest(package: str, name: str) -> dict[str, str]:
+    """Return the digest of a method or evaluator as part of a stage's key; {} for one that selfsup ships.
 
-    The others keep their keys when they change, and what was made before is told apart by its note.
+    Stages of shipped ones keep their keys when the code changes; a note beside the stage tells results apart.
     """
-    whole = f"{PACKAGE}.{package}.{name}"
+    module = f"{PACKAGE}.{package}.{name}"
     shipped = importlib.import_module(f"{PACKAGE}.{package}").SHIPPED
-    return {} if name in shipped else {"code": _module(whole)[0]}
+    return {} if name in shipped else {"code": _module(module)[0]}
 
 
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    """Its digest, and the modules of ours that it imports."""
+    """Return the digest of a module, and the modules of this package that it imports."""
     tree = ast.parse(_source(name).read_bytes())
     text = repr(_plain(tree)).encode()
     return hashlib.blake2b(text, digest_size=4).hexdigest(), tuple(dict.fromkeys(_imports(tree)))
 
 
-def _apart(name: str) -> bool:
+def _is_excluded(name: str) -> bool:
     parts = name.split(".")
-    return any(".".join(parts[:depth]) in APART for depth in range(2, len(parts) + 1)) or name in FOLDERS
+    return any(".".join(parts[:depth]) in EXCLUDED for depth in range(2, len(parts) + 1)) or name in FOLDERS
 
 
 def _source(name: str) -> Path:
@@ -92,23 +92,23 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def _is_module(name: str) -> bool:
-    """Not so of a class or function in one."""
+    """Return whether a dotted name is a module, not a class or function in one."""
     parent = importlib.util.find_spec(name.rpartition(".")[0])
     return bool(parent and parent.submodule_search_locations and importlib.util.find_spec(name))
 
 
 def _plain(node: Any) -> Any:
-    """A syntax tree as nested tuples, the same in every version of Python: without places and empty fields."""
+    """Return a syntax tree as nested tuples, without positions and empty fields: the same in all Python versions."""
     if isinstance(node, list):
-        return tuple(_plain(item) for item in node if not _silent(item))
+        return tuple(_plain(item) for item in node if not _is_documentation(item))
     if not isinstance(node, ast.AST):
         return node
     fields = ((name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, []))
     return (type(node).__name__, *fields)
 
 
-def _silent(node: Any) -> bool:
-    """A docstring or other text that stands alone; or a knob."""
+def _is_documentation(node: Any) -> bool:
+    """Return whether a statement is a docstring, another string, or a knob."""
     match node:
         case ast.Expr(value=ast.Constant(value=str())):
             return True

@@ -1,4 +1,4 @@
-"""Settings that are fine one by one and wrong together; and settings that nothing would read."""
+"""Checks for settings that are valid one by one but not together, or that have no effect."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,26 +13,26 @@ from selfsup.source import Node, Problem
 
 
 class Conflict(NamedTuple):
-    """paths: the keys that could be at fault, the likeliest first."""
+    """A conflict between settings. paths: of the keys involved, the likeliest cause first."""
 
     paths: tuple[str, ...]
     message: str
 
 
 def problems(sections: Mapping[str, Any], root: Node) -> Iterator[Problem]:
-    """Every check whose arguments, sections by name, are all there."""
+    """Yield the problems of all checks whose arguments, sections by name, are valid."""
     for check in CHECKS:
-        needs = inspect.signature(check).parameters
-        if needs.keys() <= sections.keys():
-            for conflict in check(**{name: sections[name] for name in needs}):
+        names = inspect.signature(check).parameters
+        if names.keys() <= sections.keys():
+            for conflict in check(**{name: sections[name] for name in names}):
                 yield placed(root, *conflict)
 
 
 def _batch_over_lanes(train: Train, stream: Stream) -> Iterator[Conflict]:
     batch, lanes = train.batch, stream.lanes
     if batch % lanes:
-        near = " or ".join(str(n) for n in (batch // lanes * lanes, (batch // lanes + 1) * lanes) if n)
-        message = f"a batch of {batch} (train.batch) does not divide over {lanes} lanes (stream.lanes); {near} would"
+        valid = " or ".join(str(n) for n in (batch // lanes * lanes, (batch // lanes + 1) * lanes) if n)
+        message = f"a batch of {batch} (train.batch) does not divide into {lanes} lanes (stream.lanes); {valid} would"
         yield Conflict(("train.batch", "stream.lanes"), message)
 
 
@@ -40,18 +40,18 @@ def _lanes_over_workers(stream: Stream, resources: Resources) -> Iterator[Confli
     lanes, workers = stream.lanes, resources.workers
     paths = ("resources.workers", "stream.lanes")
     if workers > lanes:
-        message = f"more workers than lanes: {workers} workers, {lanes} lanes (stream.lanes); each needs one or more"
+        message = f"more workers than lanes: {workers} workers, {lanes} lanes (stream.lanes); each needs at least one"
         yield Conflict(paths, message)
     elif lanes % workers:
-        fitting = ", ".join(str(n) for n in range(1, lanes + 1) if lanes % n == 0)
-        message = f"{lanes} lanes (stream.lanes) do not divide over {workers} workers; {fitting} would"
+        valid = ", ".join(str(n) for n in range(1, lanes + 1) if lanes % n == 0)
+        message = f"{lanes} lanes (stream.lanes) do not divide over {workers} workers; {valid} would"
         yield Conflict(paths, message)
 
 
 def _share_over_pieces(train: Train, resources: Resources) -> Iterator[Conflict]:
     share, rest = divmod(train.batch, resources.workers)
     if not rest and share % train.accumulate:
-        message = f"a worker's {share} samples a step do not divide into {train.accumulate} equal pieces"
+        message = f"a worker's {share} samples per step do not divide into {train.accumulate} equal pieces"
         yield Conflict(("train.accumulate", "train.batch", "resources.workers"), message)
 
 
@@ -61,14 +61,14 @@ def _warmup_in_duration(optim: Optim, train: Train) -> Iterator[Conflict]:
     for unit in type(train.duration).model_fields:
         warmup, duration = getattr(optim.warmup, unit), getattr(train.duration, unit)
         if warmup and duration and warmup > duration:
-            message = f"{warmup:g} {unit} of warm-up are longer than the training: {duration:g} {unit}"
+            message = f"a warmup of {warmup:g} {unit} is longer than the training of {duration:g} {unit}"
             yield Conflict((f"optim.warmup.{unit}",), message)
 
 
 def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
-    lacking = [name for name, evaluation in evaluations.listed(evals).items() if not (evaluation.data.val or data.val)]
-    if lacking:
-        yield Conflict(("evals",), f"{' and '.join(lacking)} cannot score without data.val, the validation shards")
+    names = [name for name, evaluation in evaluations.listed(evals).items() if not (evaluation.data.val or data.val)]
+    if names:
+        yield Conflict(("evals",), f"{' and '.join(names)} cannot score without data.val, the validation shards")
 
 
 def _known(backbone: Backbone) -> Iterator[Conflict]:
@@ -97,18 +97,18 @@ def _patches(backbone: Backbone) -> Iterator[Conflict]:
 def _knobs_of_the_method(
     check: Callable[..., Iterator[SpecError]], hyper: Knobs, backbone: Backbone, train: Train, resources: Resources
 ) -> Iterator[Conflict]:
-    """Yield what `Method.check` says."""
+    """Yield the conflicts that `Method.check` finds."""
     for error in check(hyper, Setup(backbone, train, resources)):
         yield Conflict(error.paths, error.bare)
 
 
-def _least_below_most(hyper: Knobs) -> Iterator[Conflict]:
-    """Of knobs such as local_min and local_max."""
-    for name, least in hyper:
+def _min_below_max(hyper: Knobs) -> Iterator[Conflict]:
+    """Yield conflicts of pairs of knobs such as local_min and local_max."""
+    for name, low in hyper:
         stem = name.removesuffix("_min")
-        most = getattr(hyper, f"{stem}_max", None)
-        if name != stem and most is not None and least > most:
-            message = f"the least, {least:g} (hyper.{name}), is more than the most, {most:g} (hyper.{stem}_max)"
+        high = getattr(hyper, f"{stem}_max", None)
+        if name != stem and high is not None and low > high:
+            message = f"the minimum {low:g} (hyper.{name}) exceeds the maximum {high:g} (hyper.{stem}_max)"
             yield Conflict((f"hyper.{name}", f"hyper.{stem}_max"), message)
 
 
@@ -131,7 +131,7 @@ def _optim_effect(optim: Optim) -> Iterator[Conflict]:
 
 def _without_effect(section: str, knobs: Knobs, idle: set[str], why: str) -> Iterator[Conflict]:
     for name in sorted(idle & knobs.model_fields_set):
-        if getattr(knobs, name) is not None:  # null takes back what an extended spec says
+        if getattr(knobs, name) is not None:  # null resets the value of an extended spec
             yield Conflict((f"{section}.{name}",), f"has no effect {why}; leave it out")
 
 
@@ -145,7 +145,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _kind,
     _patches,
     _knobs_of_the_method,
-    _least_below_most,
+    _min_below_max,
     _backbone_effect,
     _optim_effect,
 )

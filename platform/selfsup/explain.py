@@ -1,4 +1,4 @@
-"""What pydantic found wrong, told at its place in the words of someone who writes a spec."""
+"""Translation of pydantic's validation errors into messages for authors of specs."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,18 +16,18 @@ _TYPES = {"int_from_float", "literal_error", "too_long", "too_short"}  # beside 
 
 
 def problems(error: ValidationError, kind: type[Knobs], root: Node, foreign: Mapping[str, str]) -> Iterator[Problem]:
-    """One per pydantic error. foreign: paths that are no knobs of `kind`, and whose they are."""
+    """Yield a problem per pydantic error. foreign: hints for paths that are knobs of other kinds."""
     for detail in error.errors(include_url=False):
-        where, value = _written(kind, detail["loc"]), detail["input"]
+        where, value = _path_in_spec(kind, detail["loc"]), detail["input"]
         place = nearest(root, where)
         match detail["type"]:
             case "extra_forbidden":
                 yield Problem(place.key, where, "unknown key", _key_hint(kind, where, foreign))
             case "missing" if isinstance(where[-1], str):
                 yield Problem(place.key, where, f"required but missing: {_field(kind, where).description}")
-            case "missing":  # a list too short for its fixed length, told once for all that is missing
-                whole = where[:-1]
-                yield Problem(nearest(root, whole).node.mark, whole, _expected(_annotation(kind, whole), value))
+            case "missing":  # a list too short for its fixed length, with an error per missing item
+                parent = where[:-1]
+                yield Problem(nearest(root, parent).node.mark, parent, _expected(_annotation(kind, parent), value))
             case _:
                 yield Problem(place.node.mark, where, *_wrong_value(kind, where, detail))
 
@@ -37,34 +37,34 @@ def did_you_mean(word: object, options: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
-def shown(value: object) -> str:
-    """A value as YAML would have it."""
+def as_yaml(value: object) -> str:
+    """Return a value in the syntax of YAML."""
     match value:
         case None:
             return "null"
         case bool():
             return str(value).lower()
         case tuple() | list():
-            return "[" + ", ".join(map(shown, value)) + "]"
+            return "[" + ", ".join(map(as_yaml, value)) + "]"
         case dict():
-            return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
+            return "{" + ", ".join(f"{key}: {as_yaml(inner)}" for key, inner in value.items()) + "}"
     return repr(value)
 
 
 def _wrong_value(kind: type[Knobs], where: Where, detail: ErrorDetails) -> tuple[str, str]:
-    """The message and the hint."""
+    """Return message and hint."""
     value, annotation = detail["input"], _annotation(kind, where)
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"]), ""
     if detail["type"].endswith("_type") or (detail["type"] in _TYPES and not _bounds(kind, where)):
         return _expected(annotation, value), _value_hint(annotation, value)
     if bounds := _bounds(kind, where):
-        return f"must be {bounds}, not {shown(value)}", ""
-    return detail["msg"].replace("Input should be", "expected") + f", not {shown(value)}", ""
+        return f"must be {bounds}, not {as_yaml(value)}", ""
+    return detail["msg"].replace("Input should be", "expected") + f", not {as_yaml(value)}", ""
 
 
 def _expected(annotation: Any, value: object) -> str:
-    return f"expected {type_text(annotation)}, not {shown(value)}"
+    return f"expected {type_text(annotation)}, not {as_yaml(value)}"
 
 
 def _value_hint(annotation: Any, value: object) -> str:
@@ -72,26 +72,26 @@ def _value_hint(annotation: Any, value: object) -> str:
     if get_origin(annotation) is Literal:
         return did_you_mean(value, map(str, options))
     if str in options and isinstance(value, (bool, int, float)):
-        return "text that looks like something else goes in quotes"
+        return "put text that looks like another type in quotes"
     if int in options and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
     return ""
 
 
 def _key_hint(kind: type[Knobs], where: Where, foreign: Mapping[str, str]) -> str:
-    """A sibling of nearly that name; else whose it is; else where a knob of this very name stands."""
+    """Return a similar key of the group, else the hint of a foreign path, else where a knob of that name belongs."""
     parent, name = group(_annotation(kind, where[:-1])), str(where[-1])
-    if parent and (close := did_you_mean(name, parent.model_fields)):
-        return close
+    if parent and (similar := did_you_mean(name, parent.model_fields)):
+        return similar
     if owner := foreign.get(spelled(where)):
         return owner
-    if homes := sorted(path for path in _paths(kind) if path.split(".")[-1] == name):
-        return "it belongs at " + " or ".join(homes)
+    if paths := sorted(path for path in _paths(kind) if path.split(".")[-1] == name):
+        return "it belongs at " + " or ".join(paths)
     return ""
 
 
 def _paths(kind: type[Knobs]) -> set[str]:
-    """Every knob and every group of them."""
+    """Return the paths of all knobs and groups."""
     steps = [line.path.split(".") for line in described(kind)]
     return {".".join(parts[:depth]) for parts in steps for depth in range(1, len(parts) + 1)}
 
@@ -106,8 +106,8 @@ def _field(kind: type[Knobs], where: Where) -> FieldInfo:
     return parent.model_fields[str(where[-1])]
 
 
-def _written(kind: type[Knobs], where: Where) -> Where:
-    """A place as pydantic has it, less the option of a union that it tried there."""
+def _path_in_spec(kind: type[Knobs], where: Where) -> Where:
+    """Return pydantic's location without the option of a union that it tried there."""
     for depth in range(1, len(where)):
         if isinstance(where[depth], str) and group(_annotation(kind, where[:depth])) is None:
             return where[:depth]
@@ -115,7 +115,7 @@ def _written(kind: type[Knobs], where: Where) -> Where:
 
 
 def _annotation(kind: type[Knobs], where: Where) -> Any:
-    """The type of what stands at `where`, through groups and lists."""
+    """Return the type of the value at a path through groups and lists."""
     annotation: Any = kind
     for part in where:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""Why a run failed: kinds that each have their remedy, told apart by what was raised."""
+"""Classification of failed runs by their exception, into kinds with a remedy each."""
 
 import errno
 import json
@@ -13,8 +13,8 @@ from selfsup.errors import SelfsupError
 from selfsup.redact import redacted
 
 Kind = Literal["user error", "non-finite", "out of memory", "preempted", "infrastructure"]
-HINT = "\nFailed to apply UDF transform"  # what Ray Data appends to an error of a data task begins with
-DISK = {  # what the user can do about it
+RAY_DATA_HINT = "\nFailed to apply UDF transform"  # start of the text that Ray Data appends to an error
+DISK_REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EROFS: "make it writable",
@@ -25,17 +25,17 @@ DISK = {  # what the user can do about it
     errno.EMFILE: "raise the limit, as by `ulimit -n 65536`",
     errno.ENFILE: "raise the limit of the system",
 }
-COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # suspected below
-OWN = ("non-finite:", "collapsed:", "learns nothing:")  # beginnings of reasons that are outcomes of a setting
-CHANCE = 0.01  # of the loss of guessing: how near to it a loss is at it
-ENOUGH = 3  # runs that fail alike before a sweep stops: the rest would too
+COLLAPSE = {"feature std": ("pretrain/feature_std", 0.05), "RankMe": ("pretrain/rankme", 2.0)}  # collapse below these
+OUTCOMES = ("non-finite:", "collapsed:", "learns nothing:")  # prefixes of reasons that are results of a setting
+CHANCE_TOLERANCE = 0.01  # relative distance to the loss of guessing that counts as chance
+MAX_ALIKE = 3  # runs that fail alike before a sweep stops
 
 
 class Failure(NamedTuple):
-    """kind: what was preempted is tried again from its last checkpoint without limit, infrastructure some times; the
-    others would only repeat themselves.
+    """The failure of a run.
 
-    error: the name of a class in selfsup.errors. message: for the user.
+    kind: "preempted" is retried from the last checkpoint without limit, "infrastructure" a few times; the others would
+    only repeat. error: the name of a class in selfsup.errors. message: for the user.
     """
 
     kind: Kind
@@ -44,26 +44,26 @@ class Failure(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """One line, for a table."""
+        """Return kind and first line of the message, for a table."""
         return f"{self.kind}: {self.message.partition(chr(10))[0]}"
 
     def exception(self) -> SelfsupError:
-        found = getattr(errors, self.error, None)
-        return found(self.message) if isinstance(found, type) else SelfsupError(self.message)
+        cls = getattr(errors, self.error, None)
+        return cls(self.message) if isinstance(cls, type) else SelfsupError(self.message)
 
 
-def of_disk(error: BaseException) -> SelfsupError | None:
-    """An error of a disk in a line that says what to do; None for any other, which may be a mistake of ours."""
-    if not isinstance(error, OSError) or error.errno not in DISK:
+def disk_error(error: BaseException) -> SelfsupError | None:
+    """Return a disk's error as one line with a remedy; None for any other error, which may be a bug."""
+    if not isinstance(error, OSError) or error.errno not in DISK_REMEDIES:
         return None
-    place = f"{error.filename}: " if error.filename else ""
-    return SelfsupError(f"{place}{os.strerror(error.errno)}; {DISK[error.errno]}, and the same command continues")
+    place, remedy = f"{error.filename}: " if error.filename else "", DISK_REMEDIES[error.errno]
+    return SelfsupError(f"{place}{os.strerror(error.errno)}; {remedy}, and the same command continues")
 
 
 def classify(error: BaseException) -> Failure:
-    """What Ray wraps an error in is taken off."""
+    """Return the failure of an exception, or of its cause where Ray wraps it."""
     cause = getattr(error, "cause", None) or error
-    message = redacted(str(of_disk(cause) or cause).partition(HINT)[0])
+    message = redacted(str(disk_error(cause) or cause).partition(RAY_DATA_HINT)[0])
     if isinstance(cause, errors.NonFiniteError):
         kind: Kind = "non-finite"
     elif isinstance(cause, errors.ExhaustedError):
@@ -79,21 +79,22 @@ def classify(error: BaseException) -> Failure:
 
 
 def collapsed(report: Mapping[str, float]) -> str:
-    """Why embeddings with these numbers are all but the same for every image; "" where they are not. Needs no label.
+    """Return a reason where metrics, which need no labels, indicate a collapse of the embeddings, else "".
 
-    A contrastive method records `chance`, the loss of embeddings that are all the same: ln K of K candidates.
+    A contrastive method records `chance`, the loss of identical embeddings: ln K for K candidates.
     """
-    at = f"at step {report.get('step', 0):.0f}"
+    step = f"at step {report.get('step', 0):.0f}"
     for title, (name, limit) in COLLAPSE.items():
         if (value := report.get(name, limit)) < limit:
-            return f"collapsed: {title} {value:.3g} < {limit:g} {at}"
+            return f"collapsed: {title} {value:.3g} < {limit:g} {step}"
     loss, chance = report.get("pretrain/loss", 0.0), report.get("pretrain/chance", math.inf)
-    return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {at}" if abs(loss / chance - 1) < CHANCE else ""
+    is_chance = abs(loss / chance - 1) < CHANCE_TOLERANCE
+    return f"learns nothing: loss {loss:.3g}, {chance:.3g} by chance, {step}" if is_chance else ""
 
 
 def diverged(reason: str) -> bool:
-    """Whether a run ended for what its setting made of its seed: a result, though without a number."""
-    return reason.startswith(OWN)
+    """Return whether a run failed because of its settings and seed: a result, though without a number."""
+    return reason.startswith(OUTCOMES)
 
 
 def write(failure: Failure, path: Path) -> None:
@@ -102,10 +103,10 @@ def write(failure: Failure, path: Path) -> None:
 
 
 def read(path: Path) -> Failure | None:
-    """None where there is none, or only half of one."""
+    """Read a failure; None where the file is missing or damaged."""
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
-        sound = told["kind"] in get_args(Kind) and all(isinstance(value, str) for value in told.values())
-        return Failure(**told) if sound else None
+        content: dict[str, Any] = json.loads(path.read_text())
+        is_valid = content["kind"] in get_args(Kind) and all(isinstance(value, str) for value in content.values())
+        return Failure(**content) if is_valid else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""Where numbers are kept, a local SQLite store or an MLflow server: how to open it, and how to look at it."""
+"""MLflow stores, a local SQLite file or a server: addresses, connections, and links into MLflow's UI."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PORT = 5000  # of `selfsup ui`
-REACH = 5.0  # seconds to wait for a server's first answer
+CONNECT_TIMEOUT = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -35,51 +35,53 @@ ENVIRONMENT = {
 
 
 def home() -> Path:
-    """Where everything is kept. Raises SpecError where that is no folder."""
-    return folder("SELFSUP_HOME", "~/.selfsup")
+    """Return SELFSUP_HOME, the folder of all results. Raises SpecError where it is not a folder."""
+    return folder_from_environment("SELFSUP_HOME", default="~/.selfsup")
 
 
-def folder(variable: str, usual: str) -> Path:
-    """The folder that the environment names, there or to be made.
+def folder_from_environment(variable: str, *, default: str) -> Path:
+    """Return the folder that a variable names; it need not exist yet.
 
-    Raises SpecError where none can be, and for a URL, which would become one of that name here.
+    Raises SpecError where it cannot be made, and for a URL, which would become a local folder of that name.
     """
-    place = os.environ.get(variable) or usual
-    if "://" in place:
-        raise SpecError(f"{variable}: {redacted(place)}: expected a folder; URLs are for data")
+    value = os.environ.get(variable) or default
+    if "://" in value:
+        raise SpecError(f"{variable}: {redacted(value)}: expected a folder; URLs are for data")
     try:
-        path = Path(place).expanduser().resolve()
+        path = Path(value).expanduser().resolve()
     except RuntimeError as error:  # no such user, or a loop of links
-        raise SpecError(f"{variable}: {place}: {error}; expected a folder") from error
-    there = next(each for each in (path, *path.parents) if each.exists())
-    if not there.is_dir():
-        raise SpecError(f"{variable}: {place}: {there} is a file; expected a folder")
+        raise SpecError(f"{variable}: {value}: {error}; expected a folder") from error
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        raise SpecError(f"{variable}: {value}: {existing} is a file; expected a folder")
     return path
 
 
 def default_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, from now on without a name and password, or the store under `home`."""
+    """Return MLFLOW_TRACKING_URI, after `move_credentials`, or the URI of the store under `home`."""
     move_credentials()
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home.resolve() / "mlflow.db")
 
 
 def move_credentials() -> None:
-    """Take a user's name and password out of MLFLOW_TRACKING_URI, to where MLflow's client looks for them.
+    """Move name and password from MLFLOW_TRACKING_URI to the variables that MLflow's client reads.
 
-    Raises TrackError for a name alone.
+    Raises TrackError for a name without password.
     """
     parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
     name, _, password = parts.netloc.rpartition("@")[0].partition(":")
     if not name or not parts.scheme.startswith("http"):
         return
     if not password:
-        raise TrackError("MLFLOW_TRACKING_URI: a user's name alone: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
+        raise TrackError(
+            "MLFLOW_TRACKING_URI: a user name without password: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead"
+        )
     os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(name), unquote(password)
     os.environ["MLFLOW_TRACKING_URI"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, str]]:
-    """The (argv, whole environment) that serve a local store to this machine only, without MLflow's job runner."""
+    """Return (argv, environment) of a server of a local store, for this machine only, without MLflow's job runner."""
     if is_server(uri):
         raise TrackError(f"the store in use is a server: open {redacted(uri)} in a browser")
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
@@ -90,40 +92,41 @@ def ui_command(uri: str, home: Path, port: int) -> tuple[list[str], dict[str, st
 
 
 def mlflow_command(uri: str, *words: str) -> str:
-    """What to type for a command of MLflow on this store. A server, whose name may hold a password, is in the user's
-    environment already.
+    """Return the shell command for a command of MLflow on this store.
+
+    The address of a server, which may hold a password, is left to the user's environment.
     """
     variable = [] if is_server(uri) else [f"MLFLOW_TRACKING_URI={shlex.quote(uri)}"]
     return " ".join([*variable, shlex.join([sys.executable, "-m", "mlflow", *words])])
 
 
 def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:
-    """Where MLflow's UI shows an experiment, by MLflow's id; of a local store while `selfsup ui` runs."""
+    """Return the URL of an experiment, by MLflow's id, in MLflow's UI; of a local store while `selfsup ui` runs."""
     base = redacted(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     return f"{base}/#/experiments/{experiment}"
 
 
 def links(page: str, sweep: str, charts: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """What is to be seen of a sweep -> where in MLflow's UI.
+    """Return title -> URL of charts of a sweep in MLflow's UI.
 
-    page: of its experiment. sweep: the digest, as in the tags. charts: of which kind of runs, by a metric.
+    page: URL of its experiment. sweep: the digest in the tags. charts: title -> (kind of runs, metric to sort by).
     """
-    found = {}
-    for what, (kind, metric) in charts.items():
+    urls = {}
+    for title, (kind, metric) in charts.items():
         query = {
             "searchFilter": f"tags.`selfsup.sweep` = '{sweep}' AND tags.`selfsup.kind` = '{kind}'",
             "orderByKey": f"metrics.`{metric}`",
             "orderByAsc": "false",
             "compareRunsMode": "CHART",
         }
-        found[what] = f"{page}/runs?{urlencode(query, quote_via=quote)}"
-    return found
+        urls[title] = f"{page}/runs?{urlencode(query, quote_via=quote)}"
+    return urls
 
 
 def sqlite_uri(path: Path) -> str:
-    """Of a local store; where the path has letters that a URL escapes, with the driver's name.
+    """Return the URI of a local store, with the driver's name where the path has characters that a URL escapes.
 
-    MLflow opens sqlite:///a%20b as "a b", but also makes a folder "a%20b", unless the driver is named.
+    Without it, MLflow opens sqlite:///a%20b as "a b", but also creates a folder "a%20b".
     """
     from sqlalchemy import URL
 
@@ -133,7 +136,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a local store, None for a server. TrackError for anything else."""
+    """Return the file of a local store, None for a server. Raises TrackError for any other URI."""
     if re.match(r"sqlite(\+pysqlite)?:///", uri):
         from sqlalchemy import make_url
 
@@ -147,16 +150,16 @@ def is_server(uri: str) -> bool:
     return sqlite_path(uri) is None
 
 
-def reach(uri: str) -> None:
-    """Any answer will do. MLflow's own client would try for minutes before it says that nobody is there."""
+def check_reachable(uri: str) -> None:
+    """Raise OSError where a server does not answer; any answer will do. MLflow's client would retry for minutes."""
     try:
-        urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=REACH).close()
+        urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=CONNECT_TIMEOUT).close()
     except urllib.error.HTTPError as error:
         error.close()
 
 
 def load_mlflow() -> None:
-    """Import MLflow late, since it takes seconds, and after the environment that it reads is set."""
+    """Import MLflow, which takes seconds, after setting the environment that it reads."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -169,15 +172,15 @@ def load_mlflow() -> None:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Open the store, making or migrating the schema of a local one; within 10 s fail where there is none."""
+    """Open a store, creating or migrating the schema of a local one; fail within 10 s without a server."""
     load_mlflow()
     path = sqlite_path(uri)
     if path is not None:
         return _local_client(uri, path)
-    reach(uri)
-    found = _client(uri)
-    found.search_experiments(max_results=1)
-    return found
+    check_reachable(uri)
+    client = _client(uri)
+    client.search_experiments(max_results=1)
+    return client
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -187,10 +190,10 @@ def _client(uri: str) -> "MlflowClient":
 
 
 def _local_client(uri: str, store: Path) -> "MlflowClient":
-    """Two processes that open a fresh or an older SQLite store at once break it, so only one at a time may.
+    """Open a local store under a lock: two processes that open a new or an older one at once would break it.
 
-    MLflow makes a schema that is missing, and adds tables to an older one, when it opens a store; a store that lacks
-    only columns it refuses.
+    MLflow creates a missing schema, and adds tables to an older one, when it opens a store; it rejects a store that
+    lacks columns, which is then migrated.
     """
     from mlflow.exceptions import MlflowException
 
@@ -206,10 +209,10 @@ def _local_client(uri: str, store: Path) -> "MlflowClient":
 
 
 def _analyse(store: Path) -> None:
-    """Without statistics SQLite looks for the curve of one run among those of all: 50 ms, not 1, with 4,000 runs.
+    """Update SQLite's statistics, which new connections read.
 
-    A connection takes note of them when it is opened. Raises sqlite3.DatabaseError where the file is damaged, which
-    MLflow would open again and again for minutes; one that is no store yet is MLflow's to judge.
+    Without them a query for the curve of one run scans those of all: 50 ms instead of 1 with 4,000 runs. Raises
+    sqlite3.DatabaseError for a damaged file, which MLflow would retry for minutes; a file without schema passes.
     """
     with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(store)) as opened:
         opened.execute("PRAGMA analysis_limit = 400")

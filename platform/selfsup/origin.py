@@ -1,7 +1,7 @@
-"""Which code made a stage: noted beside it as it begins, compared before it is called done or gone on with.
+"""The code that computed a stage, recorded in a note when it starts and compared before its result is used.
 
-What other code made is not counted until somebody says so: accepted, which is noted beside it too, or made again. A
-stage that was begun before such notes were written is of unknown code, and counts.
+Results of other code do not count until the user accepts them, which is recorded, too, or has them computed again. A
+stage from before such notes were written counts.
 """
 
 import hashlib
@@ -18,49 +18,52 @@ from selfsup.progress import several
 from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
 
-Answer = Literal["refuse", "accept", "again"]
+CodePolicy = Literal["refuse", "accept", "again"]
 NOTE, ACCEPTED = "code.json", "accepted.json"
 UNKNOWN = "unknown"
-LISTED = 3  # stages named in an error
+MAX_LISTED = 3  # stages named in an error
 REMEDY = "count them as they are with --accept-code, which is noted beside them, or make them anew with --again"
 
 
-def code(stage: Stage) -> dict[str, Any]:
-    """What would make it now. modules: name -> digest. of: key of a stage that it is made from -> what made that."""
+def current_code(stage: Stage) -> dict[str, Any]:
+    """Return the code that computes a stage now.
+
+    modules: name -> digest. of: key of a stage that it depends on -> digest of that stage's code.
+    """
     modules = dict(codebase.modules(*stage.entries))
-    return {"modules": modules, "of": {below.key: _mark(below) for below in stage.after}}
+    return {"modules": modules, "of": {parent.key: _code_digest(parent) for parent in stage.after}}
 
 
-def made(stage: Stage) -> dict[str, Any] | None:
-    """What made it, in the form of `code`; None where that is not known."""
-    held = _read(stage, NOTE)
-    return held if _is_code(held) else None
+def recorded_code(stage: Stage) -> dict[str, Any] | None:
+    """Return the code that computed a stage, in the form of `current_code`; None where it is not known."""
+    content = _read(stage, NOTE)
+    return content if _is_code(content) else None
 
 
 def claim(stage: Stage) -> None:
-    """Begin it, or go on with what `settle` has let pass. Raises SpecError where it was begun under other defaults."""
+    """Start a stage, or continue one that `settle` accepted. Raises SpecError where its defaults have changed."""
     if not stage.begun:
         stage.folder.mkdir(parents=True, exist_ok=True)
-        write(stage.folder / NOTE, _text(code(stage)))
+        write(stage.folder / NOTE, _text(current_code(stage)))
     stage.claim()
 
 
 def changes(stage: Stage) -> tuple[str, ...]:
-    """The modules that made it and are others now, and the stages that it is made from and were made anew since."""
-    now, text = code(stage), _held(stage, NOTE)
-    if text in ("", _text(now)) or not stage.begun:  # almost always: no need to read it
+    """Return the modules that have changed since a stage was computed, and stages below it computed anew since."""
+    now, text = current_code(stage), _note_text(stage, NOTE)
+    if text in ("", _text(now)) or not stage.begun:  # almost always, and fast
         return ()
-    held = made(stage)
-    if now in accepted(stage):
+    recorded = recorded_code(stage)
+    if now in accepted_code(stage):
         return ()
-    if held is None:
+    if recorded is None:
         return (f"{NOTE} (damaged)",)
-    old, new = ({**one["modules"], **one["of"]} for one in (held, now))
+    old, new = ({**code["modules"], **code["of"]} for code in (recorded, now))
     return tuple(name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
 
 
-def defaults(stage: Stage) -> list[str]:
-    """Knobs of a finished stage whose default is another now; what came since is the code's doing."""
+def changed_defaults(stage: Stage) -> list[str]:
+    """Return the knobs of a finished stage whose default has changed; for new and removed knobs the code counts."""
     note = stage.folder / "stage.json"
     if not stage.done or not note.exists():
         return []
@@ -69,19 +72,19 @@ def defaults(stage: Stage) -> list[str]:
     return differences(*({path: knobs[path] for path in both} for knobs in (here, there)))
 
 
-def accepted(stage: Stage) -> list[dict[str, Any]]:
-    """Code that it counts for beside its own."""
-    held = _read(stage, ACCEPTED)
-    return [code for code in held if _is_code(code)] if isinstance(held, list) else []
+def accepted_code(stage: Stage) -> list[dict[str, Any]]:
+    """Return the versions of the code that a stage was accepted for, beside its own."""
+    content = _read(stage, ACCEPTED)
+    return [code for code in content if _is_code(code)] if isinstance(content, list) else []
 
 
-def others(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
-    """Key -> `changes`, of those that have any."""
+def changes_by_key(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
+    """Return key -> `changes` of the stages that have any."""
     return {stage.key: names for stage in stages if (names := changes(stage))}
 
 
 def describe(stages: Collection[Stage], changed: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """Lines of a plan: how many stages other code made, and which. changed: the `others` of them."""
+    """Yield the lines of a plan about stages of other code. changed: their `changes_by_key`."""
     for names, number in Counter(changed.values()).items():
         yield f"made by other code: {several(number, 'stage')} (!); {' and '.join(names)} changed since"
     if changed:
@@ -90,31 +93,31 @@ def describe(stages: Collection[Stage], changed: Mapping[str, tuple[str, ...]]) 
         yield f"made before code was noted: {several(unknown, 'stage')}, taken as they are"
 
 
-def settle(stages: Iterable[Stage], answer: Answer) -> None:
-    """See that what is there was made by this code, or else do as answered. stages: each after those it is made from.
+def settle(stages: Iterable[Stage], policy: CodePolicy) -> None:
+    """Apply a policy to stages that other code computed. stages: each after those that it depends on.
 
-    Raises CodeError where the answer is to refuse, SpecError for a changed default, which cannot be accepted.
+    Raises CodeError under "refuse", and SpecError for a changed default, which cannot be accepted.
     """
     cleared: set[str] = set()
-    other: list[tuple[Stage, tuple[str, ...]]] = []
+    refused: list[tuple[Stage, tuple[str, ...]]] = []
     for stage in {stage.key: stage for stage in stages}.values():
-        new, names = defaults(stage), changes(stage)
-        if answer == "again" and (new or names or any(below.key in cleared for below in stage.after)):
+        defaults, names = changed_defaults(stage), changes(stage)
+        if policy == "again" and (defaults or names or any(parent.key in cleared for parent in stage.after)):
             clear(stage)
             cleared.add(stage.key)
-        elif new:
-            told = "\n  ".join([f"{stage.folder}: a default has changed since this was made (there):", *new])
-            raise SpecError(f"{told}\nWrite the old value into the spec to have it so, or make it anew with --again")
-        elif names and answer == "accept":
-            write(stage.folder / ACCEPTED, _text([*accepted(stage), code(stage)]))
+        elif defaults:
+            lines = "\n  ".join([f"{stage.folder}: a default has changed since this was made (there):", *defaults])
+            raise SpecError(f"{lines}\nWrite the old value into the spec to keep it, or make it anew with --again")
+        elif names and policy == "accept":
+            write(stage.folder / ACCEPTED, _text([*accepted_code(stage), current_code(stage)]))
         elif names:
-            other.append((stage, names))
-    if other:
-        raise _refusal(other)
+            refused.append((stage, names))
+    if refused:
+        raise _refusal(refused)
 
 
 def clear(stage: Stage) -> None:
-    """Leave nothing of it, so that it begins anew."""
+    """Remove all files of a stage, so that it starts anew."""
     with stage.held():
         for path in stage.folder.iterdir():
             if path.is_dir():
@@ -123,37 +126,37 @@ def clear(stage: Stage) -> None:
                 remove(path)
 
 
-def _refusal(other: list[tuple[Stage, tuple[str, ...]]]) -> CodeError:
-    lines = [f"  {stage.folder}: {', '.join(names)}" for stage, names in other[:LISTED]]
-    more = [f"  and {len(other) - LISTED} more"] if len(other) > LISTED else []
-    were = "was" if len(other) == 1 else "were"
-    head = f"{several(len(other), 'stage')} {were} made by other code than this; what changed since:"
+def _refusal(stages: list[tuple[Stage, tuple[str, ...]]]) -> CodeError:
+    lines = [f"  {stage.folder}: {', '.join(names)}" for stage, names in stages[:MAX_LISTED]]
+    more = [f"  and {len(stages) - MAX_LISTED} more"] if len(stages) > MAX_LISTED else []
+    were = "was" if len(stages) == 1 else "were"
+    head = f"{several(len(stages), 'stage')} {were} made by other code than this; changed since:"
     return CodeError("\n".join([head, *lines, *more, REMEDY[0].upper() + REMEDY[1:]]))
 
 
-def _mark(stage: Stage) -> str:
-    """A digest of what made a stage, or will make it."""
-    text = _held(stage, NOTE)
+def _code_digest(stage: Stage) -> str:
+    """Return a digest of the code that computed a stage, or will compute it."""
+    text = _note_text(stage, NOTE)
     if not text and stage.begun:
         return UNKNOWN
-    text = text or _text(code(stage))
+    text = text or _text(current_code(stage))
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
-def _is_code(held: object) -> bool:
-    parts = [held.get(name) for name in ("modules", "of")] if isinstance(held, dict) else [None]
+def _is_code(content: object) -> bool:
+    parts = [content.get(name) for name in ("modules", "of")] if isinstance(content, dict) else [None]
     return all(isinstance(part, dict) for part in parts)
 
 
 def _read(stage: Stage, name: str) -> Any:
     try:
-        return json.loads(_held(stage, name))
+        return json.loads(_note_text(stage, name))
     except (ValueError, RecursionError):
         return None
 
 
-def _held(stage: Stage, name: str) -> str:
-    """Its text, whatever it is; "" where there is none."""
+def _note_text(stage: Stage, name: str) -> str:
+    """Return the text of a file beside a stage, valid or not; "" where there is none."""
     try:
         return (stage.folder / name).read_text(errors="surrogateescape")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a terminal shows of running stages: one live line each; in a log, a line now and then."""
+"""Progress of running stages: one live line each in a terminal, a line every ten seconds in a log."""
 
 import sys
 import threading
@@ -16,24 +16,24 @@ LOG_SECONDS = 10.0
 
 
 def several(number: int, one: str, many: str = "") -> str:
-    """`1 shard`, `2 shards`"""
+    """Return a number with its noun: `1 shard`, `2 shards`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def labelling(classes: int, labelled: int, samples: int) -> str:
-    """`2 classes, all labelled`, `2 classes, 12 of 16 labelled`, `no labels`"""
+    """Return such as `2 classes, all labelled`, `2 classes, 12 of 16 labelled` or `no labels`."""
     share = "all" if labelled == samples else f"{labelled:,} of {samples:,}"
     return f"{several(classes, 'class', 'classes')}, {share} labelled" if labelled else "no labels"
 
 
 def say(line: str) -> None:
-    """A line of its own, above any live one."""
+    """Print a line to stderr, above any progress bars."""
     tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager
 def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that calls back with (done, total)."""
+    """Show a progress bar for the duration of the block; yield its callback of (done, total)."""
     with tqdm(unit=f" {unit}", mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS) as bar:
 
         def show(done: int, total: int) -> None:
@@ -45,36 +45,36 @@ def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def timed(title: str) -> Iterator[None]:
-    """Say that something is done, and how long it took."""
-    began = monotonic()
+    """Print the duration of the block."""
+    start = monotonic()
     yield
-    say(f"{title} done in {monotonic() - began:.1f} s")
+    say(f"{title} done in {monotonic() - start:.1f} s")
 
 
 @contextmanager
 def follow(stage: Stage, title: str, steps: int) -> Iterator[None]:
-    """Steps, loss, images/s and the time left of a training stage, read from its spool while the block runs."""
+    """Show steps, loss, images/s and time left of a training stage, read from its metrics log while the block runs."""
     live = sys.stderr.isatty()
     bar = tqdm(total=steps, desc=title, bar_format=LINE, mininterval=0.1 if live else LOG_SECONDS, ascii=not live)
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(stage, bar, over), daemon=True)
-    watcher.start()
+    stop = threading.Event()
+    updater = threading.Thread(target=_update, args=(stage, bar, stop), daemon=True)
+    updater.start()
     try:
         yield
     finally:
-        over.set()
-        watcher.join()
+        stop.set()
+        updater.join()
         bar.close()
 
 
-def _watch(stage: Stage, bar: "tqdm[None]", over: threading.Event) -> None:
-    finished = False
-    while not finished:
-        finished = over.wait(0.5)
+def _update(stage: Stage, bar: "tqdm[None]", stop: threading.Event) -> None:
+    stopped = False
+    while not stopped:
+        stopped = stop.wait(0.5)
         record = tail(stage.spool)
         if record is None or record.step == bar.n:
             continue
-        if bar.n == 0:  # the clock starts with the first step, wherever a resume puts that
+        if bar.n == 0:  # the clock starts at the first step of this attempt
             bar.initial, bar.start_t = record.step, time()
         rate, loss = record.values.get("images_per_second", 0.0), record.values.get("loss", 0.0)
         bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} images/s", refresh=False)

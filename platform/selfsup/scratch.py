@@ -1,4 +1,4 @@
-"""Folders for as long as a process needs them; whoever makes one sweeps up after processes that were killed."""
+"""Temporary folders that are removed even after a kill: each new one cleans up those of dead processes."""
 
 import fcntl
 import os
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCK = "alive"  # held by the process that a folder belongs to
+LOCK = "alive"  # locked by the process that a folder belongs to
 
 
 @contextmanager
 def scratch(parent: Path, prefix: str = "selfsup-", *, keep: bool = False) -> Iterator[Path]:
-    """A new folder in `parent` for as long as the block runs; with `keep`, until the next one is made there."""
+    """Yield a new folder in `parent`, removed at the end of the block, or with `keep` when the next one is made."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent, prefix)
     hidden = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
     with (hidden / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = hidden.rename(parent / hidden.name[1:])  # nobody sees it before its lock is held
+        folder = hidden.rename(parent / hidden.name[1:])  # not visible to `sweep` before it is locked
         try:
             yield folder
         finally:
@@ -29,15 +29,15 @@ def scratch(parent: Path, prefix: str = "selfsup-", *, keep: bool = False) -> It
 
 
 def sweep(parent: Path, prefix: str) -> None:
-    """Remove what was made by `scratch`, for this user, and whose process is dead. Anything else stays."""
+    """Remove this user's folders of `scratch` whose process is dead."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):  # another process sweeps, too
-            if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _dead(folder):
+            if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _is_abandoned(folder):
                 _remove(folder)
 
 
-def _dead(folder: Path) -> bool:
-    """Where there is no lock, nothing says so."""
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether the lock of a folder is free; False without a lock, which is not a folder of `scratch`."""
     try:
         with (folder / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,7 +47,7 @@ def _dead(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """The lock last: what cannot be removed yet is found again."""
+    """Remove a folder, its lock last, so that a partly removed one is found again."""
     for path in folder.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,4 +1,4 @@
-"""Folders that say what is in them, so that a flipped bit or a file that was cut or lost is found before it is used."""
+"""Folders with a digest of each file, so that a flipped bit, a truncated or a missing file is found before its use."""
 
 import hashlib
 import json
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from selfsup.whole import whole
 
-DIGESTS = "_digests.json"  # file -> digest of its bytes; readers of Parquet pass over such a name
+DIGESTS = "_digests.json"  # file -> digest of its bytes; readers of Parquet ignore the name
 
 
 @contextmanager
 def sealed(path: Path) -> Iterator[Path]:
-    """Give the block a new folder to fill, then put that in the place of `path` with a digest of each of its files."""
+    """Yield a new folder to fill; at the end of the block, add digests and replace `path` by it."""
     with whole(path) as part:
         part.mkdir()
         yield part
@@ -22,25 +22,25 @@ def sealed(path: Path) -> Iterator[Path]:
 
 
 def damage(folder: Path) -> str:
-    """What of a sealed folder is not as it was written, in a few words; "" where all of it is."""
+    """Return how a sealed folder differs from what was written, "" where it does not."""
     try:
         digests = json.loads((folder / DIGESTS).read_bytes())
-        for name in sorted(_visible(folder) | digests.keys()):
+        for name in sorted(_visible_files(folder) | digests.keys()):
             if not (folder / name).is_file():
-                return f"not whole: {name} is missing"
+                return f"incomplete: {name} is missing"
             if digest(folder / name) != digests.get(name):
                 return f"{name} is not as it was written"
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        return f"not whole: {error}"
+        return f"incomplete: {error}"
     return ""
 
 
-def _visible(folder: Path) -> set[str]:
-    """Files of it, without those that readers of Parquet pass over."""
+def _visible_files(folder: Path) -> set[str]:
+    """Return the files of a folder, without those that readers of Parquet ignore."""
     files = (file for file in folder.rglob("[!._]*") if file.is_file())
     return {str(file.relative_to(folder)) for file in files}
 
 
-def digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.redact import REMEDY, secret
+from selfsup.redact import REMEDY, has_secret
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
@@ -52,7 +52,7 @@ def _shards(url: str | None) -> str | None:
     Raises ValueError for what is no URL, and for one with secrets.
     """
     urlsplit(url or "")
-    if url and secret(url):
+    if url and has_secret(url):
         raise ValueError(REMEDY)
     return url if url is None or "://" in url else _whole(url)
 

@@ -1,8 +1,8 @@
-"""A piece of work with a folder and a result of its own.
+"""Stages: pieces of work with a folder and a result, found again from any spec that needs them.
 
-It is keyed by everything that its result depends on and by nothing else, so a finished one is found again from any spec
-that needs it. Knobs at their defaults are left out of a key; the resolved dump lies beside the result and is compared,
-so a default that changed in the code is noticed instead of mixed in.
+The key of a stage covers everything that its result depends on and nothing else. Knobs at their defaults are left out
+of it; all resolved settings lie beside the result and are compared, so that a default that changed in the code is
+noticed.
 """
 
 import fcntl
@@ -20,8 +20,8 @@ from selfsup.checkpoint import differences
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.whole import sweep, write
 
-Told = Mapping[str, Any]
-ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files that go to MLflow
+Settings = Mapping[str, Any]
+ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files stored in MLflow
 WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
 
 
@@ -32,15 +32,16 @@ def digest(value: Any, size: int = 6) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work with a result of its own. `told` makes its key, `resolved` is kept beside the result.
+    """A piece of work with a result.
 
-    entries: the modules that make it. after: the stages that it is made from. name: of the evaluation that it is, or
-    whose data it embeds, where that is no other's; the same work under two names is done once.
+    identity: the settings that its key is a digest of. resolved: all settings, stored beside the result. entries: the
+    modules that compute it. after: the stages that it depends on. name: of an evaluation in the spec, or of the one
+    whose own data it embeds; the same work under two names is done once.
     """
 
     kind: str
-    told: Told
-    resolved: Told
+    identity: Settings
+    resolved: Settings
     home: Path
     entries: tuple[str, ...] = ()
     after: tuple["Stage", ...] = ()
@@ -48,7 +49,7 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        return f"{self.kind}-{digest(self.told)}"
+        return f"{self.kind}-{digest(self.identity)}"
 
     @property
     def folder(self) -> Path:
@@ -60,7 +61,7 @@ class Stage:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """`resolved` as it is written beside the result."""
+        """Return `resolved` as it is stored, in the types of JSON."""
         return dict(json.loads(json.dumps(self.resolved)))
 
     @property
@@ -73,7 +74,7 @@ class Stage:
 
     @property
     def space(self) -> str:
-        """What the names of its numbers begin with."""
+        """Return the prefix of the names of its metrics."""
         if self.kind in WORK:
             return f"{self.kind}/{self.name}" if self.name else self.kind
         return f"eval/{self.name or self.kind}"
@@ -83,16 +84,16 @@ class Stage:
 
     @property
     def time(self) -> int:
-        """When it was finished, in milliseconds since 1970."""
+        """Return the time at which it was finished, in milliseconds since 1970."""
         return int(self._record()["time"])
 
     def artifacts(self) -> list[Path]:
         return sorted(path for name in ARTIFACTS for path in self.folder.glob(name))
 
     def claim(self) -> None:
-        """Make the folder, or find it made by an earlier attempt at the very same work.
+        """Make the folder and write the settings, or continue an earlier attempt with the same settings.
 
-        Raises SpecError where the folder holds work of the same key under other defaults.
+        Raises SpecError where the folder was made under other defaults.
         """
         note, now = self.folder / "stage.json", self.settings
         if note.exists() and (before := read_json(note)) != now:
@@ -107,7 +108,7 @@ class Stage:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else works on it inside the block: a second run that wants it waits, then finds it done."""
+        """Hold the lock of the stage inside the block: a second run that needs it waits, then finds it done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -115,7 +116,7 @@ class Stage:
 
     @property
     def running(self) -> bool:
-        """Whether somebody holds it now."""
+        """Return whether a process holds its lock now."""
         try:
             with (self.folder / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,28 +131,25 @@ class Stage:
         write_json(self.folder / "done.json", record | {"digest": digest(record)})
 
     def _record(self) -> dict[str, Any]:
-        """Raises CheckpointError where it is not what `finish` wrote."""
-        return finished(self.folder / "done.json")
+        return read_done(self.folder / "done.json")
 
 
-def finished(path: Path) -> dict[str, Any]:
-    """What `finish` wrote into a done.json: result, time. Raises CheckpointError for anything else."""
+def read_done(path: Path) -> dict[str, Any]:
+    """Read result and time from a done.json of `finish`. Raises CheckpointError where it is damaged."""
     record = read_json(path, result=dict, time=int)
-    sound = all(isinstance(value, (int, float)) for value in record["result"].values())
-    if not sound or record.pop("digest", None) not in (None, digest(record)):  # none: older code's
+    is_valid = all(isinstance(value, (int, float)) for value in record["result"].values())
+    if not is_valid or record.pop("digest", None) not in (None, digest(record)):  # older versions wrote no digest
         raise damaged(path)
     return record
 
 
 def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
-    """What `write_json` wrote, with at least these keys of these types. Raises CheckpointError where a disk holds
-    anything else, or nothing.
-    """
+    """Read a file of `write_json`. kinds: required keys and their types. Raises CheckpointError for other content."""
     try:
-        told = json.loads(path.read_bytes())
-        if isinstance(told, dict) and all(name in told and isinstance(told[name], kinds[name]) for name in kinds):
-            return told
-    except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError):  # not even text
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and all(isinstance(content[name], kinds[name]) for name in kinds):
+            return content
+    except (ValueError, KeyError, RecursionError, FileNotFoundError, IsADirectoryError):
         pass
     raise damaged(path)
 
@@ -163,5 +161,5 @@ def damaged(path: Path) -> CheckpointError:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file that carries a digest of them, wherever it is copied to."""
+"""safetensors files with a digest of their tensors in the metadata."""
 
 import hashlib
 import json
@@ -14,34 +14,34 @@ from torch import Tensor, nn
 from selfsup.errors import CheckpointError
 from selfsup.whole import whole
 
-DIGEST = "selfsup.digest"  # in the metadata
-TOLD = 3  # names of each kind in a message
+DIGEST = "selfsup.digest"  # key in the metadata
+MAX_NAMES = 3  # of each kind in a message
 
 
 def save(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Whole or not at all. safetensors hold no channels-last tensors, such as CNNs have: they become contiguous."""
+    """Write tensors atomically. Channels-last tensors, which safetensors does not support, become contiguous."""
     dense = {name: value.contiguous() for name, value in state.items()}
-    told = dict(metadata or {})
+    texts = dict(metadata or {})
     with whole(path) as part:
-        safetensors.torch.save_file(dense, part, metadata=told | {DIGEST: digest(dense, told)})
+        safetensors.torch.save_file(dense, part, metadata=texts | {DIGEST: digest(dense, texts)})
 
 
 def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of any safetensors file. CheckpointError where they are not those of the digest in it."""
+    """Read tensors and metadata of any safetensors file. Raises CheckpointError where they do not match its digest."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            told = dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot read tensors from it: {error}") from None
-    written = told.pop(DIGEST, None)
-    if written not in (None, digest(state, told)):
-        raise CheckpointError(f"{path}: damaged: what it holds is not what was written; copy it again, or make it anew")
-    return state, told
+    written = metadata.pop(DIGEST, None)
+    if written not in (None, digest(state, metadata)):
+        raise CheckpointError(f"{path}: damaged: its content is not what was written; copy it again, or make it anew")
+    return state, metadata
 
 
 def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of names, kinds, shapes, bytes, and what is told beside them."""
+    """Return a digest of names, types, shapes, bytes and metadata."""
     total = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(state.items()):
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
@@ -50,10 +50,10 @@ def digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def fill(module: nn.Module, path: Path) -> None:
-    """Load all of a module from a file. CheckpointError where that is damaged, or holds anything but its state."""
+    """Load the state of a module from a file. Raises CheckpointError where it is damaged or does not fit."""
     state, _ = load(path)
-    if wrong := misfits(state, module.state_dict()):
-        raise CheckpointError(f"{path}: does not fit: {wrong}; remove {path.parent} and run the spec again")
+    if problem := mismatches(state, module.state_dict()):
+        raise CheckpointError(f"{path}: does not fit: {problem}; remove {path.parent} and run the spec again")
     module.load_state_dict(state)
 
 
@@ -62,24 +62,24 @@ def shape(value: Any) -> str:
 
 
 def form(value: Any) -> str:
-    """(2, 3) float32"""
+    """Return shape and type, as in `(2, 3) float32`."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{shape(value)} {str(value.dtype).removeprefix('torch.')}"
 
 
-def misfits(held: Mapping[str, Any], wanted: Mapping[str, Any], form: Callable[[Any], str] = form) -> str:
-    """How one differs from the other in names and forms, in a few words; "" where it does not."""
-    both = sorted(wanted.keys() & held.keys())
-    forms = {name: (form(held[name]), form(wanted[name])) for name in both}
+def mismatches(state: Mapping[str, Any], expected: Mapping[str, Any], form: Callable[[Any], str] = form) -> str:
+    """Return how a state differs from the expected one in names and forms, "" where it does not."""
+    both = sorted(expected.keys() & state.keys())
+    forms = {name: (form(state[name]), form(expected[name])) for name in both}
     kinds = {
-        "lacks": [name for name in wanted if name not in held],
-        "has beside": [name for name in held if name not in wanted],
-        "has otherwise": [f"{name} {there} for {here}" for name, (there, here) in forms.items() if there != here],
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "different": [f"{name} {there}, not {here}" for name, (there, here) in forms.items() if there != here],
     }
-    return "; ".join(f"it {what} {_listed(names)}" for what, names in kinds.items() if names)
+    return "; ".join(f"{kind}: {_shorten(names)}" for kind, names in kinds.items() if names)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(names[:TOLD]) + more
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

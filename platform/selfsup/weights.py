@@ -53,7 +53,7 @@ def fill(trunk: Any, backbone: Backbone) -> None:
         _check_registers(state, trunk, backbone)
         state = _converted(state, trunk, backbone)
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    if wrong := tensors.misfits(state, trunk.state_dict(), tensors.shape):
+    if wrong := tensors.mismatches(state, trunk.state_dict(), tensors.shape):
         raise _unfit(backbone, wrong)
     trunk.load_state_dict(state)
 

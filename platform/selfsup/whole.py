@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, however many processes write them and whenever one dies.
+"""Atomic writes of files and folders, safe for concurrent processes and sudden death.
 
-Each writer has a part of its own, named by chance, which takes its place in one stroke. A process that is killed leaves
-its part: `sweep` removes those that nobody has written to for a while.
+Each writer fills a part file of its own, with a random name, and renames it at the end. A process that is killed leaves
+its part file, which `sweep` removes later.
 """
 
 import os
@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUFFIX = ".part"
-ABANDONED = 600  # seconds without a write after which a part counts as left by a process that died
+ABANDONED = 600  # seconds without a write after which a part file counts as left by a dead process
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give the block a name to make a file or folder under, then put that in the place of `path`.
+    """Yield a path to write a file or folder to, and rename it to `path` at the end of the block.
 
-    What the block raises leaves `path` as it was and removes the part. Bytes are on the disk before they get the name,
-    so that a loss of power tears nothing.
+    If the block raises, `path` stays as it was and the part is removed. Data is flushed to the disk before the rename,
+    so that a loss of power damages nothing.
     """
     part = part_of(path)
     try:
@@ -37,17 +37,18 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, data: bytes | str) -> None:
+    """Write a file atomically."""
     with whole(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def part_of(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, on whatever machine."""
+    """Return a path beside `path` that no other process uses, on any machine."""
     return path.with_name(f"{path.name}.{secrets.token_hex(6)}{SUFFIX}")
 
 
 def sweep(folder: Path) -> None:
-    """Remove the parts directly in a folder whose writers have died."""
+    """Remove abandoned parts directly in a folder."""
     for part in folder.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):  # its writer has just finished
             if part.stat().st_mtime < time.time() - ABANDONED:
@@ -55,7 +56,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove(part: Path) -> None:
-    """A file or a folder, if it can be."""
+    """Remove a file or folder, ignoring errors."""
     with suppress(OSError):
         part.unlink()
     shutil.rmtree(part, ignore_errors=True)
@@ -63,5 +64,5 @@ def remove(part: Path) -> None:
 
 def _flush(file: Path) -> None:
     if file.is_file():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

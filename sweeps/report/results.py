@@ -79,7 +79,7 @@ def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
 
 
 def _found(tracker: Tracker, id: str) -> Result:  # noqa: A002
-    runs = tracker.everywhere(f"tags.`{ID}` = '{id}'") if re.fullmatch(r"[\w-]+", id) else []  # no quotes of ids
+    runs = tracker.search_runs(f"tags.`{ID}` = '{id}'") if re.fullmatch(r"[\w-]+", id) else []  # no quotes of ids
     if not runs:
         raise SpecError(f"no run {id!r} in MLflow at {redacted(tracker.uri)}; `selfsup status SWEEP --json` tells ids")
     return _result(id, int(runs[-1].data.tags.get(SEED, 0)), _row(runs[-1]), {})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfsup.evaluations import uses
-from selfsup.explain import shown
+from selfsup.explain import as_yaml
 from selfsup.knob import Described, Knobs, Range, described, non_default
 from selfsup.layers import merge, nested, plain
 from selfsup.renamed import current_path
@@ -123,7 +123,7 @@ def _walk(root: Node, above: tuple[str, ...], problems: list[Problem]) -> Iterat
             yield Axis(".".join(where[1:]), entry.key, value)
         else:
             problems.append(
-                Problem(entry.node.mark, where, f"expected a list of values, not {shown(plain(entry.node))}")
+                Problem(entry.node.mark, where, f"expected a list of values, not {as_yaml(plain(entry.node))}")
             )
 
 
@@ -175,7 +175,7 @@ def value_at(spec: Spec, path: str) -> Any:
 
 def text(value: Any) -> str:
     """Write a value as names of arms show it, without quotes."""
-    return value if isinstance(value, str) else shown(value)
+    return value if isinstance(value, str) else as_yaml(value)
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ Arms go by their names, metrics by their names in MLflow.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from selfsup.explain import did_you_mean, shown
+from selfsup.explain import as_yaml, did_you_mean
 from selfsup.layers import plain, said
 from selfsup.source import Entry, Node, Problem
 
@@ -37,7 +37,7 @@ def _wrong(section: Node, arms: Sequence[str], metrics: Sequence[str]) -> Iterat
         where = ("expected", name)
         if name == "source":
             if not isinstance(entry.node.value, str):
-                yield Problem(entry.node.mark, where, f"expected text, not {shown(plain(entry.node))}")
+                yield Problem(entry.node.mark, where, f"expected text, not {as_yaml(plain(entry.node))}")
         elif name not in arms:
             hint = did_you_mean(name, arms) or f"the arms are {'; '.join(arms)}"
             yield Problem(entry.key, where, "no arm of this study", hint)
@@ -54,7 +54,7 @@ def _wrong_numbers(entry: Entry, where: tuple[str, str], metrics: Sequence[str])
             hint = did_you_mean(metric, metrics) or f"there are {', '.join(metrics)}"
             yield Problem(number.key, (*where, metric), "not measured here", hint)
         elif not _is_number(number.node.value):
-            yield Problem(number.node.mark, (*where, metric), f"expected number, not {shown(plain(number.node))}")
+            yield Problem(number.node.mark, (*where, metric), f"expected number, not {as_yaml(plain(number.node))}")
 
 
 def _is_number(value: object) -> bool:

@@ -16,7 +16,7 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
-from selfsup.stage import finished, read_json
+from selfsup.stage import read_done, read_json
 from selfsup.sweeps.spec.axes import text
 from selfsup.sweeps.spec.search import AT_RANDOM
 from selfsup.sweeps.spec.study import Factor, Study
@@ -94,7 +94,7 @@ def _stages(runs: Sequence[PlannedRun]) -> Iterator[str]:
     for kind in dict.fromkeys(stage.kind for stage in unique.values()):
         stages = [stage for stage in unique.values() if stage.kind == kind]
         yield f"{kind:<9} {len(stages):>5,}, {sum(stage.done for stage in stages):,} done"
-    yield from origin.describe(unique.values(), origin.others(unique.values()))
+    yield from origin.describe(unique.values(), origin.changes_by_key(unique.values()))
 
 
 def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
             settings = read_json(done.parent / "stage.json", method=str, backbone=dict)
             last = tail(done.parent / "metrics.jsonl")
             if last and (speed := last.values.get("images_per_second")):
-                start = finished(done)["result"].get("start_seconds", 0.0)
+                start = read_done(done)["result"].get("start_seconds", 0.0)
                 measurements[_kind(settings["method"], settings["backbone"])].append((start, speed))
     return dict(measurements)
 

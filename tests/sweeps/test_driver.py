@@ -17,7 +17,7 @@ from tiny import BACKBONE
 
 from selfsup import failures
 from selfsup.errors import SelfsupError
-from selfsup.failures import ENOUGH, classify
+from selfsup.failures import MAX_ALIKE, classify
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
@@ -134,15 +134,15 @@ def test_failures_that_repeat_themselves_end_the_sweep(
     planned: Callable[..., tuple[PlannedRun, ...]], tracker: Tracker, tmp_path: Path, make: Callable[..., Manifest]
 ) -> None:
     root = make(tmp_path / "missing", number=64).root
-    runs = planned(data={"train": root, "val": root}, seeds=ENOUGH + 4)
+    runs = planned(data={"train": root, "val": root}, seeds=MAX_ALIKE + 4)
     next(Path(root).glob("*.tar")).unlink()
     failed = execute(runs, Recorder(tracker))
     assert {failure.kind for failure in failed} == {"user error"}
-    assert ENOUGH <= len(failed) < len(runs)
+    assert MAX_ALIKE <= len(failed) < len(runs)
 
 
 def test_failures_are_alike_whichever_run_they_name(planned: Callable[..., tuple[PlannedRun, ...]]) -> None:
-    runs = planned(seeds=ENOUGH)
+    runs = planned(seeds=MAX_ALIKE)
     recorder: Any = SimpleNamespace(end=lambda *_: None)
     watch = TrialMonitor(RunsById({run.id: run for run in runs}), recorder)
     for run in runs:
