@@ -118,10 +118,18 @@ def test_the_version_and_short_help() -> None:
     assert shown == (0, f"selfsup {version('selfsup')}\n", "")
 
 
+def test_help_and_recipes_wait_for_no_torch() -> None:
+    script = "import sys; from selfsup.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    for command in (["--help"], ["recipes"]):
+        shown = process("-c", script, *command, cwd=ROOT)
+        assert shown.code == 0, shown.err
+        assert not {"torch", "ray", "mlflow"} & set(shown.out.splitlines()[-1].split())
+
+
 BAD_SPECS = {
     "a misspelt knob": ("hyper.mask_ration=0.5", "hyper.mask_ration: .*did you mean 'mask_ratio'"),
     "out of range": ("hyper.mask_ratio=1.5", "hyper.mask_ratio: .*1"),
-    "tokens on a CNN": ("backbone={name: resnet18, image_size: 32}", "mae works on tokens, which a CNN "),
+    "tokens on a CNN": ("backbone={name: resnet18, image_size: 32}", "mae works on tokens, which resnet18 "),
     "a batch that does not divide over lanes": ("train.batch=12", "batch of 12 .*does not divide into 8 lanes"),
     "more workers than lanes": ("resources.workers=16", "more workers than lanes: 16 workers, 8 lanes"),
     "no such method": ("method=mea", "method: .*mae"),

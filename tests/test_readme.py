@@ -17,8 +17,21 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_your_own_objective_is_the_whole_of_simclr() -> None:
-    (shown,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    _, shown = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert shown == (ROOT / "methods" / "simclr.py").read_text()
+
+
+def test_the_notebook_runs_in_a_folder_without_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFSUP_HOME", str(tmp_path / "home"))
+    exec(compile(notebook, "README.md", "exec"), {})
+    temperature, heading, *rows = capsys.readouterr().out.splitlines()
+    assert temperature == "0.2 2"
+    assert heading.split() == ["study", "arm", "seed", "status"]
+    assert [row.split()[-2:] for row in rows] == [["0", "pending"], ["1", "pending"]] * 3
 
 
 def test_the_objectives_shown_are_those_that_describe_lists() -> None:

@@ -5,11 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from selfsup.metrics_log import tail
-from selfsup.stage import Stage
+
+if TYPE_CHECKING:
+    from selfsup.stage import Stage  # with torch, which `selfsup --help` need not wait for
 
 LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"
 LOG_SECONDS = 10.0
@@ -52,7 +55,7 @@ def timed(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def follow(stage: Stage, title: str, steps: int) -> Iterator[None]:
+def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
     """Show steps, loss, images/s and time left of a training stage, read from its metrics log while the block runs."""
     live = sys.stderr.isatty()
     bar = tqdm(total=steps, desc=title, bar_format=LINE, mininterval=0.1 if live else LOG_SECONDS, ascii=not live)
@@ -67,7 +70,7 @@ def follow(stage: Stage, title: str, steps: int) -> Iterator[None]:
         bar.close()
 
 
-def _update(stage: Stage, bar: "tqdm[None]", stop: threading.Event) -> None:
+def _update(stage: "Stage", bar: "tqdm[None]", stop: threading.Event) -> None:
     stopped = False
     while not stopped:
         stopped = stop.wait(0.5)

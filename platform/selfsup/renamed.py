@@ -3,6 +3,7 @@
 import functools
 
 from selfsup.knob import Knobs, former_names, group
+from selfsup.progress import say
 from selfsup.source import Entry, Mark, Node, Problem, Where, spelled
 
 
@@ -50,6 +51,4 @@ def _rank(key: Mark, top: Mark) -> int:
 
 @functools.cache
 def _remark(line: str) -> None:
-    from selfsup.progress import say  # with torch, which a spec of a baseline needs not
-
     say(line)

@@ -186,13 +186,13 @@ def _method(name: str) -> "type[Method]":
     return selfsup.method.load(name)
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in a YAML file under overrides such as "optim.lr=1e-3".
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Return the spec in a YAML file, or a shipped one, under overrides such as "optim.lr=1e-3".
 
     Raises SpecError, which tells every mistake at once, each with its place.
     """
     layers = Layers(WHOLE)
-    root = layers.read(path, overrides)
+    root = layers.read(Path(path), overrides)
     spec, problems = check(root, layers.problems)
     if spec is None:
         raise refusal([*layers.problems, *problems])
