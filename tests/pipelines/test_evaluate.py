@@ -15,7 +15,7 @@ from selfsup import evaluations, hits, spec
 from selfsup.encoder import build
 from selfsup.evaluator import load
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalise
+from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.planned import PlannedRun
@@ -105,7 +105,7 @@ def _check_normalized_by_its_own_pre_training(run: PlannedRun, made: np.ndarray)
     encoder = build(run.run.backbone).eval()
     assert run.train.mean != flowers.train.mean
     with torch.inference_mode():
-        view = normalise(images, mean=run.train.mean, std=run.train.std)
+        view = normalize(images, mean=run.train.mean, std=run.train.std)
         np.testing.assert_allclose(made, encoder.pooled(patchify(view, 8)).numpy(), atol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
     torch.manual_seed(run.run.seed)
     encoder = build(run.run.backbone).eval()
     with torch.inference_mode():
-        tokens = encoder(patchify(normalise(images, mean=run.train.mean, std=run.train.std), 8))[:, 1:].numpy()
+        tokens = encoder(patchify(normalize(images, mean=run.train.mean, std=run.train.std), 8))[:, 1:].numpy()
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
     scores, label = evaluate._probe("spread", run.evals["spread"].hyper, stage.folder, 0, 0)
