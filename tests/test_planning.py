@@ -341,7 +341,7 @@ def test_weights_are_tried_at_plan(home: Home, tmp_path: Path, method: str) -> N
     with pytest.raises(SpecError, match=rf"{PLACE}backbone\.weights: there is no file /.*/nowhere\.pth"):
         home.plan(method=method, backbone__weights="nowhere.pth")
     path = weights(tmp_path / "w.safetensors", seed=0)
-    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.weights: .* does not fit vit_tiny.* \(32,\) for \(64,\)"):
+    with pytest.raises(SpecError, match=rf"{PLACE}backbone\.weights: .* does not fit vit_tiny.* \(32,\), not \(64,\)"):
         home.plan(method=method, backbone__weights=path, backbone__width=64)
 
 
