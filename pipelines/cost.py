@@ -14,6 +14,7 @@ from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
+from selfsup.outside import short
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.sharing import describe as sharing
@@ -71,7 +72,9 @@ def _countable(run: Run) -> Iterator[None]:
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
-        message = f"the layers of {run.method} are larger than any memory ({error}); make hyper or backbone smaller"
+        message = (
+            f"the layers of {short(run.method)} are larger than any memory ({error}); make hyper or backbone smaller"
+        )
         raise SpecError(message, "hyper", "backbone") from None
 
 
@@ -79,7 +82,7 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
     """Where nobody has shown the objective to learn, and where it cannot."""
     kind = load(run.method)
     if run.train.batch < kind.least_batch:
-        yield f"{run.method} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
+        yield f"{short(run.method)} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
     if run.train.accumulate > 1:
         yield from _in_pieces(run, info)
     if kind.param_options is not Method.param_options:
@@ -93,7 +96,7 @@ def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
     if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
         size = run.train.batch // pieces
         norms = f"batch normalisation in the encoder sees {pieces} pieces of {size} samples, one after the other"
-        yield f"train.accumulate: {norms}; all else of {run.method} sees the whole batch of {run.train.batch}"
+        yield f"train.accumulate: {norms}; all else of {short(run.method)} sees the whole batch of {run.train.batch}"
 
 
 def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
@@ -105,7 +108,7 @@ def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
     )
     if begins >= 1:
         first = f"none of its weights moves in the first {begins * info.num_steps:.0f}"
-        yield f"{run.method} learns nothing in {info.num_steps} steps: {first}; train for longer"
+        yield f"{short(run.method)} learns nothing in {info.num_steps} steps: {first}; train for longer"
 
 
 def meta_method(run: Run, info: TrainInfo) -> Method:
@@ -138,7 +141,7 @@ def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
     lines = []
     for planned in plans:
         each = next((each for each in planned if each.pretrain), planned[0])
-        lines += [f"{each.spec}, {each.run.method}", f"  data     {data(each)}"]
+        lines += [f"{each.spec}, {each.method}", f"  data     {data(each)}"]
         lines += [f"  {name:<8} {text}" for name, text in _training(each)] if each.pretrain else []
     runs = unique([each for planned in plans for each in planned])
     stages = {stage.key: stage for each in runs for stage in each.stages}.values()

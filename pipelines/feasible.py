@@ -11,6 +11,7 @@ from selfsup.encoder import INSTEAD, PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
+from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.sections import Backbone, Setup
@@ -36,7 +37,7 @@ def check(each: PlannedRun) -> None:
 
 def _check_class_token(method: str, backbone: Backbone) -> None:
     if load_method(method).class_token and not families.has_class_token(backbone.name):
-        lacking = f"{method} learns on the class token, and {backbone.name} has none"
+        lacking = f"{short(method)} learns on the class token, and {backbone.name} has none"
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
 
 
@@ -139,8 +140,8 @@ def _check_labels(run: PlannedRun) -> None:
     """Raise where a method learns from labels that are not there. Of evaluations: `_check_evaluation`."""
     method = run.run.method
     if method not in BASELINES and load_method(method).needs_labels:
-        _check_labelled(method, "method", run.train, "data.train")
-        _check_several(method, run.train, "data.train")
+        _check_labelled(run.method, "method", run.train, "data.train")
+        _check_several(run.method, run.train, "data.train")
 
 
 def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsup import codebase, evaluations
+from selfsup import codebase, evaluations, outside
 from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
@@ -67,11 +67,16 @@ class PlannedRun:
     def id(self) -> str:
         """Return the name of the run. The same evaluation of another name has other metrics: it makes another id."""
         named = [f"{stage.name} {stage.key}" if stage.name else stage.key for stage in self.stages]
-        return f"{self.run.method}-{digest(named)}"
+        return f"{self.method}-{digest(named)}"
+
+    @property
+    def method(self) -> str:
+        """Return the name of the method, which is no path."""
+        return outside.short(self.run.method)
 
     @property
     def label(self) -> str:
-        return {"pixels": "raw pixels", "untrained": "random encoder"}.get(self.run.method, self.run.method)
+        return {"pixels": "raw pixels", "untrained": "random encoder"}.get(self.method, self.method)
 
     @cached_property
     def order(self) -> SampleOrder:
@@ -106,7 +111,7 @@ class PlannedRun:
             return None
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
         extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
-        return self._stage("pretrain", parts, extra, entries=(WORKER, f"selfsup.methods.{self.run.method}"))
+        return self._stage("pretrain", parts, extra, entries=(WORKER, codebase.entry("methods", self.run.method)))
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
@@ -144,7 +149,7 @@ class PlannedRun:
 
     def _embed(self, train: str, val: str, reads: str, name: str) -> Stage:
         """Lay out the stage that embeds data sets of these digests. name: of the stage."""
-        extra: dict[str, Any] = {"train": train, "val": val, "method": self.run.method}
+        extra: dict[str, Any] = {"train": train, "val": val, "method": self.method}
         extra |= {"reads": reads} if reads != "pooled" else {}
         made_by: dict[str, Any] = {"entries": (EVALUATE,), "name": name}
         if self.pretrain:
@@ -174,7 +179,7 @@ class PlannedRun:
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
-        entries = (PICTURES, f"selfsup.methods.{self.run.method}")
+        entries = (PICTURES, codebase.entry("methods", self.run.method))
         return Stage("pictures", made_of, made_of, self.home, entries, after=(self.pretrain,))
 
     @cached_property
@@ -212,10 +217,12 @@ class PlannedRun:
 
     def params(self) -> dict[str, str]:
         """The Run flattened, for MLflow."""
-        return {path: str(value) for path, value in flatten(as_dict(self.run)) if value is not None}
+        told = as_dict(self.run) | {"method": self.method}
+        return {path: str(value) for path, value in flatten(told) if value is not None}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
-        """Given weights are what is in their file, wherever that lies."""
+        """Return the sections with a method by its name, and given weights by what is in their file."""
+        sections = sections | {"method": self.method}
         path = self.run.backbone.weights
         if path in (None, "timm"):
             return sections

@@ -127,7 +127,7 @@ class Recorder:
             tags={
                 LABEL: planned.label,
                 SEED: str(planned.run.seed),
-                "selfsup.method": planned.run.method,
+                "selfsup.method": planned.method,
                 "selfsup.commit": commit(),
                 **_hardware(planned),
                 **_code(planned),

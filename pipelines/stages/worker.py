@@ -14,8 +14,9 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from selfsup import checkpoint, encoder, failures, optim, tensors
-from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError
+from selfsup import checkpoint, codebase, encoder, failures, optim, tensors
+from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError, SpecError
+from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.metrics_log import MetricsLog
 from selfsup.parts import dist, health
@@ -85,6 +86,7 @@ def _work(task: Task, launched: float) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
+    _check_code(task)
     method = build(task.run, task.info, device)
     module = _parallel(method)
     optimizer = optim.build(method, task.run.optim)
@@ -111,6 +113,14 @@ def _work(task: Task, launched: float) -> None:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
+
+
+def _check_code(task: Task) -> None:
+    """Raise SpecError where an objective of the user's has changed since the run was planned."""
+    now = {"hyper": identity(task.run.hyper)} | codebase.unshipped_digest("methods", task.run.method)
+    if any(task.resolved.get(name) != value for name, value in now.items()):
+        changed = f"{task.run.method} has changed since the run was planned"
+        raise SpecError(f"{changed}; run the same command again: it is another run now", "method")
 
 
 def build(run: Run, info: TrainInfo, device: torch.device) -> Method:

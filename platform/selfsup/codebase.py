@@ -14,15 +14,19 @@ import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+
+from selfsup import outside
 
 PACKAGE = "selfsup"
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
     cli cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers metrics_log
-    mlflow_store origin progress recipes redact renamed sealed shipped shipper source spec stage tensors track whole
+    mlflow_store origin outside progress recipes redact renamed sealed shipped shipper source spec stage tensors track
+    whole
     pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
     pipelines.sharing
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
@@ -38,8 +42,18 @@ FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.
 def modules(*entries: str) -> Mapping[str, str]:
     """Return name, without the package's -> digest of all modules that count, read once per process.
 
-    entries: names of modules, which count even if they are excluded.
+    entries: names of modules, which count even if they are excluded. A file of the user's is called by its name,
+    wherever it lies.
     """
+    return {_title(name): digest for name, digest in _reached(*entries).items()}
+
+
+def _title(name: str) -> str:
+    return Path(name).name if outside.is_file(name) else name.removeprefix(f"{PACKAGE}.")
+
+
+def _reached(*entries: str) -> dict[str, str]:
+    """Return name -> digest of all modules that count."""
     digests: dict[str, str] = {}
     pending = list(entries)
     while pending:
@@ -47,25 +61,40 @@ def modules(*entries: str) -> Mapping[str, str]:
         if name not in digests and (name in entries or not _is_excluded(name)):
             digests[name], imported = _module(name)
             pending += imported
-    return {name.removeprefix(f"{PACKAGE}."): digests[name] for name in sorted(digests)}
+    return {name: digests[name] for name in sorted(digests)}
 
 
 def unshipped_digest(package: str, name: str) -> dict[str, str]:
     """Return the digest of a method or evaluator as part of a stage's key; {} for one that selfsup ships.
 
-    Stages of shipped ones keep their keys when the code changes; a note beside the stage tells results apart.
+    Stages of shipped ones keep their keys when the code changes; a note beside the stage tells results apart. The
+    digest of a file covers that file. The digest of `module:Class` covers the modules of the same top-level package
+    that it reaches by import statements. Neither covers other packages, compiled modules and computed imports.
     """
-    module = f"{PACKAGE}.{package}.{name}"
     shipped = importlib.import_module(f"{PACKAGE}.{package}").SHIPPED
-    return {} if name in shipped else {"code": _module(module)[0]}
+    if name in shipped:
+        return {}
+    module = entry(package, name)
+    if not outside.is_outside(name) or outside.is_file(name):
+        return {"code": _module(module)[0]}
+    own = {other: digest for other, digest in _reached(module).items() if _top(other) == _top(module)}
+    return {"code": hashlib.blake2b(repr(own).encode(), digest_size=4).hexdigest()}
+
+
+def entry(package: str, name: str) -> str:
+    """Return the module of a method or evaluator, or the file of one that is a file of the user's."""
+    if outside.is_outside(name):
+        return name.partition(":")[0]
+    return f"{PACKAGE}.{package}.{name}"
 
 
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the digest of a module, and the modules of this package that it imports."""
-    tree = ast.parse(_source(name).read_bytes())
+    """Return the digest of a module, and the modules of this package and of its own that it imports."""
+    source = outside.text(name) if outside.is_file(name) else _source(name).read_bytes()
+    tree = ast.parse(source)
     text = repr(_plain(tree)).encode()
-    return hashlib.blake2b(text, digest_size=4).hexdigest(), tuple(dict.fromkeys(_imports(tree)))
+    return hashlib.blake2b(text, digest_size=4).hexdigest(), tuple(dict.fromkeys(_imports(tree, name)))
 
 
 def _is_excluded(name: str) -> bool:
@@ -80,21 +109,50 @@ def _source(name: str) -> Path:
     return Path(spec.origin)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST, importer: str) -> Iterator[str]:
+    """Yield the modules of this package, and of the importer's, that a module imports."""
+    counted = {PACKAGE} if outside.is_file(importer) else {PACKAGE, _top(importer)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
-        elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{PACKAGE}."):
+            names = [alias.name for alias in node.names if alias.name != PACKAGE]
+            yield from (name for name in names if _top(name) in counted and _has_source(name))
+        elif isinstance(node, ast.ImportFrom) and _top(module := _absolute(node, importer)) in counted:
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if _is_module(inner) else str(node.module)
+                inner = f"{module}.{alias.name}"
+                yield from filter(_has_source, [inner if _is_module(inner) else module])
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _absolute(node: ast.ImportFrom, importer: str) -> str:
+    """Return the module that is imported from, which a package outside may name relative to the importer."""
+    if not node.level or outside.is_file(importer):
+        return node.module or ""
+    is_package = _source(importer).name == "__init__.py"
+    package = importer if is_package else importer.rpartition(".")[0]
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 @cache
 def _is_module(name: str) -> bool:
     """Return whether a dotted name is a module, not a class or function in one."""
-    parent = importlib.util.find_spec(name.rpartition(".")[0])
-    return bool(parent and parent.submodule_search_locations and importlib.util.find_spec(name))
+    parent = _spec(name.rpartition(".")[0])
+    return bool(parent and parent.submodule_search_locations and _spec(name))
+
+
+def _has_source(name: str) -> bool:
+    """Return whether a module is there and written in Python; outside, one may be compiled or not installed."""
+    spec = _spec(name)
+    return bool(spec and spec.origin and spec.origin.endswith(".py"))
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
 
 
 def _plain(node: Any) -> Any:

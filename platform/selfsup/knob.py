@@ -210,6 +210,12 @@ def _describe(path: str, field: FieldInfo) -> Described:
     )
 
 
+def undeclared(cls: type[Knobs]) -> list[str]:
+    """Return the fields that are declared without knob(...)."""
+    fields = cls.model_fields.items()
+    return [name for name, field in fields if not any(isinstance(entry, _Note) for entry in field.metadata)]
+
+
 def _note(field: FieldInfo) -> _Note:
     notes = _notes(field)
     assert len(notes) == 1, f"a field of a Knobs class must be declared with knob(...): {field}"

@@ -1,19 +1,22 @@
 """The one interface that an objective implements; the folder `methods/` is the registry."""
 
 import abc
+import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from selfsup import outside
 from selfsup.batch import Batch
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs
-from selfsup.sections import Setup
+from selfsup.knob import Knobs, undeclared
+from selfsup.sections import BASELINES, Setup
 from selfsup.views import Views
 
 __all__ = ["Batch", "Method", "Out", "ParamOptions", "TrainInfo", "load", "names"]
@@ -121,12 +124,50 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Method]:
-    """The objective in `methods/<name>.py`: the one concrete Method defined there."""
-    module = importlib.import_module(f"{METHODS}.{name}")
-    found = [
+    """Return the objective in `methods/<name>.py`, in a file of the user's, or `module:Class`.
+
+    Raises SpecError where one from outside cannot be imported, or is no complete objective.
+    """
+    if outside.is_outside(name):
+        return _load_outside(name)
+    found = _defined(importlib.import_module(f"{METHODS}.{name}"))
+    assert len(found) == 1, f"methods/{name}.py must define exactly one Method, not {len(found)}"
+    return found[0]
+
+
+def _defined(module: ModuleType) -> list[type[Method]]:
+    return [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
-    assert len(found) == 1, f"methods/{name}.py must define exactly one Method, not {len(found)}"
-    return found[0]
+
+
+@functools.cache
+def _load_outside(name: str) -> type[Method]:
+    module = outside.module(name, [*BASELINES, *names()])
+    if not outside.is_file(name):
+        method = getattr(module, name.partition(":")[2], None)
+        if not (inspect.isclass(method) and issubclass(method, Method)):
+            raise SpecError(f"{name} is no subclass of selfsup.Method; the module has {_listed(_defined(module))}")
+        return _complete(method, name)
+    found = _defined(module)
+    if len(found) != 1:
+        raise SpecError(f"{name} must define one subclass of selfsup.Method, and has {_listed(found)}")
+    return _complete(found[0], name)
+
+
+def _listed(methods: Sequence[type[Method]]) -> str:
+    return ", ".join(method.__name__ for method in methods) or "none"
+
+
+def _complete(method: type[Method], name: str) -> type[Method]:
+    """Return a method that lacks nothing. Raises SpecError for any other."""
+    if lacking := sorted(method.__abstractmethods__):
+        raise SpecError(f"{name}: {method.__name__} lacks {', '.join(lacking)}")
+    hyper = getattr(method, "Hyper", None)
+    if not (inspect.isclass(hyper) and issubclass(hyper, Knobs)):
+        raise SpecError(f"{name}: {method.__name__} lacks Hyper, a class of its knobs: class Hyper(Knobs): ...")
+    if plain := undeclared(hyper):
+        raise SpecError(f"{name}: {method.__name__}.Hyper.{plain[0]} must be declared with knob(...)")
+    return method

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.redact import REMEDY, has_secret
 
+BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]

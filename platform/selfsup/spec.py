@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 from pydantic.json_schema import models_json_schema
 
-from selfsup import conflicts, evaluations, explain
+from selfsup import conflicts, evaluations, explain, outside
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
-from selfsup.layers import Layers, plain
+from selfsup.layers import Layers, find, plain
 from selfsup.naming import name_problem
 from selfsup.renamed import current
-from selfsup.sections import Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
+from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resources", "Run", "Spec", "Stream", "Train"]
 __all__ += ["WHOLE", "check", "methods", "read", "run_type", "schema", "spec_type"]
 
-BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
 MOST_SEEDS = 1000
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
 
@@ -163,7 +162,8 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -
         "hyper": (hyper, knob(... if told else hyper(), docs["hyper"])),
         "evals": (evals, knob(evals(), docs["evals"])),
     }
-    return create_model(f"{method}_{base.__name__.lower()}", __base__=base, **fields)
+    title = outside.short(method) if method else method
+    return create_model(f"{title}_{base.__name__.lower()}", __base__=base, **fields)
 
 
 def methods() -> list[str]:
@@ -180,7 +180,7 @@ def _hyper(method: str) -> type[Knobs]:
 def _method(name: str) -> "type[Method]":
     import selfsup.method
 
-    if name not in selfsup.method.names():
+    if not outside.is_outside(name) and name not in selfsup.method.names():
         hint = explain.did_you_mean(name, methods()) or f"there are {', '.join(methods())}"
         raise SpecError(f"no method is called '{name}' ({hint})")
     return selfsup.method.load(name)
@@ -201,21 +201,37 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[Problem]]:
     """The spec that a tree says, or else what is wrong with it. known: what is wrong with the tree's text."""
+    root = outside.rooted(root)
     tree = plain(root)
-    method = tree.get("method")
-    kind = spec_type(method if method in methods() else None, evaluations.uses(tree))
+    method, unusable = known_method(root)
+    kind = spec_type(method, evaluations.uses(tree))
     twice: list[Problem] = []
     root = current(root, kind, twice)
     tree = plain(root)
+    known = [*known, *unusable]
     marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
     wrong = list(_mistakes(kind, tree, root))
-    found = [problem for problem in wrong if problem.mark not in marks]
+    found = [*unusable, *(problem for problem in wrong if problem.mark not in marks)]
     found += [*twice, *conflicts.problems(_sound(kind, tree, [*known, *wrong, *twice]), root)]
     if found or known:
         return None, found
     spec = kind.model_validate(tree)
     spec._written = _Written(root)
     return spec, []
+
+
+def known_method(root: Node) -> tuple[str | None, list[Problem]]:
+    """Return the method of a rooted tree, and what is wrong with one from outside; None for one that cannot be used."""
+    entry = find(root, ("method",))
+    if entry is None or not isinstance(method := entry.node.value, str):
+        return None, []
+    if not outside.is_outside(method):
+        return method if method in methods() else None, []
+    try:
+        _method(method)
+    except SpecError as error:
+        return None, [Problem(entry.node.mark, ("method",), error.bare)]
+    return method, []
 
 
 def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
@@ -245,7 +261,8 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
         name: cls.model_validate(told[name]) for name, cls in sections.items() if cls and told[name] is not None
     }
     if "method" not in wrong:
-        method = sound["method"] = tree["method"]
+        method = tree["method"]
+        sound["method"] = outside.short(method)
         sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones
         sound |= {} if method in BASELINES else {"check": _method(method).check}
     return sound
@@ -268,7 +285,7 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "selfsup spec",
         "type": "object",
-        "properties": {"method": {"enum": methods()}, "extends": extends},
+        "properties": {"method": {"anyOf": [{"enum": methods()}, _OUTSIDE]}, "extends": extends},
         "anyOf": [{"required": ["extends"]}, {"required": required}],
         "allOf": [_when(name, refs[kind, "validation"]) for name, kind in kinds.items()],
         "$defs": defs,
@@ -276,6 +293,7 @@ def schema() -> dict[str, Any]:
 
 
 _REF = "#/$defs/{model}"
+_OUTSIDE = {"type": "string", "pattern": r"\.py$|:", "description": "a file, or module:Class, of your own"}
 
 
 def _when(method: str, ref: Mapping[str, Any]) -> dict[str, Any]:

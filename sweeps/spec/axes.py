@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfsup import outside
 from selfsup.evaluations import uses
 from selfsup.explain import as_yaml
 from selfsup.knob import Described, Knobs, Range, described, non_default
 from selfsup.layers import merge, nested, plain
 from selfsup.renamed import current_path
 from selfsup.source import Entry, Mark, Node, Problem, refusal
-from selfsup.spec import WHOLE, Spec, check, methods, run_type
+from selfsup.spec import WHOLE, Spec, check, known_method, run_type
 from selfsup.sweeps.spec.study import Factor
 
 
@@ -41,12 +42,12 @@ class BaseSpec:
     """A spec that is checked again with some values changed. spec: None where `problems` says what is wrong."""
 
     def __init__(self, root: Node, known: Sequence[Problem] = ()) -> None:
+        root = outside.rooted(root)
         self._known = known
         self.spec, self.problems = check(root, known)
         self.root = self.spec.root if self.spec else root  # with the names of today
-        tree = plain(root)
-        method = tree.get("method")
-        kind = run_type(method, uses(tree)) if method in methods() else None
+        method, _ = known_method(root)
+        kind = run_type(method, uses(plain(root))) if method else None
         self.knobs: dict[str, Described] = {knob.path: knob for knob in (described(kind) if kind else ())}
         self._kind = kind or Knobs
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfsup import outside
 from selfsup.evaluations import listed
 from selfsup.evaluator import Metric
 from selfsup.layers import less, said
@@ -115,7 +116,7 @@ def design(
     numbers, source = expected(tree, names, tuple(metrics(base.spec)), problems)
     if len(problems) > before:
         return None
-    return Design(name or base.spec.method, base, factors, crossed, settings, space, numbers, source)
+    return Design(name or outside.short(base.spec.method), base, factors, crossed, settings, space, numbers, source)
 
 
 def _axes(base: BaseSpec, section: str, tree: Node, problems: list[Problem]) -> Iterator[Axis]:

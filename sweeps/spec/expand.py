@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from selfsup import outside
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.pipelines.planned import PlannedRun
@@ -55,11 +56,13 @@ def _study(study: Design, runs: Sequence[tuple[list[PlannedRun], list[PlannedRun
         ids = {run.run.seed: run.id for run in arm_runs}
         if equal := [arm.name for arm in arms if arm.ids == ids]:
             subject = f"in {study.name}, {setting.name} and {equal[0]} are the same runs, since"
-            advice = f"{' and '.join(setting.changed)} changes nothing of {setting.spec.method}; leave it out"
+            advice = (
+                f"{' and '.join(setting.changed)} changes nothing of {outside.short(setting.spec.method)}; leave it out"
+            )
             with located(setting.spec.root):
                 raise SpecError(f"{subject} {advice}", *setting.changed)
         arms.append(Arm(setting.name, setting.values, setting.changed, ids))
-    method = study.default.method
+    method = outside.short(study.default.method)
     return Study(study.name, method, study.factors, study.grid, tuple(arms), study.expected, study.source, floor)
 
 

@@ -110,7 +110,7 @@ def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
 def _hours(left: Sequence[PlannedRun], times: int = 1) -> Iterator[str]:
     """Yield an estimate of hours. times: that each run is repeated."""
     speeds = measured(left[0].home)
-    if unknown := sorted({run.run.method for run in left if kind_of(run) not in speeds}):
+    if unknown := sorted({run.method for run in left if kind_of(run) not in speeds}):
         yield f"  no run of this kind measured yet, for {' and '.join(unknown)}: no estimate of hours"
         return
     run_times = [_seconds(run, speeds[kind_of(run)]) for run in left]
@@ -127,7 +127,7 @@ Kind = tuple[str, str]  # method and encoder, which settle most of a run's speed
 
 def kind_of(run: PlannedRun) -> Kind:
     assert run.pretrain
-    return _kind(run.run.method, run.pretrain.resolved["backbone"])
+    return _kind(run.method, run.pretrain.resolved["backbone"])
 
 
 def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:

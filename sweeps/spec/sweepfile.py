@@ -20,7 +20,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from selfsup import evaluations, explain
+from selfsup import evaluations, explain, outside
 from selfsup.errors import SpecError
 from selfsup.evaluator import Metric
 from selfsup.knob import Choice, Knobs, knob
@@ -118,9 +118,8 @@ def _studies(
         if isinstance(study.value, dict):
             below = layers.base(study, (path,))
             stack = (base, below, own[0], less(study, "name"), *own[1:])
-            name = (
-                study.value["name"].node.value if "name" in study.value else plain(layers.stack(*stack)).get("method")
-            )
+            named = study.value.get("name")
+            name = named.node.value if named else outside.short(str(plain(layers.stack(*stack)).get("method")))
             yield str(name), take(stack)
 
 

@@ -1,0 +1,214 @@
+"""Objectives of the user's own: found, checked, named and told apart by their content."""
+
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import BACKBONE
+
+import selfsup.methods.simclr
+from selfsup import codebase, method
+from selfsup.describe import knobs
+from selfsup.errors import SpecError
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planning import plan
+from selfsup.spec import read
+from selfsup.sweeps.spec import sweepfile
+from selfsup.sweeps.spec.expand import expand
+
+SIMCLR = Path(selfsup.methods.simclr.__file__).read_text()
+HEAD = "from selfsup import Knobs, Method\n"
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
+    root = tmp_path_factory.mktemp("sets")
+    make(root, number=8)
+    return str(root / "shards")
+
+
+@pytest.fixture
+def write(tmp_path: Path, shards: str) -> Write:
+    """(text of the objective, folder=, name=, **sections) -> a spec that names it, beside it."""
+
+    def write(text: str, folder: str = "one", name: str = "mine.py", **sections: Any) -> Path:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+        spec = {
+            "name": "own",
+            "method": f"./{name}",
+            "data": {"train": shards},
+            "backbone": BACKBONE,
+            "baselines": False,
+        }
+        spec |= {"train": {"duration": {"steps": 2}, "batch": 8}} | sections
+        (path := tmp_path / folder / "own.yaml").write_text(yaml.safe_dump(spec))
+        return path
+
+    return write
+
+
+def planned(spec: Path) -> PlannedRun:
+    [run] = plan(read(spec), spec.parent.parent / "home")
+    return run
+
+
+def refused(spec: Path, *overrides: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        read(spec, overrides)
+    return str(caught.value).partition("\n")[0]
+
+
+def test_a_run_is_named_by_the_file_and_is_the_same_wherever_that_lies(write: Write) -> None:
+    one, two = planned(write(SIMCLR)), planned(write(SIMCLR, "two"))
+    assert one.run.method != two.run.method
+    assert one.id == two.id
+    assert one.id.startswith("mine-")
+    assert (one.label, one.params()["method"]) == ("mine", "mine")
+    assert one.pretrain
+    assert one.pretrain.resolved["method"] == "mine"
+    assert "mine.py" in codebase.modules(*one.pretrain.entries)
+    assert "parts.contrastive" in codebase.modules(*one.pretrain.entries)
+
+
+def test_a_run_is_another_where_the_file_computes_something_else(write: Write) -> None:
+    change = SIMCLR.replace("temperature=self.temperature)", "temperature=2 * self.temperature)")
+    remark = SIMCLR.replace("# figure 9", "# figure 9, left")
+    first, other, same = (planned(write(text, str(n))).id for n, text in enumerate((SIMCLR, change, remark)))
+    assert first != other
+    assert first == same
+
+
+def test_its_knobs_are_checked_as_those_of_a_shipped_method(write: Write) -> None:
+    assert refused(write(SIMCLR, hyper={"temperatur": 1.0})).endswith(
+        "hyper.temperatur: unknown key (did you mean 'temperature'?)"
+    )
+    assert refused(write(SIMCLR), "hyper.temperature=-1").endswith("hyper.temperature: must be > 0, not -1")
+    assert read(write(SIMCLR), ["hyper.temperature=0.5"]).runs[0].hyper.temperature == 0.5  # type: ignore[attr-defined]
+    path = write(SIMCLR).parent / "mine.py"
+    assert "hyper.temperature" in knobs(str(path))
+
+
+def test_on_the_command_line_a_file_is_relative_to_the_current_folder(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = write(SIMCLR)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "other.py").write_text(SIMCLR)
+    monkeypatch.chdir(tmp_path / "here")
+    assert read(spec, ["method=other.py"]).method == str(tmp_path / "here" / "other.py")
+    (tmp_path / "here" / "child.yaml").write_text("extends: ../one/own.yaml")
+    assert read(Path("child.yaml")).method == str(tmp_path / "one" / "mine.py")
+
+
+def test_a_sweep_compares_own_and_shipped_objectives_by_name(write: Write, tmp_path: Path) -> None:
+    spec = write(SIMCLR)
+    studies: list[dict[str, Any]] = [{"extends": "own.yaml"}, {"extends": "own.yaml", "method": "simclr"}]
+    studies[0]["ablate"] = {"hyper.temperature": [0.1, 0.5]}
+    (path := spec.parent / "sweep.yaml").write_text(yaml.safe_dump({"name": "both", "studies": studies}))
+    sweep, runs = expand(sweepfile.read(path), tmp_path / "home")
+    assert [(study.name, study.method, len(study.arms)) for study in sweep.studies] == [
+        ("mine", "mine", 2),
+        ("simclr", "simclr", 1),
+    ]
+    assert sorted(run.method for run in runs.values()) == ["mine", "mine", "simclr"]
+
+
+KNOBS = SIMCLR.replace("class Hyper(Knobs)", "class Knob(Knobs)").replace("hyper: Hyper", "hyper: Knob")
+BARE = re.sub(r"blur: float = knob\(.*\)", "blur: float = 0.5", SIMCLR)
+WRONG = {
+    HEAD: "{file} must define one subclass of selfsup.Method, and has none",
+    SIMCLR + SIMCLR.replace("class SimCLR", "class Other"): (
+        "{file} must define one subclass of selfsup.Method, and has SimCLR, Other"
+    ),
+    SIMCLR.replace("def forward", "def backward"): "{file}: SimCLR lacks forward",
+    KNOBS: "{file}: SimCLR lacks Hyper, a class of its knobs: class Hyper(Knobs): ...",
+    BARE: "{file}: SimCLR.Hyper.blur must be declared with knob(...)",
+    HEAD + "\n\nimport no_such_package\n": (
+        "{file} cannot be imported: {file}:4: ModuleNotFoundError: No module named 'no_such_package'"
+    ),
+    HEAD + "def half():\n    return 1 / 0\n\nhalf()\n": (
+        "{file} cannot be imported: {file}:3: ZeroDivisionError: division by zero"
+    ),
+    HEAD + "class Mine(Method:\n": "{file} cannot be imported: {file}:2: SyntaxError: invalid syntax",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.items(), ids=range(len(WRONG)))
+def test_what_is_no_objective_is_told_at_its_place(write: Write, text: str, message: str) -> None:
+    spec = write(text)
+    line = next(number for number, line in enumerate(spec.read_text().splitlines(), 1) if line.startswith("method"))
+    assert refused(spec) == f"{spec}:{line}:9: method: {message.format(file=spec.parent / 'mine.py')}"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("gone.py", "there is no file {here}/gone.py"),
+        ("pixels.py", "pixels is the name of a method that selfsup has; give the file another name"),
+        ("simclr.py", "simclr is the name of a method that selfsup has; give the file another name"),
+        ("'my own.py'", "the name of a file becomes that of its runs: a letter, then letters, digits, - and _"),
+        ("a:b:c", "expected a file, as in ./mine.py, or module:Class, as in my_lab.methods:Mine, not 'a:b:c'"),
+        (
+            "no_such_lab.methods:Mine",
+            "no module no_such_lab is installed; install its package where selfsup runs; for a submitted job, on every "
+            "machine of the cluster",
+        ),
+        ("selfsup.knob:Knobs", "selfsup.knob:Knobs is no subclass of selfsup.Method; the module has none"),
+    ],
+)
+def test_what_cannot_be_named_is_told(write: Write, monkeypatch: pytest.MonkeyPatch, method: str, message: str) -> None:
+    spec = write(SIMCLR)
+    monkeypatch.chdir(spec.parent)
+    expected = f"-s method={method}: method: {message.format(here=spec.parent)}"
+    assert refused(spec, f"method={method}") == expected
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """(module, text): a package my_lab with a SimCLR of its own, as if installed; its loss is in a module beside."""
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+    def put(name: str, text: str) -> None:
+        (tmp_path / "site" / "my_lab").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / "my_lab" / f"{name}.py").write_text(text)
+        codebase.modules.cache_clear()
+        codebase._module.cache_clear()
+
+    put("__init__", "")
+    put("losses", "from selfsup.parts.contrastive import nt_xent\n")
+    put("unused", "")
+    put("methods", SIMCLR.replace("from selfsup.parts.contrastive import nt_xent, ", "from .losses import nt_xent\nfrom selfsup.parts.contrastive import ").replace("SimCLR", "Mine"))  # fmt: skip # noqa: E501
+    return put
+
+
+def test_a_class_of_an_installed_package_counts_with_what_it_imports_from_there(
+    write: Write, lab: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write("", method="my_lab.methods:Mine")
+    before = planned(spec)
+    assert before.id.startswith("mine-")
+    assert before.pretrain
+    assert {"my_lab.methods", "my_lab.losses", "parts.contrastive"} <= set(codebase.modules(*before.pretrain.entries))
+    lab("unused", "changed = 1\n")
+    assert planned(spec).id == before.id
+    lab("losses", "from selfsup.parts.contrastive import nt_xent\nchanged = 1\n")
+    assert planned(spec).id != before.id
+    for name in [name for name in sys.modules if name.startswith("my_lab")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_what_a_file_defines_is_unpickled_by_a_process_that_has_not_read_it(write: Write) -> None:
+    rule = "\n\nclass Rule:\n    share = 0.25\n"
+    spec = write(SIMCLR + rule, "rules")
+    loaded = sys.modules[method.load(read(spec).method).__module__]
+    data = pickle.dumps(loaded.Rule)
+    del sys.modules[loaded.__name__]
+    assert pickle.loads(data).share == 0.25
