@@ -83,9 +83,9 @@ def unshipped_digest(package: str, name: str) -> dict[str, str]:
 
 def entry(package: str, name: str) -> str:
     """Return the module of a method or evaluator, or the file of one that is a file of the user's."""
-    if outside.is_outside(name):
-        return name.partition(":")[0]
-    return f"{PACKAGE}.{package}.{name}"
+    if outside.is_file(name):
+        return name
+    return name.partition(":")[0] if ":" in name else f"{PACKAGE}.{package}.{name}"
 
 
 @cache
