@@ -208,7 +208,8 @@ def test_describe_lists_the_methods() -> None:
 
 
 def test_describe_tells_all_about_every_knob() -> None:
-    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["describe", "simclr"]).output.splitlines()}
+    shown = CliRunner().invoke(app, ["describe", "simclr"]).output.splitlines()
+    lines = {line.split()[0]: line for line in reversed(shown) if line.strip()}
     temperature = lines["hyper.temperature"]
     for told in ("0.1", "τ", "> 0", "0.05 to 1, log", "softmax temperature"):
         assert told in temperature
