@@ -112,7 +112,8 @@ def section(named: Uses = ()) -> type[Knobs]:
 
 
 def _doc(use: str | None) -> str:
-    return (inspect.getdoc(evaluator.load(use)) if use in evaluator.names() else None) or f"{use}"
+    doc = inspect.getdoc(evaluator.load(use)) if use in evaluator.names() else None
+    return " ".join((doc or f"{use}").partition("\n\n")[0].split())  # one paragraph on one line: a cell of `describe`
 
 
 @functools.cache
