@@ -12,12 +12,13 @@ import yaml
 from tiny import BACKBONE
 
 import selfsup.methods.simclr
-from selfsup import codebase, method
+from selfsup import codebase, method, outside
 from selfsup.describe import knobs
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages.worker import Task, check_code
 from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
@@ -179,8 +180,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
     def put(name: str, text: str) -> None:
         (tmp_path / "site" / "my_lab").mkdir(parents=True, exist_ok=True)
         (tmp_path / "site" / "my_lab" / f"{name}.py").write_text(text)
-        codebase.modules.cache_clear()
-        codebase._module.cache_clear()
+        forget()
 
     put("__init__", "")
     put("losses", "from selfsup.parts.contrastive import nt_xent\n")
@@ -203,6 +203,27 @@ def test_a_class_of_an_installed_package_counts_with_what_it_imports_from_there(
     assert planned(spec).id != before.id
     for name in [name for name in sys.modules if name.startswith("my_lab")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_worker_refuses_a_file_that_computes_something_else_than_planned(write: Write) -> None:
+    spec = write(SIMCLR)
+    run, file = planned(spec), spec.parent / "mine.py"
+    assert run.pretrain
+    task = Task(run.run, run.train, run.order, run.info, run.pretrain.folder, dict(run.pretrain.resolved))
+    check_code(task)
+    file.write_text(SIMCLR.replace("# figure 9", "# figure 9, left"))
+    forget()
+    check_code(task)
+    file.write_text(SIMCLR.replace("temperature=self.temperature)", "temperature=2 * self.temperature)"))
+    forget()
+    with pytest.raises(SpecError, match=r"mine\.py has changed since the run was planned; run the same command again"):
+        check_code(task)
+
+
+def forget() -> None:
+    """Read files anew, as another process would."""
+    for cached in (outside.text, codebase.modules, codebase._module):
+        cached.cache_clear()
 
 
 def test_what_a_file_defines_is_unpickled_by_a_process_that_has_not_read_it(write: Write) -> None:

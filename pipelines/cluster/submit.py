@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfsup import outside
 from selfsup.errors import SelfsupError
 from selfsup.layers import plain
 from selfsup.mlflow_store import check_reachable, home, move_credentials
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # variables that must be valid on the cluster
+METHOD = "method="  # how an override begins that names a method
 FLAGS: dict[CodePolicy, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
@@ -56,7 +58,7 @@ def submit(
     from ray.job_submission import JobStatus
 
     with scratch(Path(tempfile.gettempdir())) as folder:
-        names = copy_specs(specs, folder / "specs")
+        names, overrides = copy_all(specs, overrides, folder / "specs")
         options = [word for override in overrides for word in ("-s", override)]
         entrypoint = ["python", "-m", "selfsup.cli", verb, *names, *options, *FLAGS[code]]
         package = tag_with_digest(wheel or build_wheel(CHECKOUT, folder), folder)
@@ -95,6 +97,20 @@ def _submit(
         raise SelfsupError(f"no job server of Ray took the job at {address}: {reason}") from error
 
 
+def copy_all(specs: Sequence[Path], overrides: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
+    """Copy specs, and files of methods that overrides name, as `copy_specs` does; return both with the names there."""
+    methods = [override.removeprefix(METHOD) for override in overrides if is_method_file(override)]
+    names = copy_specs([*specs, *map(Path, methods)], folder)
+    own = iter(names[len(specs) :])
+    sent = [f"{METHOD}{next(own)}" if is_method_file(override) else override for override in overrides]
+    return names[: len(specs)], sent
+
+
+def is_method_file(override: str) -> bool:
+    """Return whether an override is `method=FILE.py`."""
+    return override.startswith(METHOD) and outside.is_file(override)
+
+
 def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
     """Copy specs and the files that they extend to a folder, in the same layout; return their names in it.
 
@@ -114,9 +130,16 @@ def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
 
 
 def spec_files(path: Path) -> list[Path]:
-    """Return the path of a valid spec and of every file that it or one of its studies extends, without shipped ones."""
+    """Return the path of a valid spec and of every file that it or one of its studies extends, without shipped ones.
+
+    The file of a method is one of them, and names no others.
+    """
+    if outside.is_file(str(path)):
+        return [path]
     tree = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
-    names = [part["extends"] for part in (tree, *tree.get("studies", ())) if "extends" in part]
+    parts = tree, *(tree.get("studies") or ())
+    names = [part["extends"] for part in parts if "extends" in part]
+    names += [part["method"] for part in parts if outside.is_file(part.get("method"))]
     files = [locate(Path(os.path.normpath(path.parent / name)), name) for name in names]
     return [path, *(inner for file in files if not file.shipped for inner in spec_files(file.path))]
 

@@ -86,7 +86,7 @@ def _work(task: Task, launched: float) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
-    _check_code(task)
+    check_code(task)
     method = build(task.run, task.info, device)
     module = _parallel(method)
     optimizer = optim.build(method, task.run.optim)
@@ -115,7 +115,7 @@ def _work(task: Task, launched: float) -> None:
         encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
 
 
-def _check_code(task: Task) -> None:
+def check_code(task: Task) -> None:
     """Raise SpecError where an objective of the user's has changed since the run was planned."""
     now = {"hyper": identity(task.run.hyper)} | codebase.unshipped_digest("methods", task.run.method)
     if any(task.resolved.get(name) != value for name, value in now.items()):

@@ -20,7 +20,7 @@ from servers import free_ports
 from tiny import BACKBONE
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.pipelines.cluster.submit import build_wheel, copy_specs, submit, tag_with_digest
+from selfsup.pipelines.cluster.submit import build_wheel, copy_all, copy_specs, submit, tag_with_digest
 from selfsup.pipelines.data.pack import pack
 from selfsup.sweeps.spec.sweepfile import command_for
 
@@ -265,6 +265,33 @@ def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> Non
     held = {str(path.relative_to(here)): path.read_text() for path in here.glob("**/*.yaml")}
     assert sent == {name: text for name, text in held.items() if name != "specs/stranger.yaml"}
     assert copy_specs([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
+
+
+def test_files_of_objectives_travel_with_the_specs_that_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for name, text in {
+        "specs/base.yaml": "method: ../methods/mine.py",
+        "specs/own.yaml": "extends: base.yaml",
+        "specs/sweep.yaml": "studies:\n  - {extends: own.yaml, method: ./other.py}\n  - {method: my_lab:Mine}",
+        "methods/mine.py": "mine = 1",
+        "specs/other.py": "other = 1",
+        "given.py": "given = 1",
+    }.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(text)
+    monkeypatch.chdir(here)
+    specs, overrides = [Path("specs/sweep.yaml")], ["seeds=2", "method=given.py", "method=simclr"]
+    assert copy_all(specs, overrides, there) == (["specs/sweep.yaml"], overrides)
+    files = {path.relative_to(here) for path in here.rglob("*") if path.is_file()}
+    assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == files
+    assert (there / "given.py").read_text() == "given = 1"
+    monkeypatch.chdir(here / "specs")
+    assert copy_all([Path("own.yaml")], ["method=../given.py"], tmp_path / "up") == (
+        ["specs/own.yaml"],
+        ["method=given.py"],
+    )
 
 
 def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(

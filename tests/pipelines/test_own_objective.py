@@ -1,0 +1,67 @@
+"""An objective in a file of the user's own, trained by Ray's workers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import BACKBONE
+
+import selfsup.methods.simclr
+from selfsup.errors import SpecError
+from selfsup.metrics_log import tail
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages.pretrain import pretrain
+from selfsup.spec import read
+
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.slow]
+OWN_VIEW = '''
+
+class Own(Crop):
+    """A view that only this file knows, so every process that receives one must find the file."""
+'''
+
+
+@pytest.fixture
+def planned(tmp_path: Path, make: Callable[..., Manifest]) -> PlannedRun:
+    make(tmp_path, number=16)
+    text = Path(selfsup.methods.simclr.__file__).read_text()
+    text = text.replace("class SimCLR", "class Mine").replace("import Views\n", f"import Crop, Views\n{OWN_VIEW}")
+    text = text.replace("        return Views((crop", "        crop = Own(**vars(crop))\n        return Views((crop")
+    (tmp_path / "mine.py").write_text(text)
+    spec = {
+        "name": "own",
+        "method": "./mine.py",
+        "data": {"train": str(tmp_path / "shards")},
+        "backbone": BACKBONE,
+        "baselines": False,
+        "train": {"duration": {"steps": 2}, "batch": 8, "log_every": 1},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(spec))
+    [run] = plan(read(tmp_path / "own.yaml"), tmp_path / "home")
+    return run
+
+
+def trained(run: PlannedRun) -> dict[str, float]:
+    assert run.pretrain
+    run.pretrain.claim()
+    return pretrain(run, run.pretrain)
+
+
+def test_workers_train_it(planned: PlannedRun) -> None:
+    trained(planned)
+    assert planned.pretrain
+    last = tail(planned.pretrain.folder / "metrics.jsonl")
+    assert last
+    assert last.step == 2
+    assert last.values["chance"] == pytest.approx(2.7081, abs=1e-4)  # log(15): one of the others of 16 views
+    assert (planned.pretrain.folder / "encoder.safetensors").exists()
+
+
+def test_workers_refuse_a_file_that_has_changed_since_the_plan(planned: PlannedRun, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(file.read_text().replace("temperature=self.temperature)", "temperature=2 * self.temperature)"))
+    with pytest.raises(SpecError, match=r"mine\.py has changed since the run was planned; run the same command again"):
+        trained(planned)
