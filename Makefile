@@ -47,7 +47,7 @@ lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 
 types: .venv/ready  # of the installed package: what a user's type checker sees
-	rm -rf build/types && $(BIN)/uv pip install -q --no-deps --target build/types .
+	rm -rf build/types build/lib && $(BIN)/uv pip install -q --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p selfsup
 
 wheel: .venv/ready

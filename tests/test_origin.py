@@ -1,8 +1,12 @@
 """Which code made a stage: what changes its digest and what does not, and what becomes of results of other code."""
 
+import ast
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -259,3 +263,22 @@ def test_an_objective_of_ones_own_is_known_by_its_text(
 def test_what_has_a_golden_file_is_shipped() -> None:
     golden = {path.stem for path in (Path(__file__).parent / "golden").glob("*.json")}
     assert golden == selfsup.methods.SHIPPED
+
+
+def test_threads_parse_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11 has ended those that parsed at once in a SystemError."""
+    busy, parse = Lock(), ast.parse
+
+    def alone(source: bytes) -> ast.Module:
+        assert busy.acquire(blocking=False), "another thread parses"
+        time.sleep(0.01)
+        try:
+            return parse(source)
+        finally:
+            busy.release()
+
+    forget()
+    monkeypatch.setattr(ast, "parse", alone)
+    with ThreadPoolExecutor(4) as pool:
+        digests = list(pool.map(codebase.modules, ("selfsup.evals.knn", "selfsup.evals.linear", SIMCLR, WORKER)))
+    assert all(digests)

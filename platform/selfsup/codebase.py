@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from selfsup import outside
 
 PACKAGE = "selfsup"
+_parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a SystemError
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
@@ -92,7 +94,8 @@ def entry(package: str, name: str) -> str:
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
     """Return the digest of a module, and the modules of this package and of its own that it imports."""
     source = outside.text(name) if outside.is_file(name) else _source(name).read_bytes()
-    tree = ast.parse(source)
+    with _parsing:
+        tree = ast.parse(source)
     text = repr(_plain(tree)).encode()
     return hashlib.blake2b(text, digest_size=4).hexdigest(), tuple(dict.fromkeys(_imports(tree, name)))
 

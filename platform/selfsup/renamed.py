@@ -18,7 +18,8 @@ def current(root: Node, kind: type[Knobs], problems: list[Problem]) -> Node:
 
 def current_path(path: str, kind: type[Knobs]) -> str:
     """Return the path of a knob, such as hyper.mask_ratio, with the names of today."""
-    names, inner = [], kind
+    names: list[str] = []
+    inner: type[Knobs] | None = kind
     for part in path.split("."):
         names.append(former_names(inner).get(part, part) if inner else part)
         inner = _group(inner, names[-1])
