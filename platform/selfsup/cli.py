@@ -179,6 +179,18 @@ def describe(
 
 
 @app.command()
+def check_method(method: Annotated[str, typer.Argument(help="a file, module:Class, or a shipped method")]) -> None:
+    """Check that a method keeps its contracts: a line each, on a tiny random batch on the CPU; exit with 1 if not."""
+    from selfsup.contract import check
+
+    kept = True
+    for contract, broken in check(method):
+        typer.echo(f"no   {contract}: {broken}" if broken else f"yes  {contract}")
+        kept = kept and not broken
+    raise typer.Exit(not kept)
+
+
+@app.command()
 def recipes() -> None:
     """The specs and sweeps that are shipped: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
     from selfsup import recipes

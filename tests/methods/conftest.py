@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsup import encoder
-from selfsup.batch import Batch, blank_batch
-from selfsup.masks import Mask
+from selfsup.batch import Batch
+from selfsup.contract import random_batch
 from selfsup.method import Method, TrainInfo, load
-from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
-from selfsup.views import Crop, Views, sized
+from selfsup.views import sized
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
@@ -65,22 +64,6 @@ def setting(
     return (method.double(), doubled(batch)) if double else (method, batch)
 
 
-def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
-    """A batch as the stream would deliver it; a function of torch's seed."""
-    blank = blank_batch(views, patch, samples)
-    images = [torch.randn(samples, 3, crop.size, crop.size) for crop in views.crops]
-    values = [patchify(view, patch) if patch else view for view in images]
-    masks = [mask(crop, samples) for crop in views.crops]
-    draws, box = torch.rand(samples, views.draws), boxes(samples, len(images)).unbind(1)
-    made = zip(blank.views, values, masks, box, strict=True)
-    return blank._replace(
-        views=tuple(view._replace(value=value, mask=rule, box=place) for view, value, rule, place in made),
-        sample=torch.arange(samples),
-        label=torch.arange(samples) % 3,
-        draws=draws,
-    )
-
-
 def doubled(value: Any) -> Any:
     """All that is floating in tuples, however nested."""
     if isinstance(value, Tensor):
@@ -89,17 +72,6 @@ def doubled(value: Any) -> Any:
         return value
     parts = [doubled(part) for part in value]
     return tuple(parts) if type(value) is tuple else type(value)(*parts)
-
-
-def mask(crop: Crop, samples: int) -> Mask | None:
-    grid = (crop.size // PATCH,) * 2
-    return crop.mask and crop.mask.draw(torch.rand(samples, crop.mask.num_draws(grid)), grid)
-
-
-def boxes(samples: int, views: int) -> Tensor:
-    """Squares of 20 pixels within 10 pixels of each other, half of them mirrored."""
-    corner, size = 10 * torch.rand(samples, views, 2), torch.full((samples, views, 2), 20.0)
-    return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
 
 
 def moved(*teachers: nn.Module, by: float = 0.1) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from selfsup import checkpoint
+from selfsup.contract import tensors
 from selfsup.knob import described
 from selfsup.method import Method, load, names
 from selfsup.optim import build
@@ -29,15 +29,6 @@ FAMILIES = (
     "redundancy reduction",
 )
 GOLDEN = Path(__file__).parent.parent / "golden"
-
-
-def tensors(value: object) -> Iterator[Tensor]:
-    """Every tensor in tuples, however nested."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from tensors(part)
 
 
 CASES = [(name, kind) for name in names() for kind in load(name).backbones]

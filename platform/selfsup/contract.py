@@ -1,0 +1,173 @@
+"""The contracts of an objective, checked on a tiny random batch on the CPU: `selfsup check-method ./mine.py`."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from selfsup import checkpoint, encoder
+from selfsup.batch import Batch, blank_batch
+from selfsup.errors import SpecError
+from selfsup.method import Method, TrainInfo, load
+from selfsup.optim import build
+from selfsup.parts.patch import patchify
+from selfsup.sections import Backbone, Optim
+from selfsup.train import read, train
+from selfsup.views import Views, sized
+
+SIZE, PATCH, SAMPLES = 32, 8, 8
+BACKBONES = {
+    "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
+    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
+}
+
+
+class Example(NamedTuple):
+    """An objective at its initial weights, and a batch of what it asks for."""
+
+    method: Method
+    batch: Batch
+
+
+def check(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each contract, on each kind of backbone, and how the method breaks it; "" where it keeps it.
+
+    Raises SpecError for a method that cannot be loaded, or that has knobs without a default.
+    """
+    method = load(name)
+    try:
+        method.Hyper()
+    except ValidationError as error:
+        raise SpecError(f"{name}: its knobs need valid defaults to be checked: {error.errors()[0]['msg']}") from None
+    for kind in method.backbones:
+        for title, contract in CONTRACTS.items():
+            yield f"{title}, on a {kind}", _broken(contract, method, BACKBONES[kind])
+
+
+def _broken(contract: "Contract", method: type[Method], backbone: Backbone) -> str:
+    try:
+        return contract(lambda seed: example(method, backbone, seed))
+    except Exception as error:  # the objective is the user's: whatever it raises is what the user has to read
+        return f"{type(error).__name__}: {error}"
+
+
+def example(method: type[Method], backbone: Backbone, seed: int) -> Example:
+    """Return an objective and a batch, both functions of the seed."""
+    torch.manual_seed(seed)
+    hyper, trunk = method.Hyper(), encoder.build(backbone)
+    info = TrainInfo(num_samples=SAMPLES, num_classes=3, num_steps=10, steps_per_epoch=2)
+    objective = method(hyper, {"image": trunk}, info)
+    return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, SAMPLES))
+
+
+def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
+    """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed."""
+    blank = blank_batch(views, patch, samples)
+    images = [torch.randn(samples, 3, crop.size or 0, crop.size or 0) for crop in views.crops]
+    values = [patchify(image, patch) if patch else image for image in images]
+    grids = [((crop.size or 0) // (patch or 1),) * 2 for crop in views.crops]
+    rules = [crop.mask if patch else None for crop in views.crops]
+    masks = [
+        rule and rule.draw(torch.rand(samples, rule.num_draws(grid)), grid)
+        for rule, grid in zip(rules, grids, strict=True)
+    ]
+    draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(images)).unbind(1)
+    parts = zip(blank.views, values, masks, boxes, strict=True)
+    return blank._replace(
+        views=tuple(view._replace(value=value, mask=mask, box=box) for view, value, mask, box in parts),
+        sample=torch.arange(samples),
+        label=torch.arange(samples) % 3,
+        draws=draws,
+    )
+
+
+def random_boxes(samples: int, views: int) -> Tensor:
+    """-> (samples, views, 5): squares of 20 pixels within 10 pixels of each other, half of them mirrored."""
+    corner, size = 10 * torch.rand(samples, views, 2), torch.full((samples, views, 2), 20.0)
+    return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Yield every tensor in tuples, however nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from tensors(part)
+
+
+Contract = Callable[[Callable[[int], Example]], str]
+
+
+def _is_deterministic(make: Callable[[int], Example]) -> str:
+    method, batch = make(0)
+    random = torch.get_rng_state()
+    first, second = method(batch).loss, method(batch).loss
+    if first.shape != ():
+        return f"the loss has the shape {tuple(first.shape)}, not ()"
+    if not torch.get_rng_state().equal(random):
+        return "forward draws random numbers; take them from batch.draws"
+    return "" if first.equal(second) else f"the losses of two calls are {first.item()} and {second.item()}"
+
+
+def _changes_nothing(make: Callable[[int], Example]) -> str:
+    method, batch = make(0)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")  # batch normalization's own
+    state = {name: value for name, value in method.state_dict().items() if not name.endswith(statistics)}
+    before, given = {name: value.clone() for name, value in state.items()}, [value.clone() for value in tensors(batch)]
+    method(batch)
+    if changed := [name for name, value in state.items() if not value.equal(before[name])]:
+        return f"forward changes {', '.join(changed)}; do that in after_step"
+    kept = all(value.equal(old) for value, old in zip(tensors(batch), given, strict=True))
+    return "" if kept else "forward changes the batch"
+
+
+def _trains_every_weight(make: Callable[[int], Example]) -> str:
+    method, batch = make(0)
+    method(batch).loss.backward()  # type: ignore[no-untyped-call]
+    grads = {name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
+    if missing := [name for name, grad in grads.items() if grad is None]:
+        return f"no gradient reaches {', '.join(missing)}"
+    endless = [name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()]
+    return f"the gradient is not finite in {', '.join(endless)}" if endless else ""
+
+
+def _is_a_function_of_the_seed(make: Callable[[int], Example]) -> str:
+    first, second = (method(batch).loss for method, batch in (make(0), make(0)))
+    return "" if first.equal(second) else f"the losses from one seed are {first.item()} and {second.item()}"
+
+
+def _survives_a_checkpoint(make: Callable[[int], Example]) -> str:
+    """Compare four steps with two steps, a checkpoint and two steps more."""
+    settings = Optim(lr_batch=SAMPLES)
+    (whole, batch), (killed, _), (restored, _) = make(0), make(0), make(1)
+    optimizers = [build(method, settings) for method in (whole, killed, restored)]
+
+    def losses(method: Method, number: int, start: int, stop: int) -> list[dict[str, float]]:
+        common = {"optim": settings, "steps": 4, "warmup_steps": 1, "batch_size": SAMPLES, "seed": 0}
+        steps = train(method, method, optimizers[number], repeat(batch), start=start, **common)  # type: ignore[arg-type]
+        return [read(step) for step in islice(steps, stop - start)]
+
+    expected = losses(whole, 0, 0, 4)
+    losses(killed, 1, 0, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder), step=2, module=killed, optimizer=optimizers[1], resolved={}, keep=1)
+        start, _ = checkpoint.resume(Path(folder), module=restored, optimizer=optimizers[2], resolved={})
+    if losses(restored, 2, start, 4) != expected[2:]:
+        return "steps after a checkpoint differ from those without; what must survive it is a parameter or a buffer"
+    differing = [name for name, value in whole.state_dict().items() if not value.equal(restored.state_dict()[name])]
+    return f"after a checkpoint these differ: {', '.join(differing)}" if differing else ""
+
+
+CONTRACTS: dict[str, Contract] = {
+    "forward is deterministic and draws nothing": _is_deterministic,
+    "forward changes no weight, buffer or batch": _changes_nothing,
+    "a finite gradient reaches every trained weight": _trains_every_weight,
+    "equal seeds give equal losses": _is_a_function_of_the_seed,
+    "a restored run goes on exactly": _survives_a_checkpoint,
+}

@@ -1,0 +1,46 @@
+"""Contracts of objectives: kept by a shipped one, and each broken in a way that is told."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import selfsup.methods.vicreg
+from selfsup.cli import app
+from selfsup.contract import CONTRACTS, check
+
+SIMCLR = Path(selfsup.methods.vicreg.__file__).with_name("simclr.py").read_text()
+RETURN = "        return Out("
+BROKEN = {  # what precedes the last line of forward -> the contract that it breaks, and how that is told
+    "self.temperature += 0.01": ("forward is deterministic", "the losses of two calls are "),
+    "a = a + 0 * a.new_empty(a.shape).normal_()": ("forward is deterministic", "draws random numbers"),
+    "self.projector[0].weight.data.mul_(2)": ("forward changes no weight", "forward changes projector.0.weight"),
+    "a = a.detach(); b = b.detach().requires_grad_()": ("a finite gradient", "no gradient reaches encoders."),
+    "self.steps = getattr(self, 'steps', 0) + self.training; a = a * self.steps": ("a restored run", "differ"),
+}
+
+
+def write(folder: Path, line: str) -> str:
+    assert SIMCLR.count(RETURN) == 1
+    (folder / "mine.py").write_text(SIMCLR.replace(RETURN, f"        {line}\n{RETURN}"))
+    return str(folder / "mine.py")
+
+
+def test_a_sound_objective_keeps_all(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check-method", write(tmp_path, "pass")])
+    assert result.exit_code == 0, result.output
+    assert len(result.output.splitlines()) == 2 * len(CONTRACTS)
+    assert all(line.startswith("yes  ") for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize(("line", "expected"), BROKEN.items(), ids=range(len(BROKEN)))
+def test_a_broken_contract_is_told(tmp_path: Path, line: str, expected: tuple[str, str]) -> None:
+    contract, reason = expected
+    broken = {name: text for name, text in check(write(tmp_path, line)) if text}
+    assert any(name.startswith(contract) and reason in text for name, text in broken.items()), broken
+
+
+def test_what_an_objective_raises_is_told_and_ends_with_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check-method", write(tmp_path, "1 / 0")])
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: division by zero" in result.output
