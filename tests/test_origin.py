@@ -278,7 +278,7 @@ def test_threads_parse_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             busy.release()
 
     forget()
-    monkeypatch.setattr(ast, "parse", alone)
-    with ThreadPoolExecutor(4) as pool:
+    with monkeypatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(ast, "parse", alone)
         digests = list(pool.map(codebase.modules, ("selfsup.evals.knn", "selfsup.evals.linear", SIMCLR, WORKER)))
     assert all(digests)

@@ -184,7 +184,7 @@ class PooledEncoder(Encoder):
         self.trunk, self.dim, self.name = trunk, dim, name
         for weight in trunk.parameters():
             if weight.ndim == 4:  # no other rank has that order
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+                weight.data = weight.data.to(memory_format=torch.channels_last)  # 1 x 1 kernels, too
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)"""
