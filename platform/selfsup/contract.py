@@ -73,7 +73,7 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
     grids = [((crop.size or 0) // (patch or 1),) * 2 for crop in views.crops]
     rules = [crop.mask if patch else None for crop in views.crops]
     masks = [
-        rule and rule.draw(torch.rand(samples, rule.num_draws(grid)), grid)
+        rule.draw(torch.rand(samples, rule.num_draws(grid)), grid) if rule else None
         for rule, grid in zip(rules, grids, strict=True)
     ]
     draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(images)).unbind(1)
@@ -129,7 +129,7 @@ def _changes_nothing(make: Callable[[int], Example]) -> str:
 
 def _trains_every_weight(make: Callable[[int], Example]) -> str:
     method, batch = make(0)
-    method(batch).loss.backward()  # type: ignore[no-untyped-call]
+    method(batch).loss.backward()
     grads = {name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
     if missing := [name for name, grad in grads.items() if grad is None]:
         return f"no gradient reaches {', '.join(missing)}"
