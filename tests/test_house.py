@@ -7,7 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("sweeps", "pipelines", "methods", "platform")
 PLAIN = ("sweeps",)  # the folders whose docstrings follow the rule
-TO_RENAME = {"Source", "Stream", "VICReg"}  # classes of other folders that still share a name
 FUNCTION_WORDS = (
     " a an the of who what which whether how those that this these for from with without as by if where when why our "
     "its it each every all any no nothing none only also at in on to beside under after before so such some both "
@@ -38,7 +37,7 @@ def test_a_public_class_name_is_unique() -> None:
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(str(path))
-    assert {name: paths for name, paths in places.items() if len(paths) > 1 and name not in TO_RENAME} == {}
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
 def test_a_docstring_of_a_function_begins_with_a_verb_or_a_shape() -> None:

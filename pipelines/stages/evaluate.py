@@ -38,7 +38,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Source:
+class EncoderSource:
     """What embeds: raw pixels, an encoder at its initial weights, or a trained one."""
 
     method: str
@@ -82,7 +82,7 @@ def _small(images: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=1)
-def _loaded(source: Source) -> Callable[[torch.Tensor], torch.Tensor]:
+def _loaded(source: EncoderSource) -> Callable[[torch.Tensor], torch.Tensor]:
     """A task process keeps the encoder for its next block."""
     return source.model()
 
@@ -90,7 +90,7 @@ def _loaded(source: Source) -> Callable[[torch.Tensor], torch.Tensor]:
 class Encode:
     """A block of images -> a block of features. As a task on CPUs, as an actor where there is an accelerator."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: EncoderSource) -> None:
         self._source = source
 
     @torch.inference_mode()
@@ -147,7 +147,7 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     train, val = planned.splits(evaluation.name)
     weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
     mean, std = planned.train.mean, planned.train.std
-    source = Source(run.method, run.backbone, run.seed, mean, std, weights, evaluation.evaluator.reads)
+    source = EncoderSource(run.method, run.backbone, run.seed, mean, std, weights, evaluation.evaluator.reads)
     total = train.num_samples + val.num_samples
     load = Load(train, val, size=run.backbone.image_size, share=run.embed.crop)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))

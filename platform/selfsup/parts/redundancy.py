@@ -28,15 +28,15 @@ def barlow_twins(a: Tensor, b: Tensor, *, redundancy: float) -> Tensor:
     return loss * dist.world_size()
 
 
-class VICReg(NamedTuple):
-    """Each (), not yet weighted."""
+class VICRegTerms(NamedTuple):
+    """The three terms of the loss, each of shape () and not yet weighted."""
 
     invariance: Tensor
     variance: Tensor
     covariance: Tensor
 
 
-def vicreg(a: Tensor, b: Tensor, *, epsilon: float = 1e-4) -> VICReg:
+def vicreg(a: Tensor, b: Tensor, *, epsilon: float = 1e-4) -> VICRegTerms:
     """(N, D), (N, D) -> the distance of two views, and the variance and covariance terms of both.
 
     VICReg (arXiv 2105.04906), eq. 1 to 6, as in the authors' code, which made the published numbers: the distance is a
@@ -44,7 +44,7 @@ def vicreg(a: Tensor, b: Tensor, *, epsilon: float = 1e-4) -> VICReg:
     """
     a, b = a.float(), b.float()
     terms = [_spread(dist.gather(view), epsilon) for view in (a, b)]
-    return VICReg(
+    return VICRegTerms(
         invariance=F.mse_loss(a, b),
         variance=(terms[0][0] + terms[1][0]) / 2,
         covariance=terms[0][1] + terms[1][1],
