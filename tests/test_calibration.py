@@ -76,7 +76,7 @@ def errors(truth: Truth, times: int) -> tuple[float, float]:
     """In percent: families with a false claim, and those in which an arm that is as good as any is not kept."""
     testable = [family for family in families(truth, draw(truth, times)) if family.can_claim]
     false = sum(bool((np.abs(difference) > half)[1:].any()) for difference, half in (one.bounds() for one in testable))
-    lost = sum(bool(family.above(len(truth.deviations) - 1).any()) for family in testable)
+    lost = sum(bool(family.better(len(truth.deviations) - 1).any()) for family in testable)
     return 100 * false / times, 100 * lost / times
 
 
