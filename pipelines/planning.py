@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from selfsup.evaluations import listed, uses
+from selfsup.evaluations import Evaluation, listed, uses
 from selfsup.layers import located
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data import bundled
@@ -29,19 +29,20 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     assert train
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
-    others = {name: splits for name in listed(spec.evals) if (splits := _splits(spec, name, train, val, home))}
+    evaluations = listed(spec.evals).values()
+    others = {each.name: splits for each in evaluations if (splits := _splits(spec, each, train, val, home))}
     planned = [PlannedRun(run, spec.name, train, val, home, spec.root, others=others) for run in runs]
     with located(spec.root):
         feasible.check(planned[-1])
     return tuple(each for each in planned if each.stages)
 
 
-def _splits(spec: Spec, name: str, train: Manifest, val: Manifest | None, home: Path) -> Splits | None:
+def _splits(spec: Spec, evaluation: Evaluation, train: Manifest, val: Manifest | None, home: Path) -> Splits | None:
     """Return the data of an evaluation; None where it is the run's own. Of a split that it does not name it is."""
-    data, place = listed(spec.evals)[name].data, f"evals.{name}.data"
+    data, place = evaluation.data, f"evals.{evaluation.name}.data"
     train = _manifest(spec, data.train, f"{place}.train", home) or train
     val = _manifest(spec, data.val, f"{place}.val", home) or val
-    assert val, f"{name} without validation data"
+    assert val, f"{evaluation.name} without validation data"
     return Splits(train, val) if data.train or data.val else None
 
 

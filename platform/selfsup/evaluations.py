@@ -7,7 +7,6 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -17,10 +16,10 @@ from selfsup import evaluator
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.explain import did_you_mean
 from selfsup.knob import Knobs, knob
+from selfsup.naming import WORD
 from selfsup.sections import EvalData
 
 Uses = tuple[tuple[str, str | None], ...]  # (name, evaluator) of evaluations with a name of their own; None: taken back
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
 USE = "which evaluation it is; null: the one that it is named after"
 
 
@@ -96,7 +95,7 @@ def hints(tree: Mapping[str, Any]) -> dict[str, str]:
 
 def unfit(name: str) -> str:
     """Return why a name cannot be that of an evaluation and its metrics; "" where it can."""
-    if not NAME.fullmatch(name):
+    if not WORD.fullmatch(name):
         return "a name of an evaluation is a letter, then letters, digits, - and _, at most 60 together"
     return f"{name} is a word of the program; choose another name" if hasattr(Knobs, name) else ""
 

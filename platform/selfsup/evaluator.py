@@ -1,19 +1,18 @@
 """The interface of downstream protocols, of which `evals/` holds one a file. Only running one imports torch."""
 
 import abc
-import importlib
-import inspect
 import math
-import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import selfsup.evals
+from selfsup import registry
 from selfsup.errors import DataError
 from selfsup.knob import Knobs
+
+EVALS = "selfsup.evals"
 
 
 class Features(NamedTuple):
@@ -121,16 +120,10 @@ def check(features: Features) -> None:
 
 def names() -> list[str]:
     """Return the names of all evaluators, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(selfsup.evals.__path__))
+    return registry.modules(EVALS)
 
 
 def load(name: str) -> type[Evaluator]:
     """Return the one Evaluator that `evals/<name>.py` defines."""
-    module = importlib.import_module(f"selfsup.evals.{name}")
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Evaluator) and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"evals/{name}.py must define exactly one Evaluator, not {len(found)}"
-    return found[0]
+    kind: type[Evaluator] = registry.only(EVALS, name, Evaluator)
+    return kind

@@ -2,16 +2,13 @@
 
 import abc
 import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from selfsup import outside
+from selfsup import outside, registry
 from selfsup.batch import Batch
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
@@ -120,7 +117,8 @@ class Method(nn.Module, abc.ABC):
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(METHODS).__path__))
+    """Return the names of the shipped objectives, sorted."""
+    return registry.modules(METHODS)
 
 
 def load(name: str) -> type[Method]:
@@ -130,28 +128,19 @@ def load(name: str) -> type[Method]:
     """
     if outside.is_outside(name):
         return _load_outside(name)
-    found = _defined(importlib.import_module(f"{METHODS}.{name}"))
-    assert len(found) == 1, f"methods/{name}.py must define exactly one Method, not {len(found)}"
-    return found[0]
-
-
-def _defined(module: ModuleType) -> list[type[Method]]:
-    return [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
-    ]
+    method: type[Method] = registry.only(METHODS, name, Method)
+    return method
 
 
 @functools.cache
 def _load_outside(name: str) -> type[Method]:
     module = outside.module(name, [*BASELINES, *names()])
+    found: list[type[Method]] = registry.defined(module, Method)
     if not outside.is_file(name):
         method = getattr(module, name.partition(":")[2], None)
         if not (inspect.isclass(method) and issubclass(method, Method)):
-            raise SpecError(f"{name} is no subclass of selfsup.Method; the module has {_listed(_defined(module))}")
+            raise SpecError(f"{name} is no subclass of selfsup.Method; the module has {_listed(found)}")
         return _complete(method, name)
-    found = _defined(module)
     if len(found) != 1:
         raise SpecError(f"{name} must define one subclass of selfsup.Method, and has {_listed(found)}")
     return _complete(found[0], name)

@@ -1,8 +1,10 @@
-"""Names that become those of files and folders."""
+"""Names that become those of files and folders, and parts of ids and metrics."""
 
+import re
 import unicodedata
 
 MAX_BYTES = 100  # a file system takes 255, and suffixes are added
+WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")  # in an id, a metric or a key of a spec
 
 
 def name_problem(name: str, max_bytes: int = MAX_BYTES) -> str:

@@ -21,11 +21,11 @@ from types import CodeType, ModuleType
 
 from selfsup.errors import SpecError
 from selfsup.layers import find
+from selfsup.naming import WORD
 from selfsup.source import Entry, Node
 
 __path__: list[str] = []  # so that modules below this one can be imported, which `_Finder` finds
 CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
 
 
 def is_file(method: object) -> bool:
@@ -71,7 +71,7 @@ def module(method: str, taken: Sequence[str]) -> ModuleType:
     what = "file" if is_file(method) else "class"
     if short(method) in taken:
         raise SpecError(f"{short(method)} is the name of a method that selfsup has; give the {what} another name")
-    if not NAME.fullmatch(short(method)):
+    if not WORD.fullmatch(short(method)):
         raise SpecError(f"the name of a {what} becomes that of its runs: a letter, then letters, digits, - and _")
     return _imported(method, module_name(method))
 
