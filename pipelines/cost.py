@@ -38,7 +38,7 @@ class Cost:
 
 
 def cost(run: Run, info: TrainInfo) -> Cost:
-    """Of one worker's forward and backward pass. Weights, gradients and moments count as fp32.
+    """Return the cost of one worker's forward and backward pass. Weights, gradients and moments count as fp32.
 
     Raises SpecError where its numbers overflow.
     """

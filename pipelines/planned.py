@@ -28,7 +28,7 @@ WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.stages.{name}" for name in ("w
 
 
 def usual_feeder() -> Feeder:
-    """Who makes batches where a spec leaves it open: threads on a machine of its own, Ray's tasks on a cluster.
+    """Return what makes batches where a spec leaves it open: threads on one machine, Ray's tasks on a cluster.
 
     To be asked where the user's command runs: Ray's own processes know a cluster on a machine of its own, too.
     """
@@ -175,7 +175,7 @@ class PlannedRun:
 
     @cached_property
     def pictures(self) -> Stage | None:
-        """Of an objective that predicts what it masks."""
+        """Return the stage of the reconstructions; None for an objective that does not predict what it masks."""
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}

@@ -104,7 +104,7 @@ def test_blocks_lift_power_where_seeds_are_shared() -> None:
 
 
 def test_intervals_of_means_cover_as_they_say() -> None:
-    """Of a noisy arm, and of arms with common seeds: both broke intervals from a pooled deviation."""
+    """A noisy arm, and arms with common seeds: both broke intervals from a pooled deviation."""
     for truth in (Truth((1.0, 4, 1, 1), 3), Truth((1.0,) * 8, 2, 0.6)):
         values = draw(truth, 1500)[:, 1]
         own = [(stats.spread([row]), float(np.mean(row))) for row in values.tolist()]

@@ -113,7 +113,7 @@ def test_state_is_weights_gradients_and_moments(name: str, moments: int) -> None
 
 
 def test_pieces_cost_another_forward_pass_of_the_encoder_and_hold_the_activations_of_one() -> None:
-    """Of the block and its attention, as below. Activations grow with the piece, beside what the whole keeps."""
+    """The block and its attention count as below. Activations grow with the piece, beside what the whole keeps."""
     whole, four, eight = (cost(run("simclr", batch=16, train={"accumulate": pieces}), INFO) for pieces in (1, 4, 8))
     t, d = 16 + 1, 32
     assert four.flops - whole.flops == pytest.approx(2 * (2 * t * d * 12 * d + 2 * 2 * t * t * d), rel=0.02)

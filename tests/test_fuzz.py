@@ -95,7 +95,7 @@ def test_thousands_of_specs_and_overrides(files: list[Path]) -> None:
 
 
 def test_what_may_be_null_is_taken(files: list[Path]) -> None:
-    """Of every method: what an extended file says can be taken back; a section without axes is none."""
+    """For every method, what an extended file says can be taken back; a section without axes is none."""
     photos = next(path for path in files if path.match("photos/mae.yaml")).parent
     for method in set(methods()) - set(BASELINES):
         lines = [line.path for line in described(spec_type(method)) if line.type.endswith("| null")]

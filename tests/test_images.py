@@ -43,7 +43,7 @@ def test_the_part_of_images_in_a_level() -> None:
 
 
 def test_the_paired_part_of_a_difference() -> None:
-    """Of one seed each: differences 0, 1, -1, 0 vary by 2/3, of four 1/6. Of an arm to itself: nothing."""
+    """One seed each: differences 0, 1, -1, 0 vary by 2/3, their mean by 1/6. An arm does not differ from itself."""
     assert images.difference(HALF[:1], HALF[1:]) == pytest.approx(100 * math.sqrt(1 / 6))
     assert images.difference(HALF[:1], HALF[:1]) == 0
     with pytest.raises(AssertionError, match="other images"):

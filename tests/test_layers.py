@@ -1,4 +1,4 @@
-"""Who may import whom, held over the imports as they are written; those for typing count."""
+"""The layers of the house, held over the imports as they are written; those for typing count."""
 
 import ast
 from collections.abc import Iterator

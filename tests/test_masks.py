@@ -93,7 +93,7 @@ def test_no_more_is_covered_than_asked_and_often_nearly_that():
 
 
 def test_a_rule_knows_its_typical_mask_by_hand():
-    """Of 7 x 7 tokens a quarter is 12.25: MAE keeps 12. A half of masks of a fifth to two fifths are 0.15 of 100."""
+    """A quarter of 7 x 7 tokens is 12.25: MAE keeps 12. A half of masks of a fifth to two fifths are 0.15 of 100."""
     assert RandomMask(0.75).typical((7, 7)) == (12, 37)
     assert RandomMask(0.5).typical((2, 3, 4)) == (12, 12)  # a grid of any rank
     assert BlockMask(0.2, 0.4, share=0.5).typical((10, 10)) == (100, 15)

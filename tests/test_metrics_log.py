@@ -95,7 +95,7 @@ def test_a_line_ends_with_the_crc32_of_what_stands_before_and_one_of_older_code_
 def test_no_flipped_bit_is_another_number_and_all_other_lines_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a record in the middle, each bit in turn: its step is left out and said to be, or reads as it was."""
+    """Flip each bit of a record in the middle: its step is left out, which is said, or reads as it was."""
     path = tmp_path / "a.jsonl"
     fill(path, [1, 2, 3], commit=3)
     whole = path.read_bytes()

@@ -15,7 +15,7 @@ KNN, LINEAR = toy_sweep.KNN, toy_sweep.LINEAR
 
 
 def toy(*arms: str, digest: str = "n3w", metrics: tuple[str, ...] = (KNN,), seeds: int = 2) -> Sweep:
-    """Of a default and these mask ratios."""
+    """Return a sweep of a default and these mask ratios."""
     study, _ = toy_sweep.study({name: [0.0] * seeds for name in ("0.75, 8", *arms)})
     return replace(toy_sweep.sweep(study), digest=digest, metrics=metrics, seeds=tuple(range(seeds)))
 

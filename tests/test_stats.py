@@ -140,7 +140,7 @@ def test_interaction_is_what_a_model_without_it_leaves() -> None:
 
 
 def test_seeds_needed_have_the_power_that_they_are_needed_for() -> None:
-    """Of two arms the power of Student's test, by drawing: 80 % is reached, and not with a seed less."""
+    """Draw the power of Student's test of two arms: 80 % is reached, and not with a seed less."""
     found = seeds_needed(Spread(1.0, 20), 1.5, arms=2)
     draws = np.random.default_rng(0).normal([[[0.0]], [[1.5]]], 1, size=(2, 20_000, found.n))
     power = [np.mean(scipy.stats.ttest_ind(*draws[:, :, :n], axis=1).pvalue < 0.05) for n in (found.n, found.n - 1)]

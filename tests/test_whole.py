@@ -74,7 +74,7 @@ def test_what_the_dead_left_is_swept_and_what_the_living_write_is_not(tmp_path: 
 
 
 def test_everything_that_takes_a_name_in_one_stroke_does_so_by_the_one_helper() -> None:
-    """Of a method `replace` with one argument, which is Path's: text's has two, a dataclass's has keywords."""
+    """A `replace` with one argument is Path's: text's has two, a dataclass's has keywords."""
     for path in [path for top in ("platform", "pipelines", "sweeps") for path in (ROOT / top).rglob("*.py")]:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "replace"]

@@ -163,7 +163,7 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 
 
 def _cpus(run: Run) -> float:
-    """Of a task: no more than a worker has, so that what fits the cluster while it trains fits it here."""
+    """Return the CPUs of a task: no more than a worker has, so that what fits the cluster in training fits it here."""
     return min(1.0, run.resources.cpus_per_worker) or 1.0
 
 

@@ -304,7 +304,7 @@ def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
 
 
 def _history(found: "SweepFile") -> Iterator[str]:
-    """Of a search: what it goes on from. Where nothing was searched yet, Ray need not be imported to say so."""
+    """Yield what a search goes on from. Where nothing was searched yet, Ray need not be imported to say so."""
     if (home() / "searches").exists():
         from selfsup.sweeps.explore import history
 

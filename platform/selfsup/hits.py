@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 def identity(data: str, label: NDArray[np.int64]) -> str:
-    """Of the labelled samples of a data set with this digest, without those that could not be decoded."""
+    """Return a digest of the labelled samples of a data set that could be decoded. data: the digest of the data set."""
     return hashlib.blake2b(data.encode() + label.tobytes(), digest_size=6).hexdigest()
 
 
@@ -37,7 +37,7 @@ def save(folder: Path, images: str, scores: Mapping[str, Score]) -> None:
 
 
 def read(data: bytes) -> Seen | None:
-    """Of a file that `save` wrote; None for any other."""
+    """Return what `save` wrote to a file with this content; None for any other content."""
     try:
         held = json.loads(data)
         right = {name: _unpacked(number, bits) for name, (number, bits) in held["right"].items()}

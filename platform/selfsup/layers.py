@@ -103,7 +103,7 @@ def _hint(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    """Of a regular file: a pipe would be waited on, and a device read, without end."""
+    """Return the text of a regular file: a pipe would be waited on, and a device read, without end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "no file, but a pipe or a device")
@@ -127,7 +127,7 @@ def _over(below: Entry, entry: Entry, whole: Collection[Where], where: Where) ->
 
 
 def _place(base: Mark, top: Mark) -> Mark:
-    """Of a merged group: a file rather than an override, because what the group lacks is lacking there."""
+    """Return the place of a merged group: a file rather than an override, because what it lacks is lacking there."""
     return top if top.in_file else base
 
 

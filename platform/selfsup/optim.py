@@ -134,7 +134,7 @@ class LARS(Optimizer):
 
 
 def trust_ratios(weights: Sequence[Tensor], updates: Sequence[Tensor], trust: float) -> list[Tensor]:
-    """Of each pair -> (): trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
+    """-> () for each pair: trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
     weight_norms, update_norms = (torch.stack(torch._foreach_norm(list(tensors))) for tensors in (weights, updates))
     defined = (weight_norms > 0) & (update_norms > 0)
     return list(torch.where(defined, trust * weight_norms / update_norms, 1.0).unbind())

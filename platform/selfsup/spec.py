@@ -43,7 +43,7 @@ class Nothing(Knobs):
 
 
 class Anything(Knobs, extra="allow"):
-    """Of a method that is still to be named, any knob may be right."""
+    """The knobs of a method that is still to be named: any may be right."""
 
 
 class _Sections(Knobs):

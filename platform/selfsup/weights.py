@@ -59,7 +59,7 @@ def fill(trunk: Any, backbone: Backbone) -> None:
 
 
 def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
-    """Of a checkpoint the part that is a trunk with the weights `wanted`, under its own names.
+    """Return the part of a checkpoint that is a trunk with the weights `wanted`, under its own names.
 
     That part may lie in mappings (state_dict, model, teacher) and behind prefixes (module., backbone. ...), nested in
     any order; a mapping that holds less than half of it so is left as it is. Raises SpecError where several parts fit
@@ -118,7 +118,7 @@ def _converted(state: State, trunk: Any, backbone: Backbone) -> State:
 
 
 def _check_registers(state: State, trunk: Any, backbone: Backbone) -> None:
-    """Of a ViT: timm's names for DINOv2 come with them and without."""
+    """Raise SpecError where weights and ViT differ in registers: timm's names for DINOv2 come with them and without."""
     registers = next((len(state[name][0]) for name in ("reg_token", "register_tokens") if name in state), 0)
     own = getattr(trunk, "reg_token", None)
     wanted = 0 if own is None else own.shape[1]

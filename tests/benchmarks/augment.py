@@ -50,7 +50,7 @@ def torchvisions(crop: Crop, size: int) -> Callable[[Tensor], Tensor]:
 
 
 def milliseconds(work: Callable[[Tensor], object], images: Tensor) -> float:
-    """Of CPU, an image."""
+    """Return the milliseconds of CPU that an image takes."""
     before = time.process_time()
     work(images)
     return (time.process_time() - before) / len(images) * 1000

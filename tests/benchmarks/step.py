@@ -37,7 +37,7 @@ Spent = Counter[str]  # seconds of each phase of a step
 
 
 class Ratio(NamedTuple):
-    """Of two steps that are neighbours in time; half of them lie between low and high."""
+    """The ratio of two steps that are neighbours in time; half of the ratios lie between low and high."""
 
     median: float
     low: float
@@ -122,7 +122,7 @@ def demand(name: str, device: str, size: int, precision: Precision, **told: Any)
 
 
 def flops(loop: Loop) -> float:
-    """Of a step."""
+    """Return the floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
         loop.step()
     return counter.get_total_flops()

@@ -52,7 +52,7 @@ Turn = dict[tuple[str, str], Measured]  # by contender and objective
 
 
 def measured(batches: Iterator[int]) -> Measured:
-    """Of the number of images in each batch, as it comes, after a warm-up."""
+    """Measure batches as they come, after a warm-up. batches: the number of images in each."""
     since = time.perf_counter()
     next(batches)
     while time.perf_counter() - since < WARMUP:

@@ -15,7 +15,7 @@ from selfsup.train import train
 
 
 def said(method, batch):
-    """Of students and of teachers, view by view."""
+    """Return the outputs of student and teacher, view by view."""
     students = [method.head(method.backbone.pooled(view.value)) for view in batch.views]
     teachers = [method.teacher_head(method.teacher.pooled(view.value)).detach() for view in batch.views[:2]]
     return students, teachers

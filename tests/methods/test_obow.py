@@ -42,7 +42,7 @@ def bags(features: Array, words: Array, spread: float) -> tuple[Array, Array]:
 
 
 def drawn(features: Array, draws: Array) -> Array:
-    """Of each image, the mean of three by three places (two by two where there are no more), which its number says."""
+    """Return the mean of three by three places of each image (two by two where there are no more), which draws say."""
     side = min(3, features.shape[1])
     across = features.shape[1] - side + 1
     rows = []

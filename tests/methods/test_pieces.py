@@ -48,7 +48,7 @@ def test_pieces_are_the_whole(name: str, setting: Make) -> None:
 
 
 def test_micro_batches_are_not(setting: Make) -> None:
-    """Of 8 samples in 4 pieces each view would be told from 3 others, not from 15: the loss falls by about ln 5."""
+    """In 4 pieces of 8 samples each view would be told from 3 others, not from 15: the loss falls by about ln 5."""
     whole, cut_up = (stepped(*setting("simclr", double=True), 1), setting("simclr", double=True))
     apart = backward(*cut_up, accumulate=PIECES)
     assert whole["loss"] - apart.loss > 0.5 * torch.tensor(5.0).log()
@@ -75,7 +75,7 @@ def test_running_statistics_move_once_a_piece() -> None:
 
 
 def gradients(trunk: Encoder, pool: Callable[[], Tensor]) -> list[Tensor]:
-    """Of the same random layers, each time."""
+    """Return the gradients of the same random layers, each time."""
     torch.manual_seed(1)
     trunk.zero_grad()
     pool().square().mean().backward()

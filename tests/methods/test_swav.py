@@ -12,7 +12,7 @@ SwAV = load("swav")
 
 
 def scored(method: Method, views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Of each view, its unit embeddings and their cosines with the prototypes; crops of one size side by side."""
+    """Return unit embeddings of each view and their cosines with the prototypes; crops of one size side by side."""
     large = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[:2], strict=True))))
     small = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[2:], strict=True))))
     z = F.normalize(method.projector(torch.cat([large, small])), dim=1).chunk(len(views))

@@ -1,4 +1,4 @@
-"""Who makes which steps of a stream. That Ray's tasks make the same ones: see test_pretrain."""
+"""The steps of a stream that each task makes. That Ray's tasks make the same ones: see test_pretrain."""
 
 from collections.abc import Callable
 from dataclasses import replace

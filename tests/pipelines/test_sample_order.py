@@ -97,8 +97,8 @@ def test_a_batch_has_nearly_as_many_classes_as_one_of_a_full_permutation(sorted_
 
 
 def test_epochs_are_uncorrelated(sorted_classes: list[np.ndarray]) -> None:
-    """Of positions: chunks of 8 move together, so that 16000 are drawn, and chance makes 1 / sqrt(16000) of it. Of
-    pairs: two that share a batch do so again in 255 of 127999 cases, but the 6.8 pairs of one chunk in 31 of 4095.
+    """Positions: chunks of 8 move together, so that 16000 are drawn, and chance makes 1 / sqrt(16000) of it.
+    Pairs: two that share a batch do so again in 255 of 127999 cases, but the 6.8 pairs of one chunk in 31 of 4095.
     """
     position = np.empty((2, 128_000))
     for epoch, batches in enumerate(sorted_classes):

@@ -45,7 +45,7 @@ def ranked(kind: str) -> Search:
 
 
 def stopped_at(search: Search, steps: int, *, every: int, losses: list[float]) -> list[int]:
-    """Of trials one after another, the step at which each is stopped; `steps` of one that is not."""
+    """Return the step at which each of several trials, one after another, is stopped; `steps` for one that is not."""
     judge, ends = scheduler(search, (), NOBODY), []
     for number, loss in enumerate(losses):
         judge.on_trial_add(None, live := Live(str(number)))  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ class Bench:
         assert not list(self.home.glob("stages/knn-*/done.json"))
 
     def command(self, name: str, *, code: int = 0) -> str:
-        """What it prints, wherever to."""
+        """Return all that the command prints."""
         argv = [str(BIN / "selfsup"), name, str(self.spec)]
         done = subprocess.run(
             argv, env=self.environment, cwd=self.home.parent, capture_output=True, text=True, check=False

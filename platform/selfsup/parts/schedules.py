@@ -15,9 +15,10 @@ def ramp(t: float, start: float, end: float, until: float) -> float:
 
 
 def layer_decay(name: str, depth: int, decay: float) -> float:
-    """Of a plain ViT's weight, by its name in an objective: `decay` for itself and each block above it; 1 elsewhere.
+    """Return the scale of a plain ViT's weight, named as in an objective: `decay` for itself and each block above it.
 
-    Embeddings count as the block below all others. As BEiT's (arXiv 2106.08254) in fine-tuning, and DINOv2's.
+    Other weights have 1. Embeddings count as the block below all others. As BEiT's (arXiv 2106.08254) in fine-tuning,
+    and DINOv2's.
     """
     if ".trunk." not in name or ".trunk.norm." in name:
         return 1.0
