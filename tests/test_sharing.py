@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "saturation": 0.5,
     "hue": 0.2,
     "gray": 0.5,
+    "gray_first": True,
     "blur": 0.5,
     "blur_sigma": (1.0, 2.0),
     "solarize": 0.5,

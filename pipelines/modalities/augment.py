@@ -89,8 +89,10 @@ def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
     jitters, strengths, ranks, grays, blurs, sigmas, solarizes = torch.split(draws, [1, 4, 4, 1, 1, 1, 1], dim=1)
     low, high = crop.blur_sigma
     kernel = 2 * (images.shape[-1] // 20) + 1
-    _jitter(images, crop, jitters[:, 0] < crop.jitter, strengths, ranks)
-    _apply(images, grays[:, 0] < crop.gray, grayscale)
+    jitter = partial(_jitter, images, crop, jitters[:, 0] < crop.jitter, strengths, ranks)
+    gray = partial(_apply, images, grays[:, 0] < crop.gray, grayscale)
+    for operation in (gray, jitter) if crop.gray_first else (jitter, gray):
+        operation()
     _apply(images, blurs[:, 0] < crop.blur, partial(gaussian_blur, kernel=kernel), low + (high - low) * sigmas[:, 0])
     _apply(images, solarizes[:, 0] < crop.solarize, solarize)
 

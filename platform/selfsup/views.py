@@ -36,6 +36,7 @@ class Crop(ViewSpec):
     size: pixels a side of the square result; None: the backbone's image size.
     scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
+    gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
     """
@@ -52,6 +53,7 @@ class Crop(ViewSpec):
     saturation: float = 0.0
     hue: float = 0.0
     gray: float = 0.0
+    gray_first: bool = False
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
