@@ -49,7 +49,8 @@ class ESSL(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         first, second = recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur)
-        small = replace(second, size=hyper.small, scale=(hyper.small_min, hyper.small_max), solarize=0.0)
+        scale = hyper.small_min, hyper.small_max
+        small = replace(second, size=hyper.small, scale=scale, solarize=0.0, resample="bilinear")  # as in its code
         return Views((first, second, small))
 
     @classmethod

@@ -41,7 +41,7 @@ class MoCoV3(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur))
+        return Views(recipes.byol(crop_min=hyper.crop_min, blur=hyper.blur, resample="bilinear"))
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -56,7 +56,8 @@ class OBoW(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        whole = Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0))  # the square at the center, flipped or not
+        square = 1.0, 1.0  # at the center, flipped or not
+        whole = Crop(scale=square, ratio=square, resample="bilinear")
         large = replace(recipes.moco(blur=hyper.blur), size=hyper.crop_size, scale=(hyper.crop_min, hyper.crop_max))
         small = replace(large, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max), blur=0.0)
         return Views((whole, *[large] * hyper.crops, *[small] * hyper.local_crops), draws=hyper.levels)

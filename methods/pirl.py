@@ -45,7 +45,14 @@ class PIRL(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         image = Crop(
-            scale=(hyper.crop_min, 1), jitter=1, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, gray=0.2
+            scale=(hyper.crop_min, 1),
+            resample="bilinear",
+            jitter=1,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.2,
+            gray=0.2,
         )
         if hyper.pretext == "rotation":
             return Views((image, image), draws=2)

@@ -7,6 +7,7 @@ in the first epoch, which gathers them. They take 4 bytes for each sample and ch
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -45,8 +46,8 @@ class SeLa(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         s = hyper.strength
-        crop = Crop(scale=(hyper.crop_min, 1.0), jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s, gray=0.2)
-        return Views((crop,))
+        plain = Crop(scale=(hyper.crop_min, 1.0), resample="bilinear", gray=0.2)
+        return Views((replace(plain, jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

@@ -1,7 +1,7 @@
 """Views that several papers share, as data."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from selfsup.masks import MaskRule
 from selfsup.views import Crop
@@ -22,17 +22,31 @@ def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop
 
 
 def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
-    """MoCo v2's (arXiv 2003.04297), section 3, which SimSiam takes, too: SimCLR's at half the strength, less in hue."""
-    return replace(simclr(crop_min=crop_min, blur=blur), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    """MoCo v2's (arXiv 2003.04297), section 3, which SimSiam takes, too: SimCLR's at half the strength, less in hue.
+
+    Resized bilinearly, torchvision's default, in the authors' code.
+    """
+    strong = simclr(crop_min=crop_min, blur=blur)
+    return replace(strong, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, resample="bilinear")
 
 
-def byol(*, crop_min: float = 0.08, blur: float = 1.0) -> tuple[Crop, Crop]:
+def byol(
+    *, crop_min: float = 0.08, blur: float = 1.0, resample: Literal["bicubic", "bilinear"] = "bicubic"
+) -> tuple[Crop, Crop]:
     """BYOL's two (arXiv 2006.07733), table 6, which MoCo v3, Barlow Twins and DINO's large crops take, too.
 
     blur: the share of first views that are blurred; of second views a tenth of it.
     """
     first = Crop(
-        scale=(crop_min, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, blur=blur
+        scale=(crop_min, 1.0),
+        resample=resample,
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.2,
+        hue=0.1,
+        gray=0.2,
+        blur=blur,
     )
     return first, replace(first, blur=0.1 * blur, solarize=0.2)
 
@@ -65,8 +79,12 @@ class Jittered(MultiCrop, Protocol):
 
 
 def swav(knobs: Jittered) -> tuple[Crop, ...]:
-    """SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones."""
-    large = simclr(crop_min=knobs.crop_min, strength=knobs.strength, blur=knobs.blur)
+    """SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones.
+
+    Resized bilinearly, torchvision's default, in the authors' code.
+    """
+    plain = simclr(crop_min=knobs.crop_min, strength=knobs.strength, blur=knobs.blur)
+    large = replace(plain, resample="bilinear")
     return (large, large, *_small(large, knobs))
 
 

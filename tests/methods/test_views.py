@@ -1,0 +1,88 @@
+"""Every view of every objective, beside the authors' code or, where there is none, the paper."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from selfsup.method import load, names
+from selfsup.views import Crop
+
+# Defaults of each method, a line a kind of view: how many of them, pixels a side, area as a share of the image, width
+# over height, share flipped, filter; share jittered, in brightness, contrast, saturation and hue; shares that are gray,
+# blurred, solarized.
+TABLE = """
+amdim        2    -  0.3   1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
+barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+deepcluster  6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+densecl      2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+dino         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+dino         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+dino        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
+dinov2       1    -  0.32  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+dinov2       1    -  0.32  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+dinov2       8   96  0.05  0.32  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
+essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+essl         1   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0
+ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+ibot        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
+mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+moco         2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+mocov3       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
+mocov3       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+msn          2    -  0.3   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+msn         10   96  0.05  0.3   3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+obow         1    -  1     1     1   1    0.5  bilinear  0    0   0   0   0    0     0    0
+obow         2  160  0.08  0.6   3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+obow         5   96  0.084 0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0    0
+pirl         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
+pirl         1  255  0.6   1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
+pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
+pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+sela         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.4  0.2   0    0
+simclr       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+simsiam      2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+supervised   1    -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+swav         2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+swav         6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+tico         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
+tico         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+vicreg       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0.1
+"""
+ROWS = [line.split() for line in TABLE.strip().splitlines()]
+
+
+def crop(cells: list[str]) -> Crop:
+    size, *numbers = (None if cell == "-" else float(Fraction(cell)) for cell in (*cells[:6], *cells[7:]))
+    area, aspect, [flip, jitter, *strengths, gray, blur, solarize] = numbers[:2], numbers[2:4], numbers[4:]
+    brightness, contrast, saturation, hue = strengths
+    return Crop(
+        size=size and int(size),
+        scale=tuple(area),
+        ratio=tuple(aspect),
+        flip=flip,
+        resample=cells[6],
+        jitter=jitter,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        gray=gray,
+        blur=blur,
+        solarize=solarize,
+    )
+
+
+@pytest.mark.parametrize("name", names())
+def test_views_are_those_of_the_authors(name: str) -> None:
+    expected = [crop(cells) for row, count, *cells in ROWS if row == name for _ in range(int(count))]
+    kind = load(name)
+    assert [replace(view, mask=None) for view in kind.views(kind.Hyper()).crops] == expected
