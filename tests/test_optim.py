@@ -87,6 +87,25 @@ def test_only_matrices_decay_and_frozen_parameters_are_left_out() -> None:
     assert {id(p) for p in free["params"]} == {id(p) for p in vectors}
 
 
+class Spared(Module):
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(no_weight_decay=name == "token")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sgd", 0.5 * 0.1 * 0.2), ("adamw", 0.5 * 0.2)])
+def test_biases_and_norms_decay_where_told_so(name: Any, expected: float) -> None:
+    """One step without a gradient at decay 0.2, for weights of 0.5: SGD and AdamW take lr * decay * weight away."""
+    module, optim = Spared(), Optim(name=name, lr=0.1 if name == "sgd" else 1.0, weight_decay=0.2, decay_all=True)
+    optimizer = build(module, optim)
+    for weight in module.parameters():
+        torch.nn.init.constant_(weight, 0.5)
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    for part, weight in module.named_parameters():
+        lost = 0.0 if part in ("token", "frozen") else expected
+        torch.testing.assert_close(weight.detach(), torch.full_like(weight, 0.5 - lost), msg=part)
+
+
 @pytest.mark.parametrize(
     ("optim", "kind", "expected"),
     [

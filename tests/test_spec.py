@@ -364,8 +364,11 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 ["5:18: optim.warmup.epochs: a warmup of 10.5 epochs is longer than the training of 10 epochs"],
             ),
             (
-                "optim: {name: lars, betas: [0.9, 0.95]}",
-                ["5:21: optim.betas: has no effect with optim.name: lars; leave it out"],
+                "optim: {name: lars, betas: [0.9, 0.95], decay_all: true}",
+                [
+                    "5:21: optim.betas: has no effect with optim.name: lars; leave it out",
+                    "5:41: optim.decay_all: has no effect with optim.name: lars; leave it out",
+                ],
             ),
             (
                 "optim: {momentum: 0.9, trust: 1}",

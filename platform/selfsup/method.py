@@ -35,7 +35,7 @@ class ParamOptions(NamedTuple):
     """How the optimizer treats a weight apart from the schedule.
 
     lr_scale: times the schedule's learning rate. constant_lr: the peak at every step after warm-up. frozen_until: the
-    share of training before which the weight does not move. no_weight_decay: as biases and norms have it.
+    share of training before which the weight does not move. no_weight_decay: whatever else of its kind decays.
     """
 
     lr_scale: float = 1.0

@@ -18,7 +18,7 @@ Groups = list[dict[str, Any]]
 
 def build(method: Method, optim: Optim) -> Optimizer:
     """The optimizer that `optim` names, over what is trainable; `schedule` is called before each step."""
-    groups = param_groups(method, optim.weight_decay)
+    groups = param_groups(method, optim.weight_decay, decay_all=optim.decay_all)
     match optim.name:
         case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike
             return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
@@ -28,13 +28,13 @@ def build(method: Method, optim: Optim) -> Optimizer:
             return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust)
 
 
-def param_groups(method: Method, weight_decay: float) -> Groups:
-    """Group trainable parameters by their options. Biases, norms and scalars never decay."""
+def param_groups(method: Method, weight_decay: float, *, decay_all: bool = False) -> Groups:
+    """Group trainable parameters by their options. Biases, norms and scalars do not decay unless `decay_all`."""
     groups: defaultdict[ParamOptions, list[Tensor]] = defaultdict(list)
     for name, weight in method.named_parameters():
         if weight.requires_grad:
             options = method.param_options(name, weight)
-            decayed = weight.ndim > 1 and not options.no_weight_decay
+            decayed = (decay_all or weight.ndim > 1) and not options.no_weight_decay
             groups[options._replace(no_weight_decay=not decayed)].append(weight)
     return [
         {"params": weights, "weight_decay": 0.0 if options.no_weight_decay else weight_decay, **options._asdict()}

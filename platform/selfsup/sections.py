@@ -119,6 +119,7 @@ class Optim(Knobs):
     lr_rule: Literal["linear", "sqrt", "none"] = knob("linear", "how the learning rate grows with the batch")
     lr_batch: int = knob(256, "the batch at which lr holds as it stands", gt=0)
     weight_decay: float = knob(0.05, "decay of weight matrices", symbol="λ", sweep=Range(1e-6, 0.5, log=True), ge=0)
+    decay_all: bool = knob(False, "biases and norms decay, too, not only weight matrices")
     weight_decay_end: float | None = knob(None, "where a cosine takes the decay; null: it stays", ge=0)
     betas: tuple[Share, Share] = knob((0.9, 0.95), "AdamW's averages of gradient and square", symbol="β₁, β₂")
     momentum: float = knob(0.9, "momentum of SGD and LARS", ge=0, lt=1)
