@@ -114,7 +114,8 @@ def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
 def meta_method(run: Run, info: TrainInfo) -> Method:
     with _countable(run), torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
-        return load(run.method)(run.hyper, {"image": encoder.build(bare)}, info)
+        method = load(run.method)
+        return method(run.hyper, {"image": encoder.build(bare, method.initialize)}, info)
 
 
 @contextmanager

@@ -90,6 +90,36 @@ def test_a_smaller_crop_is_seen_at_resized_positions() -> None:
     same(small, other(patchify(images(size=16), 8)))
 
 
+def test_positions_are_resized_with_an_offset_as_dinos_are() -> None:
+    """4 places a side to 2 at the scale of (2 + 0.1) / 4: place i is at (i + 0.5) * 4 / 2.1 - 0.5 of the 4.
+
+    Weights there are those of Keys's cubic with a = -0.75, by distance; places beyond the edge are the edge's.
+    """
+
+    def weight(x: float) -> float:
+        x = abs(x)
+        if x <= 1:
+            return (1.25 * x - 2.25) * x * x + 1
+        return -0.75 * (((x - 5) * x + 8) * x - 4) if x < 2 else 0.0
+
+    rows = torch.zeros(2, 4)
+    for new in range(2):
+        place = (new + 0.5) * 4 / 2.1 - 0.5
+        for tap in range(int(place) - 1, int(place) + 3):
+            rows[new, min(max(tap, 0), 3)] += weight(place - tap)
+    encoder = build(VIT)
+    vary(encoder)
+    encoder.position_offset = 0.1
+    expected = torch.einsum("ij,kl,jld->ikd", rows, rows, encoder.position[0, 1:].unflatten(0, (4, 4))).flatten(0, 1)
+    other = build(VIT.model_copy(update={"image_size": 16}))
+    state = encoder.trunk.state_dict()
+    other.trunk.load_state_dict(state | {"pos_embed": torch.cat([state["pos_embed"][:, :1], expected[None]], dim=1)})
+    tokens = patchify(images(size=16), 8)
+    same(encoder(tokens), other(tokens))
+    encoder.position_offset = 0.0
+    assert (encoder(tokens) - other(tokens)).abs().max() > 1e-3
+
+
 def test_covered_tokens_are_all_one_vector_at_their_places() -> None:
     encoder, tokens = build(VIT), patchify(images(), 8)
     vary(encoder)
@@ -148,6 +178,21 @@ def test_a_vit_begins_as_maes_does() -> None:
         assert 0.99 * bound < weight.abs().max() <= bound
     assert not trunk.blocks[0].attn.qkv.bias.any()
     assert trunk.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_an_objective_changes_initial_weights_but_not_given_ones(tmp_path: Path) -> None:
+    def initialize(trunk: nn.Module) -> None:
+        nn.init.constant_(trunk.blocks[0].attn.qkv.weight, 0.5)
+
+    torch.manual_seed(0)
+    plain = build(VIT).trunk.state_dict()
+    torch.manual_seed(0)
+    changed = build(VIT, initialize).trunk.state_dict()
+    assert [name for name in plain if not plain[name].equal(changed[name])] == ["blocks.0.attn.qkv.weight"]
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(build(VIT), VIT, path)
+    given = build(VIT.model_copy(update={"weights": str(path)}), initialize).trunk.state_dict()
+    assert given["blocks.0.attn.qkv.weight"].equal(load_file(path)["blocks.0.attn.qkv.weight"])
 
 
 def test_a_seed_says_what_an_encoder_is() -> None:

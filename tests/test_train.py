@@ -19,7 +19,7 @@ from selfsup.batch import Batch, View, blank_batch
 from selfsup.errors import NonFiniteError
 from selfsup.knob import Knobs
 from selfsup.masks import RandomMask
-from selfsup.method import Method, Out
+from selfsup.method import Method, Out, ParamOptions
 from selfsup.optim import build
 from selfsup.parts.tokens import Tokens
 from selfsup.spec import Optim
@@ -192,6 +192,34 @@ def test_each_weight_can_be_clipped_by_itself() -> None:
     next(run(method, optim, steps=4))
     for old, new, other in zip(before, method.parameters(), bare.parameters(), strict=True):
         assert float((new.detach() - old).norm()) == pytest.approx(0.05 * min(0.01, float(other.grad.norm())), rel=2e-3)
+
+
+class Grouped(Toy):
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        return ParamOptions(clip_group={"into": "in", "norm": ""}.get(name.partition(".")[0], "out"))
+
+
+@pytest.mark.parametrize("clip", ["clip_norm", "clip_each"])
+def test_groups_are_clipped_apart(clip: str) -> None:
+    """A step of SGD at half its rate moves weights by 0.05 times their gradients, after these are clipped."""
+    optim = Optim(name="sgd", lr=0.1, lr_rule="none", momentum=0.0, weight_decay=0.0, **{clip: 1e-3})
+    method, bare = Grouped(), Grouped()
+    before = {name: weight.detach().clone() for name, weight in method.named_parameters()}
+    backward(bare, batch_at(0))
+    grads = {name: weight.grad for name, weight in bare.named_parameters()}
+    step = next(run(method, optim, steps=4))
+    expected = {"norm.weight": grads["norm.weight"], "norm.bias": grads["norm.bias"]}  # of the group ""
+    for layer in ("into", "out"):
+        both = grads[f"{layer}.weight"], grads[f"{layer}.bias"]
+        together = math.sqrt(sum(float((grad**2).sum()) for grad in both))
+        assert together > 1e-3
+        for part, grad in zip(("weight", "bias"), both, strict=True):
+            norm = together if clip == "clip_norm" else float(grad.norm())
+            expected[f"{layer}.{part}"] = grad * min(1.0, 1e-3 / (norm + 1e-6))
+    moves = {name: (before[name] - weight.detach()) / 0.05 for name, weight in method.named_parameters()}
+    torch.testing.assert_close(moves, expected, rtol=1e-2, atol=3e-6)
+    whole = torch.cat([grad.flatten() for grad in grads.values()]).norm()
+    assert read(step)["grad_norm"] == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_it_learns() -> None:

@@ -124,10 +124,11 @@ def check_code(task: Task) -> None:
 
 
 def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
-    """The objective at its initial weights: a function of spec and seed, the encoder of backbone and seed alone."""
+    """The objective at its initial weights: a function of spec and seed, the encoder of method, backbone and seed."""
     torch.manual_seed(run.seed)
-    trunk = encoder.build(run.backbone)
-    return load(run.method)(run.hyper, {MODALITY: trunk}, info).to(device)
+    method = load(run.method)
+    trunk = encoder.build(run.backbone, method.initialize)
+    return method(run.hyper, {MODALITY: trunk}, info).to(device)
 
 
 def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:

@@ -59,7 +59,7 @@ def _broken(contract: "Contract", method: type[Method], backbone: Backbone) -> s
 def example(method: type[Method], backbone: Backbone, seed: int) -> Example:
     """Return an objective and a batch, both functions of the seed."""
     torch.manual_seed(seed)
-    hyper, trunk = method.Hyper(), encoder.build(backbone)
+    hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
     info = TrainInfo(num_samples=SAMPLES, num_classes=3, num_steps=10, steps_per_epoch=2)
     objective = method(hyper, {"image": trunk}, info)
     return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, SAMPLES))

@@ -1,6 +1,7 @@
 """Encoders over timm: plain ViTs that see tokens and can leave some out, and models of any kind that see images.
 
     encoder = build(backbone)      # at its initial weights: a function of the backbone and torch's seed
+    encoder = build(backbone, DINO.initialize)    # those that an objective begins with
     save_encoder(encoder, backbone, path); load_encoder(path)
 
 B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
@@ -42,13 +43,14 @@ class Encoder(nn.Module, abc.ABC):
     """What an objective trains and evaluation freezes. trunk: a timm model, whose state dict is timm's own. dim: D.
 
     patch: pixels a side of a token; None for an encoder that sees images. pieces: in how many a batch goes through the
-    trunk, to save memory.
+    trunk, to save memory. position_offset: tokens a side that resized positions are computed for beyond the grid's own.
     """
 
     trunk: nn.Module
     dim: int
     patch: int | None = None
     pieces: int = 1
+    position_offset: float = 0.0
 
     @abc.abstractmethod
     def pooled(self, view: Tokens | Tensor) -> Tensor:
@@ -82,8 +84,8 @@ class TokenEncoder(Encoder):
 
         tokens: a whole grid, `grid` or a square, in any order: their coordinates tell where they are. In a square of
         another size, positions are resized. keep: numbers of the tokens to process, all if None; the others cost
-        nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (D,), what stands
-        for the tokens there, at their positions.
+        nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (1, D), what
+        stands for the tokens there, at their positions.
         """
         value, places, grid = tokens.value, self._places(tokens), self._grid_of(tokens.value.shape[1])
         if keep is not None:
@@ -168,7 +170,10 @@ class TokenEncoder(Encoder):
         if grid == self.grid:
             return position
         whole = position.mT.reshape(1, -1, *self.grid)
-        return F.interpolate(whole, size=grid, mode="bicubic")[0].flatten(1).mT
+        offset = self.position_offset  # the scale then differs from that of the sizes, and places shift
+        scale = [(new + offset) / old for new, old in zip(grid, self.grid, strict=True)] if offset else None
+        resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode="bicubic")
+        return resized[0].flatten(1).mT
 
 
 class PooledEncoder(Encoder):
@@ -219,9 +224,12 @@ class PooledEncoder(Encoder):
         return [stage["num_chs"] for stage in self.trunk.feature_info]
 
 
-def build(backbone: Backbone) -> Encoder:
-    """The encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none."""
-    trunk = create(backbone)
+def build(backbone: Backbone, initialize: Callable[[Any], None] | None = None) -> Encoder:
+    """The encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none.
+
+    initialize: what an objective changes of a timm model's initial weights, in place.
+    """
+    trunk = create(backbone, initialize)
     if not backbone.is_vit:
         return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool)

@@ -36,12 +36,14 @@ class ParamOptions(NamedTuple):
 
     lr_scale: times the schedule's learning rate. constant_lr: the peak at every step after warm-up. frozen_until: the
     share of training before which the weight does not move. no_weight_decay: whatever else of its kind decays.
+    clip_group: weights of one group share the gradient norm that optim.clip_norm bounds; the group "" is not clipped.
     """
 
     lr_scale: float = 1.0
     constant_lr: bool = False
     frozen_until: float = 0.0
     no_weight_decay: bool = False
+    clip_group: str = "all"
 
 
 class Out(NamedTuple):
@@ -80,6 +82,13 @@ class Method(nn.Module, abc.ABC):
         info: None before the data is known.
         """
         yield from ()
+
+    @staticmethod
+    def initialize(trunk: Any) -> None:
+        """Change the weights that a timm model begins with, in place: MAE's for ViTs, timm's for others.
+
+        Weights that a spec gives come after it.
+        """
 
     @abc.abstractmethod
     def __init__(self, hyper: Any, encoders: Mapping[str, Any], info: TrainInfo) -> None:

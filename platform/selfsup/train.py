@@ -1,6 +1,7 @@
 """The training loop. It knows neither Ray nor MLflow: batches come in, steps come out, and the caller does the rest."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
@@ -119,15 +120,22 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
     """-> (): the norm of the gradient over all parameters, before it is scaled down as the spec says."""
-    moved = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-    grads = [weight.grad for weight in moved]
-    norm = nn.utils.get_total_norm(grads)
-    if optim.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(moved, optim.clip_norm, norm)
-    if optim.clip_each is not None:
-        norms = torch.stack(torch._foreach_norm(grads))
-        torch._foreach_mul_(grads, list((optim.clip_each / (norms + 1e-6)).clamp_max(1.0).unbind()))
-    return norm
+    groups: defaultdict[str, list[Tensor]] = defaultdict(list)
+    for group in optimizer.param_groups:
+        groups[group["clip_group"]] += [weight for weight in group["params"] if weight.grad is not None]
+    norms = []
+    for name, weights in groups.items():
+        norms.append(nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None]))
+        if name and optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, norms[-1])
+        if name and optim.clip_each is not None:
+            _clip_each([weight.grad for weight in weights if weight.grad is not None], optim.clip_each)
+    return nn.utils.get_total_norm(norms)
+
+
+def _clip_each(grads: list[Tensor], longest: float) -> None:
+    norms = torch.stack(torch._foreach_norm(grads))
+    torch._foreach_mul_(grads, list((longest / (norms + 1e-6)).clamp_max(1.0).unbind()))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -1,5 +1,6 @@
 """timm models as a backbone asks for them: the right class and sizes, initial weights, given weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import timm
@@ -13,9 +14,10 @@ from selfsup.parts.heads import xavier_linears
 from selfsup.sections import Backbone
 
 
-def create(backbone: Backbone) -> Any:
+def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) -> Any:
     """The timm model at its initial weights or with `backbone.weights`; timm's classes share no typed interface.
 
+    initialize: what an objective changes of the initial weights.
     Raises SpecError for a name that timm does not have, for a stem that it cannot have, for sizes that do not fit
     together, and for weights that cannot be read or do not fit.
     """
@@ -27,6 +29,8 @@ def create(backbone: Backbone) -> Any:
             trunk.rope.aug_active = False  # a forward pass draws nothing
     elif backbone.stem == "small":
         _shrink_stem(trunk, backbone)
+    if initialize:
+        initialize(trunk)
     if backbone.weights:
         weights.fill(trunk, backbone)
     return trunk

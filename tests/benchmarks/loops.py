@@ -84,7 +84,8 @@ def lightly(device: str, size: int, precision: Precision) -> Loop:
 def ours(
     task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE, compiled: bool = False
 ) -> Loop:
-    kind, trunk = load(task.method), encoder.build(task.backbone)
+    kind = load(task.method)
+    trunk = encoder.build(task.backbone, kind.initialize)
     method = kind(kind.Hyper(**task.hyper), {"image": trunk}, INFO).to(device)
     module, optimizer = torch.compile(method) if compiled else method, optim.build(method, told)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": told.lr_batch, "seed": 0}

@@ -56,7 +56,7 @@ def setting(
     torch.manual_seed(seed)
     kind = load(name)
     knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
-    trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]])
+    trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
     method = kind(
         knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
     )
