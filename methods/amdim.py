@@ -1,9 +1,11 @@
 """AMDIM: features of one view predict those of another across the scales of a CNN, by mutual information.
 
 Bachman, Hjelm and Buchwalter, "Learning representations by maximizing mutual information across views", NeurIPS 2019,
-arXiv:1906.00910. Defaults are the paper's for ImageNet, with these deviations: the encoder is any CNN, whose maps are
-its last two stages, pooled, and not one with padding-free receptive fields; no mixture of features (section 3.7); each
-view is mirrored by itself, not both together.
+arXiv:1906.00910. Defaults are the paper's for ImageNet; aspect ratios, one flip for both views and how embeddings begin
+are its code's, and so is the penalty of 0.05 in the recipe.
+
+Deviations: the encoder is any CNN, whose maps are its last two stages, pooled, and whose pooled features are embedded,
+too; the authors' has no padding and is embedded at 1 x 1 already. No mixture of features (section 3.7).
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,6 @@ from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.contrastive import places_nce
-from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each, places
 from selfsup.parts.tokens import Tokens
 from selfsup.views import Crop, Views
@@ -40,9 +41,17 @@ class AMDIM(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         crop = Crop(
-            scale=(hyper.crop_min, 1), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.25
+            scale=(hyper.crop_min, 1),
+            ratio=(0.7, 1.4),
+            flip=0.0,
+            jitter=0.8,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.1,
+            gray=0.25,
         )
-        return Views((crop, crop), draws=2)
+        return Views((crop, crop), draws=3)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
@@ -51,16 +60,17 @@ class AMDIM(Method):
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
-        both = [self._scales(view.value) for view in batch.views]
+        *where, mirror = batch.draws.unbind(1)
+        both = [self._scales(_mirrored(view.value, mirror)) for view in batch.views]
         found = [
             places_nce(antecedent, consequent, clip=self.hyper.clip)
-            for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), batch.draws.unbind(1), strict=True)
+            for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), where, strict=True)
             for antecedent, consequent in ((whole, others[0]), (whole, others[1]), (_one(coarse, draw), others[0]))
         ]
         losses, penalties = (torch.stack(values).sum() / len(both) for values in zip(*found, strict=True))
         return Out(losses + self.hyper.penalty * penalties, {"nce": losses, "squared_score": penalties / 3})
 
-    def _scales(self, view: Tokens | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _scales(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> (N, D), (N, P, D), (N, Q, D): embedded features of the image, of places, of finer places."""
         *_, fine, coarse = self.backbone.stages(view)
         at_coarse, at_fine = _at_most(coarse, self.hyper.coarse), _at_most(fine, self.hyper.fine)
@@ -68,16 +78,30 @@ class AMDIM(Method):
 
 
 class Embedding(nn.Module):
-    """(B, C) -> (B, D): a hidden layer beside a linear one, batch-normalized, so that scores begin near one."""
+    """(B, C) -> (B, D): a linear layer and a hidden one beside it, batch-normalized.
+
+    As in the authors' code, it begins as near to the identity as D allows: the hidden layer adds nothing yet.
+    """
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.hidden, self.linear = mlp(width, dim, dim), nn.Linear(width, dim, bias=False)
+        self.linear = nn.Linear(width, dim)
+        self.hidden = nn.Sequential(nn.Linear(width, dim, bias=False), nn.ReLU(), nn.Linear(dim, dim, bias=False))
         self.norm = nn.BatchNorm1d(dim)
+        nn.init.zeros_(self.hidden[2].weight)
+        if dim >= width:
+            nn.init.uniform_(self.linear.weight, -0.01, 0.01)
+            self.linear.weight.data.fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.hidden(x) + self.linear(x))
+        out: Tensor = self.norm(self.linear(x) + self.hidden(x))
         return out
+
+
+def _mirrored(view: Tokens | Tensor, draws: Tensor) -> Tensor:
+    """(N, C, H, W), (N,) in [0, 1) -> (N, C, H, W): half of the images, left to right."""
+    assert isinstance(view, Tensor), "a CNN sees images, not tokens"
+    return torch.where(draws[:, None, None, None] < 0.5, view.flip(3), view)
 
 
 def _at_most(maps: Tensor, side: int) -> Tensor:

@@ -78,6 +78,8 @@ def test_the_gradient_reaches_every_weight_that_is_trained(case, setting) -> Non
         for module in method.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.fill_(1.0)
+            if isinstance(module, nn.Linear) and not module.weight.any():
+                module.weight.normal_(std=0.1)
     method(batch).loss.backward()
     trained = {name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []

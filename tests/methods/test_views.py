@@ -12,7 +12,7 @@ from selfsup.views import Crop
 # over height, share flipped, filter; share jittered, in brightness, contrast, saturation and hue; shares that are gray,
 # blurred, solarized.
 TABLE = """
-amdim        2    -  0.3   1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
+amdim        2    -  0.3   1     0.7 1.4  0    bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
