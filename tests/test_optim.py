@@ -1,6 +1,7 @@
 """Optimisers and schedules against lightly's, MoCo v3's formula, and numbers worked out by hand."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,11 +25,13 @@ def gradients(step: int) -> list[Tensor]:
     return [torch.randn(weight.shape, generator=generator, dtype=torch.float64) for weight in weights()]
 
 
-def after_three_steps(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def after_three_steps(optimizer: torch.optim.Optimizer, rates: Sequence[float] = ()) -> list[Tensor]:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for step in range(3):
         for parameter, gradient in zip(parameters, gradients(step), strict=True):
             parameter.grad = gradient
+        for group in optimizer.param_groups if rates else ():
+            group["lr"] = rates[step]
         optimizer.step()
     return [parameter.detach() for parameter in parameters]
 
@@ -52,6 +55,56 @@ def test_lars_is_moco_v3s_formula(weight_decay: float) -> None:
             expected[number] = weight - lr * velocity[number]
     optimizer = LARS(grouped(weight_decay), lr=lr, momentum=momentum, trust=trust)
     torch.testing.assert_close(after_three_steps(optimizer), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_simclrs_lars_averages_steps() -> None:
+    """Its velocity takes each gradient at the rate of its time: after 0.1, 0.4, 0.2 the first still counts at 0.1."""
+    rates, momentum, trust, weight_decay = (0.1, 0.4, 0.2), 0.9, 0.02, 0.1
+    expected, velocity = weights(), [torch.zeros_like(weight) for weight in weights()]
+    for step, lr in enumerate(rates):
+        for number, gradient in enumerate(gradients(step)):
+            weight, ratio = expected[number], 1.0
+            if weight.ndim > 1:
+                gradient = gradient + weight_decay * weight
+                ratio = trust * math.sqrt((weight**2).sum()) / math.sqrt((gradient**2).sum())
+            velocity[number] = momentum * velocity[number] + lr * ratio * gradient
+            expected[number] = weight - velocity[number]
+    optimizer = LARS(grouped(weight_decay), lr=1.0, momentum=momentum, trust=trust, form="simclr")
+    torch.testing.assert_close(after_three_steps(optimizer, rates), expected, rtol=1e-12, atol=1e-12)
+    plain = LARS(grouped(weight_decay), lr=1.0, momentum=momentum, trust=trust)
+    assert not torch.allclose(after_three_steps(plain, rates)[0], expected[0], rtol=1e-3)
+
+
+def test_larc_adapts_and_decays_every_weight() -> None:
+    """Equation 6 of LARS, then torch's SGD: |w| over the sum of two norms, for the vector, too."""
+    trust, weight_decay, parameters = 0.02, 0.1, [nn.Parameter(weight) for weight in weights()]
+    sgd = torch.optim.SGD(parameters, lr=0.3, momentum=0.9)
+    for step in range(3):
+        for parameter, gradient in zip(parameters, gradients(step), strict=True):
+            weight = parameter.detach()
+            length, slope = math.sqrt((weight**2).sum()), math.sqrt((gradient**2).sum())
+            ratio = trust * length / (slope + weight_decay * length)
+            parameter.grad = ratio * (gradient + weight_decay * weight)
+        sgd.step()
+    groups = [{"params": [nn.Parameter(weight) for weight in weights()], "weight_decay": weight_decay}]
+    optimizer = LARS(groups, lr=0.3, momentum=0.9, trust=trust, form="larc")
+    expected = [parameter.detach() for parameter in parameters]
+    torch.testing.assert_close(after_three_steps(optimizer), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_without_a_form_is_that_of_the_form_that_all_had() -> None:
+    saved = LARS(grouped(0.1), lr=0.3).state_dict()
+    for group in saved["param_groups"]:
+        del group["form"]
+    optimizer = LARS(grouped(0.1), lr=0.3)
+    optimizer.load_state_dict(saved)
+    expected = after_three_steps(LARS(grouped(0.1), lr=0.3))
+    assert all(a.equal(b) for a, b in zip(after_three_steps(optimizer), expected, strict=True))
+
+
+def test_larc_is_given_decay_for_every_weight() -> None:
+    optimizer = build(Module(), Optim(name="lars", lars_form="larc", weight_decay=1e-6))
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-6}
 
 
 def test_lars_is_lightlys_at_the_decay_of_ssl() -> None:
@@ -136,6 +189,14 @@ def test_schedule_by_hand() -> None:
     assert rates[6] == pytest.approx(0.55, rel=1e-12)
     assert rates[8] == pytest.approx(0.1 + 0.45 * (1 - math.sqrt(0.5)), rel=1e-12)
     assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_warmup_may_begin_above_zero() -> None:
+    """SwAV's: from 0.3 to 4.8, here in five steps of 0.9, the first of which is taken at once."""
+    rates = [lr_at(step, steps=8, warmup=5, peak=4.8, begin=0.3) for step in range(6)]
+    assert rates == pytest.approx([1.2, 2.1, 3.0, 3.9, 4.8, 4.8], rel=1e-12)
+    optim = Optim(lr=0.3, warmup={"steps": 5}, warmup_lr=0.3)
+    assert schedule(build(Module(), optim), optim, 0, steps=8, warmup=5, batch=4096) == pytest.approx(1.2)
 
 
 def test_schedule_at_its_ends() -> None:

@@ -123,8 +123,11 @@ def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
 
 
 def _optim_effect(optim: Optim) -> Iterator[Conflict]:
-    idle = {"adamw": {"momentum", "trust"}, "sgd": {"betas", "trust"}, "lars": {"betas", "decay_all"}}[optim.name]
+    lars = {"trust", "lars_form"}
+    idle = {"adamw": lars | {"momentum"}, "sgd": lars | {"betas"}, "lars": {"betas", "decay_all"}}[optim.name]
     yield from _without_effect("optim", optim, idle, f"with optim.name: {optim.name}")
+    if optim.warmup is None:
+        yield from _without_effect("optim", optim, {"warmup_lr"}, "without optim.warmup")
     if optim.lr_rule == "none":
         yield from _without_effect("optim", optim, {"lr_batch"}, "with optim.lr_rule: none")
 

@@ -11,21 +11,22 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from selfsup.method import Method, ParamOptions
 from selfsup.parts.schedules import cosine
-from selfsup.sections import Optim
+from selfsup.sections import LarsForm, Optim
 
 Groups = list[dict[str, Any]]
 
 
 def build(method: Method, optim: Optim) -> Optimizer:
     """The optimizer that `optim` names, over what is trainable; `schedule` is called before each step."""
-    groups = param_groups(method, optim.weight_decay, decay_all=optim.decay_all)
+    decay_all = optim.decay_all or (optim.name == "lars" and optim.lars_form == "larc")
+    groups = param_groups(method, optim.weight_decay, decay_all=decay_all)
     match optim.name:
         case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike
             return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
         case "sgd":
             return SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
         case "lars":
-            return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust)
+            return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust, form=optim.lars_form)
 
 
 def param_groups(method: Method, weight_decay: float, *, decay_all: bool = False) -> Groups:
@@ -48,7 +49,7 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
     -> the learning rate of a weight without options of its own. batch: the global one.
     """
     peak, t = peak_lr(optim, batch), step / steps
-    lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, floor=optim.min_lr)
+    lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, begin=optim.warmup_lr, floor=optim.min_lr)
     for group in optimizer.param_groups:
         group["lr"] = group["lr_scale"] * (peak if group["constant_lr"] and step >= warmup else lr)
         group["weight_decay"] = 0.0 if group["no_weight_decay"] else decay_at(t, optim)
@@ -70,23 +71,28 @@ def peak_lr(optim: Optim, batch: int) -> float:
     return optim.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[optim.lr_rule]
 
 
-def lr_at(step: int, *, steps: int, warmup: int, peak: float, floor: float = 0.0) -> float:
+def lr_at(step: int, *, steps: int, warmup: int, peak: float, begin: float = 0.0, floor: float = 0.0) -> float:
     """The learning rate of step 0 <= step < steps: linear warm-up, then from `peak` down a half cosine to `floor`.
 
-    The last warm-up step has the peak; the first has peak / warmup, not 0 as in MAE's code: no step is without effect.
+    The last warm-up step has the peak; the first is one step of the rise above `begin`, not at it as in the code of MAE
+    (0) and SwAV (0.3): no step is without effect.
     """
     assert 0 <= step < steps, f"step {step} is outside a schedule of {steps} steps"
     if step < warmup:
-        return peak * (step + 1) / warmup
+        return begin + (peak - begin) * (step + 1) / warmup
     return cosine((step - warmup) / (steps - warmup), peak, floor)
 
 
 class LARS(Optimizer):
     """SGD with momentum in which every weight matrix moves in proportion to its own norm.
 
-    You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, arXiv:1708.03888, in the form that
-    SimCLR, BYOL and MoCo v3 use: decay joins the gradient before the norm is taken (eq. 6 of the paper adds two norms),
-    and 1-D parameters are neither adapted nor decayed. Unlike lightly's and timm's, it adapts without weight decay too.
+    You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, arXiv:1708.03888. Forms, each of
+    which made published numbers:
+    byol: as BYOL, MoCo v3, Barlow Twins and VICReg have it. Decay joins the gradient before the norm is taken, and 1-D
+    parameters are neither adapted nor decayed. Unlike lightly's and timm's, it adapts without weight decay too.
+    simclr: the same, but momentum averages steps, each at the learning rate of its time, not gradients.
+    larc: eq. 6 of the paper, which adds the norms of gradient and decay, on weights of any rank, all of which decay. It
+    is the LARC of NVIDIA's apex without clipping, as in SwAV and DeepCluster v2.
     """
 
     def __init__(
@@ -97,33 +103,42 @@ class LARS(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
+        form: LarsForm = "byol",
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "form": form}
+        super().__init__(params, options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("form", "byol")  # checkpoints from before there were others
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         assert closure is None, "LARS takes no closure"
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
-            matrices, vectors = ([weight for weight in moved if (weight.ndim > 1) is kind] for kind in (True, False))
-            if matrices:
-                self._move(matrices, self._adapted(matrices, group), group)
-            if vectors:
-                self._move(vectors, [vector.grad for vector in vectors if vector.grad is not None], group)
+            adapted = [weight for weight in moved if weight.ndim > 1 or group["form"] == "larc"]
+            plain = [weight for weight in moved if weight.ndim <= 1 and group["form"] != "larc"]
+            if adapted:
+                self._move(adapted, self._adapted(adapted, group), group)
+            if plain:
+                self._move(plain, _grads(plain), group)
 
     def _adapted(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Gradients with decay, each at its weight's trust ratio."""
-        updates = torch._foreach_add(
-            [weight.grad for weight in weights if weight.grad is not None], weights, alpha=group["weight_decay"]
-        )
-        torch._foreach_mul_(updates, trust_ratios(weights, updates, group["trust"]))
+        grads, decay = _grads(weights), group["weight_decay"]
+        updates = torch._foreach_add(grads, weights, alpha=decay)
+        measured = (grads, decay) if group["form"] == "larc" else (updates, 0.0)
+        torch._foreach_mul_(updates, trust_ratios(weights, *measured, trust=group["trust"]))
         return list(updates)
 
     def _move(self, weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
         velocities = [self._velocity(weight) for weight in weights]
+        inside, outside = (group["lr"], 1.0) if group["form"] == "simclr" else (1.0, group["lr"])
         torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, updates)
-        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
+        torch._foreach_add_(velocities, updates, alpha=inside)
+        torch._foreach_add_(weights, velocities, alpha=-outside)
 
     def _velocity(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
@@ -133,8 +148,15 @@ class LARS(Optimizer):
         return velocity
 
 
-def trust_ratios(weights: Sequence[Tensor], updates: Sequence[Tensor], trust: float) -> list[Tensor]:
-    """-> () for each pair: trust * |weight| / |update|; 1 if either is zero, so that a weight can leave zero."""
-    weight_norms, update_norms = (torch.stack(torch._foreach_norm(list(tensors))) for tensors in (weights, updates))
-    defined = (weight_norms > 0) & (update_norms > 0)
-    return list(torch.where(defined, trust * weight_norms / update_norms, 1.0).unbind())
+def trust_ratios(weights: Sequence[Tensor], grads: Sequence[Tensor], decay: float, *, trust: float) -> list[Tensor]:
+    """-> () for each pair: trust * |weight| / (|grad| + decay * |weight|).
+
+    1 if either norm is zero, so that a weight can leave zero.
+    """
+    weight_norms, grad_norms = (torch.stack(torch._foreach_norm(list(tensors))) for tensors in (weights, grads))
+    defined = (weight_norms > 0) & (grad_norms > 0)
+    return list(torch.where(defined, trust * weight_norms / (grad_norms + decay * weight_norms), 1.0).unbind())
+
+
+def _grads(weights: list[Tensor]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]

@@ -16,6 +16,7 @@ BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]
+LarsForm = Literal["byol", "simclr", "larc"]
 MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has, and what nobody means
 
 
@@ -124,7 +125,9 @@ class Optim(Knobs):
     betas: tuple[Share, Share] = knob((0.9, 0.95), "AdamW's averages of gradient and square", symbol="β₁, β₂")
     momentum: float = knob(0.9, "momentum of SGD and LARS", ge=0, lt=1)
     trust: float = knob(0.001, "LARS's ratio of a step to the weight's norm", gt=0)
+    lars_form: LarsForm = knob("byol", "LARS as in BYOL, in SimCLR (momentum of steps), or LARC (adapts all weights)")
     warmup: Duration | None = knob(None, "linear rise of the learning rate at the start")
+    warmup_lr: float = knob(0.0, "where that rise begins", ge=0)
     min_lr: float = knob(0.0, "where the cosine ends", ge=0)
     clip_norm: float | None = knob(None, "longest gradient; null: any", gt=0)
     clip_each: float | None = knob(None, "longest gradient of any one weight; null: any", gt=0)
