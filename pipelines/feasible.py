@@ -90,6 +90,8 @@ def _has_map(encoder: PooledEncoder, image: Tensor) -> bool:
 
 
 def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
+    if not hasattr(encoder.trunk, "forward_intermediates"):  # from outside
+        return False
     stages = encoder.stages(image)
     return [stage.shape[1] for stage in stages if stage.ndim == 4] == encoder.widths
 

@@ -16,6 +16,8 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
 from selfsup.origin import CodePolicy
+from selfsup.outside import is_config_folder
+from selfsup.outside_backbone import portable
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.sections import Feeder
@@ -110,8 +112,11 @@ class PlannedRun:
         if self.run.method in BASELINES:
             return None
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
+        backbone = self.run.backbone.name
         extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
-        return self._stage("pretrain", parts, extra, entries=(WORKER, codebase.entry("methods", self.run.method)))
+        extra |= codebase.backbone_digest(backbone)
+        entries = (WORKER, codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone))
+        return self._stage("pretrain", parts, extra, entries=entries)
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
@@ -156,6 +161,9 @@ class PlannedRun:
             extra["pretrain"] = self.pretrain.key
             return self._stage("embed", ["embed"], extra, after=(self.pretrain,), **made_by)
         if self.run.method == "untrained":
+            backbone = self.run.backbone.name
+            extra |= codebase.backbone_digest(backbone)
+            made_by["entries"] += codebase.backbone_entry(backbone)
             extra |= {"normalized_by": self.train.digest} if train != self.train.digest else {}
             return self._stage("embed", ["embed", "backbone", "seed"], extra, **made_by)
         extra["image_size"] = self.run.backbone.image_size
@@ -202,9 +210,11 @@ class PlannedRun:
     def check_unchanged(self) -> None:
         """Raise SpecError where a file that the id was made of is another by now."""
         if replace(self).id != self.id:  # a copy reads it anew
-            changed = f"{self.run.backbone.weights} has changed since the run was planned"
+            backbone = self.run.backbone
+            path, file = ("weights", backbone.weights) if backbone.weights else ("name", backbone.name)
+            changed = f"{file} has changed since the run was planned"
             with located(self.root):
-                raise SpecError(f"{changed}; run the same command again: it is another run now", "backbone.weights")
+                raise SpecError(f"{changed}; run the same command again: it is another run now", f"backbone.{path}")
 
     @property
     def done(self) -> bool:
@@ -221,12 +231,13 @@ class PlannedRun:
         return {path: str(value) for path, value in flatten(told) if value is not None}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
-        """Return the sections with a method by its name, and given weights by what is in their file."""
-        sections = sections | {"method": self.method}
-        path = self.run.backbone.weights
-        if path in (None, "timm"):
-            return sections
-        return sections | {"backbone": sections["backbone"] | {"weights": content(path)}}
+        """Return the sections with a method by its name, and files that a backbone names by what is in them."""
+        backbone = self.run.backbone
+        files = {"name": portable(backbone.name)} if is_config_folder(backbone.name) else {}
+        if backbone.weights not in (None, "timm"):
+            files["weights"] = content(backbone.weights)
+        named = {"backbone": sections["backbone"] | files} if files else {}
+        return sections | {"method": self.method} | named
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
         said, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from selfsup.conflicts import Conflict, _backbone_effect
 from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.pipelines.feasible import check_images
@@ -42,6 +43,14 @@ KINDS = {  # by class, whatever the name says
 @pytest.mark.parametrize(("name", "tokens"), KINDS.items())
 def test_the_class_of_a_model_says_what_it_takes(name: str, tokens: bool) -> None:
     assert Backbone(name=name).is_vit is tokens
+
+
+@pytest.mark.parametrize(("name", "idle"), [("vit_tiny_patch16_224", False), ("vit_small_patch16_dinov3", True)])
+def test_position_embeddings_are_no_knob_of_a_vit_whose_attention_has_the_positions(name: str, idle: bool) -> None:
+    assert ("positions" in Backbone(name=name).idle) is idle
+    conflicts = list(_backbone_effect(Backbone(name=name, positions="learned")))
+    expected = Conflict(("backbone.positions",), f"has no effect on {name}: its attention has them; leave it out")
+    assert conflicts == ([expected] if idle else [])
 
 
 def test_maps_that_end_in_their_channels_are_turned() -> None:

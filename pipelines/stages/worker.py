@@ -116,11 +116,16 @@ def _work(task: Task, launched: float) -> None:
 
 
 def check_code(task: Task) -> None:
-    """Raise SpecError where an objective of the user's has changed since the run was planned."""
-    now = {"hyper": identity(task.run.hyper)} | codebase.unshipped_digest("methods", task.run.method)
-    if any(task.resolved.get(name) != value for name, value in now.items()):
-        changed = f"{task.run.method} has changed since the run was planned"
-        raise SpecError(f"{changed}; run the same command again: it is another run now", "method")
+    """Raise SpecError where an objective or a backbone of the user's has changed since the run was planned."""
+    method, backbone = task.run.method, task.run.backbone.name
+    current: dict[tuple[str, str], dict[str, Any]] = {
+        ("method", method): {"hyper": identity(task.run.hyper)} | codebase.unshipped_digest("methods", method),
+        ("backbone.name", backbone): codebase.backbone_digest(backbone),
+    }
+    for (path, name), settings in current.items():
+        if any(task.resolved.get(key) != value for key, value in settings.items()):
+            changed = f"{name} has changed since the run was planned"
+            raise SpecError(f"{changed}; run the same command again: it is another run now", path)
 
 
 def build(run: Run, info: TrainInfo, device: torch.device) -> Method:

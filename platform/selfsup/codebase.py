@@ -79,8 +79,23 @@ def unshipped_digest(package: str, name: str) -> dict[str, str]:
     module = entry(package, name)
     if not outside.is_outside(name) or outside.is_file(name):
         return {"code": _module(module)[0]}
+    return {"code": _package_digest(module)}
+
+
+def backbone_digest(name: str) -> dict[str, str]:
+    """Return the digest of a backbone that is `module:callable` as part of a stage's key; {} for all others."""
+    modules = backbone_entry(name)
+    return {"backbone_code": _package_digest(*modules)} if modules else {}
+
+
+def backbone_entry(name: str) -> tuple[str, ...]:
+    """Return the module of a backbone that is `module:callable`; none for all others."""
+    return (name.partition(":")[0],) if outside.CLASS.fullmatch(name) and not outside.CONFIG.fullmatch(name) else ()
+
+
+def _package_digest(module: str) -> str:
     own = {other: digest for other, digest in _reached(module).items() if _top(other) == _top(module)}
-    return {"code": hashlib.blake2b(repr(own).encode(), digest_size=4).hexdigest()}
+    return hashlib.blake2b(repr(own).encode(), digest_size=4).hexdigest()
 
 
 def entry(package: str, name: str) -> str:

@@ -113,13 +113,8 @@ def _min_below_max(hyper: Knobs) -> Iterator[Conflict]:
 
 
 def _backbone_effect(backbone: Backbone) -> Iterator[Conflict]:
-    if backbone.unknown:
-        return
-    if backbone.is_vit:
-        yield from _without_effect("backbone", backbone, {"stem"}, f"on {backbone.name}, a plain ViT")
-    else:
-        vit_only = {"patch_size", "depth", "heads", "positions", "pool"}
-        yield from _without_effect("backbone", backbone, vit_only, f"on {backbone.name}, which is no plain ViT")
+    for name, why in sorted(backbone.idle.items()) if not backbone.unknown else ():
+        yield from _without_effect("backbone", backbone, {name}, why)
 
 
 def _optim_effect(optim: Optim) -> Iterator[Conflict]:

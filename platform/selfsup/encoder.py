@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup import blocks, families, tensors
+from selfsup import blocks, families, outside, tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import as_dict
+from selfsup.outside_backbone import portable
 from selfsup.parts.pieces import Maps, in_pieces
 from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Tokens
@@ -242,7 +243,7 @@ INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext
 
 
 def _unseen(name: str, size: int, error: Exception) -> SpecError:
-    own = families.input_size(name)
+    own = size if outside.is_outside(name) else families.input_size(name)
     instead = f"its own size is {own}, or {INSTEAD}" if own != size else INSTEAD
     message = f"{name} cannot see images of {size} pixels: {families.reason(error)}; {instead}"
     return SpecError(message, "backbone.name", "backbone.image_size")
@@ -250,6 +251,7 @@ def _unseen(name: str, size: int, error: Exception) -> SpecError:
 
 def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
     """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
+    backbone = backbone.model_copy(update={"name": portable(backbone.name)})
     tensors.save(encoder.trunk.state_dict(), path, {"backbone": json.dumps(as_dict(backbone))})
 
 

@@ -15,12 +15,16 @@ from timm.models import VisionTransformer, is_model_in_modules
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 
+from selfsup import outside, outside_backbone
+
 TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
 TOKEN_CLASSES = (VisionTransformer, Beit, Eva)
 
 
 def unknown(name: str) -> str | None:
-    """Return what is wrong with a name that timm does not have, and the names that are near it; None if it has it."""
+    """Return what is wrong with a name that nobody has, and the names of timm that are near; None if it is fine."""
+    if outside.is_outside(name):
+        return outside_backbone.problem(name)
     if timm.is_model(name):
         return None
     near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -50,7 +54,19 @@ def table() -> list[ModelFamily]:
 @lru_cache(maxsize=256)
 def takes_tokens(name: str) -> bool:
     """Return whether timm's model of that name can be a token encoder; False for names that timm does not have."""
-    return is_model_in_modules(name, TOKEN_MODULES) and is_plain(_sketch(name))
+    known = not outside.is_outside(name) and is_model_in_modules(name, TOKEN_MODULES)
+    return known and is_plain(_sketch(name))
+
+
+def idle(name: str) -> dict[str, str]:
+    """Return the knobs of a backbone that change nothing of the encoder of that name, each with the reason."""
+    if outside.is_outside(name):
+        return dict.fromkeys(outside_backbone.idle(name), f"on {name}")
+    if not takes_tokens(name):
+        knobs = ("patch_size", "depth", "heads", "positions", "pool")
+        return dict.fromkeys(knobs, f"on {name}, which is no plain ViT")
+    learned = {} if _sketch(name).pos_embed is not None else {"positions": f"on {name}: its attention has them"}
+    return {"stem": f"on {name}, a plain ViT"} | learned
 
 
 def has_class_token(name: str) -> bool:

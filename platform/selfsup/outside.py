@@ -25,6 +25,8 @@ from selfsup.naming import WORD
 from selfsup.source import Entry, Node
 
 __path__: list[str] = []  # so that modules below this one can be imported, which `_Finder` finds
+HUGGING_FACE = "hf:"  # how the names of transformers' models begin
+CONFIG = re.compile(rf"{HUGGING_FACE}[A-Za-z]\w*Config", re.ASCII)
 CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 
 
@@ -36,6 +38,12 @@ def is_file(method: object) -> bool:
 def is_outside(method: object) -> bool:
     """Return whether a method is a file's or a module's."""
     return is_file(method) or (isinstance(method, str) and ":" in method)
+
+
+def is_config_folder(backbone: str) -> bool:
+    """Return whether a backbone is a folder with a config of transformers."""
+    text = backbone.removeprefix(HUGGING_FACE)
+    return text != backbone and not text.startswith("{") and not CONFIG.fullmatch(backbone)
 
 
 def short(method: str) -> str:
@@ -73,7 +81,7 @@ def module(method: str, taken: Sequence[str]) -> ModuleType:
         raise SpecError(f"{short(method)} is the name of a method that selfsup has; give the {what} another name")
     if not WORD.fullmatch(short(method)):
         raise SpecError(f"the name of a {what} becomes that of its runs: a letter, then letters, digits, - and _")
-    return _imported(method, module_name(method))
+    return imported(method)
 
 
 def module_name(method: str) -> str:
@@ -81,7 +89,9 @@ def module_name(method: str) -> str:
     return f"{__name__}.{os.fsencode(method).hex()}" if is_file(method) else method.partition(":")[0]
 
 
-def _imported(method: str, name: str) -> ModuleType:
+def imported(method: str) -> ModuleType:
+    """Import the module of a method or another name from outside. Raises SpecError where that fails."""
+    name = module_name(method)
     if is_file(method) and not Path(method).is_file():
         raise SpecError(f"there is no file {method}")
     try:

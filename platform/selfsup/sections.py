@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.outside import HUGGING_FACE, is_config_folder
 from selfsup.redact import REMEDY, has_secret
 
 BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
@@ -80,7 +81,7 @@ class EvalData(Knobs):
 
 
 class Backbone(Knobs):
-    name: str = knob("vit_small_patch16_224", "architecture, by its name in timm", min_length=1)
+    name: str = knob("vit_small_patch16_224", "architecture: timm's name, module:callable, or hf:CONFIG", min_length=1)
     image_size: int = knob(224, "pixels a side of the images it sees", gt=0)
     patch_size: int | None = knob(None, "pixels a side of a token; null: the name's own", gt=0)
     width: int | None = knob(None, "channels of a token, or of a ResNet's first stage; null: its own", symbol="D", gt=0)
@@ -94,6 +95,12 @@ class Backbone(Knobs):
         None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm", min_length=1
     )
 
+    @field_validator("name")
+    @classmethod
+    def _whole_folder(cls, name: str) -> str:
+        folder = name.removeprefix(HUGGING_FACE)
+        return HUGGING_FACE + _whole(folder) if is_config_folder(name) else name
+
     @field_validator("weights")
     @classmethod
     def _whole_path(cls, weights: str | None) -> str | None:
@@ -101,10 +108,17 @@ class Backbone(Knobs):
 
     @property
     def unknown(self) -> str | None:
-        """What is wrong with the name, if timm does not have it."""
+        """Return what is wrong with the name, if neither timm nor the user has it."""
         from selfsup.families import unknown  # needs torch and timm, which reading a spec does without
 
         return unknown(self.name)
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Return the knobs that change nothing of an encoder of that name, each with the reason."""
+        from selfsup.families import idle
+
+        return idle(self.name)
 
     @property
     def is_vit(self) -> bool:

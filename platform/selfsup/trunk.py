@@ -8,7 +8,7 @@ import torch
 from timm.models import ResNet, is_model_in_modules
 from torch import nn
 
-from selfsup import families, weights
+from selfsup import families, outside, outside_trunk, weights
 from selfsup.errors import SpecError
 from selfsup.parts.heads import xavier_linears
 from selfsup.sections import Backbone
@@ -21,6 +21,8 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) 
     Raises SpecError for a name that timm does not have, for a stem that it cannot have, for sizes that do not fit
     together, and for weights that cannot be read or do not fit.
     """
+    if outside.is_outside(backbone.name):
+        return outside_trunk.create(backbone)
     trunk = _named(backbone)
     if backbone.is_vit:
         _check_vit(trunk, backbone)
@@ -39,8 +41,10 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) 
 def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
     """What makes `timm.create_model(**kwargs)` take a trunk's state dict, and then return what `pooled` does.
 
-    Raises SpecError for the small stem, which timm does not have.
+    Raises SpecError for the small stem and models from outside, which timm does not have.
     """
+    if outside.is_outside(backbone.name):
+        raise SpecError(f"{backbone.name} is no model of timm: export it with --to torch")
     if not backbone.is_vit and backbone.stem == "small":
         raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
     return _create_kwargs(backbone)

@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 from timm.models import load_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup import tensors
 from selfsup.errors import SpecError
@@ -48,14 +48,23 @@ def fill(trunk: Any, backbone: Backbone) -> None:
 
     Raises SpecError for weights that cannot be read, or that do not fit.
     """
-    state, head = unwrapped(_read(backbone), trunk.state_dict()), trunk.pretrained_cfg["classifier"]
+    state, head = given(backbone, trunk), trunk.pretrained_cfg["classifier"]
     if backbone.is_vit:
         _check_registers(state, trunk, backbone)
         state = _converted(state, trunk, backbone)
-    state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    if wrong := tensors.mismatches(state, trunk.state_dict(), tensors.shape):
+    put({name: value for name, value in state.items() if not name.startswith(f"{head}.")}, trunk, backbone)
+
+
+def given(backbone: Backbone, module: nn.Module) -> State:
+    """Return the part of the given weights that is such a module. Raises SpecError where they cannot be read."""
+    return unwrapped(_read(backbone), module.state_dict())
+
+
+def put(state: State, module: nn.Module, backbone: Backbone) -> None:
+    """Load weights into a module. Raises SpecError where they do not fit."""
+    if wrong := tensors.mismatches(state, module.state_dict(), tensors.shape):
         raise _unfit(backbone, wrong)
-    trunk.load_state_dict(state)
+    module.load_state_dict(state)
 
 
 def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
