@@ -2,6 +2,10 @@
 
 Zbontar, Jing, Misra, LeCun and Deny, "Barlow Twins: self-supervised learning via redundancy reduction", ICML 2021,
 arXiv:2103.03230. Defaults are the paper's for ImageNet.
+
+The authors' code sums the correlations of W GPUs outside autograd, which leaves 1/W of this gradient: LARS turns that
+into W times the weight decay, and biases and norms learn W times slower. The recipe for ImageNet has both in its
+numbers. Deviations from the authors' code: none is known.
 """
 
 from collections.abc import Mapping
@@ -27,7 +31,7 @@ class BarlowTwins(Method):
     class Hyper(Knobs):
         redundancy: float = knob(
             0.005, "weight of correlations between channels", symbol="λ", sweep=Range(1e-4, 0.1, log=True), ge=0
-        )  # the authors' code has 0.0051
+        )
         dim: int = knob(8192, "channels of the projector, hidden and out", sweep=Choice(512, 2048, 8192), gt=0)
         layers: int = knob(3, "linear layers of the projector", sweep=Choice(2, 3), ge=1, le=100)
         bias_lr: float = knob(0.024, "learning rate of biases and norms, as a share of the schedule's", gt=0)
@@ -52,4 +56,4 @@ class BarlowTwins(Method):
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         return ParamOptions(
             lr_scale=self.bias_lr if weight.ndim <= 1 else 1.0
-        )  # section 2.2: 0.0048 beside the weights' 0.2
+        )  # section 2.2: 0.0048 beside the weights' 0.2, of a gradient that is not divided by the number of GPUs

@@ -2,7 +2,10 @@
 
 He, Fan, Wu, Xie and Girshick, "Momentum contrast for unsupervised visual representation learning", CVPR 2020,
 arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momentum contrastive learning", 2020,
-arXiv:2003.04297. Defaults are v2's; v1 is head: linear, blur: 0, temperature: 0.07.
+arXiv:2003.04297. Defaults are v2's; v1 is head: linear, jitter: v1, blur: 0, temperature: 0.07.
+
+Deviations from the authors' code: queries are batch-normalized over the whole batch, not in each GPU's part of it; keys
+are normalized in `split` interleaved groups, where their GPUs hold parts that are shuffled anew at each step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,11 +43,13 @@ class MoCo(Method):
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
         split: int = knob(8, "groups of samples by which keys are batch-normalized", ge=1)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
+        jitter: Literal["v1", "v2"] = knob("v2", "color jitter: of 80 % of views, or v1's, of all and after gray")
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        crop = recipes.moco(crop_min=hyper.crop_min, blur=hyper.blur)
+        recipe = {"v1": recipes.instdisc, "v2": recipes.moco}[hyper.jitter]
+        crop = recipe(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 
     @classmethod

@@ -7,7 +7,6 @@ in the first epoch, which gathers them. They take 4 bytes for each sample and ch
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -18,11 +17,11 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks
+from selfsup.parts import checks, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
 from selfsup.sections import Setup
-from selfsup.views import Crop, Views
+from selfsup.views import Views
 
 
 @final
@@ -45,9 +44,7 @@ class SeLa(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        s = hyper.strength
-        plain = Crop(scale=(hyper.crop_min, 1.0), resample="bilinear", gray=0.2)
-        return Views((replace(plain, jitter=1.0, brightness=s, contrast=s, saturation=s, hue=s),))
+        return Views((recipes.instdisc(crop_min=hyper.crop_min, strength=hyper.strength),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

@@ -1,8 +1,14 @@
 """MoCo: what its keys are normalized by, what its queue holds, and its loss against lightly's, step after step."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from lightly.loss import NTXentLoss
+
+from selfsup.method import load
+from selfsup.optim import build
+from selfsup.spec import read
+from selfsup.views import Crop
 
 
 def test_the_loss_of_every_step_is_lightlys_on_a_queue_of_its_own(setting) -> None:
@@ -32,3 +38,36 @@ def test_only_queries_are_learned_from(setting) -> None:
     method(batch).loss.backward()
     assert batch.views[1].value.value.grad is None
     assert all(weight.grad is None for weight in method.key.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["in1k/moco", "in1k/moco_v1", "cifar10/moco"])
+def test_biases_and_norms_decay_as_all_weights_do(recipe: str, setting) -> None:
+    """Both scripts hand all parameters to torch's SGD in one group, with a decay of 1e-4."""
+    method, _ = setting("moco", "cnn")
+    groups = build(method, read(recipe).optim).param_groups
+    assert {group["weight_decay"] for group in groups} == {1e-4}
+    trained = {name for name, weight in method.named_parameters() if weight.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trained)
+
+
+def test_the_first_version_is_that_of_the_authors_script() -> None:
+    """Gray for a fifth, then ColorJitter(0.4, 0.4, 0.4, 0.4) for all, and no blur; a linear head, at 0.07."""
+    spec = read("in1k/moco_v1")
+    expected = Crop(
+        scale=(0.2, 1.0),
+        resample="bilinear",
+        gray=0.2,
+        gray_first=True,
+        jitter=1.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.4,
+    )
+    assert load("moco").views(spec.hyper).crops == (expected, expected)
+    assert (spec.hyper.head, spec.hyper.temperature, spec.hyper.queue, spec.hyper.momentum) == (
+        "linear",
+        0.07,
+        65536,
+        0.999,
+    )

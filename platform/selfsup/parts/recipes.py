@@ -30,6 +30,15 @@ def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
     return replace(strong, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, resample="bilinear")
 
 
+def instdisc(*, crop_min: float, strength: float = 0.4, blur: float = 0.0) -> Crop:
+    """Instance discrimination's (arXiv 1805.01978), as in MoCo v1 and SeLa: gray for some, then jitter for all.
+
+    Resized bilinearly, torchvision's default, in the authors' code.
+    """
+    plain = Crop(scale=(crop_min, 1.0), resample="bilinear", gray=0.2, gray_first=True, blur=blur)
+    return replace(plain, jitter=1.0, brightness=strength, contrast=strength, saturation=strength, hue=strength)
+
+
 def byol(
     *, crop_min: float = 0.08, blur: float = 1.0, resample: Literal["bicubic", "bilinear"] = "bicubic"
 ) -> tuple[Crop, Crop]:
