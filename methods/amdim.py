@@ -4,8 +4,9 @@ Bachman, Hjelm and Buchwalter, "Learning representations by maximizing mutual in
 arXiv:1906.00910. Defaults are the paper's for ImageNet; aspect ratios, one flip for both views and how embeddings begin
 are its code's, and so is the penalty of 0.05 in the recipe.
 
-Deviations: the encoder is any CNN, whose maps are its last two stages, pooled, and whose pooled features are embedded,
-too; the authors' has no padding and is embedded at 1 x 1 already. No mixture of features (section 3.7).
+Deviations from the authors' code: the encoder is any CNN, whose maps are its last two stages, averaged down, and whose
+pooled features are embedded, too; theirs has no padding, and ends in the embedding of the image. There is no mixture of
+features (section 3.7). Batch normalization sees the whole batch, not each GPU's part of it.
 """
 
 from collections.abc import Mapping
