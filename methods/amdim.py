@@ -87,9 +87,10 @@ class Embedding(nn.Module):
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, dim)
-        self.hidden = nn.Sequential(nn.Linear(width, dim, bias=False), nn.ReLU(), nn.Linear(dim, dim, bias=False))
+        last = nn.Linear(dim, dim, bias=False)
+        self.hidden = nn.Sequential(nn.Linear(width, dim, bias=False), nn.ReLU(), last)
         self.norm = nn.BatchNorm1d(dim)
-        nn.init.zeros_(self.hidden[2].weight)
+        nn.init.zeros_(last.weight)
         if dim >= width:
             nn.init.uniform_(self.linear.weight, -0.01, 0.01)
             self.linear.weight.data.fill_diagonal_(1.0)
