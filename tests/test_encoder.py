@@ -143,10 +143,10 @@ def test_only_kept_tokens_are_processed_each_at_its_own_place(name: str, pool: s
     same(encoder(patchify(images(), 8), keep), expected)
 
 
-def test_tokens_that_are_no_square_are_refused() -> None:
-    tokens = patchify(images(), 8)
-    with pytest.raises(AssertionError, match="15 tokens are no square"):
-        build(VIT).pooled(tokens._replace(value=tokens.value[:, 1:]))
+def test_tokens_of_a_part_of_the_grid_are_as_those_that_are_kept() -> None:
+    tokens, encoder = patchify(images(), 8), build(VIT)
+    part = tokens._replace(value=tokens.value[:, 1:], coord=tokens.coord[:, 1:])
+    same(encoder(part), encoder(tokens, torch.arange(1, 16).expand(len(part.value), -1)))
 
 
 def test_sincos_positions_are_fixed_and_zero_at_the_class_token() -> None:

@@ -60,7 +60,8 @@ def test_with_nothing_masked_it_is_timms(name: str) -> None:
 def test_tokens_are_where_their_coordinates_say(name: str) -> None:
     encoder, _ = encoder_of(name)
     tokens, order = patchify(images(), 8), torch.stack([torch.randperm(16) for _ in range(3)])
-    mixed = type(tokens)(*(part.take_along_dim(order if part.ndim == 2 else order[..., None], 1) for part in tokens))
+    value, coord = (part.take_along_dim(order[..., None], 1) for part in (tokens.value, tokens.coord))
+    mixed = tokens._replace(value=value, coord=coord)
     whole, prefix = encoder(tokens), encoder.num_prefix
     same(encoder(mixed)[:, prefix:], whole[:, prefix:].take_along_dim(order[..., None], dim=1))
 
@@ -84,6 +85,20 @@ def test_on_kept_tokens_attention_is_that_of_the_whole_restricted_to_them(
     theirs = encoder.trunk.forward_features(images())
     same(found[:, :prefix], theirs[:, :prefix])
     same(found[:, prefix:], theirs[:, prefix:].take_along_dim(KEEP[..., None], dim=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_is_attended_to_by_none_and_pooled_by_none(name: str) -> None:
+    encoder, _ = encoder_of(name)
+    tokens, prefix = patchify(images(), 8), encoder.num_prefix
+    kept = encoder(tokens, KEEP)
+    padded = tokens._replace(valid=torch.zeros(3, 16, dtype=torch.bool).scatter(1, KEEP, True))
+    for encoder.pieces in (1, 3):
+        found = encoder(padded)
+        same(found[:, :prefix], kept[:, :prefix])
+        same(found[:, prefix:].take_along_dim(KEEP[..., None], dim=1), kept[:, prefix:])
+        same(encoder.pooled(padded), kept[:, 0] if NAMES[name] == "cls" else kept[:, prefix:].mean(dim=1))
+    same(encoder(padded, KEEP[:, :2]), encoder(tokens, KEEP[:, :2]))  # all that are kept are valid
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -66,10 +66,10 @@ class Toy(Method):
 def batch_at(step: int) -> Batch:
     generator = torch.Generator().manual_seed(100 + step)
     value = 1 + torch.randn(BATCH, TOKENS, PIXELS, generator=generator)
-    coord, valid = torch.zeros(BATCH, TOKENS, 2, dtype=torch.int64), torch.ones(BATCH, TOKENS, dtype=torch.bool)
+    coord = torch.zeros(BATCH, TOKENS, 2, dtype=torch.int64)
     mask = RandomMask(0.5).draw(torch.rand(BATCH, TOKENS, generator=generator), (TOKENS,))
     number, blank = torch.arange(BATCH) + step * BATCH, blank_batch(Views((Crop(size=1),)), 1, BATCH)
-    view = blank.views[0]._replace(value=Tokens(value, coord, valid), mask=mask)
+    view = blank.views[0]._replace(value=Tokens(value, coord, (TOKENS,)), mask=mask)
     return blank._replace(views=(view,), sample=number, label=number)
 
 

@@ -5,6 +5,7 @@ A place is the number of a token in its grid, row by row.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,30 +16,40 @@ from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from torch import Tensor
 
-Grid = tuple[int, int]  # rows and columns
+from selfsup.parts.tokens import Grid
 
 
-def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor) -> Tensor:
+def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None = None) -> Tensor:
     """(B, T, D), (K,) or (B, K) int64 -> (B, T, D): through all blocks of a ViT, a BEiT or an EVA, before the norm.
 
-    places: of each token after the prefix, one list for all samples or one for each.
+    places: of each token after the prefix, one list for all samples or one for each. attended: (B, 1, 1, T) bool, the
+    tokens that attention reads; None: all.
     """
-    if isinstance(trunk, Eva) and trunk.rope is not None:
-        return _each(trunk.blocks, hidden, rotations(trunk, grid, places), _rotated)
-    if isinstance(trunk, Eva):
-        return _each(trunk.blocks, hidden, lambda _: None, _rotated)
     if isinstance(trunk, Beit):
-        return _each(trunk.blocks, hidden, biases(trunk, grid, places), _biased)
+        offset = biases(trunk, grid, places)
+        return _each(
+            trunk.blocks, hidden, lambda block, x, number: _biased(block, x, _masked(offset(number), attended, x))
+        )
+    if isinstance(trunk, Eva):
+        rope = rotations(trunk, grid, places) if trunk.rope is not None else lambda _: None
+        return _each(trunk.blocks, hidden, lambda block, x, number: block(x, rope=rope(number), attn_mask=attended))
+    if attended is not None:
+        return _each(trunk.blocks, hidden, lambda block, x, _: block(x, attn_mask=attended))
     out: Tensor = trunk.blocks(hidden)
     return out
 
 
-def _each(
-    blocks: Any, x: Tensor, positions: Callable[[int], Any], block: Callable[[Any, Tensor, Any], Tensor]
-) -> Tensor:
+def _each(blocks: Any, x: Tensor, block: Callable[[Any, Tensor, int], Tensor]) -> Tensor:
     for number, layer in enumerate(blocks):
-        x = block(layer, x, positions(number))
+        x = block(layer, x, number)
     return x
+
+
+def _masked(bias: Tensor | None, attended: Tensor | None, x: Tensor) -> Tensor | None:
+    """([B,] H, T, T) or None, (B, 1, 1, T) bool or None -> what attention adds for pairs of tokens"""
+    if attended is None:
+        return bias
+    return torch.zeros_like(attended, dtype=x.dtype).masked_fill(~attended, -math.inf) + (0.0 if bias is None else bias)
 
 
 def rotations(trunk: Eva, grid: Grid, places: Tensor) -> Callable[[int], Tensor]:
@@ -77,15 +88,16 @@ def _fixed_table(rope: Any, grid: Grid) -> Tensor:
 
 def biases(trunk: Any, grid: Grid, places: Tensor) -> Callable[[int], Tensor | None]:
     """Return, for the number of a block, what its attention adds for pairs of tokens: ([B,] H, T, T)."""
-    index = gen_relative_position_index(grid, device=places.device)
-    rows = F.pad(places + 1, (1, 0))  # the class token comes first
-    pairs = index[rows[..., :, None], rows[..., None, :]]
+    height, width = grid
+    index = gen_relative_position_index((height, width), device=places.device)
+    number = F.pad(places + 1, (1, 0))  # the class token comes first
+    pairs = index[number[..., :, None], number[..., None, :]]
 
     def of(table: Tensor | None) -> Tensor | None:
         if table is None:
             return None
-        distances = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
-        resized = resize_rel_pos_bias_table_simple(table, grid, (distances, table.shape[1]))
+        distances = (2 * height - 1) * (2 * width - 1) + 3
+        resized = resize_rel_pos_bias_table_simple(table, (height, width), (distances, table.shape[1]))
         bias: Tensor = F.embedding(pairs, resized).movedim(-1, -3).contiguous()
         return bias
 
@@ -96,11 +108,6 @@ def biases(trunk: Any, grid: Grid, places: Tensor) -> Callable[[int], Tensor | N
         return own if shared is None else shared if own is None else own + shared
 
     return bias
-
-
-def _rotated(block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
-    out: Tensor = block(x, rope=rope)
-    return out
 
 
 def _biased(block: Any, x: Tensor, bias: Tensor | None) -> Tensor:

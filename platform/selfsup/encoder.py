@@ -9,7 +9,6 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 
 import abc
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from selfsup.knob import as_dict
 from selfsup.outside_backbone import portable
 from selfsup.parts.pieces import Maps, in_pieces
 from selfsup.parts.positions import sincos
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.tokens import Grid, Tokens
 from selfsup.sections import Backbone
 from selfsup.trunk import create, timm_kwargs
 
@@ -38,6 +37,8 @@ __all__ = [
     "save_encoder",
     "timm_kwargs",
 ]
+
+INTERPOLATIONS = {1: "linear", 2: "bicubic", 3: "trilinear"}  # of learned positions, by the rank of their grid
 
 
 class Encoder(nn.Module, abc.ABC):
@@ -63,7 +64,7 @@ class Encoder(nn.Module, abc.ABC):
 
 
 class TokenEncoder(Encoder):
-    """A plain ViT, BEiT or EVA. grid: rows and columns of patches. patch_values: P.
+    """A plain ViT, BEiT or EVA. grid: patches along each axis of the samples that it is built for. patch_values: P.
 
     num_prefix: class and register tokens, which stand before the patches.
     """
@@ -75,7 +76,7 @@ class TokenEncoder(Encoder):
         super().__init__()
         self.trunk, self.pool = trunk, pool
         self.dim: int = self.trunk.embed_dim
-        self.grid: tuple[int, int] = self.trunk.patch_embed.grid_size
+        self.grid: Grid = self.trunk.patch_embed.grid_size
         self.patch = self.trunk.patch_embed.patch_size[0]
         self.patch_values: int = self.trunk.patch_embed.proj.weight[0].numel()
         self.num_prefix: int = self.trunk.num_prefix_tokens
@@ -83,35 +84,40 @@ class TokenEncoder(Encoder):
     def forward(self, tokens: Tokens, keep: Tensor | None = None, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
 
-        tokens: a whole grid, `grid` or a square, in any order: their coordinates tell where they are. In a square of
-        another size, positions are resized. keep: numbers of the tokens to process, all if None; the others cost
-        nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (1, D), what
+        tokens: in any order: their coordinates tell where they are. In a grid of another size than `grid`, positions
+        are resized. Padding is attended to by none. keep: numbers of the tokens to process, all if None; the others
+        cost nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (1, D), what
         stands for the tokens there, at their positions.
         """
-        value, places, grid = tokens.value, self._places(tokens), self._grid_of(tokens.value.shape[1])
+        value, places, valid = tokens.value, tokens.place, tokens.valid
         if keep is not None:
             value = value.take_along_dim(keep[..., None], dim=1)
             places = places[keep] if places.ndim == 1 else places.take_along_dim(keep, dim=1)
-        first, position = self._positions(grid)
+            valid = valid.take_along_dim(keep, dim=1) if valid is not None else None
+        first, position = self._positions(tokens.grid)
         prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
         if position is not None:
             embedded = embedded + F.embedding(places, position)
-        return self._encode(torch.cat([prefix, embedded], dim=1), grid, places)
+        return self._encode(torch.cat([prefix, embedded], dim=1), tokens.grid, places, valid)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """Tokens -> (B, D)"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        hidden = self(view)
-        pooled: Tensor = hidden[:, 0] if self.pool == "cls" else hidden[:, self.num_prefix :].mean(dim=1)
-        return pooled
+        hidden: Tensor = self(view)
+        if self.pool == "cls":
+            return hidden[:, 0]
+        patches = hidden[:, self.num_prefix :]
+        if view.valid is None:
+            return patches.mean(dim=1)
+        return (patches * view.valid[..., None]).sum(dim=1) / view.valid.sum(dim=1, keepdim=True)
 
     def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """Tokens -> (B, D, H, W): what became of the patches"""
+        """Tokens of a whole grid, in its order -> (B, D, *grid): what became of the patches"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         places: Tensor = self(view)[:, self.num_prefix :].mT
-        return places.reshape(*places.shape[:2], *self._grid_of(places.shape[2]))
+        return places.reshape(*places.shape[:2], *view.grid)
 
     @property
     def position(self) -> nn.Parameter:
@@ -120,16 +126,22 @@ class TokenEncoder(Encoder):
         assert position is not None, "its positions are in its attention"
         return position
 
-    def _encode(self, hidden: Tensor, grid: tuple[int, int], places: Tensor) -> Tensor:
-        """(B, T, D), (K,) or (B, K) -> (B, T, D)"""
+    def _encode(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Tensor:
+        """(B, T, D), (K,) or (B, K), (B, K) bool or None -> (B, T, D)"""
+        by_sample = {"places": places} if places.ndim == 2 else {}
+        by_sample |= {"attended": self._attended(valid)} if valid is not None else {}
 
-        def encode(hidden: Tensor, places: Tensor = places) -> tuple[Tensor]:
+        def encode(hidden: Tensor, *parts: Tensor) -> tuple[Tensor]:
+            given = {"places": places} | dict(zip(by_sample, parts, strict=True))
             before = getattr(self.trunk, "norm_pre", nn.Identity())  # which BEiT has not
-            return (self.trunk.norm(blocks.through(self.trunk, before(hidden), grid, places)),)
+            return (self.trunk.norm(blocks.through(self.trunk, before(hidden), grid, **given)),)
 
-        by_sample = (places,) if places.ndim == 2 else ()
-        [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample)
+        [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
         return out
+
+    def _attended(self, valid: Tensor) -> Tensor:
+        """(B, K) bool -> (B, 1, 1, T) bool: the tokens that attention reads; prefix tokens are."""
+        return F.pad(valid, (self.num_prefix, 0), value=True)[:, None, None]
 
     def _embed(self, value: Tensor) -> Tensor:
         """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel)."""
@@ -145,19 +157,7 @@ class TokenEncoder(Encoder):
         parts = [part for part in tokens if part is not None]
         return torch.cat(parts, dim=1) if parts else self.trunk.patch_embed.proj.weight.new_zeros(1, 0, self.dim)
 
-    def _grid_of(self, number: int) -> tuple[int, int]:
-        """Return the rows and columns of so many tokens: `grid`, or a square."""
-        side = math.isqrt(number)
-        assert number == math.prod(self.grid) or number == side**2, f"{number} tokens are no square"
-        return self.grid if number == math.prod(self.grid) else (side, side)
-
-    def _places(self, tokens: Tokens) -> Tensor:
-        """-> (B, N): numbers of the tokens' places in their grid, row by row; (N,) if all samples share them."""
-        coord = tokens.coord[0] if tokens.coord.stride(0) == 0 else tokens.coord  # expanded: known without reading it
-        row, column = coord.unbind(-1)
-        return row * self._grid_of(coord.shape[-2])[1] + column
-
-    def _positions(self, grid: tuple[int, int]) -> tuple[Tensor | float, Tensor | None]:
+    def _positions(self, grid: Grid) -> tuple[Tensor | float, Tensor | None]:
         """(num_prefix, D), or zero for names that give prefix tokens no position; (N, D), or None of names without."""
         if self.trunk.pos_embed is None:
             return 0.0, None
@@ -166,14 +166,17 @@ class TokenEncoder(Encoder):
             return 0.0, self._resized(position, grid)
         return position[: self.num_prefix], self._resized(position[self.num_prefix :], grid)
 
-    def _resized(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _resized(self, position: Tensor, grid: Grid) -> Tensor:
         """(N, D) -> (places of the grid, D): for smaller or larger ones, as DINO's (arXiv 2104.14294) for crops"""
         if grid == self.grid:
             return position
         whole = position.mT.reshape(1, -1, *self.grid)
-        offset = self.position_offset  # the scale then differs from that of the sizes, and places shift
+        mode, offset = (
+            INTERPOLATIONS[len(grid)],
+            self.position_offset,
+        )  # the scale then differs from that of the sizes, and places shift
         scale = [(new + offset) / old for new, old in zip(grid, self.grid, strict=True)] if offset else None
-        resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode="bicubic")
+        resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode=mode)
         return resized[0].flatten(1).mT
 
 

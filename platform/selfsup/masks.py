@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup.parts.tokens import Grid
+
 ROUNDS = 32  # rectangles that are tried for a block mask
 ATTEMPTS = 10  # rectangles in a row that may not fit
 ASPECT = 0.3  # of a rectangle, at least; at most its inverse
-
-Grid = tuple[int, ...]  # tokens along each axis of a view
 
 
 class IndexMask(NamedTuple):

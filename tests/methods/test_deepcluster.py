@@ -7,13 +7,13 @@ import torch.nn.functional as F
 
 from selfsup.method import TrainInfo, load
 from selfsup.parts.clustering import spherical_kmeans
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.tokens import joined
 
 
 def test_the_loss_is_of_all_crops_and_all_heads(setting) -> None:
     method, batch = setting("deepcluster", temperature=0.2)
     pairs = [[view.value for view in batch.views[start : start + 2]] for start in (0, 2)]
-    z = [method.backbone.pooled(Tokens(*map(torch.cat, zip(*pair, strict=True)))) for pair in pairs]
+    z = [method.backbone.pooled(joined(pair)) for pair in pairs]
     z = F.normalize(method.projector(torch.cat(z)), dim=1).view(4, 8, -1)
     logs = []
     for head in range(3):

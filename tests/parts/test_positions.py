@@ -25,3 +25,12 @@ def test_the_first_half_says_the_column_and_the_second_the_row() -> None:
 def test_a_width_that_four_does_not_divide_is_refused() -> None:
     with pytest.raises(AssertionError, match="4k channels"):
         sincos((2, 2), 10)
+
+
+def test_one_axis_has_all_channels_and_three_share_them() -> None:
+    two, small = torch.tensor(2.0), torch.tensor(0.02)
+    torch.testing.assert_close(sincos((3,), 4)[2], torch.stack([two.sin(), small.sin(), two.cos(), small.cos()]))
+    three = sincos((2, 3, 4), 16).unflatten(0, (2, 3, 4))  # parts of 6, the last cut to 4
+    assert three[:, :, 1, :6].unique(dim=0).shape[0] == 1
+    assert three[0, 0, 0].tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 3 + [1.0] * 3 + [0.0] * 3 + [1.0]
+    assert three[1, 2, 3, 12:15].equal(sincos((2,), 6)[1, :3])

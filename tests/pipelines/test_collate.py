@@ -118,7 +118,7 @@ def test_numbers_that_a_step_shares_are_those_of_the_step_whatever_its_rows():
 def flat(batch):
     """Every tensor of a batch with a masked token view."""
     [view] = batch.views
-    return [*view.value, *view.mask, view.box, batch.sample, batch.label, batch.draws]
+    return [view.value.value, view.value.coord, *view.mask, view.box, batch.sample, batch.label, batch.draws]
 
 
 def test_a_sample_is_the_same_in_every_batch():

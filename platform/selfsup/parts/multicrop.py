@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selfsup.batch import View
 from selfsup.knob import Range
+from selfsup.parts import tokens
 from selfsup.parts.tokens import Tokens
 
 Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
@@ -44,10 +45,9 @@ def pooled(encoder: Pools, views: Sequence[View]) -> list[Tensor]:
 def joined(views: Sequence[View]) -> Tokens | Tensor:
     """V views of B samples, of one size -> (V * B, ...), one view after the other."""
     images = [view.value for view in views if isinstance(view.value, Tensor)]
-    if images:
-        return torch.cat(images)
-    tokens = [view.value for view in views if isinstance(view.value, Tokens)]
-    return Tokens(*(torch.cat(parts) for parts in zip(*tokens, strict=True)))
+    return (
+        torch.cat(images) if images else tokens.joined([view.value for view in views if isinstance(view.value, Tokens)])
+    )
 
 
 def _shape(value: Tokens | Tensor) -> torch.Size:

@@ -1,6 +1,6 @@
-"""Images to tokens and back: the only place where this modality has a shape.
+"""Samples on a grid of any rank to tokens and back: images, spectrograms, clips.
 
-B: batch, C: channels, H, W: pixels, p: pixels a side of a patch, N = H/p * W/p.
+B: batch, C: channels, S: points along each axis, p: points along each axis of a patch, N: patches.
 """
 
 import math
@@ -8,34 +8,43 @@ import math
 import torch
 from torch import Tensor
 
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.tokens import Grid, Tokens, places
+
+Patch = int | tuple[int, ...]  # points along each axis; one number for all
 
 
-def patchify(images: Tensor, patch: int) -> Tokens:
-    """(B, C, H, W) -> Tokens, value (B, N, p*p*C): patches row by row, each flattened as (row, column, channel).
+def patchify(x: Tensor, patch: Patch) -> Tokens:
+    """(B, C, *S) -> Tokens, value (B, N, prod(p) * C): patches, the last axis fastest, each flattened likewise.
 
-    The order is MAE's (arXiv 2111.06377). coord is (row, column) in the grid of patches; every token is valid.
+    Channels are fastest of all: (row, column, channel) for images, the order of MAE (arXiv 2111.06377). coord is the
+    patch's place in the grid.
     """
-    batch, channels, height, width = images.shape
-    assert (height % patch, width % patch) == (0, 0), f"{height}x{width} pixels do not divide into patches of {patch}"
-    rows, columns = height // patch, width // patch
-    value = images.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
-    row, column = (torch.arange(n, device=images.device) for n in (rows, columns))
+    batch, channels, *sizes = x.shape
+    sides = _sides(patch, len(sizes))
+    divide = all(size % side == 0 for size, side in zip(sizes, sides, strict=True))
+    assert divide, f"{'x'.join(map(str, sizes))} points do not divide into patches of {patch}"
+    grid = tuple(size // side for size, side in zip(sizes, sides, strict=True))
+    cut = [length for pair in zip(grid, sides, strict=True) for length in pair]
+    axes = range(2, 2 + len(cut))
+    value = x.reshape(batch, channels, *cut).permute(0, *axes[::2], *axes[1::2], 1)
     return Tokens(
-        value=value.reshape(batch, rows * columns, patch * patch * channels),
-        coord=torch.cartesian_prod(row, column).expand(batch, -1, -1),
-        valid=torch.ones(batch, rows * columns, dtype=torch.bool, device=images.device),
+        value=value.reshape(batch, math.prod(grid), math.prod(sides) * channels),
+        coord=places(grid, x.device).expand(batch, -1, -1),
+        grid=grid,
     )
 
 
-def unpatchify(value: Tensor, *, grid: tuple[int, int], patch: int) -> Tensor:
-    """(B, N, p*p*C) -> (B, C, H, W): the inverse of `patchify`. grid: rows and columns of patches."""
-    batch, num_tokens, size = value.shape
-    rows, columns = grid
-    channels = size // patch**2
-    assert (num_tokens, size) == (rows * columns, channels * patch**2), f"{tuple(value.shape)} is not a {grid} grid"
-    patches = value.reshape(batch, rows, columns, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
-    return patches.reshape(batch, channels, rows * patch, columns * patch)
+def unpatchify(value: Tensor, *, grid: Grid, patch: Patch) -> Tensor:
+    """(B, N, prod(p) * C) -> (B, C, *S): the inverse of `patchify`."""
+    (batch, num_tokens, size), sides = value.shape, _sides(patch, len(grid))
+    channels = size // math.prod(sides)
+    fits = (num_tokens, size) == (math.prod(grid), channels * math.prod(sides))
+    assert fits, f"{tuple(value.shape)} is not a {grid} grid"
+    patches = value.reshape(batch, *grid, *sides, channels)
+    rank = len(grid)
+    order = [axis for number in range(rank) for axis in (1 + number, 1 + rank + number)]
+    lengths = [number * side for number, side in zip(grid, sides, strict=True)]
+    return patches.permute(0, 1 + 2 * rank, *order).reshape(batch, channels, *lengths)
 
 
 def turned(view: Tokens | Tensor, quarters: int, patch: int | None) -> Tokens | Tensor:
@@ -43,9 +52,15 @@ def turned(view: Tokens | Tensor, quarters: int, patch: int | None) -> Tokens | 
     if isinstance(view, Tensor):
         return torch.rot90(view, quarters, (2, 3))
     assert patch is not None, "to turn tokens is to turn the pixels inside each, too"
-    (batch, number, size), side = view.value.shape, math.isqrt(view.value.shape[1])
-    assert side**2 == number, f"{number} tokens are no square"
+    (batch, number, size), (side, width) = view.value.shape, view.grid
+    assert side == width, f"{side} by {width} tokens are no square"
     pixels = view.value.view(batch, side, side, patch, patch, size // patch**2)
     pixels = torch.rot90(torch.rot90(pixels, quarters, (1, 2)), quarters, (3, 4))
-    valid = torch.rot90(view.valid.view(batch, side, side), quarters, (1, 2))
-    return Tokens(pixels.reshape(batch, number, size), view.coord, valid.reshape(batch, number))
+    valid = view.valid
+    if valid is not None:
+        valid = torch.rot90(valid.view(batch, side, side), quarters, (1, 2)).reshape(batch, number)
+    return Tokens(pixels.reshape(batch, number, size), view.coord, view.grid, valid)
+
+
+def _sides(patch: Patch, rank: int) -> tuple[int, ...]:
+    return (patch,) * rank if isinstance(patch, int) else patch

@@ -1,25 +1,29 @@
 """Where a token is, as a vector."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from selfsup.parts.tokens import Grid, places
 
 BASE = 10000.0  # of the wavelengths, as in "Attention is all you need" (arXiv 1706.03762)
 
 
-def sincos(grid: tuple[int, int], dim: int) -> Tensor:
-    """-> (rows * columns, dim): fixed 2-D sine-cosine embedding of the places of a grid, row by row.
+def sincos(grid: Grid, dim: int) -> Tensor:
+    """-> (N, dim): fixed sine-cosine embedding of the places of a grid of any rank, the last axis fastest.
 
-    MAE's layout (arXiv 2111.06377): the first half encodes the column, the second the row, each as [sines, cosines].
-    timm's and MoCo v3's layouts differ. dim is a multiple of 4.
+    Each axis has a part of the channels, the last axis the first part, each part as [sines, cosines]: for two axes
+    MAE's layout (arXiv 2111.06377), where the first half encodes the column and dim is a multiple of 4; timm's and
+    MoCo v3's layouts differ. Channels beyond dim are cut, as V-JEPA's (arXiv 2404.08471) for three axes.
     """
-    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid)
-    column, row = columns.repeat(grid[0]), rows.repeat_interleave(grid[1])
-    return torch.cat([_waves(column, dim // 2), _waves(row, dim // 2)], dim=1).float()
+    assert len(grid) != 2 or dim % 4 == 0, f"a position embedding has 4k channels, not {dim}"
+    part = math.ceil(dim / (2 * len(grid)))
+    along = places(grid).double().unbind(1)
+    return torch.cat([_waves(axis, part) for axis in reversed(along)], dim=1)[:, :dim].float()
 
 
-def _waves(place: Tensor, dim: int) -> Tensor:
-    """(N,) -> (N, dim)"""
-    half = dim // 2
-    assert dim == 2 * half, f"a position embedding has 4k channels, not {2 * dim}"
-    angle = place[:, None] * BASE ** (-torch.arange(half, dtype=torch.float64) / half)
+def _waves(place: Tensor, number: int) -> Tensor:
+    """(N,) -> (N, 2 * number)"""
+    angle = place[:, None] * BASE ** (-torch.arange(number, dtype=torch.float64) / number)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
