@@ -175,11 +175,11 @@ class PlannedRun:
         return {name: self._probe(evaluation, self.embeds[name]) for name, evaluation in self.evals.items()}
 
     def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
-        use, hyper = evaluation.use, evaluation.hyper
+        use, kind, hyper = evaluation.use, outside.short(evaluation.use), evaluation.hyper
         common = {"features": embed.key, "seed": self.run.seed} | codebase.unshipped_digest("evals", use)
         said, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
-        name = "" if evaluation.name == use else evaluation.name
-        return Stage(use, said, full, self.home, (f"selfsup.evals.{use}",), (embed,), name)
+        name = "" if evaluation.name == kind else evaluation.name
+        return Stage(kind, said, full, self.home, (codebase.entry("evals", use),), (embed,), name)
 
     @cached_property
     def pictures(self) -> Stage | None:
@@ -227,8 +227,10 @@ class PlannedRun:
 
     def params(self) -> dict[str, str]:
         """The Run flattened, for MLflow."""
-        told = as_dict(self.run) | {"method": self.method}
-        return {path: str(value) for path, value in flatten(told) if value is not None}
+        settings = as_dict(self.run) | {"method": self.method}
+        values = {path: str(value) for path, value in flatten(settings) if value is not None}
+        own = {f"evals.{name}.use": outside.short(evaluation.use) for name, evaluation in self.evals.items()}
+        return values | {path: use for path, use in own.items() if path in values}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
         """Return the sections with a method by its name, and files that a backbone names by what is in them."""

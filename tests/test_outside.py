@@ -153,9 +153,9 @@ def test_what_is_no_objective_is_told_at_its_place(write: Write, text: str, mess
     ("method", "message"),
     [
         ("gone.py", "there is no file {here}/gone.py"),
-        ("pixels.py", "pixels is the name of a method that selfsup has; give the file another name"),
-        ("simclr.py", "simclr is the name of a method that selfsup has; give the file another name"),
-        ("'my own.py'", "the name of a file becomes that of its runs: a letter, then letters, digits, - and _"),
+        ("pixels.py", "pixels is a name that selfsup has itself; give the file another name"),
+        ("simclr.py", "simclr is a name that selfsup has itself; give the file another name"),
+        ("'my own.py'", "the name of a file becomes part of ids: a letter, then letters, digits, - and _"),
         ("a:b:c", "expected a file, as in ./mine.py, or module:Class, as in my_lab.methods:Mine, not 'a:b:c'"),
         (
             "no_such_lab.methods:Mine",

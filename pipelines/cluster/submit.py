@@ -4,15 +4,16 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfsup import outside
 from selfsup.errors import SelfsupError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # variables that must be valid on the cluster
-METHOD = "method="  # how an override begins that names a method
 FLAGS: dict[CodePolicy, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
@@ -98,17 +98,19 @@ def _submit(
 
 
 def copy_all(specs: Sequence[Path], overrides: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
-    """Copy specs, and files of methods that overrides name, as `copy_specs` does; return both with the names there."""
-    methods = [override.removeprefix(METHOD) for override in overrides if is_method_file(override)]
-    names = copy_specs([*specs, *map(Path, methods)], folder)
+    """Copy specs, and the user's files that overrides name, as `copy_specs` does; return both with the names there."""
+    modules = [override.partition("=")[2] for override in overrides if names_module(override)]
+    names = copy_specs([*specs, *map(Path, modules)], folder)
     own = iter(names[len(specs) :])
-    sent = [f"{METHOD}{next(own)}" if is_method_file(override) else override for override in overrides]
+    sent = [
+        f"{override.partition('=')[0]}={next(own)}" if names_module(override) else override for override in overrides
+    ]
     return names[: len(specs)], sent
 
 
-def is_method_file(override: str) -> bool:
-    """Return whether an override is `method=FILE.py`."""
-    return override.startswith(METHOD) and outside.is_file(override)
+def names_module(override: str) -> bool:
+    """Return whether an override names a file with a method or an evaluator, as in `method=FILE.py`."""
+    return outside.is_file(override) and re.match(r"(method|evals\.[^.=]+\.use)=", override) is not None
 
 
 def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
@@ -132,16 +134,22 @@ def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
 def spec_files(path: Path) -> list[Path]:
     """Return the path of a valid spec and of every file that it or one of its studies extends, without shipped ones.
 
-    The file of a method is one of them, and names no others.
+    The files of methods and evaluators are among them, and name no others.
     """
     if outside.is_file(str(path)):
         return [path]
     tree = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
     parts = tree, *(tree.get("studies") or ())
     names = [part["extends"] for part in parts if "extends" in part]
-    names += [part["method"] for part in parts if outside.is_file(part.get("method"))]
+    names += [name for part in parts for name in used(part) if outside.is_file(name)]
     files = [locate(Path(os.path.normpath(path.parent / name)), name) for name in names]
     return [path, *(inner for file in files if not file.shipped for inner in spec_files(file.path))]
+
+
+def used(part: Mapping[str, Any]) -> list[Any]:
+    """Return the method and the evaluators that a spec names."""
+    evals = part.get("evals") or {}
+    return [part.get("method"), *(entry.get("use") for entry in evals.values() if isinstance(entry, dict))]
 
 
 def build_wheel(checkout: Path, out: Path) -> Path:

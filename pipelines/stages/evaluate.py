@@ -1,7 +1,7 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,8 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from selfsup import encoder, hits
-from selfsup.errors import DataError
+from selfsup import codebase, encoder, hits
+from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
@@ -177,14 +177,21 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     folder = planned.embeds[evaluation.name].folder
-    asked = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed)
+    code = codebase.unshipped_digest("evals", evaluation.use)
+    asked = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code)
     scores, label = ray.get(asked)
     hits.save(stage.folder, hits.identity(val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
 
-def _probe(use: str, hyper: Knobs, folder: Path, classes: int, seed: int) -> tuple[dict[str, Score], NDArray[np.int64]]:
-    """-> scores by name; the labels of the samples that they are of"""
+def _probe(
+    use: str, hyper: Knobs, folder: Path, classes: int, seed: int, code: Mapping[str, str]
+) -> tuple[dict[str, Score], NDArray[np.int64]]:
+    """-> scores by name; the labels of the samples that they are of. code: the digest of an evaluator of the user's."""
+    if codebase.unshipped_digest("evals", use) != code:
+        raise SpecError(
+            f"{use} has changed since the run was planned; run the same command again: it is another run now"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
     data = features(folder, classes, labelled=evaluator.target is not None)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from selfsup.batch import Batch
     from selfsup.encoder import Encoder, load_encoder
     from selfsup.errors import SelfsupError
-    from selfsup.evaluator import Evaluator, Features
+    from selfsup.evaluator import Evaluator, Features, Metric
     from selfsup.method import Method, Out
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.session import plan, report, sweep
@@ -27,6 +27,7 @@ __all__ = [
     "Features",
     "Knobs",
     "Method",
+    "Metric",
     "Out",
     "Range",
     "Run",
@@ -45,7 +46,7 @@ _HOMES = {
     "batch": ["Batch"],
     "encoder": ["Encoder", "load_encoder"],
     "errors": ["SelfsupError"],
-    "evaluator": ["Evaluator", "Features"],
+    "evaluator": ["Evaluator", "Features", "Metric"],
     "method": ["Method", "Out"],
     "spec": ["Run", "Spec", "read"],
     "sweeps.session": ["plan", "report", "sweep"],

@@ -1,23 +1,27 @@
 """The section `evals` of a spec: evaluations by name, each an instance of an evaluator.
 
     evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}, few: {use: knn, k: 5}}
+    evals: {mine: {use: ./mine.py}, other: {use: my_lab.evals:Other}}
 
 `use` defaults to the name, `data` to the run's own.
 """
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from pydantic import create_model
 
-from selfsup import evaluator
+from selfsup import evaluator, outside
+from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.explain import did_you_mean
 from selfsup.knob import Knobs, knob
+from selfsup.layers import find
 from selfsup.naming import WORD
 from selfsup.sections import EvalData
+from selfsup.source import Node, Problem
 
 Uses = tuple[tuple[str, str | None], ...]  # (name, evaluator) of evaluations with a name of their own; None: taken back
 USE = "which evaluation it is; null: the one that it is named after"
@@ -67,7 +71,22 @@ def _uses(tree: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     entries = _entries(tree).items()
     named = [(name, entry["use"]) for name, entry in entries if isinstance(entry, dict) and entry.get("use")]
     taken = [(name, None) for name, entry in entries if entry is None and not did_you_mean(name, known)]
-    return [(name, use if use is None or isinstance(use, str) else "") for name, use in [*named, *taken]]
+    return [*((name, use if _is_choice(use) else "") for name, use in named), *taken]
+
+
+def _is_choice(use: object) -> bool:
+    return isinstance(use, str) and (evaluator.is_known(use) or not outside.is_outside(use))
+
+
+def unusable(root: Node) -> Iterator[Problem]:
+    """Yield what is wrong with the evaluators from outside that a rooted tree names."""
+    for place in outside.places(root):
+        entry = find(root, place)
+        if entry and place[0] == "evals" and outside.is_outside(use := entry.node.value):
+            try:
+                evaluator.load(str(use))
+            except SpecError as error:
+                yield Problem(entry.node.mark, place, error.bare)
 
 
 def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
@@ -76,7 +95,7 @@ def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
     return {
         f"eval/{name}/{metric}": found
         for name, use in named.items()
-        if use in evaluator.names()
+        if evaluator.is_known(use)
         for metric, found in evaluator.load(use).metrics.items()
     }
 
@@ -111,23 +130,23 @@ def section(named: Uses = ()) -> type[Knobs]:
 
 
 def _doc(use: str | None) -> str:
-    doc = inspect.getdoc(evaluator.load(use)) if use in evaluator.names() else None
+    doc = inspect.getdoc(evaluator.load(use)) if use and evaluator.is_known(use) else None
     return " ".join((doc or f"{use}").partition("\n\n")[0].split())  # one paragraph on one line: a cell of `describe`
 
 
 @functools.cache
 def kind(use: str) -> type[Knobs]:
     """Return the class of an evaluation: the knobs of its evaluator, `use` and `data`."""
-    known = evaluator.names()
-    choice: Any = Literal[tuple(known)]
-    if use not in known:
+    is_own = outside.is_outside(use)
+    choice: Any = Literal[(use,) if is_own else tuple(evaluator.names())]
+    if not evaluator.is_known(use):
         return create_model("Evaluation", __base__=Unknown, use=(choice, knob(..., USE)))
     assert not {"use", "data"} & evaluator.load(use).Hyper.model_fields.keys(), f"{use}: use and data are taken"
     fields: Any = {
         "use": (choice | None, knob(None, USE)),
         "data": (EvalData, knob(EvalData(), "the data that it is made on; null: the run's own")),
     }
-    return create_model(f"{use}_evaluation", __base__=evaluator.load(use).Hyper, **fields)
+    return create_model(f"{outside.short(use)}_evaluation", __base__=evaluator.load(use).Hyper, **fields)
 
 
 def schema(ref: str) -> dict[str, Any]:
@@ -136,4 +155,5 @@ def schema(ref: str) -> dict[str, Any]:
         {"$ref": ref.format(model=kind(use).__name__), "properties": {"use": {"const": use}}, "required": ["use"]}
         for use in evaluator.names()
     ]
-    return {"anyOf": [*kinds, {"type": "null"}]}
+    own = {"type": "object", "properties": {"use": {"type": "string", "pattern": outside.PATTERN}}, "required": ["use"]}
+    return {"anyOf": [*kinds, own, {"type": "null"}]}

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup import registry
-from selfsup.errors import DataError
+from selfsup import outside, registry
+from selfsup.errors import DataError, SpecError
 from selfsup.knob import Knobs
+from selfsup.naming import STAGES, WORD
 
 EVALS = "selfsup.evals"
 
@@ -124,6 +125,34 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Evaluator]:
-    """Return the one Evaluator that `evals/<name>.py` defines."""
+    """Return the evaluator in `evals/<name>.py`, in a file of the user's, or `module:Class`.
+
+    Raises SpecError where one from outside cannot be imported, or is no complete evaluator.
+    """
+    if outside.is_outside(name):
+        return _with_metrics(outside.load(name, Evaluator, (*STAGES, *names())), name)
     kind: type[Evaluator] = registry.only(EVALS, name, Evaluator)
+    return kind
+
+
+def is_known(name: object) -> bool:
+    """Return whether an evaluator of that name can be loaded."""
+    if not isinstance(name, str) or not outside.is_outside(name):
+        return name in names()
+    try:
+        load(name)
+    except SpecError:
+        return False
+    return True
+
+
+def _with_metrics(kind: type[Evaluator], name: str) -> type[Evaluator]:
+    """Return an evaluator that says what it yields. Raises SpecError for any other."""
+    metrics = getattr(kind, "metrics", None)
+    if not (isinstance(metrics, Mapping) and metrics and all(isinstance(each, Metric) for each in metrics.values())):
+        raise SpecError(f'{name}: {kind.__name__} lacks metrics, such as metrics = {{"top1": Metric()}}')
+    if unfit := [metric for metric in metrics if not WORD.fullmatch(metric)]:
+        raise SpecError(f"{name}: the name of a metric is a letter, then letters, digits, - and _, not '{unfit[0]}'")
+    if aimless := [metric for metric, scale in metrics.items() if scale.headline and not scale.better]:
+        raise SpecError(f"{name}: {aimless[0]} is a column of tables, so say better: max or min, or headline=False")
     return kind

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, Union, Unpack, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 REQUIRED: Any = ...  # a knob without a default
@@ -214,6 +214,20 @@ def undeclared(cls: type[Knobs]) -> list[str]:
     """Return the fields that are declared without knob(...)."""
     fields = cls.model_fields.items()
     return [name for name, field in fields if not any(isinstance(entry, _Note) for entry in field.metadata)]
+
+
+def default_problem(cls: type[Knobs]) -> str:
+    """Return which default is not valid, and why; "" where all are. Knobs without one count as valid."""
+    try:
+        cls()
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["type"] != "missing":
+                path = ".".join(map(str, detail["loc"]))
+                reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+                value = f"{path}: the default {detail['input']!r} is" if path else "its defaults are"
+                return f"{value} not valid: {reason}"
+    return ""
 
 
 def _note(field: FieldInfo) -> _Note:

@@ -1,9 +1,7 @@
 """The one interface that an objective implements; the folder `methods/` is the registry."""
 
 import abc
-import functools
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from selfsup import outside, registry
 from selfsup.batch import Batch
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, undeclared
+from selfsup.knob import Knobs
 from selfsup.sections import BASELINES, Setup
 from selfsup.views import Views
 
@@ -136,36 +134,6 @@ def load(name: str) -> type[Method]:
     Raises SpecError where one from outside cannot be imported, or is no complete objective.
     """
     if outside.is_outside(name):
-        return _load_outside(name)
+        return outside.load(name, Method, (*BASELINES, *names()))
     method: type[Method] = registry.only(METHODS, name, Method)
-    return method
-
-
-@functools.cache
-def _load_outside(name: str) -> type[Method]:
-    module = outside.module(name, [*BASELINES, *names()])
-    found: list[type[Method]] = registry.defined(module, Method)
-    if not outside.is_file(name):
-        method = getattr(module, name.partition(":")[2], None)
-        if not (inspect.isclass(method) and issubclass(method, Method)):
-            raise SpecError(f"{name} is no subclass of selfsup.Method; the module has {_listed(found)}")
-        return _complete(method, name)
-    if len(found) != 1:
-        raise SpecError(f"{name} must define one subclass of selfsup.Method, and has {_listed(found)}")
-    return _complete(found[0], name)
-
-
-def _listed(methods: Sequence[type[Method]]) -> str:
-    return ", ".join(method.__name__ for method in methods) or "none"
-
-
-def _complete(method: type[Method], name: str) -> type[Method]:
-    """Return a method that lacks nothing. Raises SpecError for any other."""
-    if lacking := sorted(method.__abstractmethods__):
-        raise SpecError(f"{name}: {method.__name__} lacks {', '.join(lacking)}")
-    hyper = getattr(method, "Hyper", None)
-    if not (inspect.isclass(hyper) and issubclass(hyper, Knobs)):
-        raise SpecError(f"{name}: {method.__name__} lacks Hyper, a class of its knobs: class Hyper(Knobs): ...")
-    if plain := undeclared(hyper):
-        raise SpecError(f"{name}: {method.__name__}.Hyper.{plain[0]} must be declared with knob(...)")
     return method

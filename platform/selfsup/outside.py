@@ -1,4 +1,4 @@
-"""Objectives from outside of this package, as `method:` names them.
+"""Objectives and evaluations from outside of this package, as `method:` and `use:` name them.
 
     method: ./mine.py                  # a file, relative to the spec that says so (on the command line, to the folder)
     method: my_lab.methods:Mine        # a class of a module that is installed wherever selfsup runs
@@ -11,33 +11,39 @@ import functools
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any, TypeVar
 
+from selfsup import registry
 from selfsup.errors import SpecError
+from selfsup.knob import Knobs, default_problem, undeclared
 from selfsup.layers import find
 from selfsup.naming import WORD
-from selfsup.source import Entry, Node
+from selfsup.source import Entry, Node, Where
 
 __path__: list[str] = []  # so that modules below this one can be imported, which `_Finder` finds
+Kind = TypeVar("Kind")
+PATTERN = r"\.py$|:"  # of a name from outside, in JSON schemas
 HUGGING_FACE = "hf:"  # how the names of transformers' models begin
 CONFIG = re.compile(rf"{HUGGING_FACE}[A-Za-z]\w*Config", re.ASCII)
 CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 
 
-def is_file(method: object) -> bool:
-    """Return whether a method is a file's."""
-    return isinstance(method, str) and method.endswith(".py")
+def is_file(name: object) -> bool:
+    """Return whether a name is that of a file with a method or an evaluator."""
+    return isinstance(name, str) and name.endswith(".py")
 
 
-def is_outside(method: object) -> bool:
-    """Return whether a method is a file's or a module's."""
-    return is_file(method) or (isinstance(method, str) and ":" in method)
+def is_outside(name: object) -> bool:
+    """Return whether a name is that of a file or of something in a module."""
+    return is_file(name) or (isinstance(name, str) and ":" in name)
 
 
 def is_config_folder(backbone: str) -> bool:
@@ -46,21 +52,41 @@ def is_config_folder(backbone: str) -> bool:
     return text != backbone and not text.startswith("{") and not CONFIG.fullmatch(backbone)
 
 
-def short(method: str) -> str:
-    """Return the name of a method in ids, tables and MLflow: a file's stem, a class's name in lower case."""
-    return Path(method).stem if is_file(method) else method.rpartition(":")[2].lower() if ":" in method else method
+def short(name: str) -> str:
+    """Return a name as ids, tables and MLflow have it: a file's stem, a class's name in lower case."""
+    return Path(name).stem if is_file(name) else name.rpartition(":")[2].lower() if ":" in name else name
+
+
+def places(root: Node) -> list[Where]:
+    """Return where a spec may name a file: its method, and what its evaluations use."""
+    evals = find(root, ("evals",))
+    names = evals.node.value if evals and isinstance(evals.node.value, dict) else ()
+    return [("method",), *(("evals", name, "use") for name in names)]
 
 
 def rooted(root: Node) -> Node:
-    """Return a spec's tree with the file of its method, if it is one, as an absolute path."""
-    entry = find(root, ("method",))
-    if entry is None or not is_file(entry.node.value):
-        return root
-    assert isinstance(root.value, dict)
-    mark = entry.node.mark
+    """Return a spec's tree with the files that it names as absolute paths."""
+    for place in places(root):
+        entry = find(root, place)
+        if entry and is_file(entry.node.value):
+            root = _replaced(root, place, _rooted(entry.node))
+    return root
+
+
+def _rooted(file: Node) -> Node:
+    mark = file.mark
     folder = (mark.shipped or Path(mark.origin)).parent if mark.in_file else Path()
-    path = os.path.normpath(Path.cwd() / folder / str(entry.node.value))
-    return Node(root.mark, root.value | {"method": Entry(entry.key, Node(mark, path))})
+    return Node(mark, os.path.normpath(Path.cwd() / folder / str(file.value)))
+
+
+def _replaced(tree: Node, place: Where, node: Node) -> Node:
+    """Return a tree with another node at a place that it has."""
+    if not place:
+        return node
+    assert isinstance(tree.value, dict)
+    entry = tree.value[str(place[0])]
+    inner = Entry(entry.key, _replaced(entry.node, place[1:], node))
+    return Node(tree.mark, tree.value | {str(place[0]): inner})
 
 
 @functools.cache
@@ -69,45 +95,65 @@ def text(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def module(method: str, taken: Sequence[str]) -> ModuleType:
-    """Import the module of a method. taken: names that are others'.
+@functools.cache
+def load(name: str, base: type[Kind], taken: tuple[str, ...]) -> type[Kind]:
+    """Return the class of a kind that a file defines, or `module:Class`. taken: short names that it may not have.
 
-    Raises SpecError where it is not there, its import fails, or its short name cannot be that of a method.
+    Raises SpecError where it is not there, its import fails, or it is no complete class of that kind.
     """
-    if not is_file(method) and not CLASS.fullmatch(method):
-        raise SpecError(f"expected a file, as in ./mine.py, or module:Class, as in my_lab.methods:Mine, not '{method}'")
-    what = "file" if is_file(method) else "class"
-    if short(method) in taken:
-        raise SpecError(f"{short(method)} is the name of a method that selfsup has; give the {what} another name")
-    if not WORD.fullmatch(short(method)):
-        raise SpecError(f"the name of a {what} becomes that of its runs: a letter, then letters, digits, - and _")
-    return imported(method)
+    _check_name(name, taken)
+    module = imported(name)
+    defined: list[type[Kind]] = registry.defined(module, base)
+    listed, kind = ", ".join(each.__name__ for each in defined) or "none", f"selfsup.{base.__name__}"
+    if is_file(name) and len(defined) != 1:
+        raise SpecError(f"{name} must define one subclass of {kind}, and has {listed}")
+    chosen = defined[0] if is_file(name) else getattr(module, name.partition(":")[2], None)
+    if not (inspect.isclass(chosen) and issubclass(chosen, base)):
+        raise SpecError(f"{name} is no subclass of {kind}; the module has {listed}")
+    _check_complete(chosen, name)
+    return chosen
 
 
-def module_name(method: str) -> str:
-    """Return the name that the module of a method is imported by."""
-    return f"{__name__}.{os.fsencode(method).hex()}" if is_file(method) else method.partition(":")[0]
+def _check_name(name: str, taken: Collection[str]) -> None:
+    if not is_file(name) and not CLASS.fullmatch(name):
+        raise SpecError(f"expected a file, as in ./mine.py, or module:Class, as in my_lab.methods:Mine, not '{name}'")
+    what = "file" if is_file(name) else "class"
+    if short(name) in taken:
+        raise SpecError(f"{short(name)} is a name that selfsup has itself; give the {what} another name")
+    if not WORD.fullmatch(short(name)):
+        raise SpecError(f"the name of a {what} becomes part of ids: a letter, then letters, digits, - and _")
 
 
-def imported(method: str) -> ModuleType:
-    """Import the module of a method or another name from outside. Raises SpecError where that fails."""
-    name = module_name(method)
-    if is_file(method) and not Path(method).is_file():
-        raise SpecError(f"there is no file {method}")
+def _check_complete(kind: type[Any], name: str) -> None:
+    if lacking := sorted(kind.__abstractmethods__):
+        raise SpecError(f"{name}: {kind.__name__} lacks {', '.join(lacking)}")
+    hyper = getattr(kind, "Hyper", None)
+    if not (inspect.isclass(hyper) and issubclass(hyper, Knobs)):
+        raise SpecError(f"{name}: {kind.__name__} lacks Hyper, a class of its knobs: class Hyper(Knobs): ...")
+    if plain := undeclared(hyper):
+        raise SpecError(f"{name}: {kind.__name__}.Hyper.{plain[0]} must be declared with knob(...)")
+    if problem := default_problem(hyper):
+        raise SpecError(f"{name}: {kind.__name__}.Hyper: {problem}")
+
+
+def imported(name: str) -> ModuleType:
+    """Import the module of a name from outside. Raises SpecError where that fails."""
+    module = f"{__name__}.{os.fsencode(name).hex()}" if is_file(name) else name.partition(":")[0]
+    if is_file(name) and not Path(name).is_file():
+        raise SpecError(f"there is no file {name}")
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and f"{name}.".startswith(f"{error.name}."):
+        if error.name and f"{module}.".startswith(f"{error.name}."):
             advice = "install its package where selfsup runs; for a submitted job, on every machine of the cluster"
             raise SpecError(f"no module {error.name} is installed; {advice}") from None
-        raise _failed(method, name, error) from error
+        raise _failed(name if is_file(name) else module, error) from error
     except Exception as error:
-        raise _failed(method, name, error) from error
+        raise _failed(name if is_file(name) else module, error) from error
 
 
-def _failed(method: str, name: str, error: Exception) -> SpecError:
+def _failed(subject: str, error: Exception) -> SpecError:
     """Return the error of an import, with the line of the user's own code that it passed last."""
-    subject = method if is_file(method) else name
     reason = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}"

@@ -204,6 +204,7 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     root = outside.rooted(root)
     tree = plain(root)
     method, unusable = known_method(root)
+    unusable += evaluations.unusable(root)
     kind = spec_type(method, evaluations.uses(tree))
     twice: list[Problem] = []
     root = current(root, kind, twice)
@@ -293,7 +294,7 @@ def schema() -> dict[str, Any]:
 
 
 _REF = "#/$defs/{model}"
-_OUTSIDE = {"type": "string", "pattern": r"\.py$|:", "description": "a file, or module:Class, of your own"}
+_OUTSIDE = {"type": "string", "pattern": outside.PATTERN, "description": "a file, or module:Class, of your own"}
 
 
 def _when(method: str, ref: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from typing import Any
 
 from selfsup.checkpoint import differences
 from selfsup.errors import CheckpointError, SpecError
+from selfsup.naming import STAGES
 from selfsup.whole import sweep, write
 
 Settings = Mapping[str, Any]
 ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files stored in MLflow
-WORK = ("pretrain", "embed", "pictures")  # kinds of stages; every other kind is the name of an evaluator
 
 
 def digest(value: Any, size: int = 6) -> str:
@@ -75,7 +75,7 @@ class Stage:
     @property
     def space(self) -> str:
         """Return the prefix of the names of its metrics."""
-        if self.kind in WORK:
+        if self.kind in STAGES:
             return f"{self.kind}/{self.name}" if self.name else self.kind
         return f"eval/{self.name or self.kind}"
 

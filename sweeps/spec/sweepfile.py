@@ -79,7 +79,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     top = layers.stack(base, own, *command_line)
     studies = list(_studies(layers, path, (base, own, *command_line), top))
     problems = layers.problems
-    trees = [plain(layers.stack(*bare)) for _, (bare, _) in studies]
+    trees = [plain(outside.rooted(layers.stack(*bare))) for _, (bare, _) in studies]
     header = _header(
         top, {name: metric for tree in trees for name, metric in evaluations.metrics(tree).items()}, problems
     )

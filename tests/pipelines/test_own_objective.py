@@ -1,4 +1,4 @@
-"""An objective in a file of the user's own, trained by Ray's workers."""
+"""An objective and an evaluation in files of the user's own, run by Ray's workers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from selfsup.metrics_log import tail
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages.evaluate import _probe, embed, features, probe
 from selfsup.pipelines.stages.pretrain import pretrain
 from selfsup.spec import read
 
@@ -22,6 +23,21 @@ OWN_VIEW = '''
 class Own(Crop):
     """A view that only this file knows, so every process that receives one must find the file."""
 '''
+OWN_EVALUATION = """
+import numpy as np
+from selfsup import Evaluator, Knobs, Metric
+
+class Spread(Evaluator):
+    target = None
+    metrics = {"spread": Metric(unit="", better="min")}
+    Hyper = type("Hyper", (Knobs,), {})
+
+    def __init__(self, hyper):
+        pass
+
+    def run(self, features, *, seed, device="cpu"):
+        yield "spread", float(np.var(features.val, axis=0).mean())
+"""
 
 
 @pytest.fixture
@@ -31,10 +47,12 @@ def planned(tmp_path: Path, make: Callable[..., Manifest]) -> PlannedRun:
     text = text.replace("class SimCLR", "class Mine").replace("import Views\n", f"import Crop, Views\n{OWN_VIEW}")
     text = text.replace("        return Views((crop", "        crop = Own(**vars(crop))\n        return Views((crop")
     (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "spread.py").write_text(OWN_EVALUATION)
     spec = {
         "name": "own",
         "method": "./mine.py",
-        "data": {"train": str(tmp_path / "shards")},
+        "data": {"train": str(tmp_path / "shards"), "val": str(tmp_path / "shards")},
+        "evals": {"own": {"use": "spread.py"}},
         "backbone": BACKBONE,
         "baselines": False,
         "train": {"duration": {"steps": 2}, "batch": 8, "log_every": 1},
@@ -58,6 +76,19 @@ def test_workers_train_it(planned: PlannedRun) -> None:
     assert last.step == 2
     assert last.values["chance"] == pytest.approx(2.7081, abs=1e-4)  # log(15): one of the others of 16 views
     assert (planned.pretrain.folder / "encoder.safetensors").exists()
+
+
+def test_a_task_makes_its_evaluation_unless_the_file_has_changed_since(planned: PlannedRun) -> None:
+    trained(planned)
+    [stage] = planned.embeds.values()
+    stage.claim()
+    embed(planned, stage)
+    value = features(stage.folder, 2, labelled=False).val
+    scores = probe(planned, planned.probes["own"])
+    assert scores == {"spread": pytest.approx(value.var(axis=0).mean()), "images": 16}
+    evaluation, old = planned.evals["own"], {"code": "of an earlier text"}
+    with pytest.raises(SpecError, match=r"spread\.py has changed since the run was planned"):
+        _probe(evaluation.use, evaluation.hyper, stage.folder, classes=2, seed=0, code=old)
 
 
 def test_workers_refuse_a_file_that_has_changed_since_the_plan(planned: PlannedRun, tmp_path: Path) -> None:

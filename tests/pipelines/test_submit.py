@@ -267,22 +267,28 @@ def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> Non
     assert copy_specs([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
 
 
-def test_files_of_objectives_travel_with_the_specs_that_name_them(
+def test_files_of_objectives_and_evaluations_travel_with_the_specs_that_name_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for name, text in {
         "specs/base.yaml": "method: ../methods/mine.py",
-        "specs/own.yaml": "extends: base.yaml",
+        "specs/own.yaml": "extends: ../evals/deep.yaml",
         "specs/sweep.yaml": "studies:\n  - {extends: own.yaml, method: ./other.py}\n  - {method: my_lab:Mine}",
+        "evals/deep.yaml": "extends: ../specs/base.yaml\nevals: {knn: {}, own: {use: ../evals/own.py}, off: null}",
+        "evals/own.py": "own = 1",
         "methods/mine.py": "mine = 1",
         "specs/other.py": "other = 1",
         "given.py": "given = 1",
+        "other/given.py": "given = 2",
     }.items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(text)
     monkeypatch.chdir(here)
-    specs, overrides = [Path("specs/sweep.yaml")], ["seeds=2", "method=given.py", "method=simclr"]
+    specs, overrides = (
+        [Path("specs/sweep.yaml")],
+        ["seeds=2", "method=given.py", "method=simclr", "evals.own.use=other/given.py"],
+    )
     assert copy_all(specs, overrides, there) == (["specs/sweep.yaml"], overrides)
     files = {path.relative_to(here) for path in here.rglob("*") if path.is_file()}
     assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == files
