@@ -1,9 +1,12 @@
 """SeLa: images are classified by labels that optimal transport assigns anew from the network's own predictions.
 
 Asano, Rupprecht and Vedaldi, "Self-labelling via simultaneous clustering and representation learning", ICLR 2020,
-arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Unlike there, labels come from the features
-that each image had when it was last seen, not from a pass over the data before each relabelling; and nothing is learned
-in the first epoch, which gathers them. They take 4 bytes for each sample and channel of the encoder on every device.
+arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Each device holds the features of all samples,
+4 bytes a channel of the encoder; all devices together take 24 bytes a sample and label to find labels anew. `rounds` and
+`imbalance` in the log tell how well these were balanced: above 0.1, `iterations` were too few.
+
+Deviations from the authors' code: labels come from the features that each image had when it was last seen, not from a
+pass over the data before each relabelling; and nothing is learned in the first epoch, which gathers them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,6 +33,8 @@ class SeLa(Method):
 
     paper, family = "1911.05371", "clustering"
     labels: Tensor  # (samples, heads)
+    rounds: Tensor  # (heads,) of balancing at the last relabelling
+    imbalance: Tensor  # (heads,) that they left
 
     class Hyper(Knobs):
         clusters: int = knob(3000, "labels of each classifier", symbol="K", sweep=Choice(300, 1000, 3000, 10000), gt=1)
@@ -38,7 +43,7 @@ class SeLa(Method):
         relabels: int = knob(
             100, "times that labels are found anew, ever more rarely", sweep=Choice(10, 50, 100), ge=1, le=10000
         )
-        iterations: int = knob(100, "rounds that balance the labels", ge=1, le=1000)
+        iterations: int = knob(10000, "rounds that balance the labels, at most", ge=1, le=1000000)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         strength: float = knob(0.4, "strength of color jitter", sweep=Range(0.1, 0.5), ge=0, le=0.5)
 
@@ -57,6 +62,8 @@ class SeLa(Method):
         self.bank = Bank(info.num_samples, self.backbone.dim, unit=False)
         start = [torch.randperm(info.num_samples) % hyper.clusters for _ in range(hyper.heads)]
         self.register_buffer("labels", torch.stack(start, dim=1))
+        self.register_buffer("rounds", torch.zeros(hyper.heads))
+        self.register_buffer("imbalance", torch.zeros(hyper.heads))
         first, rest = info.steps_per_epoch, info.num_steps - info.steps_per_epoch
         self.times = {first + int(rest * (number / hyper.relabels) ** 2) for number in range(hyper.relabels)}
         self.hyper, self.info = hyper, info
@@ -65,8 +72,9 @@ class SeLa(Method):
         features = self.backbone.pooled(batch.views[0].value)
         scores = self.classifiers(features).unflatten(1, (self.hyper.heads, -1))
         loss = labelled(scores, self.labels[batch.sample])
+        log = {"rounds": self.rounds.max(), "imbalance": self.imbalance.max()}
         aux = {"sample": batch.sample, "features": features.detach()}
-        return Out(loss, usage(F.softmax(scores[:, 0].float(), dim=1)), aux)
+        return Out(loss, usage(F.softmax(scores[:, 0].float(), dim=1)) | log, aux)
 
     @torch.no_grad()
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
@@ -79,8 +87,7 @@ class SeLa(Method):
 
     def _relabel(self) -> None:
         weights, biases = (part.chunk(self.hyper.heads) for part in (self.classifiers.weight, self.classifiers.bias))
+        sharpness, iterations = self.hyper.sharpness, self.hyper.iterations
         for head, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            found = balanced_labels(
-                self.bank.rows, weight, bias, sharpness=self.hyper.sharpness, iterations=self.hyper.iterations
-            )
-            self.labels[:, head] = found
+            found = balanced_labels(self.bank.rows, weight, bias, sharpness=sharpness, iterations=iterations)
+            self.labels[:, head], self.rounds[head], self.imbalance[head] = found

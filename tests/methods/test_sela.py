@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from selfsup.method import TrainInfo
+from selfsup.optim import build
+from selfsup.spec import read
 
 
 def test_the_loss_is_of_all_classifiers(setting) -> None:
@@ -25,22 +27,35 @@ def test_at_first_labels_are_random_and_balanced(setting) -> None:
 
 
 def test_labels_are_a_transport_of_what_the_classifiers_say_of_the_latest_features(setting) -> None:
-    method, _ = setting("sela", sharpness=2.0, iterations=300)
+    method, batch = setting("sela", sharpness=2.0)
     torch.nn.init.normal_(method.classifiers.weight, std=0.1)
     features, late = torch.randn(8, 48), torch.randn(2, 48)
     method.after_step(0.0, {"sample": torch.arange(8), "features": features})
     method.after_step(0.1, {"sample": torch.tensor([5, 2]), "features": late})
     features[[5, 2]] = late
-    scores = method.classifiers(features).detach().double().numpy().reshape(8, 3, 4)
+    scores, rounds = method.classifiers(features).detach().double().numpy().reshape(8, 3, 4), []
     for head in range(3):
         power = np.exp(2 * (scores[:, head] - np.log(np.exp(scores[:, head]).sum(1, keepdims=True))))
-        cluster, sample = np.ones(4), np.ones(8)
-        for _ in range(300):
-            cluster = 2 / (sample @ power)
-            sample = 1 / (power @ cluster)
-        plan = sample[:, None] * power * cluster
-        assert np.allclose(plan.sum(0), 2)
-        assert method.labels[:, head].tolist() == plan.argmax(1).tolist()
+        sample, error, done = np.ones(8), np.inf, 0
+        while error >= 0.1:
+            before, cluster = sample, 2 / (sample @ power)
+            sample, done = 1 / (power @ cluster), done + 1
+            error = np.abs(before / sample - 1).sum() if done % 10 == 1 else error
+        assert method.labels[:, head].tolist() == (power * cluster).argmax(1).tolist()
+        rounds.append(done)
+    assert method.rounds.tolist() == rounds
+    log = method(batch).log
+    assert (log["rounds"], log["imbalance"]) == (max(rounds), method.imbalance.max())
+    assert 0 < log["imbalance"] < 0.1
+
+
+def test_rounds_that_are_too_few_show(setting) -> None:
+    method, batch = setting("sela", sharpness=50.0, iterations=20)
+    torch.nn.init.normal_(method.classifiers.weight)
+    method.after_step(0.1, {"sample": torch.arange(8), "features": torch.randn(8, 48)})
+    log = method(batch).log
+    assert log["rounds"] == 11
+    assert log["imbalance"] > 0.1
 
 
 def test_labels_change_ever_more_rarely(setting) -> None:
@@ -63,3 +78,15 @@ def test_labels_change_ever_more_rarely(setting) -> None:
 def test_nothing_moves_before_the_first_labels(setting) -> None:
     method, _ = setting("sela")
     assert {method.param_options(name, weight).frozen_until for name, weight in method.named_parameters()} == {0.2}
+
+
+def test_the_recipe_moves_weights_as_the_authors_script_does(setting) -> None:
+    """All parameters in one group of torch's SGD, of which biases and norms decay, too; batches of 256 at 0.08."""
+    method, _ = setting("sela", "cnn")
+    spec = read("in1k/sela")
+    optimizer = build(method, spec.optim)
+    settings = {(group["lr"], group["momentum"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert settings == {(0.08, 0.9, 1e-5)}
+    assert spec.train.batch == spec.optim.lr_batch
+    trained = [weight for weight in method.parameters() if weight.requires_grad]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(trained)

@@ -102,29 +102,63 @@ def test_drawn_rows_differ() -> None:
     assert sorted(drawn(rows, 10).flatten().tolist()) == rows.flatten().tolist()
 
 
-def balanced(scores: Array, sharpness: float, iterations: int) -> Array:
-    """SeLa, eq. 6 to 8: diag(r) P^lambda diag(c), whose rows and columns are brought to 1 / K and 1 / N by turns."""
-    power = (softmax(scores).T / len(scores)) ** sharpness  # K x N
-    r, c = np.ones(len(power)), np.ones(len(scores))
-    for _ in range(iterations):
-        r = 1 / len(r) / (power @ c)
-        c = 1 / len(c) / (power.T @ r)
-    return (r[:, None] * power * c).T
+def balanced(scores: Array, sharpness: float) -> tuple[Array, int]:
+    """SeLa, eq. 6 to 8: diag(r) P^lambda diag(c), whose rows and columns are brought to 1 / K and 1 / N by turns.
+
+    Every tenth round, beginning with the first, may be the last: where the sum of |c / new c - 1| is below 0.1.
+    """
+    power = softmax(scores).T ** sharpness  # K x N
+    c, error, rounds = np.ones(len(scores)) / len(scores), math.inf, 0
+    while error >= 0.1:
+        r = 1 / len(power) / (power @ c)
+        after = 1 / len(scores) / (power.T @ r)
+        if rounds % 10 == 0:
+            error = np.abs(c / after - 1).sum()
+        c, rounds = after, rounds + 1
+    return (r[:, None] * power * c).T, rounds
 
 
-def test_balanced_labels_are_those_of_sinkhorn_and_knopp() -> None:
+def classifier(samples: int, clusters: int, scale: float, bias: float) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng(0)
-    rows, weight, bias = rng.normal(size=(60, 4)), rng.normal(size=(5, 4)), 2 * rng.normal(size=5)
-    plan = balanced(rows @ weight.T + bias, 4.0, 300)
-    assert np.allclose(plan.sum(0), 1 / 5)
-    assert np.allclose(plan.sum(1), 1 / 60)
-    arguments = (torch.tensor(value, dtype=torch.float32) for value in (rows, weight, bias))
-    assert balanced_labels(*arguments, sharpness=4.0, iterations=300).tolist() == plan.argmax(1).tolist()
+    rows, weight = rng.normal(size=(samples, 4)), scale * rng.normal(size=(clusters, 4))
+    return rows, weight, bias * rng.normal(size=clusters)
+
+
+@pytest.mark.parametrize(("scale", "least", "most"), [(1e-4, 1, 1), (0.1, 11, 50), (1.0, 100, 200), (2.0, 201, 1000)])
+def test_balanced_labels_are_those_of_sinkhorn_and_knopp(scale: float, least: int, most: int) -> None:
+    """The surer the classifier is, the more rounds they take."""
+    rows, weight, bias = classifier(100, 5, scale, scale / 2)
+    plan, rounds = balanced(rows @ weight.T + bias, 8.0)
+    arguments = (torch.tensor(value) for value in (rows, weight, bias))
+    found = balanced_labels(*arguments, sharpness=8.0, iterations=10000)
+    assert found.label.tolist() == plan.argmax(1).tolist()
+    assert found.rounds == rounds
+    assert least <= rounds <= most
+    assert found.error < 0.1
+
+
+def test_rounds_end_at_their_number_and_tell_what_is_left() -> None:
+    rows, weight, bias = classifier(100, 5, 2.0, 1.0)
+    arguments = [torch.tensor(value) for value in (rows, weight, bias)]
+    found = balanced_labels(*arguments, sharpness=8.0, iterations=30)
+    power = softmax(rows @ weight.T + bias) ** 8.0
+    c = np.ones(100)
+    for _ in range(21):
+        before, c = c, 1 / (power @ (1 / (c @ power)))
+    assert found.rounds == 21
+    assert found.error.item() == pytest.approx(np.abs(before / c * 20 - 1).sum(), rel=1e-9)
+    assert found.error > 0.1
 
 
 def test_a_classifier_that_says_one_label_only_is_balanced_nevertheless() -> None:
     """Its p to the power of lambda is 0 in fp32, and in fp64, but for that label."""
     torch.manual_seed(0)
     rows, weight, bias = torch.randn(80, 6), 0.5 * torch.randn(4, 6), torch.tensor([100.0, 0.0, 0.0, 0.0])
-    labels = balanced_labels(rows, weight, bias, sharpness=25.0, iterations=300)
-    assert labels.bincount(minlength=4).tolist() == pytest.approx([20] * 4, abs=3)
+    label, _, error = balanced_labels(rows, weight, bias, sharpness=25.0, iterations=10000)
+    assert label.bincount(minlength=4).tolist() == pytest.approx([20] * 4, abs=3)
+    assert error < 0.1
+
+
+def test_rows_without_a_number_end_at_once() -> None:
+    rows = torch.full((8, 3), math.nan)
+    assert balanced_labels(rows, torch.randn(2, 3), torch.zeros(2), sharpness=25.0, iterations=10000).rounds == 1

@@ -4,6 +4,8 @@ N: samples of this process, M: rows that all processes hold alike, V: views, K: 
 Over W processes each loss is its process's share; the mean of the shares is the loss of the whole batch.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,7 @@ from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
 
 CHUNK = 16384  # rows that are compared with all clusters at a time
+ROUNDS, TOLERANCE = 10, 0.1  # SeLa's code asks every tenth round whether labels are balanced, and how nearly
 
 
 def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
@@ -70,19 +73,44 @@ def spherical_kmeans(rows: Tensor, start: Tensor, *, iterations: int) -> tuple[T
     return centroids, _whole(torch.cat([_nearest(part, centroids) for part in torch.split(own, CHUNK)]), len(rows))
 
 
-@torch.no_grad()
-def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: float, iterations: int) -> Tensor:
-    """(M, D), (K, D), (K,) -> (M,): labels of most probability under that linear classifier, all of them used alike.
+class Balanced(NamedTuple):
+    """label: (M,). rounds: () of balancing. error: () what is left to balance, over all samples."""
 
-    SeLa (arXiv 1911.05371), eq. 6 to 8; sharpness: its lambda. In logarithms, because p to the power of lambda leaves
-    the range of fp32. Each process works on its share of the rows.
+    label: Tensor
+    rounds: Tensor
+    error: Tensor
+
+
+@torch.no_grad()
+def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: float, iterations: int) -> Balanced:
+    """(M, D), (K, D), (K,) -> the labels of most probability under that linear classifier, all of them used alike.
+
+    SeLa (arXiv 1911.05371), eq. 6 to 8, in double precision; sharpness: its lambda. As in the authors' code, rounds end
+    when the scales of samples change by less than 0.1 in sum: every tenth asks for that, which waits for the device.
+    iterations: rounds at most. Each process works on its share of the rows.
     """
-    scores = sharpness * F.log_softmax(F.linear(_share(rows), weight, bias), dim=1)
-    sample = scores.new_zeros(len(scores), 1)
-    for _ in range(iterations):
-        cluster = -dist.gather(torch.logsumexp(scores + sample, dim=0, keepdim=True)).logsumexp(dim=0)
-        sample = -torch.logsumexp(scores + cluster, dim=1, keepdim=True)
-    return _whole((scores + cluster).argmax(dim=1), len(rows))
+    scores = F.linear(_share(rows), weight, bias).double().log_softmax(dim=1).mul_(sharpness)
+    for rounds in range(1, iterations + 1, ROUNDS):
+        scores.sub_(dist.gather(scores.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0))  # a sum of 1 for each cluster
+        sample = scores.logsumexp(dim=1, keepdim=True)
+        error = dist.total((sample.exp() * len(rows) / len(weight) - 1).abs().sum())
+        if error.isnan() or error < TOLERANCE or rounds + ROUNDS > iterations:
+            break
+        for scale in _scales(scores.sub_(sample).exp(), ROUNDS - 1):
+            scores.add_(scale.log())
+    return Balanced(_whole(scores.argmax(dim=1), len(rows)), torch.full_like(error, rounds), error)
+
+
+def _scales(plan: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """(m, K), rows that sum to 1 -> (m, 1), (K,): what so many rounds of balancing multiply samples and clusters by.
+
+    Two products with a vector a round, where logarithms would need several passes; so few stay in double's range.
+    """
+    sample = plan.new_ones(len(plan))
+    for _ in range(rounds):
+        cluster = 1 / dist.total(sample @ plan)
+        sample = 1 / (plan @ cluster)
+    return sample[:, None], cluster
 
 
 @torch.no_grad()
