@@ -11,7 +11,7 @@ import yaml
 from tiny import BACKBONE
 
 import selfsup.evals
-from selfsup import evaluations, hits, spec
+from selfsup import codebase, evaluations, hits, spec
 from selfsup.encoder import build
 from selfsup.evaluator import load
 from selfsup.parts.patch import patchify
@@ -124,6 +124,7 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
         tokens = encoder(patchify(normalize(images, mean=run.train.mean, std=run.train.std), 8))[:, 1:].numpy()
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
-    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, stage.folder, 0, 0)
+    code = codebase.unshipped_digest("evals", "spread")
+    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, stage.folder, 0, 0, code)
     assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5)}
     assert label.tolist() == [-1] * 9
