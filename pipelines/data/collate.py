@@ -33,7 +33,7 @@ def collate(
     std: Sequence[float],
     device: Device,
 ) -> Batch:
-    """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 5), int64 `index`, `epoch` and `label` (n,) -> Batch
+    """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 7), int64 `index`, `epoch` and `label` (n,) -> Batch
 
     Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
     step only where a mask rule has numbers that all samples of a step share. patch: pixels a side of a token; None for

@@ -83,13 +83,12 @@ class BufferPool:
 
 
 class _ReadGroup(NamedTuple):
-    """Samples read for some steps. epoch, index: (steps, n). Per sample: boxes (V, 4) and flips (V,)."""
+    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 7), a `View.box` a view."""
 
     epoch: Ints
     index: Ints  # type: ignore[assignment]  # a tuple's method of that name
     samples: list[Sample]
     boxes: NDArray[np.float64]
-    flips: NDArray[np.bool_]
 
 
 class _Step(NamedTuple):
@@ -108,8 +107,7 @@ class _Step(NamedTuple):
         here = slice(self.row * size, (self.row + 1) * size)
         label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[here]], np.int64)
         numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row], "label": label}
-        top, left, height, width = np.moveaxis(group.boxes[here], 2, 0)
-        boxes = np.stack([left, top, width, height, group.flips[here]], axis=2).astype(np.float32)
+        boxes = group.boxes[here].astype(np.float32)
         places = {f"box{number}": boxes[:, number] for number in range(len(self.views))}
         return {**views, **places, **numbers, "bad": np.array(bad, dtype=object)}
 
@@ -154,7 +152,7 @@ class _StepMaker:
         numbers = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*numbers, strict=True))
         samples = self._reader.read(index.ravel())
-        return _ReadGroup(epoch, index, samples, *self._draw_crops(samples, epoch.ravel(), index.ravel()))
+        return _ReadGroup(epoch, index, samples, self._draw_crops(samples, epoch.ravel(), index.ravel()))
 
     def _begin(self, group: Future[_ReadGroup], row: int) -> _Step:
         views = [self._buffers.take(self._batch, size, size, 3) for size in self._sizes]
@@ -169,7 +167,7 @@ class _StepMaker:
             at = row * self._batch + place
             sample = group.samples[at]
             try:
-                images = self._crop(sample, group.boxes[at], group.flips[at])
+                images = self._crop(sample, group.boxes[at])
             except DecodeError:
                 images, failed = self._replace(group, at)
                 bad += [sample.key, *failed]
@@ -177,9 +175,9 @@ class _StepMaker:
                 view[place] = pixels
         return bad
 
-    def _crop(self, sample: Sample, boxes: NDArray[np.float64], flips: NDArray[np.bool_]) -> list[Pixels]:
-        bits = self._stream.manifest.bits
-        return crops(sample.data, boxes, self._sizes, self._resample, flips.tolist(), bits=bits)
+    def _crop(self, sample: Sample, boxes: NDArray[np.float64]) -> list[Pixels]:
+        bits, mirrored = self._stream.manifest.bits, (boxes[:, 4] > 0).tolist()
+        return crops(sample.data, boxes[:, :4], self._sizes, self._resample, mirrored, bits=bits)
 
     def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Pixels], list[str]]:
         """Replace a sample by the next that can be decoded; return its crops, and the keys of those that cannot.
@@ -192,28 +190,26 @@ class _StepMaker:
             offset = attempt if attempt <= NEIGHBORS else attempt * max(1, manifest.num_samples // MAX_REPLACEMENTS)
             number = np.array([(index + offset) % manifest.num_samples])
             samples = self._read_pool.submit(self._reader.read, number).result()
-            (boxes,), (flips,) = self._draw_crops(samples, np.array([epoch]), np.array([index]))
+            [boxes] = self._draw_crops(samples, np.array([epoch]), np.array([index]))
             try:
-                images = self._crop(samples[0], boxes, flips)
+                images = self._crop(samples[0], boxes)
             except DecodeError:
                 bad.append(samples[0].key)
                 continue
-            group.samples[at], group.boxes[at], group.flips[at] = samples[0], boxes, flips
+            group.samples[at], group.boxes[at] = samples[0], boxes
             return images, bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 
-    def _draw_crops(
-        self, samples: list[Sample], epoch: Ints, index: Ints
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """-> (samples, V, 4) boxes, (samples, V) flips"""
-        height, width = np.array([_dimensions(sample.data) for sample in samples]).T
+    def _draw_crops(self, samples: list[Sample], epoch: Ints, index: Ints) -> NDArray[np.float64]:
+        """-> (samples, V, 7): a `View.box` each"""
+        sizes = np.array([_dimensions(sample.data) for sample in samples])
         views, seed = self._stream.views, self._stream.order.seed
-        crop_boxes, crop_flips = [], []
+        drawn = []
         for view in map(views.place, range(len(views.crops))):
             draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
-            crop_boxes.append(boxes(views.crops[view], height, width, draws))
-            crop_flips.append(flips(views.crops[view], draws))
-        return np.stack(crop_boxes, axis=1), np.stack(crop_flips, axis=1)
+            box, mirrored = boxes(views.crops[view], *sizes.T, draws), flips(views.crops[view], draws)
+            drawn.append(np.concatenate([box, mirrored[:, None], sizes], axis=1))
+        return np.stack(drawn, axis=1)
 
 
 def _dimensions(data: Data) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
     loaded = Load(manifest, manifest, size=run.backbone.image_size, share=1.0)({"id": index})
     numbers = {"index": loaded["id"], "epoch": np.zeros_like(loaded["id"]), "label": loaded["label"]}
-    columns = {"view0": loaded["image"], "box0": np.zeros((len(loaded["id"]), 5), np.float32)} | numbers
+    columns = {"view0": loaded["image"], "box0": np.zeros((len(loaded["id"]), 7), np.float32)} | numbers
     mask = method.views(run.hyper).crops[0].mask
     views = Views((Crop(size=run.backbone.image_size, mask=mask),))
     trunk = method.encoder("image")

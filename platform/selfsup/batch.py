@@ -18,7 +18,8 @@ class View(NamedTuple):
 
     modality: the kind of its data: "image". value: Tokens for a token encoder, normalized images (B, C, H, W) for a
     pooled one. mask: what its rule drew: an IndexMask where tokens are left out, a BoolMask where they are replaced.
-    box: (B, 5) the part of the image that it shows, in pixels: left, top, width, height; then 1 if it is mirrored.
+    box: (B, 7) the part of the image that it shows, in pixels: top, left, height, width; 1 if it is mirrored, left to
+    right; then the image's own height and width.
     """
 
     modality: str
@@ -53,7 +54,7 @@ def blank_batch(views: Views, patch: int | None, samples: int, device: torch.dev
 
 def _blank_view(crop: Crop, patch: int | None, samples: int, device: torch.device | str) -> View:
     assert crop.size, "give crops their sizes: see `views.sized`"
-    images, box = torch.zeros(samples, CHANNELS, crop.size, crop.size, device=device), torch.zeros(samples, 5)
+    images, box = torch.zeros(samples, CHANNELS, crop.size, crop.size, device=device), torch.zeros(samples, 7)
     if patch is None:
         return View(crop.modality, images, None, box.to(device))
     side = crop.size // patch

@@ -87,9 +87,10 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
 
 
 def random_boxes(samples: int, views: int) -> Tensor:
-    """-> (samples, views, 5): squares of 20 pixels within 10 pixels of each other, half of them mirrored."""
+    """-> (samples, views, 7): squares of 20 pixels within 10 of each other, half mirrored, in images of 30 by 40."""
     corner, size = 10 * torch.rand(samples, views, 2), torch.full((samples, views, 2), 20.0)
-    return torch.cat([corner, size, torch.rand(samples, views, 1).round()], dim=2)
+    image = torch.tensor([30.0, 40.0]).expand(samples, views, 2)
+    return torch.cat([corner, size, torch.rand(samples, views, 1).round(), image], dim=2)
 
 
 def tensors(value: object) -> Iterator[Tensor]:

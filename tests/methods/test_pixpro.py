@@ -1,35 +1,43 @@
 """PixPro's forward against the paper, image by image and place by place, and its target moved by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from selfsup.method import load
 from selfsup.parts.schedules import cosine
+from selfsup.spec import read
+
+RECIPE = Path(__file__).parents[2] / "pipelines" / "in1k" / "pixpro.yaml"
 
 
 def smoothed(x: torch.Tensor, method: torch.nn.Module) -> torch.Tensor:
-    """(P, D) -> (P, D): eq. 3 and 4 for one image"""
+    """(P, D) -> (P, D): eq. 3 and 4 for one image, on unit vectors"""
     alike = torch.stack([F.cosine_similarity(place[None], x, dim=1) for place in x]).clamp(min=0) ** 2
-    return torch.stack(
-        [sum(alike[i, j] * method.transform(x[j][None])[0] for j in range(len(x))) for i in range(len(x))]
-    )
+    values = [method.transform(place[None])[0] for place in x]
+    return torch.stack([sum(alike[i, j] * values[j] / values[j].norm() for j in range(len(x))) for i in range(len(x))])
 
 
 def distance(batch, sample: int, i: int, j: int) -> float:
-    """Between place i of the first view and j of the second, in diagonals of a place; maps are 2 by 2."""
+    """Between place i of the first view and j of the second, in diagonals of a place, as shares of each axis.
+
+    Maps are 2 by 2.
+    """
     points, diagonals = [], []
     for view, number in zip(batch.views, (i, j), strict=True):
-        left, top, width, height, mirrored = view.box[sample].tolist()
+        top, left, height, width, mirrored, rows, columns = view.box[sample].tolist()
         row, column = divmod(number, 2)
         column = 1 - column if mirrored else column
-        points.append((left + width * (column + 0.5) / 2, top + height * (row + 0.5) / 2))
-        diagonals.append(math.hypot(width / 2, height / 2))
+        down, across = (height - 1) / (rows - 1) / 2, (width - 1) / (columns - 1) / 2
+        points.append((top / (rows - 1) + down * (row + 0.5), left / (columns - 1) + across * (column + 0.5)))
+        diagonals.append(math.hypot(down, across))
     return math.dist(*points) / max(diagonals)
 
 
-def test_the_loss_is_equation_5(setting, moved) -> None:
+def test_the_loss_is_twice_equation_5(setting, moved) -> None:
     method, batch = setting("pixpro")
     moved(method.target, method.target_projector)
     loss = method(batch).loss
@@ -45,7 +53,7 @@ def test_the_loss_is_equation_5(setting, moved) -> None:
         for i, j in near:
             forth = F.cosine_similarity(y[0][i], z[1][sample, j], dim=0)
             back = F.cosine_similarity(y[1][j], z[0][sample, i], dim=0)
-            total = total - (forth + back) / len(near) / 8
+            total = total - 2 * (forth + back) / len(near) / 8
         pairs += len(near)
     assert 8 < pairs < 8 * 16
     assert loss.item() == pytest.approx(total.item(), rel=1e-4, abs=1e-6)
@@ -75,3 +83,7 @@ def test_views_that_share_nothing_count_nothing(setting) -> None:
     out = method(batch)
     assert out.loss.item() == 0
     assert out.log["overlapping"].item() == 0
+
+
+def test_the_projector_is_the_papers_and_in_the_recipe_the_codes() -> None:
+    assert (load("pixpro").Hyper().hidden, read(RECIPE).hyper.hidden) == (2048, 4096)

@@ -22,44 +22,60 @@ def test_a_head_at_each_place_is_a_convolution_of_one_pixel() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 2.0])
-def test_propagation_is_equations_3_and_4(sharpness: float) -> None:
+def test_propagation_is_equations_3_and_4_on_unit_vectors(sharpness: float) -> None:
     x, g = torch.randn(2, 4, 6).double(), torch.randn(2, 4, 6).double()
     expected = torch.zeros_like(g)
     for sample in range(2):
         for i in range(4):
             for j in range(4):
                 alike = max(cosine(x[sample, i], x[sample, j]), 0) ** sharpness
-                expected[sample, i] += alike * g[sample, j]
+                expected[sample, i] += alike * g[sample, j] / g[sample, j].norm()
     torch.testing.assert_close(propagated(x, g, sharpness=sharpness).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_places_know_where_they_are_also_in_a_mirror() -> None:
-    """A view of the 40 by 20 pixels from (10, 30) on, two rows of four: bins of 10 by 10."""
-    box = torch.tensor([[10.0, 30.0, 40.0, 20.0, 0.0], [10.0, 30.0, 40.0, 20.0, 1.0]])
-    plain = [(x, y) for y in (35.0, 45.0) for x in (15.0, 25.0, 35.0, 45.0)]
-    mirrored = [(x, y) for y in (35.0, 45.0) for x in (45.0, 35.0, 25.0, 15.0)]
-    torch.testing.assert_close(centers(box, (2, 4)), torch.tensor([plain, mirrored]))
+    """A view from pixel (30, 10) to (50, 50), two rows of four, in an image of 101 by 201: bins of .1 by .05."""
+    box = torch.tensor([[30.0, 10.0, 21.0, 41.0, 0.0, 101.0, 201.0], [30.0, 10.0, 21.0, 41.0, 1.0, 101.0, 201.0]])
+    plain = [(y, x) for y in (0.35, 0.45) for x in (0.075, 0.125, 0.175, 0.225)]
+    mirrored = [(y, x) for y in (0.35, 0.45) for x in (0.225, 0.175, 0.125, 0.075)]
+    middle, diagonal = centers(box, (2, 4))
+    torch.testing.assert_close(middle, torch.tensor([plain, mirrored]))
+    torch.testing.assert_close(diagonal, torch.full((2,), math.sqrt(0.0125)))
 
 
-def test_near_places_are_those_of_the_paper() -> None:
-    """Eq. 1 in loops, with views of different sizes and a mirrored one."""
+def test_an_image_of_one_column_has_its_places_there() -> None:
+    middle, diagonal = centers(torch.tensor([[0.0, 0.0, 5.0, 1.0, 1.0, 5.0, 1.0]]), (2, 1))
+    torch.testing.assert_close(middle, torch.tensor([[(0.25, 0.0), (0.75, 0.0)]]))
+    torch.testing.assert_close(diagonal, torch.tensor([0.5]))
+
+
+def test_near_places_are_those_of_the_code() -> None:
+    """Eq. 1 in loops, in an image that is stretched to a square, with views of different sizes and mirrored ones."""
     generator = torch.Generator().manual_seed(0)
-    corner, extent = (50 * torch.rand(6, 2, 2, generator=generator) for _ in range(2))
-    boxes = torch.cat([corner, 20 + extent, torch.rand(6, 2, 1, generator=generator).round()], dim=2)
-    found = close(boxes[:, 0], boxes[:, 1], (3, 3), reach=0.7)
+    corner, extent = (50 * torch.rand(40, 2, 2, generator=generator) for _ in range(2))
+    mirror, image = torch.rand(40, 2, 1, generator=generator).round(), torch.tensor([375.0, 125.0]).expand(40, 2, 2)
+    boxes = torch.cat([corner, 20 + extent, mirror, image], dim=2)
+    found, in_pixels = close(boxes[:, 0], boxes[:, 1], (3, 3), reach=0.7), []
     for sample, views in enumerate(boxes.tolist()):
-        diagonal = max(math.hypot(width / 3, height / 3) for _, _, width, height, _ in views)
+        spans = [
+            (top / 374, left / 124, (top + height - 1) / 374, (left + width - 1) / 124)
+            for top, left, height, width, *_ in views
+        ]
+        diagonal = max(math.hypot((bottom - top) / 3, (right - left) / 3) for top, left, bottom, right in spans)
+        largest = max(math.hypot(height / 3, width / 3) for _, _, height, width, *_ in views)
         points = []
-        for left, top, width, height, mirrored in views:
-            order = reversed(range(3)) if mirrored else range(3)
-            columns = list(order)
-            points.append(
-                [(left + (c + 0.5) * width / 3, top + (r + 0.5) * height / 3) for r in range(3) for c in columns]
-            )
+        for (top, left, bottom, right), view in zip(spans, views, strict=True):
+            if view[4]:
+                left, right = right, left
+            middles = [(top + (r + 0.5) / 3 * (bottom - top), left + (c + 0.5) / 3 * (right - left))
+                       for r in range(3) for c in range(3)]  # fmt: skip
+            points.append(middles)
         for i, a in enumerate(points[0]):
             for j, b in enumerate(points[1]):
                 assert bool(found[sample, i, j]) == (math.dist(a, b) < 0.7 * diagonal)
+                in_pixels.append(math.hypot(374 * (a[0] - b[0]), 124 * (a[1] - b[1])) < 0.7 * largest)
     assert 0 < found.float().mean() < 1
+    assert (found.flatten() != torch.tensor(in_pixels)).float().mean() > 0.02  # it is not the distance in pixels
 
 
 def test_agreement_is_the_mean_over_an_images_pairs_then_over_images() -> None:

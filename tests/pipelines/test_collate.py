@@ -21,7 +21,7 @@ def columns(n=12, size=32, views=1):
     made = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
     made.flags.writeable = False  # as Ray hands them out
     rows = {"index": np.arange(n) * 7, "epoch": np.arange(n) // 8, "label": np.arange(n) % 5 - 1}
-    boxes = {f"box{number}": np.full((n, 5), number, np.float32) for number in range(views)}
+    boxes = {f"box{number}": np.full((n, 7), number, np.float32) for number in range(views)}
     return rows | boxes | {f"view{number}": made for number in range(views)}
 
 
@@ -37,7 +37,7 @@ def test_a_plain_view_is_normalised_pixels():
     np.testing.assert_allclose(batch.views[0].value, expected, atol=1e-5)
     assert (batch.views[0].modality, batch.views[0].mask) == ("image", None)
     assert (batch.sample.tolist(), batch.label.tolist()) == (rows["index"].tolist(), rows["label"].tolist())
-    assert (batch.views[0].box.shape, batch.draws.shape) == ((12, 5), (12, 0))
+    assert (batch.views[0].box.shape, batch.draws.shape) == ((12, 7), (12, 0))
 
 
 def test_a_token_encoder_gets_the_same_pixels_as_patches():

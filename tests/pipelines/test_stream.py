@@ -101,7 +101,8 @@ def test_a_row_says_where_its_views_lie_and_what_they_show(told: Manifest) -> No
         for view, crop in enumerate(CROPS):
             for place, sample in enumerate(samples):
                 image = torch.tensor(decode(sample.data, min_height=1000, min_width=1000)).permute(2, 0, 1).double()
-                left, top, width, height, mirrored = row[f"box{view}"][place].astype(int).tolist()
+                top, left, height, width, mirrored, *size = row[f"box{view}"][place].astype(int).tolist()
+                assert size == list(image.shape[1:])
                 how = TF.InterpolationMode(crop.resample)
                 cut = TF.resized_crop(image, top, left, height, width, [crop.size or 0] * 2, how, antialias=True)
                 cut = cut.flip(2) if mirrored else cut

@@ -28,32 +28,39 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 def propagated(x: Tensor, transformed: Tensor, *, sharpness: float) -> Tensor:
     """(N, P, D), (N, P, D) -> (N, P, D): each place's sum over all places, weighted by how alike they are in x.
 
-    PixPro (arXiv 2011.10043), eq. 3 and 4: cosines below zero count nothing.
+    PixPro (arXiv 2011.10043), eq. 3 and 4: cosines below zero count nothing. What is summed are unit vectors, as in its
+    code, not in its paper.
     """
     weight = cosines(x, x).clamp_min(0) ** sharpness
     with no_autocast(x):
-        return weight @ transformed.float()
+        return weight @ F.normalize(transformed.float(), dim=2)
 
 
 def close(a: Tensor, b: Tensor, size: tuple[int, int], *, reach: float) -> Tensor:
-    """(N, 5), (N, 5) -> (N, P, P) bool: which places of two views lie near each other in their image.
+    """(N, 7), (N, 7) -> (N, P, P) bool: which places of two views lie near each other in their image.
 
-    PixPro (arXiv 2011.10043), eq. 1: nearer than `reach` diagonals of a place; of the larger one, as in its code.
-    a, b: View.box. size: rows and columns of its feature map.
+    PixPro (arXiv 2011.10043), eq. 1: nearer than `reach` diagonals of a place; as in its code, of the larger one, in an
+    image that is stretched to a square. a, b: View.box. size: rows and columns of its feature map.
     """
-    apart = torch.linalg.vector_norm(centers(a, size)[:, :, None] - centers(b, size)[:, None], dim=3)
-    diagonal = torch.maximum(*(torch.hypot(box[:, 2] / size[1], box[:, 3] / size[0]) for box in (a, b)))
-    near: Tensor = apart < reach * diagonal[:, None, None]
+    (one, first), (two, second) = centers(a, size), centers(b, size)
+    apart = torch.linalg.vector_norm(one[:, :, None] - two[:, None], dim=3)
+    near: Tensor = apart < reach * torch.maximum(first, second)[:, None, None]
     return near
 
 
-def centers(box: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 5) -> (N, P, 2): x and y, in pixels of the image, of the middle of every place of a view."""
+def centers(box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(N, 7) -> (N, P, 2), (N,): y and x of the middle of every place of a view, and the diagonal of a place.
+
+    From 0 at the first row or column of the image's pixels to 1 at the last, on each axis.
+    """
+    top, left, height, width, mirrored, *image = (column[:, None] for column in box.unbind(1))
+    last_row, last_column = ((length - 1).clamp_min(1) for length in image)
     rows, columns = ((torch.arange(n, device=box.device) + 0.5) / n for n in size)
-    left, top, width, height, mirrored = (column[:, None] for column in box.unbind(1))
     across = torch.where(mirrored > 0, 1 - columns, columns)
-    x, y = left + width * across, top + height * rows
-    return torch.stack([x[:, None].expand(-1, size[0], -1), y[..., None].expand(-1, -1, size[1])], dim=3).flatten(1, 2)
+    y, x = (top + (height - 1) * rows) / last_row, (left + (width - 1) * across) / last_column
+    middle = torch.stack([y[..., None].expand(-1, -1, size[1]), x[:, None].expand(-1, size[0], -1)], dim=3)
+    diagonal = torch.hypot((height - 1) / last_row / size[0], (width - 1) / last_column / size[1])
+    return middle.flatten(1, 2), diagonal[:, 0]
 
 
 def agreement(prediction: Tensor, target: Tensor, near: Tensor) -> Tensor:
