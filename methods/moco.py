@@ -48,7 +48,7 @@ class MoCo(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        recipe = {"v1": recipes.instdisc, "v2": recipes.moco}[hyper.jitter]
+        recipe = recipes.instdisc if hyper.jitter == "v1" else recipes.moco
         crop = recipe(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 

@@ -2,8 +2,8 @@
 
 Asano, Rupprecht and Vedaldi, "Self-labelling via simultaneous clustering and representation learning", ICLR 2020,
 arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Each device holds the features of all samples,
-4 bytes a channel of the encoder; all devices together take 24 bytes a sample and label to find labels anew. `rounds` and
-`imbalance` in the log tell how well these were balanced: above 0.1, `iterations` were too few.
+4 bytes a channel of the encoder; to find labels anew, all devices together take 24 bytes a sample and label. `rounds`
+and `imbalance` in the log tell how well these were balanced: above 0.1, `iterations` were too few.
 
 Deviations from the authors' code: labels come from the features that each image had when it was last seen, not from a
 pass over the data before each relabelling; and nothing is learned in the first epoch, which gathers them.
