@@ -2,7 +2,10 @@
 
 Gidaris, Bursuc, Puy, Komodakis, Cord and Pérez, "OBoW: online bag-of-visual-words generation for self-supervised
 learning", CVPR 2021, arXiv:2012.11552. Defaults are the paper's full version for ImageNet; the plain one is levels: 1,
-crops: 1, local_crops: 0, sharpness: 10, kappa: 5. Unlike there, small crops are drawn one by one, not out of a grid.
+crops: 1, local_crops: 0, sharpness: 10, kappa: 5. What the teacher sees is cropped as its code does.
+
+Deviations from the authors' code: small crops are drawn one by one, and each is changed in color by itself; theirs are
+five cells of a grid over one crop. Blur ends at a twentieth of the image on either side.
 """
 
 from collections.abc import Mapping
@@ -56,8 +59,7 @@ class OBoW(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        square = 1.0, 1.0  # at the center, flipped or not
-        whole = Crop(scale=square, ratio=square, resample="bilinear")
+        whole = Crop(center=224 / 256, resample="bilinear")  # as images are cropped for tests, flipped or not
         large = replace(recipes.moco(blur=hyper.blur), size=hyper.crop_size, scale=(hyper.crop_min, hyper.crop_max))
         small = replace(large, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max), blur=0.0)
         return Views((whole, *[large] * hyper.crops, *[small] * hyper.local_crops), draws=hyper.levels)
@@ -67,6 +69,8 @@ class OBoW(Method):
         dim, widths = self.backbone.dim, self.backbone.widths[-hyper.levels :]
         self.teacher = ema_copy(self.backbone)
         self.vocabularies = nn.ModuleList(Queue(hyper.words, width) for width in widths)
+        for queue in self.vocabularies:  # until they are replaced, words are as features are: not negative
+            queue.rows.normal_().clamp_min_(0)
         self.generators = nn.ModuleList(mlp(width, hyper.hidden or 2 * dim, dim, out="bias") for width in widths)
         self.register_buffer("spread", torch.full((hyper.levels,), 0.5))
         self.hyper = hyper

@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "size": 24,
     "scale": (0.5, 0.9),
     "ratio": (1.0, 2.0),
+    "center": 0.5,
     "flip": 1.0,
     "resample": "bilinear",
     "jitter": 0.5,

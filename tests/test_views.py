@@ -84,6 +84,14 @@ def test_a_crop_by_hand():
     np.testing.assert_array_equal(boxes(crop, *size, np.full((1, CROP_DRAWS), ALMOST_ONE)), [[16, 36, 24, 24]])
 
 
+def test_a_central_square_is_a_share_of_the_shorter_side_whatever_is_drawn():
+    """Of 375 pixels 224 / 256 are 328.125: 23.5 are left on either side, and 86 of 500; one pixel stays."""
+    crop, size = Crop(center=224 / 256), (np.array([375, 500, 1]), np.array([500, 375, 9]))
+    expected = [[23, 86, 328, 328], [86, 23, 328, 328], [0, 4, 1, 1]]
+    for seed in range(2):
+        np.testing.assert_array_equal(boxes(crop, *size, draws(3, seed)), expected)
+
+
 def test_a_shape_that_never_fits_falls_back_to_the_centre():
     crop = Crop(scale=(2.0, 2.0))
     height, width = np.array([10, 100, 101, 100]), np.array([100, 10, 10, 110])

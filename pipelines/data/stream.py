@@ -203,11 +203,12 @@ class _StepMaker:
     def _draw_crops(self, samples: list[Sample], epoch: Ints, index: Ints) -> NDArray[np.float64]:
         """-> (samples, V, 7): a `View.box` each"""
         sizes = np.array([_dimensions(sample.data) for sample in samples])
+        height, width = sizes.T
         views, seed = self._stream.views, self._stream.order.seed
         drawn = []
         for view in map(views.place, range(len(views.crops))):
             draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
-            box, mirrored = boxes(views.crops[view], *sizes.T, draws), flips(views.crops[view], draws)
+            box, mirrored = boxes(views.crops[view], height, width, draws), flips(views.crops[view], draws)
             drawn.append(np.concatenate([box, mirrored[:, None], sizes], axis=1))
         return np.stack(drawn, axis=1)
 

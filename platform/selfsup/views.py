@@ -35,6 +35,7 @@ class Crop(ViewSpec):
 
     size: pixels a side of the square result; None: the backbone's image size.
     scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
+    center: instead of those, side of the square at the image's center, as a share of its shorter side.
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
@@ -45,6 +46,7 @@ class Crop(ViewSpec):
     size: int | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    center: float | None = None
     flip: float = 0.5
     resample: Literal["bicubic", "bilinear"] = "bicubic"
     jitter: float = 0.0
@@ -61,12 +63,13 @@ class Crop(ViewSpec):
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
         assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
+        assert self.center is None or 0 < self.center <= 1, self.center
         assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
 
     @property
     def geometry(self) -> tuple[Any, ...]:
         """What is made on the CPU, as data."""
-        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of
+        return self.size, self.scale, self.ratio, self.center, self.flip, self.resample, self.of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +102,12 @@ def boxes(
 
     The algorithm of torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect ratio
     (log-uniform); the first shape that fits the image, anywhere in it; if none fits, the largest central crop whose
-    aspect ratio is in range. draws are uniform in [0, 1).
+    aspect ratio is in range. draws are uniform in [0, 1). With `center`, a square that nothing is drawn for.
     """
     image = np.stack([height, width], axis=1).astype(np.float64)
+    if crop.center:
+        side = np.rint(crop.center * image.min(axis=1, keepdims=True)).clip(1)
+        return np.concatenate([np.floor((image - side) / 2), side, side], axis=1)
     fits, shape = _first_fitting(crop, image, draws)
     shape = np.where(fits, shape, _central(crop, image))
     room = image - shape

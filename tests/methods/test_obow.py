@@ -116,7 +116,15 @@ def test_the_border_must_leave_something(setting) -> None:
 def test_the_views_are_the_papers() -> None:
     kind = load("obow")
     whole, *crops = kind.views(kind.Hyper()).crops
-    assert (whole.size, whole.scale, whole.ratio, whole.jitter, whole.blur) == (None, (1.0, 1.0), (1.0, 1.0), 0, 0)
+    assert (whole.size, whole.center, whole.flip, whole.jitter, whole.blur) == (None, 0.875, 0.5, 0, 0)
     large, small = (160, (0.08, 0.6), 0.5), (96, (0.084, 0.14), 0.0)
     assert [(crop.size, crop.scale, crop.blur) for crop in crops] == [large] * 2 + [small] * 5
     assert all((crop.jitter, crop.brightness, crop.hue, crop.gray) == (0.8, 0.4, 0.1, 0.2) for crop in crops)
+
+
+def test_words_begin_as_normal_numbers_that_are_not_negative(setting) -> None:
+    method, _ = setting("obow", words=600)
+    for queue in method.vocabularies:
+        assert queue.rows.min() == 0
+        assert (queue.rows == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+        assert queue.rows.square().mean() == pytest.approx(0.5, abs=0.01)  # half of a normal distribution's variance

@@ -40,7 +40,7 @@ msn          2    -  0.3   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0
 msn         10   96  0.05  0.3   3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
-obow         1    -  1     1     1   1    0.5  bilinear  0    0   0   0   0    0     0    0
+obow         1    -  0.08  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 obow         2  160  0.08  0.6   3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 obow         5   96  0.084 0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0    0
 pirl         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
@@ -58,6 +58,7 @@ tico         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 vicreg       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0.1
 """
 GRAY_FIRST = {"sela"}  # before the jitter
+UNUSUAL = {"obow": {0: {"center": 0.875}}}  # of a view, by its number: fields that no other view has
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
 
@@ -86,5 +87,7 @@ def crop(cells: list[str]) -> Crop:
 def test_views_are_those_of_the_authors(name: str) -> None:
     rows = [cells for row, count, *cells in ROWS if row == name for _ in range(int(count))]
     expected = [replace(crop(cells), gray_first=name in GRAY_FIRST) for cells in rows]
+    for number, fields in UNUSUAL.get(name, {}).items():
+        expected[number] = replace(expected[number], **fields)
     kind = load(name)
     assert [replace(view, mask=None) for view in kind.views(kind.Hyper()).crops] == expected
