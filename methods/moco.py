@@ -5,7 +5,8 @@ arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momen
 arXiv:2003.04297. Defaults are v2's; v1 is head: linear, jitter: v1, blur: 0, temperature: 0.07.
 
 Deviations from the authors' code: queries are batch-normalized over the whole batch, not in each GPU's part of it; keys
-are normalized in `split` interleaved groups, where their GPUs hold parts that are shuffled anew at each step.
+in `split` interleaved groups of samples, not in parts that are shuffled anew at each step. The cosine of v2's learning
+rate moves every step, not every epoch.
 """
 
 from collections.abc import Iterator, Mapping

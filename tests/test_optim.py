@@ -183,7 +183,7 @@ def test_batch_rules(rule: Any, peak: float) -> None:
 
 def test_schedule_by_hand() -> None:
     """Two steps up, then 0.1 + 0.45 (1 + cos(pi t)) at t = 0, 1/8, ..., 7/8."""
-    rates = [lr_at(step, steps=10, warmup=2, peak=1.0, floor=0.1) for step in range(10)]
+    rates = [lr_at(step, Optim(min_lr=0.1), steps=10, warmup=2, peak=1.0) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[4] == pytest.approx(0.1 + 0.45 * (1 + math.sqrt(0.5)), rel=1e-12)
     assert rates[6] == pytest.approx(0.55, rel=1e-12)
@@ -193,17 +193,29 @@ def test_schedule_by_hand() -> None:
 
 def test_warmup_may_begin_above_zero() -> None:
     """SwAV's: from 0.3 to 4.8, here in five steps of 0.9, the first of which is taken at once."""
-    rates = [lr_at(step, steps=8, warmup=5, peak=4.8, begin=0.3) for step in range(6)]
+    rates = [lr_at(step, Optim(warmup_lr=0.3), steps=8, warmup=5, peak=4.8) for step in range(6)]
     assert rates == pytest.approx([1.2, 2.1, 3.0, 3.9, 4.8, 4.8], rel=1e-12)
     optim = Optim(lr=0.3, warmup={"steps": 5}, warmup_lr=0.3)
     assert schedule(build(Module(), optim), optim, 0, steps=8, warmup=5, batch=4096) == pytest.approx(1.2)
 
 
+def test_schedule_in_drops() -> None:
+    """MoCo v1's: 200 epochs of 5 steps, a tenth of the rate after 120 and after 160; then with a fifth."""
+    optim = Optim(drops=(0.6, 0.8))
+    rates = [lr_at(step, optim, steps=1000, warmup=10, peak=0.03) for step in range(1000)]
+    assert rates[4:6] == pytest.approx([0.015, 0.018])
+    assert rates[10:600] == [0.03] * 590
+    assert rates[600:800] == pytest.approx([0.003] * 200)
+    assert rates[800:] == pytest.approx([0.0003] * 200)
+    fifth = optim.model_copy(update={"drop_factor": 0.2})
+    assert lr_at(900, fifth, steps=1000, warmup=0, peak=1.0) == pytest.approx(0.04)
+
+
 def test_schedule_at_its_ends() -> None:
-    assert lr_at(0, steps=4, warmup=0, peak=1.0) == 1.0
-    assert lr_at(3, steps=4, warmup=4, peak=1.0) == 1.0
+    assert lr_at(0, Optim(), steps=4, warmup=0, peak=1.0) == 1.0
+    assert lr_at(3, Optim(), steps=4, warmup=4, peak=1.0) == 1.0
     with pytest.raises(AssertionError):
-        lr_at(4, steps=4, warmup=0, peak=1.0)
+        lr_at(4, Optim(), steps=4, warmup=0, peak=1.0)
 
 
 class Paced(Module):
@@ -227,7 +239,7 @@ def test_a_weight_moves_at_its_own_pace() -> None:
         assert moved["linear.bias"] == pytest.approx(rates[-1], abs=1e-6)
         assert moved["norm.weight"] == pytest.approx(0.5 * (0.4 if step >= 2 else rates[-1]), abs=1e-6)
         assert moved["linear.weight"] == pytest.approx(rates[-1] if step >= 2 else 0.0, abs=1e-6)
-    assert rates == [lr_at(step, steps=8, warmup=2, peak=0.4) for step in range(8)]
+    assert rates == [lr_at(step, optim, steps=8, warmup=2, peak=0.4) for step in range(8)]
 
 
 def test_decay_follows_a_cosine_and_spares_vectors() -> None:

@@ -385,6 +385,14 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 ],
             ),
             (
+                "optim: {drops: [0.5], min_lr: 0.1}",
+                ["5:23: optim.min_lr: has no effect with optim.drops; leave it out"],
+            ),
+            (
+                "optim: {drop_factor: 0.2}",
+                ["5:9: optim.drop_factor: has no effect without optim.drops; leave it out"],
+            ),
+            (
                 "optim: {lr_rule: none, lr_batch: 256}",
                 ["5:24: optim.lr_batch: has no effect with optim.lr_rule: none; leave it out"],
             ),

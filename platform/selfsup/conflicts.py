@@ -123,6 +123,10 @@ def _optim_effect(optim: Optim) -> Iterator[Conflict]:
     yield from _without_effect("optim", optim, idle, f"with optim.name: {optim.name}")
     if optim.warmup is None:
         yield from _without_effect("optim", optim, {"warmup_lr"}, "without optim.warmup")
+    if optim.drops:
+        yield from _without_effect("optim", optim, {"min_lr"}, "with optim.drops")
+    else:
+        yield from _without_effect("optim", optim, {"drop_factor"}, "without optim.drops")
     if optim.lr_rule == "none":
         yield from _without_effect("optim", optim, {"lr_batch"}, "with optim.lr_rule: none")
 

@@ -49,7 +49,7 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
     -> the learning rate of a weight without options of its own. batch: the global one.
     """
     peak, t = peak_lr(optim, batch), step / steps
-    lr = lr_at(step, steps=steps, warmup=warmup, peak=peak, begin=optim.warmup_lr, floor=optim.min_lr)
+    lr = lr_at(step, optim, steps=steps, warmup=warmup, peak=peak)
     for group in optimizer.param_groups:
         group["lr"] = group["lr_scale"] * (peak if group["constant_lr"] and step >= warmup else lr)
         group["weight_decay"] = 0.0 if group["no_weight_decay"] else decay_at(t, optim)
@@ -71,16 +71,18 @@ def peak_lr(optim: Optim, batch: int) -> float:
     return optim.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[optim.lr_rule]
 
 
-def lr_at(step: int, *, steps: int, warmup: int, peak: float, begin: float = 0.0, floor: float = 0.0) -> float:
-    """The learning rate of step 0 <= step < steps: linear warm-up, then from `peak` down a half cosine to `floor`.
+def lr_at(step: int, optim: Optim, *, steps: int, warmup: int, peak: float) -> float:
+    """The learning rate of step 0 <= step < steps: linear warm-up, then from `peak` down a half cosine or in drops.
 
-    The last warm-up step has the peak; the first is one step of the rise above `begin`, not at it as in the code of MAE
-    (0) and SwAV (0.3): no step is without effect.
+    The last warm-up step has the peak; the first is one step of the rise above `warmup_lr`, not at it as in the code of
+    MAE (0) and SwAV (0.3): no step is without effect.
     """
     assert 0 <= step < steps, f"step {step} is outside a schedule of {steps} steps"
     if step < warmup:
-        return begin + (peak - begin) * (step + 1) / warmup
-    return cosine((step - warmup) / (steps - warmup), peak, floor)
+        return optim.warmup_lr + (peak - optim.warmup_lr) * (step + 1) / warmup
+    if optim.drops:
+        return peak * optim.drop_factor ** sum(step / steps >= drop for drop in optim.drops)
+    return cosine((step - warmup) / (steps - warmup), peak, optim.min_lr)
 
 
 class LARS(Optimizer):

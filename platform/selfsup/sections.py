@@ -143,6 +143,10 @@ class Optim(Knobs):
     warmup: Duration | None = knob(None, "linear rise of the learning rate at the start")
     warmup_lr: float = knob(0.0, "where that rise begins", ge=0)
     min_lr: float = knob(0.0, "where the cosine ends", ge=0)
+    drops: tuple[Share, ...] = knob(
+        (), "shares of training after which the learning rate drops; none: a cosine instead"
+    )
+    drop_factor: float = knob(0.1, "what is left of the learning rate after each", gt=0, lt=1)
     clip_norm: float | None = knob(None, "longest gradient; null: any", gt=0)
     clip_each: float | None = knob(None, "longest gradient of any one weight; null: any", gt=0)
 

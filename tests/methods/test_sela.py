@@ -1,10 +1,11 @@
 """SeLa: its labels against Sinkhorn and Knopp's in float64, and when they change."""
 
 import numpy as np
+import pytest
 import torch
 
 from selfsup.method import TrainInfo
-from selfsup.optim import build
+from selfsup.optim import build, lr_at
 from selfsup.spec import read
 
 
@@ -90,3 +91,13 @@ def test_the_recipe_moves_weights_as_the_authors_script_does(setting) -> None:
     assert spec.train.batch == spec.optim.lr_batch
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(trained)
+
+
+def test_the_recipe_has_the_learning_rates_of_the_authors_epochs() -> None:
+    """A tenth less every 150 epochs, and a thousandth from 350 on, in 401 epochs; the first of ours teaches nothing."""
+    optim = read("in1k/sela").optim
+    for epoch in range(401):
+        step = 100 * (epoch + 1) + 1  # of 100 an epoch
+        share = 0.1 ** (epoch // 150) if epoch < 350 else 0.1**3
+        assert lr_at(step, optim, steps=40200, warmup=0, peak=0.08) == pytest.approx(0.08 * share), epoch
+        assert lr_at(step + 97, optim, steps=40200, warmup=0, peak=0.08) == pytest.approx(0.08 * share), epoch
