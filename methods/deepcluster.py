@@ -17,7 +17,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, multicrop, recipes
+from selfsup.parts import checks, initial, multicrop, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import cosines, drawn, labelled, spherical_kmeans, usage
 from selfsup.parts.heads import mlp
@@ -30,6 +30,7 @@ class DeepCluster(Method):
     """All crops of an image are classified as what its embeddings of the last epoch were clustered into."""
 
     paper, family = "2006.09882", "clustering"
+    initialize = staticmethod(initial.unit_residuals)
     banks: Any  # a Bank of each large crop
     centroids: Tensor  # (heads, K, D) unit vectors
     labels: Tensor  # (heads, samples) the cluster of each sample

@@ -15,7 +15,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, initial, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
@@ -31,6 +31,7 @@ class DenseCL(Method):
     """Each place of a view is matched with the place of the other view that has the most similar features."""
 
     paper, family, backbones = "2011.09157", "contrastive", ("cnn",)
+    initialize = staticmethod(initial.unit_residuals)
     weight: Tensor  # () of the dense loss, at present
 
     class Hyper(Knobs):

@@ -1,12 +1,15 @@
 """DINO: the student matches an EMA teacher's output across global and local crops.
 
 Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, "Emerging properties in self-supervised vision
-transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024; the last
-layer's rows keep length 1, which the authors release only for their ViT-S.
+transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but for
+norm_last_layer, which is the authors' for all larger encoders and for short trainings.
+
+Deviations from the authors' code: the first step has the learning rate of its second, and so on through the warm-up;
+outputs of the head are computed in single precision, where its are in half precision.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -15,7 +18,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, distillation, multicrop, recipes
+from selfsup.parts import checks, distillation, initial, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, recenter
 from selfsup.parts.ema import ema_copy, ema_update
@@ -41,6 +44,7 @@ class DINO(Method):
         outputs: int = knob(65536, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 16384, 65536), gt=1)
         hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
+        norm_last_layer: bool = knob(True, "the rows of the head's last layer keep length 1", sweep=Choice(True, False))
         norm: bool = knob(False, "the head's hidden channels are batch-normalized", sweep=Choice(False, True))
         temperature: float = knob(0.1, **distillation.TEMPERATURE)
         teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
@@ -71,13 +75,20 @@ class DINO(Method):
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
         yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
 
+    @staticmethod
+    def initialize(trunk: Any) -> None:
+        initial.truncated_normal(trunk)
+        initial.unit_residuals(trunk)
+
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.hyper, self.info = hyper, info
-        self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs, norm=hyper.norm)
+        self.backbone.position_offset = 0.1  # what the authors' code adds to the sides of small crops
+        sizes = self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs
+        self.head = dino_head(*sizes, norm=hyper.norm, lengths=not hyper.norm_last_layer)
         self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
-        self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
+        self.register_buffer("temperature", torch.tensor(self._temperature(0)))
 
     def forward(self, batch: Batch) -> Out:
         students = self.head(torch.cat(multicrop.pooled(self.backbone, batch.views)))
@@ -90,14 +101,18 @@ class DINO(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["logits"], momentum=self.hyper.center_momentum)
-        next_t = t + 1 / self.info.num_steps
-        self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
+        self.temperature.fill_(self._temperature(round(t * self.info.num_steps) + 1))
         momentum = cosine(t, self.hyper.momentum, 1.0)
         ema_update(self.teacher, self.backbone, momentum)
         ema_update(self.teacher_head, self.head, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
-        return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+        last = any(weight is own for own in self.head[-1].parameters())
+        return ParamOptions(frozen_until=self.hyper.freeze if last else 0.0)
+
+    def _temperature(self, step: int) -> float:
+        sizes = {"steps": self.info.num_steps, "steps_per_epoch": self.info.steps_per_epoch}
+        return distillation.teacher_temperature_by_epoch(step, self.hyper, **sizes)
 
     def _balanced(self, logits: Tensor) -> Tensor:
         """(N, K) -> (N, K)"""

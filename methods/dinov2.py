@@ -4,13 +4,17 @@ Oquab, Darcet, Moutakanni, Vo, Szafraniec, Khalidov, Fernandez, Haziza, Massa, E
 Huang, Li, Misra, Rabbat, Sharma, Synnaeve, Xu, Jégou, Mairal, Labatut, Joulin and Bojanowski, "DINOv2: learning robust
 visual features without supervision", TMLR 2024, arXiv:2304.07193. Defaults are the paper's, sections 4 and B.1, in the
 size of the authors' recipe for ViT-L/16 on ImageNet-1k. Registers come with a backbone: vit_small_patch14_reg4_dinov2.
+In that recipe the authors' code centers (balance) and spreads both large crops (koleo_crops), unlike the paper.
+
+Deviations from the authors' code: each large crop is covered by chance, where it covers exactly half of a GPU's, by
+ratios that it spreads evenly, and drop-path leaves out samples by chance, there a fixed number of them. The optimizer's
+moments of last layers begin when these move, there with the first step.
 
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +24,11 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, distillation, multicrop, recipes
+from selfsup.parts import checks, distillation, initial, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
-from selfsup.parts.distillation import covered, koleo, masked_entropy
+from selfsup.parts.distillation import centered, covered, koleo, masked_entropy, recenter, recenter_by_sums
 from selfsup.parts.ema import ema_copy, ema_update
-from selfsup.parts.heads import Prototypes, dino_head
+from selfsup.parts.heads import dino_head
 from selfsup.parts.schedules import cosine, layer_decay
 from selfsup.parts.sinkhorn import sinkhorn
 from selfsup.parts.tokens import Tokens, at
@@ -40,6 +44,9 @@ class DINOv2(Method):
     class_token = True
     evaluated = "teacher"
     teacher: TokenEncoder
+    heads: Any  # of images, of patches
+    center: Tensor  # of what is said of images
+    patch_center: Tensor
     temperature: Tensor  # the teacher's
 
     class Hyper(Knobs):
@@ -51,6 +58,10 @@ class DINOv2(Method):
         teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
         teacher_start: float = knob(0.04, **distillation.TEACHER_START)
         teacher_warmup: float = knob(0.3, **distillation.TEACHER_WARMUP)
+        balance: Literal["sinkhorn", "center"] = knob(
+            "sinkhorn", "what keeps the teacher from one output for all", sweep=Choice("sinkhorn", "center")
+        )
+        center_momentum: float = knob(0.9, "of both centers", symbol="m", sweep=Choice(0.0, 0.9, 0.99), ge=0, le=1)
         iterations: int = knob(3, "Sinkhorn's rounds", sweep=Choice(1, 3, 10), ge=1, le=1000)
         momentum: float = knob(
             0.994, "of the teacher at first", symbol="λ", sweep=Choice(0.99, 0.994, 0.996), ge=0, le=1
@@ -58,6 +69,7 @@ class DINOv2(Method):
         freeze: float = knob(0.01, "share of training before last layers move", sweep=Range(0.0, 0.05), ge=0, lt=1)
         patch_weight: float = knob(1.0, "of the loss on covered patches", sweep=Choice(0.0, 0.5, 1.0), ge=0)
         koleo_weight: float = knob(0.1, "of the spread of samples", sweep=Choice(0.0, 0.1, 0.5), ge=0)
+        koleo_crops: int = knob(1, "large crops of a sample that are spread", sweep=Choice(1, 2), ge=1, le=2)
         koleo_split: int = knob(1, "groups of samples, each of which is spread by itself", ge=1)
         layer_decay: float = knob(0.9, "of the learning rate from block to block", sweep=Range(0.6, 1.0), gt=0, le=1)
         embed_scale: float = knob(0.2, "times the learning rate, of the patch embedding", sweep=Choice(0.2, 1.0), gt=0)
@@ -73,7 +85,6 @@ class DINOv2(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        # each crop is covered by chance; the authors' code covers exactly half of a GPU's, by ratios spread evenly
         return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4)))
 
     @classmethod
@@ -81,34 +92,48 @@ class DINOv2(Method):
         yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
         yield from checks.whole_groups("koleo_split", hyper.koleo_split, setup.train.batch)
 
+    @staticmethod
+    def initialize(trunk: Any) -> None:
+        initial.truncated_normal(trunk, tokens=1e-6)
+
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.hyper, self.info = hyper, info
+        initial.even_drop_path(self.backbone.trunk)
         sizes = self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs
-        heads = [dino_head(*sizes) for _ in range(1 if hyper.shared_head else 2)]
-        self.heads = nn.ModuleList(heads)  # of images, of patches
-        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        heads = [dino_head(*sizes, lengths=True) for _ in range(1 if hyper.shared_head else 2)]
+        self.heads = nn.ModuleList(heads)
+        self.mask_token = nn.Parameter(torch.zeros(1, self.backbone.dim))  # a matrix: it decays
+        self.backbone.position_offset = 0.1  # as DINO's
         self.teacher, self.teacher_heads = ema_copy(self.backbone), ema_copy(self.heads)
+        self.register_buffer("center", torch.zeros(hyper.outputs))
+        self.register_buffer("patch_center", torch.zeros(hyper.outputs))
         self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
 
     def forward(self, batch: Batch) -> Out:
         large, small = multicrop.joined(batch.views[:2]), batch.views[2:]
         mask, places, weight = covered([view.mask for view in batch.views[:2]])
-        targets, patch_targets = self._targets(large, places, weight)
+        image, patch = self._told(large, places)
+        targets = self._balanced(image, self.center)
+        patch_targets = self._balanced(patch, self.patch_center, valid=weight > 0)
         hidden = self.backbone(large, cover=(mask, self.mask_token))
         images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
         students = self.heads[0](images).view(len(batch.views), len(batch.sample), -1)
         patches = self.heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
         on_patches = masked_entropy(patch_targets, patches, weight, temperature=self.hyper.temperature)
-        first = hidden[: len(batch.sample), 0]  # the first large crop; the authors' code takes the second, too
-        spread = koleo(first, split=self.hyper.koleo_split)
+        crops = hidden[:, 0].chunk(2)[: self.hyper.koleo_crops]
+        spread = torch.stack([koleo(crop, split=self.hyper.koleo_split) for crop in crops]).sum()
         return Out(
             on_images + self.hyper.patch_weight * on_patches + self.hyper.koleo_weight * spread,
             {"images": on_images, "patches": on_patches, "koleo": spread, **usage(targets)},
+            self._sums(image, patch, weight > 0) if self.hyper.balance == "center" else {},
         )
 
-    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+    def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
+        if aux:
+            recenter(self.center, aux["image"], momentum=self.hyper.center_momentum)
+            recenter_by_sums(self.patch_center, aux["patch"], aux["number"], momentum=self.hyper.center_momentum)
         next_t = t + 1 / self.info.num_steps
         self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
         momentum = cosine(t, self.hyper.momentum, 1.0)
@@ -116,17 +141,32 @@ class DINOv2(Method):
         ema_update(self.teacher_heads, self.heads, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:
-        if any(weight is module.weight for module in self.heads.modules() if isinstance(module, Prototypes)):
-            return ParamOptions(frozen_until=self.hyper.freeze)
+        if name.startswith("heads."):
+            last = any(weight is own for head in self.heads for own in head[-1].parameters())
+            head = name.rsplit(".", 2)[0]  # each is clipped by itself, as the authors' code does
+            return ParamOptions(frozen_until=self.hyper.freeze if last else 0.0, clip_group=head)
         name = name.replace("mask_token", ".trunk.mask_token")  # the encoder's first, like its class token
         scale = layer_decay(name, len(self.backbone.trunk.blocks), self.hyper.layer_decay)
         return ParamOptions(lr_scale=scale * (self.hyper.embed_scale if "patch_embed" in name else 1.0))
 
     @torch.no_grad()
-    def _targets(self, large: Tokens | Tensor, places: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """-> (B, K), (M, K): of both large views together, and of all covered patches together"""
+    def _told(self, large: Tokens | Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (B, K), (M, K): the teacher's, of large views and of covered patches"""
         hidden = self.teacher(large)
-        images = self.teacher_heads[0](hidden[:, 0])
-        patches = self.teacher_heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
-        balanced = partial(sinkhorn, epsilon=self.temperature, iterations=self.hyper.iterations)
-        return balanced(images), balanced(patches, valid=weight > 0)
+        patches = at(hidden[:, self.backbone.num_prefix :], places)
+        return self.teacher_heads[0](hidden[:, 0]), self.teacher_heads[-1](patches)
+
+    def _balanced(self, logits: Tensor, center: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(N, K), (K,), (N,) -> (N, K): among all views, or all covered patches, together"""
+        if self.hyper.balance == "sinkhorn":
+            return sinkhorn(logits, epsilon=self.temperature, iterations=self.hyper.iterations, valid=valid)
+        return centered(logits, center, temperature=self.temperature)
+
+    @staticmethod
+    def _sums(image: Tensor, patch: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """(B, K), (M, K), (M,) -> what the centers move by: a mean; a sum and its number, as workers' numbers differ"""
+        return {
+            "image": image.mean(dim=0, keepdim=True),
+            "patch": (patch * valid[:, None]).sum(dim=0, keepdim=True),
+            "number": valid.sum(dim=0, keepdim=True),
+        }

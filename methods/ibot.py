@@ -1,8 +1,11 @@
 """iBOT: DINO on images, and on masked patches, for which the EMA teacher is the tokenizer.
 
 Zhou, Wei, Wang, Shen, Xie, Yuille and Kong, "iBOT: image BERT pre-training with online tokenizer", ICLR 2022,
-arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but the last layer's rows keep
-length 1, as the paper has it for larger encoders.
+arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but for norm_last_layer, which is
+the authors' for larger encoders.
+
+Deviations from the authors' code: the first step has the learning rate of its second, and so on through the warm-up;
+outputs of the head are computed in single precision, where its are in half precision.
 
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
@@ -18,7 +21,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, distillation, multicrop, recipes
+from selfsup.parts import checks, distillation, initial, multicrop, recipes
 from selfsup.parts.clustering import swapped, usage
 from selfsup.parts.distillation import centered, covered, masked_entropy, recenter
 from selfsup.parts.ema import ema_copy, ema_update
@@ -36,6 +39,7 @@ class IBOT(Method):
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
+    initialize = staticmethod(initial.truncated_normal)
     teacher: TokenEncoder
     center: Tensor  # of what is said of images
     patch_center: Tensor
@@ -45,6 +49,7 @@ class IBOT(Method):
         outputs: int = knob(8192, "outputs of the head", symbol="K", sweep=Choice(1024, 4096, 8192, 16384), gt=1)
         hidden: int = knob(2048, "hidden channels of the head", sweep=Choice(512, 2048, 4096), gt=0)
         bottleneck: int = knob(256, "channels before the head's last layer", sweep=Choice(64, 128, 256), gt=0)
+        norm_last_layer: bool = knob(True, "the rows of the head's last layer keep length 1", sweep=Choice(True, False))
         temperature: float = knob(0.1, **distillation.TEMPERATURE)
         teacher_temperature: float = knob(0.07, **distillation.TEACHER_TEMPERATURE)
         teacher_start: float = knob(0.04, **distillation.TEACHER_START)
@@ -84,12 +89,14 @@ class IBOT(Method):
         super().__init__(hyper, encoders, info)
         self.hyper, self.info = hyper, info
         # one head for images and patches (section 3.2)
-        self.head = dino_head(self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs)
-        self.mask_token = nn.Parameter(torch.zeros(self.backbone.dim))
+        sizes = self.backbone.dim, hyper.hidden, hyper.bottleneck, hyper.outputs
+        self.head = dino_head(*sizes, lengths=not hyper.norm_last_layer)
+        self.mask_token = nn.Parameter(torch.zeros(1, self.backbone.dim))  # a matrix: it decays
+        self.backbone.position_offset = 0.1  # as DINO's
         self.teacher, self.teacher_head = ema_copy(self.backbone), ema_copy(self.head)
         self.register_buffer("center", torch.zeros(hyper.outputs))
         self.register_buffer("patch_center", torch.zeros(hyper.outputs))
-        self.register_buffer("temperature", torch.tensor(distillation.teacher_temperature(0.0, hyper)))
+        self.register_buffer("temperature", torch.tensor(self._temperature(0)))
 
     def forward(self, batch: Batch) -> Out:
         large, small = multicrop.joined(batch.views[:2]), batch.views[2:]
@@ -112,14 +119,18 @@ class IBOT(Method):
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         recenter(self.center, aux["image"], momentum=self.hyper.center_momentum)
         recenter(self.patch_center, aux["patch"], momentum=self.hyper.center_momentum)
-        next_t = t + 1 / self.info.num_steps
-        self.temperature.fill_(distillation.teacher_temperature(next_t, self.hyper))
+        self.temperature.fill_(self._temperature(round(t * self.info.num_steps) + 1))
         momentum = cosine(t, self.hyper.momentum, 1.0)
         ema_update(self.teacher, self.backbone, momentum)
         ema_update(self.teacher_head, self.head, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
-        return ParamOptions(frozen_until=self.hyper.freeze if weight is self.head[-1].weight else 0.0)
+        last = any(weight is own for own in self.head[-1].parameters())
+        return ParamOptions(frozen_until=self.hyper.freeze if last else 0.0)
+
+    def _temperature(self, step: int) -> float:
+        sizes = {"steps": self.info.num_steps, "steps_per_epoch": self.info.steps_per_epoch}
+        return distillation.teacher_temperature_by_epoch(step, self.hyper, **sizes)
 
     @torch.no_grad()
     def _told(self, large: Tokens | Tensor) -> tuple[Tensor, Tensor]:

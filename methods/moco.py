@@ -20,7 +20,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, initial, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
@@ -35,6 +35,7 @@ class MoCo(Method):
     """A query is matched with its key, made by a slowly moving copy of the encoder, among keys of earlier batches."""
 
     paper, family = "2003.04297", "contrastive"
+    initialize = staticmethod(initial.unit_residuals)
 
     class Hyper(Knobs):
         temperature: float = knob(0.2, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)

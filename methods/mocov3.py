@@ -1,8 +1,7 @@
 """MoCo v3: MoCo without a queue, against the keys of a large batch, for ViTs and CNNs.
 
 Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021, arXiv:2104.02057.
-Defaults are the paper's for ViTs on ImageNet; its ResNet-50 has crop_min: 0.2, temperature: 1.0. Deviation: queries,
-keys and values of a block are initialized as one matrix, as everywhere here, not as three.
+Defaults are the paper's for ViTs on ImageNet; its ResNet-50 has crop_min: 0.2, temperature: 1.0.
 """
 
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 from selfsup.encoder import Encoder, TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import recipes
+from selfsup.parts import initial, recipes
 from selfsup.parts.contrastive import batch_nce
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
@@ -27,6 +26,7 @@ class MoCoV3(Method):
     """A prediction from each view is matched with the other view's key among the keys of the whole batch."""
 
     paper, family = "2104.02057", "contrastive"
+    initialize = staticmethod(initial.mocov3)
 
     class Hyper(Knobs):
         temperature: float = knob(0.2, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import dist, multicrop, recipes
+from selfsup.parts import dist, initial, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import bag_error, bag_of_words, distances, usage
 from selfsup.parts.ema import ema_copy, ema_update
@@ -33,6 +33,7 @@ class OBoW(Method):
     """A teacher sees the whole image and counts visual words, a queue of its features; the student sees crops."""
 
     paper, family = "2012.11552", "clustering"
+    initialize = staticmethod(initial.unit_residuals)
     backbones = ("cnn",)
     vocabularies: Any  # a Queue of each level
     spread: Tensor  # (levels,) running mean of squared distances from the nearest word

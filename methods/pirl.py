@@ -16,7 +16,7 @@ from torch import Tensor
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import dist
+from selfsup.parts import dist, initial
 from selfsup.parts.bank import Bank
 from selfsup.parts.contrastive import bank_nce
 from selfsup.parts.heads import mlp
@@ -30,6 +30,7 @@ class PIRL(Method):
     """An image, and a transformed one, both find the image's entry in a memory of all images."""
 
     paper, family, backbones = "1912.01991", "contrastive", ("cnn",)
+    initialize = staticmethod(initial.unit_residuals)
 
     class Hyper(Knobs):
         pretext: Literal["jigsaw", "rotation"] = knob("jigsaw", "transformation", sweep=Choice("jigsaw", "rotation"))

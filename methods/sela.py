@@ -20,7 +20,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, recipes
+from selfsup.parts import checks, initial, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
 from selfsup.sections import Setup
@@ -32,6 +32,7 @@ class SeLa(Method):
     """Several linear classifiers, each with labels of its own, which are an optimal transport of what it says."""
 
     paper, family = "1911.05371", "clustering"
+    initialize = staticmethod(initial.unit_residuals)
     labels: Tensor  # (samples, heads)
     rounds: Tensor  # (heads,) of balancing at the last relabelling
     imbalance: Tensor  # (heads,) that they left

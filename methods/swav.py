@@ -17,7 +17,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, dist, multicrop, recipes
+from selfsup.parts import checks, dist, initial, multicrop, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import cosines, swapped, usage
 from selfsup.parts.heads import mlp
@@ -31,6 +31,7 @@ class SwAV(Method):
     """Two large crops are assigned to prototypes, all of which must be used alike; every other crop predicts that."""
 
     paper, family = "2006.09882", "clustering"
+    initialize = staticmethod(initial.unit_residuals)
     least_batch = 256  # section 4.2
     queues: Any  # a Queue of each large crop, or none
     queued: Tensor  # () 1 once they count

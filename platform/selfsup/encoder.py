@@ -174,7 +174,7 @@ class TokenEncoder(Encoder):
         mode, offset = (
             INTERPOLATIONS[len(grid)],
             self.position_offset,
-        )  # the scale then differs from that of the sizes, and places shift
+        )  # at a scale that is not of the sizes, places shift
         scale = [(new + offset) / old for new, old in zip(grid, self.grid, strict=True)] if offset else None
         resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode=mode)
         return resized[0].flatten(1).mT

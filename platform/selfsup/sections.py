@@ -13,7 +13,10 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.outside import HUGGING_FACE, is_config_folder
 from selfsup.redact import REMEDY, has_secret
 
-BASELINES = ("pixels", "untrained")  # methods that train nothing: the raw image, the encoder at its initial weights
+BASELINES = (
+    "pixels",
+    "untrained",
+)  # methods that train nothing: the raw image, the encoder at its usual initial weights, whatever those of a method
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]

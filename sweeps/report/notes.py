@@ -49,8 +49,9 @@ INTERACTION = (
     "not adjusted. Where one arm is four times noisier, up to 14 % of such p are below 0.05 by chance: no claim."
 )
 FLOOR = (
-    "Baselines train nothing, and are marked in nothing. Differences of methods are to the untrained encoder that they "
-    "began as, by the tests above, with it as the default."
+    "Baselines train nothing, and are marked in nothing. Differences of methods are to the untrained encoder of their "
+    "backbone, by the tests above, with it as the default. It has the usual initial weights (MAE's in ViTs, timm's in "
+    "others), which a method may draw from another distribution, as its authors do."
 )
 DEFAULT, RANKED, UNTRAINED = "comparisons with a default", "the best", "comparisons with an untrained encoder"
 UNEQUAL = "deviations between seeds are not alike"

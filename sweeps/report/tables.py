@@ -92,7 +92,7 @@ def _arms_varying(study: Study, varied: Sequence[Factor]) -> list[Arm]:
 
 
 def _methods_table(sweep: Sweep, results: ResultsById, num_looks: int) -> Table:
-    """Build the table of methods: the baselines, then each study's default beside the untrained encoder it began as."""
+    """Build the table of methods: the baselines, then each study's default beside its untrained encoder."""
     one_each = len({study.method for study in sweep.studies}) == len(sweep.studies)
     first = {tuple(study.arms[0].ids.values()): study.name for study in reversed(sweep.studies)}
     names = {study.name: first[tuple(study.arms[0].ids.values())] for study in sweep.studies}  # a default is one arm
@@ -160,7 +160,7 @@ def _baseline_lines(sweep: Sweep, results: ResultsById) -> list[Line]:
 
 
 def _began_as(study: Study, baseline: Arm) -> bool:
-    """Return whether a study's methods began as this baseline."""
+    """Return whether this baseline is the untrained encoder of a study: of the same backbone and weights."""
     return any(baseline.ids == arm.ids for arm in study.floor)
 
 

@@ -77,7 +77,7 @@ def test_lower_layers_learn_more_slowly(name: str, scale: float, setting) -> Non
 def test_last_layers_wait_and_evaluation_gets_the_teacher(setting) -> None:
     method, _ = setting("dinov2")
     waiting = {name for name, weight in method.named_parameters() if method.param_options(name, weight).frozen_until}
-    assert waiting == {"heads.0.5.weight", "heads.1.5.weight"}
+    assert waiting == {f"heads.{head}.5.{part}" for head in (0, 1) for part in ("weight", "lengths")}
     assert method.encoder("image") is method.teacher
 
 

@@ -12,8 +12,8 @@ def test_the_loss_is_lightlys(rounds: int, setting, moved) -> None:
     method, batch = setting("msn", iterations=rounds)
     moved(method.teacher, method.teacher_projector, by=0.02)
     target, anchor, *small = batch.views
-    anchors = [method.backbone(anchor.value, anchor.mask.keep), *(method.backbone(view.value) for view in small)]
-    anchors = method.projector(torch.cat([hidden[:, 0] for hidden in anchors]))
+    large = method.projector(method.backbone(anchor.value, anchor.mask.keep)[:, 0])
+    anchors = torch.cat([large, method.projector(torch.cat([method.backbone(view.value)[:, 0] for view in small]))])
     targets = method.teacher_projector(method.teacher(target.value)[:, 0])
     theirs = MSNLoss(temperature=0.1, sinkhorn_iterations=rounds, regularization_weight=1.0)
     weight = method.prototypes.weight

@@ -73,14 +73,13 @@ def normalisation(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
 
 def objective(name: str, kind: str, setting: Make) -> Result:
     """One step. A ViT, of which batches in pieces make nothing else, sees two pieces where there are two processes."""
-    exact = kind == "vit"
-    method, batch = setting(name, kind, samples=SAMPLES, double=exact)
+    method, batch = setting(name, "narrow cnn" if kind == "cnn" else kind, samples=SAMPLES, double=True)
     module: nn.Module = method
     if dist.world_size() > 1:
         dist.convert(method)
         module = DistributedDataParallel(method)
-    pieces = cut(method, 2 if exact and dist.world_size() == 2 else 1)
-    with patch.object(Tensor, "float", Tensor.double if exact else Tensor.float):  # losses are in single precision
+    pieces = cut(method, 2 if kind == "vit" and dist.world_size() == 2 else 1)
+    with patch.object(Tensor, "float", Tensor.double):  # losses are in single precision
         out = backward(module, split(batch, dist.world_size())[dist.rank()], accumulate=pieces)
         with torch.no_grad():
             method.after_step(0.5, out.aux)
@@ -150,6 +149,8 @@ def test_processes_are_one(world: int, name: str, results: dict[int, list[dict[s
         joined = torch.cat(pieces) if part.startswith("rows") else torch.stack(pieces).mean(dim=0)
         assert joined.shape == expected.shape, part
         relative, zero = (1e-9, 1e-11) if expected.dtype == torch.float64 else (1e-3, 1e-5)
+        if "generators" in part and part.endswith("running_var"):  # of words that all hold, in n / (n - 1)
+            relative = 1e-4
         assert (joined - expected).norm() <= relative * expected.norm() + zero, part  # some gradients are but rounding
 
 

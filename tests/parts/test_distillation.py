@@ -1,11 +1,22 @@
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
 
 from selfsup.masks import BoolMask
-from selfsup.parts.distillation import centered, cosine_error, covered, koleo, masked_entropy, me_max, recenter
+from selfsup.parts.distillation import (
+    centered,
+    cosine_error,
+    covered,
+    koleo,
+    masked_entropy,
+    me_max,
+    recenter,
+    recenter_by_sums,
+    teacher_temperature_by_epoch,
+)
 from selfsup.parts.tokens import at
 
 
@@ -39,6 +50,16 @@ def test_the_patch_loss_and_its_center_are_lightlys() -> None:
         torch.testing.assert_close(center, theirs.center.value[0])
 
 
+def test_a_center_of_sums_is_that_of_their_rows() -> None:
+    center, rows = torch.randn(3), torch.randn(7, 3)
+    expected = 0.9 * center + 0.1 * sum(rows) / 7
+    sums, number = torch.stack([rows[:2].sum(dim=0), rows[2:].sum(dim=0)]), torch.tensor([2, 5])
+    recenter_by_sums(center, sums, number, momentum=0.9)
+    torch.testing.assert_close(center, expected)
+    recenter_by_sums(center, torch.zeros(1, 3), torch.tensor([0]), momentum=0.9)
+    torch.testing.assert_close(center, expected)
+
+
 def test_covered_tokens_of_a_view_count_one_in_all() -> None:
     torch.manual_seed(0)
     covers = [drawn([0.0, 0.3, 0.6], 9), drawn([0.9, 0.1, 0.5], 9)]
@@ -54,6 +75,24 @@ def test_without_covered_tokens_one_counts_nothing() -> None:
     where, places, weight = covered([drawn([0.0, 0.0], 9)])
     assert not where.any()
     assert (len(places), weight.tolist()) == (1, [0.0])
+
+
+class Warmup(NamedTuple):
+    teacher_start: float = 0.04
+    teacher_temperature: float = 0.07
+    teacher_warmup: float = 0.4
+
+
+def test_a_teacher_warms_up_by_epochs() -> None:
+    """4 of 10 epochs, of 3 steps each: 0.04, 0.05, 0.06, 0.07, from the first to the last."""
+    found = [teacher_temperature_by_epoch(step, Warmup(), steps=30, steps_per_epoch=3) for step in range(30)]
+    assert found == pytest.approx([0.04] * 3 + [0.05] * 3 + [0.06] * 3 + [0.07] * 21)
+
+
+def test_a_warm_up_of_less_than_two_epochs_is_a_line() -> None:
+    found = [teacher_temperature_by_epoch(step, Warmup(), steps=10, steps_per_epoch=20) for step in range(6)]
+    assert found == pytest.approx([0.04, 0.0475, 0.055, 0.0625, 0.07, 0.07])
+    assert teacher_temperature_by_epoch(0, Warmup(teacher_warmup=0.0), steps=10, steps_per_epoch=2) == 0.07
 
 
 def drawn(shares: list[float], tokens: int) -> BoolMask:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from lightly.models.modules import heads
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from selfsup.parts.heads import Prototypes, dino_head, gelu_mlp, mlp, xavier_linears
 
@@ -47,6 +48,36 @@ def test_prototypes_compare_by_cosine() -> None:
     prototypes, x = Prototypes(4, 3), torch.randn(5, 4)
     expected = torch.stack([nn.functional.cosine_similarity(x, row[None]) for row in prototypes.weight], dim=1)
     torch.testing.assert_close(prototypes(x), expected)
+
+
+def test_lengths_are_those_of_torchs_weight_norm() -> None:
+    """In value and gradient, after its lengths have moved."""
+    ours, theirs = Prototypes(4, 3, lengths=True), weight_norm(nn.Linear(4, 3, bias=False))
+    g, v = theirs.parametrizations.weight.original0, theirs.parametrizations.weight.original1
+    assert ours.lengths.shape == g.shape == (3, 1)
+    g.data = torch.rand(3, 1) + 0.5
+    ours.load_state_dict({"lengths": g.detach(), "weight": v.detach()})
+    x = torch.randn(5, 4)
+    out, expected = ours(x), theirs(nn.functional.normalize(x, dim=1))
+    torch.testing.assert_close(out, expected)
+    grads = torch.autograd.grad(out.square().sum(), [ours.lengths, ours.weight])
+    torch.testing.assert_close(grads, torch.autograd.grad(expected.square().sum(), [g, v]))
+
+
+def test_prototypes_begin_as_linear_layers_of_length_one() -> None:
+    """Rows of 256 uniform numbers up to 1 / 16 have the norm sqrt(1 / 3) on average; their lengths are 1."""
+    prototypes = Prototypes(256, 100, lengths=True)
+    assert prototypes.weight.abs().max() <= 1 / 16
+    assert prototypes.weight.norm(dim=1).mean().item() == pytest.approx(3**-0.5, rel=0.02)
+    assert prototypes.lengths.tolist() == [[1.0]] * 100
+
+
+def test_cosines_are_exact_whatever_precision_the_step_has() -> None:
+    prototypes, x = Prototypes(16, 9, lengths=True), torch.randn(7, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        in_bf16 = prototypes(x)
+    assert in_bf16.equal(prototypes(x))
+    assert prototypes(x.bfloat16()).dtype == torch.float32
 
 
 def test_xavier_linears_are_uniform_up_to_the_bound() -> None:

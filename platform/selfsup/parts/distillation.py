@@ -40,9 +40,21 @@ class TeacherWarmup(Protocol):
 def teacher_temperature(t: float, knobs: TeacherWarmup) -> float:
     """Return the temperature at the share t of training: a line up to teacher_warmup, then constant.
 
-    DINO (arXiv 2104.14294), section 3.1, "Implementation details".
+    DINO (arXiv 2104.14294), section 3.1, "Implementation details", as DINOv2's code has it.
     """
     return ramp(t, knobs.teacher_start, knobs.teacher_temperature, knobs.teacher_warmup)
+
+
+def teacher_temperature_by_epoch(step: int, knobs: TeacherWarmup, *, steps: int, steps_per_epoch: int) -> float:
+    """Return the same at a step, 0 <= step <= steps, where all steps of an epoch have the temperature of its first.
+
+    As the code of DINO and iBOT: teacher_start in the first epoch of the warm-up, teacher_temperature in its last. A
+    warm-up of less than two epochs is a line.
+    """
+    epochs = round(knobs.teacher_warmup * steps / steps_per_epoch)
+    if epochs < 2:
+        return teacher_temperature(step / steps, knobs)
+    return ramp(step // steps_per_epoch, knobs.teacher_start, knobs.teacher_temperature, epochs - 1)
 
 
 def cosine_error(student: Tensor, target: Tensor) -> Tensor:
@@ -77,6 +89,13 @@ def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
     DINO (arXiv 2104.14294), eq. 4.
     """
     center.lerp_(dist.mean(rows.float().mean(dim=0)), 1 - momentum)
+
+
+@torch.no_grad()
+def recenter_by_sums(center: Tensor, sums: Tensor, number: Tensor, *, momentum: float) -> None:
+    """(K,), (n, K), (n,): the same, of rows that were added up, `number` of them in each sum; without any it stays."""
+    total, count = dist.total(sums.float().sum(dim=0)), dist.total(number.sum())
+    center.lerp_(total / count.clamp_min(1), (1 - momentum) * (count > 0))
 
 
 @torch.no_grad()

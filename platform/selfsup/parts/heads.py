@@ -1,12 +1,13 @@
 """What stands on an encoder while it trains, and is thrown away afterwards."""
 
-import math
 from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from selfsup.parts.precision import no_autocast
 
 
 def mlp(
@@ -43,23 +44,35 @@ def gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
     return made
 
 
-def dino_head(dim: int, hidden: int, bottleneck: int, outputs: int, *, norm: bool = False) -> nn.Sequential:
-    """(..., dim) -> (..., outputs): three layers, then cosines with unit vectors, `[-1].weight`.
+def dino_head(
+    dim: int, hidden: int, bottleneck: int, outputs: int, *, norm: bool = False, lengths: bool = False
+) -> nn.Sequential:
+    """(..., dim) -> (..., outputs): three layers, then prototypes, `[-1]`.
 
-    DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalized; here to length 1.
+    DINO (arXiv 2104.14294), section 3.1 and appendix C, whose last layer is weight-normalized. lengths: whether the
+    norms of its rows are learned, or stay 1.
     """
-    return nn.Sequential(*gelu_mlp(dim, hidden, hidden, bottleneck, norm=norm), Prototypes(bottleneck, outputs))
+    return nn.Sequential(
+        *gelu_mlp(dim, hidden, hidden, bottleneck, norm=norm), Prototypes(bottleneck, outputs, lengths=lengths)
+    )
 
 
 class Prototypes(nn.Module):
-    """(B, D) -> (B, K): the cosine of each embedding with K unit vectors that are learned."""
+    """(B, D) -> (B, K): the cosine of each embedding with K vectors that are learned, in single precision at least.
 
-    def __init__(self, dim: int, number: int) -> None:
+    weight: (K, D), which begins as that of nn.Linear. lengths: (K, 1) or None, learned, too, and what each cosine is
+    multiplied by; a matrix, so that it decays as the weight_g of the authors of DINO does.
+    """
+
+    def __init__(self, dim: int, number: int, *, lengths: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(number, dim) / math.sqrt(dim))
+        self.weight = nn.Linear(dim, number, bias=False).weight
+        self.lengths = nn.Parameter(torch.ones(number, 1)) if lengths else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight, dim=1))
+        with no_autocast(x):
+            rows = F.normalize(self.weight, dim=1)
+            return F.linear(F.normalize(x.float(), dim=-1), rows if self.lengths is None else rows * self.lengths)
 
 
 def xavier_linears(module: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""Initial weights and drop-path of papers' encoders, where MAE's and timm's differ; other models stay as they are."""
+
+from typing import Any
+
+from timm.layers.drop import DropPath
+from timm.models import ResNet
+from torch import nn
+
+from selfsup.families import is_plain
+
+
+def truncated_normal(trunk: Any, *, tokens: float = 0.02) -> None:
+    """Draw a ViT's linear layers, positions and tokens anew, with standard deviations of 0.02 and of `tokens`.
+
+    As the code of DINO (arXiv 2104.14294) does, whose patch embedding begins as any convolution of PyTorch. tokens: of
+    the class and the registers.
+    """
+    if not is_plain(trunk):
+        return
+    for layer in trunk.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+    trunk.patch_embed.proj.reset_parameters()
+    if trunk.pos_embed is not None:
+        nn.init.trunc_normal_(trunk.pos_embed, std=0.02)
+    _draw_tokens(trunk, tokens)
+
+
+def kaiming_patches(trunk: Any) -> None:
+    """Draw a ViT's patch embedding from a normal distribution by He et al.'s rule, without a bias; as MSN's code."""
+    if is_plain(trunk):
+        nn.init.kaiming_normal_(trunk.patch_embed.proj.weight, nonlinearity="relu")
+        _forget_bias(trunk)
+
+
+def mocov3(trunk: Any) -> None:
+    """Draw a ViT's queries, keys and values as three matrices by Glorot's rule, and its class token at nearly zero.
+
+    As the code of MoCo v3 (arXiv 2104.02057); all else there is as MAE's.
+    """
+    if not is_plain(trunk):
+        return
+    for name, layer in trunk.named_modules():
+        if name.endswith(".qkv"):
+            for matrix in layer.weight.data.chunk(3):
+                nn.init.xavier_uniform_(matrix)
+    _forget_bias(trunk)
+    _draw_tokens(trunk, 1e-6)
+
+
+def unit_residuals(trunk: Any) -> None:
+    """Set the scale of the last norm of each branch of a ResNet to 1, as torchvision's; timm's begin at 0."""
+    if isinstance(trunk, ResNet):
+        for layer in trunk.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.ones_(layer.weight)
+
+
+def even_drop_path(trunk: Any) -> None:
+    """Leave out the branches of each block of a ViT as often as the last block's; timm's rates rise to that.
+
+    As DINOv2's code (arXiv 2304.07193).
+    """
+    if not is_plain(trunk):
+        return
+    rate: float = getattr(trunk.blocks[-1].drop_path1, "drop_prob", 0.0)
+    for block in trunk.blocks if rate else ():
+        block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
+
+
+def _forget_bias(trunk: Any) -> None:
+    if trunk.patch_embed.proj.bias is not None:
+        nn.init.zeros_(trunk.patch_embed.proj.bias)
+
+
+def _draw_tokens(trunk: Any, std: float) -> None:
+    for token in (trunk.cls_token, getattr(trunk, "reg_token", None)):
+        if token is not None:
+            nn.init.normal_(token, std=std)
