@@ -19,7 +19,7 @@ from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupEr
 from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.metrics_log import MetricsLog
-from selfsup.parts import dist, health
+from selfsup.parts import dist, health, norms
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
@@ -88,7 +88,7 @@ def _work(task: Task, launched: float) -> None:
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
     method = build(task.run, task.info, device)
-    module = _parallel(method)
+    module = _parallel(method, task.run.train.norm_groups, task.order.per_lane)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
     intake = BatchLoader(task, method, device)
@@ -153,10 +153,11 @@ def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, devic
     return step
 
 
-def _parallel(method: Method) -> nn.Module:
+def _parallel(method: Method, norm_groups: int, per_lane: int) -> nn.Module:
+    if dist.world_size() > 1 or norm_groups > 1:
+        norms.convert(method, norm_groups, per_lane)
     if dist.world_size() == 1:
         return method
-    dist.convert(method)
     # no device_ids: batches are on the device, but for what the host knows of them; buffers are equal everywhere
     return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
 
@@ -247,6 +248,8 @@ class Watch:
             )
             if not (log or save):
                 continue
+            if settings.norm_groups > 1:
+                norms.average_statistics(self._method)
             values = read(step)  # before it is saved, too: no state that is not finite becomes a checkpoint
             if log:
                 now = time.time()

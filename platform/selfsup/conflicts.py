@@ -55,6 +55,23 @@ def _share_over_pieces(train: Train, resources: Resources) -> Iterator[Conflict]
         yield Conflict(("train.accumulate", "train.batch", "resources.workers"), message)
 
 
+def _norm_groups(train: Train, stream: Stream, resources: Resources) -> Iterator[Conflict]:
+    groups, workers = train.norm_groups, resources.workers
+    if groups > 1 and stream.lanes % groups:
+        message = f"{stream.lanes} lanes (stream.lanes) do not divide into {groups} groups (train.norm_groups)"
+        yield Conflict(("train.norm_groups", "stream.lanes"), message)
+    elif groups % workers and workers % groups:
+        message = (
+            f"{groups} groups (train.norm_groups) over {workers} workers: one of the numbers must divide the other"
+        )
+        yield Conflict(("train.norm_groups", "resources.workers"), message)
+    if groups > 1 and train.accumulate > 1:
+        message = (
+            "pieces of a batch (train.accumulate) are batch-normalized apart as they are; leave out one of the two"
+        )
+        yield Conflict(("train.norm_groups", "train.accumulate"), message)
+
+
 def _warmup_in_duration(optim: Optim, train: Train) -> Iterator[Conflict]:
     if optim.warmup is None:
         return
@@ -141,6 +158,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _batch_over_lanes,
     _lanes_over_workers,
     _share_over_pieces,
+    _norm_groups,
     _warmup_in_duration,
     _evals_have_data,
     _known,

@@ -19,7 +19,7 @@ from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.method import Batch, Method, load, names
-from selfsup.parts import dist
+from selfsup.parts import dist, norms
 from selfsup.parts.contrastive import nt_xent
 from selfsup.train import backward, cut, split
 
@@ -62,7 +62,7 @@ def normalisation(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
     nn.init.normal_(layer.bias)
     x, target = mine(5 + 3 * torch.randn(SAMPLES, *shape)), torch.randn(SAMPLES, *shape)
     if dist.world_size() > 1:
-        dist.convert(model)
+        norms.convert(model)
     out = model(x)
     (out * mine(target)).mean().backward()
     held = {f"mean {name}": value.float() for name, value in model.state_dict().items()}
@@ -71,12 +71,41 @@ def normalisation(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
     return {"rows out": out, "rows grad": share(x), "rows eval": model(x), **held, **grads}
 
 
+def by_lanes(x: Tensor) -> Tensor:
+    """This process's rows where each lane has two, as a leaf: of lanes r, r + W and so on."""
+    return x.view(-1, 2, *x.shape[1:])[dist.rank() :: dist.world_size()].flatten(0, 1).clone().requires_grad_()
+
+
+def in_order(own: Tensor) -> Tensor:
+    """All rows in the order of their lanes, laid together from those of each process."""
+    lanes = dist.gather(own.detach()).view(dist.world_size(), -1, 2, *own.shape[1:])
+    return lanes.transpose(0, 1).flatten(0, 2)
+
+
+def groups(layer: nn.Module, shape: tuple[int, ...], number: int, _: Make) -> Result:
+    """Two views of eight samples in four lanes, normalized in some groups of these."""
+    torch.manual_seed(0)
+    model = nn.Sequential(layer)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    views, target = [by_lanes(5 + 3 * torch.randn(8, *shape)) for _ in range(2)], torch.randn(2, 8, *shape)
+    norms.convert(model, number, 2)
+    out = model(torch.cat(views))
+    (out * torch.cat([by_lanes(part) for part in target])).mean().backward()
+    norms.average_statistics(model)
+    held = {f"mean {name}": value.float() for name, value in model.state_dict().items()}
+    grads = {f"mean grad {name}": weight.grad for name, weight in model.named_parameters()}
+    parts = {f"mean out {number}": in_order(view) for number, view in enumerate(out.chunk(2))}
+    slopes = {f"mean slope {number}": in_order(share(view)) for number, view in enumerate(views)}
+    return {**parts, **slopes, **held, **grads}
+
+
 def objective(name: str, kind: str, setting: Make) -> Result:
     """One step. A ViT, of which batches in pieces make nothing else, sees two pieces where there are two processes."""
     method, batch = setting(name, "narrow cnn" if kind == "cnn" else kind, samples=SAMPLES, double=True)
     module: nn.Module = method
     if dist.world_size() > 1:
-        dist.convert(method)
+        norms.convert(method)
         module = DistributedDataParallel(method)
     pieces = cut(method, 2 if kind == "vit" and dist.world_size() == 2 else 1)
     with patch.object(Tensor, "float", Tensor.double):  # losses are in single precision
@@ -93,7 +122,7 @@ def queued(setting: Make) -> Result:
     method, batch = setting("swav", samples=SAMPLES, queue=9)
     method.queued.fill_(1.0)
     if dist.world_size() > 1:
-        dist.convert(method)
+        norms.convert(method)
     loss = method(split(batch, dist.world_size())[dist.rank()]).loss
     loss.backward()
     return {"mean loss": loss, "mean grad": method.prototypes.grad}
@@ -105,6 +134,9 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "batch norm 1d": partial(normalisation, nn.BatchNorm1d(4), (4,)),
     "batch norm 2d": partial(normalisation, nn.BatchNorm2d(4), (4, 5, 3)),
     "batch norm averaged": partial(normalisation, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
+    "two groups 2d": partial(groups, nn.BatchNorm2d(4), (4, 5, 3), 2),
+    "four groups 1d": partial(groups, nn.BatchNorm1d(4), (4,), 4),
+    "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
     "swav queue": queued,
 }
 for _name in names():
@@ -157,8 +189,8 @@ def test_processes_are_one(world: int, name: str, results: dict[int, list[dict[s
 def test_a_layer_that_does_more_than_normalise_is_refused() -> None:
     from timm.layers.norm_act import BatchNormAct2d
 
-    with pytest.raises(NotImplementedError, match=r"BatchNormAct2d \(0\) cannot be synchronised"):
-        dist.convert(nn.Sequential(BatchNormAct2d(4)))
+    with pytest.raises(NotImplementedError, match=r"BatchNormAct2d \(0\) can be neither synchronized"):
+        norms.convert(nn.Sequential(BatchNormAct2d(4)))
 
 
 def test_one_process_is_left_as_it_is() -> None:
@@ -171,8 +203,8 @@ def test_one_process_is_left_as_it_is() -> None:
 def test_converting_keeps_weights_and_names() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     state, weight = {name: value.clone() for name, value in model.state_dict().items()}, model[1].weight
-    dist.convert(model)
-    assert isinstance(model[1], dist.SyncBatchNorm)
+    norms.convert(model)
+    assert isinstance(model[1], norms.SyncBatchNorm)
     assert model[1].weight is weight
     assert state.keys() == model.state_dict().keys()
 
