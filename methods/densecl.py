@@ -2,6 +2,9 @@
 
 Wang, Zhang, Shen, Kong and Li, "Dense contrastive learning for self-supervised visual pre-training", CVPR 2021,
 arXiv:2011.09157. Defaults are the paper's for ImageNet at 200 epochs.
+
+Deviation from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
+parts that are shuffled anew at each step. Queries are normalized in train.norm_groups, which stands for their GPUs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +18,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, initial, recipes
+from selfsup.parts import checks, initial, norms, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
@@ -60,6 +63,7 @@ class DenseCL(Method):
         widths = self.backbone.dim, hyper.hidden, hyper.dim
         self.projector, self.dense_projector = (mlp(*widths, norm=False, out="bias") for _ in range(2))
         self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
+        norms.keep_whole(self.key)  # its groups are those of `split`, which are not the queries'
         self.key_dense_projector = ema_copy(self.dense_projector)
         self.queue, self.dense_queue = Queue(hyper.queue, hyper.dim), Queue(hyper.queue, hyper.dim)
         self.register_buffer("weight", torch.tensor(0.0 if hyper.begins else hyper.dense))

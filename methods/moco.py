@@ -4,9 +4,9 @@ He, Fan, Wu, Xie and Girshick, "Momentum contrast for unsupervised visual repres
 arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momentum contrastive learning", 2020,
 arXiv:2003.04297. Defaults are v2's; v1 is head: linear, jitter: v1, blur: 0, temperature: 0.07.
 
-Deviations from the authors' code: queries are batch-normalized over the whole batch, not in each GPU's part of it; keys
-in `split` interleaved groups of samples, not in parts that are shuffled anew at each step. The cosine of v2's learning
-rate moves every step, not every epoch.
+Deviations from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
+parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs. The cosine of v2's
+learning rate moves every step, not every epoch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, initial, recipes
+from selfsup.parts import checks, initial, norms, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.contrastive import info_nce
 from selfsup.parts.ema import ema_copy, ema_update
@@ -63,6 +63,7 @@ class MoCo(Method):
         hidden = [self.backbone.dim] * (2 if hyper.head == "mlp" else 1)
         self.projector = mlp(*hidden, hyper.dim, norm=False, out="bias")
         self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
+        norms.keep_whole(self.key)  # its groups are those of `split`, which are not the queries'
         self.queue = Queue(hyper.queue, hyper.dim)
         self.temperature, self.momentum, self.split = hyper.temperature, hyper.momentum, hyper.split
 

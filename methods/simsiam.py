@@ -1,7 +1,7 @@
 """SimSiam: one view's projection predicts the other's, with a stop-gradient and no negatives.
 
 Chen and He, "Exploring simple siamese representation learning", CVPR 2021, arXiv:2011.10566. Defaults are the paper's
-for ImageNet. The authors' code decays biases and norms, too; here nothing of one dimension decays.
+for ImageNet; biases and norms decay with optim.decay_all, as in the authors' code.
 """
 
 from collections.abc import Mapping

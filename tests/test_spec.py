@@ -442,6 +442,20 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             "63 or 70 would"
         ]
 
+    def test_groups_of_batch_norm(self) -> None:
+        assert heads(GOOD, "train.norm_groups=3") == [
+            "-s train.norm_groups=3: train.norm_groups: 8 lanes (stream.lanes) do not divide into 3 groups "
+            "(train.norm_groups)"
+        ]
+        assert heads(GOOD, "train.batch=96", "stream.lanes=12", "train.norm_groups=6", "resources.workers=4") == [
+            "-s train.norm_groups=6: train.norm_groups: 6 groups (train.norm_groups) over 4 workers: one of the "
+            "numbers must divide the other"
+        ]
+        assert heads(GOOD, "train.norm_groups=4", "train.accumulate=2") == [
+            "-s train.norm_groups=4: train.norm_groups: pieces of a batch (train.accumulate) are batch-normalized "
+            "apart as they are; leave out one of the two"
+        ]
+
     def test_a_clash_is_told_beside_a_mistake_elsewhere_but_not_of_a_section_with_one(self) -> None:
         assert heads(GOOD + "optim: {lr: 0, trust: 1}\nresources: {workers: 3}\n") == [
             "s.yaml:5:13: optim.lr: must be > 0, not 0",

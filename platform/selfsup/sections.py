@@ -161,7 +161,7 @@ class Train(Knobs):
     duration: Duration = knob(..., "how long, as {steps: n}, {epochs: n} or {samples: n}")
     batch: int = knob(256, "samples a step, over all workers", symbol="B", sweep=Choice(128, 256, 512, 1024), gt=0)
     precision: Literal["fp32", "bf16"] = knob("fp32", "number format of the forward pass; weights stay fp32")
-    norm_groups: int = knob(1, "groups of the batch that are batch-normalized apart; 1: all together", ge=1)
+    norm_groups: int = knob(1, "groups of samples that are batch-normalized apart, as per GPU; 1: all together", ge=1)
     accumulate: int = knob(1, "pieces a worker's batch is worked through in, to save memory; the loss sees all", ge=1)
     checkpoint_every: int = knob(500, "steps between checkpoints", result=False, ge=1)
     keep_checkpoints: int = knob(2, "checkpoints kept, the latest", result=False, ge=1)
