@@ -193,4 +193,6 @@ def _training(each: PlannedRun) -> list[tuple[str, str]]:
 def _remarks(run: Run, info: TrainInfo) -> Iterator[tuple[str, str]]:
     yield from (("beware", text) for text in cautions(run, info))
     if run.published:
-        yield "known", f"{run.published}; of the recipe as it stands in its file"
+        apart = run.published.linear is not None and "linear" not in run.published.comparable
+        beside = "; not to be set beside eval/linear, which is trained on features embedded once" if apart else ""
+        yield "known", f"{run.published}; of the recipe as it stands in its file{beside}"

@@ -157,11 +157,21 @@ def test_a_higher_mask_ratio_costs_less() -> None:
 
 def test_a_plan_tells_what_is_known_of_a_recipe_and_what_nobody_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method.load("simclr"), "least_batch", 16)
-    told = run("simclr", published={"source": "table 7", "linear": 69.3, "knn": 55.0, "tolerance": 0.5})
+    known = {"source": "table 7", "linear": 69.3, "protocol": "frozen", "knn": 55.0, "tolerance": 0.5}
+    told = run("simclr", published=known)
     assert list(_remarks(told, INFO)) == [
         ("beware", "simclr with batches of 8: its paper shows none below 16"),
-        ("known", "kNN 55 ± 0.5, linear 69.3 ± 0.5 (table 7); of the recipe as it stands in its file"),
+        (
+            "known",
+            "kNN 55 ± 0.5, linear 69.3 ± 0.5 on features embedded once (table 7); of the recipe as it stands in its "
+            "file",
+        ),
     ]
+    [*_, (_, remark)] = _remarks(run("simclr", published=known | {"protocol": "augmented"}), INFO)
+    assert remark == (
+        "kNN 55 ± 0.5, linear 69.3 ± 0.5 on augmented views (table 7); of the recipe as it stands in its file; "
+        "not to be set beside eval/linear, which is trained on features embedded once"
+    )
     assert list(_remarks(run("simclr", batch=16), INFO)) == []
 
 

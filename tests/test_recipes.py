@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfsup.method import load, names
+from selfsup.sections import Published
 from selfsup.spec import read
 
 ROOT = Path(__file__).parent.parent / "pipelines"
@@ -19,6 +20,21 @@ def test_a_recipe_is_of_the_method_that_it_is_named_after(path: Path) -> None:
     if path.parent.name in ("in1k", "cifar10"):
         assert spec.train.batch >= load(spec.method).least_batch
         assert spec.published or "no number" in path.read_text()
+    if spec.published and spec.published.linear is not None:
+        assert spec.published.protocol is not None
+
+
+def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
+    """Published probes see augmented views, or train along; of ours, features are embedded once."""
+    numbers = {path.stem: spec.published.comparable for path in RECIPES if (spec := read(path)).published}
+    assert {name: known for name, known in numbers.items() if known} == {
+        "dino": {"knn": 74.5},
+        "dinov2": {"knn": 81.6},
+        "ibot": {"knn": 75.2},
+    }
+    known = Published(source="mine", linear=70, protocol="frozen", knn=60)
+    assert known.comparable == {"knn": 60, "linear": 70}
+    assert Published(source="mine", linear=70).comparable == {}
 
 
 def test_every_objective_has_a_recipe() -> None:

@@ -157,6 +157,13 @@ class TestArms:
         assert it.designs[0].source == "Table 1"
         assert it.designs[0].expected == {"default": {"eval/knn/top1": 70}, "heads=1": {"eval/linear/top1": 65.5}}
 
+    def test_numbers_of_another_protocol_are_named_but_not_set_beside_ours(self) -> None:
+        text = "extends: masked.yaml\nexpected: {source: Table 1, protocol: %s, default: {eval/linear/top1: 70}}\n"
+        [same], [other] = (sweep(text % protocol).designs for protocol in ("frozen", "augmented"))
+        assert (same.expected, same.source) == ({"default": {"eval/linear/top1": 70}}, "Table 1")
+        note = "Table 1, not set beside ours: its probes were trained on augmented views"
+        assert (other.expected, other.source) == ({}, note)
+
 
 def test_studies_lie_over_what_is_extended_and_under_what_they_say_themselves() -> None:
     it = sweep(
@@ -408,6 +415,8 @@ s.yaml:6:13: optim.lr: must be > 0, not -1
              "(did you mean 'eval/linear/top1'?)"),
             ("{default: {eval/knn/top1: x}}", "3:37: expected.default.eval/knn/top1: expected number, not 'x'"),
             ("{source: 1}", "3:20: expected.source: expected text, not 1"),
+            ("{protocol: mine}", "3:22: expected.protocol: expected one of frozen, augmented, four_blocks, best_layer, "
+             "online, head"),
         ],
     )  # fmt: skip
     def test_of_the_paper_s_numbers(self, expected: str, message: str) -> None:

@@ -191,20 +191,42 @@ class Embed(Knobs):
     batch: int = knob(256, "images at a time", result=False, ge=1)
 
 
+PROTOCOLS = {  # of a linear probe's number: what was trained on what; only the first is that of the evaluation `linear`
+    "frozen": "on features embedded once",
+    "augmented": "on augmented views",
+    "four_blocks": "on the last four blocks' class tokens of augmented views",
+    "best_layer": "on the best layer, of augmented views",
+    "online": "trained along with the encoder",
+    "head": "the network's own head",
+}
+Protocol = Literal["frozen", "augmented", "four_blocks", "best_layer", "online", "head"]
+
+
 class Published(Knobs):
-    """What a recipe is known to reach, in per cent of top-1, so that a run can be held against it."""
+    """What a recipe is known to reach, in per cent of top-1, so that a run can be held against it.
+
+    kNN is that of frozen features of the central crop, as the evaluation `knn` has it.
+    """
 
     source: str = knob(..., "where the numbers stand", result=False, min_length=1)
     knn: float | None = knob(None, "kNN top-1", result=False, ge=0, le=100)
     linear: float | None = knob(None, "top-1 of a linear probe", result=False, ge=0, le=100)
+    protocol: Protocol | None = knob(None, "how that probe was trained; frozen: as the evaluation linear", result=False)
     finetune: float | None = knob(None, "top-1 after fine-tuning", result=False, ge=0, le=100)
     tolerance: float | None = knob(None, "points by which a run of it may miss them", result=False, ge=0)
 
+    @property
+    def comparable(self) -> dict[str, float]:
+        """Return the numbers that an evaluation here measures by the same protocol, by its name."""
+        numbers = {"knn": self.knn, "linear": self.linear if self.protocol == "frozen" else None}
+        return {name: number for name, number in numbers.items() if number is not None}
+
     def __str__(self) -> str:
         within = f" ± {self.tolerance:g}" if self.tolerance is not None else ""
-        numbers = {"kNN": self.knn, "linear": self.linear, "fine-tuned": self.finetune}
-        told = [f"{name} {number:g}{within}" for name, number in numbers.items() if number is not None]
-        return f"{', '.join(told)} ({self.source})"
+        how = f" {PROTOCOLS[self.protocol]}" if self.protocol else ""
+        numbers = {"kNN": (self.knn, ""), "linear": (self.linear, how), "fine-tuned": (self.finetune, "")}
+        parts = [f"{name} {number:g}{within}{how}" for name, (number, how) in numbers.items() if number is not None]
+        return f"{', '.join(parts)} ({self.source})"
 
 
 class Resources(Knobs):

@@ -2,9 +2,11 @@
 
     expected:
       source: MAE, Table 1
+      protocol: augmented
       mask_ratio=0.5: {eval/linear/top1: 71.9}
 
-Arms go by their names, metrics by their names in MLflow.
+Arms go by their names, metrics by their names in MLflow. Numbers of a protocol other than `frozen`, which is ours, are
+named, but not shown beside ours.
 """
 
 import math
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from selfsup.explain import as_yaml, did_you_mean
 from selfsup.layers import plain, said
+from selfsup.sections import PROTOCOLS
 from selfsup.source import Entry, Node, Problem
 
 Expected = Mapping[str, Mapping[str, float]]
@@ -25,8 +28,10 @@ def expected(root: Node, arms: Sequence[str], metrics: Sequence[str], problems: 
     if section is None or wrong:
         return {}, ""
     numbers = plain(section.node)
-    source = numbers.pop("source", "")
-    return numbers, source
+    source, protocol = numbers.pop("source", ""), numbers.pop("protocol", "frozen")
+    if protocol == "frozen":
+        return numbers, source
+    return {}, f"{source}, not set beside ours: its probes were trained {PROTOCOLS[protocol]}".removeprefix(", ")
 
 
 def _wrong(section: Node, arms: Sequence[str], metrics: Sequence[str]) -> Iterator[Problem]:
@@ -35,7 +40,10 @@ def _wrong(section: Node, arms: Sequence[str], metrics: Sequence[str]) -> Iterat
         return
     for name, entry in section.value.items():
         where = ("expected", name)
-        if name == "source":
+        if name == "protocol":
+            if entry.node.value not in PROTOCOLS:
+                yield Problem(entry.node.mark, where, f"expected one of {', '.join(PROTOCOLS)}")
+        elif name == "source":
             if not isinstance(entry.node.value, str):
                 yield Problem(entry.node.mark, where, f"expected text, not {as_yaml(plain(entry.node))}")
         elif name not in arms:

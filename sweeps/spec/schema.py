@@ -3,6 +3,7 @@
 from typing import Any
 
 from selfsup import spec
+from selfsup.sections import PROTOCOLS
 from selfsup.sweeps.spec.search import Search
 
 AXES = {
@@ -47,7 +48,7 @@ def schema() -> dict[str, Any]:
         "grid": AXES,
         "expected": {
             "type": ["object", "null"],
-            "properties": {"source": {"type": "string"}},
+            "properties": {"source": {"type": "string"}, "protocol": {"enum": list(PROTOCOLS)}},
             "additionalProperties": NUMBERS,
         },
         "search": Search.model_json_schema(),
