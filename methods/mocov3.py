@@ -2,6 +2,8 @@
 
 Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021, arXiv:2104.02057.
 Defaults are the paper's for ViTs on ImageNet; its ResNet-50 has crop_min: 0.2, temperature: 1.0.
+
+Deviation from the authors' code: the momentum with which keys follow a step is that of this step, not of the next one.
 """
 
 from collections.abc import Mapping

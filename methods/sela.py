@@ -6,7 +6,8 @@ arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Each d
 and `imbalance` in the log tell how well these were balanced: above 0.1, `iterations` were too few.
 
 Deviations from the authors' code: labels come from the features that each image had when it was last seen, not from a
-pass over the data before each relabelling; and nothing is learned in the first epoch, which gathers them.
+pass over the data before each relabelling; and nothing is learned in the first epoch, which gathers them. The recipe's
+ResNet-50 is no pre-activation one.
 """
 
 from collections.abc import Iterator, Mapping
