@@ -21,7 +21,7 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.contrastive import places_nce
 from selfsup.parts.places import at_each, places
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.pretext import mirrored
 from selfsup.views import Crop, Views
 
 
@@ -62,7 +62,7 @@ class AMDIM(Method):
 
     def forward(self, batch: Batch) -> Out:
         *where, mirror = batch.draws.unbind(1)
-        both = [self._scales(_mirrored(view.value, mirror)) for view in batch.views]
+        both = [self._scales(mirrored(view.value, mirror)) for view in batch.views]
         found = [
             places_nce(antecedent, consequent, clip=self.hyper.clip)
             for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), where, strict=True)
@@ -98,12 +98,6 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.norm(self.linear(x) + self.hidden(x))
         return out
-
-
-def _mirrored(view: Tokens | Tensor, draws: Tensor) -> Tensor:
-    """(N, C, H, W), (N,) in [0, 1) -> (N, C, H, W): half of the images, left to right."""
-    assert isinstance(view, Tensor), "a CNN sees images, not tokens"
-    return torch.where(draws[:, None, None, None] < 0.5, view.flip(3), view)
 
 
 def _at_most(maps: Tensor, side: int) -> Tensor:

@@ -1,8 +1,14 @@
 """PIRL: an image and its jigsaw or rotation are contrasted with a memory bank, for invariance to that transformation.
 
 Misra and van der Maaten, "Self-supervised learning of pretext-invariant representations", CVPR 2020, arXiv:1912.01991.
-Defaults are the paper's for ImageNet. Deviations: the negatives of a step are evenly spaced rows of the memory from a
-random one on, the same for all samples, not drawn one by one; nine pieces are shuffled in any order.
+Defaults are the paper's for ImageNet, whose probability of an entry is a softmax (loss: softmax). The authors' code,
+VISSL, estimates it against noise, with a constant normalizer (loss: nce), and so does the recipe. As there, the nine
+pieces come in any order, and each is jittered, grayed and flipped by itself.
+
+Deviations from the authors' code: the negatives of a step are evenly spaced rows of the memory from a random one on,
+the same for all samples, not drawn one by one. There are no random posterization, sharpness, solarization and
+autocontrast. The jitter of a piece takes its mean gray from its whole cell. Batch normalization sees the whole batch,
+not each GPU's part of it.
 """
 
 from collections.abc import Mapping
@@ -18,10 +24,10 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import dist, initial
 from selfsup.parts.bank import Bank
-from selfsup.parts.contrastive import bank_nce
+from selfsup.parts.contrastive import bank_scores, even_score, noise_nce, softmax_nce
 from selfsup.parts.heads import mlp
 from selfsup.parts.places import at_each
-from selfsup.parts.pretext import PUZZLE, pieces, shuffled, turned
+from selfsup.parts.pretext import PUZZLE, mirrored, pieces, shuffled, turned
 from selfsup.views import Crop, Views
 
 
@@ -31,9 +37,15 @@ class PIRL(Method):
 
     paper, family, backbones = "1912.01991", "contrastive", ("cnn",)
     initialize = staticmethod(initial.unit_residuals)
+    even: Tensor  # () of `noise_nce`: infinite before the first step, then that of its batch
 
     class Hyper(Knobs):
         pretext: Literal["jigsaw", "rotation"] = knob("jigsaw", "transformation", sweep=Choice("jigsaw", "rotation"))
+        loss: Literal["softmax", "nce"] = knob(
+            "softmax",
+            "an entry among others: the paper's softmax, or the code's estimate against noise",
+            sweep=Choice("softmax", "nce"),
+        )
         temperature: float = knob(0.07, "softmax temperature", symbol="τ", sweep=Range(0.05, 0.5, log=True), gt=0)
         negatives: int = knob(32000, "entries of other images", symbol="N", sweep=Choice(1024, 4096, 32000), gt=0)
         invariance: float = knob(0.5, "weight of the transformed image", symbol="λ", sweep=Range(0.1, 0.9), gt=0, lt=1)
@@ -57,7 +69,8 @@ class PIRL(Method):
         )
         if hyper.pretext == "rotation":
             return Views((image, image), draws=2)
-        return Views((image, replace(image, size=hyper.puzzle, scale=(hyper.puzzle_min, 1))), draws=1 + 3 * PUZZLE)
+        puzzle = replace(image, size=hyper.puzzle, scale=(hyper.puzzle_min, 1), flip=0.0, cells=3)
+        return Views((image, puzzle), draws=1 + 4 * PUZZLE)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, PooledEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
@@ -65,22 +78,29 @@ class PIRL(Method):
         if hyper.pretext == "jigsaw":
             self.assemble = mlp(PUZZLE * hyper.dim, hyper.dim, out="bias")
         self.memory = Bank(info.num_samples, hyper.dim)
+        if hyper.loss == "nce":
+            self.register_buffer("even", torch.full((), torch.inf))
         self.hyper, self.negatives = hyper, min(hyper.negatives, info.num_samples)
 
     def forward(self, batch: Batch) -> Out:
         image, changed = self.projector(self.backbone.pooled(batch.views[0].value)), self._changed(batch)
         chosen, entry = self._chosen(batch.draws[:, 0]), self.memory.rows[batch.sample]
-        own = batch.sample[:, None] == chosen
-        invariant, same = (
-            bank_nce(x, entry, self.memory.rows[chosen], own, temperature=self.hyper.temperature)
-            for x in (changed, image)
-        )
+        negatives = self.memory.rows[chosen]
+        scores = [bank_scores(x, entry, negatives, temperature=self.hyper.temperature) for x in (changed, image)]
+        aux = {"sample": batch.sample, "image": image}
+        if self.hyper.loss == "nce":
+            even = torch.where(self.even.isinf(), even_score(scores[0]), self.even)
+            invariant, same = (noise_nce(each, even) for each in scores)
+            aux["even"] = even.expand(len(image))
+        else:
+            invariant, same = (softmax_nce(each, batch.sample[:, None] == chosen) for each in scores)
         loss = self.hyper.invariance * invariant + (1 - self.hyper.invariance) * same
-        log = {"invariance_loss": invariant, "image_loss": same}
-        return Out(loss, log, aux={"sample": batch.sample, "image": image})
+        return Out(loss, {"invariance_loss": invariant, "image_loss": same}, aux)
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         self.memory.put(aux["sample"], F.normalize(aux["image"].float(), dim=1), momentum=self.hyper.momentum)
+        if self.hyper.loss == "nce":
+            self.even.copy_(aux["even"][0])
 
     def _changed(self, batch: Batch) -> Tensor:
         """-> (N, D): g of the transformed images"""
@@ -89,9 +109,10 @@ class PIRL(Method):
         if self.hyper.pretext == "rotation":
             whole: Tensor = self.other(self.backbone.pooled(turned(images, draws[:, 0])))
             return whole
-        cut = pieces(images, draws[:, PUZZLE:])  # each goes through the encoder by itself
+        order, place, mirror = draws.split([PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
+        cut = mirrored(pieces(images, place), mirror)  # each goes through the encoder by itself
         each = at_each(self.other, self.backbone.pooled(cut.flatten(0, 1)).reshape(*cut.shape[:2], -1))
-        assembled: Tensor = self.assemble(shuffled(each, draws[:, :PUZZLE]).flatten(1))
+        assembled: Tensor = self.assemble(shuffled(each, order).flatten(1))
         return assembled
 
     def _chosen(self, draws: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "blur": 0.5,
     "blur_sigma": (1.0, 2.0),
     "solarize": 0.5,
+    "cells": 2,
     "mask": RandomMask(0.5),
     "of": 0,
 }

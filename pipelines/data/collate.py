@@ -43,7 +43,7 @@ def collate(
     made: list[View] = []
     for number, crop in enumerate(views.crops):
         images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS))
+        photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS * crop.parts))
         images = normalize(images, mean=mean, std=std)
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(

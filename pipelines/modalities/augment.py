@@ -75,14 +75,25 @@ def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
 def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
     """Apply color jitter, gray, blur and solarization, each with its probability, in place to (B, 3, H, W) images.
 
-    draws: (B, PHOTO_DRAWS) uniform in [0, 1), on the CPU whatever the device of the images, so that the samples of an
-    operation are known without waiting for the device. The blur's kernel is a tenth of the image, as in SimCLR
-    (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
+    draws: (B, PHOTO_DRAWS * crop.parts) uniform in [0, 1), on the CPU whatever the device of the images, so that the
+    samples of an operation are known without waiting for the device. The blur's kernel is a tenth of the image, as in
+    SimCLR (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
     """
-    piece = PIECE if images.device.type == "cpu" else len(images)
-    pieces = (tensor.split(piece) for tensor in (images, draws))  # type: ignore[no-untyped-call]
+    whole, images = images, images if crop.cells == 1 else _cells(images, crop.cells).flatten(0, 2)
+    piece = PIECE * crop.parts if images.device.type == "cpu" else len(images)
+    pieces = (tensor.split(piece) for tensor in (images, draws.reshape(-1, PHOTO_DRAWS)))  # type: ignore[no-untyped-call]
     for part, part_draws in zip(*pieces, strict=True):
         _photometric(part, crop, part_draws)
+    if crop.cells > 1:
+        cells = _cells(whole, crop.cells)
+        cells.copy_(images.view_as(cells))
+
+
+def _cells(images: Tensor, number: int) -> Tensor:
+    """(B, C, H, W) -> (B, number, number, C, h, w): a view of its cells, row by row."""
+    height, width = (length // number for length in images.shape[2:])
+    cells = images[:, :, : number * height, : number * width].unfold(2, height, height).unfold(3, width, width)
+    return cells.permute(0, 2, 3, 1, 4, 5)
 
 
 def _photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:

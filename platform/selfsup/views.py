@@ -40,6 +40,8 @@ class Crop(ViewSpec):
     gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
+    cells: rows and columns of a grid whose cells are changed photometrically each by itself; what is beyond them, of a
+    size that they do not divide, stays as it is.
     """
 
     modality: ClassVar[str] = "image"
@@ -59,12 +61,19 @@ class Crop(ViewSpec):
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    cells: int = 1
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
         assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
         assert self.center is None or 0 < self.center <= 1, self.center
         assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
+        assert self.cells > 0, self.cells
+
+    @property
+    def parts(self) -> int:
+        """Return how many parts of the view are changed each with random numbers of its own."""
+        return self.cells**2
 
     @property
     def geometry(self) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.method import Batch, Method, load, names
 from selfsup.parts import dist, norms
-from selfsup.parts.contrastive import nt_xent
+from selfsup.parts.contrastive import even_score, noise_nce, nt_xent
 from selfsup.train import backward, cut, split
 
 SAMPLES = 8
@@ -128,8 +128,18 @@ def queued(setting: Make) -> Result:
     return {"mean loss": loss, "mean grad": method.prototypes.grad}
 
 
+def noised(_: Make) -> Result:
+    torch.manual_seed(0)
+    scores = mine(3 * torch.randn(SAMPLES, 6))
+    even = even_score(scores)
+    loss = noise_nce(scores, even)
+    loss.backward()
+    return {"mean loss": loss, "mean even": even, "rows grad": share(scores)}
+
+
 CASES: dict[str, Callable[[Make], Result]] = {
     "nt_xent": contrast,
+    "noise_nce": noised,
     "gather": gathering,
     "batch norm 1d": partial(normalisation, nn.BatchNorm1d(4), (4,)),
     "batch norm 2d": partial(normalisation, nn.BatchNorm2d(4), (4, 5, 3)),

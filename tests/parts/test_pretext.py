@@ -1,6 +1,6 @@
 import torch
 
-from selfsup.parts.pretext import pieces, shuffled, turned
+from selfsup.parts.pretext import mirrored, pieces, shuffled, turned
 
 
 def test_pieces_lie_within_their_cells_at_the_places_drawn() -> None:
@@ -33,3 +33,11 @@ def test_images_are_turned_by_quarters() -> None:
     found = turned(images, torch.tensor([0.0, 0.3, 0.6, 0.99]))
     for number in range(4):
         assert found[number].equal(torch.rot90(images[number], number, (1, 2)))
+
+
+def test_half_of_all_images_are_mirrored() -> None:
+    images = torch.randn(2, 2, 3, 4, 5)
+    found = mirrored(images, torch.tensor([[0.0, 0.5], [0.99, 0.49]]))
+    for sample, number, is_mirrored in ((0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)):
+        image = images[sample, number]
+        assert found[sample, number].equal(image[:, :, [4, 3, 2, 1, 0]] if is_mirrored else image)

@@ -118,6 +118,22 @@ def test_a_plain_crop_changes_nothing():
     assert made(batch, Crop(jitter=1.0), uniform(len(batch))).equal(batch)
 
 
+def test_cells_are_changed_each_as_an_image_of_its_own_and_their_rest_is_not():
+    """Three rows and columns of cells of 64 pixels; two more pixels a side."""
+    batch, crop = images(6, 194, 194), replace(SIMCLR, cells=3)
+    draws = uniform(54)
+    ours = made(batch, crop, draws.view(6, -1))
+    cells = [(slice(64 * row, 64 * row + 64), slice(64 * column, 64 * column + 64))
+             for row in range(3) for column in range(3)]  # fmt: skip
+    for sample in range(6):
+        for number, cell in enumerate(cells):
+            image = batch[sample][:, *cell].contiguous()[None]
+            alone = made(image, SIMCLR, draws[9 * sample + number][None])
+            assert ours[sample][:, *cell].equal(alone[0])
+    assert ours[:, :, 192:].equal(batch[:, :, 192:])
+    assert ours[:, :, :, 192:].equal(batch[:, :, :, 192:])
+
+
 def test_the_split_of_a_batch_does_not_matter():
     batch, draws = images(32, 224, 224), uniform(32)
     together = made(batch, SIMCLR, draws)

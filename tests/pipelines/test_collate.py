@@ -70,6 +70,15 @@ def test_photometric_draws_and_masks_are_counted():
     assert [view.box[:, 0].tolist() for view in batch.views] == [[0.0] * 12, [1.0] * 12]
 
 
+def test_cells_have_draws_of_their_own():
+    rows, crop = columns(), replace(JITTER, cells=2)
+    images = torch.tensor(rows["view0"].transpose(0, 3, 1, 2)) / 255
+    given = {"epoch": rows["epoch"], "index": rows["index"], "purpose": PHOTO, "draws": 4 * PHOTO_DRAWS}
+    photometric(images, crop, torch.from_numpy(uniform(seed=0, **given)))
+    expected = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(made(rows, Views((crop,))).views[0].value, expected, rtol=0, atol=1e-5)
+
+
 def test_blocks_are_drawn_for_each_view():
     rule, rows = BlockMask(0.3, 0.5), columns(views=2)
     batch = made(rows, Views((Crop(mask=rule), Crop(mask=replace(rule, share=0.0)))), patch=8)

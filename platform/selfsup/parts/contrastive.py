@@ -56,19 +56,44 @@ def batch_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.arange(len(query), device=query.device) + dist.rank() * len(query))
 
 
-def bank_nce(query: Tensor, key: Tensor, negatives: Tensor, own: Tensor, *, temperature: float) -> Tensor:
-    """(N, D), (N, D), (K, D), (N, K) bool -> (): each query finds its key, and finds each negative not to be it.
+def bank_scores(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D), (K, D) -> (N, 1 + K): the cosine of each query with its key, then with all negatives, over τ.
 
-    PIRL (arXiv 1912.01991), eq. 3 and 4: the probability h is a softmax over the key and the negatives, as in
-    NPID (arXiv 1805.01978). own: the negatives that are the sample itself, which are left out. key and negatives are
-    unit vectors.
+    key and negatives are unit vectors.
     """
     query = F.normalize(query.float(), dim=1)
     with no_autocast(query):
-        others = (query @ negatives.T / temperature).masked_fill(own, -torch.inf)
-        log_share = torch.cat([(query * key).sum(1, keepdim=True) / temperature, others], dim=1).log_softmax(1)
+        return torch.cat([(query * key).sum(1, keepdim=True), query @ negatives.T], dim=1) / temperature
+
+
+def softmax_nce(scores: Tensor, own: Tensor) -> Tensor:
+    """(N, 1 + K), (N, K) bool -> (): each query finds its key, and finds each negative not to be it.
+
+    PIRL (arXiv 1912.01991), eq. 3 and 4: the probability h is a softmax over the key and the negatives. scores: of
+    `bank_scores`. own: the negatives that are the sample itself, which are left out.
+    """
+    log_share = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(own, -torch.inf)], dim=1).log_softmax(1)
     share = log_share[:, 1:].exp().clamp_max(1 - 1e-6)  # the logarithm of 1 - share stays finite
     return -(log_share[:, 0] + torch.log1p(-share).sum(1)).mean()
+
+
+def noise_nce(scores: Tensor, even: Tensor) -> Tensor:
+    """(N, 1 + K), () -> (): each query tells its key, and each negative, from noise that is uniform over the memory.
+
+    NPID (arXiv 1805.01978), section 3.2, as PIRL's code has it: the probability of one of n rows is exp(score) / Z with
+    a constant Z, and h is its share beside K of noise, each of probability 1 / n. even: the score at which h is 1/2.
+    """
+    return (F.softplus(even - scores[:, 0]) + F.softplus(scores[:, 1:] - even).sum(1)).mean()
+
+
+@torch.no_grad()
+def even_score(scores: Tensor) -> Tensor:
+    """(N, 1 + K) -> (): `even` of `noise_nce` for the Z that PIRL's code has: n times the mean exp(score) of a batch.
+
+    It is ln(Z K / n), so that n counts for nothing: K times that mean, over the batch of all processes.
+    """
+    own = scores.flatten().logsumexp(0) - math.log(scores.numel())
+    return dist.gather(own[None]).logsumexp(0) - math.log(dist.world_size()) + math.log(scores.shape[1] - 1)
 
 
 def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:

@@ -31,3 +31,8 @@ def turned(images: Tensor, draws: Tensor) -> Tensor:
     """(N, C, S, S), (N,) in [0, 1) -> (N, C, S, S): each by 0, 90, 180 or 270 degrees."""
     quarters = torch.stack([images.rot90(number, (2, 3)) for number in range(4)])
     return quarters[(4 * draws).long().clamp_max(3), torch.arange(len(images), device=images.device)]
+
+
+def mirrored(images: Tensor, draws: Tensor) -> Tensor:
+    """(..., C, H, W), (...) in [0, 1) -> (..., C, H, W): half of the images, left to right."""
+    return torch.where(draws[..., None, None, None] < 0.5, images.flip(-1), images)
