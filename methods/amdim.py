@@ -62,7 +62,8 @@ class AMDIM(Method):
 
     def forward(self, batch: Batch) -> Out:
         *where, mirror = batch.draws.unbind(1)
-        both = [self._scales(mirrored(view.value, mirror)) for view in batch.views]
+        images = [view.value for view in batch.views if isinstance(view.value, Tensor)]  # a CNN never sees tokens
+        both = [self._scales(mirrored(image, mirror)) for image in images]
         found = [
             places_nce(antecedent, consequent, clip=self.hyper.clip)
             for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), where, strict=True)

@@ -109,7 +109,7 @@ class PIRL(Method):
         if self.hyper.pretext == "rotation":
             whole: Tensor = self.other(self.backbone.pooled(turned(images, draws[:, 0])))
             return whole
-        order, place, mirror = draws.split([PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
+        order, place, mirror = torch.split(draws, [PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
         cut = mirrored(pieces(images, place), mirror)  # each goes through the encoder by itself
         each = at_each(self.other, self.backbone.pooled(cut.flatten(0, 1)).reshape(*cut.shape[:2], -1))
         assembled: Tensor = self.assemble(shuffled(each, order).flatten(1))
