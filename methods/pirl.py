@@ -7,8 +7,7 @@ pieces come in any order, and each is jittered, grayed and flipped by itself.
 
 Deviations from the authors' code: the negatives of a step are evenly spaced rows of the memory from a random one on,
 the same for all samples, not drawn one by one. There are no random posterization, sharpness, solarization and
-autocontrast. The jitter of a piece takes its mean gray from its whole cell. Batch normalization sees the whole batch,
-not each GPU's part of it.
+autocontrast. The jitter of a piece takes its mean gray from its whole cell.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,6 @@ from selfsup.parts import dist, initial
 from selfsup.parts.bank import Bank
 from selfsup.parts.contrastive import bank_scores, even_score, noise_nce, softmax_nce
 from selfsup.parts.heads import mlp
-from selfsup.parts.places import at_each
 from selfsup.parts.pretext import PUZZLE, mirrored, pieces, shuffled, turned
 from selfsup.views import Crop, Views
 
@@ -110,9 +108,9 @@ class PIRL(Method):
             whole: Tensor = self.other(self.backbone.pooled(turned(images, draws[:, 0])))
             return whole
         order, place, mirror = torch.split(draws, [PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
-        cut = mirrored(pieces(images, place), mirror)  # each goes through the encoder by itself
-        each = at_each(self.other, self.backbone.pooled(cut.flatten(0, 1)).reshape(*cut.shape[:2], -1))
-        assembled: Tensor = self.assemble(shuffled(each, order).flatten(1))
+        cut = mirrored(pieces(images, place), mirror).transpose(0, 1)  # (9, N, ...): to the encoder, nine views
+        each = self.other(self.backbone.pooled(cut.flatten(0, 1))).reshape(PUZZLE, len(images), -1)
+        assembled: Tensor = self.assemble(shuffled(each.transpose(0, 1), order).flatten(1))
         return assembled
 
     def _chosen(self, draws: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torchvision
 
 from selfsup.method import Batch, Method, load
+from selfsup.parts import norms
 from selfsup.parts.contrastive import bank_scores, even_score, noise_nce, softmax_nce
 from selfsup.parts.pretext import pieces, shuffled, turned
 from selfsup.spec import read
@@ -144,3 +145,13 @@ def test_negatives_are_spread_over_the_memory_and_never_twice_the_same(setting) 
 def test_a_small_data_set_has_as_many_negatives_as_samples(setting) -> None:
     method, _ = setting("pirl", negatives=32000)
     assert sorted(method._chosen(torch.tensor([0.6])).tolist()) == list(range(8))
+
+
+def test_pieces_are_normalized_with_those_of_their_group_of_samples(setting) -> None:
+    method, batch = setting("pirl")
+    norms.convert(method, groups=2, run=4)
+    image, puzzle = batch.views
+    changed = puzzle._replace(value=torch.cat([puzzle.value[:4], torch.randn_like(puzzle.value[4:])]))
+    one, two = (method._changed(batch._replace(views=(image, view))) for view in (puzzle, changed))
+    torch.testing.assert_close(two[:4], one[:4])
+    assert not torch.isclose(two[4:], one[4:]).all(1).any()
