@@ -3,7 +3,7 @@
 python tests/benchmarks/objectives.py
 
 Mean and half of the 95 % interval over seeds, by each objective's own deviation. gain: in kNN, over the untrained
-encoder of the same seed, with whose weights training began.
+encoder of the same seed, with whose weights training began, unless the objective draws its own (`initialize`).
 """
 
 from collections.abc import Mapping

@@ -43,7 +43,7 @@ class Masking(nn.Module):
 
     def __init__(self, encoder: nn.Module, token: Tensor) -> None:
         super().__init__()
-        self.encoder, self.mask_token = copy.deepcopy(encoder), nn.Parameter(token.detach().clone())
+        self.encoder, self.mask_token = copy.deepcopy(encoder), nn.Parameter(token.detach().clone().view(1, -1))
 
     def forward(self, tokens: Tensor, where: Tensor | None = None) -> Tensor:
         return self.encoder(tokens, cover=None if where is None else (where, self.mask_token))
