@@ -3,7 +3,10 @@
 Caron, Bojanowski, Joulin and Douze, "Deep clustering for unsupervised learning of visual features", ECCV 2018,
 arXiv:1807.05520, in its second version: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, NeurIPS 2020,
 arXiv:2006.09882, appendix: centroids stand in for a classifier, and there are several sets of them. Defaults are v2's
-for ImageNet. Nothing is learned in the first epoch, which fills the bank: the authors' code makes a pass for that.
+for ImageNet.
+
+Deviations from the authors' code: nothing is learned in the first epoch, which fills the bank, where it makes a pass
+for that; k-means starts from samples of all GPUs, not of the first; warm-up, small crops' blur and groups as in SwAV.
 """
 
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,9 @@
 Wang, Zhang, Shen, Kong and Li, "Dense contrastive learning for self-supervised visual pre-training", CVPR 2021,
 arXiv:2011.09157. Defaults are the paper's for ImageNet at 200 epochs.
 
-Deviation from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
-parts that are shuffled anew at each step. Queries are normalized in train.norm_groups, which stands for their GPUs.
+Deviations from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
+parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs. The cosine moves
+the learning rate every step, not every epoch.
 """
 
 from collections.abc import Iterator, Mapping

@@ -2,6 +2,9 @@
 
 Dwibedi, Aytar, Tompson, Sermanet and Zisserman, "With a little help from my friends: nearest-neighbor contrastive
 learning of visual representations", ICCV 2021, arXiv:2104.14548. Defaults are the paper's for ImageNet.
+
+There is no authors' code: the loss is compared with lightly's, queue and heads follow the paper, and the views are
+BYOL's, which no text of the paper confirms.
 """
 
 from collections.abc import Mapping

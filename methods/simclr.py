@@ -2,6 +2,9 @@
 
 Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020,
 arXiv:2002.05709. Defaults are the paper's for ImageNet.
+
+Deviations from the authors' code: color jitter and crops are torchvision's, with antialiasing, not TensorFlow's, which
+adds brightness, changes contrast a channel at a time and draws aspect ratios evenly.
 """
 
 from collections.abc import Mapping
@@ -27,6 +30,7 @@ class SimCLR(Method):
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
         hidden: int | None = knob(None, "hidden channels of the projector; null: as many as the encoder's", gt=0)
         dim: int = knob(128, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
+        loss_scale: float = knob(1.0, "times the loss; the authors' code has 2, which moves norms faster in LARS", gt=0)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         strength: float = knob(1.0, "strength of color jitter", symbol="s", sweep=Range(0.1, 1.0), ge=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
@@ -39,8 +43,9 @@ class SimCLR(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.hidden or self.backbone.dim, hyper.dim, out="norm")  # 4.2
-        self.temperature = hyper.temperature
+        self.temperature, self.loss_scale = hyper.temperature, hyper.loss_scale
 
     def forward(self, batch: Batch) -> Out:
         a, b = (self.projector(self.backbone.pooled(view.value)) for view in batch.views)  # normalized apart
-        return Out(nt_xent(a, b, temperature=self.temperature), {"chance": nt_xent_chance(a)})
+        loss = nt_xent(a, b, temperature=self.temperature)
+        return Out(self.loss_scale * loss, {"chance": self.loss_scale * nt_xent_chance(a)})

@@ -3,6 +3,9 @@
 Zhu, Moraes, Karakulak, Sobol, Canziani and LeCun, "TiCo: transformation invariance and covariance contrast for
 self-supervised visual representation learning", 2022, arXiv:2206.10698. Defaults are the paper's loss (beta, rho) with
 BYOL's views, heads and momentum, which it takes over.
+
+There is no authors' code. Whether the gradient flows through this batch's part of the covariance is told in two ways:
+lightly stops it, after the paper's figure, others let it flow, after its algorithm 1: batch_gradient.
 """
 
 from collections.abc import Mapping
@@ -32,6 +35,7 @@ class TiCo(Method):
     class Hyper(Knobs):
         decay: float = knob(0.9, "of the covariance, a step", symbol="β", sweep=Choice(0.0, 0.9, 0.99), ge=0, lt=1)
         contrast: float = knob(8.0, "weight of the covariance", symbol="ρ", sweep=Range(1.0, 50.0, log=True), ge=0)
+        batch_gradient: bool = knob(False, "learn through this batch's part of it, too", sweep=Choice(False, True))
         momentum: float = knob(0.99, "of the key encoder at first", sweep=Choice(0.9, 0.99, 0.996), ge=0, le=1)
         hidden: int = knob(4096, "hidden channels of the projector", sweep=Choice(512, 2048, 4096), gt=0)
         dim: int = knob(256, "channels of the space that views are compared in", sweep=Choice(64, 128, 256), gt=0)
@@ -52,19 +56,21 @@ class TiCo(Method):
         self.key, self.key_projector = ema_copy(self.backbone), ema_copy(self.projector)
         self.register_buffer("covariance", torch.zeros(hyper.dim, hyper.dim))
         self.decay, self.contrast, self.momentum = hyper.decay, hyper.contrast, hyper.momentum
+        self.batch_gradient = hyper.batch_gradient
 
     def forward(self, batch: Batch) -> Out:
         query = F.normalize(self.projector(self.backbone.pooled(batch.views[0].value)).float(), dim=1)
         with torch.no_grad():
             key = F.normalize(self.key_projector(self.key.pooled(batch.views[1].value)).float(), dim=1)
-        return Out(tico(query, key, self._moved(query), contrast=self.contrast), aux={"queries": query})
+        moment = self._moved(second_moment(query if self.batch_gradient else query.detach()))
+        return Out(tico(query, key, moment, contrast=self.contrast), aux={"queries": query})
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
-        self.covariance.copy_(self._moved(aux["queries"]))
+        self.covariance.copy_(self._moved(second_moment(aux["queries"])))
         momentum = cosine(t, self.momentum, 1.0)
         ema_update(self.key, self.backbone, momentum)
         ema_update(self.key_projector, self.projector, momentum)
 
-    def _moved(self, queries: Tensor) -> Tensor:
-        """(N, dim) -> (dim, dim): the covariance with this batch in it; a constant to the gradient"""
-        return torch.lerp(second_moment(queries), self.covariance, self.decay)
+    def _moved(self, moment: Tensor) -> Tensor:
+        """(dim, dim), of this batch -> (dim, dim): the covariance with this batch in it."""
+        return torch.lerp(moment, self.covariance, self.decay)

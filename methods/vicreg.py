@@ -1,7 +1,11 @@
 """VICReg: embeddings of two views agree, each dimension keeps its variance, and dimensions are decorrelated.
 
 Bardes, Ponce and LeCun, "VICReg: variance-invariance-covariance regularization for self-supervised learning",
-ICLR 2022, arXiv:2105.04906. Defaults are the paper's for ImageNet.
+ICLR 2022, arXiv:2105.04906. Defaults are the paper's for ImageNet, but for the terms of the loss, which are weighted as
+in the authors' code.
+
+Deviations from the authors' code: blur ends at a twentieth of the image on either side; the first step has the learning
+rate of its second, and so on through the warm-up.
 """
 
 from collections.abc import Mapping
@@ -32,9 +36,12 @@ class VICReg(Method):
         layers: int = knob(3, "linear layers of the expander", sweep=Choice(2, 3), ge=1, le=100)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 0.5), gt=0, le=1)
         blur: float = knob(0.5, "share of views that are blurred", sweep=Choice(0.0, 0.5), ge=0, le=1)
+        symmetric: bool = knob(True, "both views are drawn alike; false: as BYOL's two, in the authors' code")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
+        if not hyper.symmetric:
+            return Views(recipes.byol(crop_min=hyper.crop_min, blur=min(1.0, 2 * hyper.blur)))  # of both about `blur`
         crop = recipes.vicreg(crop_min=hyper.crop_min, blur=hyper.blur)
         return Views((crop, crop))
 

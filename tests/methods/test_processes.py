@@ -100,9 +100,9 @@ def groups(layer: nn.Module, shape: tuple[int, ...], number: int, _: Make) -> Re
     return {**parts, **slopes, **held, **grads}
 
 
-def objective(name: str, kind: str, setting: Make) -> Result:
+def objective(name: str, kind: str, setting: Make, **hyper: object) -> Result:
     """One step. A ViT, of which batches in pieces make nothing else, sees two pieces where there are two processes."""
-    method, batch = setting(name, "narrow cnn" if kind == "cnn" else kind, samples=SAMPLES, double=True)
+    method, batch = setting(name, "narrow cnn" if kind == "cnn" else kind, samples=SAMPLES, double=True, **hyper)
     module: nn.Module = method
     if dist.world_size() > 1:
         norms.convert(method)
@@ -148,6 +148,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "four groups 1d": partial(groups, nn.BatchNorm1d(4), (4,), 4),
     "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
     "swav queue": queued,
+    "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
 }
 for _name in names():
     for _kind in load(_name).backbones:

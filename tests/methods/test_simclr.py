@@ -1,4 +1,8 @@
+import math
+
+import pytest
 import torch
+import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 from torch import Tensor
 
@@ -11,6 +15,20 @@ def test_the_loss_is_lightlys_of_the_projected_views(setting) -> None:
     method, batch = setting("simclr", temperature=0.3)
     a, b = (method.projector(method.backbone.pooled(view.value)) for view in batch.views)
     torch.testing.assert_close(method(batch).loss, NTXentLoss(temperature=0.3)(a, b))
+
+
+def test_the_authors_loss_adds_both_directions(setting) -> None:
+    """In their code: the mean over samples of the cross-entropy among 2N - 1 others, summed over the two views."""
+    method, batch = setting("simclr", temperature=0.3, loss_scale=2.0)
+    a, b = (F.normalize(method.projector(method.backbone.pooled(view.value)), dim=1) for view in batch.views)
+    own, places = torch.eye(len(a), dtype=torch.bool), torch.arange(len(a))
+    expected = torch.zeros(())
+    for one, other in ((a, b), (b, a)):
+        logits = torch.cat([one @ other.T, (one @ one.T).masked_fill(own, -1e9)], dim=1) / 0.3
+        expected = expected + F.cross_entropy(logits, places)
+    out = method(batch)
+    torch.testing.assert_close(out.loss, expected)
+    assert out.log["chance"] == pytest.approx(2 * math.log(2 * len(a) - 1))
 
 
 def test_the_projector_is_as_wide_as_the_encoder_unless_told(setting) -> None:

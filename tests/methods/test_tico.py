@@ -1,6 +1,8 @@
 """TiCo step after step against lightly's loss, which keeps a covariance of its own, and keys moved by hand."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from lightly.loss import TiCoLoss
 
 from selfsup.parts.schedules import cosine
@@ -32,3 +34,19 @@ def test_only_queries_are_learned_from(setting) -> None:
     method(batch).loss.backward()
     assert batch.views[1].value.value.grad is None
     assert all(weight.grad is None for weight in [*method.key.parameters(), *method.key_projector.parameters()])
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_the_gradient_flows_through_this_batch_where_told_so(setting, through: bool) -> None:
+    """Of q^T C q over the batch, C = 0.8 C' + 0.2 Q^T Q / N: by the chain rule of the whole, or with C held."""
+    method, batch = setting("tico", decay=0.8, contrast=5.0, batch_gradient=through)
+    method.covariance.copy_(torch.eye(len(method.covariance)) / 7)
+    method(batch).loss.backward()
+    gradient = method.projector[-1].weight.grad.clone()
+    method.zero_grad()
+    query = F.normalize(method.projector(method.backbone.pooled(batch.views[0].value)), dim=1)
+    key = F.normalize(method.key_projector(method.key.pooled(batch.views[1].value)), dim=1).detach()
+    part = query.T @ query / len(query)
+    moment = 0.8 * method.covariance + 0.2 * (part if through else part.detach())
+    (5 * torch.einsum("nd,de,ne->n", query, moment, query).mean() - (query * key).sum(1).mean()).backward()
+    torch.testing.assert_close(gradient, method.projector[-1].weight.grad)

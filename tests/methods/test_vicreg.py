@@ -18,3 +18,11 @@ def test_the_views_are_the_papers() -> None:
     assert (first.scale, first.flip, first.jitter, first.gray) == ((0.08, 1.0), 0.5, 0.8, 0.2)
     assert (first.brightness, first.contrast, first.saturation, first.hue) == (0.4, 0.4, 0.2, 0.1)
     assert (first.blur, first.solarize) == (0.5, 0.1)
+
+
+def test_the_authors_views_are_byols() -> None:
+    """In their code, the first is always blurred, never solarized; the second is blurred at 0.1, solarized at 0.2."""
+    method, byol = load("vicreg"), load("byol")
+    views = method.views(method.Hyper(symmetric=False))
+    assert views == byol.views(byol.Hyper())
+    assert [(view.blur, view.solarize) for view in views.crops] == [(1.0, 0.0), (0.1, 0.2)]

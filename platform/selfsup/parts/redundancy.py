@@ -62,10 +62,13 @@ def tico(query: Tensor, key: Tensor, moment: Tensor, *, contrast: float) -> Tens
 
 
 def second_moment(x: Tensor) -> Tensor:
-    """(N, D) -> (D, D): the mean of x x^T over the samples of all processes, without gradient."""
-    x = x.detach().float()
+    """(N, D) -> (D, D): the mean of x x^T over the samples of all processes, with gradient where x has one."""
+    x = x.float()
     with no_autocast(x):
-        return dist.mean(x.T @ x / len(x))
+        if not x.requires_grad:
+            return dist.mean(x.T @ x / len(x))
+        rows = dist.gather(x)
+        return rows.T @ rows / len(rows)
 
 
 def _spread(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
