@@ -2,7 +2,7 @@
 
 Gidaris, Bursuc, Puy, Komodakis, Cord and Pérez, "OBoW: online bag-of-visual-words generation for self-supervised
 learning", CVPR 2021, arXiv:2012.11552. Defaults are the paper's full version for ImageNet; the plain one is levels: 1,
-crops: 1, local_crops: 0, sharpness: 10, kappa: 5. The teacher sees the central 7/8 of an image, as in the authors' code.
+crops: 1, local_crops: 0, sharpness: 10, kappa: 5. The teacher sees the central 7/8 of an image, as in its code.
 
 Deviations from the authors' code: small crops are drawn one by one, and each is changed in color by itself; theirs are
 five cells of a grid over one crop. Blur ends at a twentieth of the image on either side.
