@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 import selfsup.methods.vicreg
+from selfsup import process_contract
 from selfsup.cli import app
 from selfsup.contract import CONTRACTS, check
 
@@ -29,7 +30,7 @@ def write(folder: Path, line: str) -> str:
 def test_a_sound_objective_keeps_all(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check-method", write(tmp_path, "pass")])
     assert result.exit_code == 0, result.output
-    assert len(result.output.splitlines()) == 2 * len(CONTRACTS)
+    assert len(result.output.splitlines()) == 2 * (len(CONTRACTS) + 1)
     assert all(line.startswith("yes  ") for line in result.output.splitlines())
 
 
@@ -44,3 +45,10 @@ def test_what_an_objective_raises_is_told_and_ends_with_1(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["check-method", write(tmp_path, "1 / 0")])
     assert result.exit_code == 1
     assert "ZeroDivisionError: division by zero" in result.output
+
+
+def test_a_step_that_two_processes_make_otherwise_is_told(tmp_path: Path) -> None:
+    of_own_rows = "a, b = a - a.mean(dim=0), b - b.mean(dim=0)"
+    broken = dict(process_contract.check(write(tmp_path, of_own_rows)))
+    assert list(broken) == ["two processes do what one does, on a vit", "two processes do what one does, on a cnn"]
+    assert all(text.startswith("these differ: the loss, ") for text in broken.values()), broken

@@ -13,7 +13,9 @@ FLOORS = {  # from the top; each may import those below it
     "methods": "selfsup.methods",
     "platform": "selfsup",
 }
-ENTRANCES = {ROOT / "platform" / "selfsup" / name for name in ("cli.py", "cli_shards.py", "__init__.py")}
+ENTRANCES = {
+    ROOT / "platform" / "selfsup" / name for name in ("cli.py", "cli_catalogue.py", "cli_shards.py", "__init__.py")
+}
 TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
 LIGHT = (
     "pipelines/data/order.py", "pipelines/data/philox.py", "pipelines/data/manifest.py", "pipelines/data/shards.py",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from selfsup.cli_catalogue import catalogue
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(shards, name="shards")
+app.add_typer(catalogue)
 
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
@@ -165,46 +167,6 @@ def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of r
     if len(set(ids)) < 2:
         raise SpecError("selfsup compare: two runs or more, by their ids, which `selfsup status SWEEP --json` tells")
     typer.echo(compare(*find(store(), ids)))
-
-
-@app.command()
-def describe(
-    method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None,
-    families: Annotated[bool, typer.Option("--backbones", help="which of timm's families serve which methods")] = False,
-) -> None:
-    """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
-    from selfsup.describe import backbones, catalogue, knobs
-
-    typer.echo(backbones() if families else catalogue() if method is None else knobs(method))
-
-
-@app.command()
-def check_method(method: Annotated[str, typer.Argument(help="a file, module:Class, or a shipped method")]) -> None:
-    """Check that a method keeps its contracts: a line each, on a tiny random batch on the CPU; exit with 1 if not."""
-    from selfsup.contract import check
-
-    kept = True
-    for contract, broken in check(method):
-        typer.echo(f"no   {contract}: {broken}" if broken else f"yes  {contract}")
-        kept = kept and not broken
-    raise typer.Exit(not kept)
-
-
-@app.command()
-def recipes() -> None:
-    """The specs and sweeps that are shipped: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
-    from selfsup import recipes
-    from selfsup.columns import aligned
-
-    typer.echo(f"{aligned(recipes.recipes())}\n\n{aligned(recipes.sweeps())}")
-
-
-@app.command()
-def schema() -> None:
-    """The JSON schema of spec and sweep files, for editors."""
-    from selfsup.sweeps.spec.schema import schema
-
-    typer.echo(json.dumps(schema(), indent=1))
 
 
 @app.command()

@@ -26,8 +26,8 @@ _parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a Sys
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers metrics_log
-    mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper source spec stage
+    cli cli_catalogue cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers
+    metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper source spec stage
     tensors track whole
     pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
     pipelines.sharing

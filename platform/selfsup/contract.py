@@ -56,13 +56,13 @@ def _broken(contract: "Contract", method: type[Method], backbone: Backbone) -> s
         return f"{type(error).__name__}: {error}"
 
 
-def example(method: type[Method], backbone: Backbone, seed: int) -> Example:
+def example(method: type[Method], backbone: Backbone, seed: int, samples: int = SAMPLES) -> Example:
     """Return an objective and a batch, both functions of the seed."""
     torch.manual_seed(seed)
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
-    info = TrainInfo(num_samples=SAMPLES, num_classes=3, num_steps=10, steps_per_epoch=2)
+    info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
     objective = method(hyper, {"image": trunk}, info)
-    return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, SAMPLES))
+    return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, samples))
 
 
 def random_batch(views: Views, patch: int | None, samples: int) -> Batch:

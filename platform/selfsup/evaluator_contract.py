@@ -1,0 +1,133 @@
+"""The contracts of an evaluator, checked on small random features on the CPU: `selfsup check-evaluator ./mine.py`.
+
+Scores may depend on the order of the training samples, of which a seed may draw a part; not on that of the others.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from selfsup.errors import SpecError
+from selfsup.evaluator import Evaluator, Features, Score, load, numbers
+
+TRAIN, VAL, DIM, TOKENS, CLASSES = 60, 30, 8, 4, 6
+Kind = type[Evaluator]
+Scores = dict[str, Score]
+
+
+class Contract(NamedTuple):
+    """A promise of evaluators. broken: how one breaks it, "" where it keeps it. unlabelled: of those without a target."""
+
+    broken: Callable[[Kind], str]
+    unlabelled: bool = False
+
+
+def check(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each contract, and how the evaluator breaks it; "" where it keeps it.
+
+    Raises SpecError for an evaluator that cannot be loaded, or that has knobs without a default.
+    """
+    kind = load(name)
+    try:
+        kind.Hyper()
+    except ValidationError as error:
+        raise SpecError(f"{name}: its knobs need valid defaults to be checked: {error.errors()[0]['msg']}") from None
+    for title, contract in CONTRACTS.items():
+        if kind.target is None or not contract.unlabelled:
+            yield title, _broken(contract, kind)
+
+
+def _broken(contract: Contract, kind: Kind) -> str:
+    try:
+        return contract.broken(kind)
+    except Exception as error:  # the evaluator is the user's: whatever it raises is what the user has to read
+        return f"{type(error).__name__}: {error}"
+
+
+def example(kind: Kind, *, labelled: bool = True) -> Features:
+    """Return features of six classes that overlap. Without labels these are -1."""
+    draw = np.random.default_rng(0)
+    label = np.arange(TRAIN + VAL) % CLASSES
+    shape = (TOKENS, DIM) if kind.reads == "tokens" else (DIM,)
+    centers = draw.normal(size=(CLASSES, *shape))
+    value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
+    label = label if labelled else np.full_like(label, -1)
+    return Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], CLASSES if labelled else 0)
+
+
+def run(kind: Kind, features: Features) -> Scores:
+    return dict(kind(kind.Hyper()).run(features, seed=0))
+
+
+def _yields_its_metrics(kind: Kind) -> str:
+    scores = run(kind, example(kind, labelled=kind.target is not None))
+    if foreign := sorted(scores.keys() - kind.metrics.keys()):
+        return f"it yields {', '.join(foreign)}, which is not in metrics"
+    shown = {name for name, metric in kind.metrics.items() if metric.headline}
+    if missing := sorted(shown - scores.keys()):
+        return f"it does not yield {', '.join(missing)}"
+    wrong = [name for name, score in scores.items() if not _is_score(score)]
+    return f"{wrong[0]} is neither a finite number nor a bool for each of {VAL} validation samples" if wrong else ""
+
+
+def _is_score(score: object) -> bool:
+    if isinstance(score, np.ndarray):
+        return score.shape == (VAL,) and score.dtype == np.bool_
+    return isinstance(score, (int, float)) and bool(np.isfinite(score))
+
+
+def _is_a_function_of_the_seed(kind: Kind) -> str:
+    import torch
+
+    found = []
+    for other in (1, 2):  # what others draw from the common generators
+        random.seed(other)
+        np.random.seed(other)
+        torch.manual_seed(other)
+        found.append(run(kind, example(kind, labelled=kind.target is not None)))
+    first, second = map(numbers, found)
+    differing = [name for name in first if first[name] != second.get(name)]
+    return f"with one seed {differing[0]} is {first[differing[0]]} and {second[differing[0]]}" if differing else ""
+
+
+def _changes_no_features(kind: Kind) -> str:
+    features, expected = (example(kind, labelled=kind.target is not None) for _ in range(2))
+    run(kind, features)
+    changed = [
+        name for name, a, b in zip(features._fields, features, expected, strict=True) if not np.array_equal(a, b)
+    ]
+    return f"it changes {', '.join(changed)}" if changed else ""
+
+
+def _does_not_depend_on_order(kind: Kind) -> str:
+    features = example(kind, labelled=kind.target is not None)
+    order = np.random.default_rng(1).permutation(VAL)
+    shuffled = features._replace(val=features.val[order], val_label=features.val_label[order])
+    straight, turned = run(kind, features), run(kind, shuffled)
+    differing = [name for name in straight if not _is_close(straight[name], turned[name], order)]
+    return f"{', '.join(differing)} depends on the order of the validation samples" if differing else ""
+
+
+def _is_close(straight: Score, turned: Score, order: "np.typing.NDArray[np.int64]") -> bool:
+    """Return whether scores agree but for rounding: one sample, or a thousandth."""
+    if isinstance(straight, np.ndarray) and isinstance(turned, np.ndarray):
+        return int((straight[order] != turned).sum()) <= 1
+    return bool(np.isclose(straight, turned, rtol=1e-3, atol=1e-6))
+
+
+def _reads_no_labels(kind: Kind) -> str:
+    with_labels, without = (numbers(run(kind, example(kind, labelled=labelled))) for labelled in (True, False))
+    differing = [name for name in without if with_labels[name] != without[name]]
+    return f"target is None, and labels change {', '.join(differing)}" if differing else ""
+
+
+CONTRACTS = {
+    "it yields its metrics and no others": Contract(_yields_its_metrics),
+    "equal seeds give equal scores": Contract(_is_a_function_of_the_seed),
+    "it changes no features": Contract(_changes_no_features),
+    "scores follow validation samples in any order": Contract(_does_not_depend_on_order),
+    "it needs no labels and reads none": Contract(_reads_no_labels, unlabelled=True),
+}
