@@ -11,8 +11,8 @@ from selfsup.cli import app
 from selfsup.contract import CONTRACTS, check
 
 SIMCLR = Path(selfsup.methods.vicreg.__file__).with_name("simclr.py").read_text()
-RETURN = "        return Out("
-BROKEN = {  # what precedes the last line of forward -> the contract that it breaks, and how that is told
+LOSS = "        loss = nt_xent("
+BROKEN = {  # what precedes the loss in forward -> the contract that it breaks, and how that is told
     "self.temperature += 0.01": ("forward is deterministic", "the losses of two calls are "),
     "a = a + 0 * a.new_empty(a.shape).normal_()": ("forward is deterministic", "draws random numbers"),
     "self.projector[0].weight.data.mul_(2)": ("forward changes no weight", "forward changes projector.0.weight"),
@@ -22,8 +22,8 @@ BROKEN = {  # what precedes the last line of forward -> the contract that it bre
 
 
 def write(folder: Path, line: str) -> str:
-    assert SIMCLR.count(RETURN) == 1
-    (folder / "mine.py").write_text(SIMCLR.replace(RETURN, f"        {line}\n{RETURN}"))
+    assert SIMCLR.count(LOSS) == 1
+    (folder / "mine.py").write_text(SIMCLR.replace(LOSS, f"        {line}\n{LOSS}"))
     return str(folder / "mine.py")
 
 

@@ -19,7 +19,7 @@ Scores = dict[str, Score]
 
 
 class Contract(NamedTuple):
-    """A promise of evaluators. broken: how one breaks it, "" where it keeps it. unlabelled: of those without a target."""
+    """A promise of evaluators. broken: how one breaks it, "" where it keeps it. unlabelled: only without a target."""
 
     broken: Callable[[Kind], str]
     unlabelled: bool = False

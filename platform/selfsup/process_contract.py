@@ -20,7 +20,9 @@ from selfsup.parts import dist, norms
 from selfsup.train import backward, split
 
 WORLD = 2
+GRADIENT = "the gradient of "
 RELATIVE, ZERO = 1e-3, 1e-5  # what rounding makes of a norm; of one that is zero, as a share of the largest
+FLIPPED = 3e-2  # what it makes of the norm of a gradient, where it takes a rectified value across zero
 PATIENCE = timedelta(seconds=120)
 Result = dict[str, Tensor]
 
@@ -45,7 +47,7 @@ def step(name: str, kind: str) -> Result:
     out = backward(module, split(batch, dist.world_size())[dist.rank()])
     with torch.no_grad():
         method.after_step(0.5, out.aux)
-    grads = {f"the gradient of {name}": weight.grad for name, weight in method.named_parameters()}
+    grads = {GRADIENT + name: weight.grad for name, weight in method.named_parameters()}
     buffers = {name: value.float() for name, value in method.named_buffers() if "tracked" not in name}
     return {"the loss": out.loss} | {name: grad for name, grad in grads.items() if grad is not None} | buffers
 
@@ -78,7 +80,10 @@ def _joined(kind: str, folder: Path) -> Result:
 def _differences(one: Result, several: Result) -> str:
     largest = max(value.norm() for value in one.values())
     differing = [
-        name for name, value in one.items() if (several[name] - value).norm() > RELATIVE * value.norm() + ZERO * largest
+        name
+        for name, value in one.items()
+        if (several[name] - value).norm()
+        > (FLIPPED if name.startswith(GRADIENT) else RELATIVE) * value.norm() + ZERO * largest
     ]
     advice = "gather what a loss or a statistic reads of other samples"
     return f"these differ: {', '.join(differing)}; {advice}" if differing else ""
