@@ -1,7 +1,10 @@
 from dataclasses import replace
 
+import pytest
 from toy_sweep import DEPTH, KNN, RATIO, result
 
+from selfsup import evaluator
+from selfsup.evaluator import Metric
 from selfsup.sweeps.report.compare import compare
 
 DEFAULT = result("mae-a", 0, 71.25, {RATIO: 0.75, DEPTH: 8})
@@ -42,3 +45,11 @@ def test_differences_are_to_the_first_of_several() -> None:
     assert [KNN, "71.25", "71.25", "(+0)", "72.25", "(+1)"] in lines
     assert ["selfsup.commit", "c0ffee", "c0ffee", "beef"] in lines
     assert ["selfsup.data.train", "d1", "d1", "–"] in lines
+
+
+@pytest.mark.parametrize(("use", "name"), [("knn", "knn"), ("few", "knn")])
+def test_a_metric_of_which_less_is_better_says_so(monkeypatch: pytest.MonkeyPatch, use: str, name: str) -> None:
+    monkeypatch.setattr(evaluator.load(name), "metrics", {"top1": Metric(better="min")})
+    metric = f"eval/{use}/top1"
+    runs = [replace(DEFAULT, metrics={metric: value}, params={f"evals.{use}.use": name}) for value in (2.0, 1.0)]
+    assert f"{metric} (less is better)  2  1 (-1)".split() in [line.split() for line in compare(*runs).splitlines()]

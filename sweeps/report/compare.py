@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from selfsup import evaluator
 from selfsup.progress import several
 from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
 from selfsup.sweeps.result import Result
@@ -16,6 +17,7 @@ def compare(*runs: Result) -> str:
     """Lay out a column per run; results after the first show their difference to it: "70.1 (-1.15)"."""
     settings, same_settings = _lines([_settings(run) for run in runs], _setting_text)
     results, same_results = _lines([run.metrics for run in runs], _result_text)
+    results = [[_directed(name, runs[0].params), *texts] for name, *texts in results]
     head = [["", *(run.id for run in runs)]]
     head += [["arm", *map(_arm, runs)]] if any(map(_arm, runs)) else []
     head.append(["seed", *(str(run.seed) for run in runs)])
@@ -25,6 +27,16 @@ def compare(*runs: Result) -> str:
     text = _aligned([line for number, part in enumerate(parts) for line in (blank if number else []) + part])
     same = f"the same: {several(same_settings, 'setting')}, {several(same_results, 'result')}"
     return "\n\n".join([text, same, *([CAUTION] * bool(results))])
+
+
+def _directed(name: str, params: Mapping[str, str]) -> str:
+    """Return the name of a metric, with a remark where less of it is better, as shipped evaluators say."""
+    space, _, metric = name.rpartition("/")
+    evaluation = space.removeprefix("eval/")
+    use = params.get(f"evals.{evaluation}.use", evaluation)
+    known = space.startswith("eval/") and use in evaluator.names()
+    scale = evaluator.load(use).metrics.get(metric) if known else None
+    return f"{name} (less is better)" if scale and scale.better == "min" else name
 
 
 def _arm(run: Result) -> str:
