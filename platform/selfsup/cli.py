@@ -95,13 +95,14 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     plans = _plans(specs, set_)
     typer.echo(describe(plans))
     tracker = store()
-    whole = unique([each for planned in plans for each in planned])
-    failed = perform(whole, Recorder(tracker), _answer(accept_code, again))
-    found = report.side_by_side([_arms(path, set_) for path in specs], tracker)
-    typer.echo(f"\n{paper.console(found)}\n")
-    for each in whole:
-        if each.pictures and each.pictures.done and each.run.seed == min(other.run.seed for other in whole):
-            typer.echo(f"reconstructions: {each.pictures.folder / 'reconstructions.png'}")
+    runs = unique([planned for spec in plans for planned in spec])
+    failed = perform(runs, Recorder(tracker), _answer(accept_code, again))
+    table = report.side_by_side([_arms(path, set_) for path in specs], tracker)
+    typer.echo(f"\n{paper.console(table)}\n")
+    first_seed = min((planned.run.seed for planned in runs), default=0)
+    for stage in [planned.pictures for planned in runs if planned.run.seed == first_seed]:
+        if stage and stage.done:
+            typer.echo(f"reconstructions: {stage.folder / 'reconstructions.png'}")
     typer.echo("every number:    selfsup ui")
     if failed:
         raise failed[0].exception()

@@ -75,20 +75,20 @@ def _yields_its_metrics(kind: Kind) -> str:
 
 def _is_score(score: object) -> bool:
     if isinstance(score, np.ndarray):
-        return score.shape == (VAL,) and score.dtype == np.bool_
+        return bool(score.shape == (VAL,) and score.dtype == np.bool_)
     return isinstance(score, (int, float)) and bool(np.isfinite(score))
 
 
 def _is_a_function_of_the_seed(kind: Kind) -> str:
     import torch
 
-    found = []
+    results = []
     for other in (1, 2):  # what others draw from the common generators
         random.seed(other)
         np.random.seed(other)
         torch.manual_seed(other)
-        found.append(run(kind, example(kind, labelled=kind.target is not None)))
-    first, second = map(numbers, found)
+        results.append(run(kind, example(kind, labelled=kind.target is not None)))
+    first, second = map(numbers, results)
     differing = [name for name in first if first[name] != second.get(name)]
     return f"with one seed {differing[0]} is {first[differing[0]]} and {second[differing[0]]}" if differing else ""
 
@@ -97,7 +97,7 @@ def _changes_no_features(kind: Kind) -> str:
     features, expected = (example(kind, labelled=kind.target is not None) for _ in range(2))
     run(kind, features)
     changed = [
-        name for name, a, b in zip(features._fields, features, expected, strict=True) if not np.array_equal(a, b)
+        name for name in Features._fields if not np.array_equal(getattr(features, name), getattr(expected, name))
     ]
     return f"it changes {', '.join(changed)}" if changed else ""
 

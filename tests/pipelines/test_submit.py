@@ -1,6 +1,7 @@
 """A real Ray head with token authentication: jobs run the wheel that was sent, beside an uploaded `platform/`."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -157,6 +158,37 @@ def test_a_sweep_is_submitted_with_what_it_extends_and_ends_with_its_report(
     report = Path(head.environment["SELFSUP_HOME"]) / "reports" / "tiny" / "report.html"
     assert "selfsup sweep sweeps/swept.yaml -s &#39;seeds=[7]&#39;" in report.read_text()
     assert "2 of 2 finished" in report.read_text()
+
+
+OWN_EVALUATION = """from selfsup import Evaluator, Knobs, Metric
+
+class Spread(Evaluator):
+    target, metrics = None, {"spread": Metric(unit="", better="min")}
+    Hyper = type("Hyper", (Knobs,), {})
+
+    def __init__(self, hyper): pass
+
+    def run(self, features, *, seed, device="cpu"):
+        yield "spread", float(features.val.std(axis=0).mean())
+"""
+
+
+@pytest.mark.slow
+def test_a_job_takes_files_of_an_objective_and_an_evaluation_along(
+    head: Head, spec: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text((ROOT / "methods" / "simclr.py").read_text())
+    (tmp_path / "spread.py").write_text(OWN_EVALUATION)
+    own = spec | {"method": "./mine.py", "evals": {"own": {"use": "./spread.py"}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    home = tmp_path / "home"
+    environment = head.environment | {"SELFSUP_HOME": str(home)}
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "own.yaml", "--address", head.address]
+    done = Head(head.address, environment).call(*argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert finished(home) == {"pretrain", "embed", "spread"}
+    [record] = (home / "runs").glob("mine-*.json")
+    assert str(tmp_path) not in json.loads(record.read_text())["run"]["method"]  # the job ran its copy
 
 
 @pytest.mark.slow
