@@ -67,7 +67,7 @@ class MAE(Method):
         if hyper.mask == "grid" and hyper.mask_ratio != 0.75:
             message = f"a grid keeps one of every four patches, a mask ratio of 0.75, not {hyper.mask_ratio:g}"
             yield SpecError(f"{message}; leave it out, or use mask: random", "hyper.mask_ratio", "hyper.mask")
-        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
+        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

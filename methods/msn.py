@@ -68,7 +68,7 @@ class MSN(Method):
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
         yield from checks.whole_patches("local_size", hyper.local_size, setup.backbone)
-        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
+        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
 
     @staticmethod
     def initialize(trunk: Any) -> None:

@@ -14,6 +14,7 @@ from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
+from selfsup.modality import shape_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
@@ -21,7 +22,6 @@ from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
-from selfsup.views import sized
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
 
@@ -44,21 +44,21 @@ def cost(run: Run, info: TrainInfo) -> Cost:
     """
     method, share, pieces = meta_method(run, info), run.train.batch // run.resources.workers, run.train.accumulate
     micro_batches = cut(method, pieces)
-    activations, flops = _traced(method, run, share // micro_batches)
+    activations, flops = _traced(method, run, share // micro_batches, info.channels)
     if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
         cut(method, 1)
-        activations += _traced(method, run, share)[0] // pieces
+        activations += _traced(method, run, share, info.channels)[0] // pieces
     trainable = count(method, trainable=True)
     state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
-    trunk = method.encoder("image")
+    trunk = method.encoder(run.modality)
     return Cost(count(method), count(trunk), state, activations, flops)
 
 
-def _traced(method: Method, run: Run, size: int) -> tuple[int, float]:
+def _traced(method: Method, run: Run, size: int, channels: int) -> tuple[int, float]:
     """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
     with _countable(run), FlopCounterMode(display=False) as counter, saved() as held:
-        views = sized(method.views(run.hyper), run.backbone.image_size)
-        out = method(blank_batch(views, method.encoder("image").patch, size, "meta"))
+        views = views_of(method.views(run.hyper), run.input, run.backbone)
+        out = method(blank_batch(views, method.encoder(run.modality).patch, size, "meta", channels))
         activations = sum(held.values())
         out.loss.backward()
     return activations, counter.get_total_flops() / size
@@ -115,7 +115,8 @@ def meta_method(run: Run, info: TrainInfo) -> Method:
     with _countable(run), torch.device("meta"):
         bare = run.backbone.model_copy(update={"weights": None})
         method = load(run.method)
-        return method(run.hyper, {"image": encoder.build(bare, method.initialize)}, info)
+        shape = shape_of(run.input, bare, info.channels)
+        return method(run.hyper, {run.modality: encoder.build(bare, method.initialize, shape)}, info)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"])
     weights = _weights(home, run_id)
     if not path.parent.is_dir():
         raise SpecError(f"{path}: there is no folder {path.parent} to write to")
-    backbone, _ = read_encoder(weights)
+    backbone, shape, _ = read_encoder(weights)
     lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
     if to == "timm":
-        kwargs = timm_kwargs(backbone)
+        kwargs = timm_kwargs(backbone, shape)
         tensors.fill(timm.create_model(**kwargs), weights)
         told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
         lines = [

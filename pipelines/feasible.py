@@ -11,12 +11,12 @@ from selfsup.encoder import INSTEAD, PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
+from selfsup.modality import shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
-from selfsup.sections import Backbone, Setup
+from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
-from selfsup.views import sized
 from selfsup.weights import content
 
 
@@ -24,6 +24,7 @@ def check(each: PlannedRun) -> None:
     """Raise SpecError where the encoder, the data or the length of training do not carry the method; DataError where
     labels would mean nothing. Both name the setting.
     """
+    _check_modality(each)
     _check_backbone(each)
     _check_batch(each)
     _check_labels(each)
@@ -41,38 +42,66 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
 
 
+def _check_modality(each: PlannedRun) -> None:
+    """Raise SpecError where the method does not learn from this kind of data, or the data is of another."""
+    run, name = each.run, each.run.modality
+    if run.method not in BASELINES and name not in (known := load_method(run.method).modalities):
+        message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}"
+        raise SpecError(message, "input" if name != "image" else "method")
+    for split, manifest in each.data.items():
+        if name not in manifest.fields:
+            held = " and ".join(manifest.fields)
+            wanted = name if name != "image" else "images, unless `input` names another kind of data"
+            path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
+            raise SpecError(f"{manifest.root} holds {held}, and the run is of {wanted}", path)
+        channels = {part.fields[name].channels for part in (manifest, each.train)}
+        if len(channels) > 1:
+            counts = " and ".join(map(str, sorted(channels)))
+            raise SpecError(f"{manifest.root} and {each.train.root} hold {name} of {counts} channels", f"data.{split}")
+
+
 def _check_backbone(each: PlannedRun) -> None:
     """Raise SpecError where timm cannot make it, or it does not see the views, give maps or fit its weights."""
     run, backbone = each.run, each.run.backbone
+    shape = shape_of(run.input, backbone, each.train.fields[run.modality].channels)
     if backbone.is_vit:
-        _try(backbone.model_copy(update={"weights": None}))
+        _try(backbone.model_copy(update={"weights": None}), shape)
     else:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
         places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in each.evals.values())
-        check_images(backbone, _sizes(run), places=places, stages=dense)
+        check_images(backbone, shape, _sizes(run), places=places, stages=dense)
     if backbone.weights not in (None, "timm"):
-        _try_weights(backbone, content(backbone.weights))
+        _try_weights(backbone, shape, content(backbone.weights))
 
 
-def _sizes(run: Run) -> tuple[int, ...]:
-    """Return the pixels a side of the images that the run shows to its encoder."""
-    own = run.backbone.image_size
-    crops = sized(load_method(run.method).views(run.hyper), own).crops if run.method not in BASELINES else ()
-    return tuple(sorted({own, *(crop.size for crop in crops if crop.size)}))
+def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
+    """Return the points along each axis of all samples that the run shows to its encoder."""
+    own = sizes_of(run.input, run.backbone)
+    if run.method in BASELINES:
+        return (own,)
+    views = views_of(load_method(run.method).views(run.hyper), run.input, run.backbone)
+    return tuple(sorted({own, *(view.lengths for view in views.crops)}))
 
 
 @lru_cache(maxsize=256)
-def check_images(backbone: Backbone, sizes: tuple[int, ...], *, places: bool = False, stages: bool = False) -> None:
-    """Raise SpecError where a pooled encoder cannot see images of these sizes, in pixels a side, or gives no vector.
+def check_images(
+    backbone: Backbone,
+    shape: InputShape,
+    sizes: tuple[tuple[int, ...], ...],
+    *,
+    places: bool = False,
+    stages: bool = False,
+) -> None:
+    """Raise SpecError where a pooled encoder cannot see samples of these sizes, or gives no vector.
 
-    places: whether something reads feature maps; stages: whether those of every stage. A forward pass without memory
-    tells: timm's models are too many for rules.
+    shape: that it is built for. places: whether something reads feature maps; stages: whether those of every stage. A
+    forward pass without memory tells: timm's models are too many for rules.
     """
     with torch.device("meta"):
-        encoder = build(backbone.model_copy(update={"weights": None})).eval()
+        encoder = build(backbone.model_copy(update={"weights": None}), shape=shape).eval()
         assert isinstance(encoder, PooledEncoder)
         for size in sizes:
-            image = torch.empty(2, 3, size, size)
+            image = torch.empty(2, shape.channels, *size)
             if encoder.pooled(image).shape != (2, encoder.dim):
                 message = f"{backbone.name} makes no vector of {encoder.dim} channels of an image"
                 raise SpecError(f"{message}; {INSTEAD}", "backbone.name")
@@ -97,15 +126,15 @@ def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _try(backbone: Backbone) -> None:
+def _try(backbone: Backbone, shape: InputShape) -> None:
     """Without memory."""
     with torch.device("meta"):
-        build(backbone)
+        build(backbone, shape=shape)
 
 
 @lru_cache(maxsize=64)
-def _try_weights(backbone: Backbone, version: str) -> None:  # noqa: ARG001 (what makes it another call)
-    build(backbone)
+def _try_weights(backbone: Backbone, shape: InputShape, version: str) -> None:  # noqa: ARG001 (another call)
+    build(backbone, shape=shape)
 
 
 def _check_batch(each: PlannedRun) -> None:
@@ -121,8 +150,9 @@ def _check_batch(each: PlannedRun) -> None:
 
 def _check_method(each: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
-    run = each.run
-    for error in load_method(run.method).check(run.hyper, Setup(run.backbone, run.train, run.resources), each.info):
+    run, sizes = each.run, sizes_of(each.run.input, each.run.backbone)
+    setup = Setup(run.backbone, run.train, run.resources, sizes)
+    for error in load_method(run.method).check(run.hyper, setup, each.info):
         raise error
 
 

@@ -15,6 +15,7 @@ from selfsup.knob import as_dict, identity, non_default
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
+from selfsup.modality import MODALITIES
 from selfsup.origin import CodePolicy
 from selfsup.outside import is_config_folder
 from selfsup.outside_backbone import portable
@@ -105,7 +106,9 @@ class PlannedRun:
 
     @property
     def info(self) -> TrainInfo:
-        return TrainInfo(self.train.num_samples, len(self.train.classes), self.steps, self.order.steps_per_epoch)
+        train, order = self.train, self.order
+        channels = train.fields[self.run.modality].channels
+        return TrainInfo(train.num_samples, len(train.classes), self.steps, order.steps_per_epoch, channels)
 
     @cached_property
     def pretrain(self) -> Stage | None:
@@ -115,8 +118,13 @@ class PlannedRun:
         backbone = self.run.backbone.name
         extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
         extra |= codebase.backbone_digest(backbone)
-        entries = (WORKER, codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone))
+        own = codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone)
+        entries = (WORKER, self._modality, *own)
         return self._stage("pretrain", parts, extra, entries=entries)
+
+    @property
+    def _modality(self) -> str:
+        return f"{MODALITIES}.{self.run.modality}"
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
@@ -156,7 +164,7 @@ class PlannedRun:
         """Lay out the stage that embeds data sets of these digests. name: of the stage."""
         extra: dict[str, Any] = {"train": train, "val": val, "method": self.method}
         extra |= {"reads": reads} if reads != "pooled" else {}
-        made_by: dict[str, Any] = {"entries": (EVALUATE,), "name": name}
+        made_by: dict[str, Any] = {"entries": (EVALUATE, self._modality), "name": name}
         if self.pretrain:
             extra["pretrain"] = self.pretrain.key
             return self._stage("embed", ["embed"], extra, after=(self.pretrain,), **made_by)
@@ -187,7 +195,7 @@ class PlannedRun:
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
-        entries = (PICTURES, codebase.entry("methods", self.run.method))
+        entries = (PICTURES, self._modality, codebase.entry("methods", self.run.method))
         return Stage("pictures", made_of, made_of, self.home, entries, after=(self.pretrain,))
 
     @cached_property
@@ -243,6 +251,7 @@ class PlannedRun:
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
         said, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
+        parts = [*parts, *(["input"] if self.run.modality != "image" else [])]
         return Stage(
             kind,
             {part: said[part] for part in parts if part in said} | dict(extra),

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from selfsup.method import load
+from selfsup.modality import views_of
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import several
 from selfsup.stage import digest
-from selfsup.views import sized
 
 
 def stream_key(planned: PlannedRun) -> str | None:
@@ -16,7 +16,7 @@ def stream_key(planned: PlannedRun) -> str | None:
     if planned.pretrain is None or planned.run.stream.share == "never":
         return None
     run = planned.run
-    crops = sized(load(run.method).views(run.hyper), run.backbone.image_size).crops
+    crops = views_of(load(run.method).views(run.hyper), run.input, run.backbone).crops
     data = [planned.train.digest, planned.train.read_options.missing]
     return digest([data, asdict(planned.order), [crop.geometry for crop in crops], run.resources.workers])
 

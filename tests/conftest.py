@@ -63,7 +63,7 @@ def _make(folder: Path, *, number: int, shard_size: int = 20, seed: int = 0) -> 
 def _spoil(told: Manifest, numbers: list[int], *, keep: int) -> None:
     names, index = told.shards["name"].to_pylist(), np.array(numbers)
     for shard, row, sample in zip(
-        told.shard(index), told.rows.take(index), SampleReader(told).read(index), strict=True
+        told.shard(index), told.rows.take(index), SampleReader(told, "image").read(index), strict=True
     ):
         with (Path(told.root) / names[shard]).open("r+b") as file:
             file.seek(row["start"] + row["length"] - len(sample.data) + keep)

@@ -9,7 +9,7 @@ from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.families import input_size, table
 from selfsup.pipelines.feasible import check_images
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, image_shape
 
 ROWS = {row.example: row for row in table()}
 QUICK = ("beit", "eva", "vision_transformer", "swin_transformer", "hiera", "resnet", "fasternet")
@@ -22,13 +22,13 @@ def served(name: str) -> tuple[str, str, str, str, str]:
         with torch.device("meta"):
             build(backbone.model_copy(update={"pool": "mean"}))
         return "tokens", "yes", "no", "yes", ""
-    size = (backbone.image_size,)
+    shape = image_shape(backbone)
     try:
-        check_images(backbone, size)
+        check_images(backbone, shape, (shape.sizes,))
     except SpecError as error:
         return "none", "no", "no", "no", _why(error)
     try:
-        check_images(backbone, size, places=True, stages=True)
+        check_images(backbone, shape, (shape.sizes,), places=True, stages=True)
     except SpecError as error:
         return "pooled", "no", "no", "yes", _why(error)
     return "pooled", "no", "yes", "yes", ""

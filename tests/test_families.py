@@ -9,7 +9,7 @@ from selfsup.conflicts import Conflict, _backbone_effect
 from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.pipelines.feasible import check_images
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, image_shape
 
 
 def images(n: int = 3, size: int = 64) -> torch.Tensor:
@@ -84,4 +84,5 @@ def test_sizes_that_a_model_cannot_see_are_refused_with_the_reason(asked: tuple[
     name, size = asked
     refused = pytest.raises(SpecError, match=rf"(?s)backbone\.name: {name} {message}") if message else nullcontext()
     with refused:
-        check_images(Backbone(name=name, image_size=size), (size,))
+        backbone = Backbone(name=name, image_size=size)
+        check_images(backbone, image_shape(backbone), ((size, size),))

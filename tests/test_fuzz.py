@@ -129,7 +129,7 @@ def manifests(shards: dict[str, bytes], folder: Path, seeds: range) -> None:
         message = str(folder)
         try:
             manifest = load(str(folder))
-            assert len(SampleReader(manifest).read(np.arange(manifest.num_samples))) == 20
+            assert len(SampleReader(manifest, "image").read(np.arange(manifest.num_samples))) == 20
         except DataError as error:
             message = str(error)
         except Exception as error:

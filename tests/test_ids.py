@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES, Run, run_type
 from selfsup.sweeps.spec.sweepfile import read
@@ -23,10 +24,9 @@ DATA = Manifest(
     rows_digest="r1",
     num_samples=1_281_167,
     num_labelled=1_281_167,
-    fields=("jpg", "cls"),
+    members=("jpg", "cls"),
     classes=tuple(f"{number:04d}" for number in range(1000)),
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
+    fields={"image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))},
     shards=pa.table({}),
 )
 

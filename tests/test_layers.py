@@ -1,6 +1,8 @@
 """The layers of the house, held over the imports as they are written; those for typing count."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ ENTRANCES = {
 TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
 LIGHT = (
     "pipelines/data/order.py", "pipelines/data/philox.py", "pipelines/data/manifest.py", "pipelines/data/shards.py",
-    "pipelines/modalities/decode.py",
+    "pipelines/modalities/pixels/decode.py",
     *(f"platform/selfsup/{name}.py" for name in ("knob", "spec", "source", "errors", "track", "metrics_log", "views")),
 )  # fmt: skip
 ROOMS = {  # beside the floors, what a folder may not import
@@ -95,6 +97,12 @@ def test_a_room_imports_only_what_the_map_in_the_readme_says(room: str, banned: 
 def test_what_a_plan_needs_stays_free_of_torch() -> None:
     for path in LIGHT:
         assert "torch" not in {name.split(".")[0] for name in imports(ROOT / path)}, path
+
+
+def test_samples_are_read_without_torch() -> None:
+    """A modality's host part, whose device part imports torch when it is called."""
+    command = "import sys, selfsup.pipelines.data.pack; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 def test_no_file_is_a_drawer() -> None:

@@ -61,7 +61,11 @@ def forget() -> None:
     [
         ("# figure 9", "# figure 9, left", True),
         ("Defaults are the paper's", "Defaults are those of the paper", True),
-        ("        return Out(nt_xent(a, b, ", "\n        return Out(\n            nt_xent(a, b, ", True),
+        (
+            "        return Out(self.loss_scale * loss, ",
+            "\n        return Out(\n            self.loss_scale * loss, ",
+            True,
+        ),
         ('"softmax temperature", symbol="τ"', '"temperature of the softmax", symbol="t"', True),
         ("temperature=self.temperature)", "temperature=2 * self.temperature)", False),
         ("for view in batch.views)", "for view in batch.views[::-1])", False),
@@ -77,9 +81,9 @@ def test_a_digest_is_of_what_a_module_does(edit: Edit, old: str, new: str, same:
 
 
 def test_what_computes_counts_and_what_tells_does_not(edit: Edit) -> None:
-    found = set(codebase.modules(WORKER, SIMCLR))
+    found = set(codebase.modules(WORKER, "selfsup.pipelines.modalities.image", SIMCLR))
     reached = {"methods.simclr", "parts.contrastive", "train", "optim", "encoder", "trunk", "pipelines.data.stream"}
-    reached |= {f"pipelines.modalities.{name}" for name in ("decode", "crops", "augment")}
+    reached |= {f"pipelines.modalities.pixels.{name}" for name in ("decode", "crops", "augment")}
     reached |= {f"pipelines.data.{name}" for name in ("collate", "order", "philox")} | {"pipelines.stages.worker"}
     assert reached <= found
     assert (

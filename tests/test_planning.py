@@ -29,6 +29,7 @@ from selfsup.spec import read
 from selfsup.stage import Stage
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
+from selfsup.views import Center
 
 METHOD = {
     "name": "photos",
@@ -252,7 +253,7 @@ def test_a_class_that_training_does_not_know_is_named_and_one_that_validation_la
     run = home.run(data__val="only_b")
     assert run.val
     assert run.val.classes == ("b",)
-    load = Load(run.train, run.val, size=8, share=1.0)
+    load = Load(run.train, run.val, Center(size=8, share=1.0))
     labels = load({"id": np.arange(run.train.num_samples + run.val.num_samples)})["label"].tolist()
     assert labels == 8 * [0] + 8 * [1] + 2 * [1], "b is 1 as in training, though it is validation's first class"
 

@@ -38,7 +38,7 @@ EVALUATORS = ", ".join(evaluator.names())
 
 
 def masks(hyper: Masked, setup: Setup) -> Iterator[SpecError]:
-    return mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.backbone)
+    return mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
 
 
 def splits(hyper: Contrast, setup: Setup) -> Iterator[SpecError]:
@@ -355,7 +355,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             (
                 "hyper: {mask_ratio: 0.95}\nbackbone: {image_size: 32, patch_size: 8}",
                 [
-                    "5:9: hyper.mask_ratio: a mask ratio of 0.95 keeps 0 of the 16 tokens of an image; "
+                    "5:9: hyper.mask_ratio: a mask ratio of 0.95 keeps 0 of the 16 tokens of a sample; "
                     "some must stay, some must go"
                 ],
             ),

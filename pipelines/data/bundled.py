@@ -16,8 +16,9 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data.head import VERSION
-from selfsup.pipelines.data.pack import jpeg, pack
-from selfsup.pipelines.modalities.decode import Pixels
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.modalities.pixels.coding import jpeg
+from selfsup.pipelines.modalities.pixels.decode import Pixels
 from selfsup.scratch import scratch
 
 SPLITS = ("train", "val")

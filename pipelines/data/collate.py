@@ -1,6 +1,6 @@
 """Columns of the stream to batches on the training device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any
@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup import modality
 from selfsup.batch import Batch, View
-from selfsup.masks import Mask
+from selfsup.masks import Mask, MaskRule
 from selfsup.parts.patch import patchify
+from selfsup.parts.tokens import Grid
 from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
-from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
-from selfsup.views import Crop, Views
+from selfsup.views import Views
 
 Columns = dict[str, Any]  # of arrays, or of tensors on the training device
 Device = torch.device | str
@@ -29,28 +30,27 @@ def collate(
     seed: int,
     step: int,
     patch: int | None,
-    mean: Sequence[float],
-    std: Sequence[float],
+    stats: Mapping[str, Any],
     device: Device,
 ) -> Batch:
-    """uint8 crops `view0`... (n, h, w, 3) at `box0`... (n, 7), int64 `index`, `epoch` and `label` (n,) -> Batch
+    """Views `view0`... (n, *S, C) at `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,) -> Batch
 
     Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
-    step only where a mask rule has numbers that all samples of a step share. patch: pixels a side of a token; None for
-    an encoder that takes images. mean, std: per channel, of values in [0, 1].
+    step only where a mask rule has numbers that all samples of a step share. patch: points a side of a token; None for
+    an encoder that takes samples whole. stats: of each modality, from the manifest.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []
-    for number, crop in enumerate(views.crops):
-        images = _put(columns[f"view{number}"], device).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        photometric(images, crop, draw(PHOTO + 16 * number, PHOTO_DRAWS * crop.parts))
-        images = normalize(images, mean=mean, std=std)
+    for number, view in enumerate(views.crops):
+        kind, raw = modality.load(view.modality), _put(columns[f"view{number}"], device)
+        value = kind.augment(raw, view, draw(PHOTO + 16 * number, kind.augment_draws(view)), stats[view.modality])
+        tokens = None if patch is None else patchify(value, patch)
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(
             View(
-                modality=crop.modality,
-                value=images if patch is None else patchify(images, patch),
-                mask=drawn_mask(crop, images.shape[-1], patch, *draws, device),
+                modality=view.modality,
+                value=value if tokens is None else tokens,
+                mask=drawn_mask(view.mask, tokens and tokens.grid, *draws, device),
                 box=_put(columns[f"box{number}"], device),
             )
         )
@@ -62,17 +62,16 @@ def collate(
     )
 
 
-def drawn_mask(crop: Crop, size: int, patch: int | None, own: Draw, shared: Draw, device: Device) -> Mask | None:
-    """Draw the masks of a view of `size` pixels a side. own, shared: numbers of each sample, and of the step."""
-    if crop.mask is None:
+def drawn_mask(rule: MaskRule | None, grid: Grid | None, own: Draw, shared: Draw, device: Device) -> Mask | None:
+    """Draw the masks of a view of this grid. own, shared: numbers of each sample, and of the step."""
+    if rule is None:
         return None
-    assert patch, "masking needs tokens: give a patch size"
-    grid = size // patch, size // patch
-    first = crop.mask.num_shared(grid)
-    noise = own(crop.mask.num_draws(grid) - first)
+    assert grid, "masking needs tokens: give a patch size"
+    first = rule.num_shared(grid)
+    noise = own(rule.num_draws(grid) - first)
     if first:
         noise = torch.cat([shared(first).expand(len(noise), -1), noise], dim=1)
-    return crop.mask.draw(noise, grid, device)
+    return rule.draw(noise, grid, device)
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
@@ -96,12 +95,6 @@ def _copied(columns: Columns, device: Device, side: torch.cuda.Stream) -> tuple[
     with torch.cuda.stream(side):
         made = {name: _put(c, device) if name.startswith("view") else c for name, c in columns.items()}
     return made, side.record_event()
-
-
-def normalize(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """In place: (B, 3, H, W) in [0, 1] -> the same of the data set's mean 0 and deviation 1 per channel"""
-    shift, scale = (_put(np.array(x, np.float32).reshape(3, 1, 1), images.device) for x in (mean, std))
-    return images.sub_(shift).div_(scale)
 
 
 def _draw(columns: Columns, seed: int, purpose: int, draws: int) -> Tensor:

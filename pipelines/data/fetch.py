@@ -1,7 +1,7 @@
 """Reads of samples from shards: few large reads of adjacent samples, or cached ranges of remote shards."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.errors import DataError
+from selfsup.modality import Data
 from selfsup.pipelines.data import storage, tars, urls
 from selfsup.pipelines.data.cache import Cache
 from selfsup.pipelines.data.philox import Ints
-from selfsup.pipelines.data.rows import SampleIndex, Table
-from selfsup.pipelines.modalities.decode import Data
+from selfsup.pipelines.data.rows import Table
 from selfsup.sections import Missing
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def direct_reads(index: Ints, rows: Table, shard: Ints, max_gap: int) -> list[Re
 
 
 def cached_reads(
-    index: Ints, shard: Ints, *, rows: SampleIndex, starts: Ints, samples: Ints, length: int, digest: str
+    index: Ints, shard: Ints, *, rows: Callable[[Ints], Table], starts: Ints, samples: Ints, length: int, digest: str
 ) -> list[ReadRequest]:
     """(n,) sample numbers and their shards -> reads of cached pieces of `length` samples.
 
@@ -83,7 +83,7 @@ def cached_reads(
     home = shard[one]
     first = np.maximum(number[one] * length, starts[home])
     last = np.minimum((number[one] + 1) * length, starts[home] + samples[home]) - 1
-    start, ending = rows.take(first)["start"], rows.take(last)
+    start, ending = rows(first)["start"], rows(last)
     stop = ending["start"] + ending["length"]
     pieces = zip(home.tolist(), groups, first.tolist(), last.tolist(), start.tolist(), stop.tolist(), strict=True)
     return [
@@ -99,7 +99,7 @@ def _split_after(order: Ints, boundary: np.ndarray) -> list[Ints]:
 class ShardReader:
     """The shards of a data set; those used last stay open. Safe for threads.
 
-    shards: name and size of each. skip: whether the samples of a missing or changed shard come as empty images.
+    shards: name and size of each. skip: whether the samples of a missing or changed shard come empty.
     """
 
     def __init__(self, root: str, shards: pa.Table, *, cache: Cache | None, skip: bool, remedy: str) -> None:
@@ -108,7 +108,7 @@ class ShardReader:
         self._lost: set[int] = set()
 
     def fetch(self, request: ReadRequest, rows: Table) -> list[tuple[str, Data]]:
-        """Return key and image of each row of a request.
+        """Return key and data of each row of a request.
 
         Raises DataError where the shard cannot be reached, or, unless `skip`, is missing or has changed.
         """

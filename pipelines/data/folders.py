@@ -1,13 +1,18 @@
-"""A folder of images: the images in it, and a count of all that is left out, by kind."""
+"""A folder of samples: the files of one modality in it, and a count of all that is left out, by kind."""
 
 import os
 from collections import Counter
 from pathlib import Path
 
-from selfsup.pipelines.data import tars
+from selfsup import modality
 
 HIDDEN = (".", "__", "@", "#", "$")  # how names begin of what file managers, cameras and servers keep: @eaDir, __MACOSX
-IMAGES = frozenset(f".{kind}" for kind in tars.IMAGES + tars.OTHERS)
+
+
+def suffixes(name: str) -> frozenset[str]:
+    """Return the suffixes of a modality's files."""
+    kind = modality.load(name)
+    return frozenset(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
 
 
 class Walk:
@@ -16,7 +21,8 @@ class Walk:
     A folder under the root counts where it lies, any other where a link first leads to it, in the order of names.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str) -> None:
+        self.modality, self._suffixes = name, suffixes(name)
         self._root, self._real = root, root.resolve()
         self._seen, self.left_out = {self._real}, Counter[str]()
 
@@ -26,15 +32,15 @@ class Walk:
         return [path for path in inside if self._is_new(path)]
 
     def files(self, folder: Path) -> list[Path]:
-        """Return the images directly in it, sorted; count any other file."""
+        """Return the samples directly in it, sorted; count any other file."""
         inside = [path for path in sorted(folder.iterdir()) if not path.is_dir()]
-        kinds = {path: _kind(path) for path in inside}
+        kinds = {path: self._kind(path) for path in inside}
         self.left_out.update(kind for kind in kinds.values() if kind)
         return [path for path, kind in kinds.items() if not kind]
 
-    def images(self, folder: Path) -> list[Path]:
-        """Return all images in it and in its folders, sorted."""
-        inside = [image for inner in self.folders(folder) for image in self.images(inner)]
+    def samples(self, folder: Path) -> list[Path]:
+        """Return all samples in it and in its folders, sorted."""
+        inside = [path for inner in self.folders(folder) for path in self.samples(inner)]
         return sorted([*self.files(folder), *inside])
 
     def _is_new(self, folder: Path) -> bool:
@@ -43,7 +49,7 @@ class Walk:
             return False
         target = folder.resolve()
         if target in self._seen or self._lies_elsewhere(folder, target):
-            self.left_out["linked folders whose images are in it already"] += 1
+            self.left_out[f"linked folders whose {self.modality}s are in it already"] += 1
             return False
         self._seen.add(target)
         return True
@@ -55,13 +61,12 @@ class Walk:
         place = target.relative_to(self._real)
         return folder.relative_to(self._root) != place and not any(part.startswith(HIDDEN) for part in place.parts)
 
-
-def _kind(path: Path) -> str | None:
-    """Return why a file is left out; None for an image."""
-    if path.name.startswith("."):
-        return "hidden files"
-    if path.suffix.lower() not in IMAGES:
-        return f"{path.suffix.lower() or 'unnamed'} files"
-    if path.is_symlink() and not path.exists():
-        return "links that lead nowhere"
-    return None if path.is_file() else "devices and pipes"
+    def _kind(self, path: Path) -> str | None:
+        """Return why a file is left out; None for a sample."""
+        if path.name.startswith("."):
+            return "hidden files"
+        if path.suffix.lower() not in self._suffixes:
+            return f"{path.suffix.lower() or 'unnamed'} files"
+        if path.is_symlink() and not path.exists():
+            return "links that lead nowhere"
+        return None if path.is_file() else "devices and pipes"

@@ -1,33 +1,37 @@
 """A temporary file that holds the samples of all shards of a data set until its labels can be numbered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.pipelines.data import classes, labels, tars
-from selfsup.pipelines.data.rows import ROW, Table
+from selfsup.pipelines.data.rows import Table, row
 
 KINDS = ("label", *labels.UNSURE)  # columns of labels
-SPOOLED = np.dtype([*ROW.descr, *((kind, "<i4") for kind in labels.UNSURE)])  # a label as its number in the vocabulary
 BLOCK = 2**20  # rows in memory
 
 
 class SampleSpool:
     """Samples with provisional labels, numbered in order of appearance per kind of label.
 
-    rows: of the shards, as in manifest.SHARD_ROW. fields: of all samples. unread: the first unreadable label of each
-    shard.
+    rows: of the shards, as in manifest.SHARD_ROW. members: the kinds of members of all samples. having: modality -> how
+    many samples have it. unread: the first unreadable label of each shard.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._modalities = file, modality.names()
+        places = [(name, "<i8" if name == "start" else "<i4", (len(self._modalities),)) for name in ("start", "length")]
+        self._row = np.dtype([*places, *((kind, "<i4") for kind in KINDS)])  # a label as its number in the vocabulary
         self._vocabularies: dict[str, dict[str, int] | None] = {kind: {} for kind in KINDS}  # None: not labels
         self.rows: list[tuple[Any, ...]] = []
-        self.fields: set[str] = set()
+        self.members: set[str] = set()
+        self.having = dict.fromkeys(self._modalities, 0)
         self.unread: list[str] = []
         self.num_samples = self.num_unread = 0
 
@@ -38,14 +42,17 @@ class SampleSpool:
 
     def add(self, scan: tars.ShardScan) -> None:
         """Append the samples of a shard. Raises DataError for more distinct labels than classes are possible."""
-        table = np.empty(len(scan.samples), SPOOLED)
-        for name in ("start", "length"):
-            table[name] = scan.samples[name].to_numpy()
+        table = np.empty(len(scan.samples), self._row)
+        for number, name in enumerate(self._modalities):
+            places = scan.samples[name].combine_chunks()
+            self.having[name] += len(places) - places.null_count
+            for part in ("start", "length"):
+                table[part][:, number] = pc.fill_null(pc.struct_field(places, part), -1).to_numpy()
         for kind in KINDS:
             table[kind] = self._numbers(kind, scan.samples[kind])
         self._file.write(table.tobytes())
         self.rows.append((scan.name, len(table), scan.size, scan.checksum))
-        self.fields |= scan.fields
+        self.members |= scan.members
         self.num_samples += len(table)
         self.num_unread += len(scan.unread)
         self.unread += [f"{scan.name}: {text}" for text in scan.unread[:1]]
@@ -65,13 +72,25 @@ class SampleSpool:
         self._vocabularies[kind] = None
         return -1
 
-    def read(self, kind: str, classes: NDArray[np.int32]) -> Iterator[Table]:
-        """Yield rows in blocks. kind: the column of labels. classes: (labels,) the class of each distinct label."""
+    @property
+    def complete(self) -> list[str]:
+        """Return the modalities that all samples have. Raises DataError where there is none."""
+        if names := [name for name, number in self.having.items() if number == self.num_samples]:
+            return names
+        counts = ", ".join(f"{number} have {name}" for name, number in self.having.items() if number)
+        raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
+
+    def read(self, kind: str, classes: NDArray[np.int32], fields: Sequence[str]) -> Iterator[Table]:
+        """Yield rows of these fields in blocks.
+
+        kind: the column of labels. classes: (labels,) the class of each distinct label.
+        """
         self._file.seek(0)
-        while data := self._file.read(BLOCK * SPOOLED.itemsize):
-            spooled = np.frombuffer(data, SPOOLED)
-            table = np.empty(len(spooled), ROW)
+        columns = [self._modalities.index(name) for name in fields]
+        while data := self._file.read(BLOCK * self._row.itemsize):
+            spooled = np.frombuffer(data, self._row)
+            table = np.empty(len(spooled), row(len(fields)))
             for name in ("start", "length"):
-                table[name] = spooled[name]
+                table[name] = spooled[name][:, columns].reshape(table[name].shape)
             table["label"] = np.append(classes, -1)[spooled[kind]]
             yield table

@@ -1,8 +1,8 @@
-"""The manifest of a data set of WebDataset shards, and random read_options to samples through it.
+"""The manifest of a data set of WebDataset shards, and random access to samples through it.
 
-    manifest.json             classes, counts, mean and deviation, digest; written last, which completes the manifest
+    manifest.json             classes, counts, fields with mean and deviation, digest; written last, which completes it
     manifest-shards.parquet   a row per shard: name, samples, bytes, checksum
-    manifest-samples.npy      a row per sample: its place in its shard, and its label; see `rows`
+    manifest-samples.npy      a row per sample: the places of its fields in its shard, and its label; see `rows`
 
 Manifest and shards lie anywhere that `storage` can read. In memory are the rows of all shards, 60 bytes each, and a
 bounded number of pages of the rows of samples.
@@ -10,10 +10,10 @@ bounded number of pages of the rows of samples.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
+from selfsup.modality import Data
 from selfsup.naming import name_problem
 from selfsup.pipelines.data import head, storage, urls
 from selfsup.pipelines.data.cache import Cache, node_cache_folder
@@ -39,10 +40,10 @@ from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
 from selfsup.pipelines.data.rows import NAME as SAMPLES
 from selfsup.pipelines.data.rows import RowsSummary, SampleIndex, Table, write_rows
-from selfsup.pipelines.modalities.decode import Data
 
 SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
+HEAD = ("digest", "num_samples", "num_labelled", "num_shards", "members", "classes", "fields")  # of manifest.json
 MAX_NAME_BYTES = 1024  # the longest key of an object store
 READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
@@ -52,8 +53,8 @@ class Manifest:
     """A data set. Pickled as its address and digest; unpickling raises DataError where the data set has changed.
 
     home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only.
-    digest: of everything that results depend on; rows_digest: of places and labels. mean, std: per channel, of pixels
-    in [0, 1]. bits: number in use of images of 16 bits; None: all.
+    digest: of everything that results depend on; rows_digest: of places and labels. members: the kinds of members of
+    the shards. fields: of every sample, modality -> how it is read and normalized, in the order of the index's columns.
     """
 
     home: str
@@ -62,12 +63,10 @@ class Manifest:
     rows_digest: str
     num_samples: int
     num_labelled: int
-    fields: tuple[str, ...]
+    members: tuple[str, ...]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    fields: Mapping[str, Any]
     shards: pa.Table = field(repr=False, compare=False)
-    bits: int | None = None
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
 
     @property
@@ -95,6 +94,7 @@ class Manifest:
         return SampleIndex(
             self.home,
             samples=self.num_samples,
+            fields=len(self.fields),
             classes=len(self.classes),
             digest=self.rows_digest,
             cache=cache,
@@ -122,7 +122,7 @@ class Manifest:
 
 
 class Sample(NamedTuple):
-    """A sample as it lies in its shard. data: of the image, encoded."""
+    """A field of a sample as it lies in its shard. data: encoded."""
 
     key: str
     data: Data
@@ -152,7 +152,7 @@ def load(url: str, options: ReadOptions | None = None) -> Manifest:
         rows_digest=content.rows,
         shards=_read_shards(home, content, remedy),
         read_options=options or ReadOptions(),
-        **content.model_dump(exclude={"version", "root", "rows", "num_shards"}),
+        **{name: getattr(content, name) for name in HEAD if name != "num_shards"},
     )
     if digest(manifest) != content.digest:
         raise DataError(
@@ -182,16 +182,27 @@ def _read_shards(home: str, content: ManifestHead, remedy: str) -> pa.Table:
 
 
 def digest(manifest: Manifest) -> str:
-    """Return 32 hex digits over shards, rows, classes, mean, deviation and bits; wherever they lie."""
+    """Return 32 hex digits over shards, rows, classes and fields; wherever they lie.
+
+    Images alone go without their name: so their digest is what earlier versions of the manifest had.
+    """
     shards = [manifest.shards[name].to_pylist() for name in SHARD_ROW.names]
-    rest = (getattr(manifest, name) for name in ("rows_digest", "num_labelled", "fields", "classes", "mean", "std"))
-    bits = [manifest.bits] if manifest.bits else []
-    return hashlib.blake2b(json.dumps([*shards, *rest, *bits]).encode(), digest_size=16).hexdigest()
+    rest = (getattr(manifest, name) for name in ("rows_digest", "num_labelled", "members", "classes"))
+    only_images = list(manifest.fields) == ["image"]
+    fields = [
+        part
+        for name, stats in manifest.fields.items()
+        for part in [*([] if only_images else [name]), *stats.identity()]
+    ]
+    return hashlib.blake2b(json.dumps([*shards, *rest, *fields]).encode(), digest_size=16).hexdigest()
 
 
-def write_tables(home: str, shards: pa.Table, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
-    """Write the rows of shards, and those of samples in blocks; `write_head` completes the manifest."""
-    summary = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()))
+def write_tables(home: str, shards: pa.Table, fields: int, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
+    """Write the rows of shards, and those of samples in blocks; `write_head` completes the manifest.
+
+    fields: of a sample.
+    """
+    summary = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()), fields=fields)
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
     storage.write(home, SHARDS, sink.getvalue().to_pybytes())
@@ -214,17 +225,18 @@ def write_head(draft: Manifest) -> Manifest:
 
 def head_from(manifest: Manifest) -> ManifestHead:
     """Return the content of manifest.json."""
-    names = ("digest", "num_samples", "num_labelled", "num_shards", "fields", "classes", "mean", "std", "bits")
     root = None if manifest.root == manifest.home else manifest.root  # None: the folder can be moved
-    values = {name: getattr(manifest, name) for name in names}
+    values = {name: getattr(manifest, name) for name in HEAD}
+    values["fields"] = {name: stats.model_dump(mode="json") for name, stats in manifest.fields.items()}
     return ManifestHead(version=head.VERSION, root=root, rows=manifest.rows_digest, **values)
 
 
 class SampleReader:
-    """Random read_options to samples by number."""
+    """Random access to a field of samples by number."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, field: str) -> None:
         self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
+        self._column = list(manifest.fields).index(field)
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
@@ -237,14 +249,14 @@ class SampleReader:
         assert 0 <= index.min() <= index.max() < self.manifest.num_samples
         samples: list[Sample] = [Sample("", b"", None)] * len(index)
         with ThreadPoolExecutor(self._threads) as pool:
-            rows = self._rows.take(index, pool.map)
+            rows = self._rows.take(index, self._column, pool.map)
             requests = self._requests(index, rows)
 
             def work(share: list[ReadRequest]) -> None:
                 for request in share:
                     labels = rows["label"][request.places].tolist()
-                    images = self._files.fetch(request, rows[request.places])
-                    for place, (key, data), label in zip(request.places.tolist(), images, labels, strict=True):
+                    members = self._files.fetch(request, rows[request.places])
+                    for place, (key, data), label in zip(request.places.tolist(), members, labels, strict=True):
                         samples[place] = Sample(key, data, label if label >= 0 else None)
 
             list(pool.map(work, (requests[first :: self._threads] for first in range(self._threads))))
@@ -258,7 +270,7 @@ class SampleReader:
         return cached_reads(
             index,
             shard,
-            rows=self._rows,
+            rows=partial(self._rows.take, column=self._column),
             starts=manifest.starts,
             samples=manifest.shards["samples"].to_numpy(),
             length=manifest.read_options.samples_per_fetch,

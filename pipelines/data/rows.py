@@ -1,4 +1,6 @@
-"""The index of the samples of a data set: a row of 16 bytes per sample, in a file that is read page by page.
+"""The index of the samples of a data set: a row per sample, in a file that is read page by page.
+
+A row holds the place of each field of a sample, and its label: 16 bytes for one field, 12 more for each other one.
 
 manifest-samples.npy is a NumPy array, so the row of a sample is found by arithmetic. Behind the array, where NumPy does
 not look, stands a checksum of each page, which is verified whenever the page is read.
@@ -23,8 +25,15 @@ PAGE = 2048  # rows of one read
 MAX_PAGES = 640  # in memory: 20 MiB, all pages of a data set of 1.3 million samples
 CHECKSUM_BYTES = 8  # per page
 
-Table = NDArray[Any]  # of ROW
+Table = NDArray[Any]  # of ROW, or of `row(fields)`
 Map = Callable[..., Iterable[Any]]  # the built-in, or that of a pool of threads
+
+
+def row(fields: int) -> np.dtype[Any]:
+    """Return the type of a row of so many fields: that of one field, with a start and a length for each."""
+    if fields == 1:
+        return ROW
+    return np.dtype([("start", "<i8", (fields,)), ("length", "<i4", (fields,)), ("label", "<i4")])
 
 
 class RowsSummary(NamedTuple):
@@ -40,33 +49,35 @@ class SampleIndex:
     Raises DataError where the rows do not match `digest`, or a label is not below `classes`.
     """
 
-    def __init__(self, home: str, *, samples: int, classes: int, digest: str, cache: Cache | None, remedy: str) -> None:
-        self._file = storage.open_file(home, NAME, remedy=remedy)
+    def __init__(
+        self, home: str, *, samples: int, fields: int, classes: int, digest: str, cache: Cache | None, remedy: str
+    ) -> None:
+        self._file, self._row = storage.open_file(home, NAME, remedy=remedy), row(fields)
         self._samples, self._classes, self._digest, self._cache = samples, classes, digest, cache
-        self._remedy, header, pages = remedy, _header(samples), -(-samples // PAGE)
-        self._begin, end = len(header), len(header) + samples * ROW.itemsize
+        self._remedy, header, pages = remedy, _header(samples, self._row), -(-samples // PAGE)
+        self._begin, end = len(header), len(header) + samples * self._row.itemsize
         fits = self._file.size == end + pages * CHECKSUM_BYTES
         if not fits or self._file.read(0, self._begin) != header or _digest(sums := self._file.read(end)) != digest:
             raise DataError(f"{self._file.url} belongs to other shards: {remedy}")
         self._sums, self.fits_in_memory = sums, pages <= MAX_PAGES
         self._page = lru_cache(maxsize=MAX_PAGES)(self._read)
 
-    def take(self, index: NDArray[np.int64], map_: Map = map) -> Table:
-        """(n,) sample numbers -> (n,) rows. map_: fetches the pages that hold them."""
-        rows = np.empty(len(index), ROW)
+    def take(self, index: NDArray[np.int64], column: int = 0, map_: Map = map) -> Table:
+        """(n,) sample numbers -> (n,) of ROW, of a field. column: its number. map_: fetches the pages with the rows."""
+        rows = np.empty(len(index), self._row)
         page, place = np.divmod(index, PAGE)
         order = np.argsort(page, kind="stable")
         used, first = np.unique(page[order], return_index=True)
         for table, positions in zip(map_(self._page, used.tolist()), np.split(order, first)[1:], strict=True):
             rows[positions] = table[place[positions]]
-        return rows
+        return _of_field(rows, column)
 
     def _read(self, page: int) -> Table:
         first, last = page * PAGE, min((page + 1) * PAGE, self._samples)
-        start, stop = self._begin + first * ROW.itemsize, self._begin + last * ROW.itemsize
+        start, stop = self._begin + first * self._row.itemsize, self._begin + last * self._row.itemsize
         fetch = partial(self._file.read, start, stop)
         data = fetch() if self._cache is None else self._cached(page, stop - start, fetch)
-        table = np.frombuffer(data, ROW)
+        table = np.frombuffer(data, self._row)
         if _sum(data) != self._sums[page * CHECKSUM_BYTES : (page + 1) * CHECKSUM_BYTES]:
             raise DataError(f"{self._file.url}: samples {first} to {last - 1} are not as indexed: {self._remedy}")
         if table["label"].min() < -1 or table["label"].max() >= self._classes:
@@ -80,7 +91,16 @@ class SampleIndex:
         return data
 
 
-def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int) -> RowsSummary:
+def _of_field(rows: Table, column: int) -> Table:
+    """Return rows of several fields as those of one."""
+    if rows.dtype == ROW:
+        return rows
+    own = np.empty(len(rows), ROW)
+    own["start"], own["length"], own["label"] = rows["start"][:, column], rows["length"][:, column], rows["label"]
+    return own
+
+
+def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int, fields: int) -> RowsSummary:
     """Write the index. blocks: of whole pages, except the last."""
     sums: list[bytes] = []
     labelled: list[int] = []
@@ -88,7 +108,7 @@ def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int
     def parts() -> Iterator[bytes]:
         sums.clear()  # a retried upload counts once
         labelled.clear()
-        yield _header(samples)
+        yield _header(samples, row(fields))
         for block in blocks():
             labelled.append(int((block["label"] >= 0).sum()))
             sums.extend(_sum(block[first : first + PAGE].tobytes()) for first in range(0, len(block), PAGE))
@@ -107,8 +127,8 @@ def _digest(sums: bytes) -> str:
     return hashlib.blake2b(sums, digest_size=16).hexdigest()
 
 
-def _header(samples: int) -> bytes:
+def _header(samples: int, row: np.dtype[Any]) -> bytes:
     sink = io.BytesIO()
-    fields = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (samples,)}
+    fields = {"descr": np.lib.format.dtype_to_descr(row), "fortran_order": False, "shape": (samples,)}
     np.lib.format.write_array_header_1_0(sink, fields)
     return sink.getvalue()

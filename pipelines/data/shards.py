@@ -2,36 +2,34 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.modality import DecodeError, Reading
 from selfsup.pipelines.data import classes, manifest, storage, tars, urls
 from selfsup.pipelines.data.gather import SampleSpool
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.rows import Table
-from selfsup.pipelines.modalities.decode import DecodeError, decode, depth
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # (done, total)
 Remark = Callable[[str], None]
+Readings = Mapping[str, Any]  # modality -> a Reading of it
 
-STATISTICS_IMAGES = 512  # for mean and deviation
-STATISTICS_SIDE = 256  # pixels, about that of training images: the deviation falls with the resolution
-SENSOR_BITS = 14  # most cameras and scanners have no more
+STATISTICS_SAMPLES = 512  # for mean and deviation
 SCANS = 4  # shards at a time
 LABEL_MEMBERS = ".cls, .class, .label, .index, .txt, or in .json under label, cls or class"
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE)  # of shards, not of notes.txt.gz
-DIGITS = 6  # of mean and deviation
-MIN_STD = 1 / 255  # images of one flat color would divide by zero
 
 
 def no_progress(done: int, total: int) -> None:
@@ -46,24 +44,24 @@ def index(
     url: str,
     *,
     out: str | None = None,
-    bits: int | None = None,
+    reading: Readings = MappingProxyType({}),
     progress: Progress = no_progress,
     remark: Remark = logger.warning,
 ) -> Manifest:
     """Write the manifest of a folder of .tar shards, beside them or in `out`.
 
-    Images are .jpg/.jpeg/.png/.webp, or else one of the rarer formats; labels are .cls, .class, .label or .json
+    Fields are the modalities that all samples have, by their suffixes; labels are .cls, .class, .label or .json
     ("label", "cls" or "class"), or else .index or .txt where all samples have a number there; `classnames.txt` may name
-    the classes. bits: number in use of images of 16 bits, see `check_bits`. progress: counts shards. remark: receives
-    notes on ambiguous labels. A few shards at a time are in memory. Raises DataError for shards that are truncated,
-    damaged or compressed, lie in sub-folders, or have incomplete samples.
+    the classes. reading: modality -> how its values are read. progress: counts shards. remark: receives notes on
+    ambiguous labels. A few shards at a time are in memory. Raises DataError for shards that are truncated, damaged or
+    compressed, lie in sub-folders, or have incomplete samples.
     """
     root = urls.absolute(url)
     shards = list_shards(root)
     if not shards:
         raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
     home = root if out is None else urls.absolute(out)
-    return assemble(home, root, _scans(root, shards, progress), remark, bits=bits)
+    return assemble(home, root, _scans(root, shards, progress), remark, reading)
 
 
 def list_shards(root: str) -> list[str]:
@@ -101,7 +99,11 @@ def scan(root: str, name: str) -> tars.ShardScan:
 
 
 def assemble(
-    home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark, *, bits: int | None = None
+    home: str,
+    root: str,
+    scans: Iterable[tars.ShardScan],
+    remark: Remark,
+    reading: Readings = MappingProxyType({}),
 ) -> Manifest:
     """Write the manifest of scanned shards to `home`; its head last, once samples can be read through the rest.
 
@@ -115,7 +117,8 @@ def assemble(
         kind = classes.label_kind(spool.labels, spool.num_samples, known)
         numbers, names = classes.number_classes(spool.labels[kind], known)
         table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=manifest.SHARD_ROW)
-        summary = manifest.write_tables(home, table, partial(spool.read, kind, numbers))
+        fields = _fields(root, spool, reading)
+        summary = manifest.write_tables(home, table, len(fields), partial(spool.read, kind, numbers, list(fields)))
     for text in _remarks(spool, kind, known, summary.num_labelled):
         remark(f"{root}: {text}")
     draft = Manifest(
@@ -125,70 +128,56 @@ def assemble(
         rows_digest=summary.digest,
         num_samples=spool.num_samples,
         num_labelled=summary.num_labelled,
-        fields=tuple(sorted(spool.fields)),
+        members=tuple(sorted(spool.members)),
         classes=names,
-        mean=(),
-        std=(),
+        fields=fields,
         shards=table,
-        bits=None if bits == 16 else bits,
     )
     try:
-        mean, std, depths = image_statistics(draft, remark)
-        check_bits(root, bits, depths)
+        fields = {name: statistics(draft, name, remark) for name in fields}
     except DataError:
         manifest.remove_tables(home)
         raise
-    return manifest.write_head(replace(draft, mean=mean, std=std))
+    return manifest.write_head(replace(draft, fields=fields))
+
+
+def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Reading]:
+    """Return the modalities of a data set, and how each is read. Raises DataError where there is none."""
+    try:
+        return {name: reading.get(name) or modality.load(name).Reading() for name in spool.complete}
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from error
 
 
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
+    for name, number in spool.having.items():
+        if 0 < number < spool.num_samples:
+            yield f"{number} of {spool.num_samples} samples have {name}, which is no field of the data set therefore"
     if spool.num_unread:
         yield f"{spool.num_unread} labels cannot be read and count as none, such as {spool.unread[0]}"
     yield from classes.remarks(spool.labels, kind, spool.num_samples, known)
     if not labelled:
-        yield f"no labels; they are read from {LABEL_MEMBERS}, and these shards hold {', '.join(sorted(spool.fields))}"
+        yield f"no labels; they are read from {LABEL_MEMBERS}, and these shards hold {', '.join(sorted(spool.members))}"
 
 
-def check_bits(place: str, bits: int | None, depths: Iterable[int]) -> None:
-    """Raise DataError where images of 16 bits use no more than a sensor's 14, and `bits` does not say which is white.
-
-    They may be dark, or have fewer bits. depths: see `decode.depth`.
-    """
-    used = max(depths, default=0)
-    if bits is None and 0 < used <= SENSOR_BITS:
-        options = f"--bits {max(used, 8)} if that is white, or --bits 16 if the images are dark"
-        raise DataError(f"{place}: images of 16 bits hold no value of more than {used} bits; add {options}")
-
-
-def image_statistics(manifest: Manifest, remark: Remark) -> tuple[tuple[float, ...], tuple[float, ...], list[int]]:
-    """Return mean and deviation of each channel, in [0, 1], and depths, over 512 images spread evenly.
-
-    Every image has the same weight.
-    """
-    index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_IMAGES).astype(np.int64))
-    first, second, depths, failures = [], [], [], []
-    for sample in SampleReader(manifest).read(index):
+def statistics(manifest: Manifest, field: str, remark: Remark) -> Any:
+    """Return the Stats of a field, over 512 samples spread evenly. Raises DataError where they are read wrongly."""
+    index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_SAMPLES).astype(np.int64))
+    kind, reading, measures, failures = modality.load(field), manifest.fields[field], list[Any](), list[str]()
+    for sample in SampleReader(manifest, field).read(index):
         try:
-            image = decode(sample.data, min_height=STATISTICS_SIDE, min_width=STATISTICS_SIDE, bits=manifest.bits) / 255
+            measures.append(kind.measure(sample.data, reading))
         except DecodeError as error:
             failures.append(f"{sample.key}: {error}")
-            continue
-        depths.append(depth(sample.data))
-        first.append(image.mean((0, 1)))
-        second.append((image**2).mean((0, 1)))
-    if not first:
-        raise DataError(f"{manifest.root}: none of {len(index)} images tried can be decoded: {failures[0]}")
+    if not measures:
+        raise DataError(f"{manifest.root}: none of {len(index)} samples tried can be decoded: {failures[0]}")
     if failures:
-        counts = f"{len(failures)} of {len(index)} images tried cannot be decoded"
+        counts = f"{len(failures)} of {len(index)} samples tried cannot be decoded"
         remark(f"{manifest.root}: {counts}, the first: {failures[0]}")
-    mean = np.mean(first, axis=0)
-    std = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, MIN_STD**2))
-    return _rounded(mean), _rounded(std), depths
-
-
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return values rounded to be equal on every processor: the last digits depend on the order of additions."""
-    return tuple(np.round(values, DIGITS).tolist())
+    try:
+        return kind.statistics(measures, reading)
+    except DataError as error:
+        raise DataError(f"{manifest.root}: {error}") from error
 
 
 def check(url: str, *, progress: Progress = no_progress) -> list[str]:
@@ -199,11 +188,13 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
     for shard, start in zip(expected.shards.to_pylist(), expected.starts.tolist(), strict=True):
         stop = start + shard["samples"]
         try:
-            rows = expected.rows.take(np.arange(start, stop))
+            rows = {
+                name: expected.rows.take(np.arange(start, stop), number) for number, name in enumerate(expected.fields)
+            }
         except DataError as error:
             return [*problems, str(error)]
-        labelled += int((rows["label"] >= 0).sum())
-        own = _problems(expected.root, shard, rows) if shard["name"] in present else ["missing"]
+        labelled += int((next(iter(rows.values()))["label"] >= 0).sum())
+        own = _problems(expected, shard, rows) if shard["name"] in present else ["missing"]
         problems += [f"{shard['name']}: {problem}" for problem in own]
         progress(stop, expected.num_samples)
     if labelled != expected.num_labelled:
@@ -211,25 +202,30 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
     return problems
 
 
-def _problems(root: str, shard: dict[str, Any], rows: Table) -> Iterator[str]:
-    data = storage.read(root, shard["name"], remedy="put it back")
+def _problems(expected: Manifest, shard: dict[str, Any], rows: Mapping[str, Table]) -> Iterator[str]:
+    """Yield the problems of a shard. rows: of its samples, by field."""
+    data = storage.read(expected.root, shard["name"], remedy="put it back")
     if len(data) != shard["bytes"]:
         yield f"{len(data)} bytes, not {shard['bytes']}: truncated or changed"
         return
     if tars.checksum(data) != shard["checksum"]:
         yield "changed: its checksum is not that of the shard that was indexed"
-    blocks = (data[start : start + length] for start, length in zip(rows["start"], rows["length"], strict=True))
     with ThreadPoolExecutor() as pool:
-        yield from (problem for problem in pool.map(_sample_problem, blocks) if problem)
+        for name, table in rows.items():
+            blocks = (
+                data[start : start + length] for start, length in zip(table["start"], table["length"], strict=True)
+            )
+            check = partial(_sample_problem, name, expected.fields[name])
+            yield from (problem for problem in pool.map(check, blocks) if problem)
 
 
-def _sample_problem(block: bytes) -> str | None:
+def _sample_problem(name: str, reading: Reading, block: bytes) -> str | None:
     try:
-        key, image = tars.parse_member(block)
+        key, data = tars.parse_member(block)
     except ValueError as error:
         return f"not the sample that was indexed: {error}"
     try:
-        decode(image, min_height=1, min_width=1)
+        modality.load(name).measure(data, reading)
     except DecodeError as error:
         return f"{key}: {error}"
     return None

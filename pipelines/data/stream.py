@@ -1,8 +1,8 @@
 """The training stream: a worker's steps, prepared by threads a few steps ahead of training.
 
 `order` and `philox` define the content of a step, independent of the process that prepares it. A row holds the columns
-of one step of one worker: its views (n, size, size, 3) uint8, sample numbers, epochs, labels, boxes, and the keys of
-undecodable samples, which are replaced by others.
+of one step of one worker: its views as their modality loads them (n, *S, C), sample numbers, epochs, labels, boxes, and
+the keys of undecodable samples, which are replaced by others.
 """
 
 from collections import defaultdict, deque
@@ -18,13 +18,14 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.modality import Boxes, DecodeError, Raw
 from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, Ints, uniform
-from selfsup.pipelines.modalities.crops import crops, single_threaded
-from selfsup.pipelines.modalities.decode import Data, DecodeError, Pixels, dimensions
-from selfsup.views import CROP_DRAWS, Views, boxes, flips
+from selfsup.pipelines.modalities.pixels.crops import single_threaded
+from selfsup.views import Views
 
 READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory
 PIECE = 8  # samples of one task of a thread
@@ -36,7 +37,7 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class SampleStream:
-    """A training stream as a pure function of its fields. Every crop of `views` has a size."""
+    """A training stream as a pure function of its fields. Every view has a size; all are of one modality."""
 
     manifest: Manifest
     order: SampleOrder
@@ -53,9 +54,22 @@ class SampleStream:
             maker = _StepMaker(self, lanes, read_pool, crop_pool)
             yield from maker.rows(first, last, *maker.prefetch(threads, memory))
 
+    @property
+    def modality(self) -> str:
+        """Return the one modality of its views."""
+        name: str
+        [name] = {view.modality for view in self.views.crops}
+        return name
+
+    @property
+    def raw(self) -> list[tuple[tuple[int, ...], type[np.generic]]]:
+        """Return shape and type of each view of a sample, as it is loaded."""
+        kind, reading = modality.load(self.modality), self.manifest.fields[self.modality]
+        return [kind.raw(view, reading) for view in self.views.crops]
+
     def step_bytes(self, lanes: int) -> int:
         """Return the bytes of a step's views of so many lanes."""
-        return self.order.per_lane * lanes * sum(3 * (crop.size or 0) ** 2 for crop in self.views.crops)
+        return self.order.per_lane * lanes * sum(prod(shape) * np.dtype(kind).itemsize for shape, kind in self.raw)
 
 
 @contextmanager
@@ -74,21 +88,22 @@ class BufferPool:
     def __init__(self) -> None:
         self._idle: defaultdict[int, list[memoryview]] = defaultdict(list)
 
-    def take(self, *shape: int) -> Pixels:
-        idle = self._idle[prod(shape)]
-        memory = idle.pop() if idle else np.empty(prod(shape), np.uint8).data
-        array = np.frombuffer(memory, np.uint8)  # kept alive by every view of it
+    def take(self, shape: tuple[int, ...], kind: type[np.generic] = np.uint8) -> Raw:
+        size = prod(shape) * np.dtype(kind).itemsize
+        idle = self._idle[size]
+        memory = idle.pop() if idle else np.empty(size, np.uint8).data
+        array = np.frombuffer(memory, kind)  # kept alive by every view of it
         finalize(array, idle.append, memory)
         return array.reshape(shape)
 
 
 class _ReadGroup(NamedTuple):
-    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 7), a `View.box` a view."""
+    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 3A + 1), a `View.box` a view."""
 
     epoch: Ints
     index: Ints  # type: ignore[assignment]  # a tuple's method of that name
     samples: list[Sample]
-    boxes: NDArray[np.float64]
+    boxes: Boxes
 
 
 class _Step(NamedTuple):
@@ -96,7 +111,7 @@ class _Step(NamedTuple):
 
     group: Future[_ReadGroup]
     row: int
-    views: list[Pixels]
+    views: list[Raw]
     pieces: list[Future[list[str]]]
 
     def columns(self) -> Columns:
@@ -119,11 +134,10 @@ class _StepMaker:
         self, stream: SampleStream, lanes: Sequence[int], read_pool: ThreadPoolExecutor, crop_pool: ThreadPoolExecutor
     ) -> None:
         self._stream, self._lanes, self._read_pool, self._crop_pool = stream, lanes, read_pool, crop_pool
-        self._reader = SampleReader(stream.manifest)  # used by the thread of the read pool alone
-        self._buffers = BufferPool()
+        self._modality, self._reading = modality.load(stream.modality), stream.manifest.fields[stream.modality]
+        self._reader = SampleReader(stream.manifest, stream.modality)  # used by the thread of the read pool alone
+        self._buffers, self._raw = BufferPool(), stream.raw
         self._batch = len(lanes) * stream.order.per_lane
-        self._sizes = [crop.size or 0 for crop in stream.views.crops]
-        self._resample = [crop.resample for crop in stream.views.crops]
 
     def prefetch(self, threads: int, memory: int) -> tuple[int, int]:
         """Return how many steps to read together, and how many to prepare ahead, within so much memory."""
@@ -152,35 +166,34 @@ class _StepMaker:
         numbers = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*numbers, strict=True))
         samples = self._reader.read(index.ravel())
-        return _ReadGroup(epoch, index, samples, self._draw_crops(samples, epoch.ravel(), index.ravel()))
+        return _ReadGroup(epoch, index, samples, self._place(samples, epoch.ravel(), index.ravel()))
 
     def _begin(self, group: Future[_ReadGroup], row: int) -> _Step:
-        views = [self._buffers.take(self._batch, size, size, 3) for size in self._sizes]
+        views = [self._buffers.take((self._batch, *shape), kind) for shape, kind in self._raw]
         parts = [range(self._batch)[start : start + PIECE] for start in range(0, self._batch, PIECE)]
         pieces = [self._crop_pool.submit(self._fill, group, row, views, places) for places in parts]
         return _Step(group, row, views, pieces)
 
-    def _fill(self, future: Future[_ReadGroup], row: int, views: list[Pixels], places: range) -> list[str]:
+    def _fill(self, future: Future[_ReadGroup], row: int, views: list[Raw], places: range) -> list[str]:
         """Fill these places of the views; return the keys of undecodable samples, which are replaced."""
         group, bad = future.result(), []
         for place in places:
             at = row * self._batch + place
             sample = group.samples[at]
             try:
-                images = self._crop(sample, group.boxes[at])
+                loaded = self._load(sample, group.boxes[at])
             except DecodeError:
-                images, failed = self._replace(group, at)
+                loaded, failed = self._replace(group, at)
                 bad += [sample.key, *failed]
-            for view, pixels in zip(views, images, strict=True):
-                view[place] = pixels
+            for view, raw in zip(views, loaded, strict=True):
+                view[place] = raw
         return bad
 
-    def _crop(self, sample: Sample, boxes: NDArray[np.float64]) -> list[Pixels]:
-        bits, mirrored = self._stream.manifest.bits, (boxes[:, 4] > 0).tolist()
-        return crops(sample.data, boxes[:, :4], self._sizes, self._resample, mirrored, bits=bits)
+    def _load(self, sample: Sample, boxes: Boxes) -> list[Raw]:
+        return self._modality.load(sample.data, boxes, self._stream.views.crops, self._reading)
 
-    def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Pixels], list[str]]:
-        """Replace a sample by the next that can be decoded; return its crops, and the keys of those that cannot.
+    def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Raw], list[str]]:
+        """Replace a sample by the next that can be decoded; return its views, and the keys of those that cannot.
 
         After a few neighbors, the search goes on all over the data set: a whole shard may be missing.
         """
@@ -190,32 +203,29 @@ class _StepMaker:
             offset = attempt if attempt <= NEIGHBORS else attempt * max(1, manifest.num_samples // MAX_REPLACEMENTS)
             number = np.array([(index + offset) % manifest.num_samples])
             samples = self._read_pool.submit(self._reader.read, number).result()
-            [boxes] = self._draw_crops(samples, np.array([epoch]), np.array([index]))
+            (boxes,) = self._place(samples, np.array([epoch]), np.array([index]))
             try:
-                images = self._crop(samples[0], boxes)
+                loaded = self._load(samples[0], boxes)
             except DecodeError:
                 bad.append(samples[0].key)
                 continue
             group.samples[at], group.boxes[at] = samples[0], boxes
-            return images, bad
+            return loaded, bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 
-    def _draw_crops(self, samples: list[Sample], epoch: Ints, index: Ints) -> NDArray[np.float64]:
-        """-> (samples, V, 7): a `View.box` each"""
-        sizes = np.array([_dimensions(sample.data) for sample in samples])
-        height, width = sizes.T
-        views, seed = self._stream.views, self._stream.order.seed
-        drawn = []
-        for view in map(views.place, range(len(views.crops))):
-            draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * view, draws=CROP_DRAWS)
-            box, mirrored = boxes(views.crops[view], height, width, draws), flips(views.crops[view], draws)
-            drawn.append(np.concatenate([box, mirrored[:, None], sizes], axis=1))
-        return np.stack(drawn, axis=1)
+    def _place(self, samples: list[Sample], epoch: Ints, index: Ints) -> Boxes:
+        """-> (samples, V, 3A + 1): a `View.box` each"""
+        extents = np.array([self._extent(sample) for sample in samples])
+        views, seed, kind = self._stream.views, self._stream.order.seed, self._modality
+        placed = []
+        for number in map(views.place, range(len(views.crops))):
+            draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * number, draws=kind.place_draws)
+            placed.append(np.concatenate([kind.place(views.crops[number], extents, draws), extents], axis=1))
+        return np.stack(placed, axis=1)
 
-
-def _dimensions(data: Data) -> tuple[int, int]:
-    """Return (height, width); (1, 1) for a broken header: the decoder will reject the sample."""
-    try:
-        return dimensions(data)
-    except DecodeError:
-        return 1, 1
+    def _extent(self, sample: Sample) -> tuple[int, ...]:
+        """Return the length along each axis; ones for a broken header: the decoder will reject the sample."""
+        try:
+            return self._modality.extent(sample.data, self._reading)
+        except DecodeError:
+            return (1,) * len(self._modality.axes)

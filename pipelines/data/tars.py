@@ -8,42 +8,38 @@ import hashlib
 import io
 import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.modality import Data
 from selfsup.pipelines.data import labels
-from selfsup.pipelines.modalities.decode import Data
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
-OTHERS = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")  # used where a sample has none of IMAGES
 DECOMPRESSORS = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"(\xb5/\xfd": "zstd -d"}
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
 BLOCK = 512
 HEADERS = 4 * BLOCK  # bytes that hold the mark: the global header, its text, and a member's header
 _REMEDY = "fetch it again or write it anew"
-_SCAN = pa.schema(
-    {"key": pa.string(), "start": pa.int64(), "length": pa.int32(), "label": pa.string()}
-    | dict.fromkeys(labels.UNSURE, pa.string())
-)
+PLACE = pa.struct({"start": pa.int64(), "length": pa.int32()})  # of a member with its headers
 
 
 class ShardScan(NamedTuple):
     """The content of a shard.
 
-    samples: key, start and length of the image member with its headers, and label as text, in the order of the images.
-    unread: a message for each label that cannot be parsed.
+    samples: key, label as text, and the place of the member of each modality, null where there is none; in the order of
+    their first members. unread: a message for each label that cannot be parsed.
     """
 
     name: str
     size: int
     checksum: str
-    fields: frozenset[str]
+    members: frozenset[str]
     samples: pa.Table
     unread: tuple[str, ...]
 
@@ -53,12 +49,12 @@ class _Sample(NamedTuple):
     members: dict[str, tarfile.TarInfo]
 
 
-def write_tar(samples: Iterable[tuple[str, bytes, int | None]], *, mark: str) -> bytes:
-    """Return a tar of (key, JPEG, label), b"" without samples. The bytes depend on samples and mark alone."""
+def write_tar(samples: Iterable[tuple[str, str, bytes, int | None]], *, mark: str) -> bytes:
+    """Return a tar of (key, suffix, data, label), b"" without samples. The bytes depend on samples and mark alone."""
     sink, number = io.BytesIO(), 0
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, pax_headers={MARK: mark}) as tar:
-        for number, (key, data, label) in enumerate(samples, start=1):  # noqa: B007 (the count in the end)
-            _add(tar, f"{key}.jpg", data)
+        for number, (key, suffix, data, label) in enumerate(samples, start=1):  # noqa: B007 (the count in the end)
+            _add(tar, f"{key}.{suffix}", data)
             if label is not None:
                 _add(tar, f"{key}.cls", str(label).encode())
     return sink.getvalue() if number else b""
@@ -93,7 +89,7 @@ def parse_member(block: Data) -> tuple[str, Data]:
     else:
         name, start, size = _through_tarfile(block)
     if start + size != len(block):
-        raise ValueError(f"no image of {len(block) - start} bytes where one was")
+        raise ValueError(f"no member of {len(block) - start} bytes where one was")
     return (_key(name) or (name,))[0], block[start:]
 
 
@@ -118,23 +114,33 @@ def scan(data: bytes, *, name: str) -> ShardScan:
 
     Raises DataError where it is truncated or damaged, or a sample's members are not consecutive.
     """
-    rows: list[tuple[str | int | None, ...]] = []
+    rows: list[dict[str, Any]] = []
     keys: set[str] = set()
-    fields: set[str] = set()
+    members: set[str] = set()
     unread: list[str] = []
     for sample in _samples(data, name):
-        image = _image(sample, name)
-        fields |= sample.members.keys()
-        unsure = (_number(sample, kind, data) for kind in labels.UNSURE)
-        length = image.offset_data + image.size - image.offset
-        rows.append((sample.key, image.offset, length, _label(sample, data, unread), *unsure))
+        members |= sample.members.keys()
+        unsure = {kind: _number(sample, kind, data) for kind in labels.UNSURE}
+        own = {"key": sample.key, "label": _label(sample, data, unread)}
+        rows.append(own | unsure | _places(sample, name))
         if sample.key in keys:
             raise DataError(f"{name}: {sample.key}: the members of this key are not consecutive; {_REMEDY}")
         keys.add(sample.key)
-    rows.sort(key=itemgetter(1))  # only links are out of order
-    columns = zip(*rows, strict=True) if rows else [()] * len(_SCAN)
-    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, _SCAN, strict=True)], schema=_SCAN)
-    return ShardScan(name, len(data), checksum(data), frozenset(fields), table, tuple(unread))
+    rows.sort(key=_first)  # only links are out of order
+    return ShardScan(
+        name, len(data), checksum(data), frozenset(members), pa.Table.from_pylist(rows, _schema()), tuple(unread)
+    )
+
+
+def _schema() -> pa.Schema:
+    texts = dict.fromkeys(("key", "label", *labels.UNSURE), pa.string())
+    return pa.schema(texts | dict.fromkeys(modality.names(), PLACE))
+
+
+def _first(row: Mapping[str, Any]) -> int:
+    """Return where the first member of a row begins."""
+    starts: list[int] = [row[name]["start"] for name in modality.names() if row[name]]
+    return min(starts)
 
 
 def checksum(data: bytes) -> str:
@@ -208,13 +214,30 @@ def _key(name: str) -> tuple[str, str] | None:
     return (folder + slash + stem, kind.lower()) if stem and dot else None
 
 
-def _image(sample: _Sample, name: str) -> tarfile.TarInfo:
-    images = [member for kind, member in sample.members.items() if kind in IMAGES]
-    images = images or [member for kind, member in sample.members.items() if kind in OTHERS]
-    if len(images) != 1:
-        kinds = ", ".join(sample.members)
-        raise DataError(f"{name}: {sample.key}: expected one image ({', '.join(IMAGES)} ...), got members: {kinds}")
-    return images[0]
+def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
+    """Return the place of the member of each modality, None where there is none."""
+    found = {each: _member(sample, each, name) for each in modality.names()}
+    if not any(found.values()):
+        expected = " or ".join(_wanted(each) for each in modality.names())
+        raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
+    return {
+        each: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
+        for each, member in found.items()
+    }
+
+
+def _member(sample: _Sample, name: str, shard: str) -> tarfile.TarInfo | None:
+    """Return the member of a modality; None without. Raises DataError for several."""
+    kind = modality.load(name)
+    usual = [member for suffix, member in sample.members.items() if suffix in kind.suffixes]
+    members = usual or [member for suffix, member in sample.members.items() if suffix in kind.others]
+    if len(members) > 1:
+        raise DataError(f"{shard}: {sample.key}: expected {_wanted(name)}, got members: {', '.join(sample.members)}")
+    return members[0] if members else None
+
+
+def _wanted(name: str) -> str:
+    return f"one {name} ({', '.join(modality.load(name).suffixes)} ...)"
 
 
 def _label(sample: _Sample, data: bytes, unread: list[str]) -> str | None:

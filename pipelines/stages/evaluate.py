@@ -15,21 +15,20 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from selfsup import codebase, encoder, hits
+from selfsup import codebase, encoder, hits, modality
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
+from selfsup.modality import Data, DecodeError, Raw
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
-from selfsup.pipelines.modalities.crops import crops
-from selfsup.pipelines.modalities.decode import Data, DecodeError, dimensions
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sealed import damage, sealed
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, InputShape
 from selfsup.spec import Run
 from selfsup.stage import Stage
+from selfsup.views import ViewSpec
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256
@@ -39,46 +38,53 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """What embeds: raw pixels, an encoder at its initial weights, or a trained one."""
+    """What embeds: raw samples, an encoder at its initial weights, or a trained one. stats: of the samples, by which
+    they are normalized.
+    """
 
     method: str
     backbone: Backbone
     seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    shape: InputShape
+    view: ViewSpec
+    stats: Any
     weights: Path | None
     reads: str = "pooled"
 
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """uint8 (B, 3, H, W) -> (B, D), or (B, T, D) where tokens are read"""
+        """Views as they are loaded, (B, *S, C) -> (B, D), or (B, T, D) where tokens are read"""
         if self.method == "pixels":
             return _pixels if self.reads == "pooled" else _places
         if self.weights:
             trunk = encoder.load_encoder(self.weights)
         else:
             torch.manual_seed(self.seed)
-            trunk = encoder.build(self.backbone)
+            trunk = encoder.build(self.backbone, shape=self.shape)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        trunk = trunk.to(device).eval()
+        trunk, kind = trunk.to(device).eval(), modality.load(self.view.modality)
 
-        def embed(images: torch.Tensor) -> torch.Tensor:
-            view = normalize(images.to(device).float() / 255, mean=self.mean, std=self.std)
-            seen = view if trunk.patch is None else patchify(view, trunk.patch)
-            return trunk.pooled(seen) if self.reads == "pooled" else trunk.spatial(seen).flatten(2).mT
+        def embed(raw: torch.Tensor) -> torch.Tensor:
+            value = kind.augment(raw.to(device), self.view, torch.empty(len(raw), 0), self.stats)
+            view = value if trunk.patch is None else patchify(value, trunk.patch)
+            return trunk.pooled(view) if self.reads == "pooled" else trunk.spatial(view).flatten(2).mT
 
         return embed
 
 
-def _pixels(images: torch.Tensor) -> torch.Tensor:
-    return _small(images).flatten(1) / 255
+def _pixels(raw: torch.Tensor) -> torch.Tensor:
+    return _small(raw).flatten(1)
 
 
-def _places(images: torch.Tensor) -> torch.Tensor:
-    return _small(images).flatten(2).mT / 255
+def _places(raw: torch.Tensor) -> torch.Tensor:
+    return _small(raw).flatten(2).mT
 
 
-def _small(images: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.adaptive_avg_pool2d(images.float(), min(PIXELS, images.shape[-1]))
+def _small(raw: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, C) -> (B, C, h, w)"""
+    value = raw.movedim(-1, 1)
+    height, width = (min(PIXELS, side) for side in value.shape[2:])
+    pooled = torch.nn.functional.adaptive_avg_pool2d(value.float(), (height, width))
+    return pooled / 255 if raw.dtype == torch.uint8 else pooled
 
 
 @lru_cache(maxsize=1)
@@ -95,8 +101,8 @@ class Encode:
 
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
-        images = torch.from_numpy(np.array(batch.pop("image"))).permute(0, 3, 1, 2)
-        feature = _loaded(self._source)(images).float().cpu().numpy()
+        raw = torch.from_numpy(np.array(batch.pop("sample")))
+        feature = _loaded(self._source)(raw).float().cpu().numpy()
         shape = feature.shape[1:]
         column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
         tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
@@ -104,14 +110,14 @@ class Encode:
 
 
 class Load:
-    """Numbers of samples, validation after training ones -> their centre crops and labels, without undecodable ones."""
+    """Numbers of samples, validation after training ones -> a view of each and its label, without undecodable ones."""
 
-    def __init__(self, train: Manifest, val: Manifest, *, size: int, share: float) -> None:
+    def __init__(self, train: Manifest, val: Manifest, view: ViewSpec) -> None:
         self._splits = train, val
         self._class = [
             np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
         ]  # of a label its number in train's classes; the last: of none
-        self._size, self._share = size, share
+        self._view, self._modality = view, view.modality
 
     def __call__(self, batch: Columns) -> Columns:
         number, limit = batch["id"], self._splits[0].num_samples
@@ -119,23 +125,22 @@ class Load:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
-        samples = SampleReader(self._splits[split]).read(number - split * self._splits[0].num_samples)
-        tried = [(n, sample, self._centre(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
-        made = [(n, sample, image) for n, sample, image in tried if image is not None]
-        empty = np.empty((0, self._size, self._size, 3), np.uint8)
+        samples = SampleReader(self._splits[split], self._modality).read(number - split * self._splits[0].num_samples)
+        tried = [(n, sample, self._loaded(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
+        made = [(n, sample, raw) for n, sample, raw in tried if raw is not None]
+        shape, kind = modality.load(self._modality).raw(self._view, self._splits[split].fields[self._modality])
         return {
-            "image": np.stack([image for _, _, image in made]) if made else empty,
+            "sample": np.stack([raw for _, _, raw in made]) if made else np.empty((0, *shape), kind),
             "label": self._class[split][[-1 if sample.label is None else sample.label for _, sample, _ in made]],
             "split": np.full(len(made), split, np.int64),
             "id": np.array([number for number, _, _ in made], np.int64),
         }
 
-    def _centre(self, data: Data, split: int) -> NDArray[np.uint8] | None:
+    def _loaded(self, data: Data, split: int) -> Raw | None:
+        kind, reading = modality.load(self._modality), self._splits[split].fields[self._modality]
         try:
-            height, width = dimensions(data)
-            side = max(1.0, self._share * min(height, width))
-            box = np.array([[(height - side) / 2, (width - side) / 2, side, side]])
-            return crops(data, box, [self._size], ["bicubic"], bits=self._splits[split].bits)[0]
+            extents = np.array([kind.extent(data, reading)])
+            return kind.load(data, kind.place(self._view, extents, np.empty((1, 0))), [self._view], reading)[0]
         except DecodeError:
             return None
 
@@ -146,16 +151,18 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
     train, val = planned.splits(evaluation.name)
     weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
-    mean, std = planned.train.mean, planned.train.std
-    source = EncoderSource(run.method, run.backbone, run.seed, mean, std, weights, evaluation.evaluator.reads)
+    sizes, stats = modality.sizes_of(run.input, run.backbone), planned.train.fields[run.modality]
+    view = modality.load(run.modality).whole(sizes, run.embed.crop)
+    shape = InputShape(stats.channels, sizes)
+    source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, evaluation.evaluator.reads)
     total = train.num_samples + val.num_samples
-    load = Load(train, val, size=run.backbone.image_size, share=run.embed.crop)
+    load = Load(train, val, view)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
-    images = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
+    samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
-        encode = images.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
+        encode = samples.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
     else:
-        encode = images.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
+        encode = samples.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
     with sealed(stage.folder / "features") as part:
         encode.write_parquet(str(part))
     table = pq.read_table(stage.folder / "features", columns=["split"])

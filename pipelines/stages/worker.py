@@ -19,6 +19,7 @@ from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupEr
 from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.metrics_log import MetricsLog
+from selfsup.modality import shape_of, views_of
 from selfsup.parts import dist, health, norms
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
@@ -29,10 +30,9 @@ from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
 from selfsup.spec import Run
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
-from selfsup.views import Views, sized
+from selfsup.views import Views
 from selfsup.whole import write
 
-MODALITY = "image"
 DAMAGED = "bad-checkpoints.txt"
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ class Task:
 
     @cached_property
     def views(self) -> Views:
-        method = load(self.run.method)
-        return sized(method.views(self.run.hyper), self.run.backbone.image_size)
+        run = self.run
+        return views_of(load(run.method).views(run.hyper), run.input, run.backbone)
 
     @property
     def warmup(self) -> int:
@@ -112,7 +112,9 @@ def _work(task: Task, launched: float) -> None:
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
-        encoder.save_encoder(method.encoder(MODALITY), task.run.backbone, task.folder / "encoder.safetensors")
+        trunk = method.encoder(task.run.modality)
+        shape = shape_of(task.run.input, task.run.backbone, task.info.channels)
+        encoder.save_encoder(trunk, task.run.backbone, task.folder / "encoder.safetensors", shape)
 
 
 def check_code(task: Task) -> None:
@@ -132,8 +134,8 @@ def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
     """The objective at its initial weights: a function of spec and seed, the encoder of method, backbone and seed."""
     torch.manual_seed(run.seed)
     method = load(run.method)
-    trunk = encoder.build(run.backbone, method.initialize)
-    return method(run.hyper, {MODALITY: trunk}, info).to(device)
+    trunk = encoder.build(run.backbone, method.initialize, shape_of(run.input, run.backbone, info.channels))
+    return method(run.hyper, {run.modality: trunk}, info).to(device)
 
 
 def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
@@ -167,7 +169,7 @@ class BatchLoader:
 
     def __init__(self, task: Task, method: Method, device: torch.device) -> None:
         self._task, self._device = task, device
-        self._patch = method.encoder(MODALITY).patch
+        self._patch = method.encoder(task.run.modality).patch
         self.bad: set[str] = set()
         self.latest: Batch | None = None
         self._feed: Feed | SharedFeed | None = None
@@ -187,8 +189,7 @@ class BatchLoader:
                 seed=task.run.seed,
                 step=step,
                 patch=self._patch,
-                mean=task.manifest.mean,
-                std=task.manifest.std,
+                stats=task.manifest.fields,
                 device=self._device,
             )
             yield self.latest
@@ -271,7 +272,7 @@ class Watch:
     def _health(self) -> dict[str, float]:
         """Label-free signs of collapse, of the embedding as evaluation would see it."""
         assert self._intake.latest is not None
-        trunk = self._method.encoder(MODALITY)
+        trunk = self._method.encoder(self._task.run.modality)
         trunk.eval()
         embedding = dist.gather(trunk.pooled(self._intake.latest.views[0].value))
         trunk.train()

@@ -8,18 +8,16 @@ from torch import Tensor
 from selfsup.masks import Mask
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
-from selfsup.views import Crop, Views
-
-CHANNELS = 3
+from selfsup.views import Views, ViewSpec
 
 
 class View(NamedTuple):
     """One view of every sample of a batch.
 
-    modality: the kind of its data: "image". value: Tokens for a token encoder, normalized images (B, C, H, W) for a
+    modality: the kind of its data: "image". value: Tokens for a token encoder, normalized samples (B, C, *S) for a
     pooled one. mask: what its rule drew: an IndexMask where tokens are left out, a BoolMask where they are replaced.
-    box: (B, 7) the part of the image that it shows, in pixels: top, left, height, width; 1 if it is mirrored, left to
-    right; then the image's own height and width.
+    box: (B, 3A + 1) the part of the sample that it shows: the start along each of A axes, the extent along each; 1 if
+    it is mirrored, the last axis reversed; then the sample's own extents. Of an image in pixels, rows before columns.
     """
 
     modality: str
@@ -41,22 +39,23 @@ class Batch(NamedTuple):
     draws: Tensor
 
 
-def blank_batch(views: Views, patch: int | None, samples: int, device: torch.device | str = "cpu") -> Batch:
-    """Return a batch of zeros with masks of typical size. patch: pixels a side of a token; None: images stay whole."""
+def blank_batch(
+    views: Views, patch: int | None, samples: int, device: torch.device | str = "cpu", channels: int = 3
+) -> Batch:
+    """Return a batch of zeros with masks of typical size. patch: points a side of a token; None: samples stay whole."""
     number = torch.zeros(samples, dtype=torch.int64, device=device)
     return Batch(
-        views=tuple(_blank_view(crop, patch, samples, device) for crop in views.crops),
+        views=tuple(_blank_view(crop, patch, samples, device, channels) for crop in views.crops),
         sample=number,
         label=number,
         draws=torch.zeros(samples, views.draws, device=device),
     )
 
 
-def _blank_view(crop: Crop, patch: int | None, samples: int, device: torch.device | str) -> View:
-    assert crop.size, "give crops their sizes: see `views.sized`"
-    images, box = torch.zeros(samples, CHANNELS, crop.size, crop.size, device=device), torch.zeros(samples, 7)
+def _blank_view(view: ViewSpec, patch: int | None, samples: int, device: torch.device | str, channels: int) -> View:
+    value = torch.zeros(samples, channels, *view.lengths, device=device)
+    box = torch.zeros(samples, 3 * len(view.lengths) + 1, device=device)
     if patch is None:
-        return View(crop.modality, images, None, box.to(device))
-    side = crop.size // patch
-    mask = crop.mask.blank(samples, (side, side), device) if crop.mask else None
-    return View(crop.modality, patchify(images, patch), mask, box.to(device))
+        return View(view.modality, value, None, box)
+    tokens = patchify(value, patch)
+    return View(view.modality, tokens, view.mask.blank(samples, tokens.grid, device) if view.mask else None, box)

@@ -1,7 +1,7 @@
 """The commands of `selfsup shards`, a few lines over the library each, which is imported when they run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 
 Bits = Annotated[int | None, typer.Option(min=8, max=16, help="that images of 16 bits use: 2^N - 1 is white")]
+Channels = Annotated[int, typer.Option(min=1, max=4096, help="3: images become RGB; 1: gray; N: all that they have")]
+Depth = Annotated[int, typer.Option(help="bits that values keep: 8, or 16 of microscopes, satellites, scanners")]
 Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s3://, gs://, https:// ...")]
 
 
@@ -24,14 +26,16 @@ def shards_pack(
     quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
     shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
     bits: Bits = None,
+    channels: Channels = 3,
+    depth: Depth = 8,
 ) -> None:
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
     from selfsup.pipelines.data.pack import pack
 
-    with counting("images") as progress:
-        manifest, skipped, left_out = pack(
-            images_dir, out, resize=resize, quality=quality, shard_size=shard_size, bits=bits, progress=progress
-        )
+    options: dict[str, Any] = {} if (resize, quality) == (None, 92) else {"resize": resize, "quality": quality}
+    options["reading"] = _reading(bits, channels, depth)
+    with counting("files") as progress:
+        manifest, skipped, left_out = pack(images_dir, out, shard_size=shard_size, progress=progress, **options)
     for name, why in skipped.items():
         typer.echo(f"left out, since it cannot be decoded: {name}: {why}", err=True)
     for kind, number in sorted(left_out.items()):
@@ -44,13 +48,24 @@ def shards_index(
     url: Where,
     out: Annotated[str | None, typer.Option(help="folder for the manifest, if not beside the shards")] = None,
     bits: Bits = None,
+    channels: Channels = 3,
+    depth: Depth = 8,
 ) -> None:
     """Write the manifest of shards that someone else made."""
     from selfsup.pipelines.data.shards import index
 
     with counting("shards") as progress:
-        manifest = index(url, out=out, bits=bits, progress=progress, remark=say)
+        manifest = index(url, out=out, reading=_reading(bits, channels, depth), progress=progress, remark=say)
     typer.echo(f"{out or url}: {_contents(manifest)}")
+
+
+def _reading(bits: int | None, channels: int, depth: int) -> dict[str, Any]:
+    """Return how images are read. Raises typer.BadParameter for a depth that no image has."""
+    from selfsup.modality import load
+
+    if depth not in (8, 16):
+        raise typer.BadParameter(f"{depth} bits; expected 8 or 16", param_hint="--depth")
+    return {"image": load("image").Reading.model_validate({"bits": bits, "channels": channels, "depth": depth})}
 
 
 def _contents(manifest: "Manifest") -> str:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from selfsup import evaluations
+from selfsup import evaluations, modality
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs
 from selfsup.layers import placed
@@ -88,6 +88,12 @@ def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
         yield Conflict(("evals",), f"{' and '.join(names)} cannot score without data.val, the validation shards")
 
 
+def _one_input(input: Knobs) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
+    """Yield a conflict where samples are of several modalities, which no objective reads."""
+    if len(names := [name for name, knobs in input if knobs is not None]) > 1:
+        yield Conflict((f"input.{names[1]}",), f"a run reads one kind of data, not {' and '.join(names)}")
+
+
 def _known(backbone: Backbone) -> Iterator[Conflict]:
     if problem := backbone.unknown:
         yield Conflict(("backbone.name",), problem)
@@ -112,10 +118,15 @@ def _patches(backbone: Backbone) -> Iterator[Conflict]:
 
 
 def _knobs_of_the_method(
-    check: Callable[..., Iterator[SpecError]], hyper: Knobs, backbone: Backbone, train: Train, resources: Resources
+    check: Callable[..., Iterator[SpecError]],
+    hyper: Knobs,
+    input: Knobs,  # noqa: A002 (the name of the section)
+    backbone: Backbone,
+    train: Train,
+    resources: Resources,
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
-    for error in check(hyper, Setup(backbone, train, resources)):
+    for error in check(hyper, Setup(backbone, train, resources, modality.sizes_of(input, backbone))):
         yield Conflict(error.paths, error.bare)
 
 
@@ -161,6 +172,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _norm_groups,
     _warmup_in_duration,
     _evals_have_data,
+    _one_input,
     _known,
     _kind,
     _patches,

@@ -11,10 +11,11 @@ import abc
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from selfsup import blocks, families, outside, tensors
@@ -24,7 +25,7 @@ from selfsup.outside_backbone import portable
 from selfsup.parts.pieces import Maps, in_pieces
 from selfsup.parts.positions import sincos
 from selfsup.parts.tokens import Grid, Tokens
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, InputShape, image_shape
 from selfsup.trunk import create, timm_kwargs
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "timm_kwargs",
 ]
 
+SHAPE = TypeAdapter(InputShape)
 INTERPOLATIONS = {1: "linear", 2: "bicubic", 3: "trilinear"}  # of learned positions, by the rank of their grid
 
 
@@ -228,12 +230,15 @@ class PooledEncoder(Encoder):
         return [stage["num_chs"] for stage in self.trunk.feature_info]
 
 
-def build(backbone: Backbone, initialize: Callable[[Any], None] | None = None) -> Encoder:
-    """The encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none.
+def build(
+    backbone: Backbone, initialize: Callable[[Any], None] | None = None, shape: InputShape | None = None
+) -> Encoder:
+    """Return the encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none.
 
-    initialize: what an objective changes of a timm model's initial weights, in place.
+    initialize: what an objective changes of a timm model's initial weights, in place. shape: of samples; None: RGB
+    images of the backbone's own size.
     """
-    trunk = create(backbone, initialize)
+    trunk = create(backbone, initialize, shape or image_shape(backbone))
     if not backbone.is_vit:
         return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool)
@@ -252,30 +257,44 @@ def _unseen(name: str, size: int, error: Exception) -> SpecError:
     return SpecError(message, "backbone.name", "backbone.image_size")
 
 
-def save_encoder(encoder: Encoder, backbone: Backbone, path: Path) -> None:
-    """The trunk's state dict as safetensors, the backbone in its metadata: all that `load_encoder` needs."""
+class SavedEncoder(NamedTuple):
+    """What a file of `save_encoder` holds. shape: of the samples that it is built for."""
+
+    backbone: Backbone
+    shape: InputShape
+    state: dict[str, Tensor]
+
+
+def save_encoder(encoder: Encoder, backbone: Backbone, path: Path, shape: InputShape | None = None) -> None:
+    """Write the trunk's state dict as safetensors, with backbone and shape in its metadata.
+
+    shape: of samples; None: RGB images of the backbone's own size.
+    """
     backbone = backbone.model_copy(update={"name": portable(backbone.name)})
-    tensors.save(encoder.trunk.state_dict(), path, {"backbone": json.dumps(as_dict(backbone))})
+    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape or image_shape(backbone))}
+    tensors.save(encoder.trunk.state_dict(), path, metadata)
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """What `save_encoder` wrote. Raises CheckpointError for any other file, and for one that is damaged."""
-    backbone, state = read_encoder(path)
+    """Return the encoder in a file of `save_encoder`. Raises CheckpointError for any other file, or a damaged one."""
+    backbone, shape, state = read_encoder(path)
     try:
-        encoder = build(backbone.model_copy(update={"weights": None}))
+        encoder = build(backbone.model_copy(update={"weights": None}), shape=shape)
         encoder.trunk.load_state_dict(state)
     except (SpecError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not an encoder that this version can make: {error}") from error
     return encoder
 
 
-def read_encoder(path: Path | str) -> tuple[Backbone, dict[str, Tensor]]:
-    """The backbone and the weights in a file that `save_encoder` wrote. Raises CheckpointError as `load_encoder`."""
-    state, told = tensors.load(path)
-    if "backbone" not in told:
+def read_encoder(path: Path | str) -> SavedEncoder:
+    """Return what a file of `save_encoder` holds. Raises CheckpointError as `load_encoder`."""
+    state, metadata = tensors.load(path)
+    if "backbone" not in metadata:
         raise CheckpointError(f"{path}: does not say which backbone it holds; expected a file that selfsup wrote")
     try:
-        return Backbone.model_validate_json(told["backbone"]), state
+        backbone = Backbone.model_validate_json(metadata["backbone"])
+        shape = SHAPE.validate_json(metadata["shape"]) if "shape" in metadata else image_shape(backbone)
+        return SavedEncoder(backbone, shape, state)
     except ValueError as error:
         raise CheckpointError(f"{path}: the backbone that it names is none of this version: {error}") from error
 

@@ -21,12 +21,13 @@ Kind = Literal["vit", "cnn"]
 
 
 class TrainInfo(NamedTuple):
-    """The size of a training, as an objective may know it. num_steps: optimizer steps in all."""
+    """The size of a training, as an objective may know it. num_steps: optimizer steps in all. channels: of the data."""
 
     num_samples: int
     num_classes: int
     num_steps: int
     steps_per_epoch: int
+    channels: int = 3
 
 
 class ParamOptions(NamedTuple):
@@ -66,6 +67,7 @@ class Method(nn.Module, abc.ABC):
     needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, where evaluation freezes that one
+    modalities: ClassVar[tuple[str, ...]] = ("image",)  # those that it can learn from
     separable: ClassVar[bool] = False  # whether its loss is a mean over samples, on which no other sample has a say
 
     @classmethod

@@ -8,8 +8,9 @@ from typing import Any
 
 
 def modules(package: str) -> list[str]:
-    """Return the names of a package's modules, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    """Return the names of a package's modules, sorted; its packages are not among them."""
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(module.name for module in found if not module.ispkg)
 
 
 def defined(module: ModuleType, base: type[Any]) -> list[Any]:

@@ -242,9 +242,30 @@ class Resources(Knobs):
     )
 
 
+class InputShape(NamedTuple):
+    """What an encoder is built for. channels: values of a point. sizes: points along each axis of a sample."""
+
+    channels: int
+    sizes: tuple[int, ...]
+
+
+def image_shape(backbone: Backbone) -> InputShape:
+    """Return the shape of RGB images of a backbone's own size."""
+    return InputShape(3, (backbone.image_size, backbone.image_size))
+
+
 class Setup(NamedTuple):
-    """Sections that a method may hold its knobs against."""
+    """Sections that a method may hold its knobs against. sizes: points along each axis of a sample."""
 
     backbone: Backbone
     train: Train
     resources: Resources
+    sizes: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Return the tokens along each axis of a sample; None where a spec does not say, or samples do not divide."""
+        patch = self.backbone.patch_size
+        if not patch or any(size % patch for size in self.sizes):
+            return None
+        return tuple(size // patch for size in self.sizes)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 from pydantic.json_schema import models_json_schema
 
-from selfsup import conflicts, evaluations, explain, outside
+from selfsup import conflicts, evaluations, explain, modality, outside
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
@@ -49,6 +49,7 @@ class Anything(Knobs, extra="allow"):
 class _Sections(Knobs):
     method: str = knob(..., "an objective (selfsup describe lists them), or a baseline: pixels, untrained")
     data: Data = knob(..., "what it learns from, as {train: ..., val: ...}")
+    input: Knobs = knob(Nothing(), "what samples are, such as {audio: {}}; images where nothing is said")
     backbone: Backbone = knob(Backbone(), "the encoder")
     hyper: Knobs = knob(Nothing(), "the method's own knobs")
     optim: Optim = knob(Optim(), "the optimiser and its schedule")
@@ -58,6 +59,11 @@ class _Sections(Knobs):
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
     resources: Resources = knob(Resources(), "what it runs on; changes no result", result=False)
     published: Published | None = knob(None, "what the recipe is known to reach, as it stands", result=False)
+
+    @property
+    def modality(self) -> str:
+        """Return the kind of data that it learns from."""
+        return modality.chosen(self.input)[0]
 
     def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
         return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
@@ -154,12 +160,14 @@ def spec_type(method: str | None, uses: evaluations.Uses = ()) -> type[Spec]:
 
 def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -> type[Section]:
     names = (method,) if method else tuple(methods())
-    hyper, evals = _hyper(method) if method else Anything, evaluations.section(uses)
+    hyper, inputs = _hyper(method) if method else Anything, modality.inputs()
+    evals = evaluations.section(uses)
     told = any(field.is_required() for field in hyper.model_fields.values())
     docs = {name: field.description or "" for name, field in base.model_fields.items()}
     fields: Any = {
         "method": (Literal[names], knob(..., docs["method"])),
         "hyper": (hyper, knob(... if told else hyper(), docs["hyper"])),
+        "input": (inputs, knob(inputs(), docs["input"])),
         "evals": (evals, knob(evals(), docs["evals"])),
     }
     title = outside.short(method) if method else method

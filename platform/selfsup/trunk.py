@@ -11,10 +11,10 @@ from torch import nn
 from selfsup import families, outside, outside_trunk, weights
 from selfsup.errors import SpecError
 from selfsup.parts.heads import xavier_linears
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, InputShape, image_shape
 
 
-def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) -> Any:
+def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: InputShape) -> Any:
     """The timm model at its initial weights or with `backbone.weights`; timm's classes share no typed interface.
 
     initialize: what an objective changes of the initial weights.
@@ -23,9 +23,9 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) 
     """
     if outside.is_outside(backbone.name):
         return outside_trunk.create(backbone)
-    trunk = _named(backbone)
+    trunk = _named(backbone, shape)
     if backbone.is_vit:
-        _check_vit(trunk, backbone)
+        _check_vit(trunk, backbone, shape)
         _initialise(trunk)
         if getattr(trunk, "rope", None) is not None:
             trunk.rope.aug_active = False  # a forward pass draws nothing
@@ -34,11 +34,11 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None = None) 
     if initialize:
         initialize(trunk)
     if backbone.weights:
-        weights.fill(trunk, backbone)
+        weights.fill(trunk, backbone, shape)
     return trunk
 
 
-def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
+def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str, Any]:
     """What makes `timm.create_model(**kwargs)` take a trunk's state dict, and then return what `pooled` does.
 
     Raises SpecError for the small stem and models from outside, which timm does not have.
@@ -47,30 +47,32 @@ def timm_kwargs(backbone: Backbone) -> dict[str, Any]:
         raise SpecError(f"{backbone.name} is no model of timm: export it with --to torch")
     if not backbone.is_vit and backbone.stem == "small":
         raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
-    return _create_kwargs(backbone)
+    return _create_kwargs(backbone, shape or image_shape(backbone))
 
 
-def _named(backbone: Backbone) -> Any:
+def _named(backbone: Backbone, shape: InputShape) -> Any:
     name = backbone.name
     if problem := families.unknown(name):
         raise SpecError(problem, "backbone.name")
     if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet",)):
         raise SpecError(f"it is for ViTs and for ResNets such as resnet18, not for {name}", "backbone.width")
     try:
-        return timm.create_model(**_create_kwargs(backbone))
+        return timm.create_model(**_create_kwargs(backbone, shape))
     except Exception as error:  # whatever timm's constructors raise
         message = f"timm cannot build {name} as asked: {families.reason(error)}"
         raise SpecError(message, "backbone") from error
 
 
-def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
+def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
     kwargs: dict[str, Any] = {"model_name": backbone.name, "num_classes": 0}
     if backbone.drop_path:  # not every CNN knows the word
         kwargs["drop_path_rate"] = backbone.drop_path
+    if shape.channels != 3:
+        kwargs["in_chans"] = shape.channels
     if not backbone.is_vit:
-        return kwargs | _pooled_kwargs(backbone)
+        return kwargs | _pooled_kwargs(backbone, shape)
     sizes = {
-        "img_size": backbone.image_size,
+        "img_size": _side(shape),
         "patch_size": backbone.patch_size,
         "embed_dim": backbone.width,
         "depth": backbone.depth,
@@ -82,17 +84,22 @@ def _create_kwargs(backbone: Backbone) -> dict[str, Any]:
     return kwargs | {late_norm: False}  # so the final norm stands before pooling, for tokens too
 
 
-def _pooled_kwargs(backbone: Backbone) -> dict[str, Any]:
+def _pooled_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
     if backbone.width:
         return {"channels": [backbone.width * 2**stage for stage in range(4)]}
-    usual = families.input_size(backbone.name) == backbone.image_size
-    return {"img_size": backbone.image_size} if families.is_sized(backbone.name) and not usual else {}
+    usual = families.input_size(backbone.name) == _side(shape)
+    return {"img_size": _side(shape)} if families.is_sized(backbone.name) and not usual else {}
 
 
-def _check_vit(trunk: Any, backbone: Backbone) -> None:
-    size, patch, width = backbone.image_size, trunk.patch_embed.patch_size[0], trunk.embed_dim
-    if size % patch:
-        message = f"{size} pixels do not divide into patches of {patch} (backbone.patch_size)"
+def _side(shape: InputShape) -> int | tuple[int, ...]:
+    """Return the points along each axis as timm takes them: one number for a square."""
+    return shape.sizes[0] if len(set(shape.sizes)) == 1 else shape.sizes
+
+
+def _check_vit(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
+    patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
+    if any(size % patch for size in shape.sizes):
+        message = f"{_side(shape)} pixels do not divide into patches of {patch} (backbone.patch_size)"
         raise SpecError(message, "backbone.image_size")
     if backbone.positions == "sincos" and trunk.pos_embed is not None and width % 4:
         raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")

@@ -28,6 +28,16 @@ class ViewSpec:
     mask: "MaskRule | None" = None
     of: int | None = None
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return the points along each axis of the delivered view."""
+        raise NotImplementedError
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """Return what is made on the host, as data."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crop(ViewSpec):
@@ -76,16 +86,34 @@ class Crop(ViewSpec):
         return self.cells**2
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        assert self.size, "give views their sizes: see `Modality.views`"
+        return self.size, self.size
+
+    @property
     def geometry(self) -> tuple[Any, ...]:
-        """What is made on the CPU, as data."""
         return self.size, self.scale, self.ratio, self.center, self.flip, self.resample, self.of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Center(ViewSpec):
+    """A square in the middle of an image, of a share of its shorter side. size: pixels a side of the result."""
+
+    modality: ClassVar[str] = "image"
+    size: int
+    share: float = 1.0
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.size, self.size
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
     """The views that an objective asks of the stream, in order, and how many uniform random numbers a sample."""
 
-    crops: tuple[Crop, ...]
+    crops: tuple[Any, ...]  # of ViewSpec
     draws: int = 0
 
     def __post_init__(self) -> None:

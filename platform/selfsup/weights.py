@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import load_state_dict
+from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
 from selfsup import tensors
 from selfsup.errors import SpecError
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, InputShape
 
 State = Mapping[str, Tensor]
 USUAL = ("teacher", "encoder_q", "base_encoder", "encoder")  # of several encoders in a file, what papers evaluate
@@ -43,16 +43,27 @@ def _content(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def fill(trunk: Any, backbone: Backbone) -> None:
+def fill(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
     """Load all of them or none; the classifier is left out, positions and patches are resampled to the sizes asked for.
+
+    Weights of RGB are repeated, or summed for gray, where samples have other channels, as timm does.
 
     Raises SpecError for weights that cannot be read, or that do not fit.
     """
-    state, head = given(backbone, trunk), trunk.pretrained_cfg["classifier"]
+    state, head = _of_channels(given(backbone, trunk), trunk, shape.channels), trunk.pretrained_cfg["classifier"]
     if backbone.is_vit:
         _check_registers(state, trunk, backbone)
         state = _converted(state, trunk, backbone)
     put({name: value for name, value in state.items() if not name.startswith(f"{head}.")}, trunk, backbone)
+
+
+def _of_channels(state: State, trunk: Any, channels: int) -> State:
+    """Return weights of RGB as those of other channels: summed for one, repeated and scaled down for more."""
+    first = trunk.pretrained_cfg["first_conv"]
+    names = [f"{name}.weight" for name in ((first,) if isinstance(first, str) else first or ())]
+    rgb = [name for name in names if name in state and state[name].ndim == 4 and state[name].shape[1] == 3]
+    adapted = {name: adapt_input_conv(channels, state[name]) for name in rgb if channels != 3}
+    return {**state, **adapted}
 
 
 def given(backbone: Backbone, module: nn.Module) -> State:

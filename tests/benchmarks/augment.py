@@ -17,8 +17,8 @@ import torch
 import torchvision.transforms.v2 as T
 from torch import Tensor
 
-from selfsup.pipelines.data.collate import normalize
-from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
+from selfsup.pipelines.modalities.image import PHOTO_DRAWS
+from selfsup.pipelines.modalities.pixels.augment import normalize, photometric
 from selfsup.views import Crop
 
 BATCH, ROUNDS = 64, 7

@@ -48,7 +48,7 @@ def limit(told: Manifest, views: Views, batch: int) -> Iterator[int]:
 
 def _loop(told: Manifest, views: Views, batch: int, core: int, done: Any) -> None:
     draw = np.random.default_rng(core)
-    images = [sample.data for sample in SampleReader(told).read(draw.integers(told.num_samples, size=KEPT))]
+    images = [sample.data for sample in SampleReader(told, "image").read(draw.integers(told.num_samples, size=KEPT))]
     height, width = np.array([simplejpeg.decode_jpeg_header(data)[:2] for data in images]).T
     drawn = np.stack([boxes(crop, height, width, draw.random((KEPT, CROP_DRAWS))) for crop in views.crops], axis=1)
     while True:

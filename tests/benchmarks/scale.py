@@ -27,6 +27,7 @@ from selfsup.pipelines.data.feed import Feed, StreamDatasource
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import SampleStream
+from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.views import Crop, Views
 
 SIZES = [(100, 1000), (1000, 1000), (10_000, 1000), (100_000, 1000), (100_000, 10_000)]  # shards, samples of each
@@ -49,17 +50,19 @@ class Made(AbstractFileSystem):
     def __init__(self, shards: int, samples: int) -> None:
         super().__init__()
         self.rows_read, self.asked = 0, set[str]()
-        self._shard = tars.write_tar(((f"{n}", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark="")
+        self._shard = tars.write_tar(
+            ((f"{n}", "jpg", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark=""
+        )
         scan = tars.scan(self._shard, name="")
         self._rows = np.zeros(samples, rows.ROW)
         self._rows["label"] = -1
         for name in ("start", "length"):
-            self._rows[name] = scan.samples[name].to_numpy()
+            self._rows[name] = scan.samples["image"].combine_chunks().field(name).to_numpy()
         names = [f"{number:06d}.tar" for number in range(shards)]
         columns = names, [samples] * shards, [len(self._shard)] * shards, [f"{n:032x}" for n in range(shards)]
         table = pa.table([pa.array(column) for column in columns], schema=manifest.SHARD_ROW)
         number = shards * samples
-        self._header, self._tail = rows._header(number), sums(self._rows, number)
+        self._header, self._tail = rows._header(number, rows.ROW), sums(self._rows, number)
         self._size = len(self._header) + shards * self._rows.nbytes + len(self._tail)
         sink = io.BytesIO()
         pq.write_table(table, sink)
@@ -73,10 +76,9 @@ class Made(AbstractFileSystem):
             rows_digest=rows._digest(self._tail),
             num_samples=number,
             num_labelled=0,
-            fields=("jpg",),
+            members=("jpg",),
             classes=(),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.2, 0.2, 0.2),
+            fields={"image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))},
             shards=table,
         )
         return manifest.head_from(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
@@ -117,7 +119,7 @@ def measure(shards: int, samples: int) -> str:
     made = Made(shards=shards, samples=samples)  # fsspec keeps it for the next who asks for one like it
     before, start = held(), time.perf_counter()
     told = load(f"made://{shards}-{samples}/set")
-    SampleReader(told)
+    SampleReader(told, "image")
     loaded, kept = time.perf_counter() - start, held() - before
     order = SampleOrder(samples=told.num_samples, batch=BATCH, seed=0)
     steps = EPOCHS * order.steps_per_epoch
@@ -125,7 +127,7 @@ def measure(shards: int, samples: int) -> str:
     start = time.perf_counter()
     tasks = StreamDatasource(Feed(stream, 0, 1, "ray", 1.0, 2**30), 0).get_read_tasks(1)
     sent, planned = len(pickle.dumps(pickle.loads(pickle.dumps(tasks[0]._read_fn)))), time.perf_counter() - start
-    times, reader = [], SampleReader(told)
+    times, reader = [], SampleReader(told, "image")
     for step in [steps // 2, *range(steps // 3, steps // 3 + BATCHES)]:
         start = time.perf_counter()
         index = np.concatenate([order.take(lane, step, step + 1)[1].ravel() for lane in range(order.lanes)])

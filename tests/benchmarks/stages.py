@@ -9,8 +9,8 @@ import torch
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
-from selfsup.pipelines.modalities.crops import crops
-from selfsup.pipelines.modalities.decode import decode_scaled, dimensions
+from selfsup.pipelines.modalities.pixels.crops import crops
+from selfsup.pipelines.modalities.pixels.decode import decode_scaled, dimensions
 from selfsup.views import CROP_DRAWS, Views, boxes, flips
 
 IMAGES, ROUNDS = 512, 5
@@ -19,7 +19,7 @@ IMAGES, ROUNDS = 512, 5
 def stages(told: Manifest, views: Views, batch: int) -> dict[str, float]:
     """decode: of the whole image. crop: of all views, with their boxes drawn."""
     torch.set_num_threads(1)
-    order, reader = SampleOrder(samples=told.num_samples, batch=batch, seed=0), SampleReader(told)
+    order, reader = SampleOrder(samples=told.num_samples, batch=batch, seed=0), SampleReader(told, "image")
     index = np.concatenate([order.take(lane, 0, IMAGES // batch)[1].ravel() for lane in range(order.lanes)])
     images = [sample.data for sample in reader.read(index)]
     sizes, filters = [crop.size or 0 for crop in views.crops], [crop.resample for crop in views.crops]

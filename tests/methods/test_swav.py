@@ -7,14 +7,15 @@ from lightly.loss import SwaVLoss
 from torch import Tensor
 
 from selfsup.method import Method, load
+from selfsup.parts.tokens import Tokens, joined
 
 SwAV = load("swav")
 
 
-def scored(method: Method, views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def scored(method: Method, views: list[Tokens]) -> tuple[list[Tensor], list[Tensor]]:
     """Return unit embeddings of each view and their cosines with the prototypes; crops of one size side by side."""
-    large = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[:2], strict=True))))
-    small = method.backbone.pooled(type(views[0])(*(torch.cat(parts) for parts in zip(*views[2:], strict=True))))
+    large = method.backbone.pooled(joined(views[:2]))
+    small = method.backbone.pooled(joined(views[2:]))
     z = F.normalize(method.projector(torch.cat([large, small])), dim=1).chunk(len(views))
     return list(z), [each @ method.prototypes.T for each in z]
 

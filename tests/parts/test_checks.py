@@ -13,7 +13,7 @@ NO_CROP = "do not divide into patches of 16"
 
 def refused(method: str, info: TrainInfo | None = INFO, backbone: Backbone = VIT, **hyper: object) -> list[str]:
     kind = load(method)
-    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=12), Resources(workers=2))
+    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=12), Resources(workers=2), (32, 32))
     return [str(error) for error in kind.check(kind.Hyper(**hyper), setup, info)]
 
 
@@ -23,7 +23,7 @@ CASES = [
     ("mae", {"mask": "grid", "mask_ratio": 0.5}, "hyper.mask_ratio: a grid keeps one of every four patches, a mask "
      "ratio of 0.75, not 0.5; leave it out, or use mask: random"),
     ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
-    *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of an image; some "
+    *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of a sample; some "
        "must stay, some must go") for name in ("mae", "msn")),
     *((name, {"split": 4}, "hyper.split: the 6 samples of a forward pass do not divide into 4 groups (hyper.split)")
       for name in ("moco", "densecl")),

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import functional as TF
 
-from selfsup.pipelines.modalities import augment
+from selfsup.pipelines.modalities.image import PHOTO_DRAWS
+from selfsup.pipelines.modalities.pixels import augment
 from selfsup.views import Crop
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -90,7 +91,7 @@ def made(batch, crop, draws):
 
 
 def uniform(n, seed=0):
-    return torch.rand(n, augment.PHOTO_DRAWS, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(n, PHOTO_DRAWS, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("crop", [SIMCLR, replace(SIMCLR, gray_first=True)], ids=["jitter first", "gray first"])

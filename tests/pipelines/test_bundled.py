@@ -12,7 +12,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines.data import bundled, shards
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
-from selfsup.pipelines.modalities.decode import decode
+from selfsup.pipelines.modalities.pixels.decode import decode
 
 
 def no_network(*_: object) -> None:
@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def columns(told: Manifest) -> tuple[list[np.ndarray], np.ndarray]:
-    samples = SampleReader(told).read(np.arange(told.num_samples))
+    samples = SampleReader(told, "image").read(np.arange(told.num_samples))
     return [decode(s.data, min_height=1, min_width=999) for s in samples], np.array([s.label for s in samples])
 
 

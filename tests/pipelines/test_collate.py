@@ -9,10 +9,12 @@ from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
-from selfsup.pipelines.modalities.augment import PHOTO_DRAWS, photometric
+from selfsup.pipelines.modalities.image import PHOTO_DRAWS, ImageStats
+from selfsup.pipelines.modalities.pixels.augment import photometric
 from selfsup.views import Crop, Views
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+STATS = {"image": ImageStats(mean=MEAN, std=STD)}
 JITTER = Crop(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5, solarize=0.2)
 PLAIN = Views((Crop(),))
 
@@ -26,7 +28,7 @@ def columns(n=12, size=32, views=1):
 
 
 def made(rows, views=PLAIN, *, seed=0, step=0, patch=None):
-    return collate(rows, views, seed=seed, step=step, patch=patch, mean=MEAN, std=STD, device="cpu")
+    return collate(rows, views, seed=seed, step=step, patch=patch, stats=STATS, device="cpu")
 
 
 def test_a_plain_view_is_normalised_pixels():
@@ -172,7 +174,7 @@ def test_rows_on_a_gpu_are_the_same_in_the_same_order(number):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_same_batch():
     rows, views = columns(64, 64), Views((replace(JITTER, mask=RandomMask(0.75)),))
-    ours = collate(rows, views, seed=0, step=0, patch=8, mean=MEAN, std=STD, device="cuda")
+    ours = collate(rows, views, seed=0, step=0, patch=8, stats=STATS, device="cuda")
     expected = made(rows, views, patch=8)
     for found, tensor in zip(flat(ours), flat(expected), strict=True):
         assert found.is_cuda

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from selfsup.pipelines.modalities.crops import crops, single_threaded
-from selfsup.pipelines.modalities.decode import decode
+from selfsup.pipelines.modalities.pixels.crops import crops, single_threaded
+from selfsup.pipelines.modalities.pixels.decode import decode
 
 HEIGHT, WIDTH = 427, 640
 

@@ -9,7 +9,8 @@ import sklearn.datasets
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines.modalities.decode import DecodeError, backend, decode, decode_scaled, dimensions
+from selfsup.modality import DecodeError
+from selfsup.pipelines.modalities.pixels.decode import backend, decode, decode_scaled, dimensions
 
 HEIGHT, WIDTH = 427, 640
 

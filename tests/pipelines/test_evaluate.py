@@ -15,13 +15,14 @@ from selfsup import codebase, evaluations, hits, spec
 from selfsup.encoder import build
 from selfsup.evaluator import load
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
 from selfsup.pipelines.stages.runner import perform
+from selfsup.views import Center
 
 pytestmark = pytest.mark.usefixtures("cluster")
 SPREAD = '''
@@ -38,6 +39,11 @@ class Spread(Evaluator):
     def run(self, features, *, seed, device="cpu"):
         yield "deviation", float(features.val.std(1).mean())
 '''
+
+
+def normalized(images: torch.Tensor, manifest: Manifest) -> torch.Tensor:
+    stats = manifest.fields["image"]
+    return normalize(images, mean=stats.mean, std=stats.std)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +105,13 @@ def test_an_encoder_of_unlabelled_images_is_scored_on_labelled_ones(tmp_path: Pa
 def _check_normalized_by_its_own_pre_training(run: PlannedRun, made: np.ndarray) -> None:
     """Channels have the mean of the images that the encoder learns on, not of those that it is scored on."""
     flowers = run.splits("flowers")
-    load_images = evaluate.Load(*flowers, size=32, share=run.run.embed.crop)
-    images = torch.tensor(load_images({"id": np.arange(12, 18)})["image"]).permute(0, 3, 1, 2) / 255
+    load_images = evaluate.Load(*flowers, Center(size=32, share=run.run.embed.crop))
+    images = torch.tensor(load_images({"id": np.arange(12, 18)})["sample"]).permute(0, 3, 1, 2) / 255
     torch.manual_seed(run.run.seed)
     encoder = build(run.run.backbone).eval()
-    assert run.train.mean != flowers.train.mean
+    assert run.train.fields["image"].mean != flowers.train.fields["image"].mean
     with torch.inference_mode():
-        view = normalize(images, mean=run.train.mean, std=run.train.std)
+        view = normalized(images, run.train)
         np.testing.assert_allclose(made, encoder.pooled(patchify(view, 8)).numpy(), atol=1e-5)
 
 
@@ -116,12 +122,12 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
     stage = run.embeds["spread"]
     stage.claim()
     stage.finish(evaluate.embed(run, stage))
-    load_images = evaluate.Load(run.train, run.train, size=32, share=run.run.embed.crop)
-    images = torch.tensor(load_images({"id": np.arange(9)})["image"]).permute(0, 3, 1, 2) / 255
+    load_images = evaluate.Load(run.train, run.train, Center(size=32, share=run.run.embed.crop))
+    images = torch.tensor(load_images({"id": np.arange(9)})["sample"]).permute(0, 3, 1, 2) / 255
     torch.manual_seed(run.run.seed)
     encoder = build(run.run.backbone).eval()
     with torch.inference_mode():
-        tokens = encoder(patchify(normalize(images, mean=run.train.mean, std=run.train.std), 8))[:, 1:].numpy()
+        tokens = encoder(patchify(normalized(images, run.train), 8))[:, 1:].numpy()
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
     code = codebase.unshipped_digest("evals", "spread")

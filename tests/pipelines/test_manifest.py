@@ -66,23 +66,23 @@ def test_what_it_tells(folder: Path) -> None:
 
 def test_samples_come_in_the_order_asked_for(folder: Path) -> None:
     index = np.array([12, 0, 4, 8, 0, 7, 3, 9, 2, 4])
-    found = SampleReader(load(str(folder))).read(index)
+    found = SampleReader(load(str(folder)), "image").read(index)
     expected = [(f"k{n}", image(n), None if n == 4 else n % 3) for n in index.tolist()]
     assert [tuple(sample) for sample in found] == expected
-    assert SampleReader(load(str(folder))).read(np.array([], dtype=np.int64)) == []
+    assert SampleReader(load(str(folder)), "image").read(np.array([], dtype=np.int64)) == []
 
 
 def test_a_number_beyond_the_set_is_an_invariant(folder: Path) -> None:
     for number in (-1, 13):
         with pytest.raises(AssertionError):
-            SampleReader(load(str(folder))).read(np.array([number]))
+            SampleReader(load(str(folder)), "image").read(np.array([number]))
 
 
 def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
     told = load(str(folder))
     for number in (0, 2, 3):
         (folder / f"{number}.tar").unlink()
-    reader = SampleReader(told)
+    reader = SampleReader(told, "image")
     assert [sample.key for sample in reader.read(np.array([3, 7]))] == ["k3", "k7"]
     with pytest.raises(DataError, match=r"2\.tar: missing; put it back, or run `selfsup shards index"):
         reader.read(np.array([8]))
@@ -101,7 +101,7 @@ def test_neighbours_are_read_in_one_go(
 ) -> None:
     for name, value in limits.items():
         monkeypatch.setattr(f"selfsup.pipelines.data.{'manifest' if name == 'MAX_GAP' else 'fetch'}.{name}", value)
-    reader, index, jobs = SampleReader(load(str(folder))), [7, 3, 1, 0, 5], []
+    reader, index, jobs = SampleReader(load(str(folder)), "image"), [7, 3, 1, 0, 5], []
     fetch = reader.manifest.files.fetch
     monkeypatch.setattr(reader.manifest.files, "fetch", lambda job, rows: jobs.append(job) or fetch(job, rows))
     assert [sample.data for sample in reader.read(np.array(index))] == [image(number) for number in index]
@@ -129,29 +129,29 @@ def test_a_shard_of_another_size_is_refused(folder: Path, change: Callable[[byte
     size = path.stat().st_size
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=rf"1\.tar: {path.stat().st_size} bytes, but {size} when it was indexed"):
-        SampleReader(told).read(np.array([3]))
+        SampleReader(told, "image").read(np.array([3]))
 
 
 def test_a_shard_of_the_same_size_and_other_samples_is_refused(folder: Path) -> None:
     told, path = load(str(folder)), folder / "1.tar"
     data = path.read_bytes()
     path.write_bytes(bytes(512) + data[:-512])
-    with pytest.raises(DataError, match=r"1\.tar: no image of \d+ bytes where one was: truncated or changed"):
-        SampleReader(told).read(np.array([3]))
+    with pytest.raises(DataError, match=r"1\.tar: no member of \d+ bytes where one was: truncated or changed"):
+        SampleReader(told, "image").read(np.array([3]))
 
 
 def test_what_is_skipped_is_empty_and_named(folder: Path) -> None:
     told = replace(load(str(folder)), read_options=ReadOptions(missing="skip"))
     (folder / "0.tar").unlink()
     (folder / "1.tar").write_bytes(b"cut")
-    found = SampleReader(told).read(np.array([2, 8, 5]))
+    found = SampleReader(told, "image").read(np.array([2, 8, 5]))
     begin = told.rows.take(np.array([2, 5]))["start"]
     assert found == [(f"0.tar@{begin[0]}", b"", 2), ("k8", image(8), 2), (f"1.tar@{begin[1]}", b"", 2)]
 
 
 def test_the_folder_may_be_moved(folder: Path) -> None:
     moved = folder.rename(folder.with_name("moved"))
-    assert SampleReader(load(str(moved))).read(np.array([1]))[0].data == image(1)
+    assert SampleReader(load(str(moved)), "image").read(np.array([1]))[0].data == image(1)
 
 
 def test_addresses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_addresses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     relative = load("set/")
     monkeypatch.chdir("/")
     for told in (by_url, relative):
-        assert SampleReader(told).read(np.array([11]))[0].data == image(11)
+        assert SampleReader(told, "image").read(np.array([11]))[0].data == image(11)
 
 
 def test_pickled_it_is_its_address_and_digest(folder: Path) -> None:
@@ -212,7 +212,7 @@ def test_files_of_two_manifests_are_not_mixed(folder: Path) -> None:
     shards.index(str(folder))
     shutil.copy(old / "manifest-samples.npy", folder)
     with pytest.raises(DataError, match=r"manifest-samples\.npy belongs to other shards"):
-        SampleReader(load(str(folder)))
+        SampleReader(load(str(folder)), "image")
     shutil.copy(old / "manifest-shards.parquet", folder)
     with pytest.raises(DataError, match=r"manifest-shards\.parquet is not the one"):
         load(str(folder))
@@ -236,14 +236,17 @@ def test_labels_of_other_classes_are_not_taken(tmp_path: Path) -> None:
 
 
 def edit(folder: Path, **change: object) -> None:
+    """Change a head; mean, std, bits, depth and channels are those of its images."""
     head = json.loads((folder / "manifest.json").read_text())
+    stats = head["fields"]["image"]
+    stats |= {name: change.pop(name) for name in stats.keys() & change.keys()}
     (folder / "manifest.json").write_text(json.dumps(head | change))
 
 
-@pytest.mark.parametrize("version", [1, 2, "3", None])
+@pytest.mark.parametrize("version", [1, 2, 3, "4", None])
 def test_another_version_is_refused(folder: Path, version: object) -> None:
     edit(folder, version=version)
-    with pytest.raises(DataError, match=f"version {version}; expected version 2.1: run `selfsup shards index"):
+    with pytest.raises(DataError, match=f"version {version}; expected version 3: run `selfsup shards index"):
         load(str(folder))
 
 
@@ -253,7 +256,13 @@ def test_another_version_is_refused(folder: Path, version: object) -> None:
         ({"std": [0.2, 0, 0.2]}, r"std\.1: .*greater than 0"),
         ({"std": [0.2, float("nan"), 0.2]}, r"std\.1: "),
         ({"std": [0.2, float("inf"), 0.2]}, r"std\.1: "),
-        ({"std": [0.2]}, r"std\.1: Field required"),
+        ({"std": [0.2]}, "3 means and 1 deviations of 3 channels"),
+        ({"channels": 1}, "3 means and 3 deviations of 1 channels"),
+        ({"depth": 12}, "depth: "),
+        ({"depth": 16}, "or one was changed"),
+        ({"fields": {}}, "fields: "),
+        ({"fields": {"smell": {}}}, "smell is no modality of this version"),
+        ({"members": None}, "members: "),
         ({"mean": [0.2, 0.2, 1.01]}, r"mean\.2: .*less than or equal to 1"),
         ({"mean": [-0.1, 0.2, 0.2]}, r"mean\.0: .*greater than or equal to 0"),
         ({"mean": None}, "mean: "),
@@ -279,6 +288,18 @@ def test_a_head_that_was_changed_or_cannot_be_true_is_refused(
     with pytest.raises(DataError, match=message) as raised:
         load(str(folder))
     assert str(raised.value).endswith(f"run `selfsup shards index {folder}`")
+
+
+def test_a_manifest_of_the_version_before_is_that_of_images_and_classes(folder: Path) -> None:
+    now, path = load(str(folder)), folder / "manifest.json"
+    head = json.loads(path.read_text())
+    stats = head.pop("fields")["image"]
+    older = {"version": "2.1", "fields": head.pop("members"), "mean": stats["mean"], "std": stats["std"], "bits": None}
+    path.write_text(json.dumps(head | older))
+    assert load(str(folder)) == now
+    path.write_text(json.dumps(head | older | {"std": [0.2]}))
+    with pytest.raises(DataError, match="3 means and 1 deviations"):
+        load(str(folder))
 
 
 @pytest.mark.parametrize("head", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b"{}"])
@@ -331,7 +352,7 @@ def test_changed_labels_of_many_samples_are_noticed_when_they_are_read(
     (problem,) = shards.check(str(folder))
     assert "samples 0 to 12 are not as indexed" in problem
     with pytest.raises(DataError, match="samples 0 to 12 are not as indexed"):
-        SampleReader(load(str(folder))).read(np.array([3]))
+        SampleReader(load(str(folder)), "image").read(np.array([3]))
 
 
 @pytest.mark.parametrize("label", [3, -2])
@@ -339,7 +360,7 @@ def test_labels_beyond_the_classes_are_refused_whoever_wrote_them(folder: Path, 
     told = load(str(folder))
     whole = np.load(folder / "manifest-samples.npy")
     whole["label"][5] = label
-    written = write_tables(told.home, told.shards, lambda: [whole])
+    written = write_tables(told.home, told.shards, 1, lambda: [whole])
     write_head(replace(told, rows_digest=written.digest, num_labelled=written.num_labelled))
     with pytest.raises(DataError, match="have labels beyond 3 classes"):
         load(str(folder))
@@ -347,7 +368,10 @@ def test_labels_beyond_the_classes_are_refused_whoever_wrote_them(folder: Path, 
 
 def test_the_digest_is_of_labels_places_classes_mean_and_deviation(folder: Path) -> None:
     told = load(str(folder))
-    changes = {"rows_digest": "0" * 32, "num_labelled": 3, "classes": ("a",), "mean": (0.1,) * 3, "std": (0.1,) * 3}
+    changes = {"rows_digest": "0" * 32, "num_labelled": 3, "classes": ("a",)}
     others = {digest(replace(told, **{name: value})) for name, value in changes.items()}
-    assert len(others | {told.digest}) == 6
+    stats = told.fields["image"]
+    for change in ({"mean": (0.1,) * 3}, {"std": (0.1,) * 3}, {"bits": 12}, {"depth": 16}):
+        others.add(digest(replace(told, fields={"image": stats.model_copy(update=change)})))
+    assert len(others | {told.digest}) == 8
     assert digest(replace(told, home="elsewhere", root="elsewhere")) == told.digest

@@ -85,7 +85,7 @@ def same(one: Columns, other: Columns) -> None:
 
 
 def keys(told: Manifest, index: np.ndarray) -> list[str]:
-    return [sample.key for sample in SampleReader(told).read(index.ravel())]
+    return [sample.key for sample in SampleReader(told, "image").read(index.ravel())]
 
 
 @pytest.fixture(scope="module")

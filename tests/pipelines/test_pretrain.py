@@ -31,10 +31,10 @@ from selfsup.evaluator import numbers
 from selfsup.failures import Failure, classify
 from selfsup.metrics_log import records, tail
 from selfsup.parts.patch import patchify
-from selfsup.pipelines.data.collate import normalize
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.stream import SampleStream
+from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
@@ -44,6 +44,7 @@ from selfsup.pipelines.stages.worker import Task, build
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Feeder
 from selfsup.spec import read
+from selfsup.views import Center
 
 pytestmark = pytest.mark.usefixtures("cluster")
 STEPS, EVERY, LOG = 60, 6, 4
@@ -61,6 +62,11 @@ TINY = {
     "stream": {"lanes": 4, "chunk": 8, "mix": 4, "bad_share": 0.05},
     "evals": {"knn": {"k": 3}, "linear": {}},
 }
+
+
+def normalized(images: torch.Tensor, manifest: Manifest) -> torch.Tensor:
+    stats = manifest.fields["image"]
+    return normalize(images, mean=stats.mean, std=stats.std)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,7 @@ def losses(each: PlannedRun) -> dict[int, float]:
 
 
 def victim(each: PlannedRun) -> str:
-    return SampleReader(each.train).read(np.array([VICTIM]))[0].key
+    return SampleReader(each.train, "image").read(np.array([VICTIM]))[0].key
 
 
 @pytest.fixture(scope="module")
@@ -327,9 +333,11 @@ def test_features_are_what_the_trained_encoder_makes_of_every_image(
     assert embedded == {"samples": TRAIN + VAL - 1.0, "undecodable": 1.0}
     got = evaluate.features(straight.embeds["knn"].folder, 2)
     size, share = straight.run.backbone.image_size, straight.run.embed.crop
-    columns = evaluate.Load(straight.train, straight.val, size=size, share=share)({"id": np.arange(TRAIN + VAL)})
-    images = torch.tensor(columns["image"]).permute(0, 3, 1, 2) / 255
-    view = normalize(images, mean=straight.train.mean, std=straight.train.std)
+    columns = evaluate.Load(straight.train, straight.val, Center(size=size, share=share))(
+        {"id": np.arange(TRAIN + VAL)}
+    )
+    images = torch.tensor(columns["sample"]).permute(0, 3, 1, 2) / 255
+    view = normalized(images, straight.train)
     with torch.inference_mode():
         made = load_encoder(folder(straight) / "encoder.safetensors").eval().pooled(patchify(view, 8)).numpy()
     np.testing.assert_allclose(np.concatenate([got.train, got.val]), made, atol=1e-5)
@@ -388,9 +396,9 @@ def test_pictures_show_masked_predicted_and_original(straight: PlannedRun) -> No
     masked, predicted, original = (
         np.stack([pixels[y : y + 128 : 4, x : x + 128 : 4] for x in range(4, 1060, 132)]) for y in (4, 136, 268)
     )
-    load = evaluate.Load(straight.val, straight.val, size=32, share=1.0)
+    load = evaluate.Load(straight.val, straight.val, Center(size=32, share=1.0))
     numbers = np.linspace(0, VAL - 1, 8).astype(int)
-    np.testing.assert_array_equal(original, load({"id": numbers})["image"])
+    np.testing.assert_array_equal(original, load({"id": numbers})["sample"])
     hidden = _patches(masked != original).any(axis=-1)
     assert hidden.sum(axis=1).tolist() == [12] * 8  # three quarters of 16
     np.testing.assert_array_equal(_patches(predicted != original).any(axis=-1), hidden)

@@ -54,7 +54,7 @@ def web(told: Manifest) -> Iterator[Web]:
 
 
 def everything(told: Manifest) -> list[tuple[str, bytes, int | None]]:
-    return [tuple(sample) for sample in SampleReader(told).read(np.arange(told.num_samples))]
+    return [tuple(sample) for sample in SampleReader(told, "image").read(np.arange(told.num_samples))]
 
 
 def stream_of(told: Manifest) -> SampleStream:
@@ -76,7 +76,12 @@ def test_packed_there_it_is_the_same_set(told: Manifest, bucket: str) -> None:
     images = Path(told.home).with_name("images")
     url = bucket.format("packed")
     made = pack(images, url, shard_size=SHARD).manifest
-    assert (made.digest, made.classes, made.mean, made.std) == (told.digest, told.classes, told.mean, told.std)
+    assert (made.digest, made.classes, made.fields["image"].mean, made.fields["image"].std) == (
+        told.digest,
+        told.classes,
+        told.fields["image"].mean,
+        told.fields["image"].std,
+    )
     assert everything(load(url)) == everything(told)
     assert shards.check(url) == []
     first = storage.open_file(url, "000000.tar", remedy="")
@@ -163,14 +168,16 @@ def test_a_shard_that_changes_ends_the_stream_with_its_name(copy: str) -> None:
     told = load(copy)
     data = storage.read(copy, "000002.tar", remedy="")
     storage.write(copy, "000002.tar", bytes(512) + data[:-512])
-    with pytest.raises(DataError, match=r"000002\.tar.* no image of \d+ bytes where one was: truncated"):
+    with pytest.raises(DataError, match=r"000002\.tar.* no member of \d+ bytes where one was: truncated"):
         rows(stream_of(told))
 
 
 def test_a_shard_of_more_samples_than_are_tried_is_replaced_too(told: Manifest, tmp_path: Path) -> None:
-    image = SampleReader(told).read(np.array([0]))[0].data
+    image = SampleReader(told, "image").read(np.array([0]))[0].data
     for shard in range(4):
-        (tmp_path / f"{shard}.tar").write_bytes(tars.write_tar(((f"{n}", image, None) for n in range(200)), mark=""))
+        (tmp_path / f"{shard}.tar").write_bytes(
+            tars.write_tar(((f"{n}", "jpg", image, None) for n in range(200)), mark="")
+        )
     whole = shards.index(str(tmp_path))
     (tmp_path / "1.tar").unlink()
     stream = stream_of(replace(whole, read_options=ReadOptions(missing="skip")))

@@ -36,7 +36,7 @@ def stream_of(shards: int, *, epochs: int) -> SampleStream:
 def test_a_read_touches_the_rows_and_the_shards_of_its_samples(made: type[Made], shards: int) -> None:
     asked = made(shards=shards, samples=5000)
     told = load(f"made://{shards}-5000/set")
-    reader, index = SampleReader(told), np.array([5, 6, 100_003, 199_999])
+    reader, index = SampleReader(told, "image"), np.array([5, 6, 100_003, 199_999])
     asked.asked.clear()
     asked.rows_read = 0
     assert [sample.key for sample in reader.read(index)] == ["5", "6", "3", "4999"]

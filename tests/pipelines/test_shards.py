@@ -44,7 +44,7 @@ def tar(path: Path, members: list[Member], *, kind: int = tarfile.USTAR_FORMAT) 
 
 
 def everything(told: manifest.Manifest) -> list[manifest.Sample]:
-    return SampleReader(told).read(np.arange(told.num_samples))
+    return SampleReader(told, "image").read(np.arange(told.num_samples))
 
 
 def files(folder: Path, pattern: str = "*") -> dict[str, bytes]:
@@ -64,7 +64,7 @@ def test_a_foreign_set_is_indexed_in_the_order_of_its_tars(tmp_path: Path) -> No
         ("a.b/1", images[1], 3),
     ]
     assert told.classes == ("0", "1", "2", "3", "4", "5")
-    assert told.fields == ("cls", "jpeg", "jpg", "json", "png", "txt")
+    assert told.members == ("cls", "jpeg", "jpg", "json", "png", "txt")
 
 
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -177,8 +177,8 @@ def test_mean_and_deviation_are_of_channels_in_the_unit_interval(tmp_path: Path)
     members = [(f"{n}.png", png(255 * (n % 2), side=4 + n)) for n in range(10)]  # every image counts the same
     tar(tmp_path / "0.tar", members)
     told = shards.index(str(tmp_path))
-    np.testing.assert_allclose(told.mean, [0.5] * 3)
-    np.testing.assert_allclose(told.std, [0.5] * 3)
+    np.testing.assert_allclose(told.fields["image"].mean, [0.5] * 3)
+    np.testing.assert_allclose(told.fields["image"].std, [0.5] * 3)
 
 
 def test_a_tar_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path, header: int, junk: bytes) -
         ([("1.png", png(1)), ("1.png", png(1))], r"0.tar: 1: two members .png"),
         ([("1.png", png(1)), ("1.jpg", png(1))], r"0.tar: 1: expected one image .*got members: png, jpg"),
         ([("1.cls", b"1")], r"0.tar: 1: expected one image .*got members: cls"),
-        ([("1.png", b"no image")], "none of 1 images tried can be decoded"),
+        ([("1.png", b"no image")], "none of 1 samples tried can be decoded"),
         ([("readme/", b"")], "0.tar: holds no samples"),
     ],
 )
@@ -279,4 +279,4 @@ def test_check_names_an_image_that_was_bad_from_the_start(tmp_path: Path) -> Non
 
 def test_the_head_is_readable_json(checked: Path) -> None:
     head = json.loads((checked / "manifest.json").read_text())
-    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == ("2.1", 4, 2, None)
+    assert (head["version"], head["num_samples"], head["num_shards"], head["root"]) == ("3", 4, 2, None)

@@ -18,7 +18,7 @@ from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
 from selfsup.pipelines.data.stream import BufferPool, Columns, SampleStream, _StepMaker
-from selfsup.pipelines.modalities.decode import decode
+from selfsup.pipelines.modalities.pixels.decode import decode
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes, flips
 
 SAMPLES, BATCH, LANES, STEPS, SEED = 50, 8, 4, 15, 3  # six steps an epoch
@@ -67,7 +67,7 @@ def places(lanes: Sequence[int]) -> list[int]:
 
 def by_hand(told: Manifest, crop: Crop, *, view: int, sample: int, epoch: int, of: int) -> torch.Tensor:
     """A view of `sample`, with the draws that belong to sample `of`, as torchvision makes it; in floats."""
-    (data,) = (each.data for each in SampleReader(told).read(np.array([sample])))
+    (data,) = (each.data for each in SampleReader(told, "image").read(np.array([sample])))
     image = torch.tensor(decode(data, min_height=1000, min_width=1000))  # more than it has: the whole of it
     purpose = CROP + 16 * view
     draws = uniform(seed=SEED, epoch=np.array([epoch]), index=np.array([of]), purpose=purpose, draws=CROP_DRAWS)
@@ -96,7 +96,7 @@ def test_a_view_is_the_crop_and_flip_that_its_sample_draws(told: Manifest) -> No
 
 def test_a_row_says_where_its_views_lie_and_what_they_show(told: Manifest) -> None:
     for row in rows_of(stream_of(told), [0, 2], 0, 4):
-        samples = SampleReader(told).read(row["index"])
+        samples = SampleReader(told, "image").read(row["index"])
         assert row["label"].tolist() == [-1 if each.label is None else each.label for each in samples]
         for view, crop in enumerate(CROPS):
             for place, sample in enumerate(samples):
@@ -183,7 +183,7 @@ def test_a_corrupted_sample_is_replaced_by_the_next_one_and_named(
     got, hit = joined(rows), expected["index"] == victim
     assert 2 <= hit.sum() < hit.size  # once an epoch, but for what an epoch drops
     np.testing.assert_array_equal(got["index"], expected["index"])
-    (key,) = (sample.key for sample in SampleReader(told).read(np.array([victim])))
+    (key,) = (sample.key for sample in SampleReader(told, "image").read(np.array([victim])))
     assert [row["bad"].tolist() for row in rows] == [[key] * int(step.sum()) for step in hit]
     for view, crop in enumerate(CROPS):
         name = f"view{view}"
@@ -208,7 +208,7 @@ def test_neighbours_that_are_corrupted_too_are_passed_over_and_named(
     epoch = int(row["epoch"][place])
     hand = by_hand(told, CROPS[0], view=0, sample=1, epoch=epoch, of=SAMPLES - 2)
     near(row["view0"][place], hand)
-    assert set(row["bad"]) == {sample.key for sample in SampleReader(told).read(np.array(victims))}
+    assert set(row["bad"]) == {sample.key for sample in SampleReader(told, "image").read(np.array(victims))}
 
 
 def _holding(stream: SampleStream, sample: int) -> list[Columns]:
@@ -260,11 +260,11 @@ def test_threads_end_with_the_rows_however_they_end(
 
 def test_memory_is_used_again_once_nobody_holds_any_part_of_it() -> None:
     blanks = BufferPool()
-    first, other = blanks.take(4, 3, 3, 3), blanks.take(4, 3, 3, 3)
+    first, other = blanks.take((4, 3, 3, 3)), blanks.take((4, 3, 3, 3))
     place, part = first.ctypes.data, torch.from_numpy(first[1:])
     assert not np.shares_memory(first, other)
     del first
-    assert blanks.take(4, 3, 3, 3).ctypes.data != place
+    assert blanks.take((4, 3, 3, 3)).ctypes.data != place
     del part
-    assert blanks.take(2, 3, 3, 3).ctypes.data != place
-    assert blanks.take(4, 3, 3, 3).ctypes.data == place
+    assert blanks.take((2, 3, 3, 3)).ctypes.data != place
+    assert blanks.take((4, 3, 3, 3)).ctypes.data == place

@@ -38,7 +38,7 @@ def written(folder: Path, *members: tuple[str, bytes | str], kind: bytes = tarfi
 
 
 def held(told: Manifest) -> list[tuple[bytes, int | None]]:
-    samples = SampleReader(told).read(np.arange(told.num_samples))
+    samples = SampleReader(told, "image").read(np.arange(told.num_samples))
     return sorted(((bytes(sample.data), sample.label) for sample in samples), key=str)
 
 
@@ -149,7 +149,7 @@ def test_names_that_are_no_utf8_stay_apart(tmp_path: Path) -> None:
             info.size = len(png(number))
             tar.addfile(info, io.BytesIO(png(number)))
     told = shards.index(str(tmp_path))
-    assert [sample.key for sample in SampleReader(told).read(np.arange(2))] == ["\\xe9", "\\xe8"]
+    assert [sample.key for sample in SampleReader(told, "image").read(np.arange(2))] == ["\\xe9", "\\xe8"]
 
 
 def test_pieces_of_a_shard_with_links_hold_their_samples(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_pieces_of_a_shard_with_links_hold_their_samples(tmp_path: Path) -> None
     told = shards.index(str(written(tmp_path, ("0.png", "5.png"), *images, ("6.png", "2.png"))))
     index, counts = np.arange(7), told.shards["samples"].to_numpy()
     jobs = cached_reads(
-        index, np.zeros(7, int), rows=told.rows, starts=told.starts, samples=counts, length=2, digest="d"
+        index, np.zeros(7, int), rows=told.rows.take, starts=told.starts, samples=counts, length=2, digest="d"
     )
     for job in jobs:
         rows = told.rows.take(index[job.places])

@@ -13,9 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from selfsup.modality import DecodeError
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.shards import index
-from selfsup.pipelines.modalities.decode import DecodeError, decode, depth
+from selfsup.pipelines.modalities.pixels.decode import How, decode, depth
 
 
 def tif(pixels: np.ndarray, **options: object) -> bytes:
@@ -25,7 +26,7 @@ def tif(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def colour(data: bytes, bits: int | None = None) -> list[int]:
-    made = decode(data, min_height=1, min_width=1, bits=bits)
+    made = decode(data, min_height=1, min_width=1, how=How(bits=bits))
     assert (made == made[0, 0]).all()
     return [int(value) for value in made[0, 0]]
 
@@ -106,7 +107,7 @@ def test_what_lies_apart_is_refused_where_it_would_be_wrong(
     data = tif(np.full((bands, 8, 9), 60, kind), photometric=colours, planarconfig="separate", **options)
     for bits in (None, 12):
         with pytest.raises(DecodeError, match=r"a TIFF, \w+ of [+\d]+ bits, with colors in separate planes: save"):
-            decode(data, min_height=1, min_width=1, bits=bits)
+            decode(data, min_height=1, min_width=1, how=How(bits=bits))
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
@@ -133,7 +134,7 @@ def test_index_says_that_some_cannot_be_decoded_and_why(tmp_path: Path) -> None:
     remarks: list[str] = []
     index(str(tmp_path), remark=remarks.append)
     why = "a TIFF, LAB of 16+16+16 bits, which cannot be read: save it as PNG"
-    assert f"{tmp_path}: 1 of 2 images tried cannot be decoded, the first: a: {why}" in remarks
+    assert f"{tmp_path}: 1 of 2 samples tried cannot be decoded, the first: a: {why}" in remarks
 
 
 def test_pack_says_which_it_leaves_out_and_why(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Checks that several objectives make of their knobs; each yields errors that name the settings at fault."""
 
+import math
 from collections.abc import Iterator
 
 from selfsup.errors import SpecError
@@ -15,14 +16,13 @@ def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[S
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
 
 
-def mask_leaves_both(rule: MaskRule, ratio: float, backbone: Backbone) -> Iterator[SpecError]:
-    """Yield an error where a mask of hyper.mask_ratio shows an encoder all tokens of an image, or none."""
-    size, patch = backbone.image_size, backbone.patch_size
-    if not patch or size % patch:
+def mask_leaves_both(rule: MaskRule, ratio: float, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
+    """Yield an error where a mask of hyper.mask_ratio shows an encoder all tokens of a grid, or none."""
+    if grid is None:
         return
-    tokens, (seen, targets) = (size // patch) ** 2, rule.typical((size // patch, size // patch))
+    seen, targets = rule.typical(grid)
     if not seen or not targets:
-        message = f"a mask ratio of {ratio:g} keeps {seen} of the {tokens} tokens of an image"
+        message = f"a mask ratio of {ratio:g} keeps {seen} of the {math.prod(grid)} tokens of a sample"
         paths = "hyper.mask_ratio", "backbone.patch_size", "backbone.image_size"
         yield SpecError(f"{message}; some must stay, some must go", *paths)
 

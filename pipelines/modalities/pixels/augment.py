@@ -1,9 +1,10 @@
-"""Photometric augmentation of a batch on the training device, equal to torchvision's for every sample.
+"""Photometric augmentation of a batch on the training device, equal to torchvision's for every sample of RGB.
 
-B: batch, H, W: pixels. Images are float in [0, 1]. Nothing here samples: all random numbers are arguments.
+Of other numbers of channels gray is the mean of all, and hue does not change. B: batch, C: channels, H, W: pixels.
+Images are float in [0, 1]. Nothing here samples: all random numbers are arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -12,32 +13,52 @@ from torch import Tensor
 from selfsup.views import Crop
 
 PIECE = 16  # images at a time on a CPU: intermediate results of more exceed its cache
-PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with torchvision's rounding
 
 
+def scaled(raw: Tensor) -> Tensor:
+    """(B, H, W, C), uint8 or float in [0, 1] -> (B, C, H, W) float in [0, 1]"""
+    images = raw.permute(0, 3, 1, 2)
+    if raw.dtype == torch.uint8:
+        return images.contiguous().float().div_(255)
+    return images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def normalize(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalize (B, C, H, W) in [0, 1] in place, to mean 0 and deviation 1 of each channel of the data set."""
+    return images.sub_(_constant(mean, images.device)).div_(_constant(std, images.device))
+
+
+def _constant(values: Sequence[float], device: torch.device) -> Tensor:
+    """-> (C, 1, 1), on the device without waiting for what is queued there"""
+    column = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+    return column.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else column
+
+
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) factors -> (B, 3, H, W)"""
+    """(B, C, H, W), (B,) factors -> (B, C, H, W)"""
     return _column(factor).mul(images).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) factors -> (B, 3, H, W): blend with the image's mean gray"""
+    """(B, C, H, W), (B,) factors -> (B, C, H, W): blend with the image's mean gray"""
     # Two means: the order in which one mean over all pixels is summed depends on the batch size.
     return _blend(images, _luma(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) factors -> (B, 3, H, W): blend with each pixel's gray"""
+    """(B, C, H, W), (B,) factors -> (B, C, H, W): blend with each pixel's gray"""
     return _blend(images, _luma(images), factor)
 
 
 def hue(images: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W), (B,) turns in [-0.5, 0.5] -> (B, 3, H, W): rotate the hue, in HSV
+    """(B, C, H, W), (B,) turns in [-0.5, 0.5] -> (B, C, H, W): rotate the hue of RGB, in HSV
 
     Without the sectors of the HSV hexagon: a channel decreases from its maximum with its distance on the hue circle.
     """
+    if images.shape[1] != 3:
+        return images
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)
     chroma = value - images.amin(dim=1)
@@ -53,12 +74,12 @@ def hue(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, H, W)"""
+    """(B, C, H, W) -> (B, C, H, W)"""
     return _luma(images).expand_as(images)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """(B, 3, H, W), (B,) sigmas -> (B, 3, H, W): blur with a kernel of `kernel` (odd) pixels a side, reflected borders
+    """(B, C, H, W), (B,) sigmas -> (B, C, H, W): blur with a kernel of `kernel` (odd) pixels a side, reflected borders
 
     Two products with banded matrices instead of a convolution, since every sample has its own sigma.
     """
@@ -68,20 +89,20 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = 0.5) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, H, W): invert all values at or above the threshold"""
+    """(B, C, H, W) -> (B, C, H, W): invert all values at or above the threshold"""
     return torch.where(images >= threshold, 1 - images, images)
 
 
 def photometric(images: Tensor, crop: Crop, draws: Tensor) -> None:
-    """Apply color jitter, gray, blur and solarization, each with its probability, in place to (B, 3, H, W) images.
+    """Apply color jitter, gray, blur and solarization, each with its probability, in place to (B, C, H, W) images.
 
-    draws: (B, PHOTO_DRAWS * crop.parts) uniform in [0, 1), on the CPU whatever the device of the images, so that the
+    draws: (B, 13 * crop.parts) uniform in [0, 1), on the CPU whatever the device of the images, so that the
     samples of an operation are known without waiting for the device. The blur's kernel is a tenth of the image, as in
     SimCLR (arXiv 2002.05709, appendix A); its borders are reflected, as in torchvision.
     """
     whole, images = images, images if crop.cells == 1 else _cells(images, crop.cells).flatten(0, 2)
     piece = PIECE * crop.parts if images.device.type == "cpu" else len(images)
-    pieces = (tensor.split(piece) for tensor in (images, draws.reshape(-1, PHOTO_DRAWS)))  # type: ignore[no-untyped-call]
+    pieces = (tensor.split(piece) for tensor in (images, draws.reshape(len(draws) * crop.parts, -1)))  # type: ignore[no-untyped-call]
     for part, part_draws in zip(*pieces, strict=True):
         _photometric(part, crop, part_draws)
     if crop.cells > 1:
@@ -143,7 +164,9 @@ def _blend(images: Tensor, anchor: Tensor, factor: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W)"""
+    """(B, C, H, W) -> (B, 1, H, W)"""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
     red, green, blue = torch.split(images, 1, dim=1)
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 

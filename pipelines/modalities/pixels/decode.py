@@ -1,14 +1,15 @@
 """Decoding of images, at a fraction of the size where that is enough.
 
 libjpeg-turbo decodes JPEGs, and can do so at a fraction of the size; Pillow decodes all other formats and the few JPEGs
-that libjpeg-turbo does not convert to RGB. Orientation tags are ignored, as torchvision does.
+that libjpeg-turbo does not convert. Values of other channels than RGB's, and of 16 bits, are read by `bands`.
+Orientation tags are ignored, as torchvision does.
 """
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -18,11 +19,13 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from selfsup.errors import DataError
-from selfsup.pipelines.modalities import tiffs
+from selfsup.modality import Data, DecodeError
+from selfsup.pipelines.modalities.pixels import bands, tiffs
 
-Data = bytes | memoryview  # of an encoded image
 Pixels = NDArray[np.uint8]
+Values = NDArray[Any]  # (H, W, C): uint8, or float32 in [0, 1]
 
+SENSOR_BITS = 14  # most cameras and scanners have no more
 MAX_PIXELS = 178_956_970  # above it, Pillow too assumes a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # none that starts other programs
 CHROMA_SCALES = {"422": 4, "440": 4, "411": 8}  # factor on the decoded size that makes them as exact as 4:2:0
@@ -34,11 +37,28 @@ SWAPPED_MODES = {"LA;16B": "RGBA"} | {
 }  # Pillow's raw modes of 16 bits -> those of the other byte order
 UNMULTIPLIED_MODES = {f"RGBa;16{order}": f"RGBA;16{order}" for order in "BLN"}  # keep Pillow from dividing by alpha
 SWAPPED_MODES |= {multiplied: SWAPPED_MODES[plain] for multiplied, plain in UNMULTIPLIED_MODES.items()}
+COLORSPACES = {1: "GRAY", 3: "RGB"}  # of libjpeg-turbo, by the number of channels
 EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole image (3.8 against 2.6 ms at 640x427)
 
 
-class DecodeError(DataError, ValueError):
-    """Bytes that are not a complete image."""
+class How(NamedTuple):
+    """How values are read.
+
+    channels: 3 for RGB, 1 for gray, or as many as the image has. bits: number in use of 16, so that 2^bits - 1 is
+    white; None: all. depth: 8 for uint8, 16 for float32 in [0, 1].
+    """
+
+    channels: int = 3
+    bits: int | None = None
+    depth: int = 8
+
+    @property
+    def is_rgb(self) -> bool:
+        """Return whether images become RGB of 8 bits."""
+        return (self.channels, self.depth) == (3, 8)
+
+
+RGB = How()
 
 
 def backend() -> str:
@@ -46,38 +66,37 @@ def backend() -> str:
     return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}"
 
 
-def dimensions(data: Data) -> tuple[int, int]:
+def dimensions(data: Data, how: How = RGB) -> tuple[int, int]:
     """Return (height, width) from the header. Raises DecodeError for a broken one or more than 178 megapixels."""
-    height, width, _ = _header(data)
+    height, width, _ = _header(data, how)
     return height, width
 
 
-def decode(data: Data, *, min_height: int, min_width: int, bits: int | None = None) -> Pixels:
-    """Return an image as (H, W, 3) RGB.
+def decode(data: Data, *, min_height: int, min_width: int, how: How = RGB) -> Values:
+    """Return an image as (H, W, C).
 
-    A JPEG is decoded at the smallest fast scale of at least the given size; nothing is enlarged. Gray, CMYK, palette
-    and 16-bit images are converted, alpha is dropped. bits: number in use of 16, so that 2^bits - 1 is white; None:
-    all. Raises DecodeError for corrupt or truncated data.
+    A JPEG is decoded at the smallest fast scale of at least the given size; nothing is enlarged. To RGB, gray, CMYK,
+    palette and 16-bit images are converted, alpha is dropped. Raises DecodeError for corrupt or truncated data.
     """
-    height, width, chroma = _header(data)
+    height, width, chroma = _header(data, how)
     if not chroma:
-        return _decode_by_pillow(data, bits)
+        return _decode_whole(data, how)
     least = chroma * min_height, chroma * min_width
     eighths = next((n for n in EIGHTHS if _scaled(height, n) >= least[0] and _scaled(width, n) >= least[1]), 8)
-    return _decode_by_turbo(data, height, width, eighths)[0]
+    return _decode_by_turbo(data, height, width, eighths, how)[0]
 
 
 def decode_scaled(
-    data: Data, min_eighths: float, choices: Sequence[int] = EIGHTHS, *, bits: int | None = None
-) -> tuple[Pixels, float]:
-    """Return an image as (H, W, 3) RGB, and its scale: for a JPEG, the first of `choices` of at least so many eighths.
+    data: Data, min_eighths: float, choices: Sequence[int] = EIGHTHS, how: How = RGB
+) -> tuple[Values, float]:
+    """Return an image as (H, W, C), and its scale: for a JPEG, the first of `choices` of at least so many eighths.
 
-    Any other image has scale 1. bits and DecodeError as for `decode`.
+    Any other image has scale 1. how and DecodeError as for `decode`.
     """
-    height, width, chroma = _header(data)
+    height, width, chroma = _header(data, how)
     if not chroma:
-        return _decode_by_pillow(data, bits), 1.0
-    return _decode_by_turbo(data, height, width, next(n for n in choices if n >= chroma * min_eighths or n == 8))
+        return _decode_whole(data, how), 1.0
+    return _decode_by_turbo(data, height, width, next(n for n in choices if n >= chroma * min_eighths or n == 8), how)
 
 
 def _scaled(length: int, eighths: int) -> int:
@@ -85,39 +104,88 @@ def _scaled(length: int, eighths: int) -> int:
     return -(-length * eighths // 8)
 
 
-def _header(data: Data) -> tuple[int, int, int]:
-    """Return height, width, and the factor on the size at which to decode it; 0: to be decoded by Pillow.
+def _header(data: Data, how: How) -> tuple[int, int, int]:
+    """Return height, width, and the factor on the size at which to decode it; 0: to be decoded whole.
 
     libjpeg-turbo scales the chroma of 4:2:0 by less than luma, so that both come out in full. Where chroma is halved on
     one side only it cannot, and enlarges smaller chroma with a blur.
     """
     try:
         height, width, colors, sampling = simplejpeg.decode_jpeg_header(data)
-        chroma = 0 if colors in ("CMYK", "YCCK") else CHROMA_SCALES.get(sampling, 1)
+        chroma = 0 if colors in ("CMYK", "YCCK") or how.channels not in COLORSPACES else CHROMA_SCALES.get(sampling, 1)
     except (ValueError, KeyError):  # the latter for 4:4:1
-        with _open(data) as image:
-            (width, height), chroma = image.size, 0
+        (height, width), chroma = _size(data, how), 0
     if height * width > MAX_PIXELS:
         raise DecodeError(f"{width}x{height} pixels are more than {MAX_PIXELS}: taken for a decompression bomb")
     return height, width, chroma
 
 
-def _decode_by_turbo(data: Data, height: int, width: int, eighths: int) -> tuple[Pixels, float]:
-    """Return an image as (H, W, 3) RGB, and its scale: 1 for a JPEG that only Pillow decodes."""
+def _size(data: Data, how: How) -> tuple[int, int]:
+    """Return (height, width) of an image that is no common JPEG."""
+    if not how.is_rgb and (size := bands.size(data)):
+        return size
+    with _open(data) as image:
+        return image.height, image.width
+
+
+def _decode_by_turbo(data: Data, height: int, width: int, eighths: int, how: How) -> tuple[Values, float]:
+    """Return an image as (H, W, C), and its scale: 1 for a JPEG that only Pillow decodes."""
     least = _scaled(height, eighths), _scaled(width, eighths)
     try:
-        image: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1], strict=True)
+        image: Pixels = simplejpeg.decode_jpeg(
+            data, COLORSPACES[how.channels], min_height=least[0], min_width=least[1], strict=True
+        )
     except ValueError as error:
         if "premature end" in str(error).lower():  # of the file, or of a scan
             raise DecodeError(f"a truncated JPEG: {error}") from error
-        return _decode_by_pillow(data), 1.0  # strict mode also rejects harmless oddities; Pillow finds truncation
-    return image, eighths / 8
+        return _decode_whole(data, how), 1.0  # strict mode also rejects harmless oddities; Pillow finds truncation
+    return image if how.depth == 8 else image.astype(np.float32) / 255, eighths / 8
 
 
-def depth(data: Data) -> int:
+def _decode_whole(data: Data, how: How) -> Values:
+    if how.is_rgb:
+        return _decode_by_pillow(data, how.bits)
+    values, white = bands.read(data) or _bands_by_pillow(data)
+    chosen = bands.channels(values, how.channels)
+    white = min(white, 2 ** (how.bits or 16) - 1)
+    chosen = np.minimum(chosen, white)
+    if how.depth == 16:
+        shares: Values = (chosen / white).astype(np.float32)
+        return shares
+    return _rescale(chosen.astype(np.int64), np.int64(white))
+
+
+def check_bits(bits: int | None, used: Sequence[int]) -> None:
+    """Raise DataError where images of 16 bits use no more than a sensor's 14, and `bits` does not say which is white.
+
+    They may be dark, or have fewer bits. used: by each image, see `depth`.
+    """
+    most = max(used, default=0)
+    if bits is None and 0 < most <= SENSOR_BITS:
+        options = f"--bits {max(most, 8)} if that is white, or --bits 16 if the images are dark"
+        raise DataError(f"images of 16 bits hold no value of more than {most} bits; add {options}")
+
+
+def _bands_by_pillow(data: Data) -> tuple[NDArray[Any], int]:
+    """-> (H, W, bands) unsigned; the value that is white"""
+    with _open(data) as image, _decode_errors(image):
+        if image.mode.startswith("I"):
+            wide = _in_16_bits(np.asarray(image)[..., None])
+            return 2**16 - 1 - wide if tiffs.is_inverted(image) else wide, 2**16 - 1
+        if _has_16_bits(image, data) and image.mode != "CMYK" and not _is_multiplied(image):
+            return _read_16_bits(data), 2**16 - 1
+        plain = image if image.mode in ("L", "LA", "RGBA") and "transparency" not in image.info else _rgb(image)
+        pixels = np.asarray(plain)
+        return pixels.reshape(*pixels.shape[:2], -1), 255
+
+
+def depth(data: Data, how: How = RGB) -> int:
     """Return the bits that the values of an image of more than 8 bits use; 0 for any other. Raises DecodeError."""
     if data[:2] == b"\xff\xd8":
         return 0
+    if not how.is_rgb and (stored := bands.read(data)):
+        values, white = stored
+        return int(values.max()).bit_length() if white > 255 else 0
     with _open(data) as image, _decode_errors(image):
         if image.mode.startswith("I"):
             return int(np.asarray(image).max()).bit_length()
@@ -209,11 +277,16 @@ def _divide_by_alpha(values: NDArray[np.int64]) -> Pixels:
 
 def _to_8_bits(values: NDArray[Any], bits: int | None) -> Pixels:
     """(H, W, bands) -> (H, W, bands) of 8 bits. Raises DecodeError for values that do not fit 16 bits."""
+    white = 2 ** (bits or 16) - 1
+    return _rescale(np.minimum(_in_16_bits(values), white).astype(np.int64), np.int64(white))
+
+
+def _in_16_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as they are. Raises DecodeError for those that do not fit 16 bits."""
     if values.min() < 0 or values.max() >= 2**16:
         span = f"values from {values.min()} to {values.max()}"
         raise DecodeError(f"{span}; expected 0 to 65535: save it with 8 or 16 bits")
-    white = 2 ** (bits or 16) - 1
-    return _rescale(np.minimum(values, white).astype(np.int64), np.int64(white))
+    return values
 
 
 def _rescale(values: NDArray[np.int64], white: NDArray[np.int64] | np.int64) -> Pixels:

@@ -1,0 +1,146 @@
+"""Images of any number of channels, of 8 or 16 bits, in whatever format they come."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from selfsup.knob import Knobs
+from selfsup.modality import Boxes, Data, Modality, Raw, Reading
+from selfsup.pipelines.modalities.pixels.coding import ImageCoding
+from selfsup.pipelines.modalities.pixels.decode import How, check_bits, decode, depth, dimensions
+from selfsup.sections import Backbone
+from selfsup.views import CROP_DRAWS, Center, Crop, Views, boxes, flips, sized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATISTICS_SIDE = 256  # pixels, about that of training images: the deviation falls with the resolution
+DIGITS = 6  # of mean and deviation
+MIN_STD = 1 / 255  # images of one flat color would divide by zero
+PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
+
+
+class ImageReading(Reading):
+    """How values are read.
+
+    channels: 3 for RGB, to which all images are converted; 1 for gray; or as many as every image has. bits: number in
+    use of 16, so that 2^bits - 1 is white; None or 16: all. depth: bits that values keep.
+    """
+
+    channels: Annotated[int, Field(gt=0, le=4096)] = 3
+    bits: Annotated[int, Field(ge=8, le=16)] | None = None
+    depth: Literal[8, 16] = 8
+
+    @property
+    def how(self) -> How:
+        return How(self.channels, None if self.bits == 16 else self.bits, self.depth)
+
+
+class ImageStats(ImageReading):
+    """mean, std: of each channel, of values in [0, 1]."""
+
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
+
+    @model_validator(mode="after")
+    def _of_every_channel(self) -> Self:
+        if (len(self.mean), len(self.std)) != (self.channels, self.channels):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {self.channels} channels")
+        return self
+
+    def identity(self) -> list[Any]:
+        settings = [self.bits] if self.bits else []
+        return [self.mean, self.std, *settings, *([{"depth": self.depth}] if self.depth != 8 else [])]
+
+
+class Measure(NamedTuple):
+    """Of one image: the first two moments of each channel, (C,) each, and the bits in use if there are more than 8."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    bits: int
+
+
+@final
+class Image(Modality):
+    """Crops are made on the host, from one decode that is no larger than needed; photometry is the device's."""
+
+    suffixes = ("jpg", "jpeg", "png", "webp")
+    others = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
+    axes = ("row", "column")
+    Reading, Stats = ImageReading, ImageStats
+    place_draws = CROP_DRAWS
+
+    def sizes(self, backbone: Backbone, knobs: Knobs) -> tuple[int, ...]:  # noqa: ARG002
+        return backbone.image_size, backbone.image_size
+
+    def views(self, views: Views, sizes: tuple[int, ...]) -> Views:
+        return sized(views, sizes[0])
+
+    def whole(self, sizes: tuple[int, ...], share: float) -> Center:
+        return Center(size=sizes[0], share=share)
+
+    def extent(self, data: Data, reading: ImageReading) -> tuple[int, ...]:
+        return dimensions(data, reading.how)
+
+    def place(self, view: Crop | Center, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
+        if isinstance(view, Center):
+            side = np.maximum(1.0, view.share * extents.min(axis=1, keepdims=True)).repeat(2, axis=1)
+            return np.concatenate([(extents - side) / 2, side, np.zeros((len(side), 1))], axis=1)
+        height, width = extents.T
+        return np.concatenate([boxes(view, height, width, draws), flips(view, draws)[:, None]], axis=1)
+
+    def raw(self, view: Crop | Center, reading: ImageReading) -> tuple[tuple[int, ...], type[np.generic]]:
+        assert view.size
+        return (view.size, view.size, reading.channels), np.uint8 if reading.depth == 8 else np.float32
+
+    def load(self, data: Data, boxes: Boxes, views: Sequence[Crop | Center], reading: ImageReading) -> list[Raw]:
+        from selfsup.pipelines.modalities.pixels.crops import crops
+
+        sizes, filters = [view.size or 0 for view in views], [view.resample for view in views]
+        return crops(data, boxes[:, :4], sizes, filters, (boxes[:, 4] > 0).tolist(), reading.how)
+
+    def augment_draws(self, view: Crop | Center) -> int:
+        return PHOTO_DRAWS * view.parts if isinstance(view, Crop) else 0
+
+    def augment(self, raw: "Tensor", view: Crop | Center, draws: "Tensor", stats: ImageStats) -> "Tensor":
+        from selfsup.pipelines.modalities.pixels.augment import normalize, photometric, scaled
+
+        images = scaled(raw)
+        if isinstance(view, Crop):
+            photometric(images, view, draws)
+        return normalize(images, mean=stats.mean, std=stats.std)
+
+    def picture(self, values: "Tensor", stats: ImageStats) -> NDArray[np.uint8]:
+        """-> (B, H, W, 3): of many channels the first three, of two the first"""
+        shown = 3 if stats.channels > 2 else 1
+        mean, std = (values.new_tensor(moment).view(-1, 1, 1) for moment in (stats.mean, stats.std))
+        colors = ((values * std + mean).clamp(0, 1) * 255).round().byte()[:, :shown].expand(-1, 3, -1, -1)
+        pixels: NDArray[np.uint8] = colors.permute(0, 2, 3, 1).numpy()
+        return pixels
+
+    def coding(self, reading: ImageReading, **options: Any) -> ImageCoding:
+        members = ImageReading() if (reading.channels, reading.depth) == (3, 8) else reading  # of JPEGs
+        return ImageCoding(how=reading.how, is_known=reading.bits is not None, reading=members, **options)
+
+    def measure(self, data: Data, reading: ImageReading) -> Measure:
+        pixels = decode(data, min_height=STATISTICS_SIDE, min_width=STATISTICS_SIDE, how=reading.how)
+        values = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
+        return Measure(values.mean((0, 1)), (values**2).mean((0, 1)), depth(data, reading.how))
+
+    def statistics(self, measures: Sequence[Measure], reading: ImageReading) -> ImageStats:
+        """Return means over images, each of the same weight. Raises DataError as `check_bits`."""
+        check_bits(reading.bits, [measure.bits for measure in measures])
+        mean = np.mean([measure.first for measure in measures], axis=0)
+        second = np.mean([measure.second for measure in measures], axis=0)
+        std = np.sqrt(np.maximum(second - mean**2, MIN_STD**2))
+        settings = reading.model_dump() | ({"bits": None} if reading.bits == 16 else {})
+        return ImageStats(**settings, mean=_rounded(mean), std=_rounded(std))
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return values rounded to be equal on every processor: the last digits depend on the order of additions."""
+    return tuple(np.round(values, DIGITS).tolist())

@@ -1,0 +1,1 @@
+"""Images as pixels: decoding, crops with antialiasing, photometric changes."""

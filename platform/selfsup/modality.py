@@ -1,0 +1,187 @@
+"""The interface of a kind of data; `pipelines/modalities/` holds one a file, and is the registry.
+
+What runs on the host needs no torch. A: axes, B: batch, C: channels, S: points along each axis, V: views.
+"""
+
+import abc
+import functools
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, create_model
+
+from selfsup import registry
+from selfsup.errors import DataError
+from selfsup.knob import Knobs, knob
+from selfsup.sections import Backbone, InputShape
+from selfsup.views import Views, ViewSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODALITIES = "selfsup.pipelines.modalities"  # the package, which is above this one
+Data = bytes | memoryview  # of an encoded sample
+Boxes = NDArray[np.float64]  # (..., 2A + 1): the start along each axis, the extent along each; 1 if mirrored
+Raw = NDArray[Any]  # (*S, C): a view as it is loaded
+
+
+class DecodeError(DataError, ValueError):
+    """Bytes that are not a complete sample."""
+
+
+class Reading(BaseModel):
+    """How the samples of a data set are read, as its manifest says; `Modality.Stats` adds what they are normalized by.
+
+    channels: values of a point.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    channels: Any
+
+    def identity(self) -> list[Any]:
+        """Return what results depend on; settings at their defaults are left out."""
+        raise NotImplementedError
+
+
+class Modality(abc.ABC):
+    """A kind of data: how its samples are packed, read, placed, augmented and shown. Stateless.
+
+    suffixes: of the members of a shard that hold it. others: read where a sample has none of these. axes: of a sample.
+    Input: its part of a spec's `input`. place_draws: random numbers that placing a view takes, uniform in [0, 1).
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    others: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[tuple[str, ...]]
+    Input: ClassVar[type[Knobs]] = Knobs
+    Reading: ClassVar[type[Any]]  # subclasses of Reading
+    Stats: ClassVar[type[Any]]
+    place_draws: ClassVar[int]
+
+    @abc.abstractmethod
+    def sizes(self, backbone: Backbone, knobs: Any) -> tuple[int, ...]:
+        """Return the points along each axis of the samples that an encoder is built for, and that are evaluated.
+
+        knobs: of the class `Input`.
+        """
+
+    @abc.abstractmethod
+    def views(self, views: Views, sizes: tuple[int, ...]) -> Views:
+        """Return an objective's views as those of this modality, each with its size."""
+
+    @abc.abstractmethod
+    def whole(self, sizes: tuple[int, ...], share: float) -> ViewSpec:
+        """Return the view that evaluation sees, of which nothing is drawn. share: of the sample, as embed.crop."""
+
+    @abc.abstractmethod
+    def extent(self, data: Data, reading: Any) -> tuple[int, ...]:
+        """Return the length of a sample along each axis, from its header. Raises DecodeError for a broken one."""
+
+    @abc.abstractmethod
+    def place(self, view: Any, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
+        """(n, A), (n, place_draws) -> (n, 2A + 1): the part of each sample that a view shows."""
+
+    @abc.abstractmethod
+    def raw(self, view: Any, reading: Any) -> tuple[tuple[int, ...], type[np.generic]]:
+        """Return the shape (*S, C) and the type of a loaded view."""
+
+    @abc.abstractmethod
+    def load(self, data: Data, boxes: Boxes, views: Sequence[Any], reading: Any) -> list[Raw]:
+        """(V, 2A + 1) and more -> V views of a sample, decoded once. Raises DecodeError for a damaged one."""
+
+    @abc.abstractmethod
+    def augment_draws(self, view: Any) -> int:
+        """Return how many random numbers augmenting a view takes, uniform in [0, 1)."""
+
+    @abc.abstractmethod
+    def augment(self, raw: "Tensor", view: Any, draws: "Tensor", stats: Any) -> "Tensor":
+        """(B, *S, C) as loaded, (B, augment_draws) on the CPU -> (B, C, *S), augmented and normalized"""
+
+    @abc.abstractmethod
+    def picture(self, values: "Tensor", stats: Any) -> NDArray[np.uint8]:
+        """(B, C, *S), normalized -> (B, H, W, 3), for the eye"""
+
+    def coding(self, reading: Any, **options: Any) -> Any:
+        """Return the Coding of files as members of shards, or what has its interface: as they are, without options."""
+        assert not options, f"packed as they are: {', '.join(options)} cannot be"
+        return Coding(self, reading)
+
+    @abc.abstractmethod
+    def measure(self, data: Data, reading: Any) -> Any:
+        """Return what statistics are made of, of one sample, decoded to its end. Raises DecodeError."""
+
+    @abc.abstractmethod
+    def statistics(self, measures: Sequence[Any], reading: Any) -> Any:
+        """Return the Stats of measured samples. Raises DataError where they contradict how they are read."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How files become members of shards: unchanged, if they can be read. reading: of the members."""
+
+    modality: Modality
+    reading: Any
+
+    @property
+    def settings(self) -> str:
+        """Return all that the bytes depend on but the file."""
+        return f"{type(self.modality).__name__}({self.reading})"
+
+    def inspect(self, paths: Sequence[Path]) -> None:
+        """Raise DataError where files contradict how they are read."""
+
+    def encode(self, path: Path) -> tuple[str, bytes]:
+        """Return suffix and bytes of a file as a member of a shard. Raises DecodeError."""
+        data = path.read_bytes()
+        self.modality.measure(data, self.reading)
+        return path.suffix[1:].lower(), data
+
+
+def names() -> list[str]:
+    """Return the names of all modalities; images first, whose shards may hold other members, too."""
+    return sorted(registry.modules(MODALITIES), key=lambda name: (name != "image", name))
+
+
+@functools.cache
+def load(name: str) -> Modality:
+    """Return the modality in `modalities/<name>.py`."""
+    modality: Modality = registry.only(MODALITIES, name, Modality)()
+    return modality
+
+
+@functools.cache
+def inputs() -> type[Knobs]:
+    """Return the section `input` of a spec: the knobs of each modality that has some, under its name."""
+    own = {name: load(name) for name in names() if load(name).Input is not Knobs}
+    fields: Any = {
+        name: (modality.Input | None, knob(None, inspect.getdoc(modality) or "")) for name, modality in own.items()
+    }
+    return create_model("Input", __base__=Knobs, **fields)
+
+
+def chosen(section: Knobs) -> tuple[str, Knobs]:
+    """Return the modality that a section `input` asks for, and its knobs; images where it says nothing."""
+    said = [(name, knobs) for name, knobs in section if knobs is not None]
+    return said[0] if said else ("image", load("image").Input())
+
+
+def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
+    """Return the points along each axis of a sample, as a section `input` asks for it."""
+    name, knobs = chosen(section)
+    return load(name).sizes(backbone, knobs)
+
+
+def views_of(views: Views, section: Knobs, backbone: Backbone) -> Views:
+    """Return an objective's views as those of the modality that a section `input` asks for."""
+    return load(chosen(section)[0]).views(views, sizes_of(section, backbone))
+
+
+def shape_of(section: Knobs, backbone: Backbone, channels: int) -> InputShape:
+    """Return what an encoder is built for. channels: of the data."""
+    return InputShape(channels, sizes_of(section, backbone))
