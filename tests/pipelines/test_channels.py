@@ -73,7 +73,9 @@ def test_the_stream_delivers_all_channels_normalized(scenes: Manifest) -> None:
 
 @pytest.mark.usefixtures("scenes")
 def test_other_channels_than_said_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"out: none of 6 samples tried can be decoded: 0: .*"):
+    with pytest.raises(
+        DataError, match=r"out: none of 6 samples tried can be decoded: 0: .* add --channels 13 to keep all"
+    ):
         shards.index(str(tmp_path / "out"))
     with pytest.raises(DataError, match="13 channels; expected 5: index shards of images with one number of channels"):
         shards.index(str(tmp_path / "out"), reading={"image": ImageReading(channels=5)})

@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import (
 
 COLORS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
 REMEDY = "save it as PNG"
+MOST_COLORS = 4  # of an image, with alpha; a TIFF with more bands holds measurements
 BANDS = set("RGBACMYK")  # that Pillow reads correctly as separate planes
 
 
@@ -55,7 +56,9 @@ def unreadable(data: bytes) -> str | None:
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
-        return f"a TIFF, {_kind(tags)}, which cannot be read: {REMEDY}"
+        bands = len(tags.get(BITSPERSAMPLE, (1,)))
+        remedy = f"add --channels {bands} to keep all, or {REMEDY}" if bands > MOST_COLORS else REMEDY
+        return f"a TIFF, {_kind(tags)}, which cannot be read: {remedy}"
     except Exception:  # Pillow raises many types on corrupt bytes
         return None
 
