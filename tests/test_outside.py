@@ -190,7 +190,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
 
 
 def test_a_class_of_an_installed_package_counts_with_what_it_imports_from_there(
-    write: Write, lab: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    write: Write, lab: Callable[[str, str], None]
 ) -> None:
     spec = write("", method="my_lab.methods:Mine")
     before = planned(spec)
@@ -202,7 +202,7 @@ def test_a_class_of_an_installed_package_counts_with_what_it_imports_from_there(
     lab("losses", "from selfsup.parts.contrastive import nt_xent\nchanged = 1\n")
     assert planned(spec).id != before.id
     for name in [name for name in sys.modules if name.startswith("my_lab")]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def test_a_worker_refuses_a_file_that_computes_something_else_than_planned(write: Write) -> None:
