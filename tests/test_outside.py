@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from outsiders import planned, refused
 from tiny import BACKBONE
 
 import selfsup.methods.simclr
@@ -16,8 +17,6 @@ from selfsup import codebase, method, outside
 from selfsup.describe import knobs
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.worker import Task, check_code
 from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
@@ -54,17 +53,6 @@ def write(tmp_path: Path, shards: str) -> Write:
         return path
 
     return write
-
-
-def planned(spec: Path) -> PlannedRun:
-    [run] = plan(read(spec), spec.parent.parent / "home")
-    return run
-
-
-def refused(spec: Path, *overrides: str) -> str:
-    with pytest.raises(SpecError) as caught:
-        read(spec, overrides)
-    return str(caught.value).partition("\n")[0]
 
 
 def test_a_run_is_named_by_the_file_and_is_the_same_wherever_that_lies(write: Write) -> None:

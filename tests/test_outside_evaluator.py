@@ -8,13 +8,12 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
+from outsiders import planned, refused
 from tiny import BACKBONE
 
 from selfsup import codebase, outside
-from selfsup.errors import SpecError
 from selfsup.evaluator import Metric, load
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.spec import read, schema
 from selfsup.sweeps.spec import sweepfile
@@ -64,17 +63,6 @@ def write(tmp_path: Path, shards: str) -> Write:
         return path
 
     return write
-
-
-def planned(spec: Path) -> PlannedRun:
-    [run] = plan(read(spec), spec.parent.parent / "home")
-    return run
-
-
-def refused(spec: Path, *overrides: str) -> str:
-    with pytest.raises(SpecError) as caught:
-        read(spec, overrides)
-    return str(caught.value).partition("\n")[0]
 
 
 def test_its_stage_is_named_by_the_file_and_is_the_same_wherever_that_lies(write: Write) -> None:

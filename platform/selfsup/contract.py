@@ -2,20 +2,20 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from selfsup import checkpoint, encoder
 from selfsup.batch import Batch, blank_batch
-from selfsup.errors import SpecError
 from selfsup.method import Method, TrainInfo, load
 from selfsup.optim import build
 from selfsup.parts.patch import patchify
+from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
 from selfsup.train import read, train
 from selfsup.views import Views, sized
@@ -40,20 +40,10 @@ def check(name: str) -> Iterator[tuple[str, str]]:
     Raises SpecError for a method that cannot be loaded, or that has knobs without a default.
     """
     method = load(name)
-    try:
-        method.Hyper()
-    except ValidationError as error:
-        raise SpecError(f"{name}: its knobs need valid defaults to be checked: {error.errors()[0]['msg']}") from None
+    need_defaults(name, method.Hyper)
     for kind in method.backbones:
         for title, contract in CONTRACTS.items():
-            yield f"{title}, on a {kind}", _broken(contract, method, BACKBONES[kind])
-
-
-def _broken(contract: "Contract", method: type[Method], backbone: Backbone) -> str:
-    try:
-        return contract(lambda seed: example(method, backbone, seed))
-    except Exception as error:  # the objective is the user's: whatever it raises is what the user has to read
-        return f"{type(error).__name__}: {error}"
+            yield f"{title}, on a {kind}", outcome(contract, partial(example, method, BACKBONES[kind]))
 
 
 def example(method: type[Method], backbone: Backbone, seed: int, samples: int = SAMPLES) -> Example:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
-from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Features, Score, load, numbers
+from selfsup.promises import need_defaults, outcome
 
 TRAIN, VAL, DIM, TOKENS, CLASSES = 60, 30, 8, 4, 6
 Kind = type[Evaluator]
@@ -31,20 +30,10 @@ def check(name: str) -> Iterator[tuple[str, str]]:
     Raises SpecError for an evaluator that cannot be loaded, or that has knobs without a default.
     """
     kind = load(name)
-    try:
-        kind.Hyper()
-    except ValidationError as error:
-        raise SpecError(f"{name}: its knobs need valid defaults to be checked: {error.errors()[0]['msg']}") from None
+    need_defaults(name, kind.Hyper)
     for title, contract in CONTRACTS.items():
         if kind.target is None or not contract.unlabelled:
-            yield title, _broken(contract, kind)
-
-
-def _broken(contract: Contract, kind: Kind) -> str:
-    try:
-        return contract.broken(kind)
-    except Exception as error:  # the evaluator is the user's: whatever it raises is what the user has to read
-        return f"{type(error).__name__}: {error}"
+            yield title, outcome(contract.broken, kind)
 
 
 def example(kind: Kind, *, labelled: bool = True) -> Features:
