@@ -225,7 +225,7 @@ def _sample_problem(name: str, reading: Reading, block: bytes) -> str | None:
     except ValueError as error:
         return f"not the sample that was indexed: {error}"
     try:
-        modality.load(name).measure(data, reading)
+        modality.load(name).check(data, reading)
     except DecodeError as error:
         return f"{key}: {error}"
     return None

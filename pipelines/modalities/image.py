@@ -94,8 +94,7 @@ class Image(Modality):
         return np.concatenate([boxes(view, height, width, draws), flips(view, draws)[:, None]], axis=1)
 
     def raw(self, view: Crop | Center, reading: ImageReading) -> tuple[tuple[int, ...], type[np.generic]]:
-        assert view.size
-        return (view.size, view.size, reading.channels), np.uint8 if reading.depth == 8 else np.float32
+        return (*view.lengths, reading.channels), np.uint8 if reading.depth == 8 else np.float32
 
     def load(self, data: Data, boxes: Boxes, views: Sequence[Crop | Center], reading: ImageReading) -> list[Raw]:
         from selfsup.pipelines.modalities.pixels.crops import crops
@@ -130,6 +129,9 @@ class Image(Modality):
         pixels = decode(data, min_height=STATISTICS_SIDE, min_width=STATISTICS_SIDE, how=reading.how)
         values = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
         return Measure(values.mean((0, 1)), (values**2).mean((0, 1)), depth(data, reading.how))
+
+    def check(self, data: Data, reading: ImageReading) -> None:
+        decode(data, min_height=1, min_width=1, how=reading.how)
 
     def statistics(self, measures: Sequence[Measure], reading: ImageReading) -> ImageStats:
         """Return means over images, each of the same weight. Raises DataError as `check_bits`."""

@@ -116,6 +116,10 @@ class Modality(abc.ABC):
     def measure(self, data: Data, reading: Any) -> Any:
         """Return what statistics are made of, of one sample, decoded to its end. Raises DecodeError."""
 
+    def check(self, data: Data, reading: Any) -> None:
+        """Raise DecodeError for a sample that cannot be read to its end, at the least cost that tells."""
+        self.measure(data, reading)
+
     @abc.abstractmethod
     def statistics(self, measures: Sequence[Any], reading: Any) -> Any:
         """Return the Stats of measured samples. Raises DataError where they contradict how they are read."""
@@ -139,7 +143,7 @@ class Coding:
     def encode(self, path: Path) -> tuple[str, bytes]:
         """Return suffix and bytes of a file as a member of a shard. Raises DecodeError."""
         data = path.read_bytes()
-        self.modality.measure(data, self.reading)
+        self.modality.check(data, self.reading)
         return path.suffix[1:].lower(), data
 
 
