@@ -32,10 +32,12 @@ def shards_pack(
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
     from selfsup.pipelines.data.pack import pack
 
-    options: dict[str, Any] = {} if (resize, quality) == (None, 92) else {"resize": resize, "quality": quality}
-    options["reading"] = _reading(bits, channels, depth)
+    coding = {"resize": resize, "quality": quality}
+    reading = _reading(bits, channels, depth)
     with counting("files") as progress:
-        manifest, skipped, left_out = pack(images_dir, out, shard_size=shard_size, progress=progress, **options)
+        manifest, skipped, left_out = pack(
+            images_dir, out, shard_size=shard_size, reading=reading, progress=progress, **coding
+        )
     for name, why in skipped.items():
         typer.echo(f"left out, since it cannot be decoded: {name}: {why}", err=True)
     for kind, number in sorted(left_out.items()):

@@ -173,10 +173,8 @@ class TokenEncoder(Encoder):
         if grid == self.grid:
             return position
         whole = position.mT.reshape(1, -1, *self.grid)
-        mode, offset = (
-            INTERPOLATIONS[len(grid)],
-            self.position_offset,
-        )  # at a scale that is not of the sizes, places shift
+        mode = INTERPOLATIONS[len(grid)]
+        offset = self.position_offset  # at a scale that is not of the sizes, places shift
         scale = [(new + offset) / old for new, old in zip(grid, self.grid, strict=True)] if offset else None
         resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode=mode)
         return resized[0].flatten(1).mT

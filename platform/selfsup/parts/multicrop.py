@@ -45,9 +45,9 @@ def pooled(encoder: Pools, views: Sequence[View]) -> list[Tensor]:
 def joined(views: Sequence[View]) -> Tokens | Tensor:
     """V views of B samples, of one size -> (V * B, ...), one view after the other."""
     images = [view.value for view in views if isinstance(view.value, Tensor)]
-    return (
-        torch.cat(images) if images else tokens.joined([view.value for view in views if isinstance(view.value, Tokens)])
-    )
+    if images:
+        return torch.cat(images)
+    return tokens.joined([view.value for view in views if isinstance(view.value, Tokens)])
 
 
 def _shape(value: Tokens | Tensor) -> torch.Size:

@@ -92,9 +92,8 @@ class GroupedBatchNorm(_AnyRank):
         """(N, C, ...) -> (N, C, ...)"""
         if not self.training:
             return super().forward(input)
-        apart = input.view(-1, self.groups, self.run, *input.shape[1:]).transpose(
-            1, 2
-        )  # (N / (G * run), run, G, C, ...)
+        apart = input.view(-1, self.groups, self.run, *input.shape[1:]).transpose(1, 2)
+        # (N / (G * run), run, G, C, ...)
         side_by_side = apart.flatten(0, 1).flatten(1, 2)  # (N / G, G * C, ...): groups as channels
         value = self._normalized(side_by_side).view(apart.shape)
         return value.transpose(1, 2).reshape(input.shape)

@@ -43,8 +43,9 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
     value, coord = torch.cat([part.value for part in parts]), torch.cat([part.coord for part in parts])
     if all(part.valid is None for part in parts):
         return Tokens(value, coord, parts[0].grid)
-    every = [torch.ones(part.coord.shape[:2], dtype=torch.bool, device=value.device) for part in parts]
-    valid = [all_ if part.valid is None else part.valid for part, all_ in zip(parts, every, strict=True)]
+    valid = [
+        torch.ones_like(part.coord[..., 0], dtype=torch.bool) if part.valid is None else part.valid for part in parts
+    ]
     return Tokens(value, coord, parts[0].grid, torch.cat(valid))
 
 
