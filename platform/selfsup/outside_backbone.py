@@ -35,9 +35,10 @@ def problem(name: str) -> str | None:
 def idle(name: str) -> set[str]:
     """Return the settings of `backbone` that change nothing of one from outside."""
     if name.startswith(HUGGING_FACE):
-        fixed = {"patch_size", "width", "depth", "heads", "positions", "stem"}
+        fixed = {"patch_size", "width", "depth", "heads", "positions", "init", "stem"}
         return fixed if hasattr(config(name), "drop_path_rate") else {*fixed, "drop_path"}
-    return {"positions", "pool", "stem", *GIVEN} - {"image_size"} - inspect.signature(factory(name)).parameters.keys()
+    asked = {"image_size", *inspect.signature(factory(name)).parameters}
+    return {"positions", "init", "pool", "stem", *GIVEN} - asked
 
 
 def portable(name: str) -> str:

@@ -93,6 +93,9 @@ class Backbone(Knobs):
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
     pool: Literal["cls", "mean"] = knob("cls", "what stands for an image: the class token, or the mean of the patches")
+    init: Literal["objective", "backbone"] = knob(
+        "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"
+    )
     stem: Literal["imagenet", "small"] = knob("imagenet", "first layers of a CNN: timm's, or 3x3 for small images")
     weights: str | None = knob(
         None, "start from a timm state dict (.safetensors, .pth), or from timm's own: timm", min_length=1

@@ -31,7 +31,7 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
             trunk.rope.aug_active = False  # a forward pass draws nothing
     elif backbone.stem == "small":
         _shrink_stem(trunk, backbone)
-    if initialize:
+    if initialize and backbone.init == "objective":
         initialize(trunk)
     if backbone.weights:
         weights.fill(trunk, backbone, shape)

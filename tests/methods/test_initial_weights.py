@@ -38,6 +38,12 @@ def test_a_vit_begins_as_the_authors(name: str, setting) -> None:
     assert trunk.cls_token.std().item() == pytest.approx(token, rel=0.35)
 
 
+def test_a_vit_begins_as_the_backbone_where_a_spec_says_so() -> None:
+    sizes = {"name": "vit_tiny_patch16_224", "image_size": 16, "patch_size": 4, "width": 48, "depth": 1, "heads": 3}
+    trunk = build(Backbone(**sizes, init="backbone"), load("dino").initialize).trunk
+    assert trunk.blocks[0].attn.qkv.weight.std().item() == pytest.approx(GLOROT, rel=0.05)
+
+
 @pytest.mark.parametrize("name", [name for name in names() if "cnn" in load(name).backbones])
 def test_residual_branches_begin_as_the_authors(name: str, setting) -> None:
     trunk = setting(name, "cnn")[0].backbone.trunk
