@@ -1,4 +1,4 @@
-"""Memories of embeddings: a queue of the latest ones, and one of each sample. The same in all processes.
+"""Memories of embeddings, the same in all processes: a queue of the latest ones, and a bank with one per sample.
 
 D: channels, N: rows of this process.
 """
@@ -25,7 +25,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """(N, D): those of all processes take the places of the oldest."""
+        """Replace the oldest rows by these (N, D) of all processes."""
         new, length = dist.gather(rows.detach())[-len(self.rows) :], len(self.rows)
         where = (self.place + torch.arange(len(new), device=new.device)) % length
         self.rows.index_copy_(0, where, new.to(self.rows.dtype))
@@ -45,7 +45,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def put(self, sample: Tensor, rows: Tensor, *, momentum: float = 0.0) -> None:
-        """(N,) int64, (N, D): momentum * what is there + (1 - momentum) * these, of all processes."""
+        """Set rows (N, D) of samples (N,) of all processes to momentum * the old + (1 - momentum) * the new."""
         where, new = dist.gather(sample), dist.gather(rows.detach()).to(self.rows.dtype)
         if momentum:
             new = torch.lerp(self.rows[where], new, 1 - momentum)

@@ -1,4 +1,4 @@
-"""Clusters and what is taught by them, in fp32 whatever precision the step has.
+"""Clusters, and losses whose targets are clusters, in fp32 whatever precision the step has.
 
 N: samples of this process, M: rows that all processes hold alike, V: views, K: clusters, D: channels.
 Over W processes each loss is its process's share; the mean of the shares is the loss of the whole batch.
@@ -18,31 +18,31 @@ ROUNDS, TOLERANCE = 10, 0.1  # SeLa's code asks every tenth round whether labels
 
 
 def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
-    """(..., D), (K, D) -> (..., K): of embeddings with prototypes that are unit vectors already."""
+    """(..., D), (K, D) -> (..., K): cosines of embeddings with prototypes, which must be unit vectors."""
     with no_autocast(z):
         return F.linear(F.normalize(z.float(), dim=-1), prototypes.float())
 
 
 def swapped(scores: Tensor, codes: Tensor, *, temperature: float) -> Tensor:
-    """(V, N, K), (A, N, K) -> (): each view tells the codes of the first A views, but for its own.
+    """(V, N, K), (A, N, K) -> (): cross-entropy of each view with the codes of the first A views, but for its own.
 
     SwAV (arXiv 2006.09882), eq. 1 and 2 averaged over samples and pairs of views, for many views as in its eq. 6.
     """
-    told = F.log_softmax(scores.float() / temperature, dim=2)
+    log_p = F.log_softmax(scores.float() / temperature, dim=2)
     pairs = [(code, view) for code in range(len(codes)) for view in range(len(scores)) if code != view]
-    return -torch.stack([(codes[code] * told[view]).sum(dim=1).mean() for code, view in pairs]).mean()
+    return -torch.stack([(codes[code] * log_p[view]).sum(dim=1).mean() for code, view in pairs]).mean()
 
 
 def labelled(scores: Tensor, label: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """(..., K), (...) -> (): all tell the cluster that they belong to. DeepCluster (arXiv 1807.05520), eq. 1."""
+    """(..., K), (...) -> (): cross-entropy of scores with cluster labels. DeepCluster (arXiv 1807.05520), eq. 1."""
     return F.cross_entropy(scores.float().flatten(0, -2) / temperature, label.flatten())
 
 
 @torch.no_grad()
 def usage(p: Tensor) -> dict[str, Tensor]:
-    """(N, K), rows that sum to 1 -> entropy: of a sample's, the mean; mean_entropy: of the mean over all processes.
+    """(N, K), rows that sum to 1 -> entropy: the mean over rows; mean_entropy: of the mean row of all processes.
 
-    Both in nats. A mean_entropy near 0 says that one cluster takes everything, an entropy of ln K that none is meant.
+    Both in nats. A mean_entropy near 0: one cluster takes everything; an entropy of ln K: no cluster is preferred.
     """
     return {
         "entropy": torch.special.entr(p).sum(1).mean(),
@@ -52,13 +52,13 @@ def usage(p: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def drawn(rows: Tensor, number: int) -> Tensor:
-    """(M, D) -> (number, D): some of the rows, no row twice; the first process draws for all."""
+    """(M, D) -> (number, D): random rows, none twice; the first process draws for all."""
     return rows[dist.first(torch.randperm(len(rows), device=rows.device))[:number]]
 
 
 @torch.no_grad()
 def spherical_kmeans(rows: Tensor, start: Tensor, *, iterations: int) -> tuple[Tensor, Tensor]:
-    """(M, D), (K, D), unit vectors -> (K, D), (M,): centroids at unit length, and the number of each row's nearest.
+    """(M, D), (K, D), unit vectors -> (K, D), (M,): centroids of unit length, and the number of each row's nearest.
 
     Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", 2001, as DeepCluster v2
     (arXiv 2006.09882, appendix). A cluster without rows stays where it is. Each process works on its share of the rows.
@@ -73,8 +73,8 @@ def spherical_kmeans(rows: Tensor, start: Tensor, *, iterations: int) -> tuple[T
     return centroids, _whole(torch.cat([_nearest(part, centroids) for part in torch.split(own, CHUNK)]), len(rows))
 
 
-class Balanced(NamedTuple):
-    """label: (M,). rounds: () of balancing. error: () what is left to balance, over all samples."""
+class BalancedLabels(NamedTuple):
+    """Labels (M,), the rounds () of balancing, and the error () that these leave, summed over all samples."""
 
     label: Tensor
     rounds: Tensor
@@ -82,8 +82,8 @@ class Balanced(NamedTuple):
 
 
 @torch.no_grad()
-def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: float, iterations: int) -> Balanced:
-    """(M, D), (K, D), (K,) -> the labels of most probability under that linear classifier, all of them used alike.
+def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: float, iterations: int) -> BalancedLabels:
+    """(M, D), (K, D), (K,) -> the most probable labels under a linear classifier, each label equally often.
 
     SeLa (arXiv 1911.05371), eq. 6 to 8, in double precision; sharpness: its lambda. As in the authors' code, rounds end
     when the scales of samples change by less than 0.1 in sum: every tenth asks for that, which waits for the device.
@@ -98,11 +98,11 @@ def balanced_labels(rows: Tensor, weight: Tensor, bias: Tensor, *, sharpness: fl
             break
         for scale in _scales(scores.sub_(sample).exp(), ROUNDS - 1):
             scores.add_(scale.log())
-    return Balanced(_whole(scores.argmax(dim=1), len(rows)), torch.full_like(error, rounds), error)
+    return BalancedLabels(_whole(scores.argmax(dim=1), len(rows)), torch.full_like(error, rounds), error)
 
 
 def _scales(plan: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """(m, K), rows that sum to 1 -> (m, 1), (K,): what so many rounds of balancing multiply samples and clusters by.
+    """(m, K), rows that sum to 1 -> (m, 1), (K,): factors of samples and of clusters after so many rounds of balancing.
 
     Two products with a vector a round, where logarithms would need several passes; so few stay in double's range.
     """
@@ -115,7 +115,7 @@ def _scales(plan: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def distances(places: Tensor, words: Tensor) -> Tensor:
-    """(N, D, h, w), (K, D) -> (N, h * w, K): squared, of the features at each place from each visual word."""
+    """(N, D, h, w), (K, D) -> (N, h * w, K): squared distances of the features at each place from each visual word."""
     with no_autocast(places):
         features, words = places.float().flatten(2).mT, words.float()
         squares = features.square().sum(dim=2, keepdim=True) + words.square().sum(dim=1)
@@ -124,7 +124,7 @@ def distances(places: Tensor, words: Tensor) -> Tensor:
 
 @torch.no_grad()
 def bag_of_words(distance: Tensor, delta: Tensor) -> Tensor:
-    """(N, P, K), () -> (N, K), sums to 1: how much of each visual word there is, at the place that has most of it.
+    """(N, P, K), () -> (N, K), rows that sum to 1: the share of each visual word, taken where it is largest.
 
     OBoW (arXiv 2012.11552), its targets: softly assigned, max-pooled, of unit L1 norm. delta: softness.
     """
@@ -137,8 +137,8 @@ def bag_error(features: Tensor, weights: Tensor, bag: Tensor, *, kappa: float) -
     OBoW (arXiv 2012.11552), its dynamic prediction: weights are unit vectors, features are not.
     """
     with no_autocast(features):
-        told = F.log_softmax(kappa * features.float() @ weights.float().T, dim=2)
-    return -(bag * told).sum(dim=2).mean()
+        log_p = F.log_softmax(kappa * features.float() @ weights.float().T, dim=2)
+    return -(bag * log_p).sum(dim=2).mean()
 
 
 def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def _share(rows: Tensor) -> Tensor:
 
 
 def _whole(own: Tensor, number: int) -> Tensor:
-    """What each process found of its `_share` -> (number,), the same in all."""
-    found = own.new_zeros(number)
-    _share(found).copy_(own)
-    return dist.total(found)
+    """(m,) of each process's `_share` -> (number,): of all rows, the same in all processes."""
+    whole = own.new_zeros(number)
+    _share(whole).copy_(own)
+    return dist.total(whole)

@@ -1,4 +1,4 @@
-"""One contrast each, in fp32 whatever precision the step has. N: samples of this process, D: channels.
+"""Contrastive losses, in fp32 whatever precision the step has. N: samples of this process, D: channels.
 
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
@@ -14,7 +14,7 @@ from selfsup.parts.precision import no_autocast
 
 
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
-    """(N, D), (N, D) -> (): each view picks its partner out of all other views of the batch, by cosine similarity.
+    """(N, D), (N, D) -> (): cross-entropy of each view's partner among all other views, by cosine similarity.
 
     SimCLR (arXiv 2002.05709), eq. 1 averaged over the 2N views; the authors' code has twice that.
     """
@@ -34,7 +34,7 @@ def nt_xent_chance(a: Tensor) -> Tensor:
 
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
-    """(N, D), (N, D), (K, D) -> (): each query picks its key out of that and the queue; key and queue are unit vectors.
+    """(N, D), (N, D), (K, D) -> (): cross-entropy of each query's key among it and the queue, unit vectors.
 
     MoCo (arXiv 1911.05722), eq. 1.
     """
@@ -45,7 +45,7 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -
 
 
 def batch_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
-    """(N, D), (N, D) -> (): each query picks its own sample's key out of the keys of the batch, by cosine similarity.
+    """(N, D), (N, D) -> (): cross-entropy of each query's own key among the keys of the batch, by cosine similarity.
 
     MoCo v3 (arXiv 2104.02057), algorithm 1, without its factor of twice the temperature; NNCLR (arXiv 2104.14548),
     eq. 2 with predictions as keys. Gradients flow to whichever of the two have them.
@@ -67,7 +67,7 @@ def bank_scores(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: f
 
 
 def softmax_nce(scores: Tensor, own: Tensor) -> Tensor:
-    """(N, 1 + K), (N, K) bool -> (): each query finds its key, and finds each negative not to be it.
+    """(N, 1 + K), (N, K) bool -> (): binary cross-entropy of a softmax: 1 for each query's key, 0 for its negatives.
 
     PIRL (arXiv 1912.01991), eq. 3 and 4: the probability h is a softmax over the key and the negatives. scores: of
     `bank_scores`. own: the negatives that are the sample itself, which are left out.
@@ -78,7 +78,7 @@ def softmax_nce(scores: Tensor, own: Tensor) -> Tensor:
 
 
 def noise_nce(scores: Tensor, even: Tensor) -> Tensor:
-    """(N, 1 + K), () -> (): each query tells its key, and each negative, from noise that is uniform over the memory.
+    """(N, 1 + K), () -> (): noise-contrastive estimation of each query's key, with noise uniform over the memory.
 
     NPID (arXiv 1805.01978), section 3.2, as PIRL's code has it: the probability of one of n rows is exp(score) / Z with
     a constant Z, and h is its share beside K of noise, each of probability 1 / n. even: the score at which h is 1/2.
@@ -90,14 +90,14 @@ def noise_nce(scores: Tensor, even: Tensor) -> Tensor:
 def even_score(scores: Tensor) -> Tensor:
     """(N, 1 + K) -> (): `even` of `noise_nce` for the Z that PIRL's code has: n times the mean exp(score) of a batch.
 
-    It is ln(Z K / n), so that n counts for nothing: K times that mean, over the batch of all processes.
+    It is ln(Z K / n), in which n cancels: the logarithm of K times that mean, over the batch of all processes.
     """
     own = scores.flatten().logsumexp(0) - math.log(scores.numel())
     return dist.gather(own[None]).logsumexp(0) - math.log(dist.world_size()) + math.log(scores.shape[1] - 1)
 
 
 def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
-    """(N, D), (N, P, D) -> (), (): each antecedent picks out every place of its image, among those of all others.
+    """(N, D), (N, P, D) -> (), (): each antecedent with every place of its image against the places of all others.
 
     AMDIM (arXiv 1906.00910), sections 3.2 and 3.3: scores are bounded softly by `clip`; their mean square before
     that is the penalty, the second result. As in its code, scores are divided by the square root of D.

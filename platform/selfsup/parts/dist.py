@@ -1,6 +1,6 @@
 """Collectives for objectives. In one process each is the identity; W processes hold equal numbers of rows.
 
-Gradients follow from the loss that W processes minimise, the mean of theirs: DistributedDataParallel averages what
+Gradients follow from the loss that W processes minimize, the mean of theirs: DistributedDataParallel averages what
 `backward` leaves in each, so W processes and one process on the whole batch end with the same gradient.
 """
 
@@ -21,7 +21,7 @@ def rank() -> int:
 
 
 def peers(groups: int) -> ProcessGroup:
-    """Return the processes whose rank leaves the same rest, divided by `groups`. All processes call it together."""
+    """Return the group of processes whose rank modulo `groups` is this one's. All processes call it together."""
     ranks = [list(range(first, world_size(), groups)) for first in range(groups)]
     own = [torch.distributed.new_group(members) for members in ranks][rank() % groups]
     assert isinstance(own, ProcessGroup)
@@ -37,32 +37,32 @@ def gather(x: Tensor, group: ProcessGroup | None = None) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """Same shape: the sum over all processes, without gradient."""
-    found = x.detach().clone()
+    """Return the sum over all processes, of the shape of x, without gradient."""
+    result = x.detach().clone()
     if world_size() > 1:
-        torch.distributed.all_reduce(found)
-    return found
+        torch.distributed.all_reduce(result)
+    return result
 
 
 def mean(x: Tensor) -> Tensor:
-    """Same shape: the mean over all processes, without gradient."""
+    """Return the mean over all processes, of the shape of x, without gradient."""
     return total(x) / world_size()
 
 
 def largest(x: Tensor) -> Tensor:
-    """Same shape: the greatest of all processes, without gradient."""
-    found = x.detach().clone()
+    """Return the maximum over all processes, elementwise, without gradient."""
+    result = x.detach().clone()
     if world_size() > 1:
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-    return found
+        torch.distributed.all_reduce(result, torch.distributed.ReduceOp.MAX)
+    return result
 
 
 def first(x: Tensor) -> Tensor:
-    """Same shape: the first process's, without gradient."""
-    found = x.detach().clone()
+    """Return the tensor of the first process, which has the shape of x, without gradient."""
+    result = x.detach().clone()
     if world_size() > 1:
-        torch.distributed.broadcast(found, src=0)
-    return found
+        torch.distributed.broadcast(result, src=0)
+    return result
 
 
 class _Gather(torch.autograd.Function):
@@ -75,7 +75,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        """Every process has used every row, so a row's gradient is the sum of theirs."""
+        """Sum over processes, since every process has used every row; return the part of this process's rows."""
         total = grads[0].clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total, group=ctx.group)
         return total.chunk(world_size(ctx.group))[torch.distributed.get_rank(ctx.group)], None

@@ -1,4 +1,4 @@
-"""One equation each of students and their teachers, in fp32 whatever precision the step has.
+"""Losses of students and updates of their teachers' targets, an equation each, in fp32 whatever precision the step has.
 
 N: samples of this process, B: views, M: tokens, V: views of a sample, D: channels, K: outputs of a head.
 
@@ -46,7 +46,7 @@ def teacher_temperature(t: float, knobs: TeacherWarmup) -> float:
 
 
 def teacher_temperature_by_epoch(step: int, knobs: TeacherWarmup, *, steps: int, steps_per_epoch: int) -> float:
-    """Return the same at a step, 0 <= step <= steps, where all steps of an epoch have the temperature of its first.
+    """Return the temperature at a step, 0 <= step <= steps, where all steps of an epoch have that of its first.
 
     As the code of DINO and iBOT: teacher_start in the first epoch of the warm-up, teacher_temperature in its last. A
     warm-up of less than two epochs is a line.
@@ -75,7 +75,7 @@ def negative_cosine(student: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def centered(logits: Tensor, center: Tensor, *, temperature: Tensor) -> Tensor:
-    """(..., K), (K,), () -> (..., K): what a teacher says, rows that sum to 1.
+    """(..., K), (K,), () -> (..., K): the teacher's probabilities, which sum to 1.
 
     DINO (arXiv 2104.14294), eq. 1 of the teacher's output less the center.
     """
@@ -84,7 +84,7 @@ def centered(logits: Tensor, center: Tensor, *, temperature: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
-    """(K,), (n, K): momentum * itself + (1 - momentum) * the mean of the rows of all processes, in place.
+    """Set a center (K,) to momentum * itself + (1 - momentum) * the mean of the rows (n, K) of all processes.
 
     DINO (arXiv 2104.14294), eq. 4.
     """
@@ -93,16 +93,16 @@ def recenter(center: Tensor, rows: Tensor, *, momentum: float) -> None:
 
 @torch.no_grad()
 def recenter_by_sums(center: Tensor, sums: Tensor, number: Tensor, *, momentum: float) -> None:
-    """(K,), (n, K), (n,): the same, of rows that were added up, `number` of them in each sum; without any it stays."""
+    """Update a center (K,) likewise by sums (n, K) of rows, `number` (n,) in each; it stays where there are none."""
     total, count = dist.total(sums.float().sum(dim=0)), dist.total(number.sum())
     center.lerp_(total / count.clamp_min(1), (1 - momentum) * (count > 0))
 
 
 @torch.no_grad()
 def covered(masks: Sequence[Mask | None]) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks of some views -> (B, N) bool, joined; (M,) int64: their tokens, numbered through; (M,): the weight of each.
+    """B masks, in views -> (B, N) bool; (M,) int64: masked tokens, numbered through the batch; (M,): their weights.
 
-    Tokens of a view weigh the same, and 1 / B together. Where nothing is covered, M is 1, and weighs 0.
+    The tokens of a view weigh the same, and 1 / B together. Where nothing is masked, M is 1, of weight 0.
     """
     covers = [mask for mask in masks if isinstance(mask, BoolMask)]
     where, number = torch.cat([cover.where for cover in covers]), sum(sum(cover.number.tolist()) for cover in covers)
@@ -112,12 +112,13 @@ def covered(masks: Sequence[Mask | None]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, weight: Tensor, *, temperature: float) -> Tensor:
-    """(M, K), (M, K), (M,) -> (): cross-entropy of tokens by weight.
+    """(M, K), (M, K), (M,) -> (): weighted cross-entropy of masked tokens.
 
-    iBOT (arXiv 2111.07832), eq. 2, which divides by the view's covered tokens, as `covered` does; one without counts 0.
+    iBOT (arXiv 2111.07832), eq. 2, which divides by the view's masked tokens, as `covered` does; a view without
+    any counts as 0.
     """
-    told = F.log_softmax(logits.float() / temperature, dim=-1)
-    return -((targets * told).sum(dim=-1) * weight).sum()
+    log_p = F.log_softmax(logits.float() / temperature, dim=-1)
+    return -((targets * log_p).sum(dim=-1) * weight).sum()
 
 
 def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:
@@ -137,7 +138,7 @@ def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:
 
 
 def assigned(targets: Tensor, logits: Tensor, *, temperature: float) -> Tensor:
-    """(N, K), (V, N, K) -> (): cross-entropy of what each view says with its sample's target.
+    """(N, K), (V, N, K) -> (): cross-entropy of each view's logits with its sample's target.
 
     MSN (arXiv 2204.07141), eq. 1, its first term.
     """

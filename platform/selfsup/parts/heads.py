@@ -1,4 +1,4 @@
-"""What stands on an encoder while it trains, and is thrown away afterwards."""
+"""Heads that stand on an encoder while it trains, and are dropped afterwards."""
 
 from itertools import pairwise
 from typing import Literal
@@ -15,8 +15,8 @@ def mlp(
 ) -> nn.Sequential:
     """(B, widths[0]) -> (B, widths[-1]): linear layers with ReLU between them.
 
-    norm: batch normalisation before each ReLU; a linear layer before one needs no bias. out: what the last layer is:
-    linear, linear with a bias, or followed by batch normalisation with or without a scale and shift of its own.
+    norm: batch normalization before each ReLU; a linear layer before one needs no bias. out: the last layer is linear,
+    linear with a bias, or followed by batch normalization with or without a scale and shift of its own.
     """
     *hidden, (last, width) = pairwise(widths)
     layers: list[nn.Module] = []
@@ -31,17 +31,17 @@ def mlp(
 def gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
     """(..., widths[0]) -> (..., widths[-1]): linear layers with GELU between them, at DINO's initial weights.
 
-    norm: batch normalisation before each GELU; it wants (B, widths[0]).
+    norm: batch normalization before each GELU, for input of shape (B, widths[0]) only.
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), *([nn.BatchNorm1d(after)] if norm else []), nn.GELU()]
-    made = nn.Sequential(*layers[: -2 if norm else -1])
-    for layer in made:
+    head = nn.Sequential(*layers[: -2 if norm else -1])
+    for layer in head:
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-    return made
+    return head
 
 
 def dino_head(
@@ -60,8 +60,8 @@ def dino_head(
 class Prototypes(nn.Module):
     """(B, D) -> (B, K): the cosine of each embedding with K vectors that are learned, in single precision at least.
 
-    weight: (K, D), which begins as that of nn.Linear. lengths: (K, 1) or None, learned, too, and what each cosine is
-    multiplied by; a matrix, so that it decays as the weight_g of the authors of DINO does.
+    weight: (K, D), which begins as that of nn.Linear. lengths: (K, 1) or None, learned factors of the cosines; a
+    matrix, so that it decays as the weight_g of the authors of DINO does.
     """
 
     def __init__(self, dim: int, number: int, *, lengths: bool = False) -> None:
@@ -76,7 +76,7 @@ class Prototypes(nn.Module):
 
 
 def xavier_linears(module: nn.Module) -> None:
-    """Every linear layer inside: uniform weights by Glorot and Bengio's rule, zero biases; MAE's start."""
+    """Draw the weights of all linear layers inside by Glorot and Bengio's uniform rule, with zero biases, as MAE."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

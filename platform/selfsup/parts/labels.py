@@ -1,4 +1,4 @@
-"""Losses of labelled samples, in fp32; a label of -1 says that a sample has none, and it does not count.
+"""Loss and accuracy of labelled samples, in fp32. Samples labelled -1 have no class and do not count.
 
 N: samples of this process, C: classes. Over W processes each returns its own share; the mean of the shares is the mean
 over the labelled samples of the whole batch, however they are spread, and 0 where there are none.
@@ -11,9 +11,9 @@ from selfsup.parts import dist
 
 
 def cross_entropy(logits: Tensor, label: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """(N, C), (N,) int64 -> (). smoothing: the share of the truth that is spread evenly over all classes."""
-    each = F.cross_entropy(logits.float(), label, ignore_index=-1, label_smoothing=smoothing, reduction="none")
-    return _share(each, label)
+    """(N, C), (N,) int64 -> (): cross-entropy. smoothing: the share of the target that is spread over all classes."""
+    losses = F.cross_entropy(logits.float(), label, ignore_index=-1, label_smoothing=smoothing, reduction="none")
+    return _share(losses, label)
 
 
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def accuracy(logits: Tensor, label: Tensor) -> Tensor:
     return _share((logits.argmax(dim=1) == label).float(), label)
 
 
-def _share(each: Tensor, label: Tensor) -> Tensor:
-    """(N,), (N,) -> (): this process's part in the mean of what labelled samples have; `each` is 0 for the others"""
+def _share(values: Tensor, label: Tensor) -> Tensor:
+    """(N,), (N,) -> (): this process's share of the mean over labelled samples; values of the others are 0"""
     counted = dist.mean((label >= 0).sum().float())
-    return each.sum() / counted.clamp_min(1 / dist.world_size())
+    return values.sum() / counted.clamp_min(1 / dist.world_size())

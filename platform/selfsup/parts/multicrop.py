@@ -1,6 +1,6 @@
-"""Views of several sizes through one encoder: those of one size in one call, which is faster and one batch to it.
+"""Multi-crop: views of several sizes through one encoder, all of one size in one call, which is faster.
 
-Multi-crop: SwAV (arXiv 2006.09882), section 3.2.
+SwAV (arXiv 2006.09882), section 3.2.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ LOCAL_MIN: Knob = {"doc": "smallest small crop, as a share of the image", "gt": 
 LOCAL_MAX: Knob = {"doc": "largest small crop, as a share of the image", "gt": 0, "le": 1}
 
 
-class Pools(Protocol):
+class PoolingEncoder(Protocol):
     """An encoder, of which parts know nothing else."""
 
     def pooled(self, view: Tokens | Tensor) -> Tensor: ...
 
 
-def pooled(encoder: Pools, views: Sequence[View]) -> list[Tensor]:
-    """Views of B samples -> (B, D) for each, in order. Batch normalization sees all views of a size together."""
+def pooled(encoder: PoolingEncoder, views: Sequence[View]) -> list[Tensor]:
+    """V views of B samples -> V of (B, D), in order. Batch normalization sees all views of a size together."""
     by_size: dict[torch.Size, list[int]] = {}
     for number, view in enumerate(views):
         by_size.setdefault(_shape(view.value), []).append(number)

@@ -23,18 +23,18 @@ class _AnyRank(_BatchNorm):
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> Self:
-        """Return the same layer; it shares the parameters, so an optimizer that holds them stays valid."""
-        made = cls(norm.num_features, norm.eps, norm.momentum, affine=False)
-        made.affine, made.weight, made.bias = norm.affine, norm.weight, norm.bias
-        made.track_running_stats, made.num_batches_tracked = norm.track_running_stats, norm.num_batches_tracked
-        made.running_mean, made.running_var = norm.running_mean, norm.running_var
-        return made.train(norm.training)
+        """Return a layer of this class that shares the parameters, so that an optimizer that holds them stays valid."""
+        layer = cls(norm.num_features, norm.eps, norm.momentum, affine=False)
+        layer.affine, layer.weight, layer.bias = norm.affine, norm.weight, norm.bias
+        layer.track_running_stats, layer.num_batches_tracked = norm.track_running_stats, norm.num_batches_tracked
+        layer.running_mean, layer.running_var = norm.running_mean, norm.running_var
+        return layer.train(norm.training)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 (torch's name)
-        """Any number of dimensions; channels are the second."""
+        """Accept any number of dimensions; channels are the second."""
 
     def _share(self) -> float:
-        """Return how much of the running statistics is the next batch's; without momentum all batches count alike."""
+        """Count a batch; return its weight in the running statistics. Without momentum all batches weigh the same."""
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         return 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -70,7 +70,7 @@ class SyncBatchNorm(_AnyRank):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, *, samples: int) -> None:
-        """As torch: the running variance is the unbiased one."""
+        """Update the running statistics; as in torch, the variance is the unbiased one."""
         if self.running_mean is None or self.running_var is None:
             return
         share = self._share()

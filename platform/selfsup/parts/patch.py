@@ -48,10 +48,10 @@ def unpatchify(value: Tensor, *, grid: Grid, patch: Patch) -> Tensor:
 
 
 def turned(view: Tokens | Tensor, quarters: int, patch: int | None) -> Tokens | Tensor:
-    """The same view, square, turned left by quarters of a circle. patch: pixels a side of a token; None for images."""
+    """Turn a square view left by quarters of a circle. patch: pixels a side of a token; None for images."""
     if isinstance(view, Tensor):
         return torch.rot90(view, quarters, (2, 3))
-    assert patch is not None, "to turn tokens is to turn the pixels inside each, too"
+    assert patch is not None, "tokens are turned with the pixels inside each, which takes their patch size"
     (batch, number, size), (side, width) = view.value.shape, view.grid
     assert side == width, f"{side} by {width} tokens are no square"
     pixels = view.value.view(batch, side, side, patch, patch, size // patch**2)

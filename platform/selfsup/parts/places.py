@@ -1,4 +1,4 @@
-"""What dense objectives do with the places of feature maps. N: samples, P: places, row by row, D: channels."""
+"""Operations of dense objectives on the places of feature maps. N: samples, P: places, row by row, D: channels."""
 
 import torch
 import torch.nn.functional as F

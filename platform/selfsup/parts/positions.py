@@ -1,4 +1,4 @@
-"""Where a token is, as a vector."""
+"""Position embeddings of tokens."""
 
 import math
 

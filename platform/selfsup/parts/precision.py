@@ -1,4 +1,4 @@
-"""What keeps its precision whatever precision the step has."""
+"""Operations whose precision does not depend on the step's."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Where x lives: what is inside keeps the precision of its operands."""
+    """Disable autocast inside the block, on the device of x: operations have the precision of their operands."""
     kind = x.device.type
     if not torch.amp.is_autocast_available(kind):  # on meta
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Transformations of images that pretext tasks are made of. Random numbers come in as arguments. N: images."""
+"""Transformations of images for pretext tasks. Random numbers are arguments. N: images."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Views that several papers share, as data."""
+"""Augmentations of papers, as the views that methods ask for."""
 
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -8,7 +8,7 @@ from selfsup.views import Crop
 
 
 def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop:
-    """SimCLR's (arXiv 2002.05709), appendix A."""
+    """Return SimCLR's crop (arXiv 2002.05709), appendix A."""
     return Crop(
         scale=(crop_min, 1.0),
         jitter=0.8,
@@ -22,7 +22,7 @@ def simclr(*, crop_min: float, strength: float = 1.0, blur: float = 0.5) -> Crop
 
 
 def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
-    """MoCo v2's (arXiv 2003.04297), section 3, which SimSiam takes, too: SimCLR's at half the strength, less in hue.
+    """Return MoCo v2's crop (arXiv 2003.04297), section 3, also SimSiam's: SimCLR's at half the strength, less in hue.
 
     Resized bilinearly, torchvision's default, in the authors' code.
     """
@@ -31,7 +31,7 @@ def moco(*, crop_min: float = 0.2, blur: float = 0.5) -> Crop:
 
 
 def instdisc(*, crop_min: float, strength: float = 0.4, blur: float = 0.0) -> Crop:
-    """Instance discrimination's (arXiv 1805.01978), as in MoCo v1 and SeLa: gray for some, then jitter for all.
+    """Return instance discrimination's crop (arXiv 1805.01978), also MoCo v1's and SeLa's: gray for some, then jitter.
 
     Resized bilinearly, torchvision's default, in the authors' code.
     """
@@ -42,7 +42,7 @@ def instdisc(*, crop_min: float, strength: float = 0.4, blur: float = 0.0) -> Cr
 def byol(
     *, crop_min: float = 0.08, blur: float = 1.0, resample: Literal["bicubic", "bilinear"] = "bicubic"
 ) -> tuple[Crop, Crop]:
-    """BYOL's two (arXiv 2006.07733), table 6, which MoCo v3, Barlow Twins and DINO's large crops take, too.
+    """Return BYOL's two crops (arXiv 2006.07733), table 6, also of MoCo v3, Barlow Twins and DINO's large crops.
 
     blur: the share of first views that are blurred; of second views a tenth of it.
     """
@@ -61,7 +61,7 @@ def byol(
 
 
 def vicreg(*, crop_min: float = 0.08, blur: float = 0.5) -> Crop:
-    """VICReg's (arXiv 2105.04906), appendix C.1: the mean of BYOL's two, for both; the authors' code has BYOL's."""
+    """Return VICReg's crop (arXiv 2105.04906), appendix C.1: the mean of BYOL's two; the authors' code has both."""
     return replace(byol(crop_min=crop_min)[0], blur=blur, solarize=0.1)
 
 
@@ -88,7 +88,7 @@ class Jittered(MultiCrop, Protocol):
 
 
 def swav(knobs: Jittered) -> tuple[Crop, ...]:
-    """SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones.
+    """Return SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones.
 
     Resized bilinearly, torchvision's default, in the authors' code.
     """
@@ -98,7 +98,7 @@ def swav(knobs: Jittered) -> tuple[Crop, ...]:
 
 
 def dino(knobs: MultiCrop, mask: MaskRule | None = None) -> tuple[Crop, ...]:
-    """DINO's multi-crop (arXiv 2104.14294), section 3.1, iBOT's and DINOv2's: BYOL's two large crops, then small ones.
+    """Return DINO's multi-crop (arXiv 2104.14294), section 3.1, also iBOT's and DINOv2's: BYOL's two, then small crops.
 
     Small crops are blurred half as often as the first. mask: of large crops.
     """

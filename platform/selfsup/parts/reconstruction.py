@@ -1,4 +1,4 @@
-"""What an objective that paints is judged by, in fp32 whatever precision the step has.
+"""Losses of reconstructions, in fp32 whatever precision the step has.
 
 B: batch, M: removed tokens, P: values of a token. Over W processes each returns its own share; the mean of the shares
 is the loss of the whole batch.

@@ -15,7 +15,7 @@ from selfsup.parts.precision import no_autocast
 
 
 def barlow_twins(a: Tensor, b: Tensor, *, redundancy: float) -> Tensor:
-    """(N, D), (N, D) -> (): how far the correlations of one view's channels with the other's are from the identity.
+    """(N, D), (N, D) -> (): the distance of the cross-correlation of two views' channels from the identity.
 
     Barlow Twins (arXiv 2103.03230), eq. 1 and 2. redundancy: lambda.
     """
@@ -52,7 +52,7 @@ def vicreg(a: Tensor, b: Tensor, *, epsilon: float = 1e-4) -> VICRegTerms:
 
 
 def tico(query: Tensor, key: Tensor, moment: Tensor, *, contrast: float) -> Tensor:
-    """(N, D), (N, D), (D, D) -> (): each query near its key, and across the directions that queries had until now.
+    """(N, D), (N, D), (D, D) -> (): minus the similarity of queries and keys, and a penalty on directions used before.
 
     TiCo (arXiv 2206.10698), algorithm 1. Queries and keys are unit vectors; moment: C, of queries; contrast: rho.
     """
@@ -72,7 +72,7 @@ def second_moment(x: Tensor) -> Tensor:
 
 
 def _spread(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """(M, D), all processes' -> (), (): what deviations lack of 1, and squared covariances: VICReg's eq. 1 to 4."""
+    """(M, D), all processes' -> (), (): the variance and the covariance term, VICReg's eq. 1 to 4."""
     total, dim = z.shape
     z = z - z.mean(dim=0)
     rows, first = _part(z)
@@ -90,6 +90,6 @@ def _part(z: Tensor) -> tuple[Tensor, int]:
 
 
 def _off(matrix: Tensor, first: int) -> Tensor:
-    """(R, D), rows of a square from `first` on -> (): the sum of the squares beside its diagonal."""
+    """(R, D), rows of a square from `first` on -> (): the sum of the squares off its diagonal."""
     row, column = torch.arange(len(matrix), device=matrix.device), torch.arange(matrix.shape[1], device=matrix.device)
     return matrix.square().masked_fill(row[:, None] + first == column, 0).sum()

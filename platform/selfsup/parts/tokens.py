@@ -1,4 +1,4 @@
-"""The one form in which a token encoder sees any modality."""
+"""Tokens, the one form in which a token encoder sees any modality."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ def places(grid: Grid, device: torch.device | None = None) -> Tensor:
 
 
 def joined(parts: Sequence[Tokens]) -> Tokens:
-    """V times the tokens of B samples, of one grid -> those of V * B samples."""
+    """V views of B samples, of one grid -> the tokens of V * B samples."""
     value, coord = torch.cat([part.value for part in parts]), torch.cat([part.coord for part in parts])
     if all(part.valid is None for part in parts):
         return Tokens(value, coord, parts[0].grid)
@@ -50,7 +50,7 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
 
 
 def samples(view: Tokens | Tensor, rows: slice) -> Tokens | Tensor:
-    """Return some samples of a view."""
+    """Return these rows, samples, of a view."""
     if isinstance(view, Tensor):
         return view[rows]
     valid = None if view.valid is None else view.valid[rows]
@@ -58,15 +58,15 @@ def samples(view: Tokens | Tensor, rows: slice) -> Tokens | Tensor:
 
 
 def grouped(view: Tokens | Tensor, number: int, embed: Callable[[Tokens | Tensor], Tensor]) -> Tensor:
-    """(B, ...) -> (B, ...): what `embed` gives for each of so many groups of samples, seen by itself.
+    """(B, ...) -> (B, D): embeddings of `number` groups of samples, one group at a time.
 
-    Then no batch statistics tell which key is a query's. MoCo (arXiv 1911.05722), section 3.3, shuffles among GPUs for
-    that; groups do it on any number of processes.
+    Batch statistics then do not tell which key is a query's. MoCo (arXiv 1911.05722), section 3.3, shuffles among GPUs
+    for that; groups do it on any number of processes.
     """
     groups = [samples(view, slice(start, None, number)) for start in range(number)]
     return torch.stack([embed(group) for group in groups], dim=1).flatten(0, 1)
 
 
 def at(tokens: Tensor, numbers: Tensor) -> Tensor:
-    """(B, N, D), (M,) int64 -> (M, D): those of these numbers, counted through the batch."""
+    """(B, N, D), (M,) int64 -> (M, D): the tokens with these numbers, counted through the batch."""
     return tokens.flatten(0, 1).index_select(0, numbers)
