@@ -1,1 +1,1 @@
-"""From a spec to finished runs: what they read, the stages they go through, and the machines they run on."""
+"""The way from a spec to finished runs: their data, their stages, and the clusters that they run on."""

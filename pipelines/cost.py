@@ -1,4 +1,4 @@
-"""What a plan will cost, found without running it: the objective's step is traced on torch's meta device."""
+"""The cost of a plan, computed without running it: the objective's step is traced on torch's meta device."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
 
-MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimiser holds
+MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimizer keeps
 
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample."""
+    """Parameters of the whole objective and of its encoder; bytes a worker; floating-point operations a sample."""
 
     parameters: int
     encoder_parameters: int
@@ -55,18 +55,18 @@ def cost(run: Run, info: TrainInfo) -> Cost:
 
 
 def _traced(method: Method, run: Run, size: int, channels: int) -> tuple[int, float]:
-    """Bytes kept from the forward for the backward pass, and floating-point operations a sample, of so many samples."""
-    with _countable(run), FlopCounterMode(display=False) as counter, saved() as held:
+    """Return the bytes that `size` samples keep for the backward pass, and floating-point operations a sample."""
+    with _countable(run), FlopCounterMode(display=False) as counter, saved() as sizes:
         views = views_of(method.views(run.hyper), run.input, run.backbone)
         out = method(blank_batch(views, method.encoder(run.modality).patch, size, "meta", channels))
-        activations = sum(held.values())
+        activations = sum(sizes.values())
         out.loss.backward()
     return activations, counter.get_total_flops() / size
 
 
 @contextmanager
 def _countable(run: Run) -> Iterator[None]:
-    """torch counts bytes in 63 bits."""
+    """Raise SpecError where the block makes a tensor whose bytes torch cannot count in 63 bits."""
     try:
         yield
     except RuntimeError as error:
@@ -79,7 +79,7 @@ def _countable(run: Run) -> Iterator[None]:
 
 
 def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
-    """Where nobody has shown the objective to learn, and where it cannot."""
+    """Yield a warning for each setting with which the objective was never shown to learn, or cannot."""
     kind = load(run.method)
     if run.train.batch < kind.least_batch:
         yield f"{short(run.method)} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
@@ -90,12 +90,12 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
 
 
 def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
-    """What else than memory and time `train.accumulate` changes: an encoder's batch statistics, if it has them."""
+    """Yield a warning where `train.accumulate` changes results, which the batch statistics of an encoder do."""
     method, pieces = meta_method(run, info), run.train.accumulate
     seen = method if method.separable else method.encoders
     if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
         size = run.train.batch // pieces
-        norms = f"batch normalisation in the encoder sees {pieces} pieces of {size} samples, one after the other"
+        norms = f"batch normalization in the encoder sees {pieces} pieces of {size} samples, one after the other"
         yield f"train.accumulate: {norms}; all else of {short(run.method)} sees the whole batch of {run.train.batch}"
 
 
@@ -121,17 +121,17 @@ def meta_method(run: Run, info: TrainInfo) -> Method:
 
 @contextmanager
 def saved() -> Iterator[dict[int, int]]:
-    """Bytes of each storage that autograd keeps for the backward pass; weights among them are not counted."""
-    held: dict[int, int] = {}
+    """Yield storage -> bytes of all that autograd keeps for the backward pass in the block, but for weights."""
+    sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter) and not tensor.is_leaf:
             storage = tensor.untyped_storage()
-            held[storage._cdata] = storage.nbytes()
+            sizes[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield held
+        yield sizes
 
 
 def count(module: nn.Module, *, trainable: bool = False) -> int:
@@ -139,55 +139,56 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
 
 
 def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
-    """The plans of some specs as text: from what, at which cost, and every run with its stages, done (*) or to do."""
+    """Return the plans of some specs as text: data, cost, and every run with its stages, done (*) or to do."""
     lines = []
     for planned in plans:
-        each = next((each for each in planned if each.pretrain), planned[0])
-        lines += [f"{each.spec}, {each.method}", f"  data     {data(each)}"]
-        lines += [f"  {name:<8} {text}" for name, text in _training(each)] if each.pretrain else []
-    runs = unique([each for planned in plans for each in planned])
-    stages = {stage.key: stage for each in runs for stage in each.stages}.values()
+        first = next((run for run in planned if run.pretrain), planned[0])
+        lines += [f"{first.spec}, {first.method}", f"  data     {data(first)}"]
+        lines += [f"  {name:<8} {text}" for name, text in _training(first)] if first.pretrain else []
+    runs = unique([run for planned in plans for run in planned])
+    stages = {stage.key: stage for run in runs for stage in run.stages}.values()
     lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
     changed = origin.changes_by_key(stages)
     lines += [f"  {line}" for line in origin.describe(stages, changed)]
-    lines += sharing([each for each in runs if not each.done])
-    lines += [f"  {each.id:<22}  {each.label:<14}  seed {each.run.seed}  {_stages(each, changed)}" for each in runs]
+    lines += sharing([run for run in runs if not run.done])
+    lines += [f"  {run.id:<22}  {run.label:<14}  seed {run.run.seed}  {_stages(run, changed)}" for run in runs]
     return "\n".join(lines)
 
 
-def _stages(each: PlannedRun, changed: Collection[str]) -> str:
+def _stages(planned: PlannedRun, changed: Collection[str]) -> str:
     return ", ".join(
-        f"{stage.space.removeprefix('eval/')}{'*' * stage.done}{'!' * (stage.key in changed)}" for stage in each.stages
+        f"{stage.space.removeprefix('eval/')}{'*' * stage.done}{'!' * (stage.key in changed)}"
+        for stage in planned.stages
     )
 
 
-def data(each: PlannedRun) -> str:
-    """Samples, classes and how many of them are labelled, of each split."""
+def data(planned: PlannedRun) -> str:
+    """Return the samples, shards, labelled samples and classes of each split, as text."""
     return "; ".join(
-        f"{name} {several(held.num_samples, 'image')} in {several(held.num_shards, 'shard')}, "
-        f"{held.num_labelled:,} labelled, {several(len(held.classes), 'class', 'classes')}"
-        for name, held in each.data.items()
+        f"{name} {several(manifest.num_samples, 'image')} in {several(manifest.num_shards, 'shard')}, "
+        f"{manifest.num_labelled:,} labelled, {several(len(manifest.classes), 'class', 'classes')}"
+        for name, manifest in planned.data.items()
     )
 
 
-def _training(each: PlannedRun) -> list[tuple[str, str]]:
-    with located(each.root):
-        run, price = each.run, cost(each.run, each.info)
+def _training(planned: PlannedRun) -> list[tuple[str, str]]:
+    with located(planned.root):
+        run, price = planned.run, cost(planned.run, planned.info)
     train, needs = run.train, run.resources
-    samples = each.steps * train.batch
-    epochs = samples / each.train.num_samples
+    samples = planned.steps * train.batch
+    epochs = samples / planned.train.num_samples
     state, activations = price.state_bytes, price.activation_bytes
     workers = several(needs.workers, "worker")
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
-    feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[each.feeder]
+    feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[planned.feeder]
     return [
         ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
-        ("length", f"{each.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
+        ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
-        *_remarks(run, each.info),
+        *_remarks(run, planned.info),
     ]
 
 

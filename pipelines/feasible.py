@@ -1,4 +1,4 @@
-"""What a run's settings and its data rule out between them, told before anything starts."""
+"""Checks of a run's settings against each other and its data, before anything starts."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,20 +20,21 @@ from selfsup.spec import BASELINES, Run
 from selfsup.weights import content
 
 
-def check(each: PlannedRun) -> None:
-    """Raise SpecError where the encoder, the data or the length of training do not carry the method; DataError where
-    labels would mean nothing. Both name the setting.
+def check(planned: PlannedRun) -> None:
+    """Raise SpecError where the method cannot be run with this encoder, data or length of training.
+
+    Raises DataError where labels would mean nothing. Both name the setting.
     """
-    _check_modality(each)
-    _check_backbone(each)
-    _check_batch(each)
-    _check_labels(each)
-    for evaluation in each.evals.values():
-        _check_evaluation(each, evaluation)
-    if each.run.method not in BASELINES:
-        _check_class_token(each.run.method, each.run.backbone)
-        _check_method(each)
-        _check_warmup(each)
+    _check_modality(planned)
+    _check_backbone(planned)
+    _check_batch(planned)
+    _check_labels(planned)
+    for evaluation in planned.evals.values():
+        _check_evaluation(planned, evaluation)
+    if planned.run.method not in BASELINES:
+        _check_class_token(planned.run.method, planned.run.backbone)
+        _check_method(planned)
+        _check_warmup(planned)
 
 
 def _check_class_token(method: str, backbone: Backbone) -> None:
@@ -42,33 +43,35 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
 
 
-def _check_modality(each: PlannedRun) -> None:
-    """Raise SpecError where the method does not learn from this kind of data, or the data is of another."""
-    run, name = each.run, each.run.modality
+def _check_modality(planned: PlannedRun) -> None:
+    """Raise SpecError where the method does not learn from this modality, or the data is of another."""
+    run, name = planned.run, planned.run.modality
     if run.method not in BASELINES and name not in (known := load_method(run.method).modalities):
         message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}"
         raise SpecError(message, "input" if name != "image" else "method")
-    for split, manifest in each.data.items():
+    for split, manifest in planned.data.items():
         if name not in manifest.fields:
-            held = " and ".join(manifest.fields)
+            kinds = " and ".join(manifest.fields)
             wanted = name if name != "image" else "images, unless `input` names another kind of data"
             path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
-            raise SpecError(f"{manifest.root} holds {held}, and the run is of {wanted}", path)
-        channels = {part.fields[name].channels for part in (manifest, each.train)}
+            raise SpecError(f"{manifest.root} holds {kinds}, and the run is of {wanted}", path)
+        channels = {part.fields[name].channels for part in (manifest, planned.train)}
         if len(channels) > 1:
             counts = " and ".join(map(str, sorted(channels)))
-            raise SpecError(f"{manifest.root} and {each.train.root} hold {name} of {counts} channels", f"data.{split}")
+            raise SpecError(
+                f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", f"data.{split}"
+            )
 
 
-def _check_backbone(each: PlannedRun) -> None:
-    """Raise SpecError where timm cannot make it, or it does not see the views, give maps or fit its weights."""
-    run, backbone = each.run, each.run.backbone
-    shape = shape_of(run.input, backbone, each.train.fields[run.modality].channels)
+def _check_backbone(planned: PlannedRun) -> None:
+    """Raise SpecError where the backbone cannot be made, see the views, give the maps read, or take its weights."""
+    run, backbone = planned.run, planned.run.backbone
+    shape = shape_of(run.input, backbone, planned.train.fields[run.modality].channels)
     if backbone.is_vit:
         _try(backbone.model_copy(update={"weights": None}), shape)
     else:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
-        places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in each.evals.values())
+        places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in planned.evals.values())
         check_images(backbone, shape, _sizes(run), places=places, stages=dense)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, shape, content(backbone.weights))
@@ -94,8 +97,8 @@ def check_images(
 ) -> None:
     """Raise SpecError where a pooled encoder cannot see samples of these sizes, or gives no vector.
 
-    shape: that it is built for. places: whether something reads feature maps; stages: whether those of every stage. A
-    forward pass without memory tells: timm's models are too many for rules.
+    shape: that it is built for. places: whether feature maps are read; stages: whether those of every stage are.
+    Found by a forward pass without memory, since timm has too many models for rules.
     """
     with torch.device("meta"):
         encoder = build(backbone.model_copy(update={"weights": None}), shape=shape).eval()
@@ -114,8 +117,8 @@ def check_images(
 
 
 def _has_map(encoder: PooledEncoder, image: Tensor) -> bool:
-    [found] = encoder._through(lambda images: (encoder.trunk.forward_features(images),), image)
-    return isinstance(found, Tensor) and found.ndim == 4 and encoder.dim in (found.shape[1], found.shape[3])
+    [maps] = encoder._through(lambda images: (encoder.trunk.forward_features(images),), image)
+    return isinstance(maps, Tensor) and maps.ndim == 4 and encoder.dim in (maps.shape[1], maps.shape[3])
 
 
 def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
@@ -127,7 +130,7 @@ def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
 
 @lru_cache(maxsize=64)
 def _try(backbone: Backbone, shape: InputShape) -> None:
-    """Without memory."""
+    """Build a token encoder on the meta device, without memory, for the errors of its constructor."""
     with torch.device("meta"):
         build(backbone, shape=shape)
 
@@ -137,8 +140,8 @@ def _try_weights(backbone: Backbone, shape: InputShape, version: str) -> None:  
     build(backbone, shape=shape)
 
 
-def _check_batch(each: PlannedRun) -> None:
-    run, train = each.run, each.train
+def _check_batch(planned: PlannedRun) -> None:
+    run, train = planned.run, planned.train
     if run.stream.remainder == "drop" and run.train.batch > train.num_samples:
         raise SpecError(
             f"{run.train.batch} samples a step, but {train.root} holds {train.num_samples}, and stream.remainder: drop "
@@ -148,28 +151,28 @@ def _check_batch(each: PlannedRun) -> None:
         )
 
 
-def _check_method(each: PlannedRun) -> None:
+def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
-    run, sizes = each.run, sizes_of(each.run.input, each.run.backbone)
+    run, sizes = planned.run, sizes_of(planned.run.input, planned.run.backbone)
     setup = Setup(run.backbone, run.train, run.resources, sizes)
-    for error in load_method(run.method).check(run.hyper, setup, each.info):
+    for error in load_method(run.method).check(run.hyper, setup, planned.info):
         raise error
 
 
-def _check_warmup(each: PlannedRun) -> None:
-    order = each.order
-    warmup = each.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
-    if warmup > each.steps:
+def _check_warmup(planned: PlannedRun) -> None:
+    order = planned.order
+    warmup = planned.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
+    if warmup > planned.steps:
         raise SpecError(
-            f"{warmup:,} steps of warm-up are longer than the training, {each.steps:,} steps (train.duration); an "
-            f"epoch of {each.train.root} has {order.steps_per_epoch:,}. Shorten it, or train longer.",
+            f"{warmup:,} steps of warm-up are longer than the training, {planned.steps:,} steps (train.duration); an "
+            f"epoch of {planned.train.root} has {order.steps_per_epoch:,}. Shorten it, or train longer.",
             "optim.warmup",
             "train.duration",
         )
 
 
 def _check_labels(run: PlannedRun) -> None:
-    """Raise where a method learns from labels that are not there. Of evaluations: `_check_evaluation`."""
+    """Raise where a method learns from labels, and the data has none. `_check_evaluation` does so for evaluations."""
     method = run.run.method
     if method not in BASELINES and load_method(method).needs_labels:
         _check_labelled(run.method, "method", run.train, "data.train")
@@ -177,7 +180,7 @@ def _check_labels(run: PlannedRun) -> None:
 
 
 def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
-    """Raise where the data of an evaluation has no labels that it can learn from and be scored by, or too few."""
+    """Raise where the data of an evaluation has too few labels to learn from, or none to be scored by."""
     name, splits = evaluation.name, run.splits(evaluation.name)
     if evaluation.evaluator.target is None:
         return
@@ -193,7 +196,7 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
 
 
 def _check_labelled(reader: str, path: str, manifest: Manifest, split: str) -> None:
-    """Raise SpecError where no sample has a label. reader, path: what needs labels, and where it is asked for."""
+    """Raise SpecError where no sample has a label. reader: the method or evaluation; path: its setting."""
     if manifest.num_labelled:
         return
     other = f", give it labelled data of its own ({path}.data)" if path != "method" else ""
@@ -215,7 +218,7 @@ def _check_several(reader: str, manifest: Manifest, split: str) -> None:
 
 
 def _check_classes(splits: Splits, paths: Mapping[str, str]) -> None:
-    """Raise DataError where validation has a class that training lacks: labels mean training's classes of that name."""
+    """Raise DataError where validation has a class that training lacks, since classes are matched by name."""
     train, val = splits
     known = set(train.classes)
     if foreign := [name for name in val.classes if name not in known]:

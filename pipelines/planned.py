@@ -1,4 +1,4 @@
-"""A run with its data found, its stages laid out and its id; nothing of it has started."""
+"""A planned run: its data, its stages and its id; nothing of it has started."""
 
 import os
 from collections.abc import Mapping
@@ -31,15 +31,15 @@ WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.stages.{name}" for name in ("w
 
 
 def usual_feeder() -> Feeder:
-    """Return what makes batches where a spec leaves it open: threads on one machine, Ray's tasks on a cluster.
+    """Return the default of `stream.feeder`: threads on one machine, Ray's tasks on a cluster.
 
-    To be asked where the user's command runs: Ray's own processes know a cluster on a machine of its own, too.
+    To be called where the user's command runs, since RAY_ADDRESS is set in Ray's own processes on one machine, too.
     """
     return "ray" if os.environ.get("RAY_ADDRESS") else "threads"
 
 
 class Splits(NamedTuple):
-    """The data of an evaluation: what it learns from, and what it is scored on."""
+    """The data of an evaluation: the split that it learns from, and the one that it is scored on."""
 
     train: Manifest
     val: Manifest
@@ -47,12 +47,11 @@ class Splits(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A Run with its data found, its stages laid out, and its id: the name of its row, MLflow run and record.
+    """A Run with its data, its stages, and its id: the name of its row, MLflow run and record.
 
-    root: the spec with the places that its values are written at.
-    peers: runs that begin together and that one stream can feed. usual: who makes the batches unless the spec says.
-    code: what to do with stages that other code made. others: by name, the data of evaluations that are not made on
-    the run's own.
+    root: the spec with the places of its values. peers: number of runs that begin together and that one stream can
+    feed. usual: feeder where the spec says `auto`. code: policy for stages that other code made. others: data of the
+    evaluations that have data of their own, by name.
     """
 
     run: Run
@@ -68,7 +67,7 @@ class PlannedRun:
 
     @cached_property
     def id(self) -> str:
-        """Return the name of the run. The same evaluation of another name has other metrics: it makes another id."""
+        """Return the name of the run. Names of evaluations are part of it, since metrics are named after them."""
         named = [f"{stage.name} {stage.key}" if stage.name else stage.key for stage in self.stages]
         return f"{self.method}-{digest(named)}"
 
@@ -96,8 +95,8 @@ class PlannedRun:
 
     @property
     def feeder(self) -> Feeder:
-        told = self.run.stream.feeder
-        return self.usual if told == "auto" else told
+        feeder = self.run.stream.feeder
+        return self.usual if feeder == "auto" else feeder
 
     @property
     def steps(self) -> int:
@@ -148,17 +147,17 @@ class PlannedRun:
 
     @cached_property
     def embeds(self) -> dict[str, Stage]:
-        """Return the stage that embeds the data of each evaluation: one for all that read the same of the same data."""
+        """Return the stage that embeds the data of each evaluation, shared by those that read the same features."""
         stages: dict[tuple[str, str, str], Stage] = {}
         own = self.train.digest, self.val.digest if self.val else "", "pooled"
-        found = {}
+        by_name = {}
         for name, evaluation in self.evals.items():
             train, val = (data.digest for data in self.splits(name))
             what = train, val, evaluation.evaluator.reads
             if what not in stages:
                 stages[what] = self._embed(*what, name="" if what == own else name)
-            found[name] = stages[what]
-        return found
+            by_name[name] = stages[what]
+        return by_name
 
     def _embed(self, train: str, val: str, reads: str, name: str) -> Stage:
         """Lay out the stage that embeds data sets of these digests. name: of the stage."""
@@ -185,13 +184,13 @@ class PlannedRun:
     def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
         use, kind, hyper = evaluation.use, outside.short(evaluation.use), evaluation.hyper
         common = {"features": embed.key, "seed": self.run.seed} | codebase.unshipped_digest("evals", use)
-        said, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
+        changed, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
         name = "" if evaluation.name == kind else evaluation.name
-        return Stage(kind, said, full, self.home, (codebase.entry("evals", use),), (embed,), name)
+        return Stage(kind, changed, full, self.home, (codebase.entry("evals", use),), (embed,), name)
 
     @cached_property
     def pictures(self) -> Stage | None:
-        """Return the stage of the reconstructions; None for an objective that does not predict what it masks."""
+        """Return the stage of the reconstructions; None for an objective that does not predict masked patches."""
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
@@ -200,13 +199,13 @@ class PlannedRun:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """In the order in which they depend on each other."""
+        """Return the stages of the run, each after those that it depends on."""
         embeds = {stage.key: stage for stage in self.embeds.values()}
         laid_out = (self.pretrain, self.pictures, *embeds.values(), *self.probes.values())
         return tuple(stage for stage in laid_out if stage)
 
     def remember(self) -> None:
-        """Note under the run's id what it is and where its work lies."""
+        """Write the record of the run: its settings and the keys of its stages, under its id."""
         path = record(self.home, self.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         stages = {
@@ -216,7 +215,7 @@ class PlannedRun:
         write_json(path, {"run": as_dict(self.run), "spec": self.spec, **stages})
 
     def check_unchanged(self) -> None:
-        """Raise SpecError where a file that the id was made of is another by now."""
+        """Raise SpecError where a file that is part of the id has changed since."""
         if replace(self).id != self.id:  # a copy reads it anew
             backbone = self.run.backbone
             path, file = ("weights", backbone.weights) if backbone.weights else ("name", backbone.name)
@@ -230,18 +229,18 @@ class PlannedRun:
 
     @property
     def failure(self) -> Path:
-        """Where it is noted why the latest attempt failed."""
+        """Return the path of the file that says why the latest attempt failed."""
         return record(self.home, self.id).with_suffix(".failure")
 
     def params(self) -> dict[str, str]:
-        """The Run flattened, for MLflow."""
+        """Return the settings of the Run as texts by path, for MLflow."""
         settings = as_dict(self.run) | {"method": self.method}
         values = {path: str(value) for path, value in flatten(settings) if value is not None}
         own = {f"evals.{name}.use": outside.short(evaluation.use) for name, evaluation in self.evals.items()}
         return values | {path: use for path, use in own.items() if path in values}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
-        """Return the sections with a method by its name, and files that a backbone names by what is in them."""
+        """Return the sections with the method's short name, and the contents of files that a backbone names."""
         backbone = self.run.backbone
         files = {"name": portable(backbone.name)} if is_config_folder(backbone.name) else {}
         if backbone.weights not in (None, "timm"):
@@ -250,11 +249,11 @@ class PlannedRun:
         return sections | {"method": self.method} | named
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
-        said, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
+        changed, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
         parts = [*parts, *(["input"] if self.run.modality != "image" else [])]
         return Stage(
             kind,
-            {part: said[part] for part in parts if part in said} | dict(extra),
+            {part: changed[part] for part in parts if part in changed} | dict(extra),
             {part: full[part] for part in parts} | dict(extra),
             self.home,
             **made_by,

@@ -1,4 +1,4 @@
-"""Spec -> runs, their stages and ids, before anything starts."""
+"""Plans: the runs of a spec with their stages and ids, before anything starts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.spec import BASELINES, Run, Spec, run_type
 
-_manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDictionary()  # of the plans that are held
+_manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDictionary()  # of the plans in memory
 
 
 def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
-    """Every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
+    """Return every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
     Raises DataError where a data set has no manifest, and what `feasible` does.
     """
@@ -29,16 +29,16 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     assert train
     if spec.baselines:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
-    evaluations = listed(spec.evals).values()
-    others = {each.name: splits for each in evaluations if (splits := _splits(spec, each, train, val, home))}
+    own_data = ((evaluation, _splits(spec, evaluation, train, val, home)) for evaluation in listed(spec.evals).values())
+    others = {evaluation.name: splits for evaluation, splits in own_data if splits}
     planned = [PlannedRun(run, spec.name, train, val, home, spec.root, others=others) for run in runs]
     with located(spec.root):
         feasible.check(planned[-1])
-    return tuple(each for each in planned if each.stages)
+    return tuple(run for run in planned if run.stages)
 
 
 def _splits(spec: Spec, evaluation: Evaluation, train: Manifest, val: Manifest | None, home: Path) -> Splits | None:
-    """Return the data of an evaluation; None where it is the run's own. Of a split that it does not name it is."""
+    """Return the data of an evaluation, its own or else the run's, split by split; None where both are the run's."""
     data, place = evaluation.data, f"evals.{evaluation.name}.data"
     train = _manifest(spec, data.train, f"{place}.train", home) or train
     val = _manifest(spec, data.val, f"{place}.val", home) or val
@@ -55,7 +55,7 @@ def _manifest(spec: Spec, url: str | None, path: str, home: Path) -> Manifest | 
 
 
 def _loaded(url: str, options: ReadOptions) -> Manifest:
-    """The same one as other runs have, where it is equal: an open file and up to 20 MiB of rows come with each."""
+    """Return the manifest, shared with other runs where equal: each has an open file and up to 20 MiB of rows."""
     manifest = load(url, options)
     shared = _manifests.setdefault((url, options), manifest)
     if shared != manifest:
@@ -64,10 +64,10 @@ def _loaded(url: str, options: ReadOptions) -> Manifest:
 
 
 def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
-    """Runs that several specs share (their baselines, as a rule) counted once."""
-    return tuple({each.id: each for each in planned}.values())
+    """Return the runs, once each where several specs share them, as they mostly share baselines."""
+    return tuple({run.id: run for run in planned}.values())
 
 
 def _baseline(run: Run, name: str) -> Run:
-    told_run = {key: value for key, value in run.model_dump().items() if key != "hyper"}
-    return run_type(name, uses(told_run)).model_validate(told_run | {"method": name})
+    settings = {key: value for key, value in run.model_dump().items() if key != "hyper"}
+    return run_type(name, uses(settings)).model_validate(settings | {"method": name})

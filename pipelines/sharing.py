@@ -1,4 +1,4 @@
-"""Runs that one stream can feed: those that see the same crops in the same order, whatever their objectives."""
+"""Runs that one stream can feed: they see the same crops in the same order, whatever their objectives."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

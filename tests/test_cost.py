@@ -122,10 +122,10 @@ def test_pieces_cost_another_forward_pass_of_the_encoder_and_hold_the_activation
 
 
 def test_a_plan_tells_where_pieces_change_more_than_memory() -> None:
-    """Batch normalisation alone; MAE's and a ViT's encoders have none, and SimCLR's head sees the whole batch."""
+    """Batch normalization alone; MAE's and a ViT's encoders have none, and SimCLR's head sees the whole batch."""
     told = {"batch": 512, "train": {"accumulate": 8}}
     cnn = {"name": "resnet18", "image_size": 32}
-    norms = "batch normalisation in the encoder sees 8 pieces of 64 samples, one after the other"
+    norms = "batch normalization in the encoder sees 8 pieces of 64 samples, one after the other"
     message = f"train.accumulate: {norms}; all else of simclr sees the whole batch of 512"
     assert list(cautions(run("simclr", backbone=cnn, **told), INFO)) == [message]
     assert list(cautions(run("simclr", backbone=cnn, batch=512), INFO)) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("sweeps", "pipelines", "methods", "platform")
-PLAIN = ("sweeps", "pipelines/cluster", "pipelines/modalities", "platform/selfsup/evals", "platform/selfsup/parts")
+PLAIN = ("sweeps", "pipelines", "platform/selfsup/evals", "platform/selfsup/parts")  # folders that follow the rule
 FUNCTION_WORDS = (
     " a an the of who what which whether how those that this these for from with without as by if where when why our "
     "its it each every all any no nothing none only also at in on to beside under after before so such some both "

@@ -33,7 +33,7 @@ def node_cache_folder() -> Path:
 
 
 class Cache:
-    """At most `limit` bytes of pieces in a folder. Safe for threads, for processes, and when a process is killed."""
+    """A folder of at most `limit` bytes of pieces. Safe for threads, for processes, and when a process is killed."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root, self._limit, self._works = root, limit, True

@@ -33,10 +33,10 @@ def collate(
     stats: Mapping[str, Any],
     device: Device,
 ) -> Batch:
-    """Views `view0`... (n, *S, C) at `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,) -> Batch
+    """Make a Batch of columns `view0`... (n, *S, C), `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,).
 
     Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
-    step only where a mask rule has numbers that all samples of a step share. patch: points a side of a token; None for
+    step only where a mask rule shares draws among all samples of a step. patch: points a side of a token; None for
     an encoder that takes samples whole. stats: of each modality, from the manifest.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
@@ -63,7 +63,7 @@ def collate(
 
 
 def drawn_mask(rule: MaskRule | None, grid: Grid | None, own: Draw, shared: Draw, device: Device) -> Mask | None:
-    """Draw the masks of a view of this grid. own, shared: numbers of each sample, and of the step."""
+    """Draw the masks of a view of this grid. own, shared: draws of each sample, and of the step."""
     if rule is None:
         return None
     assert grid, "masking needs tokens: give a patch size"
@@ -75,7 +75,7 @@ def drawn_mask(rule: MaskRule | None, grid: Grid | None, own: Draw, shared: Draw
 
 
 def ahead(rows: Iterator[Columns], device: Device) -> Iterator[Columns]:
-    """The same rows; on CUDA with their views there already, each copied while the one before it is used."""
+    """Yield the rows; on CUDA with their views there already, each copied while the one before it is used."""
     if torch.device(device).type != "cuda":
         yield from rows
         return
@@ -110,7 +110,7 @@ def _shared(seed: int, step: int, purpose: int, draws: int) -> Tensor:
 
 
 def _put(column: NDArray[Any] | Tensor, device: Device) -> Tensor:
-    """To the device, without waiting for what is queued there."""
+    """Copy a column to the device, without waiting for work that is queued there."""
     if isinstance(column, Tensor):
         return column.to(device)
     tensor = torch.from_numpy(np.require(column, requirements=["C", "W"]))  # Ray's columns are read-only

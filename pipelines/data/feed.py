@@ -104,7 +104,7 @@ def _blocks(feed: Feed, first: int, last: int) -> Iterator[pa.Table]:
 
 
 class FeedConfig(DataConfig):
-    """Gives every training worker the Feed of its rank; Ray's own split would not keep the order.
+    """A DataConfig that gives every worker the Feed of its rank; Ray's own split would not keep the order.
 
     cpus: of all workers together. memory: bytes per worker.
     """

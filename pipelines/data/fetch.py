@@ -27,7 +27,7 @@ MAX_OPEN, MAX_OPEN_REMOTE = 256, 4096  # shards; a remote one costs no file desc
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How shards are read; the samples do not depend on it.
+    """Options of reading shards; the samples do not depend on them.
 
     cache: bytes of remote data that a node keeps on disk. samples_per_fetch: consecutive samples cached as one piece.
     missing: whether a missing or changed shard is an error, or its samples count as undecodable.

@@ -55,7 +55,7 @@ class Walk:
         return True
 
     def _lies_elsewhere(self, folder: Path, target: Path) -> bool:
-        """Whether the walk meets this target at a place of its own under the root, which a hidden folder is not."""
+        """Return whether the target lies elsewhere under the root, outside of hidden folders, and is met there."""
         if not target.is_relative_to(self._real):
             return False
         place = target.relative_to(self._real)

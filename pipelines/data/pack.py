@@ -87,8 +87,8 @@ def _modality(root: Path) -> str:
     """Return the first modality that a folder has a file of; images where it has none."""
     kinds = {name: suffixes(name) for name in modality.names()}
     files = (Path(name).suffix.lower() for _, _, names in os.walk(root) for name in names)
-    found = {name for suffix in files for name, known in kinds.items() if suffix in known} if len(kinds) > 1 else ()
-    return next((name for name in kinds if name in found), "image")
+    names = {name for suffix in files for name, known in kinds.items() if suffix in known} if len(kinds) > 1 else ()
+    return next((name for name in kinds if name in names), "image")
 
 
 def _inspect(root: Path, coding: Any, sources: list[PackSource]) -> None:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class SharedFeedConfig(FeedConfig):
-    """Gives every training worker the Feed of its rank, shared with the same rank of other runs.
+    """A FeedConfig that shares the Feed of each rank with the same rank of other runs.
 
     key: equal for equal streams. reader: names this run, in every attempt. peers: number of runs that begin together.
     """

@@ -216,13 +216,13 @@ def _key(name: str) -> tuple[str, str] | None:
 
 def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
     """Return the place of the member of each modality, None where there is none."""
-    found = {each: _member(sample, each, name) for each in modality.names()}
-    if not any(found.values()):
-        expected = " or ".join(_wanted(each) for each in modality.names())
+    members = {kind: _member(sample, kind, name) for kind in modality.names()}
+    if not any(members.values()):
+        expected = " or ".join(_wanted(kind) for kind in modality.names())
         raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
     return {
-        each: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
-        for each, member in found.items()
+        kind: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
+        for kind, member in members.items()
     }
 
 

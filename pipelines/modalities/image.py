@@ -24,7 +24,7 @@ PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, 
 
 
 class ImageReading(Reading):
-    """How values are read.
+    """The settings by which values of images are read.
 
     channels: 3 for RGB, to which all images are converted; 1 for gray; or as many as every image has. bits: number in
     use of 16, so that 2^bits - 1 is white; None or 16: all. depth: bits that values keep.
@@ -40,7 +40,7 @@ class ImageReading(Reading):
 
 
 class ImageStats(ImageReading):
-    """mean, std: of each channel, of values in [0, 1]."""
+    """Settings of reading, and the mean and std of each channel, of values in [0, 1]."""
 
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
@@ -57,7 +57,7 @@ class ImageStats(ImageReading):
 
 
 class Measure(NamedTuple):
-    """Of one image: the first two moments of each channel, (C,) each, and the bits in use if there are more than 8."""
+    """The first two moments of each channel of an image, (C,) each, and the bits in use if there are more than 8."""
 
     first: NDArray[np.float64]
     second: NDArray[np.float64]

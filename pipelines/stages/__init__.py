@@ -1,1 +1,1 @@
-"""What a run is made of, each done once: pre-training, features, evaluations, reconstructions."""
+"""The stages of a run, each done once: pre-training, features, evaluations, reconstructions."""

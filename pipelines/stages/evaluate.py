@@ -38,8 +38,10 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """What embeds: raw samples, an encoder at its initial weights, or a trained one. stats: of the samples, by which
-    they are normalized.
+    """The encoder of an embed stage: none for raw samples, one at its initial weights, or a trained one.
+
+    shape: of the samples that it is built for. view: of each sample. stats: by which samples are normalized. weights:
+    file of a trained encoder. reads: as the evaluator's.
     """
 
     method: str
@@ -52,7 +54,7 @@ class EncoderSource:
     reads: str = "pooled"
 
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Views as they are loaded, (B, *S, C) -> (B, D), or (B, T, D) where tokens are read"""
+        """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
         if self.method == "pixels":
             return _pixels if self.reads == "pooled" else _places
         if self.weights:
@@ -89,12 +91,12 @@ def _small(raw: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def _loaded(source: EncoderSource) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A task process keeps the encoder for its next block."""
+    """Return the model of a source, which a task's process keeps for its next block."""
     return source.model()
 
 
 class Encode:
-    """A block of images -> a block of features. As a task on CPUs, as an actor where there is an accelerator."""
+    """A map from blocks of images to blocks of features: a task on CPUs, an actor where there is an accelerator."""
 
     def __init__(self, source: EncoderSource) -> None:
         self._source = source
@@ -110,13 +112,13 @@ class Encode:
 
 
 class Load:
-    """Numbers of samples, validation after training ones -> a view of each and its label, without undecodable ones."""
+    """A map from numbers of samples, validation after training, to a view and a label of each that can be decoded."""
 
     def __init__(self, train: Manifest, val: Manifest, view: ViewSpec) -> None:
         self._splits = train, val
         self._class = [
             np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
-        ]  # of a label its number in train's classes; the last: of none
+        ]  # label -> its number in train's classes; the last: no label
         self._view, self._modality = view, view.modality
 
     def __call__(self, batch: Columns) -> Columns:
@@ -175,8 +177,9 @@ def _cpus(run: Run) -> float:
 
 
 def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
-    """Run an evaluation on the features of its embed stage, as a task on the cluster; which images it had right is kept
-    in the stage's folder.
+    """Run an evaluation on the features of its embed stage, as a task on the cluster; return its metrics.
+
+    Writes which images it had right to the stage's folder.
     """
     evaluation = planned.evals[stage.name or stage.kind]
     train, val = planned.splits(evaluation.name)
@@ -185,8 +188,8 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     folder = planned.embeds[evaluation.name].folder
     code = codebase.unshipped_digest("evals", evaluation.use)
-    asked = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code)
-    scores, label = ray.get(asked)
+    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code)
+    scores, label = ray.get(result)
     hits.save(stage.folder, hits.identity(val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
@@ -194,7 +197,7 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 def _probe(
     use: str, hyper: Knobs, folder: Path, classes: int, seed: int, code: Mapping[str, str]
 ) -> tuple[dict[str, Score], NDArray[np.int64]]:
-    """-> scores by name; the labels of the samples that they are of. code: the digest of an evaluator of the user's."""
+    """-> scores by name, and labels of the validation samples. code: the digest of an evaluator of the user's."""
     if codebase.unshipped_digest("evals", use) != code:
         raise SpecError(
             f"{use} has changed since the run was planned; run the same command again: it is another run now"
@@ -208,8 +211,9 @@ def _probe(
 
 
 def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
-    """Read the result of an embed stage, in the order of the data set whatever task wrote it. labelled: only samples
-    that have a label.
+    """Read the features of an embed stage, in the order of the data set. labelled: only samples with a label.
+
+    Raises DataError where a file is damaged or missing.
     """
     if reason := damage(folder / "features"):
         raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")

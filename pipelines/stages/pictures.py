@@ -1,4 +1,4 @@
-"""The pictures stage: what an objective that predicts pixels makes of fixed images, under fixed masks."""
+"""The pictures stage: reconstructions of fixed images under fixed masks, by an objective that predicts pixels."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ SEED = 0  # of the masks: the same ones for every run, so that runs can be compa
 
 
 def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
-    """`reconstructions.png` in the stage's folder: three rows, masked, predicted, original."""
+    """Write `reconstructions.png` to the stage's folder: three rows, masked, predicted, original."""
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.info, torch.device("cpu"))
@@ -38,9 +38,9 @@ def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 
 
 def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
-    """Return samples evenly spaced over the data set, each whole, with the mask that belongs to its number.
+    """Return samples evenly spaced over the data set, each whole, with a mask that depends on its number only.
 
-    One that cannot be decoded is left out.
+    Samples that cannot be decoded are left out.
     """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
     view = modality.load(run.modality).whole(modality.sizes_of(run.input, run.backbone), 1.0)
@@ -55,7 +55,7 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
 
 @torch.inference_mode()
 def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
-    """Return three rows of tiles; what is masked is gray, what is predicted stands among the visible patches."""
+    """Return three rows of tiles: masked patches gray; predicted ones among visible ones; the images."""
     [view], painted = batch.views, method.reconstruct(batch)
     kind, patch = modality.load(view.modality), method.encoder(view.modality).patch
     tokens, mask = view.value, view.mask
@@ -70,7 +70,7 @@ def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
 
 
 def _tiles(rows: list[np.ndarray]) -> Image.Image:
-    """(n, H, W, 3) of each row -> one picture"""
+    """(n, H, W, 3) of each row -> one image of all tiles."""
     scale = -(-TILE // max(rows[0].shape[1:3]))
     height, width = (side * scale + GAP for side in rows[0].shape[1:3])
     sheet = Image.new("RGB", (IMAGES * width + GAP, len(rows) * height + GAP), "white")

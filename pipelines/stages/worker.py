@@ -1,4 +1,4 @@
-"""What a training worker does: builds the objective, follows its steps, spools numbers, reports checkpoints."""
+"""A training worker: it builds the objective, follows its steps, logs numbers and saves checkpoints."""
 
 import logging
 import math
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """What every training worker is told."""
+    """The task of every training worker of a run. resolved: the settings that a checkpoint must agree with."""
 
     run: Run
     manifest: Manifest
@@ -65,7 +65,7 @@ class Task:
 
 
 def work(task: Task, launched: float) -> None:
-    """Train. What a restart would only repeat is noted, so that it ends at once."""
+    """Train. An error that a restart would only repeat is written to a file, which ends restarts at once."""
     note = task.folder / "error.json"
     if note.exists():
         return
@@ -91,12 +91,12 @@ def _work(task: Task, launched: float) -> None:
     module = _parallel(method, task.run.train.norm_groups, task.order.per_lane)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
-    intake = BatchLoader(task, method, device)
+    loader = BatchLoader(task, method, device)
     steps = train(
         module,
         method,
         optimizer,
-        intake.batches(ray.train.get_dataset_shard("train"), start),
+        loader.batches(ray.train.get_dataset_shard("train"), start),
         optim=task.run.optim,
         start=start,
         steps=task.steps,
@@ -108,7 +108,7 @@ def _work(task: Task, launched: float) -> None:
     )
     gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
-    Watch(task, intake, method, optimizer, start, meter).follow(steps, StartTimes(launched, entered, time.time()))
+    Watch(task, loader, method, optimizer, start, meter).follow(steps, StartTimes(launched, entered, time.time()))
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
@@ -131,7 +131,7 @@ def check_code(task: Task) -> None:
 
 
 def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
-    """The objective at its initial weights: a function of spec and seed, the encoder of method, backbone and seed."""
+    """Return the objective at its initial weights, a function of spec and seed; the encoder's of backbone and seed."""
     torch.manual_seed(run.seed)
     method = load(run.method)
     trunk = encoder.build(run.backbone, method.initialize, shape_of(run.input, run.backbone, info.channels))
@@ -139,7 +139,7 @@ def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
 
 
 def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """The step to go on from. Checkpoints that are damaged are noted beside the numbers, as samples are.
+    """Restore the latest checkpoint and return its step, 0 without one. Damaged ones are listed in DAMAGED.
 
     Raises CheckpointError also where the workers do not find the same one.
     """
@@ -160,12 +160,12 @@ def _parallel(method: Method, norm_groups: int, per_lane: int) -> nn.Module:
         norms.convert(method, norm_groups, per_lane)
     if dist.world_size() == 1:
         return method
-    # no device_ids: batches are on the device, but for what the host knows of them; buffers are equal everywhere
+    # no device_ids: batches are on the device, but for numbers that the host keeps; buffers are equal everywhere
     return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
 
 
 class BatchLoader:
-    """The batches of one worker, and what became known of them on the way."""
+    """The batches of one worker; it counts undecodable samples on the way. latest: the batch of the current step."""
 
     def __init__(self, task: Task, method: Method, device: torch.device) -> None:
         self._task, self._device = task, device
@@ -180,7 +180,7 @@ class BatchLoader:
 
     def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
-        self.bad = self._found(restored=start > 0)
+        self.bad = self._earlier(restored=start > 0)
         for step, columns in enumerate(ahead(feed.steps(start), self._device), start):
             self._count(set(columns.pop("bad")))
             self.latest = collate(
@@ -198,14 +198,14 @@ class BatchLoader:
     def _list(self) -> Path:
         return self._task.folder / f"bad-{dist.rank()}.txt"
 
-    def _found(self, *, restored: bool) -> set[str]:
-        """What this run found before it was interrupted."""
+    def _earlier(self, *, restored: bool) -> set[str]:
+        """Return the names of undecodable samples from before an interruption."""
         if not restored:
             self._list.unlink(missing_ok=True)
         return set(self._list.read_text().splitlines()) if self._list.exists() else set()
 
     def _count(self, names: set[str]) -> None:
-        """Raises DataError once more than the stated share of the data set is found undecodable."""
+        """Note undecodable samples. Raises DataError for a larger share of the data set than `stream.bad_share`."""
         if not (new := names - self.bad):
             return
         self.bad |= new
@@ -222,20 +222,20 @@ class BatchLoader:
 
 
 class Watch:
-    """Follows the steps of one worker: numbers into the spool, states into checkpoints."""
+    """An observer of the steps of one worker: it writes numbers to the log, and states to checkpoints."""
 
     def __init__(
         self,
         task: Task,
-        intake: BatchLoader,
+        loader: BatchLoader,
         method: Method,
         optimizer: torch.optim.Optimizer,
         start: int,
         meter: Meter,
     ) -> None:
-        self._task, self._intake, self._method, self._optimizer = task, intake, method, optimizer
+        self._task, self._loader, self._method, self._optimizer = task, loader, method, optimizer
         self._start, self._meter = start, meter
-        self._spool = MetricsLog(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
+        self._metrics_log = MetricsLog(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
 
     def follow(self, steps: Iterator[Step], began: StartTimes) -> None:
         settings, total = self._task.run.train, self._task.steps
@@ -251,35 +251,35 @@ class Watch:
                 continue
             if settings.norm_groups > 1:
                 norms.average_statistics(self._method)
-            values = read(step)  # before it is saved, too: no state that is not finite becomes a checkpoint
+            values = read(step)  # before saving, too: no state that is not finite becomes a checkpoint
             if log:
                 now = time.time()
                 self._log(step.number, values, rate=(step.number - seen) * self._task.order.batch / (now - since))
                 since, seen = now, step.number
             if save:
                 self._save(step.number)
-        numbers = spent | self._meter.read() | self._intake.counted()
-        if self._spool:
+        numbers = spent | self._meter.read() | self._loader.counted()
+        if self._metrics_log:
             write_json(self._task.folder / "summary.json", numbers)
 
     def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
-        values |= {"images_per_second": rate} | self._intake.counted() | self._health()
+        values |= {"images_per_second": rate} | self._loader.counted() | self._health()
         self._meter.read()
-        if self._spool:
-            self._spool.append(number, values)
+        if self._metrics_log:
+            self._metrics_log.append(number, values)
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:
-        """Label-free signs of collapse, of the embedding as evaluation would see it."""
-        assert self._intake.latest is not None
+        """Return label-free signs of collapse, of the embeddings that evaluation would see."""
+        assert self._loader.latest is not None
         trunk = self._method.encoder(self._task.run.modality)
         trunk.eval()
-        embedding = dist.gather(trunk.pooled(self._intake.latest.views[0].value))
+        embedding = dist.gather(trunk.pooled(self._loader.latest.views[0].value))
         trunk.train()
         return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
 
     def _save(self, number: int) -> None:
-        if self._spool is None:
+        if self._metrics_log is None:
             return
         checkpoint.save(
             self._task.folder,
@@ -289,4 +289,4 @@ class Watch:
             resolved=self._task.resolved,
             keep=self._task.run.train.keep_checkpoints,
         )
-        self._spool.commit(number)
+        self._metrics_log.commit(number)

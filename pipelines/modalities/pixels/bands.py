@@ -16,8 +16,8 @@ LUMA = (19595, 38470, 7471)  # of red, green and blue in 2^16, ITU-R BT.601, as 
 
 def size(data: Data) -> tuple[int, int] | None:
     """Return (height, width) of an array or a TIFF; None for any other format. Raises DecodeError."""
-    found = _opened(data, header=True)
-    return None if found is None else (found.shape[0], found.shape[1])
+    values = _opened(data, header=True)
+    return None if values is None else (values.shape[0], values.shape[1])
 
 
 def read(data: Data) -> tuple[NDArray[Any], int] | None:

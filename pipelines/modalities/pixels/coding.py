@@ -28,10 +28,10 @@ DEPTH_IMAGES = 256  # of these, whose depth is measured
 
 @dataclass(frozen=True)
 class ImageCoding:
-    """How images become members of shards.
+    """The coding of images as members of shards.
 
     resize: maximum of the shorter side in pixels; nothing is enlarged. quality: of JPEGs that are encoded anew. how:
-    values are read, see `decode`. is_known: which value is white, whatever the images hold. reading: of the members.
+    settings of `decode`. is_known: whether `how` says which value is white. reading: of the members.
     """
 
     reading: Any

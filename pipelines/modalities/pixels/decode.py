@@ -42,7 +42,7 @@ EIGHTHS = (1, 2, 3, 4, 8)  # 5/8 to 7/8 take longer to decode than the whole ima
 
 
 class How(NamedTuple):
-    """How values are read.
+    """Settings of decoding.
 
     channels: 3 for RGB, 1 for gray, or as many as the image has. bits: number in use of 16, so that 2^bits - 1 is
     white; None: all. depth: 8 for uint8, 16 for float32 in [0, 1].
