@@ -111,7 +111,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path,
     assert run.pretrain
     hits.save(run.probes["knn"].folder, "digest", {"top1": np.ones(20, bool)})
     spool = MetricsLog(run.pretrain.spool)
-    spool.append(1, {"images_per_second": 2.0})
+    spool.append(1, {"samples_per_second": 2.0})
     spool.commit(1)
     (run.pretrain.folder / "encoder.safetensors").touch()
     (run.pretrain.folder / "sent.json").write_text(json.dumps({"run": "a", "sent": 1}))

@@ -18,7 +18,7 @@ def stage(tmp_path: Path) -> Stage:
     stage = Stage("pretrain", told, told, tmp_path)
     stage.claim()
     stage.finish({"start_seconds": 2.0})
-    line = {"step": 4, "time": 7, "values": {"images_per_second": 100.0}}
+    line = {"step": 4, "time": 7, "values": {"samples_per_second": 100.0}}
     stage.spool.write_text(json.dumps(line) + "\n")
     return stage
 

@@ -150,7 +150,7 @@ def finish(run: PlannedRun, *, start: float, speed: float) -> None:
     assert run.pretrain
     run.pretrain.claim()
     run.pretrain.finish({"start_seconds": start})
-    record = f'{{"step": 4, "time": 1, "values": {{"images_per_second": {speed}}}}}\n'
+    record = f'{{"step": 4, "time": 1, "values": {{"samples_per_second": {speed}}}}}\n'
     run.pretrain.spool.write_text(record)
 
 

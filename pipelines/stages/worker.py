@@ -263,7 +263,7 @@ class Watch:
             write_json(self._task.folder / "summary.json", numbers)
 
     def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
-        values |= {"images_per_second": rate} | self._loader.counted() | self._health()
+        values |= {"samples_per_second": rate} | self._loader.counted() | self._health()
         self._meter.read()
         if self._metrics_log:
             self._metrics_log.append(number, values)

@@ -27,8 +27,8 @@ EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
     cli cli_catalogue cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers
-    metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper source spec
-    stage tensors track whole
+    metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper
+    source spec stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
     pipelines.sharing
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest

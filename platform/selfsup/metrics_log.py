@@ -19,6 +19,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from selfsup.errors import TrackError
+from selfsup.metric_names import current_metrics
 
 NAME = re.compile(r"(?!/)[\w/.\-: ]+(?<!/)", re.ASCII)  # names of metrics and parameters that MLflow accepts
 TAIL_BYTES = 2**16  # from the end of a file, searched for its latest record
@@ -156,7 +157,7 @@ def _parse(line: bytes) -> Record | Commit | None:
         if "commit" in entry:
             return Commit(int(entry["commit"]))
         values = {name: float(value) for name, value in entry["values"].items()}
-        return Record(int(entry["step"]), int(entry["time"]), values)
+        return Record(int(entry["step"]), int(entry["time"]), current_metrics(values))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

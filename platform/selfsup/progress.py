@@ -56,7 +56,7 @@ def timed(title: str) -> Iterator[None]:
 
 @contextmanager
 def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
-    """Show steps, loss, images/s and time left of a training stage, read from its metrics log while the block runs."""
+    """Show steps, loss, samples/s and time left of a training stage, read from its metrics log while the block runs."""
     live = sys.stderr.isatty()
     bar = tqdm(total=steps, desc=title, bar_format=LINE, mininterval=0.1 if live else LOG_SECONDS, ascii=not live)
     stop = threading.Event()
@@ -79,6 +79,6 @@ def _update(stage: "Stage", bar: "tqdm[None]", stop: threading.Event) -> None:
             continue
         if bar.n == 0:  # the clock starts at the first step of this attempt
             bar.initial, bar.start_t = record.step, time()
-        rate, loss = record.values.get("images_per_second", 0.0), record.values.get("loss", 0.0)
-        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} images/s", refresh=False)
+        rate, loss = record.values.get("samples_per_second", 0.0), record.values.get("loss", 0.0)
+        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} samples/s", refresh=False)
         bar.update(record.step - bar.n)

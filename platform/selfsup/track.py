@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from selfsup import whole
 from selfsup.errors import TrackError
+from selfsup.metric_names import former_name
 from selfsup.metrics_log import Record, check_names, committed_records, sent_bytes
 from selfsup.mlflow_store import check_reachable, connect, load_mlflow, mlflow_command, sqlite_path
 from selfsup.redact import redacted
@@ -187,9 +188,10 @@ class Tracker:
             return list(self._client.search_runs(ids, where, order_by=["start_time ASC"]))
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
-        """Return (step, value) of a metric by step; the newer value where a step was recorded twice."""
+        """Return (step, value) of a metric, under its names, by step; the newer value of a step recorded twice."""
         with self._errors(f"read {name}"):
-            metrics = self._client.get_metric_history(run_id, name)
+            names = dict.fromkeys((former_name(name), name))
+            metrics = [metric for each in names for metric in self._client.get_metric_history(run_id, each)]
         newest = {metric.step: metric.value for metric in sorted(metrics, key=lambda metric: metric.timestamp)}
         return sorted(newest.items())
 

@@ -34,7 +34,7 @@ COST = {  # factor to the unit, format, unit
     "gpu_hours": (1.0, ",.2f", "GPU-h"),
     "seconds": (1 / 60, ",.1f", "min"),
     "energy_wh": (1 / 1000, "#.3g", "kWh"),
-    "images_per_second": (1.0, ",.0f", "images/s"),
+    "samples_per_second": (1.0, ",.0f", "samples/s"),
     "peak_memory_mib": (1 / 1024, ",.1f", "GiB"),
 }
 SPENT = ("gpu_hours", "seconds", "energy_wh")  # the others are how
@@ -121,7 +121,7 @@ def planned_seeds(tables: Sequence[Table]) -> str:
 def costs(line: Line) -> tuple[str, str]:
     """Return what an arm cost, and how fast it ran, as far as known; in minutes where no GPU was used.
 
-    Such as "0.13 GPU-h, 0.08 kWh" and "5,447 images/s, 8.0 GiB".
+    Such as "0.13 GPU-h, 0.08 kWh" and "5,447 samples/s, 8.0 GiB".
     """
     unused = "seconds" if line.cost.get("gpu_hours") else "gpu_hours"
     known = {name: value for name, value in line.cost.items() if name != unused}

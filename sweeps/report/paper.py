@@ -26,7 +26,7 @@ LEGEND = (
 UNITS = {
     "seconds": "seconds",
     "gpu_hours": "GPU-hours",
-    "images_per_second": "images/s",
+    "samples_per_second": "samples/s",
     "peak_memory_mib": "MiB",
     "energy_wh": "Wh",
 }

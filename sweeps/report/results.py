@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.errors import SpecError
 from selfsup.hits import NAME, Seen, read
+from selfsup.metric_names import current_metrics
 from selfsup.redact import redacted
 from selfsup.sweeps.result import Curve, Result, Status
 from selfsup.sweeps.spec.sweep import Sweep
@@ -102,7 +103,7 @@ def _result(
         run=row["run"],
         status="planned" if interrupted else status,
         reason=reason,
-        metrics=row["metrics"],
+        metrics=current_metrics(row["metrics"]),
         params=row["params"],
         tags=row["tags"],
         curves={name: by_run[row["run"]] for name, by_run in curves.items() if row["run"] in by_run},
@@ -144,7 +145,7 @@ def _curves(tracker: Tracker, name: str, runs: Sequence[Row], cache: sqlite3.Con
     """-> MLflow's id: the curve of a run that has one. It is cached until the run ends anew."""
     stored = cache.execute("SELECT run, ended, points FROM curves WHERE name = ?", [name])
     known = {(run, ended): [(step, value) for step, value in json.loads(points)] for run, ended, points in stored}
-    rows = [row for row in runs if name in row["metrics"]]
+    rows = [row for row in runs if name in current_metrics(row["metrics"])]
     curves: dict[str, Curve] = {}
     new = []
     for row in rows:

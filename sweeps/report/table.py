@@ -10,7 +10,7 @@ from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm, Factor
 from selfsup.sweeps.spec.sweep import Sweep
 
-COST = ("seconds", "gpu_hours", "images_per_second", "peak_memory_mib", "energy_wh")
+COST = ("seconds", "gpu_hours", "samples_per_second", "peak_memory_mib", "energy_wh")
 
 
 @dataclass(frozen=True)

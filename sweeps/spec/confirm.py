@@ -5,6 +5,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from selfsup.knob import SEEDS
+from selfsup.metric_names import former_name
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.stage import digest
@@ -46,7 +47,8 @@ def search_key(sweep_file: SweepFile, home: Path) -> str:
     specs = [design.default.model_copy(update={"baselines": False}) for design in sweep_file.designs]
     defaults = [plan(spec, home)[0].id for spec in specs]
     space = [(design.name, *(repr(dimension) for dimension in design.space)) for design in sweep_file.designs]
-    return digest([defaults, space, sweep_file.search.metric, sweep_file.search.sampler, sweep_file.search.seed])
+    goal = [f"{direction} {former_name(metric)}" for metric, direction in sweep_file.search.objectives.items()]
+    return digest([defaults, space, goal, sweep_file.search.sampler, sweep_file.search.seed])
 
 
 def fresh_seeds(sweep_file: SweepFile) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def measured(home: Path) -> dict[Kind, list[tuple[float, float]]]:
         with suppress(CheckpointError):  # of an older version, or damaged: no reason to plan nothing
             settings = read_json(done.parent / "stage.json", method=str, backbone=dict)
             last = tail(done.parent / "metrics.jsonl")
-            if last and (speed := last.values.get("images_per_second")):
+            if last and (speed := last.values.get("samples_per_second")):
                 start = read_done(done)["result"].get("start_seconds", 0.0)
                 measurements[_kind(settings["method"], settings["backbone"])].append((start, speed))
     return dict(measurements)

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from selfsup.knob import Knobs, knob
+from selfsup.metric_names import current_name
 
-MAXIMIZED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/images_per_second")
+MAXIMIZED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/samples_per_second")
 MINIMIZED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")
 
 
@@ -26,6 +27,7 @@ def _objective(text: object, info: ValidationInfo) -> str:
     """Parse a metric. An evaluation says of its own whether more of it is better: `metrics` of the context."""
     metrics = (info.context or {}).get("metrics", {})
     direction, _, metric = text.rpartition(" ") if isinstance(text, str) else ("", "", "")
+    metric = current_name(metric)
     if metric and not direction:
         usual = "max" if metric.startswith(MAXIMIZED) else "min" if metric in MINIMIZED else ""
         direction = metrics[metric].better or "" if metric in metrics else usual

@@ -23,7 +23,7 @@ COLUMNS = {
     KNN: ("kNN", 1),
     "eval/linear/top1": ("linear", 1),
     "pretrain/rankme": ("RankMe", 1),
-    "pretrain/images_per_second": ("images/s", 0),
+    "pretrain/samples_per_second": ("samples/s", 0),
     "pretrain/peak_memory_mib": ("MiB", 0),
 }
 
