@@ -1,53 +1,58 @@
 """A trained encoder for use elsewhere."""
 
-import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 
 from selfsup import tensors
-from selfsup.encoder import read_encoder, timm_kwargs
-from selfsup.errors import CheckpointError, SpecError
-from selfsup.pipelines.planned import record
-from selfsup.stage import read_json
-from selfsup.whole import whole
+from selfsup.encoder import timm_kwargs
+from selfsup.errors import SpecError
+from selfsup.pipelines.trained import TrainedEncoder, find
+from selfsup.pretrained import preparation
 
 
-def export(home: Path, run_id: str, path: Path, *, to: Literal["timm", "torch"]) -> str:
-    """Write the encoder of a finished run to `path`; return the lines of Python that read it.
+def export(home: Path, source: str, path: Path | None, *, to: Literal["timm", "torch"]) -> str:
+    """Write the encoder of a finished run, or of a file, to `path`; return the lines of Python that read it.
 
     to: timm: for timm.create_model, which is tried here; torch: for selfsup.load_encoder, whatever the encoder.
     Raises CheckpointError for a run that is not there or not finished, SpecError for an encoder that timm has not.
     """
-    weights = _weights(home, run_id)
+    trained = find(home, source)
+    path = path or Path(f"{trained.name}.safetensors")
     if not path.parent.is_dir():
         raise SpecError(f"{path}: there is no folder {path.parent} to write to")
-    backbone, shape, _ = read_encoder(weights)
-    lines = ["from selfsup import load_encoder", f"encoder = load_encoder({str(path)!r})"]
-    if to == "timm":
-        kwargs = timm_kwargs(backbone, shape)
-        tensors.fill(timm.create_model(**kwargs), weights)
-        told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-        lines = [
-            "import timm, safetensors.torch",
-            f"model = timm.create_model({told})",
-            f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=True)",
-        ]
-    with whole(path) as part:
-        shutil.copyfile(weights, part)
+    lines = {"timm": _timm, "torch": _torch}[to](trained, path)
+    tensors.save(trained.saved.state, path, trained.saved.metadata)
     return "\n".join(lines)
 
 
-def _weights(home: Path, run_id: str) -> Path:
-    note = record(home, run_id)
-    known = sorted(path.stem for path in note.parent.glob("*.json"))
-    if run_id not in known:  # nor is a path one
-        raise CheckpointError(f"no run {run_id} under {home}; there are: {', '.join(known) or 'none yet'}")
-    key: str | None = read_json(note, pretrain=str | None)["pretrain"]
-    if key is None:
-        raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
-    weights = home / "stages" / key / "encoder.safetensors"
-    if not weights.exists():
-        raise CheckpointError(f"{run_id} has not finished training: run its spec again, then export")
-    return weights
+def _torch(trained: TrainedEncoder, path: Path) -> list[str]:
+    preparation(trained.saved.metadata, trained.path)
+    return [
+        "from selfsup import load_encoder",
+        f"encoder = load_encoder({str(path)!r})",
+        "# features = encoder(images): (B, C, H, W), uint8 or floats in [0, 1], of any size; see encoder.stats",
+    ]
+
+
+def _timm(trained: TrainedEncoder, path: Path) -> list[str]:
+    saved = trained.saved
+    kwargs = timm_kwargs(saved.backbone, saved.shape)
+    tensors.fill(timm.create_model(**kwargs), trained.path)
+    kwargs["pretrained_cfg_overlay"] = _pretrained_cfg(trained)
+    settings = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+    return [
+        "import timm, safetensors.torch",
+        f"model = timm.create_model({settings})",
+        f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=True)",
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+    ]
+
+
+def _pretrained_cfg(trained: TrainedEncoder) -> dict[str, Any]:
+    """Return how images are prepared, in timm's words."""
+    _, stats, crop = preparation(trained.saved.metadata, trained.path)
+    shape = trained.saved.shape
+    size = {"input_size": (shape.channels, *shape.sizes), "crop_pct": crop, "interpolation": "bicubic"}
+    return size | {"mean": stats.mean, "std": stats.std}

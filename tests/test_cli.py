@@ -99,7 +99,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("run", ["SPECS", "--set", "-s", "PATH=VALUE"]),
         ("describe", ["METHOD"]),
         ("schema", ["JSON"]),
-        ("export", ["RUN_ID", "--to", "timm", "torch", "--out"]),
+        ("export", ["RUN_OR_ENCODER", "--to", "timm", "torch", "--out"]),
         ("ui", ["--port", "5000"]),
         ("submit", ["SPECS", "--set", "--address", "RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265", "--wheel"]),
     ],

@@ -8,18 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from selfsup.encoder import (
-    PooledEncoder,
-    TokenEncoder,
-    build,
-    load_encoder,
-    read_encoder,
-    save_encoder,
-    timm_kwargs,
-)
+from selfsup.encoder import PooledEncoder, TokenEncoder, build, timm_kwargs
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.parts.patch import patchify
 from selfsup.parts.positions import sincos
+from selfsup.saved import read_encoder, restore_encoder, save_encoder
 from selfsup.sections import Backbone
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 2, "heads": 3}
@@ -241,7 +234,7 @@ def test_an_encoder_survives_the_disk(backbone: Backbone, tmp_path: Path) -> Non
     encoder, path = build(backbone).eval(), tmp_path / "encoder.safetensors"
     vary(encoder)
     save_encoder(encoder, backbone, path)
-    found = load_encoder(path).eval()
+    found = restore_encoder(path).eval()
     assert read_encoder(path)[0] == backbone
     view = patchify(images(), 8) if backbone is VIT else images()
     assert found.pooled(view).equal(encoder.pooled(view))
@@ -253,10 +246,10 @@ def test_a_file_of_another_kind_is_no_encoder(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(CheckpointError, match="does not say which backbone"):
-        load_encoder(tmp_path / "other.safetensors")
+        restore_encoder(tmp_path / "other.safetensors")
     for name in ("text.safetensors", "missing.safetensors"):
         with pytest.raises(CheckpointError, match="cannot read tensors"):
-            load_encoder(tmp_path / name)
+            restore_encoder(tmp_path / name)
 
 
 def timm_weights(path: Path, **changed: object) -> str:

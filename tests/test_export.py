@@ -2,19 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from selfsup import load_encoder
-from selfsup.encoder import build, save_encoder
+from selfsup.encoder import build
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.pipelines.export import export
+from selfsup.pipelines.modalities.image import ImageStats
+from selfsup.pretrained import notes
+from selfsup.saved import save_encoder
 from selfsup.sections import Backbone
 
 VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=8, width=32, depth=2, heads=2, pool="mean")
+STATS = ImageStats(channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -26,7 +32,7 @@ def finished(home: Path, backbone: Backbone) -> torch.nn.Module:
         torch.nn.init.normal_(weight, std=0.05)  # no initial weights of timm's
     stage = home / "stages" / "pretrain-1"
     stage.mkdir(parents=True)
-    save_encoder(encoder, backbone, stage / "encoder.safetensors")
+    save_encoder(encoder, backbone, stage / "encoder.safetensors", notes=notes("image", STATS))
     remember(home, "mae-1", "pretrain-1")
     return encoder.trunk.eval()
 
@@ -46,9 +52,15 @@ def test_timm_takes_it_and_gives_the_same_features(tmp_path: Path, backbone: Bac
     theirs = timm.create_model(backbone.name, num_classes=0, **kwargs).eval()
     theirs.load_state_dict(load_file(path), strict=True)
     torch.testing.assert_close(theirs(IMAGES), trunk(IMAGES))
-    told: dict[str, torch.nn.Module] = {}
+    told: dict[str, Any] = {}
     exec(lines, told)  # what it tells the user to type
     torch.testing.assert_close(told["model"].eval()(IMAGES), trunk(IMAGES))
+    known = timm.data.resolve_model_data_config(told["model"])
+    ours = {"input_size": (3, 32, 32), "crop_pct": 0.875, "interpolation": "bicubic"}
+    ours |= {"mean": STATS.mean, "std": STATS.std}
+    assert {name: known[name] for name in ours} == ours
+    gray = told["transform"](Image.new("RGB", (50, 40), (51, 51, 51)))  # 0.2 everywhere, (0.2 - mean) / std
+    torch.testing.assert_close(gray[:, 0, 0], torch.tensor([-1.0, -1.2, -4 / 3]))
 
 
 def test_a_stem_that_timm_has_not(tmp_path: Path) -> None:
@@ -59,10 +71,10 @@ def test_a_stem_that_timm_has_not(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no folder s3:/bucket to write to"):
         export(tmp_path, "mae-1", Path("s3://bucket/encoder.safetensors"), to="torch")
     assert not path.exists()
-    told: dict[str, torch.nn.Module] = {}
+    told: dict[str, Any] = {}
     exec(export(tmp_path, "mae-1", path, to="torch"), told)
-    torch.testing.assert_close(told["encoder"].eval().pooled(IMAGES), trunk(IMAGES))  # type: ignore[operator]
-    torch.testing.assert_close(load_encoder(path).eval().pooled(IMAGES), trunk(IMAGES))
+    torch.testing.assert_close(told["encoder"].encoder.pooled(IMAGES), trunk(IMAGES))
+    torch.testing.assert_close(load_encoder(path).encoder.pooled(IMAGES), trunk(IMAGES))
 
 
 def test_what_has_no_encoder(tmp_path: Path) -> None:

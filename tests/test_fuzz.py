@@ -16,7 +16,7 @@ import torch
 from mutations import Case, records, specs, tables, torn
 from tiny import BACKBONE
 
-from selfsup import encoder
+from selfsup import encoder, saved
 from selfsup.errors import CheckpointError, DataError, SpecError
 from selfsup.knob import described
 from selfsup.pipelines import planning
@@ -149,7 +149,7 @@ def test_thousands_of_manifests(shards: dict[str, bytes], tmp_path: Path) -> Non
 def test_encoders_and_given_weights(tmp_path: Path) -> None:
     """Cut, changed, or something else: safetensors that an encoder is read from, and files for backbone.weights."""
     backbone, path, draw = Backbone(**BACKBONE), tmp_path / "encoder.safetensors", Random(0)
-    encoder.save_encoder(encoder.build(backbone), backbone, path)
+    saved.save_encoder(encoder.build(backbone), backbone, path)
     whole = path.read_bytes()
     header = int.from_bytes(whole[:8], "little")
     cuts = [whole[:size] for size in (0, 1, 7, 8, 9, header, 8 + header, len(whole) - 1)]
@@ -158,7 +158,7 @@ def test_encoders_and_given_weights(tmp_path: Path) -> None:
     for data in [*cuts, *changed, torn(whole, draw), whole + b"x", b"\xff" * 8 + whole]:
         path.write_bytes(data)
         with contextlib.suppress(CheckpointError):
-            encoder.load_encoder(path)
+            saved.restore_encoder(path)
         with contextlib.suppress(SpecError):
             encoder.build(backbone.model_copy(update={"weights": str(path)}))
     for number, held in enumerate([None, 1, "x", [], {}, [torch.zeros(1)], {"state_dict": None}, {"model": {"a": 1}}]):

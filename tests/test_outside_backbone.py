@@ -12,13 +12,14 @@ import yaml
 
 from selfsup import codebase
 from selfsup.contract import CONTRACTS, example
-from selfsup.encoder import PooledEncoder, build, load_encoder, save_encoder
+from selfsup.encoder import PooledEncoder, build
 from selfsup.errors import SpecError
 from selfsup.method import load
 from selfsup.pipelines.cost import cost
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone
 from selfsup.spec import read
 
@@ -143,7 +144,7 @@ def test_a_saved_encoder_needs_no_folder(tmp_path: Path, images: torch.Tensor) -
     save_encoder(encoder, backbone, tmp_path / "encoder.safetensors")
     (tmp_path / "tiny" / "config.json").unlink()
     with torch.inference_mode():  # as where images are embedded
-        restored = load_encoder(tmp_path / "encoder.safetensors").eval()
+        restored = restore_encoder(tmp_path / "encoder.safetensors").eval()
         assert restored.pooled(images).equal(encoder.pooled(images))
 
 

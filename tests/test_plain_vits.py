@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.encoder import TokenEncoder, build, load_encoder, save_encoder, timm_kwargs
+from selfsup.encoder import TokenEncoder, build, timm_kwargs
 from selfsup.parts.patch import patchify
+from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 2, "heads": 3}
@@ -110,7 +111,7 @@ def test_pieces_smaller_crops_and_the_disk(name: str, tmp_path: Any) -> None:
     encoder.pieces = 3
     same(encoder(tokens, KEEP), whole)
     save_encoder(encoder, backbone, tmp_path / "encoder.safetensors")
-    same(load_encoder(tmp_path / "encoder.safetensors")(tokens, KEEP), whole)
+    same(restore_encoder(tmp_path / "encoder.safetensors")(tokens, KEEP), whole)
     again = build(backbone.model_copy(update={"weights": str(tmp_path / "encoder.safetensors")}))
     same(again(tokens, KEEP), whole)
 

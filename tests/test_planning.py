@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from selfsup.encoder import build, save_encoder
+from selfsup.encoder import build
 from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.shards import index
@@ -23,6 +23,7 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan, unique
 from selfsup.pipelines.stages.evaluate import Load
 from selfsup.pipelines.stages.runner import perform
+from selfsup.saved import save_encoder
 from selfsup.sections import Backbone
 from selfsup.source import Mark
 from selfsup.spec import read

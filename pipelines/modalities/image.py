@@ -102,6 +102,14 @@ class Image(Modality):
         sizes, filters = [view.size or 0 for view in views], [view.resample for view in views]
         return crops(data, boxes[:, :4], sizes, filters, (boxes[:, 4] > 0).tolist(), reading.how)
 
+    def fit(self, samples: "Tensor", view: Crop | Center, reading: ImageReading) -> "Tensor":
+        """(B, C, H, W), integers or floats in [0, 1] -> (B, size, size, C), floats in [0, 1]"""
+        from selfsup.pipelines.modalities.pixels.resample import checked, resampled
+
+        images = checked(samples, reading.how)
+        box = self.place(view, np.array([images.shape[2:]]), np.empty((1, 0)))[0, :4]
+        return resampled(images, box.tolist(), view.lengths[0], view.resample).movedim(1, -1)
+
     def augment_draws(self, view: Crop | Center) -> int:
         return PHOTO_DRAWS * view.parts if isinstance(view, Crop) else 0
 

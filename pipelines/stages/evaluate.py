@@ -15,15 +15,15 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from selfsup import codebase, encoder, hits, modality
+from selfsup import codebase, encoder, hits, modality, saved
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Raw
-from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pretrained import PretrainedEncoder
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Backbone, InputShape
 from selfsup.spec import Run
@@ -58,16 +58,15 @@ class EncoderSource:
         if self.method == "pixels":
             return _pixels if self.reads == "pooled" else _places
         if self.weights:
-            trunk = encoder.load_encoder(self.weights)
+            trunk = saved.restore_encoder(self.weights)
         else:
             torch.manual_seed(self.seed)
             trunk = encoder.build(self.backbone, shape=self.shape)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        trunk, kind = trunk.to(device).eval(), modality.load(self.view.modality)
+        model = PretrainedEncoder(trunk, self.view, self.stats).to(device).eval()
 
         def embed(raw: torch.Tensor) -> torch.Tensor:
-            value = kind.augment(raw.to(device), self.view, torch.empty(len(raw), 0), self.stats)
-            view = value if trunk.patch is None else patchify(value, trunk.patch)
+            view = model.view_of(raw.to(device))
             return trunk.pooled(view) if self.reads == "pooled" else trunk.spatial(view).flatten(2).mT
 
         return embed

@@ -14,7 +14,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from selfsup import checkpoint, codebase, encoder, failures, optim, tensors
+from selfsup import checkpoint, codebase, encoder, failures, optim, pretrained, saved, tensors
 from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError, SpecError
 from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
@@ -112,9 +112,14 @@ def _work(task: Task, launched: float) -> None:
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
-        trunk = method.encoder(task.run.modality)
-        shape = shape_of(task.run.input, task.run.backbone, task.info.channels)
-        encoder.save_encoder(trunk, task.run.backbone, task.folder / "encoder.safetensors", shape)
+        _save_encoder(task, method)
+
+
+def _save_encoder(task: Task, method: Method) -> None:
+    run, path = task.run, task.folder / "encoder.safetensors"
+    shape = shape_of(run.input, run.backbone, task.info.channels)
+    notes = pretrained.notes(run.modality, task.manifest.fields[run.modality])
+    saved.save_encoder(method.encoder(run.modality), run.backbone, path, shape, notes)
 
 
 def check_code(task: Task) -> None:

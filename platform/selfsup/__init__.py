@@ -10,10 +10,11 @@ from selfsup.knob import Choice, Knobs, Range, knob  # now, or the module would 
 
 if TYPE_CHECKING:
     from selfsup.batch import Batch
-    from selfsup.encoder import Encoder, load_encoder
+    from selfsup.encoder import Encoder
     from selfsup.errors import SelfsupError
     from selfsup.evaluator import Evaluator, Features, Metric
     from selfsup.method import Method, Out
+    from selfsup.pretrained import PretrainedEncoder, load_encoder
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.session import plan, report, sweep
     from selfsup.views import Crop, Views
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "Metric",
     "Out",
+    "PretrainedEncoder",
     "Range",
     "Run",
     "SelfsupError",
@@ -44,10 +46,11 @@ __all__ = [
 
 _HOMES = {
     "batch": ["Batch"],
-    "encoder": ["Encoder", "load_encoder"],
+    "encoder": ["Encoder"],
     "errors": ["SelfsupError"],
     "evaluator": ["Evaluator", "Features", "Metric"],
     "method": ["Method", "Out"],
+    "pretrained": ["PretrainedEncoder", "load_encoder"],
     "spec": ["Run", "Spec", "read"],
     "sweeps.session": ["plan", "report", "sweep"],
     "views": ["Crop", "Views"],

@@ -6,7 +6,7 @@ A place is the number of a token in its grid, row by row.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +20,14 @@ from selfsup.parts.tokens import Grid
 
 
 def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None = None) -> Tensor:
-    """(B, T, D), (K,) or (B, K) int64 -> (B, T, D): through all blocks of a ViT, a BEiT or an EVA, before the norm.
+    """(B, T, D), (K,) or (B, K) int64 -> (B, T, D): through all blocks, before the norm. Arguments as of `states`."""
+    for state in states(trunk, hidden, grid, places, attended):
+        hidden = state
+    return hidden
+
+
+def states(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None = None) -> Iterator[Tensor]:
+    """(B, T, D), (K,) or (B, K) int64 -> (B, T, D) after each block of a ViT, a BEiT or an EVA.
 
     places: of each token after the prefix, one list for all samples or one for each. attended: (B, 1, 1, T) bool, the
     tokens that attention reads; None: all.
@@ -33,16 +40,14 @@ def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Te
     if isinstance(trunk, Eva):
         rope = rotations(trunk, grid, places) if trunk.rope is not None else lambda _: None
         return _each(trunk.blocks, hidden, lambda block, x, number: block(x, rope=rope(number), attn_mask=attended))
-    if attended is not None:
-        return _each(trunk.blocks, hidden, lambda block, x, _: block(x, attn_mask=attended))
-    out: Tensor = trunk.blocks(hidden)
-    return out
+    options = {} if attended is None else {"attn_mask": attended}
+    return _each(trunk.blocks, hidden, lambda block, x, _: block(x, **options))
 
 
-def _each(blocks: Any, x: Tensor, block: Callable[[Any, Tensor, int], Tensor]) -> Tensor:
+def _each(blocks: Any, x: Tensor, block: Callable[[Any, Tensor, int], Tensor]) -> Iterator[Tensor]:
     for number, layer in enumerate(blocks):
         x = block(layer, x, number)
-    return x
+        yield x
 
 
 def _masked(bias: Tensor | None, attended: Tensor | None, x: Tensor) -> Tensor | None:

@@ -50,6 +50,13 @@ Swept = Annotated[
     Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
 ]
 
+Trained = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_OR_ENCODER", help="the id of a finished run, as `selfsup plan` shows it, or a .safetensors of ours"
+    ),
+]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -172,16 +179,16 @@ def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of r
 
 @app.command()
 def export(
-    run_id: Annotated[str, typer.Argument(help="the id of a finished run, as `selfsup plan` shows it")],
+    source: Trained,
     to: Annotated[
         Literal["timm", "torch"], typer.Option(help="timm: what timm.create_model takes; torch: any encoder")
     ],
-    out: Annotated[Path | None, typer.Option(help="file to write [default: RUN_ID.safetensors]")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write [default: RUN.safetensors]")] = None,
 ) -> None:
     """The trained encoder of a run as safetensors."""
     from selfsup.pipelines.export import export
 
-    typer.echo(export(home(), run_id, out or Path(f"{run_id}.safetensors"), to=to))
+    typer.echo(export(home(), source, out, to=to))
 
 
 @app.command()

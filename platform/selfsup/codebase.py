@@ -30,7 +30,7 @@ EXCLUDED = frozenset(
     metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper
     source spec stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
-    pipelines.sharing
+    pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.storage pipelines.data.tars
     pipelines.data.urls

@@ -2,45 +2,27 @@
 
     encoder = build(backbone)      # at its initial weights: a function of the backbone and torch's seed
     encoder = build(backbone, DINO.initialize)    # those that an objective begins with
-    save_encoder(encoder, backbone, path); load_encoder(path)
 
 B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 """
 
 import abc
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from selfsup import blocks, families, outside, tensors
-from selfsup.errors import CheckpointError, SpecError
-from selfsup.knob import as_dict
-from selfsup.outside_backbone import portable
+from selfsup import blocks, families, outside
+from selfsup.errors import SpecError
 from selfsup.parts.pieces import Maps, in_pieces
-from selfsup.parts.positions import sincos
+from selfsup.parts.positions import resized, sincos
 from selfsup.parts.tokens import Grid, Tokens
 from selfsup.sections import Backbone, InputShape, image_shape
 from selfsup.trunk import create, timm_kwargs
 
-__all__ = [
-    "Encoder",
-    "PooledEncoder",
-    "TokenEncoder",
-    "build",
-    "load_encoder",
-    "read_encoder",
-    "save_encoder",
-    "timm_kwargs",
-]
-
-SHAPE = TypeAdapter(InputShape)
-INTERPOLATIONS = {1: "linear", 2: "bicubic", 3: "trilinear"}  # of learned positions, by the rank of their grid
+__all__ = ["Encoder", "PooledEncoder", "TokenEncoder", "build", "timm_kwargs"]
 
 
 class Encoder(nn.Module, abc.ABC):
@@ -63,6 +45,16 @@ class Encoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """A batch as the stream delivers it -> (B, D, H, W): one vector a place; H and W are the encoder's own."""
+
+    @property
+    def num_layers(self) -> int:
+        """Return after how many layers there are features: blocks of a ViT, resolutions of a CNN."""
+        return 1
+
+    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
+        """Return number -> (B, D_i), the features after each of these layers; the last layer's are `pooled`'s."""
+        assert set(numbers) <= {1}, f"one layer, not {numbers}"
+        return {number: self.pooled(view) for number in numbers}
 
 
 class TokenEncoder(Encoder):
@@ -96,18 +88,26 @@ class TokenEncoder(Encoder):
             value = value.take_along_dim(keep[..., None], dim=1)
             places = places[keep] if places.ndim == 1 else places.take_along_dim(keep, dim=1)
             valid = valid.take_along_dim(keep, dim=1) if valid is not None else None
-        first, position = self._positions(tokens.grid)
-        prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
-        if cover is not None:
-            embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
-        if position is not None:
-            embedded = embedded + F.embedding(places, position)
-        return self._encode(torch.cat([prefix, embedded], dim=1), tokens.grid, places, valid)
+        return self._encode(self._embedded(tokens, value, places, cover), tokens.grid, places, valid)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """Tokens -> (B, D)"""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        hidden: Tensor = self(view)
+        return self._pooled(self(view), view)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.trunk.blocks)
+
+    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
+        """Return number -> (B, D), pooled after each of these blocks and the final norm, which all of them pass."""
+        assert isinstance(view, Tokens), "a ViT sees tokens, not images"
+        hidden = self._embedded(view, view.value, view.place, None)
+        states = enumerate(self._states(hidden, view.grid, view.place, view.valid), 1)
+        return {number: self._pooled(self.trunk.norm(state), view) for number, state in states if number in numbers}
+
+    def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
+        """(B, T, D) -> (B, D)"""
         if self.pool == "cls":
             return hidden[:, 0]
         patches = hidden[:, self.num_prefix :]
@@ -128,15 +128,32 @@ class TokenEncoder(Encoder):
         assert position is not None, "its positions are in its attention"
         return position
 
+    def _embedded(self, tokens: Tokens, value: Tensor, places: Tensor, cover: tuple[Tensor, Tensor] | None) -> Tensor:
+        """(B, K, P), (K,) or (B, K) -> (B, T, D): before the first block"""
+        first, position = self._positions(tokens.grid)
+        prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
+        if cover is not None:
+            embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
+        if position is not None:
+            embedded = embedded + F.embedding(places, position)
+        return torch.cat([prefix, embedded], dim=1)
+
+    def _states(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Iterator[Tensor]:
+        """(B, T, D) -> (B, T, D) after each block"""
+        before = getattr(self.trunk, "norm_pre", nn.Identity())  # which BEiT has not
+        attended = self._attended(valid) if valid is not None else None
+        return blocks.states(self.trunk, before(hidden), grid, places, attended)
+
     def _encode(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Tensor:
         """(B, T, D), (K,) or (B, K), (B, K) bool or None -> (B, T, D)"""
         by_sample = {"places": places} if places.ndim == 2 else {}
-        by_sample |= {"attended": self._attended(valid)} if valid is not None else {}
+        by_sample |= {"valid": valid} if valid is not None else {}
 
         def encode(hidden: Tensor, *parts: Tensor) -> tuple[Tensor]:
-            given = {"places": places} | dict(zip(by_sample, parts, strict=True))
-            before = getattr(self.trunk, "norm_pre", nn.Identity())  # which BEiT has not
-            return (self.trunk.norm(blocks.through(self.trunk, before(hidden), grid, **given)),)
+            given: dict[str, Any] = {"places": places, "valid": None} | dict(zip(by_sample, parts, strict=True))
+            for state in self._states(hidden, grid, **given):
+                hidden = state
+            return (self.trunk.norm(hidden),)
 
         [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
         return out
@@ -169,15 +186,8 @@ class TokenEncoder(Encoder):
         return position[: self.num_prefix], self._resized(position[self.num_prefix :], grid)
 
     def _resized(self, position: Tensor, grid: Grid) -> Tensor:
-        """(N, D) -> (places of the grid, D): for smaller or larger ones, as DINO's (arXiv 2104.14294) for crops"""
-        if grid == self.grid:
-            return position
-        whole = position.mT.reshape(1, -1, *self.grid)
-        mode = INTERPOLATIONS[len(grid)]
-        offset = self.position_offset  # at a scale that is not of the sizes, places shift
-        scale = [(new + offset) / old for new, old in zip(grid, self.grid, strict=True)] if offset else None
-        resized = F.interpolate(whole, size=None if scale else grid, scale_factor=scale, mode=mode)
-        return resized[0].flatten(1).mT
+        """(N, D) -> (places of the grid, D)"""
+        return position if grid == self.grid else resized(position, self.grid, grid, self.position_offset)
 
 
 class PooledEncoder(Encoder):
@@ -210,6 +220,17 @@ class PooledEncoder(Encoder):
         return list(
             self._through(lambda images: tuple(self.trunk.forward_intermediates(images, intermediates_only=True)), view)
         )
+
+    @property
+    def num_layers(self) -> int:
+        return len(getattr(self.trunk, "feature_info", [0]))
+
+    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
+        """Return number -> (B, D_i): the mean over each of these resolutions, the finest first; last, `pooled`."""
+        assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
+        inner = set(numbers) - {self.num_layers}
+        means = {number: places.mean(dim=(2, 3)) for number, places in enumerate(self.stages(view) if inner else [], 1)}
+        return {number: means[number] if number in inner else self.pooled(view) for number in sorted(numbers)}
 
     def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
         """Raise SpecError for images of a size that the trunk cannot see; while planning, on tensors without memory."""
@@ -253,48 +274,6 @@ def _unseen(name: str, size: int, error: Exception) -> SpecError:
     instead = f"its own size is {own}, or {INSTEAD}" if own != size else INSTEAD
     message = f"{name} cannot see images of {size} pixels: {families.reason(error)}; {instead}"
     return SpecError(message, "backbone.name", "backbone.image_size")
-
-
-class SavedEncoder(NamedTuple):
-    """What a file of `save_encoder` holds. shape: of the samples that it is built for."""
-
-    backbone: Backbone
-    shape: InputShape
-    state: dict[str, Tensor]
-
-
-def save_encoder(encoder: Encoder, backbone: Backbone, path: Path, shape: InputShape | None = None) -> None:
-    """Write the trunk's state dict as safetensors, with backbone and shape in its metadata.
-
-    shape: of samples; None: RGB images of the backbone's own size.
-    """
-    backbone = backbone.model_copy(update={"name": portable(backbone.name)})
-    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape or image_shape(backbone))}
-    tensors.save(encoder.trunk.state_dict(), path, metadata)
-
-
-def load_encoder(path: Path | str) -> Encoder:
-    """Return the encoder in a file of `save_encoder`. Raises CheckpointError for any other file, or a damaged one."""
-    backbone, shape, state = read_encoder(path)
-    try:
-        encoder = build(backbone.model_copy(update={"weights": None}), shape=shape)
-        encoder.trunk.load_state_dict(state)
-    except (SpecError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not an encoder that this version can make: {error}") from error
-    return encoder
-
-
-def read_encoder(path: Path | str) -> SavedEncoder:
-    """Return what a file of `save_encoder` holds. Raises CheckpointError as `load_encoder`."""
-    state, metadata = tensors.load(path)
-    if "backbone" not in metadata:
-        raise CheckpointError(f"{path}: does not say which backbone it holds; expected a file that selfsup wrote")
-    try:
-        backbone = Backbone.model_validate_json(metadata["backbone"])
-        shape = SHAPE.validate_json(metadata["shape"]) if "shape" in metadata else image_shape(backbone)
-        return SavedEncoder(backbone, shape, state)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: the backbone that it names is none of this version: {error}") from error
 
 
 def _fix_positions(encoder: TokenEncoder, *, loaded: bool) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, create_model
 
 from selfsup import registry
-from selfsup.errors import DataError
+from selfsup.errors import DataError, SpecError
 from selfsup.knob import Knobs, knob
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import Views, ViewSpec
@@ -94,6 +94,16 @@ class Modality(abc.ABC):
     @abc.abstractmethod
     def load(self, data: Data, boxes: Boxes, views: Sequence[Any], reading: Any) -> list[Raw]:
         """(V, 2A + 1) and more -> V views of a sample, decoded once. Raises DecodeError for a damaged one."""
+
+    def fit(self, samples: "Tensor", view: Any, reading: Any) -> "Tensor":
+        """(B, C, *S), samples as a user holds them -> (B, *S, C), as `load` gives them: the part that a view shows.
+
+        Raises SpecError for what is no such batch.
+        """
+        expected = (reading.channels, *view.lengths)
+        if tuple(samples.shape[1:]) != expected:
+            raise SpecError(f"expected a batch of samples, {('B', *expected)}, not {tuple(samples.shape)}")
+        return samples.movedim(1, -1)
 
     @abc.abstractmethod
     def augment_draws(self, view: Any) -> int:

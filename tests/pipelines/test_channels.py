@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfsup.encoder import build, load_encoder, save_encoder
+from selfsup.encoder import build
 from selfsup.errors import DataError
 from selfsup.modality import DecodeError
 from selfsup.parts.patch import patchify
@@ -24,6 +24,7 @@ from selfsup.pipelines.modalities.image import ImageReading
 from selfsup.pipelines.modalities.pixels.augment import photometric
 from selfsup.pipelines.modalities.pixels.crops import crops
 from selfsup.pipelines.modalities.pixels.decode import How, decode
+from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import Crop, Views
 
@@ -140,7 +141,7 @@ def test_encoders_see_any_number_of_channels_and_are_saved_with_it(
     encoder, images = build(backbone, shape=shape).eval(), torch.randn(2, BANDS, 32, 32)
     view = patchify(images, patch) if patch else images
     save_encoder(encoder, backbone, tmp_path / "encoder.safetensors", shape)
-    assert load_encoder(tmp_path / "encoder.safetensors").eval().pooled(view).equal(encoder.pooled(view))
+    assert restore_encoder(tmp_path / "encoder.safetensors").eval().pooled(view).equal(encoder.pooled(view))
 
 
 def test_given_weights_of_colors_are_summed_for_gray(tmp_path: Path) -> None:

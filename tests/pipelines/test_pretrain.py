@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 from tiny import BACKBONE
 
 from selfsup import hits
-from selfsup.encoder import load_encoder
 from selfsup.errors import DataError, PreemptedError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.evaluator import numbers
@@ -41,6 +40,7 @@ from selfsup.pipelines.stages import evaluate
 from selfsup.pipelines.stages.pictures import fixed_batch, pictures
 from selfsup.pipelines.stages.pretrain import pretrain
 from selfsup.pipelines.stages.worker import Task, build
+from selfsup.saved import restore_encoder
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Feeder
 from selfsup.spec import read
@@ -339,7 +339,7 @@ def test_features_are_what_the_trained_encoder_makes_of_every_image(
     images = torch.tensor(columns["sample"]).permute(0, 3, 1, 2) / 255
     view = normalized(images, straight.train)
     with torch.inference_mode():
-        made = load_encoder(folder(straight) / "encoder.safetensors").eval().pooled(patchify(view, 8)).numpy()
+        made = restore_encoder(folder(straight) / "encoder.safetensors").eval().pooled(patchify(view, 8)).numpy()
     np.testing.assert_allclose(np.concatenate([got.train, got.val]), made, atol=1e-5)
     labels = [0 if number < TRAIN / 2 else 1 for number in range(TRAIN) if number != VICTIM]
     assert got.train_label.tolist() == labels

@@ -3,11 +3,13 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts.tokens import Grid, places
 
 BASE = 10000.0  # of the wavelengths, as in "Attention is all you need" (arXiv 1706.03762)
+INTERPOLATIONS = {1: "linear", 2: "bicubic", 3: "trilinear"}  # of learned positions, by the rank of their grid
 
 
 def sincos(grid: Grid, dim: int) -> Tensor:
@@ -21,6 +23,17 @@ def sincos(grid: Grid, dim: int) -> Tensor:
     part = math.ceil(dim / (2 * len(grid)))
     along = places(grid).double().unbind(1)
     return torch.cat([_waves(axis, part) for axis in reversed(along)], dim=1)[:, :dim].float()
+
+
+def resized(position: Tensor, old: Grid, new: Grid, offset: float = 0.0) -> Tensor:
+    """(places of the old grid, D) -> (places of the new, D): as DINO's (arXiv 2104.14294) for crops
+
+    offset: tokens a side that are counted beyond the new grid's own: at a scale that is not of the sizes, places shift.
+    """
+    whole = position.mT.reshape(1, -1, *old)
+    scale = [(length + offset) / own for length, own in zip(new, old, strict=True)] if offset else None
+    found = F.interpolate(whole, size=None if scale else new, scale_factor=scale, mode=INTERPOLATIONS[len(new)])
+    return found[0].flatten(1).mT
 
 
 def _waves(place: Tensor, number: int) -> Tensor:

@@ -1,0 +1,54 @@
+"""The trained encoder of a run, or in a file, with all that is known of how its samples are prepared."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selfsup import pretrained
+from selfsup.errors import CheckpointError
+from selfsup.pipelines.data import bundled, manifest
+from selfsup.pipelines.planned import record
+from selfsup.saved import SavedEncoder, read_encoder
+from selfsup.stage import read_json
+
+SUFFIX = ".safetensors"
+
+
+class TrainedEncoder(NamedTuple):
+    """name: the id of the run, or the stem of the file."""
+
+    name: str
+    path: Path
+    saved: SavedEncoder
+
+
+def find(home: Path, source: str) -> TrainedEncoder:
+    """Return the encoder of a finished run, by its id, or in a file. Raises CheckpointError where there is none."""
+    if source.endswith(SUFFIX) or Path(source).is_file():
+        return TrainedEncoder(Path(source).stem, Path(source), read_encoder(source))
+    path = _of_run(home, source)
+    saved, run = read_encoder(path), read_json(record(home, source)).get("run")
+    notes = _notes(home, saved, run) if run else {}
+    return TrainedEncoder(source, path, saved._replace(metadata={**saved.metadata, **notes}))
+
+
+def _notes(home: Path, saved: SavedEncoder, run: dict[str, Any]) -> dict[str, str]:
+    """Return the crop of a run's evaluations, and of an encoder of an earlier version what its data say."""
+    notes = {pretrained.CROP: str(run["embed"]["crop"])}
+    if pretrained.STATS not in saved.metadata:
+        fields = manifest.load(bundled.resolve(run["data"]["train"], home)).fields
+        notes |= pretrained.notes("image", fields["image"])
+    return notes
+
+
+def _of_run(home: Path, run_id: str) -> Path:
+    note = record(home, run_id)
+    known = sorted(path.stem for path in note.parent.glob("*.json"))
+    if run_id not in known:  # nor is a path one
+        raise CheckpointError(f"no run {run_id} under {home}; there are: {', '.join(known) or 'none yet'}")
+    key: str | None = read_json(note, pretrain=str | None)["pretrain"]
+    if key is None:
+        raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
+    path = home / "stages" / key / f"encoder{SUFFIX}"
+    if not path.exists():
+        raise CheckpointError(f"{run_id} has not finished training: run its spec again first")
+    return path
