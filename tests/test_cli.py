@@ -82,7 +82,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
     done = selfsup("shards", "pack", "images", "train", "--shard-size", "6", "--resize", "12", cwd=folder)
     assert done.code == 0, done.err
-    assert done.out == "train: 16 samples in 3 shards; 2 classes, all labelled\n"
+    assert done.out == "train: 16 samples in 3 shards; 2 classes, all labelled: a 8, b 8\n"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SPEC))
     return folder
 

@@ -221,3 +221,24 @@ def test_what_a_file_defines_is_unpickled_by_a_process_that_has_not_read_it(writ
     data = pickle.dumps(loaded.Rule)
     del sys.modules[loaded.__name__]
     assert pickle.loads(data).share == 0.25
+
+
+def test_relative_data_and_weights_are_relative_to_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "base.yaml").write_text(
+        "name: x\nmethod: simclr\ndata: {train: shards/train, val: ~/val}\nbackbone: {weights: ./vit.pth}\n"
+        "train: {duration: {steps: 1}, batch: 32}\n"
+        "evals: {birds: {use: knn, data: {train: birds, val: s3://bucket/birds}}}\n"
+    )
+    (tmp_path / "child.yaml").write_text("extends: lab/base.yaml\nbackbone: {image_size: 32}\n")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    spec = read(Path("child.yaml"), ["backbone.weights=other.pth"])
+    assert spec.data.train == str(tmp_path / "lab" / "shards" / "train")
+    assert spec.data.val == "/home/me/val"
+    assert spec.backbone.weights == str(tmp_path / "other.pth")
+    assert spec.evals.birds.data.train == str(tmp_path / "lab" / "birds")  # type: ignore[attr-defined]
+    assert spec.evals.birds.data.val == "s3://bucket/birds"  # type: ignore[attr-defined]
+    assert read(Path("child.yaml")).backbone.weights == str(tmp_path / "lab" / "vit.pth")

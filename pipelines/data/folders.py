@@ -1,12 +1,90 @@
-"""A folder of samples: the files of one modality in it, and a count of all that is left out, by kind."""
+"""A folder of samples: the files of one modality in it, with keys and labels, and a count of all others, by kind."""
 
+import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
 from selfsup import modality
+from selfsup.errors import DataError
 
 HIDDEN = (".", "__", "@", "#", "$")  # how names begin of what file managers, cameras and servers keep: @eaDir, __MACOSX
+
+
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # seldom names of classes
+
+
+class Source(NamedTuple):
+    """A file to be packed. label: the number of its folder among the classes; None where folders are no classes."""
+
+    path: Path
+    key: str
+    label: int | None
+
+
+class Sources(NamedTuple):
+    """What is packed of a folder. left_out: number of other files by kind."""
+
+    root: Path
+    modality: str
+    files: list[Source]
+    classes: list[str]
+    left_out: Mapping[str, int]
+
+    def split(self, share: float) -> "tuple[Sources, Sources]":
+        """Return sources for training, and of each class that share of files, rounded, for validation.
+
+        Keys decide which, so that the same files give the same split on any machine. Raises DataError where either
+        would be without a file.
+        """
+        held_out: set[str] = set()
+        for label in {file.label for file in self.files}:
+            keys = sorted((file.key for file in self.files if file.label == label), key=_shuffled)
+            held_out.update(keys[: round(share * len(keys))])
+        parts = [[file for file in self.files if (file.key in held_out) == chosen] for chosen in (False, True)]
+        if not all(parts):
+            raise DataError(f"{self.root}: {len(self.files)} {self.modality}s cannot be split by a share of {share:g}")
+        train, val = parts
+        return self._replace(files=train), self._replace(files=val, left_out={})
+
+    @property
+    def splits(self) -> list[str]:
+        """Return the classes that are called as splits of a data set are."""
+        return [name for name in self.classes if name.lower() in SPLITS]
+
+
+def find(folder: Path, *, flat: bool = False) -> Sources:
+    """Return all samples by class and path, and the classes: all folders, also empty ones, so that splits agree.
+
+    flat: folders are no classes. Raises DataError where there is none, or where classes and samples lie side by side.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder; expected one of images")
+    name = modality_in(folder) or "image"
+    walk = Walk(folder, name)
+    if flat:
+        files, folders, nested = walk.samples(folder), [], []
+    else:
+        files, folders = walk.files(folder), walk.folders(folder)
+        nested = [walk.samples(path) for path in folders]
+    if bool(files) == any(nested):
+        raise DataError(f"{folder}: {_problem(walk, bool(files))}")
+    labelled: list[tuple[Path, int | None]] = [(path, None) for path in files]
+    labelled += [(path, label) for label, paths in enumerate(nested) for path in paths]
+    keys = _keys([path.relative_to(folder) for path, _ in labelled])
+    sources = [Source(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
+    return Sources(folder, name, sources, [] if files else [path.name for path in folders], walk.left_out)
+
+
+def modality_in(folder: Path) -> str | None:
+    """Return the first modality that a folder has a file of."""
+    kinds = {name: suffixes(name) for name in modality.names()}
+    files = (Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
+    present = {name for suffix in files for name, known in kinds.items() if suffix in known}
+    return next((name for name in kinds if name in present), None)
 
 
 def suffixes(name: str) -> frozenset[str]:
@@ -70,3 +148,30 @@ class Walk:
         if path.is_symlink() and not path.exists():
             return "links that lead nowhere"
         return None if path.is_file() else "devices and pipes"
+
+
+def _problem(walk: Walk, both: bool) -> str:
+    kind = walk.modality
+    if both:
+        return (
+            f"{kind}s both in it and in folders of it; expected a folder per class, or all {kind}s in one folder: "
+            "--flat takes all of them, without labels"
+        )
+    others = ", ".join(f"{number} {left}" for left, number in sorted(walk.left_out.items()))
+    wanted = f"{'/'.join(modality.load(kind).suffixes)} {kind}"
+    none = f"no {wanted} in it{f' (but {others})' if others else ''}"
+    return f"{none}; expected a folder per class, or all {kind}s in one folder"
+
+
+def _keys(paths: list[Path]) -> list[str]:
+    """Return unique keys without dots, at which WebDataset would cut them: a.jpg and a.png -> a, a-2."""
+    keys: dict[str, None] = {}
+    for path in paths:
+        key = path.with_name(path.stem.replace(".", "_")).as_posix()
+        numbered = (f"{key}-{number}" for number in count(2))
+        keys[next(candidate for candidate in chain([key], numbered) if candidate not in keys)] = None
+    return list(keys)
+
+
+def _shuffled(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()

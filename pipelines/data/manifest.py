@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from selfsup.pipelines.data.fetch import (
     cached_reads,
     direct_reads,
 )
+from selfsup.pipelines.data.folders import modality_in
 from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
@@ -144,7 +146,7 @@ def load(url: str, options: ReadOptions | None = None) -> Manifest:
     """
     home = urls.absolute(url)
     remedy = _remedy(home)
-    data = storage.read(home, head.NAME, remedy=f"for a folder of shards, {remedy}")
+    data = storage.read(home, head.NAME, remedy=_first_step(home))
     content = head.parse(data, url=urls.join(home, head.NAME), remedy=remedy)
     manifest = Manifest(
         home=home,
@@ -276,6 +278,14 @@ class SampleReader:
             length=manifest.read_options.samples_per_fetch,
             digest=manifest.digest,
         )
+
+
+def _first_step(home: str) -> str:
+    """Return what makes a manifest where there is none, by what a local folder holds."""
+    folder = Path(home)
+    if urls.is_remote(home) or not folder.is_dir() or any(folder.glob("*.tar")) or not (kind := modality_in(folder)):
+        return f"for a folder of shards, {_remedy(home)}"
+    return f"it is a folder of {kind}s: run `selfsup shards pack {home} OUT`, and name OUT instead"
 
 
 def _remedy(folder: str) -> str:

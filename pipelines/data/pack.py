@@ -1,12 +1,11 @@
 """Packing of a folder of files into WebDataset shards with a manifest."""
 
 import hashlib
-import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,130 +15,97 @@ from selfsup.errors import DataError
 from selfsup.modality import DecodeError
 from selfsup.pipelines.data import head, shards, storage, tars, urls
 from selfsup.pipelines.data.classes import NAMES_FILE as CLASSNAMES
-from selfsup.pipelines.data.folders import Walk, suffixes
+from selfsup.pipelines.data.folders import Source, Sources, find
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.shards import Progress, no_progress, no_remark
+from selfsup.pipelines.data.shards import Progress, Remark, no_progress, no_remark
 
 BATCH = 64  # files encoded at a time
 
 
 class PackResult(NamedTuple):
-    """A packed data set. skipped: path -> reason, of undecodable files; left_out: number of other files by kind."""
+    """A packed data set.
+
+    skipped: path -> reason, of undecodable files; left_out: number of other files by kind; classes: number of samples.
+    """
 
     manifest: Manifest
     skipped: Mapping[str, str]
     left_out: Mapping[str, int]
-
-
-class PackSource(NamedTuple):
-    """A file to be packed. label: the number of its folder among the classes; None in a flat folder."""
-
-    path: Path
-    key: str
-    label: int | None
+    classes: Mapping[str, int]
 
 
 def pack(
-    folder: str | Path,
+    folder: str | Path | Sources,
     out: str | Path,
     *,
     shard_size: int = 1000,
     reading: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress = no_progress,
+    remark: Remark = no_remark,
     **options: Any,
 ) -> PackResult:
     """Pack a folder of files, flat or with a folder per class, into shards of `shard_size` samples and a manifest.
 
-    The files are images, or where there is none, of the first other modality; links are followed. out: a folder or URL;
-    one shard at a time is in memory. reading: modality -> how its values are read. options: of the modality's coding:
-    for images resize and quality. progress: counts files. The same files give the same shards, byte for byte; shards
-    that an interrupted call has finished are kept. Raises DataError where no file can be decoded, or where `out` holds
-    shards that were not packed here.
+    The files are images, or where there is none, of the first other modality; links are followed. folder: or what
+    `folders.find` found in one. out: a folder or URL; one shard at a time is in memory. reading: modality -> how its
+    values are read. options: of the modality's coding: for images resize, quality, keep and background. progress:
+    counts files. remark: receives advice on options. The same files give the same shards, byte for byte; shards that an
+    interrupted call has finished are kept. Raises DataError where no file can be decoded, or where `out` holds shards
+    that were not packed here.
     """
-    root, home = Path(folder).absolute(), urls.absolute(str(out))
+    home = urls.absolute(str(out))
     try:
-        name = _modality(root)
-        walk, kind = Walk(root, name), modality.load(name)
-        sources, classes = _sources(root, walk)
-        coding = kind.coding(reading.get(name) or kind.Reading(), **options)
-        _inspect(root, coding, sources)
-        marks = _prepare(home, root, classes)
-        scans = []
-        for number, start in enumerate(range(0, len(sources), shard_size)):
-            part = sources[start : start + shard_size]
-            tick = partial(_advance, progress, start, len(sources))
-            shard = f"{number:06d}.tar"
-            scans.append(_write_shard(home, shard, marks.get(shard), part, coding, tick))
-        written = [scan for scan in scans if scan]
-        skipped = _remove_outdated(home, sources, coding, written, marks)
-        if not written:
-            path, reason = next(iter(skipped.items()))
-            problem = f"not one of its {len(sources)} {name}s can be decoded"
-            raise DataError(f"{root}: {problem}; {path}: {reason}")
-        return PackResult(
-            shards.assemble(home, home, written, no_remark, {name: coding.reading}), skipped, walk.left_out
-        )
+        sources = folder if isinstance(folder, Sources) else find(Path(folder).absolute())
+        kind = modality.load(sources.modality)
+        coding = kind.coding(reading.get(sources.modality) or kind.Reading(), **options)
+        for advice in _inspect(sources, coding):
+            remark(advice)
+        return _pack(sources, home, coding, shard_size, progress)
     except OSError as error:
         raise DataError(f"{folder} cannot be packed into {out}: {error}") from error
 
 
-def _modality(root: Path) -> str:
-    """Return the first modality that a folder has a file of; images where it has none."""
-    kinds = {name: suffixes(name) for name in modality.names()}
-    files = (Path(name).suffix.lower() for _, _, names in os.walk(root) for name in names)
-    names = {name for suffix in files for name, known in kinds.items() if suffix in known} if len(kinds) > 1 else ()
-    return next((name for name in kinds if name in names), "image")
+def _pack(sources: Sources, home: str, coding: Any, shard_size: int, progress: Progress) -> PackResult:
+    files, name = sources.files, sources.modality
+    marks = _prepare(home, sources)
+    scans = []
+    for number, start in enumerate(range(0, len(files), shard_size)):
+        part = files[start : start + shard_size]
+        tick = partial(_advance, progress, start, len(files))
+        shard = f"{number:06d}.tar"
+        scans.append(_write_shard(home, shard, marks.get(shard), part, coding, tick))
+    written = [scan for scan in scans if scan]
+    skipped = _remove_outdated(home, files, coding, written, marks)
+    if not written:
+        path, reason = next(iter(skipped.items()))
+        raise DataError(f"{sources.root}: not one of its {len(files)} {name}s can be decoded; {path}: {reason}")
+    packed = shards.assemble(home, home, written, no_remark, {name: coding.reading})
+    numbers = Counter(file.label for file in files if str(file.path) not in skipped)
+    counts = {title: numbers[label] for label, title in enumerate(sources.classes)}
+    return PackResult(packed, skipped, sources.left_out, counts)
 
 
-def _inspect(root: Path, coding: Any, sources: list[PackSource]) -> None:
+def _inspect(sources: Sources, coding: Any) -> list[str]:
     try:
-        coding.inspect([source.path for source in sources])
+        advice: list[str] = coding.inspect([file.path for file in sources.files])
     except DataError as error:
-        raise DataError(f"{root}: {error}") from error
+        raise DataError(f"{sources.root}: {error}") from error
+    return advice
 
 
 def _advance(progress: Progress, start: int, total: int, done: int) -> None:
     progress(start + done, total)
 
 
-def _sources(folder: Path, walk: Walk) -> tuple[list[PackSource], list[str]]:
-    """Return all images by class and path, and the classes: all folders, also empty ones, so that splits agree."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder; expected one of images")
-    flat, folders = walk.files(folder), walk.folders(folder)
-    nested = [walk.samples(path) for path in folders]
-    if bool(flat) == any(nested):
-        others = ", ".join(f"{number} {kind}" for kind, number in sorted(walk.left_out.items()))
-        wanted = f"{'/'.join(modality.load(walk.modality).suffixes)} {walk.modality}"
-        none = f"no {wanted} in it{f' (but {others})' if others else ''}"
-        problem = f"{walk.modality}s both in it and in folders of it" if flat else none
-        raise DataError(f"{folder}: {problem}; expected a folder per class, or all {walk.modality}s in one folder")
-    labelled: list[tuple[Path, int | None]] = [(path, None) for path in flat]
-    labelled += [(path, label) for label, paths in enumerate(nested) for path in paths]
-    keys = _keys([path.relative_to(folder) for path, _ in labelled])
-    sources = [PackSource(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
-    return sources, [] if flat else [path.name for path in folders]
-
-
-def _keys(paths: list[Path]) -> list[str]:
-    """Return unique keys without dots, at which WebDataset would cut them: a.jpg and a.png -> a, a-2."""
-    keys: dict[str, None] = {}
-    for path in paths:
-        key = path.with_name(path.stem.replace(".", "_")).as_posix()
-        numbered = (f"{key}-{number}" for number in count(2))
-        keys[next(candidate for candidate in chain([key], numbered) if candidate not in keys)] = None
-    return list(keys)
-
-
-def _prepare(out: str, folder: Path, classes: list[str]) -> dict[str, str]:
+def _prepare(out: str, sources: Sources) -> dict[str, str]:
     """Remove the manifest and write the names of classes; return the marks of the shards in `out`."""
-    if not urls.is_remote(out) and Path(out).is_relative_to(folder):
-        raise DataError(f"{out} lies inside {folder}, the images to pack; choose another place")
+    if not urls.is_remote(out) and Path(out).is_relative_to(sources.root):
+        raise DataError(f"{out} lies inside {sources.root}, the {sources.modality}s to pack; choose another place")
     marks = {name: _mark_in(out, name) for name in storage.list_files(out, suffix=".tar", must_exist=False)}
     storage.remove(out, head.NAME)  # it is not valid from here on
     storage.remove(out, CLASSNAMES)
-    if classes:
-        storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in classes).encode())
+    if sources.classes:
+        storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in sources.classes).encode())
     return marks
 
 
@@ -154,7 +120,7 @@ def _write_shard(
     out: str,
     name: str,
     present: str | None,
-    sources: list[PackSource],
+    sources: list[Source],
     coding: Any,
     tick: Callable[[int], None],
 ) -> tars.ShardScan | None:
@@ -171,7 +137,7 @@ def _write_shard(
     return tars.scan(data, name=name) if data else None
 
 
-def _mark(sources: list[PackSource], coding: Any) -> str:
+def _mark(sources: list[Source], coding: Any) -> str:
     """Return a digest of everything that a shard is made from."""
     total = hashlib.blake2b(coding.settings.encode(), digest_size=16)
     for source in sources:
@@ -181,7 +147,7 @@ def _mark(sources: list[PackSource], coding: Any) -> str:
 
 
 def _encode(
-    sources: list[PackSource], coding: Any, tick: Callable[[int], None]
+    sources: list[Source], coding: Any, tick: Callable[[int], None]
 ) -> Iterator[tuple[str, str, bytes, int | None]]:
     """Yield (key, suffix, data, label) of all files that can be decoded."""
     with ThreadPoolExecutor() as pool:
@@ -194,7 +160,7 @@ def _encode(
             tick(start + len(batch))
 
 
-def _try_encode(coding: Any, source: PackSource) -> tuple[str, bytes] | DecodeError:
+def _try_encode(coding: Any, source: Source) -> tuple[str, bytes] | DecodeError:
     """Return suffix and bytes of a member, or why there is none."""
     try:
         member: tuple[str, bytes] = coding.encode(source.path)
@@ -204,7 +170,7 @@ def _try_encode(coding: Any, source: PackSource) -> tuple[str, bytes] | DecodeEr
 
 
 def _remove_outdated(
-    out: str, sources: list[PackSource], coding: Any, scans: list[tars.ShardScan], present: Collection[str]
+    out: str, sources: list[Source], coding: Any, scans: list[tars.ShardScan], present: Collection[str]
 ) -> Mapping[str, str]:
     """Remove shards of an earlier call, or without a single sample; return undecodable files and the reasons."""
     keys = {key for scan in scans for key in scan.samples["key"].to_pylist()}

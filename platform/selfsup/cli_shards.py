@@ -1,5 +1,7 @@
 """The commands of `selfsup shards`, a few lines over the library each, which is imported when they run."""
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +11,11 @@ from selfsup.progress import counting, labelling, say, several
 
 if TYPE_CHECKING:
     from selfsup.pipelines.data.manifest import Manifest
+    from selfsup.pipelines.data.pack import PackResult
 
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
+
+LISTED = 20  # classes whose sizes are printed one by one
 
 Bits = Annotated[int | None, typer.Option(min=8, max=16, help="that images of 16 bits use: 2^N - 1 is white")]
 Channels = Annotated[int, typer.Option(min=1, max=4096, help="3: images become RGB; 1: gray; N: all that they have")]
@@ -22,27 +27,76 @@ Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s
 def shards_pack(
     images_dir: Annotated[Path, typer.Argument(help="images, in a folder per class or flat")],
     out: Annotated[str, typer.Argument(help="where the shards and their manifest go: a folder, or s3://, gs:// ...")],
+    split: Annotated[float | None, typer.Option(help="share of each class for OUT/val; the rest is OUT/train")] = None,
+    flat: Annotated[bool, typer.Option("--flat", help="take the images of all folders, without labels")] = False,
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew")] = 92,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew  [default: 92]")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="store files as they are, unless they are resized")] = False,
+    background: Annotated[
+        str | None, typer.Option(help="lay transparent images on a color: white, #7f7f7f; else alpha is dropped")
+    ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="samples a shard")] = 1000,
     bits: Bits = None,
     channels: Channels = 3,
     depth: Depth = 8,
 ) -> None:
     """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
+    from selfsup.pipelines.data.folders import find
     from selfsup.pipelines.data.pack import pack
 
-    coding = {"resize": resize, "quality": quality}
-    reading = _reading(bits, channels, depth)
-    with counting("files") as progress:
-        manifest, skipped, left_out = pack(
-            images_dir, out, shard_size=shard_size, reading=reading, progress=progress, **coding
-        )
-    for name, why in skipped.items():
+    _check(split, background)
+    coding = {"resize": resize, "quality": quality, "keep": keep or None, "background": background}
+    coding = {name: value for name, value in coding.items() if value is not None}  # not every modality has them
+    sources = find(images_dir.absolute(), flat=flat)
+    if sources.splits:
+        say(f"{' and '.join(sources.splits)} are taken for classes; if they are splits, pack each by itself")
+    parts = {out: sources}
+    if split:
+        parts = dict(zip((f"{out}/train", f"{out}/val"), sources.split(split), strict=True))
+    remark = functools.cache(say)  # once for both
+    for place, part in parts.items():
+        with counting("files") as progress:
+            packed = pack(
+                part,
+                place,
+                shard_size=shard_size,
+                reading=_reading(bits, channels, depth),
+                progress=progress,
+                remark=remark,
+                **coding,
+            )
+        _tell(place, packed)
+
+
+def _check(split: float | None, background: str | None) -> None:
+    """Raise typer.BadParameter for a share that leaves nothing, and for an unknown color."""
+    if split is not None and not 0 < split < 1:
+        raise typer.BadParameter(f"{split:g}; expected a share between 0 and 1, as in 0.1", param_hint="--split")
+    if background:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(background)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}; expected white, black, #rrggbb", param_hint="--background") from error
+
+
+def _tell(place: str, packed: "PackResult") -> None:
+    for name, why in packed.skipped.items():
         typer.echo(f"left out, since it cannot be decoded: {name}: {why}", err=True)
-    for kind, number in sorted(left_out.items()):
+    for kind, number in sorted(packed.left_out.items()):
         typer.echo(f"left out: {number} {kind}", err=True)
-    typer.echo(f"{out}: {_contents(manifest)}")
+    typer.echo(f"{place}: {_contents(packed.manifest)}{_sizes(packed.classes)}")
+
+
+def _sizes(classes: Mapping[str, int]) -> str:
+    """Return the samples of each class, or of many the fewest and the most."""
+    if len(classes) > LISTED:
+        least, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+        return f": from {classes[least]} ({least}) to {classes[most]} ({most})"
+    return f": {', '.join(f'{name} {number}' for name, number in classes.items())}" if classes else ""
 
 
 @shards.command("index")

@@ -118,8 +118,12 @@ class Modality(abc.ABC):
         """(B, C, *S), normalized -> (B, H, W, 3), for the eye"""
 
     def coding(self, reading: Any, **options: Any) -> Any:
-        """Return the Coding of files as members of shards, or what has its interface: as they are, without options."""
-        assert not options, f"packed as they are: {', '.join(options)} cannot be"
+        """Return the Coding of files as members of shards, or what has its interface: as they are, without options.
+
+        Raises DataError for an option that the modality does not have.
+        """
+        if options:
+            raise DataError(f"{type(self).__name__.lower()} is packed as it is, without {', '.join(options)}")
         return Coding(self, reading)
 
     @abc.abstractmethod
@@ -147,8 +151,9 @@ class Coding:
         """Return all that the bytes depend on but the file."""
         return f"{type(self.modality).__name__}({self.reading})"
 
-    def inspect(self, paths: Sequence[Path]) -> None:
-        """Raise DataError where files contradict how they are read."""
+    def inspect(self, paths: Sequence[Path]) -> list[str]:  # noqa: ARG002
+        """Return advice on options. Raises DataError where files contradict how they are read."""
+        return []
 
     def encode(self, path: Path) -> tuple[str, bytes]:
         """Return suffix and bytes of a file as a member of a shard. Raises DecodeError."""

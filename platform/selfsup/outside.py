@@ -16,7 +16,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from os.path import expanduser
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
@@ -65,18 +66,37 @@ def places(root: Node) -> list[Where]:
 
 
 def rooted(root: Node) -> Node:
-    """Return a spec's tree with the files that it names as absolute paths."""
-    for place in places(root):
+    """Return a spec's tree with the files and folders that it names as absolute paths, relative to who names them."""
+    named: dict[Where, Callable[[str], bool]] = dict.fromkeys(places(root), is_file) | dict.fromkeys(
+        _data_places(root), _is_folder
+    )
+    named[("backbone", "weights")], named[("backbone", "name")] = _is_weights, is_config_folder
+    for place, is_path in named.items():
         entry = find(root, place)
-        if entry and is_file(entry.node.value):
+        if entry and isinstance(entry.node.value, str) and is_path(entry.node.value):
             root = _replaced(root, place, _rooted(entry.node))
     return root
 
 
+def _data_places(root: Node) -> list[Where]:
+    """Return where a spec names shards: its own, and those of its evaluations."""
+    evals = [place[:-1] for place in places(root) if place[0] == "evals"]
+    return [(*group, "data", split) for group in ((), *evals) for split in ("train", "val")]
+
+
+def _is_folder(url: str) -> bool:
+    return bool(url) and "://" not in url
+
+
+def _is_weights(path: str) -> bool:
+    return path not in ("", "timm")
+
+
 def _rooted(file: Node) -> Node:
-    mark = file.mark
+    mark, name = file.mark, str(file.value)
+    scheme, path = (HUGGING_FACE, name[len(HUGGING_FACE) :]) if is_config_folder(name) else ("", name)
     folder = (mark.shipped or Path(mark.origin)).parent if mark.in_file else Path()
-    return Node(mark, os.path.normpath(Path.cwd() / folder / str(file.value)))
+    return Node(mark, scheme + os.path.normpath(Path.cwd() / folder / expanduser(path)))  # noqa: PTH111 (Path's raises)
 
 
 def _replaced(tree: Node, place: Where, node: Node) -> Node:

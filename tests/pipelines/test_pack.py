@@ -14,6 +14,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
+from selfsup.pipelines.data.folders import find
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.pack import pack
 
@@ -327,3 +328,71 @@ def test_a_place_that_cannot_be_written(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/out: .*Not a directory"):
         pack(images, tmp_path / "file" / "out")
+
+
+def test_a_split_is_of_each_class_and_the_same_on_any_machine(tmp_path: Path) -> None:
+    for number in range(25):
+        save(tmp_path / "images" / ("cat" if number < 20 else "dog") / f"{number}.jpg", seed=number)
+    parts = find(tmp_path / "images").split(0.2)
+    train, val = (pack(part, tmp_path / name) for part, name in zip(parts, ("train", "val"), strict=True))
+    assert (train.classes, val.classes) == ({"cat": 16, "dog": 4}, {"cat": 4, "dog": 1})
+    keys = [
+        {sample.key for sample in SampleReader(load(str(tmp_path / name)), "image").read(np.arange(packed))}
+        for name, packed in (("train", 20), ("val", 5))
+    ]
+    assert not keys[0] & keys[1]
+    ranks = sorted(
+        (f"dog/{n}" for n in range(20, 25)), key=lambda key: hashlib.blake2b(key.encode(), digest_size=8).digest()
+    )
+    assert ranks[0] in keys[1]
+    with pytest.raises(DataError, match=r"25 images cannot be split by a share of 0\.01"):
+        find(tmp_path / "images").split(0.01)
+
+
+def test_flat_takes_the_images_of_all_folders_without_labels(images: Path, tmp_path: Path) -> None:
+    save(images / "stray.jpg")
+    packed = pack(find(images, flat=True), tmp_path / "out")
+    assert (packed.manifest.num_samples, packed.manifest.classes, packed.classes) == (8, (), {})
+
+
+def test_classes_called_as_splits_are_told(images: Path) -> None:
+    assert find(images).splits == []
+    (images / "Train").mkdir()
+    assert find(images).splits == ["Train"]
+
+
+def test_kept_files_are_unchanged_unless_resized(tmp_path: Path) -> None:
+    small, large = save(tmp_path / "in" / "small.png"), save(tmp_path / "in" / "large.webp", width=80, height=90)
+    advice: list[str] = []
+    pack(tmp_path / "in", tmp_path / "plain", remark=advice.append)
+    assert advice == ["images below 64 pixels lose detail as JPEGs: --keep stores files as they are"]
+    pack(tmp_path / "in", tmp_path / "out", keep=True, resize=40, remark=advice.append)
+    with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
+        assert tar.getnames() == ["large.jpg", "small.png"]
+        assert tar.extractfile("small.png").read() == small.read_bytes()  # type: ignore[union-attr]
+    assert sizes(tmp_path / "out") == [(40, 45), (40, 30)]
+    pack(tmp_path / "in", tmp_path / "whole", keep=True)
+    assert len(advice) == 1
+    with tarfile.open(tmp_path / "whole" / "000000.tar") as tar:
+        assert tar.extractfile("large.webp").read() == large.read_bytes()  # type: ignore[union-attr]
+
+
+def test_transparent_images_are_laid_on_a_color(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:, 8:, 3] = 255  # black, the left half transparent
+    Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
+    for color, left in (("white", 255), (None, 0)):
+        pack(tmp_path / "in", tmp_path / str(color), keep=True, background=color)
+        [sample] = SampleReader(load(str(tmp_path / str(color))), "image").read(np.arange(1))
+        got = np.asarray(Image.open(io.BytesIO(sample.data)).convert("RGB"))
+        assert (got[0, 0, 0], got[0, 15, 0]) == (left, 0)
+    cut = save(tmp_path / "in" / "b.png").read_bytes()
+    (tmp_path / "in" / "b.png").write_bytes(cut[: len(cut) // 2])
+    packed = pack(tmp_path / "in", tmp_path / "cut", background="white")
+    assert [Path(name).name for name in packed.skipped] == ["b.png"]
+
+
+def test_a_folder_of_images_is_told_how_to_become_shards(images: Path) -> None:
+    with pytest.raises(DataError, match=f"it is a folder of images: run `selfsup shards pack {images} OUT`"):
+        load(str(images))

@@ -18,26 +18,33 @@ from selfsup.pipelines.modalities.pixels.decode import (
     Values,
     check_bits,
     decode,
+    decode_errors,
     depth,
     dimensions,
+    opened,
 )
 
 DEEP = (".png", ".tif", ".tiff", ".pgm")  # suffixes of images that may have more than 8 bits
-DEPTH_IMAGES = 256  # of these, whose depth is measured
+LOSSLESS = (".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+SMALL = 64  # pixels of the shorter side, below which the halved color of JPEGs shows
+INSPECTED = 256  # files
 
 
 @dataclass(frozen=True)
 class ImageCoding:
     """The coding of images as members of shards.
 
-    resize: maximum of the shorter side in pixels; nothing is enlarged. quality: of JPEGs that are encoded anew. how:
-    settings of `decode`. is_known: whether `how` says which value is white. reading: of the members.
+    resize: maximum of the shorter side in pixels; nothing is enlarged. quality: of JPEGs that are encoded anew. keep:
+    files stay as they are, unless they are resized. background: a color that transparent images are laid on, as Pillow
+    names it. how: settings of `decode`. is_known: whether `how` says which value is white. reading: of the members.
     """
 
     reading: Any
 
     resize: int | None = None
     quality: int = 92
+    keep: bool = False
+    background: str | None = None
     how: How = RGB
     is_known: bool = False
 
@@ -47,13 +54,18 @@ class ImageCoding:
         plain = f"Coding(resize={self.resize}, quality={self.quality})"
         plain += f", bits={self.how.bits}" if self.how.bits else ""
         others = self.how._replace(bits=None)
-        return plain + (f", {others}" if others != RGB else "")
+        plain += f", {others}" if others != RGB else ""
+        return plain + (", keep" if self.keep else "") + (f", on {self.background}" if self.background else "")
 
-    def inspect(self, paths: Sequence[Path]) -> None:
-        """Raise DataError as `check_bits`, over some of the files that may have more than 8 bits."""
+    def inspect(self, paths: Sequence[Path]) -> list[str]:
+        """Return advice on small images. Raises DataError as `check_bits`, over some files of more than 8 bits."""
         deep = [path for path in paths if path.suffix.lower() in DEEP]
         if not self.is_known:
-            check_bits(None, [_depth(path, self.how) for path in deep[:: max(1, len(deep) // DEPTH_IMAGES)]])
+            check_bits(None, [_depth(path, self.how) for path in _some(deep)])
+        lossless = [path for path in paths if path.suffix.lower() in LOSSLESS]
+        small = sum(0 < _short(path) < SMALL for path in _some(lossless)) if self.how.is_rgb and not self.keep else 0
+        advice = f"images below {SMALL} pixels lose detail as JPEGs: --keep stores files as they are"
+        return [advice] if small > len(_some(lossless)) / 2 else []
 
     def encode(self, path: Path) -> tuple[str, bytes]:
         """Return the suffix and bytes of an image file as a member of a shard. Raises DecodeError.
@@ -63,24 +75,54 @@ class ImageCoding:
         """
         data = path.read_bytes()
         if self.how.is_rgb:
-            return "jpg", self._jpeg(data)
+            return self._rgb(data, path.suffix[1:].lower())
         height, width = dimensions(data, self.how)
         short, values = min(height, width), decode(data, min_height=1 << 16, min_width=1 << 16, how=self.how)
         if not self.resize or short <= self.resize:
             return path.suffix[1:].lower(), data
         return "tif", tiff(shrunk(values, self.resize), white=2 ** (self.how.bits or 16) - 1)
 
+    def _rgb(self, data: bytes, suffix: str) -> tuple[str, bytes]:
+        laid = over(data, self.background) if self.background else data
+        if not self.keep or (self.resize and min(dimensions(laid)) > self.resize):
+            return "jpg", self._jpeg(laid)
+        decode(laid, min_height=1, min_width=1)  # the cheapest proof that it is not truncated
+        return suffix if laid is data else "png", laid
+
     def _jpeg(self, data: bytes) -> bytes:
         height, width = dimensions(data)
         short = min(height, width)
         side = min(short, self.resize or short)
         if data.startswith(b"\xff\xd8") and side == short:
-            decode(data, min_height=1, min_width=1)  # the cheapest proof that it is not truncated
+            decode(data, min_height=1, min_width=1)  # as above
             return data
         least = 2 * side  # so that the last halving is antialiased
         image = decode(data, min_height=least, min_width=least, how=self.how)
         size = max(1, round(width * side / short)), max(1, round(height * side / short))
         return jpeg(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), quality=self.quality)
+
+
+def over(data: bytes, background: str) -> bytes:
+    """Return a transparent image as a PNG of it on a color; any other as it is. Raises DecodeError."""
+    with opened(data) as image, decode_errors(image):
+        if not image.has_transparency_data:
+            return data
+        laid = Image.new("RGBA", image.size, background)
+        laid.alpha_composite(image.convert("RGBA"))
+    sink = io.BytesIO()
+    laid.convert("RGB").save(sink, "png")
+    return sink.getvalue()
+
+
+def _some(paths: Sequence[Path]) -> Sequence[Path]:
+    return paths[:: max(1, len(paths) // INSPECTED)]
+
+
+def _short(path: Path) -> int:
+    try:
+        return min(dimensions(path.read_bytes()))
+    except DecodeError:
+        return 0
 
 
 def _depth(path: Path, how: How) -> int:

@@ -124,7 +124,7 @@ def _size(data: Data, how: How) -> tuple[int, int]:
     """Return (height, width) of an image that is no common JPEG."""
     if not how.is_rgb and (size := bands.size(data)):
         return size
-    with _open(data) as image:
+    with opened(data) as image:
         return image.height, image.width
 
 
@@ -168,7 +168,7 @@ def check_bits(bits: int | None, used: Sequence[int]) -> None:
 
 def _bands_by_pillow(data: Data) -> tuple[NDArray[Any], int]:
     """-> (H, W, bands) unsigned; the value that is white"""
-    with _open(data) as image, _decode_errors(image):
+    with opened(data) as image, decode_errors(image):
         if image.mode.startswith("I"):
             wide = _in_16_bits(np.asarray(image)[..., None])
             return 2**16 - 1 - wide if tiffs.is_inverted(image) else wide, 2**16 - 1
@@ -186,7 +186,7 @@ def depth(data: Data, how: How = RGB) -> int:
     if not how.is_rgb and (stored := bands.read(data)):
         values, white = stored
         return int(values.max()).bit_length() if white > 255 else 0
-    with _open(data) as image, _decode_errors(image):
+    with opened(data) as image, decode_errors(image):
         if image.mode.startswith("I"):
             return int(np.asarray(image).max()).bit_length()
         if not _has_16_bits(image, data) or _is_multiplied(image):  # the quotient does not depend on unused bits
@@ -196,7 +196,7 @@ def depth(data: Data, how: How = RGB) -> int:
 
 
 def _decode_by_pillow(data: Data, bits: int | None = None) -> Pixels:
-    with _open(data) as image, _decode_errors(image):
+    with opened(data) as image, decode_errors(image):
         if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
             gray = _colors(_to_8_bits(np.asarray(image)[..., None], bits))
             return 255 - gray if tiffs.is_inverted(image) else gray
@@ -209,7 +209,7 @@ def _decode_by_pillow(data: Data, bits: int | None = None) -> Pixels:
 
 
 @contextmanager
-def _decode_errors(image: Image.Image) -> Iterator[None]:
+def decode_errors(image: Image.Image) -> Iterator[None]:
     """Turn any exception inside the block into a DecodeError."""
     try:
         yield
@@ -219,7 +219,8 @@ def _decode_errors(image: Image.Image) -> Iterator[None]:
         raise DecodeError(f"a damaged or truncated {image.format}: {error}") from error
 
 
-def _open(data: Data) -> ImageFile:
+def opened(data: Data) -> ImageFile:
+    """Return an image whose header is read. Raises DecodeError for what is none in a format that is read."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # as above
@@ -252,7 +253,7 @@ def _read_16_bits(data: Data) -> NDArray[np.int64]:
 
 def _read(data: Data, modes: Mapping[str, str]) -> tuple[NDArray[Any], str]:
     """-> (H, W, bands), read with another raw mode of Pillow; and the original raw mode"""
-    with _open(data) as image:
+    with opened(data) as image:
         tiles = [(tile, *_raw_mode(tile)) for tile in image.tile]
         image.tile = [tile._replace(args=(modes.get(mode, mode), *rest)) for tile, mode, rest in tiles]
         return np.asarray(image), tiles[0][1]
