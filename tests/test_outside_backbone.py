@@ -20,7 +20,7 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.saved import restore_encoder, save_encoder
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, InputShape
 from selfsup.spec import read
 
 MODELS = """
@@ -30,6 +30,9 @@ from my_lab.sizes import first
 def small(width=first, image_size=0):
     assert image_size == 32
     return nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.BatchNorm2d(width), nn.ReLU())
+
+def banded(in_chans):
+    return nn.Conv2d(in_chans, 6, 4, stride=4)
 
 def vector():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
@@ -125,6 +128,40 @@ def test_tokens_are_those_of_transformers_class_token_first(images: torch.Tensor
     torch.testing.assert_close(token.pooled(images), hidden[:, 0])
     torch.testing.assert_close(mean.pooled(images), hidden[:, 4:].mean(dim=1))  # after the class token and 3 registers
     torch.testing.assert_close(mean.spatial(images)[:, :, 1, 2], hidden[:, 4 + 1 * 4 + 2])
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("family", ["my_lab.models:banded", *FAMILIES])
+@pytest.mark.usefixtures("lab")
+def test_it_sees_as_many_channels_as_the_data_have(family: str, channels: int, tmp_path: Path) -> None:
+    values, dim, side = FAMILIES.get(family, ({}, 6, 8))
+    name = folder(tmp_path / "tiny", family, **values) if family in FAMILIES else family
+    backbone, shape = Backbone(name=name, image_size=32), InputShape(channels, (32, 32))
+    encoder, images = build(backbone, shape=shape).eval(), torch.randn(2, channels, 32, 32)
+    assert isinstance(encoder, PooledEncoder)
+    assert encoder.spatial(images).shape == (2, dim, side, side)
+    for channel in range(channels):
+        without = images.clone()
+        without[:, channel] = 0
+        assert not encoder.pooled(without).allclose(encoder.pooled(images))
+    save_encoder(encoder, backbone, tmp_path / "encoder.safetensors", shape)
+    assert restore_encoder(tmp_path / "encoder.safetensors").eval().pooled(images).equal(encoder.pooled(images))
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_callable_of_other_channels_than_the_data_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"small cannot see images of 32 pixels and 5 channels: .* 3 channels"):
+        build(Backbone(name="my_lab.models:small", image_size=32), shape=InputShape(5, (32, 32)))
+
+
+@pytest.mark.parametrize("family", ["vit", "convnext", "resnet"])
+def test_given_weights_of_colors_are_summed_for_gray(family: str, tmp_path: Path) -> None:
+    name = folder(tmp_path / "tiny", family, **FAMILIES[family][0])
+    colors, weights = built(name), str(tmp_path / "rgb.pth")
+    torch.save(colors.trunk.model.state_dict(), weights)
+    gray = build(Backbone(name=name, image_size=32, weights=weights), shape=InputShape(1, (32, 32))).eval()
+    image = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(gray.pooled(image), colors.pooled(image.expand(-1, 3, -1, -1)))
 
 
 def test_a_class_of_a_config_names_a_model_at_its_defaults() -> None:

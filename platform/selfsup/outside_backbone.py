@@ -5,8 +5,8 @@
     name: hf:models/tiny           # or by a folder with its config.json
 
 A callable is given those settings of `backbone` that its parameters are named after: image_size, patch_size, width,
-depth, heads, drop_path. A model of transformers is given image_size and drop_path; its config says the rest. Nothing is
-downloaded, and no code in a folder is run.
+depth, heads, drop_path; and, by the name in_chans, the channels of the data. A model of transformers is given
+image_size, drop_path and the channels; its config says the rest. Nothing is downloaded, and no code in a folder is run.
 """
 
 import importlib.util
@@ -21,6 +21,7 @@ from selfsup.errors import SpecError
 from selfsup.outside import CONFIG, HUGGING_FACE
 
 GIVEN = ("image_size", "patch_size", "width", "depth", "heads", "drop_path")  # what a callable may ask for by name
+CHANNELS = "in_chans"  # and this, as timm calls it
 
 
 def problem(name: str) -> str | None:

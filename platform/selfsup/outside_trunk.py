@@ -5,13 +5,14 @@ import math
 from typing import Any
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from selfsup import weights
 from selfsup.errors import SpecError
 from selfsup.outside import HUGGING_FACE
-from selfsup.outside_backbone import GIVEN, config, factory
-from selfsup.sections import Backbone
+from selfsup.outside_backbone import CHANNELS, GIVEN, config, factory
+from selfsup.sections import Backbone, InputShape
 
 
 class Trunk(nn.Module):
@@ -91,66 +92,79 @@ class HuggingFaceTrunk(Trunk):
         return tokens - (places if places <= tokens else math.isqrt(tokens) ** 2)
 
 
-def create(backbone: Backbone) -> Trunk:
+def create(backbone: Backbone, shape: InputShape) -> Trunk:
     """Return the trunk at its initial weights or with `backbone.weights`, on torch's default device.
+
+    shape: of the samples that it is to see.
 
     Raises SpecError for one that cannot be built or takes no images, and for weights that do not fit.
     """
     device = torch.get_default_device()
     with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():  # no constructor must work on "meta"
-        trunk = _built(backbone)
-        _probe(trunk, backbone)
+        trunk = _built(backbone, shape.channels)
+        _probe(trunk, backbone, shape)
         if backbone.weights:
-            _fill(trunk, backbone)
+            _fill(trunk, backbone, shape.channels)
     return trunk.to(device)
 
 
-def _built(backbone: Backbone) -> Trunk:
+def _built(backbone: Backbone, channels: int) -> Trunk:
     try:
         if not backbone.name.startswith(HUGGING_FACE):
-            return Trunk(factory(backbone.name)(**_arguments(backbone)))
-        return _hugging_face(backbone)
+            return Trunk(factory(backbone.name)(**_arguments(backbone, channels)))
+        return _hugging_face(backbone, channels)
     except SpecError:
         raise
     except Exception as error:  # whatever the user's code and transformers raise
         raise SpecError(f"{backbone.name} cannot be built: {_reason(error)}", "backbone.name") from error
 
 
-def _hugging_face(backbone: Backbone) -> Trunk:
-    """Build a model of transformers from a config with those settings of the backbone that it has a place for."""
+def _hugging_face(backbone: Backbone, channels: int) -> Trunk:
+    """Build a model of transformers from a config with channels and settings that it has a place for."""
     settings = config(backbone.name)
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is wrong, an error of ours says
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    for name, value in {"image_size": backbone.image_size, "drop_path_rate": backbone.drop_path}.items():
+    asked = {"image_size": backbone.image_size, "num_channels": channels, "drop_path_rate": backbone.drop_path}
+    for name, value in asked.items():
         if hasattr(settings, name):
             setattr(settings, name, value)
     model = AutoModel.from_config(settings).float()  # type: ignore[no-untyped-call]
     return HuggingFaceTrunk(model, backbone.pool)
 
 
-def _fill(trunk: Trunk, backbone: Backbone) -> None:
+def _fill(trunk: Trunk, backbone: Backbone, channels: int) -> None:
     """Load the given weights. Those that the features do not depend on may be missing, or others."""
     own = trunk.model.state_dict()
-    state = trunk.renamed(weights.given(backbone, trunk.model))
+    state = trunk.renamed(_of_channels(weights.given(backbone, trunk.model), own, channels))
     weights.put({**state, **{name: own[name] for name in trunk.unused}}, trunk.model, backbone)
 
 
-def _probe(trunk: Trunk, backbone: Backbone) -> None:
-    """Set the channels of a trunk, and freeze what its features do not depend on, by one image of zeros."""
-    size, weight = backbone.image_size, dict(trunk.model.named_parameters())
+def _of_channels(state: weights.State, own: weights.State, channels: int) -> weights.State:
+    """Return weights with convolutions of RGB that fit none of the model's own made into such of its channels."""
+    shapes = {tuple(value.shape) for value in own.values()}
+    rgb = [name for name, value in state.items() if value.ndim == 4 and value.shape[1] == 3]
+    unfit = [name for name in rgb if tuple(state[name].shape) not in shapes]
+    adapted = {name: adapt_input_conv(channels, state[name]) for name in unfit}
+    return {**state, **{name: value for name, value in adapted.items() if tuple(value.shape) in shapes}}
+
+
+def _probe(trunk: Trunk, backbone: Backbone, shape: InputShape) -> None:
+    """Set the width of a trunk, and freeze what its features do not depend on, by one image of zeros."""
+    weight = dict(trunk.model.named_parameters())
     trained = {name: value for name, value in weight.items() if value.requires_grad}
     was_training = trunk.training
     try:
         with torch.random.fork_rng(devices=[]):
             before = torch.get_rng_state()
-            features = trunk.eval()(torch.zeros(1, 3, size, size))
+            features = trunk.eval()(torch.zeros(1, shape.channels, *shape.sizes))
             drawn = not torch.get_rng_state().equal(before)
         grads = torch.autograd.grad(features.sum(), list(trained.values()), allow_unused=True)
     except Exception as error:  # whatever the module raises
-        message = f"{backbone.name} cannot see images of {size} pixels: {_reason(error)}"
+        channels = f" and {shape.channels} channels" * (shape.channels != 3)
+        message = f"{backbone.name} cannot see images of {backbone.image_size} pixels{channels}: {_reason(error)}"
         raise SpecError(message, "backbone.name", "backbone.image_size") from error
     if drawn:
         raise SpecError(f"the features of {backbone.name} depend on random numbers that it draws", "backbone.name")
@@ -161,11 +175,11 @@ def _probe(trunk: Trunk, backbone: Backbone) -> None:
     trunk.head_hidden_size, trunk.unused = features.shape[1], frozenset(unused)
 
 
-def _arguments(backbone: Backbone) -> dict[str, Any]:
+def _arguments(backbone: Backbone, channels: int) -> dict[str, Any]:
     """Return the settings that a callable has parameters for, without those that are left at null."""
     asked = inspect.signature(factory(backbone.name)).parameters
-    given = {name: getattr(backbone, name) for name in GIVEN if name in asked}
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(backbone, name) for name in GIVEN} | {CHANNELS: channels}
+    return {name: value for name, value in given.items() if name in asked and value is not None}
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
     together, and for weights that cannot be read or do not fit.
     """
     if outside.is_outside(backbone.name):
-        return outside_trunk.create(backbone)
+        return outside_trunk.create(backbone, shape)
     trunk = _named(backbone, shape)
     if backbone.is_vit:
         _check_vit(trunk, backbone, shape)
