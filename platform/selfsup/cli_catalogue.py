@@ -13,11 +13,28 @@ catalogue = typer.Typer()
 def describe(
     method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None,
     families: Annotated[bool, typer.Option("--backbones", help="which of timm's families serve which methods")] = False,
+    compared: Annotated[bool, typer.Option("--proof", help="what it is compared with, and its deviations")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="of --proof, for a program")] = False,
 ) -> None:
     """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
+    if as_json and not compared:
+        raise typer.BadParameter("--json goes with --proof")
+    if compared:
+        _describe_proofs(method, as_json=as_json)
+        return
     from selfsup.describe import backbones, catalogue, knobs
 
     typer.echo(backbones() if families else catalogue() if method is None else knobs(method))
+
+
+def _describe_proofs(method: str | None, *, as_json: bool) -> None:
+    """Print the comparisons and deviations of a method, or of all."""
+    from selfsup.describe import proofs
+    from selfsup.method import names
+    from selfsup.proof import as_dict
+
+    chosen = [method] if method else names()
+    typer.echo(json.dumps({name: as_dict(name) for name in chosen}, indent=1) if as_json else proofs(chosen))
 
 
 @catalogue.command()

@@ -1,12 +1,17 @@
-"""What `selfsup describe` shows: the methods, and every knob of one."""
+"""What `selfsup describe` shows: the methods, every knob of one, and what each is compared with."""
 
 import inspect
+import textwrap
+from collections.abc import Iterator, Sequence
 
 from selfsup.columns import aligned
 from selfsup.families import table
 from selfsup.knob import REQUIRED, Choice, Described, Range, described
 from selfsup.method import load, names
+from selfsup.proof import Claim, Proof, common, proof
 from selfsup.spec import run_type
+
+WIDTH = 100  # of wrapped text
 
 
 def catalogue() -> str:
@@ -40,7 +45,55 @@ One file each; `make catalogue` writes this page from them. `selfsup describe ME
 ```
 {catalogue()}
 ```
+
+## What each is compared with
+
+A test fails where a comparison does not hold; `selfsup describe METHOD --proof` names it. Besides, two and four
+processes do what one does, a batch in pieces what the whole does, and a restored run goes on bit for bit
+(`tests/methods/`).
+Deviations from the authors' code that all share: {common()}
+
+{_comparisons()}
 """
+
+
+def _comparisons() -> str:
+    """Return a Markdown table: a row for each method."""
+    rows = [("objective", "loss against", "loop against", "recipe against", "known deviations"), ("---",) * 5]
+    for name in names():
+        known = proof(name)
+        cells = (_joined(known.loss), _joined(known.loop), f"{_joined(known.recipe)} ({_run(known)})")
+        rows.append((name, *cells, known.deviations))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def proofs(methods: Sequence[str]) -> str:
+    """Return what methods are compared with, and their deviations, wrapped. Raises SpecError for an unknown one."""
+    return "\n\n".join("\n".join(_proof(name)) for name in methods)
+
+
+def _proof(method: str) -> Iterator[str]:
+    known = proof(method)
+    yield method
+    for kind, claims in (("loss", known.loss), ("loop", known.loop), ("recipe", known.recipe)):
+        yield from _wrapped(f"{kind} against", _joined(claims))
+        yield from (f"{'':18}tests/{claim.test}" for claim in claims)
+    yield from _wrapped("recipes", _run(known))
+    yield from _wrapped("deviations", known.deviations or "none is named")
+
+
+def _run(known: Proof) -> str:
+    """Return the recipes, and whether they were run here."""
+    parts = {"run here": known.run, "not run here": [name for name in known.recipes if name not in known.run]}
+    return "; ".join(f"{', '.join(recipes)}: {words}" for words, recipes in parts.items() if recipes) or "none"
+
+
+def _joined(claims: Sequence[Claim]) -> str:
+    return "; ".join(claim.against for claim in claims) or "nothing yet"
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"  {label:16}", subsequent_indent=" " * 18)
 
 
 def knobs(method: str) -> str:

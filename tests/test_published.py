@@ -1,0 +1,92 @@
+"""The recipes for ImageNet-1k beside the commands and configurations that their authors published."""
+
+import math
+from functools import reduce
+
+import pytest
+
+from selfsup.optim import peak_lr
+from selfsup.shipped import files
+from selfsup.spec import Spec, read
+
+# A line a recipe: optimizer and form of LARS; batch; epochs, or steps; learning rate before, at and after its peak for
+# that batch; weight decay, first and last; warm-up, in epochs or steps; "all" where biases and norms decay, too. Then
+# knobs of `hyper`, or of the sections named. Where they part, the authors' code comes before their paper.
+TABLE = """
+amdim            adamw       1008     150   0      2e-4   0       1e-5    1e-5    500s    all  dim=1536 clip=20 penalty=0.05 optim.betas=(0.8,0.999) optim.drops=(0.6,0.9) optim.drop_factor=0.2
+barlow           lars.byol   2048    1000   0      1.6    1.6e-3  1.6e-5  1.6e-5  10      -    redundancy=0.0051 dim=8192 layers=3 bias_lr=0.0015 optim.trust=0.001
+byol             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    momentum=0.996 hidden=4096 dim=256 optim.trust=0.001
+deepcluster      lars.larc   4096     801   0.3    4.8    4.8e-3  1e-6    1e-6    11      -    clusters=3000 heads=3 temperature=0.1 hidden=2048 dim=128 optim.trust=0.001 train.norm_groups=8
+densecl          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  queue=65536 momentum=0.999 dense=0.5 temperature=0.2 hidden=2048 dim=128 train.norm_groups=8
+dino             adamw       1024     800   0      2e-3   1e-5    0.04    0.4     10      -    outputs=65536 norm_last_layer=False teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/800 momentum=0.996 freeze=1/800 backbone.drop_path=0.1 optim.betas=(0.9,0.999) optim.clip_each=None
+dinov2           adamw       2048 125000s   0    4e-3*2**0.5 1e-6 0.04    0.4     12500s  -    outputs=65536 shared_head=True balance='center' koleo_weight=0.1 koleo_crops=2 mask_share=0.5 mask_min=0.1 mask_max=0.5 teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/100 momentum=0.992 freeze=1/100 layer_decay=0.9 embed_scale=0.2 backbone.drop_path=0.3 optim.clip_norm=3 optim.betas=(0.9,0.999)
+essl             lars.byol   4096     800   0      4.8    4.8e-3  1e-6    1e-6    10      -    equivariance=0.4 temperature=0.2 hidden=2048 dim=128 bottleneck=128 optim.trust=0.001
+ibot             adamw       1024     800   0      2e-3   1e-6    0.04    0.4     10      -    outputs=8192 norm_last_layer=False teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/800 momentum=0.996 freeze=1/800 mask_share=0.5 mask_min=0.1 mask_max=0.5 backbone.drop_path=0.1 optim.clip_each=3 optim.betas=(0.9,0.999)
+mae              adamw       4096    1600   0      2.4e-3 0       0.05    0.05    40      -    mask_ratio=0.75 norm_pix_loss=True decoder_width=512 decoder_depth=8 decoder_heads=16 optim.betas=(0.9,0.95)
+moco             sgd          256     800   0      0.03   0       1e-4    1e-4    0       all  temperature=0.2 queue=65536 momentum=0.999 head='mlp' dim=128 split=8 train.norm_groups=8
+moco_v1          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  temperature=0.07 queue=65536 momentum=0.999 head='linear' dim=128 split=8 train.norm_groups=8 optim.drops=(120/200,160/200) optim.drop_factor=0.1
+mocov3           adamw       4096     300   0      2.4e-3 0       0.1     0.1     40      all  temperature=0.2 momentum=0.99 frozen_patches=True hidden=4096 dim=256 backbone.heads=12 optim.betas=(0.9,0.999)
+mocov3_resnet50  lars.byol   4096     300   0      4.8    0       1e-6    1e-6    10      -    temperature=1.0 momentum=0.99 crop_min=0.2 hidden=4096 dim=256 optim.trust=0.001
+msn              adamw       1024     800   2e-4   1e-3   9.9e-5  0.04    0.366   15      -    prototypes=1024 temperature=0.1 target_temperature=0.1*0.25 me_max=1 iterations=3 momentum=0.996 hidden=2048 dim=256 mask_ratio=0.15 optim.clip_norm=3 optim.betas=(0.9,0.999)
+nnclr            lars.byol   4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 queue=98304 hidden=2048 predictor=4096 dim=256
+obow             sgd          256     200   0      0.03   3e-5    1e-4    1e-4    10      all  words=8192 levels=2 sharpness=15 kappa=8 momentum=0.99 crops=2 local_crops=5
+pirl             sgd         1024     800   0      0.12   1.2e-4  1e-4    1e-4    0       -    loss='nce' temperature=0.07 negatives=32000 invariance=0.5 momentum=0.5 dim=128 puzzle=255 train.norm_groups=32
+pixpro           lars.byol   1024     100   0      4.0    1e-6    1e-5    1e-5    5       -    reach=0.7 sharpness=2 layers=1 momentum=0.99 hidden=4096 dim=256 optim.trust=0.001
+sela             sgd          256     402   0      0.08   0       1e-5    1e-5    0       all  clusters=3000 heads=10 sharpness=25 relabels=100 optim.drop_factor=0.1 train.norm_groups=4
+simclr           lars.simclr 4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 dim=128 loss_scale=2 strength=1.0 optim.trust=0.001
+simsiam          sgd          512     100   0      0.1    0       1e-4    1e-4    0       all  layers=3 dim=2048 bottleneck=512 constant=True
+supervised       sgd         1024      90   0.1    0.4    0       1e-4    1e-4    5       -    smoothing=0.0 optim.drops=(30/90,60/90,80/90) optim.drop_factor=0.1 train.norm_groups=32
+swav             lars.larc   4096     800   0.3    4.8    4.8e-3  1e-6    1e-6    10      -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=0 freeze=1/800 optim.trust=0.001 train.norm_groups=8
+swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6    0       -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=3840 queue_begins=15/200 freeze=1/200 optim.trust=0.001 train.norm_groups=1
+tico             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    decay=0.9 contrast=8 momentum=0.996 hidden=4096 dim=256
+vicreg           lars.byol   2048    1000   0      1.6    1.6e-3  1e-6    1e-6    10      -    invariance=25 variance=25 covariance=1 dim=8192 layers=3 optim.trust=0.001
+"""  # noqa: E501
+ROWS = {cells[0]: cells[1:] for cells in map(str.split, TABLE.strip().splitlines())}
+
+
+def value(text: str) -> object:
+    return eval(text, {}, {})  # products and quotients, as the papers have them
+
+
+def length(text: str) -> dict[str, float]:
+    return {"steps": int(text[:-1])} if text.endswith("s") else {"epochs": float(text)}
+
+
+def settings(spec: Spec) -> list[object]:
+    optim, train = spec.optim, spec.train
+    name = f"lars.{optim.lars_form}" if optim.name == "lars" else optim.name
+    peak, last = (
+        peak_lr(optim, train.batch),
+        optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end,
+    )
+    rates = [optim.warmup_lr, peak, optim.min_lr, optim.weight_decay, last]
+    warmup = optim.warmup.model_dump(exclude_none=True) if optim.warmup else length("0")
+    return [name, train.batch, train.duration.model_dump(exclude_none=True), *rates, warmup, optim.decay_all]
+
+
+@pytest.mark.parametrize("recipe", ROWS)
+def test_a_recipe_is_the_published_one(recipe: str) -> None:
+    spec = read(f"in1k/{recipe}")
+    name, batch, duration, *rates, warmup, decays = ROWS[recipe][:10]
+    numbers = [pytest.approx(value(rate), rel=1e-9) for rate in rates]
+    assert settings(spec) == [name, int(batch), length(duration), *numbers, length(warmup), decays == "all"]
+    for pair in ROWS[recipe][10:]:
+        path, _, text = pair.partition("=")
+        found = reduce(getattr, (path if "." in path else f"hyper.{path}").split("."), spec)
+        expected = value(text)
+        numeric = isinstance(expected, (float, tuple))
+        assert found == (pytest.approx(expected, rel=1e-4) if numeric else expected), pair
+
+
+def test_no_recipe_is_left_out() -> None:
+    assert {f"in1k/{recipe}" for recipe in ROWS} == {name for name in files() if name.startswith("in1k/")} - {
+        "in1k/common"
+    }
+
+
+def test_msns_schedules_are_cut_off_after_four_fifths() -> None:
+    """Of cosines over 1.25 times the training: to 1e-6 after the warm-up of 15 epochs, and of the decay from 0 on."""
+    after = (1 + math.cos(math.pi * (800 - 15) / (1000 - 15))) / 2
+    optim = read("in1k/msn").optim
+    assert optim.min_lr == pytest.approx(1e-6 + (1e-3 - 1e-6) * after, rel=0.005)
+    assert optim.weight_decay_end == pytest.approx(0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * 0.8)) / 2, rel=0.002)
