@@ -25,7 +25,7 @@ from selfsup.parts.clustering import bag_error, bag_of_words, distances, usage
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.heads import mlp
 from selfsup.parts.schedules import cosine
-from selfsup.views import Crop, Views
+from selfsup.views import Center, Views
 
 
 @final
@@ -60,7 +60,9 @@ class OBoW(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        whole = Crop(center=224 / 256, resample="bilinear")  # as images are cropped for tests, flipped or not
+        whole = Center(
+            share=224 / 256, flip=0.5, rounded=True, resample="bilinear"
+        )  # as images are cropped for tests, flipped or not
         large = replace(recipes.moco(blur=hyper.blur), size=hyper.crop_size, scale=(hyper.crop_min, hyper.crop_max))
         small = replace(large, size=hyper.local_size, scale=(hyper.local_min, hyper.local_max), blur=0.0)
         return Views((whole, *[large] * hyper.crops, *[small] * hyper.local_crops), draws=hyper.levels)

@@ -83,7 +83,7 @@ def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
     if run.method in BASELINES:
         return (own,)
     views = views_of(load_method(run.method).views(run.hyper), run.input, run.backbone)
-    return tuple(sorted({own, *(view.lengths for view in views.crops)}))
+    return tuple(sorted({own, *(view.lengths for view in views.specs)}))
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ def stream_key(planned: PlannedRun) -> str | None:
     if planned.pretrain is None or planned.run.stream.share == "never":
         return None
     run = planned.run
-    crops = views_of(load(run.method).views(run.hyper), run.input, run.backbone).crops
+    crops = views_of(load(run.method).views(run.hyper), run.input, run.backbone).specs
     data = [planned.train.digest, planned.train.read_options.missing]
     return digest([data, asdict(planned.order), [crop.geometry for crop in crops], run.resources.workers])
 

@@ -18,13 +18,12 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.sharing import describe, group_by_stream, sort_by_stream, stream_key
 from selfsup.spec import read
-from selfsup.views import Crop, Views
+from selfsup.views import Center, Crop, Views
 
 OTHER: dict[str, Any] = {  # a value that is not the default, for every field of a crop
     "size": 24,
     "scale": (0.5, 0.9),
     "ratio": (1.0, 2.0),
-    "center": 0.5,
     "flip": 1.0,
     "resample": "bilinear",
     "jitter": 0.5,
@@ -40,6 +39,8 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "cells": 2,
     "mask": RandomMask(0.5),
     "of": 0,
+    "share": 0.5,
+    "rounded": True,
 }
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -70,15 +71,18 @@ def planned(told: Manifest, tmp_path: Path) -> Callable[..., tuple[PlannedRun, .
     return planned
 
 
-def first_step(told: Manifest, crop: Crop) -> Columns:
+def first_step(told: Manifest, crop: Crop | Center) -> Columns:
     stream = SampleStream(told, SampleOrder(samples=64, batch=16, seed=0, lanes=4), Views((Crop(size=16), crop)), 1)
     (row,) = stream.rows(range(4), 0, 1, threads=1, memory=2**24)
     return row
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Crop)])
-def test_geometry_is_what_the_pixels_of_a_stream_depend_on(told: Manifest, name: str) -> None:
-    crop = Crop(size=16)
+@pytest.mark.parametrize(
+    ("crop", "name"),
+    [(crop, field.name) for crop in (Crop(size=16), Center(size=16, share=0.9)) for field in fields(crop)],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_geometry_is_what_the_pixels_of_a_stream_depend_on(told: Manifest, crop: Crop | Center, name: str) -> None:
     other = replace(crop, **{name: OTHER[name]})
     same = np.array_equal(first_step(told, crop)["view1"], first_step(told, other)["view1"])
     assert (crop.geometry == other.geometry) == same

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop, transforms
 
-from selfsup.views import CROP_DRAWS, Crop, boxes, flips
+from selfsup.views import CROP_DRAWS, Center, Crop, Views, boxes, central_boxes, flips
 
 ALMOST_ONE = 1 - 2**-24  # the largest draw
 
@@ -84,12 +84,13 @@ def test_a_crop_by_hand():
     np.testing.assert_array_equal(boxes(crop, *size, np.full((1, CROP_DRAWS), ALMOST_ONE)), [[16, 36, 24, 24]])
 
 
-def test_a_central_square_is_a_share_of_the_shorter_side_whatever_is_drawn():
+def test_a_central_square_is_a_share_of_the_shorter_side():
     """Of 375 pixels 224 / 256 are 328.125: 23.5 are left on either side, and 86 of 500; one pixel stays."""
-    crop, size = Crop(center=224 / 256), (np.array([375, 500, 1]), np.array([500, 375, 9]))
+    center, size = Center(share=224 / 256, rounded=True), (np.array([375, 500, 1]), np.array([500, 375, 9]))
     expected = [[23, 86, 328, 328], [86, 23, 328, 328], [0, 4, 1, 1]]
-    for seed in range(2):
-        np.testing.assert_array_equal(boxes(crop, *size, draws(3, seed)), expected)
+    np.testing.assert_array_equal(central_boxes(center, *size), expected)
+    exact = [[23.4375, 85.9375, 328.125, 328.125], [85.9375, 23.4375, 328.125, 328.125], [0, 4, 1, 1]]
+    np.testing.assert_array_equal(central_boxes(Center(share=224 / 256), *size), exact)
 
 
 def test_a_shape_that_never_fits_falls_back_to_the_centre():
@@ -113,6 +114,13 @@ def test_a_flip_takes_the_last_draw_and_nothing_else_does():
     assert flips(Crop(flip=1.0), at).all()
     assert abs(flips(Crop(flip=0.3), at).mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 1000)
     size = np.full(1000, 64), np.full(1000, 48)
+    assert np.array_equal(flips(Center(flip=0.3), at), flips(Crop(flip=0.3), at))
     before = boxes(Crop(), *size, at)
     at[:, -1] = 1 - at[:, -1]
     np.testing.assert_array_equal(boxes(Crop(), *size, at), before)
+
+
+def test_views_are_read_under_their_first_name_with_a_remark():
+    views = Views((Crop(),))
+    with pytest.deprecated_call(match="Views.crops is called Views.specs now"):
+        assert views.crops is views.specs

@@ -41,7 +41,7 @@ def collate(
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []
-    for number, view in enumerate(views.crops):
+    for number, view in enumerate(views.specs):
         kind, raw = modality.load(view.modality), _put(columns[f"view{number}"], device)
         value = kind.augment(raw, view, draw(PHOTO + 16 * number, kind.augment_draws(view)), stats[view.modality])
         tokens = None if patch is None else patchify(value, patch)

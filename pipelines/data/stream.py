@@ -58,14 +58,14 @@ class SampleStream:
     def modality(self) -> str:
         """Return the one modality of its views."""
         name: str
-        [name] = {view.modality for view in self.views.crops}
+        [name] = {view.modality for view in self.views.specs}
         return name
 
     @property
     def raw(self) -> list[tuple[tuple[int, ...], type[np.generic]]]:
         """Return shape and type of each view of a sample, as it is loaded."""
         kind, reading = modality.load(self.modality), self.manifest.fields[self.modality]
-        return [kind.raw(view, reading) for view in self.views.crops]
+        return [kind.raw(view, reading) for view in self.views.specs]
 
     def step_bytes(self, lanes: int) -> int:
         """Return the bytes of a step's views of so many lanes."""
@@ -190,7 +190,7 @@ class _StepMaker:
         return bad
 
     def _load(self, sample: Sample, boxes: Boxes) -> list[Raw]:
-        return self._modality.load(sample.data, boxes, self._stream.views.crops, self._reading)
+        return self._modality.load(sample.data, boxes, self._stream.views.specs, self._reading)
 
     def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Raw], list[str]]:
         """Replace a sample by the next that can be decoded; return its views, and the keys of those that cannot.
@@ -218,9 +218,9 @@ class _StepMaker:
         extents = np.array([self._extent(sample) for sample in samples])
         views, seed, kind = self._stream.views, self._stream.order.seed, self._modality
         placed = []
-        for number in map(views.place, range(len(views.crops))):
+        for number in map(views.place, range(len(views.specs))):
             draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * number, draws=kind.place_draws)
-            placed.append(np.concatenate([kind.place(views.crops[number], extents, draws), extents], axis=1))
+            placed.append(np.concatenate([kind.place(views.specs[number], extents, draws), extents], axis=1))
         return np.stack(placed, axis=1)
 
     def _extent(self, sample: Sample) -> tuple[int, ...]:

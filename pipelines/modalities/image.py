@@ -12,7 +12,7 @@ from selfsup.modality import Boxes, Data, Modality, Raw, Reading
 from selfsup.pipelines.modalities.pixels.coding import ImageCoding
 from selfsup.pipelines.modalities.pixels.decode import How, check_bits, decode, depth, dimensions
 from selfsup.sections import Backbone
-from selfsup.views import CROP_DRAWS, Center, Crop, Views, boxes, flips, sized
+from selfsup.views import CROP_DRAWS, Center, Crop, Views, boxes, central_boxes, flips, sized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,11 +87,10 @@ class Image(Modality):
         return dimensions(data, reading.how)
 
     def place(self, view: Crop | Center, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
-        if isinstance(view, Center):
-            side = np.maximum(1.0, view.share * extents.min(axis=1, keepdims=True)).repeat(2, axis=1)
-            return np.concatenate([(extents - side) / 2, side, np.zeros((len(side), 1))], axis=1)
         height, width = extents.T
-        return np.concatenate([boxes(view, height, width, draws), flips(view, draws)[:, None]], axis=1)
+        is_central = isinstance(view, Center)
+        where = central_boxes(view, height, width) if is_central else boxes(view, height, width, draws)
+        return np.concatenate([where, flips(view, draws)[:, None]], axis=1)
 
     def raw(self, view: Crop | Center, reading: ImageReading) -> tuple[tuple[int, ...], type[np.generic]]:
         return (*view.lengths, reading.channels), np.uint8 if reading.depth == 8 else np.float32

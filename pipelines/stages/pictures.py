@@ -48,7 +48,7 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     box = np.zeros((len(loaded["id"]), 3 * len(view.lengths) + 1), np.float32)
     numbers = {"index": loaded["id"], "epoch": np.zeros_like(loaded["id"]), "label": loaded["label"]}
     columns = {"view0": loaded["sample"], "box0": box} | numbers
-    views = Views((replace(view, mask=method.views(run.hyper).crops[0].mask),))
+    views = Views((replace(view, mask=method.views(run.hyper).specs[0].mask),))
     patch = method.encoder(run.modality).patch
     return collate(columns, views, seed=SEED, step=0, patch=patch, stats=manifest.fields, device="cpu")
 

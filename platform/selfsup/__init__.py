@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from selfsup.pretrained import PretrainedEncoder, load_encoder
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.session import plan, report, sweep
-    from selfsup.views import Crop, Views
+    from selfsup.views import Center, Crop, Views
 
 __all__ = [
     "Batch",
+    "Center",
     "Choice",
     "Crop",
     "Encoder",
@@ -53,7 +54,7 @@ _HOMES = {
     "pretrained": ["PretrainedEncoder", "load_encoder"],
     "spec": ["Run", "Spec", "read"],
     "sweeps.session": ["plan", "report", "sweep"],
-    "views": ["Crop", "Views"],
+    "views": ["Center", "Crop", "Views"],
 }
 
 

@@ -45,7 +45,7 @@ def blank_batch(
     """Return a batch of zeros with masks of typical size. patch: points a side of a token; None: samples stay whole."""
     number = torch.zeros(samples, dtype=torch.int64, device=device)
     return Batch(
-        views=tuple(_blank_view(crop, patch, samples, device, channels) for crop in views.crops),
+        views=tuple(_blank_view(crop, patch, samples, device, channels) for crop in views.specs),
         sample=number,
         label=number,
         draws=torch.zeros(samples, views.draws, device=device),

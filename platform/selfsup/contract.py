@@ -58,10 +58,10 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
 def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
     """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed."""
     blank = blank_batch(views, patch, samples)
-    images = [torch.randn(samples, 3, *crop.lengths) for crop in views.crops]
+    images = [torch.randn(samples, 3, *crop.lengths) for crop in views.specs]
     values = [patchify(image, patch) if patch else image for image in images]
-    grids = [tuple(length // (patch or 1) for length in crop.lengths) for crop in views.crops]
-    rules = [crop.mask if patch else None for crop in views.crops]
+    grids = [tuple(length // (patch or 1) for length in crop.lengths) for crop in views.specs]
+    rules = [crop.mask if patch else None for crop in views.specs]
     masks = [
         rule.draw(torch.rand(samples, rule.num_draws(grid)), grid) if rule else None
         for rule, grid in zip(rules, grids, strict=True)

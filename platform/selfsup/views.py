@@ -1,9 +1,10 @@
-"""Views as data, and the geometry of random crops. No torch: data tasks run this.
+"""Views as data, and the geometry of crops. No torch: data tasks run this.
 
 Shapes: n samples of one batch.
 """
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -45,7 +46,6 @@ class Crop(ViewSpec):
 
     size: pixels a side of the square result; None: the backbone's image size.
     scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
-    center: instead of those, side of the square at the image's center, as a share of its shorter side.
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
@@ -58,7 +58,6 @@ class Crop(ViewSpec):
     size: int | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    center: float | None = None
     flip: float = 0.5
     resample: Literal["bicubic", "bilinear"] = "bicubic"
     jitter: float = 0.0
@@ -76,7 +75,6 @@ class Crop(ViewSpec):
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
         assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
-        assert self.center is None or 0 < self.center <= 1, self.center
         assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
         assert self.cells > 0, self.cells
 
@@ -92,44 +90,64 @@ class Crop(ViewSpec):
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        return self.size, self.scale, self.ratio, self.center, self.flip, self.resample, self.of
+        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Center(ViewSpec):
-    """A square in the middle of an image, of a share of its shorter side. size: pixels a side of the result."""
+    """A square in the middle of an image, of a share of its shorter side.
+
+    size: pixels a side of the result; None: the backbone's image size. flip: the probability that it is mirrored.
+    rounded: to whole pixels, as random crops are, which are resized five times as fast as fractions of them.
+    """
 
     modality: ClassVar[str] = "image"
-    size: int
+    size: int | None = None
     share: float = 1.0
+    flip: float = 0.0
+    rounded: bool = False
     resample: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        assert 0 < self.share <= 1, self.share
 
     @property
     def lengths(self) -> tuple[int, ...]:
+        assert self.size, "give views their sizes: see `Modality.views`"
         return self.size, self.size
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        return self.size, self.share, self.flip, self.rounded, self.resample, self.of
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
     """The views that an objective asks of the stream, in order, and how many uniform random numbers a sample."""
 
-    crops: tuple[Any, ...]  # of ViewSpec
+    specs: tuple[Any, ...]  # of ViewSpec
     draws: int = 0
 
     def __post_init__(self) -> None:
-        for number, crop in enumerate(self.crops):
-            assert crop.of is None or 0 <= crop.of < number, f"view {number} is of view {crop.of}, no earlier one"
+        for number, spec in enumerate(self.specs):
+            assert spec.of is None or 0 <= spec.of < number, f"view {number} is of view {spec.of}, no earlier one"
+
+    @property
+    def crops(self) -> tuple[Any, ...]:
+        """Return `specs` under their first name."""
+        warnings.warn("Views.crops is called Views.specs now", DeprecationWarning, stacklevel=2)
+        return self.specs
 
     def place(self, number: int) -> int:
         """Return the number of the view that places this one: itself, or the first in its line of `of`."""
-        of = self.crops[number].of
+        of = self.specs[number].of
         return number if of is None else self.place(of)
 
 
 def sized(views: Views, size: int) -> Views:
-    """Return the same views, each crop with its own size or else `size`."""
-    crops = tuple(dataclasses.replace(crop, size=crop.size or size) for crop in views.crops)
-    return dataclasses.replace(views, crops=crops)
+    """Return the same views, each with its own size or else `size`."""
+    specs = tuple(dataclasses.replace(spec, size=spec.size or size) for spec in views.specs)
+    return dataclasses.replace(views, specs=specs)
 
 
 def boxes(
@@ -139,12 +157,9 @@ def boxes(
 
     The algorithm of torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect ratio
     (log-uniform); the first shape that fits the image, anywhere in it; if none fits, the largest central crop whose
-    aspect ratio is in range. draws are uniform in [0, 1). With `center`, a square that nothing is drawn for.
+    aspect ratio is in range. draws are uniform in [0, 1).
     """
     image = np.stack([height, width], axis=1).astype(np.float64)
-    if crop.center:
-        side = np.rint(crop.center * image.min(axis=1, keepdims=True)).clip(1)
-        return np.concatenate([np.floor((image - side) / 2), side, side], axis=1)
     fits, shape = _first_fitting(crop, image, draws)
     shape = np.where(fits, shape, _central(crop, image))
     room = image - shape
@@ -152,9 +167,19 @@ def boxes(
     return np.concatenate([corner, shape], axis=1)
 
 
-def flips(crop: Crop, draws: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(n, CROP_DRAWS) -> (n,): which samples are mirrored, left to right."""
-    return draws[:, -1] < crop.flip
+def central_boxes(center: Center, height: NDArray[np.integer], width: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(n,), (n,) -> (n, 4): top, left, height, width of each square in the middle, of a pixel at least."""
+    image = np.stack([height, width], axis=1).astype(np.float64)
+    side = (center.share * image.min(axis=1, keepdims=True)).clip(1)
+    if center.rounded:
+        side = np.rint(side)
+        return np.concatenate([np.floor((image - side) / 2), side, side], axis=1)
+    return np.concatenate([(image - side) / 2, side, side], axis=1)
+
+
+def flips(view: Crop | Center, draws: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(n, CROP_DRAWS) -> (n,): which samples are mirrored, left to right. No draw is read where none can be."""
+    return draws[:, -1] < view.flip if view.flip else np.zeros(len(draws), bool)
 
 
 def _first_fitting(

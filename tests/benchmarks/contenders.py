@@ -50,11 +50,11 @@ def _loop(told: Manifest, views: Views, batch: int, core: int, done: Any) -> Non
     draw = np.random.default_rng(core)
     images = [sample.data for sample in SampleReader(told, "image").read(draw.integers(told.num_samples, size=KEPT))]
     height, width = np.array([simplejpeg.decode_jpeg_header(data)[:2] for data in images]).T
-    drawn = np.stack([boxes(crop, height, width, draw.random((KEPT, CROP_DRAWS))) for crop in views.crops], axis=1)
+    drawn = np.stack([boxes(crop, height, width, draw.random((KEPT, CROP_DRAWS))) for crop in views.specs], axis=1)
     while True:
         for number in draw.integers(KEPT, size=batch):
             image = simplejpeg.decode_jpeg(images[number], "RGB")
-            for crop, box in zip(views.crops, drawn[number].astype(int).tolist(), strict=True):
+            for crop, box in zip(views.specs, drawn[number].astype(int).tolist(), strict=True):
                 _cut(image, box, crop.size or 0)
         done.put(batch)
 
@@ -82,7 +82,7 @@ def tasks(told: Manifest, views: Views, batch: int) -> Iterator[int]:
 
 def webdataset(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """What a user would write: the webdataset library, Pillow, torchvision's transforms, torch's DataLoader."""
-    crops = [_transform(crop) for crop in views.crops]
+    crops = [_transform(crop) for crop in views.specs]
     data = wds.WebDataset(_shards(told), shardshuffle=100).repeat().shuffle(1000).decode("pil").to_tuple("jpg")
     data = data.map(lambda sample: [crop(sample[0]) for crop in crops]).batched(batch)
     return (len(views[0]) for views in DataLoader(data, batch_size=None, num_workers=CORES))
@@ -91,7 +91,7 @@ def webdataset(told: Manifest, views: Views, batch: int) -> Iterator[int]:
 def ray_data(told: Manifest, views: Views, batch: int) -> Iterator[int]:
     """What its documentation shows: read_webdataset, map_batches with torchvision's transforms, iter_torch_batches."""
     _start_ray()
-    crops = [_transform(crop) for crop in views.crops]
+    crops = [_transform(crop) for crop in views.specs]
 
     def cut(columns: dict[str, Any]) -> dict[str, Any]:
         images = [Image.fromarray(image) for image in columns["jpg"]]

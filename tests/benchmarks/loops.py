@@ -101,14 +101,14 @@ def example(task: Task, device: str, size: int, precision: Precision) -> Loop:
 
 
 def images(views: Views, device: str, size: int) -> tuple[Tensor, ...]:
-    return tuple(torch.randn(size, 3, crop.size, crop.size, device=device) for crop in views.crops)
+    return tuple(torch.randn(size, 3, crop.size, crop.size, device=device) for crop in views.specs)
 
 
 def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterator[Batch]:
     blank, made = blank_batch(views, patch, size, device), images(views, device, size)
     while True:
         draw = partial(torch.rand, size)
-        masks = tuple(drawn_mask(crop, crop.size, patch, draw, draw, device) for crop in views.crops)
+        masks = tuple(drawn_mask(crop, crop.size, patch, draw, draw, device) for crop in views.specs)
         values = [patchify(view, patch) for view in made] if patch else made
         shown = zip(blank.views, values, masks, strict=True)
         yield blank._replace(views=tuple(view._replace(value=value, mask=mask) for view, value, mask in shown))

@@ -22,13 +22,13 @@ def stages(told: Manifest, views: Views, batch: int) -> dict[str, float]:
     order, reader = SampleOrder(samples=told.num_samples, batch=batch, seed=0), SampleReader(told, "image")
     index = np.concatenate([order.take(lane, 0, IMAGES // batch)[1].ravel() for lane in range(order.lanes)])
     images = [sample.data for sample in reader.read(index)]
-    sizes, filters = [crop.size or 0 for crop in views.crops], [crop.resample for crop in views.crops]
+    sizes, filters = [crop.size or 0 for crop in views.specs], [crop.resample for crop in views.specs]
 
     def cut() -> None:
         height, width = np.array([dimensions(data) for data in images]).T
         given = {"seed": 0, "epoch": np.zeros_like(index), "index": index, "draws": CROP_DRAWS}
-        drawn = [uniform(purpose=CROP + 16 * view, **given) for view in range(len(views.crops))]
-        made = [(boxes(c, height, width, d), flips(c, d)) for c, d in zip(views.crops, drawn, strict=True)]
+        drawn = [uniform(purpose=CROP + 16 * view, **given) for view in range(len(views.specs))]
+        made = [(boxes(c, height, width, d), flips(c, d)) for c, d in zip(views.specs, drawn, strict=True)]
         cuts, turned = (np.stack(part, axis=1) for part in zip(*made, strict=True))
         for data, box, flip in zip(images, cuts, turned, strict=True):
             crops(data, box, sizes, filters, flip.tolist())

@@ -114,7 +114,7 @@ def test_both_views_are_mirrored_together_and_their_shapes_are_the_codes() -> No
     kind = load("amdim")
     views = kind.views(kind.Hyper())
     assert views.draws == 3  # a place of each view, and the mirror
-    for crop in views.crops:
+    for crop in views.specs:
         assert (crop.scale, crop.ratio, crop.flip) == ((0.3, 1), (0.7, 1.4), 0.0)
         assert (crop.jitter, crop.brightness, crop.contrast, crop.saturation, crop.hue) == (0.8, 0.4, 0.4, 0.4, 0.1)
         assert (crop.gray, crop.blur, crop.solarize) == (0.25, 0, 0)

@@ -43,9 +43,9 @@ def test_biases_and_norms_have_the_papers_learning_rate(setting) -> None:
 
 def test_blur_is_asked_of_both_views_in_the_papers_proportion() -> None:
     method = load("barlow")
-    first, second = method.views(method.Hyper()).crops
+    first, second = method.views(method.Hyper()).specs
     assert (first.blur, first.solarize, second.blur, second.solarize) == (1.0, 0.0, 0.1, 0.2)
-    assert {crop.blur for crop in method.views(method.Hyper(blur=0.0)).crops} == {0.0}
+    assert {crop.blur for crop in method.views(method.Hyper(blur=0.0)).specs} == {0.0}
 
 
 def averaged(one: Tensor, two: Tensor) -> Tensor:

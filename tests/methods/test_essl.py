@@ -59,7 +59,7 @@ def test_images_are_turned_as_tokens_are(setting) -> None:
 
 def test_the_crop_that_is_turned_is_the_papers() -> None:
     method = load("essl")
-    first, second, small = method.views(method.Hyper()).crops
+    first, second, small = method.views(method.Hyper()).specs
     assert (small.size, small.scale) == (96, (0.05, 0.14))
     assert (first.blur, second.blur, small.blur) == pytest.approx((1.0, 0.1, 0.1))
     assert (first.solarize, second.solarize, small.solarize) == (0.0, 0.2, 0.0)

@@ -123,8 +123,8 @@ def test_hidden_pixels_stay_hidden(setting) -> None:
 
 def test_an_objective_asks_for_one_masked_crop() -> None:
     views = MAE.views(MAE.Hyper(mask_ratio=0.6))
-    [crop] = views.crops
-    assert views.crops[0].mask == RandomMask(0.6)
+    [crop] = views.specs
+    assert views.specs[0].mask == RandomMask(0.6)
     assert (crop.scale, crop.flip, crop.resample) == ((0.2, 1.0), 0.5, "bicubic")
     assert (crop.jitter, crop.gray, crop.blur, crop.solarize) == (0, 0, 0, 0)
 

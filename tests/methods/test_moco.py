@@ -72,7 +72,7 @@ def test_the_first_version_is_that_of_the_authors_script() -> None:
         hue=0.4,
     )
     hyper, optim = spec.hyper, spec.optim
-    assert load("moco").views(hyper).crops == (expected, expected)
+    assert load("moco").views(hyper).specs == (expected, expected)
     assert (hyper.head, hyper.temperature, hyper.queue, hyper.momentum) == ("linear", 0.07, 65536, 0.999)
     assert (optim.lr, optim.drops, optim.drop_factor, spec.train.duration.epochs) == (0.03, (0.6, 0.8), 0.1, 200)
 

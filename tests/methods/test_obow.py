@@ -13,6 +13,7 @@ from selfsup.batch import View
 from selfsup.method import Batch, Method, load
 from selfsup.parts.clustering import bag_error
 from selfsup.parts.schedules import cosine
+from selfsup.views import Center
 
 Array = NDArray[np.float64]
 KNOBS = {"border": 1, "sharpness": 3.0, "kappa": 2.0, "local_crops": 2}
@@ -115,8 +116,8 @@ def test_the_border_must_leave_something(setting) -> None:
 
 def test_the_views_are_the_papers() -> None:
     kind = load("obow")
-    whole, *crops = kind.views(kind.Hyper()).crops
-    assert (whole.size, whole.center, whole.flip, whole.jitter, whole.blur) == (None, 0.875, 0.5, 0, 0)
+    whole, *crops = kind.views(kind.Hyper()).specs
+    assert whole == Center(share=0.875, flip=0.5, rounded=True, resample="bilinear")
     large, small = (160, (0.08, 0.6), 0.5), (96, (0.084, 0.14), 0.0)
     assert [(crop.size, crop.scale, crop.blur) for crop in crops] == [large] * 2 + [small] * 5
     assert all((crop.jitter, crop.brightness, crop.hue, crop.gray) == (0.8, 0.4, 0.1, 0.2) for crop in crops)

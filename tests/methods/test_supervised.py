@@ -16,7 +16,7 @@ def test_the_loss_is_the_cross_entropy_of_labelled_samples(setting) -> None:
 
 
 def test_the_view_is_one_crop_without_changes_of_color() -> None:
-    [crop] = load("supervised").views(load("supervised").Hyper()).crops
+    [crop] = load("supervised").views(load("supervised").Hyper()).specs
     assert (crop.scale, crop.ratio, crop.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
     assert (crop.jitter, crop.gray, crop.blur, crop.solarize) == (0, 0, 0, 0)
 

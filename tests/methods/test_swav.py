@@ -72,6 +72,6 @@ def test_prototypes_stay_unit_vectors_and_rest_at_first(setting) -> None:
 
 
 def test_the_views_are_the_papers() -> None:
-    crops = SwAV.views(SwAV.Hyper()).crops
+    crops = SwAV.views(SwAV.Hyper()).specs
     assert [(crop.size, crop.scale) for crop in crops] == [(None, (0.14, 1.0))] * 2 + [(96, (0.05, 0.14))] * 6
     assert all((crop.jitter, crop.hue, crop.gray, crop.blur) == (0.8, 0.2, 0.2, 0.5) for crop in crops)

@@ -13,7 +13,7 @@ def test_the_loss_is_lightlys_of_the_expanded_views(setting) -> None:
 def test_the_views_are_the_papers() -> None:
     """Appendix C.1: BYOL's, made the same for both views: blur at 0.5, solarisation at 0.1."""
     method = load("vicreg")
-    first, second = method.views(method.Hyper()).crops
+    first, second = method.views(method.Hyper()).specs
     assert first == second
     assert (first.scale, first.flip, first.jitter, first.gray) == ((0.08, 1.0), 0.5, 0.8, 0.2)
     assert (first.brightness, first.contrast, first.saturation, first.hue) == (0.4, 0.4, 0.2, 0.1)
@@ -25,4 +25,4 @@ def test_the_authors_views_are_byols() -> None:
     method, byol = load("vicreg"), load("byol")
     views = method.views(method.Hyper(symmetric=False))
     assert views == byol.views(byol.Hyper())
-    assert [(view.blur, view.solarize) for view in views.crops] == [(1.0, 0.0), (0.1, 0.2)]
+    assert [(view.blur, view.solarize) for view in views.specs] == [(1.0, 0.0), (0.1, 0.2)]

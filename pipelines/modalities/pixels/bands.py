@@ -1,4 +1,4 @@
-"""Values of images as they are stored: NumPy arrays, and TIFFs of any number of channels, as satellites' are."""
+"""Values of TIFFs as they are stored, of any number of channels, as satellites' are."""
 
 import io
 from typing import Any
@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 
 from selfsup.modality import Data, DecodeError
 
-NPY = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PLAIN = (0, 1, 2)  # photometric interpretations whose values are what they seem: white is zero, black is zero, RGB
 LUMA = (19595, 38470, 7471)  # of red, green and blue in 2^16, ITU-R BT.601, as Pillow's
 
 
 def size(data: Data) -> tuple[int, int] | None:
-    """Return (height, width) of an array or a TIFF; None for any other format. Raises DecodeError."""
+    """Return (height, width) of a TIFF; None for any other format. Raises DecodeError."""
     values = _opened(data, header=True)
     return None if values is None else (values.shape[0], values.shape[1])
 
@@ -51,17 +50,12 @@ def channels(values: NDArray[Any], wanted: int) -> NDArray[Any]:
 
 def _opened(data: Data, *, header: bool) -> NDArray[Any] | None:
     """-> (H, W, bands); values are not read for `header`, None for another format or colors that need conversion"""
-    start = bytes(data[:6])
     try:
-        if start == NPY:
-            return _last(np.load(io.BytesIO(data), allow_pickle=False))
-        return _tiff(data, header=header) if start[:4] in TIFF else None
+        return _tiff(data, header=header) if bytes(data[:4]) in TIFF else None
     except DecodeError:
         raise
-    except Exception as error:  # both readers raise many types on corrupt bytes
-        raise DecodeError(
-            f"a damaged, truncated or unreadable {'array' if start == NPY else 'TIFF'}: {error}"
-        ) from error
+    except Exception as error:  # tifffile raises many types on corrupt bytes
+        raise DecodeError(f"a damaged, truncated or unreadable TIFF: {error}") from error
 
 
 def _tiff(data: Data, *, header: bool) -> NDArray[Any] | None:
