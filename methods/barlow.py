@@ -27,6 +27,7 @@ class BarlowTwins(Method):
     """The cross-correlation of two views' embeddings over the batch is driven to the identity."""
 
     paper, family = "2103.03230", "redundancy reduction"
+    modalities = None  # any: what it learns from a view does not depend on its kind
 
     class Hyper(Knobs):
         redundancy: float = knob(

@@ -30,6 +30,7 @@ class BYOL(Method):
     """An online network predicts the projection of a target network, which is the average of its own past."""
 
     paper, family = "2006.07733", "distillation"
+    modalities = None  # any: what it learns from a view does not depend on its kind
     least_batch = 64  # figure 3
 
     class Hyper(Knobs):

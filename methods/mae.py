@@ -36,6 +36,7 @@ class MAE(Method):
     """A ViT encodes the visible patches; a light decoder, thrown away afterwards, paints the hidden ones from that."""
 
     paper, family, backbones = "2111.06377", "reconstruction", ("vit",)
+    modalities = None  # any: what it learns from a view does not depend on its kind
     separable = True
 
     class Hyper(Knobs):

@@ -35,6 +35,7 @@ class MoCo(Method):
     """A query is matched with its key, made by a slowly moving copy of the encoder, among keys of earlier batches."""
 
     paper, family = "2003.04297", "contrastive"
+    modalities = None  # any: what it learns from a view does not depend on its kind
     initialize = staticmethod(initial.unit_residuals)
 
     class Hyper(Knobs):

@@ -28,6 +28,7 @@ class MoCoV3(Method):
     """A prediction from each view is matched with the other view's key among the keys of the whole batch."""
 
     paper, family = "2104.02057", "contrastive"
+    modalities = None  # any: what it learns from a view does not depend on its kind
     initialize = staticmethod(initial.mocov3)
 
     class Hyper(Knobs):

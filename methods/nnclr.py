@@ -30,6 +30,7 @@ class NNCLR(Method):
     """The neighbor of one view, in a queue of earlier views, picks the prediction of the other out of the batch."""
 
     paper, family = "2104.14548", "contrastive"
+    modalities = None  # any: what it learns from a view does not depend on its kind
 
     class Hyper(Knobs):
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)

@@ -24,6 +24,7 @@ class SimCLR(Method):
     """Two views of an image are pulled together, and away from the views of all other images in the batch."""
 
     paper, family = "2002.05709", "contrastive"
+    modalities = None  # any: what it learns from a view does not depend on its kind
     least_batch = 256  # figure 9
 
     class Hyper(Knobs):

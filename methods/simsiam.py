@@ -27,6 +27,7 @@ class SimSiam(Method):
     """Each view's prediction is drawn to the other's projection, with no copy of the network and no negatives."""
 
     paper, family = "2011.10566", "distillation"
+    modalities = None  # any: what it learns from a view does not depend on its kind
 
     class Hyper(Knobs):
         layers: int = knob(

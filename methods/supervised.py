@@ -23,6 +23,7 @@ class Supervised(Method):
     """A linear layer on the encoder names the class of each image; images without a label are passed over."""
 
     paper, family = "1512.03385", "baseline"
+    modalities = None  # any: what it learns from a view does not depend on its kind
     needs_labels = True
 
     class Hyper(Knobs):

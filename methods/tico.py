@@ -31,6 +31,7 @@ class TiCo(Method):
     """A query meets its key, made by a slowly moving copy, and avoids what queries were, as their covariance says."""
 
     paper, family = "2206.10698", "redundancy reduction"
+    modalities = None  # any: what it learns from a view does not depend on its kind
 
     class Hyper(Knobs):
         decay: float = knob(0.9, "of the covariance, a step", symbol="β", sweep=Choice(0.0, 0.9, 0.99), ge=0, lt=1)

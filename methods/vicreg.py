@@ -25,6 +25,7 @@ class VICReg(Method):
     """Two views' embeddings are drawn together; over the batch, each channel keeps a deviation of 1, alone."""
 
     paper, family = "2105.04906", "redundancy reduction"
+    modalities = None  # any: what it learns from a view does not depend on its kind
 
     class Hyper(Knobs):
         invariance: float = knob(

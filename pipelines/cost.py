@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import encoder, origin
+from selfsup import encoder, modality, origin
 from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
-from selfsup.modality import shape_of, views_of
+from selfsup.modality import shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
@@ -22,6 +22,7 @@ from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
+from selfsup.views import Views
 
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimizer keeps
 
@@ -83,10 +84,35 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
     kind = load(run.method)
     if run.train.batch < kind.least_batch:
         yield f"{short(run.method)} with batches of {run.train.batch}: its paper shows none below {kind.least_batch}"
+    if idle := [*_idle_settings(run), *_idle_knobs(run)]:
+        yield f"{', '.join(idle)}: without effect on {run.modality}"
     if run.train.accumulate > 1:
         yield from _in_pieces(run, info)
     if kind.param_options is not Method.param_options:
         yield from _too_short(run, info)
+
+
+def _idle_settings(run: Run) -> Iterator[str]:
+    """Yield the settings in the spec that change nothing of this kind of data."""
+    for path in modality.load(run.modality).idle:
+        section, name = path.split(".")
+        if name in getattr(run, section).model_fields_set:
+            yield path
+
+
+def _idle_knobs(run: Run) -> Iterator[str]:
+    """Yield the method's knobs in the spec that are of images' views alone, which other kinds of data do not have."""
+    views = load(run.method).views
+    for name, field in type(run.hyper).model_fields.items():
+        if field.is_required() or name not in run.hyper.model_fields_set:
+            continue
+        usual = views(run.hyper.model_copy(update={name: field.default}))
+        if views(run.hyper) != usual and _seen(run, views(run.hyper)) == _seen(run, usual):
+            yield f"hyper.{name}"
+
+
+def _seen(run: Run, views: Views) -> Views:
+    return views_of(views, run.input, run.backbone)
 
 
 def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
@@ -165,7 +191,7 @@ def _stages(planned: PlannedRun, changed: Collection[str]) -> str:
 def data(planned: PlannedRun) -> str:
     """Return the samples, shards, labelled samples and classes of each split, as text."""
     return "; ".join(
-        f"{name} {several(manifest.num_samples, 'image')} in {several(manifest.num_shards, 'shard')}, "
+        f"{name} {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}, "
         f"{manifest.num_labelled:,} labelled, {several(len(manifest.classes), 'class', 'classes')}"
         for name, manifest in planned.data.items()
     )
@@ -182,7 +208,7 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
     feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[planned.feeder]
     return [
-        ("encoder", f"{run.backbone.name}, {run.backbone.image_size} pixels"),
+        ("encoder", f"{run.backbone.name}, {_sizes(run)}"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
@@ -190,6 +216,12 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
         *_remarks(run, planned.info),
     ]
+
+
+def _sizes(run: Run) -> str:
+    """Return such as "224 rows x 224 columns"."""
+    sizes, axes = sizes_of(run.input, run.backbone), modality.load(run.modality).axes
+    return " x ".join(several(size, axis) for size, axis in zip(sizes, axes, strict=True))
 
 
 def _remarks(run: Run, info: TrainInfo) -> Iterator[tuple[str, str]]:

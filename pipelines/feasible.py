@@ -11,7 +11,8 @@ from selfsup.encoder import INSTEAD, PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.method import load as load_method
-from selfsup.modality import shape_of, sizes_of, views_of
+from selfsup.method import names
+from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
@@ -46,9 +47,12 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
 def _check_modality(planned: PlannedRun) -> None:
     """Raise SpecError where the method does not learn from this modality, or the data is of another."""
     run, name = planned.run, planned.run.modality
-    if run.method not in BASELINES and name not in (known := load_method(run.method).modalities):
-        message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}"
-        raise SpecError(message, "input" if name != "image" else "method")
+    ready(name)
+    known = None if run.method in BASELINES else load_method(run.method).modalities
+    if known is not None and name not in known:
+        others = ", ".join(other for other in names() if name in (load_method(other).modalities or (name,)))
+        message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}; others do: {others}"
+        raise SpecError(message, "method", "input")
     for split, manifest in planned.data.items():
         if name not in manifest.fields:
             kinds = " and ".join(manifest.fields)

@@ -16,6 +16,7 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
+from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
 from selfsup.outside import is_config_folder
 from selfsup.outside_backbone import portable
@@ -78,7 +79,8 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        return {"pixels": "raw pixels", "untrained": "random encoder"}.get(self.method, self.method)
+        raw = f"raw {load_modality(self.run.modality).values}"
+        return {"pixels": raw, "untrained": "random encoder"}.get(self.method, self.method)
 
     @cached_property
     def order(self) -> SampleOrder:
@@ -173,7 +175,7 @@ class PlannedRun:
             made_by["entries"] += codebase.backbone_entry(backbone)
             extra |= {"normalized_by": self.train.digest} if train != self.train.digest else {}
             return self._stage("embed", ["embed", "backbone", "seed"], extra, **made_by)
-        extra["image_size"] = self.run.backbone.image_size
+        extra |= {"image_size": self.run.backbone.image_size} if self.run.modality == "image" else {}
         return self._stage("embed", ["embed"], extra, **made_by)
 
     @cached_property

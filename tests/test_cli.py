@@ -244,7 +244,7 @@ def test_plan_needs_no_ray_and_starts_nothing(tmp_path: Path) -> None:
     told = ["-s", "train.duration={steps: 300}", "-s", "train.batch=64", "-s", "seeds=2"]
     done = process("-c", PLAN, str(PHOTOS / "mae.yaml"), *told, cwd=tmp_path)
     assert done.code == 0, done.err
-    for text in ("4,000 images", "960", "300 steps of 64: 19,200 samples, 4.8 epochs", "6 runs", "MiB"):
+    for text in ("4,000 samples", "960", "300 steps of 64: 19,200 samples, 4.8 epochs", "6 runs", "MiB"):
         assert text in done.out
     assert [path.name for path in (tmp_path / "home").iterdir()] == [
         "data"
@@ -254,7 +254,7 @@ def test_plan_needs_no_ray_and_starts_nothing(tmp_path: Path) -> None:
 def test_plan_marks_what_is_done(packed: Path) -> None:
     before = selfsup("plan", "tiny.yaml", cwd=packed)
     assert "0 of them done" in before.out, before.err
-    assert "train 16 images in 3 shards, 16 labelled, 2 classes; val 16 images in 3 shards, 16" in before.out
+    assert "train 16 samples in 3 shards, 16 labelled, 2 classes; val 16 samples in 3 shards, 16" in before.out
     assert re.search(r"mae-[0-9a-f]{12} +mae +seed 0 +pretrain, pictures, embed, knn", before.out)
 
 

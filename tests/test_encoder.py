@@ -375,7 +375,7 @@ WRONG = {
     r"timm\.list_models": {"name": "zzz"},
     "cannot build.*divisible by num_heads": {"width": 100},
     "needs the class token": {"name": "vit_base_patch16_siglip_224", "depth": 1},
-    "65 pixels do not divide into patches of 16": {"image_size": 65},
+    "samples of 65 x 65 points do not divide into patches of 16": {"image_size": 65},
     "multiple of 4 channels, not 90": {"width": 90, "heads": 3},
     "small is made for ResNets": {"name": "convnext_atto", "stem": "small"},
     "width: it is for ViTs and for ResNets": {"name": "convnext_atto", "width": 16},

@@ -66,7 +66,7 @@ def test_images_are_seen_as_evaluations_see_their_files(backbone: Backbone, crop
     """From the file's bytes, by the host; then scaled, normalized and encoded by hand."""
     path = saved(backbone, tmp_path, crop)
     encoder, kind = load_encoder(path), modality.load("image")
-    view = kind.whole((32, 32), crop)
+    view = kind.whole((32, 32), crop, kind.Input())
     box: Boxes = kind.place(view, np.array([(41, 50)]), np.empty((1, 0)))
     loaded = np.stack([kind.load(png(photo), box, [view], STATS)[0] for photo in PHOTOS])
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (STATS.mean, STATS.std))

@@ -347,10 +347,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ),
             (
                 "backbone: {image_size: 64, patch_size: 6}",
-                [
-                    "5:28: backbone.patch_size: images of 64 pixels (backbone.image_size) "
-                    "do not divide into patches of 6"
-                ],
+                ["5:28: backbone.patch_size: samples of 64 x 64 points do not divide into patches of 6"],
             ),
             (
                 "hyper: {mask_ratio: 0.95}\nbackbone: {image_size: 32, patch_size: 8}",

@@ -55,7 +55,7 @@ def test_an_interval_is_not_below_what_flips_of_images_make() -> None:
     [table] = ablation(sweep(one), told).tables
     assert cells(table)["0.75"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 64) ** 0.5)
     assert cells(table)["0.5"].half == pytest.approx(T1.ppf(0.975) * 100 * (3 / 64) ** 0.5)
-    assert "Of knn top-1 flips of images make a pooled deviation of 25 (the floor); other" in table.note
+    assert "Of knn top-1 flips of samples make a pooled deviation of 25 (the floor); other" in table.note
     [unknown] = ablation(sweep(one), [*told[:3], replace(told[3], seen=told[1].seen)]).tables  # of another number
     assert "is not known of all arms (knn top-1)" in unknown.note
     assert cells(unknown)["0.5"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 64) ** 0.5)

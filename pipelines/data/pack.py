@@ -56,7 +56,7 @@ def pack(
     home = urls.absolute(str(out))
     try:
         sources = folder if isinstance(folder, Sources) else find(Path(folder).absolute())
-        kind = modality.load(sources.modality)
+        kind = modality.ready(sources.modality)
         coding = kind.coding(reading.get(sources.modality) or kind.Reading(), **options)
         for advice in _inspect(sources, coding):
             remark(advice)

@@ -59,7 +59,7 @@ def index(
     root = urls.absolute(url)
     shards = list_shards(root)
     if not shards:
-        raise DataError(f"{url}: no .tar file in it; to make shards of images, run `selfsup shards pack`")
+        raise DataError(f"{url}: no .tar file in it; to make shards of files, run `selfsup shards pack`")
     home = root if out is None else urls.absolute(out)
     return assemble(home, root, _scans(root, shards, progress), remark, reading)
 
@@ -163,7 +163,7 @@ def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: in
 def statistics(manifest: Manifest, field: str, remark: Remark) -> Any:
     """Return the Stats of a field, over 512 samples spread evenly. Raises DataError where they are read wrongly."""
     index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_SAMPLES).astype(np.int64))
-    kind, reading, measures, failures = modality.load(field), manifest.fields[field], list[Any](), list[str]()
+    kind, reading, measures, failures = modality.ready(field), manifest.fields[field], list[Any](), list[str]()
     for sample in SampleReader(manifest, field).read(index):
         try:
             measures.append(kind.measure(sample.data, reading))
@@ -225,7 +225,7 @@ def _sample_problem(name: str, reading: Reading, block: bytes) -> str | None:
     except ValueError as error:
         return f"not the sample that was indexed: {error}"
     try:
-        modality.load(name).check(data, reading)
+        modality.ready(name).check(data, reading)
     except DecodeError as error:
         return f"{key}: {error}"
     return None

@@ -24,7 +24,6 @@ from selfsup.modality import Boxes, DecodeError, Raw
 from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, Ints, uniform
-from selfsup.pipelines.modalities.pixels.crops import single_threaded
 from selfsup.views import Views
 
 READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory
@@ -50,7 +49,8 @@ class SampleStream:
         memory: bytes for samples and steps, including the step last yielded; at least one step is prepared ahead.
         The threads end with the iterator: when it is exhausted, raises or is closed.
         """
-        with _pool(1) as read_pool, _pool(threads, single_threaded) as crop_pool:
+        kind = modality.ready(self.modality)
+        with _pool(1) as read_pool, _pool(threads, kind.begin_thread) as crop_pool:
             maker = _StepMaker(self, lanes, read_pool, crop_pool)
             yield from maker.rows(first, last, *maker.prefetch(threads, memory))
 

@@ -70,17 +70,17 @@ class Image(Modality):
 
     suffixes = ("jpg", "jpeg", "png", "webp")
     others = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
-    axes = ("row", "column")
+    axes, values = ("row", "column"), "pixels"
     Reading, Stats = ImageReading, ImageStats
     place_draws = CROP_DRAWS
 
     def sizes(self, backbone: Backbone, knobs: Knobs) -> tuple[int, ...]:  # noqa: ARG002
         return backbone.image_size, backbone.image_size
 
-    def views(self, views: Views, sizes: tuple[int, ...]) -> Views:
+    def views(self, views: Views, sizes: tuple[int, ...], knobs: Knobs) -> Views:  # noqa: ARG002
         return sized(views, sizes[0])
 
-    def whole(self, sizes: tuple[int, ...], share: float) -> Center:
+    def whole(self, sizes: tuple[int, ...], share: float, knobs: Knobs) -> Center:  # noqa: ARG002
         return Center(size=sizes[0], share=share)
 
     def extent(self, data: Data, reading: ImageReading) -> tuple[int, ...]:
@@ -108,6 +108,11 @@ class Image(Modality):
         images = checked(samples, reading.how)
         box = self.place(view, np.array([images.shape[2:]]), np.empty((1, 0)))[0, :4]
         return resampled(images, box.tolist(), view.lengths[0], view.resample).movedim(1, -1)
+
+    def begin_thread(self) -> None:
+        from selfsup.pipelines.modalities.pixels.crops import single_threaded
+
+        single_threaded()
 
     def augment_draws(self, view: Crop | Center) -> int:
         return PHOTO_DRAWS * view.parts if isinstance(view, Crop) else 0

@@ -20,7 +20,7 @@ from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
-from selfsup.modality import Data, DecodeError, Raw
+from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pretrained import PretrainedEncoder
@@ -126,19 +126,20 @@ class Load:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
+        kind = modality.ready(self._modality)
         samples = SampleReader(self._splits[split], self._modality).read(number - split * self._splits[0].num_samples)
-        tried = [(n, sample, self._loaded(sample.data, split)) for n, sample in zip(number, samples, strict=True)]
+        tried = [(n, sample, self._loaded(kind, sample.data, split)) for n, sample in zip(number, samples, strict=True)]
         made = [(n, sample, raw) for n, sample, raw in tried if raw is not None]
-        shape, kind = modality.load(self._modality).raw(self._view, self._splits[split].fields[self._modality])
+        shape, dtype = kind.raw(self._view, self._splits[split].fields[self._modality])
         return {
-            "sample": np.stack([raw for _, _, raw in made]) if made else np.empty((0, *shape), kind),
+            "sample": np.stack([raw for _, _, raw in made]) if made else np.empty((0, *shape), dtype),
             "label": self._class[split][[-1 if sample.label is None else sample.label for _, sample, _ in made]],
             "split": np.full(len(made), split, np.int64),
             "id": np.array([number for number, _, _ in made], np.int64),
         }
 
-    def _loaded(self, data: Data, split: int) -> Raw | None:
-        kind, reading = modality.load(self._modality), self._splits[split].fields[self._modality]
+    def _loaded(self, kind: Modality, data: Data, split: int) -> Raw | None:
+        reading = self._splits[split].fields[self._modality]
         try:
             extents = np.array([kind.extent(data, reading)])
             return kind.load(data, kind.place(self._view, extents, np.empty((1, 0))), [self._view], reading)[0]
@@ -152,9 +153,8 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
     train, val = planned.splits(evaluation.name)
     weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
-    sizes, stats = modality.sizes_of(run.input, run.backbone), planned.train.fields[run.modality]
-    view = modality.load(run.modality).whole(sizes, run.embed.crop)
-    shape = InputShape(stats.channels, sizes)
+    stats, view = planned.train.fields[run.modality], modality.whole_of(run.input, run.backbone, run.embed.crop)
+    shape = modality.shape_of(run.input, run.backbone, stats.channels)
     source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, evaluation.evaluator.reads)
     total = train.num_samples + val.num_samples
     load = Load(train, val, view)

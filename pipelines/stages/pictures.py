@@ -43,7 +43,7 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     Samples that cannot be decoded are left out.
     """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
-    view = modality.load(run.modality).whole(modality.sizes_of(run.input, run.backbone), 1.0)
+    view = modality.whole_of(run.input, run.backbone, 1.0)
     loaded = Load(manifest, manifest, view)({"id": index})
     box = np.zeros((len(loaded["id"]), 3 * len(view.lengths) + 1), np.float32)
     numbers = {"index": loaded["id"], "epoch": np.zeros_like(loaded["id"]), "label": loaded["label"]}

@@ -19,7 +19,7 @@ from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupEr
 from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.metrics_log import MetricsLog
-from selfsup.modality import shape_of, views_of
+from selfsup.modality import chosen, shape_of, views_of
 from selfsup.parts import dist, health, norms
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
@@ -118,7 +118,8 @@ def _work(task: Task, launched: float) -> None:
 def _save_encoder(task: Task, method: Method) -> None:
     run, path = task.run, task.folder / "encoder.safetensors"
     shape = shape_of(run.input, run.backbone, task.info.channels)
-    notes = pretrained.notes(run.modality, task.manifest.fields[run.modality])
+    name, knobs = chosen(run.input)
+    notes = pretrained.notes(name, task.manifest.fields[name], knobs=knobs)
     saved.save_encoder(method.encoder(run.modality), run.backbone, path, shape, notes)
 
 

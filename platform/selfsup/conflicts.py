@@ -110,11 +110,11 @@ def _kind(backbones: Collection[str], method: str, backbone: Backbone) -> Iterat
         yield Conflict(("backbone.name", "method"), message)
 
 
-def _patches(backbone: Backbone) -> Iterator[Conflict]:
-    size, patch = backbone.image_size, backbone.patch_size
-    if patch and backbone.is_vit and size % patch:
-        message = f"images of {size} pixels (backbone.image_size) do not divide into patches of {patch}"
-        yield Conflict(("backbone.patch_size",), message)
+def _patches(input: Knobs, backbone: Backbone) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
+    sizes, patch = modality.sizes_of(input, backbone), backbone.patch_size
+    if patch and any(size % patch for size in sizes) and backbone.is_vit:
+        message = f"samples of {' x '.join(map(str, sizes))} points do not divide into patches of {patch}"
+        yield Conflict(("backbone.patch_size", "backbone.image_size"), message)
 
 
 def _knobs_of_the_method(

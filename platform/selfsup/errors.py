@@ -6,7 +6,7 @@ SelfsupError          failed          1  anything else, such as a full disk or a
 ├── PreemptedError    preempted       1  the machines of a run were taken away
 ├── SpecError         spec            2  the spec or an override is wrong
 │   └── CodeError     other-code      2  other code made what is there: the user has to say whether it counts
-├── DataError         data            3  shards, manifests or images are wrong
+├── DataError         data            3  shards, manifests or samples are wrong
 ├── CheckpointError   checkpoint      4  a checkpoint belongs to another spec, or cannot be written or read
 └── TrackError        tracking        5  the tracking store cannot be reached
 

@@ -67,7 +67,7 @@ class Method(nn.Module, abc.ABC):
     needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, where evaluation freezes that one
-    modalities: ClassVar[tuple[str, ...]] = ("image",)  # those that it can learn from
+    modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
     separable: ClassVar[bool] = False  # whether its loss is a mean over samples, on which no other sample has a say
 
     @classmethod

@@ -5,6 +5,7 @@ What runs on the host needs no torch. A: axes, B: batch, C: channels, S: points 
 
 import abc
 import functools
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, create_model
 
 from selfsup import registry
-from selfsup.errors import DataError, SpecError
+from selfsup.errors import DataError, SelfsupError, SpecError
 from selfsup.knob import Knobs, knob
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import Views, ViewSpec
@@ -52,16 +53,21 @@ class Reading(BaseModel):
 class Modality(abc.ABC):
     """A kind of data: how its samples are packed, read, placed, augmented and shown. Stateless.
 
-    suffixes: of the members of a shard that hold it. others: read where a sample has none of these. axes: of a sample.
-    Input: its part of a spec's `input`. place_draws: random numbers that placing a view takes, uniform in [0, 1).
+    suffixes: of the members of a shard that hold it. others: read where a sample has none of these. requires: modules
+    beyond selfsup's own, which the extra of its name installs. axes: what a view has along each axis. values: what its
+    points are. Input: its part of a spec's `input`. idle: other settings of a spec that change nothing of it.
+    place_draws: random numbers that placing a view takes, uniform in [0, 1).
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     others: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]]
+    values: ClassVar[str]
     Input: ClassVar[type[Knobs]] = Knobs
     Reading: ClassVar[type[Any]]  # subclasses of Reading
     Stats: ClassVar[type[Any]]
+    idle: ClassVar[tuple[str, ...]] = ()
     place_draws: ClassVar[int]
 
     @abc.abstractmethod
@@ -72,11 +78,11 @@ class Modality(abc.ABC):
         """
 
     @abc.abstractmethod
-    def views(self, views: Views, sizes: tuple[int, ...]) -> Views:
+    def views(self, views: Views, sizes: tuple[int, ...], knobs: Any) -> Views:
         """Return an objective's views as those of this modality, each with its size."""
 
     @abc.abstractmethod
-    def whole(self, sizes: tuple[int, ...], share: float) -> ViewSpec:
+    def whole(self, sizes: tuple[int, ...], share: float, knobs: Any) -> ViewSpec:
         """Return the view that evaluation sees, of which nothing is drawn. share: of the sample, as embed.crop."""
 
     @abc.abstractmethod
@@ -104,6 +110,9 @@ class Modality(abc.ABC):
         if tuple(samples.shape[1:]) != expected:
             raise SpecError(f"expected a batch of samples, {('B', *expected)}, not {tuple(samples.shape)}")
         return samples.movedim(1, -1)
+
+    def begin_thread(self) -> None:  # noqa: B027
+        """Prepare a thread that loads samples."""
 
     @abc.abstractmethod
     def augment_draws(self, view: Any) -> int:
@@ -174,6 +183,15 @@ def load(name: str) -> Modality:
     return modality
 
 
+def ready(name: str) -> Modality:
+    """Return a modality that can read samples. Raises SelfsupError where what it requires is not installed."""
+    modality = load(name)
+    if missing := [module for module in modality.requires if importlib.util.find_spec(module) is None]:
+        remedy = f"run `pip install 'selfsup[{name}]'` wherever selfsup runs"
+        raise SelfsupError(f"{name} needs {' and '.join(missing)}, which is not installed: {remedy}")
+    return modality
+
+
 @functools.cache
 def inputs() -> type[Knobs]:
     """Return the section `input` of a spec: the knobs of each modality that has some, under its name."""
@@ -198,7 +216,14 @@ def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
 
 def views_of(views: Views, section: Knobs, backbone: Backbone) -> Views:
     """Return an objective's views as those of the modality that a section `input` asks for."""
-    return load(chosen(section)[0]).views(views, sizes_of(section, backbone))
+    name, knobs = chosen(section)
+    return load(name).views(views, sizes_of(section, backbone), knobs)
+
+
+def whole_of(section: Knobs, backbone: Backbone, share: float) -> ViewSpec:
+    """Return the view that evaluation sees of the modality that a section `input` asks for."""
+    name, knobs = chosen(section)
+    return load(name).whole(sizes_of(section, backbone), share, knobs)
 
 
 def shape_of(section: Knobs, backbone: Backbone, channels: int) -> InputShape:

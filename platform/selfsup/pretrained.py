@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from selfsup import modality
 from selfsup.encoder import Encoder
 from selfsup.errors import CheckpointError, SpecError
+from selfsup.knob import Knobs
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
 from selfsup.saved import SavedEncoder, read_encoder, restored
 from selfsup.sections import Embed
 from selfsup.views import ViewSpec
 
-MODALITY, STATS, CROP = "modality", "stats", "crop"  # keys of the metadata
+MODALITY, STATS, CROP, INPUT = "modality", "stats", "crop", "input"  # keys of the metadata
 
 
 class PretrainedEncoder(nn.Module):
@@ -95,13 +96,15 @@ def assembled(saved: SavedEncoder, path: Path | str, crop: float | None = None) 
     crop = own if crop is None else crop
     if not 0 < crop <= 1:
         raise SpecError(f"crop: expected a share above 0, at most 1, not {crop:g}")
-    view = modality.load(kind).whole(saved.shape.sizes, crop)
+    knobs = modality.load(kind).Input.model_validate_json(saved.metadata.get(INPUT, "{}"))
+    view = modality.load(kind).whole(saved.shape.sizes, crop, knobs)
     return PretrainedEncoder(restored(saved, path), view, stats).eval()
 
 
-def notes(kind: str, stats: Any, crop: float | None = None) -> dict[str, str]:
-    """Return what the metadata of an encoder say of its samples. kind: the modality."""
-    return {MODALITY: kind, STATS: stats.model_dump_json()} | ({CROP: str(crop)} if crop else {})
+def notes(kind: str, stats: Any, crop: float | None = None, knobs: Knobs | None = None) -> dict[str, str]:
+    """Return what the metadata of an encoder say of its samples. kind: the modality. knobs: its part of `input`."""
+    own = {INPUT: knobs.model_dump_json()} if knobs and dict(knobs) else {}
+    return {MODALITY: kind, STATS: stats.model_dump_json()} | ({CROP: str(crop)} if crop else {}) | own
 
 
 def preparation(metadata: Mapping[str, str], path: Path | str) -> tuple[str, Any, float]:

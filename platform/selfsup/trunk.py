@@ -99,8 +99,8 @@ def _side(shape: InputShape) -> int | tuple[int, ...]:
 def _check_vit(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
     patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
     if any(size % patch for size in shape.sizes):
-        message = f"{_side(shape)} pixels do not divide into patches of {patch} (backbone.patch_size)"
-        raise SpecError(message, "backbone.image_size")
+        message = f"samples of {' x '.join(map(str, shape.sizes))} points do not divide into patches of {patch}"
+        raise SpecError(message, "backbone.patch_size", "backbone.image_size")
     if backbone.positions == "sincos" and trunk.pos_embed is not None and width % 4:
         raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")
 

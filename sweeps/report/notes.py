@@ -16,7 +16,7 @@ BAND = 1.96  # standard errors on either side of a 95 % interval of many images
 
 COVERS = (
     "Mean ± half of the 95 % interval over pretraining seeds, each of which draws initial weights, order, views and "
-    "probe anew; from the arm's own seeds alone. It does not cover the choice of validation images, and ends at 0 "
+    "probe anew; from the arm's own seeds alone. It does not cover the choice of validation samples, and ends at 0 "
     "and 100 where it would pass them."
 )
 REPLICATES = (
@@ -28,8 +28,8 @@ RULE = (
     "deviation between seeds pooled over them; and Welch's, with the deviations of the two arms alone, its p "
     "multiplied by log2 of the number of arms, so that no claim rests on arms deviating alike. Where all arms have the "
     f"same seeds and these leave {stats.DOF} degrees of freedom, each seed's own level is taken off first (blocks). "
-    "Where it is known which images each seed had right, no deviation is taken to be below what independent flips of "
-    "images between seeds make (the floor). The interval is the wider of the two, p the larger. What is claimed has "
+    "Where it is known which samples each seed had right, no deviation is taken to be below what independent flips of "
+    "samples between seeds make (the floor). The interval is the wider of the two, p the larger. What is claimed has "
     "p < 0.05 before it is rounded."
 )
 BEST = (
@@ -138,19 +138,19 @@ def _spread_note(group: str, decisions: Decisions) -> str:
 
 
 def _image_notes(decisions: Decisions) -> Iterator[str]:
-    """Yield what other validation images would change, and the floor of deviations; or that it is not known."""
+    """Yield what other validation samples would change, and the floor of deviations; or that it is not known."""
     unknown = [heading(metric) for metric, decided in decisions.items() if decided.names and not decided.hits]
     if unknown:
         names = listed(unknown)
-        yield f"Which images each seed had right is not known of all arms ({names}): deviations have no floor."
+        yield f"Which samples each seed had right is not known of all arms ({names}): deviations have no floor."
     for metric, decided in decisions.items():
         if decided.family.floor is None:
             continue
         alone, floor = BAND * max(map(images.level, decided.hits)), decided.family.floor.deviation
         pair = f" and a difference by ± {_paired(decided.hits):.2g}" if len(decided.hits) > 1 else ""
         yield (
-            f"Of {heading(metric)} flips of images make a pooled deviation of {floor:.2g} (the floor); other "
-            f"validation images would move a mean by another ± {alone:.2g}{pair}."
+            f"Of {heading(metric)} flips of samples make a pooled deviation of {floor:.2g} (the floor); other "
+            f"validation samples would move a mean by another ± {alone:.2g}{pair}."
         )
 
 
