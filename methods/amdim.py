@@ -6,7 +6,8 @@ are its code's, and so is the penalty of 0.05 in the recipe.
 
 Deviations from the authors' code: the encoder is any CNN, whose maps are its last two stages, averaged down, and whose
 pooled features are embedded, too; theirs has no padding, and ends in the embedding of the image. There is no mixture of
-features (section 3.7). Batch normalization sees the whole batch, not each GPU's part of it.
+features (section 3.7). Batch normalization sees the whole batch, not each GPU's part of it. The optimizer is AdamW,
+where theirs is Adam with the decay in the gradient.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ arXiv:2103.03230. Defaults are the paper's for ImageNet.
 
 The authors' code sums the correlations of W GPUs outside autograd, which leaves 1/W of this gradient: LARS turns that
 into W times the weight decay, and biases and norms learn W times slower. The recipe for ImageNet has both in its
-numbers. Deviations from the authors' code: none is known.
+numbers. Deviations from the authors' code: none but those of all objectives is known.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,8 @@ Munos and Valko, "Bootstrap your own latent: a new approach to self-supervised l
 arXiv:2006.07733. Defaults are the paper's for ImageNet at 300 epochs.
 
 Deviations from the authors' code: color jitter and crops are torchvision's, with antialiasing, not TensorFlow's and
-JAX's, which add brightness, change contrast a channel at a time and draw aspect ratios evenly; weights begin as timm's.
+JAX's, which add brightness, change contrast a channel at a time and draw aspect ratios evenly; weights begin as timm's
+and PyTorch's.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,8 @@ Wang, Zhang, Shen, Kong and Li, "Dense contrastive learning for self-supervised 
 arXiv:2011.09157. Defaults are the paper's for ImageNet at 200 epochs.
 
 Deviations from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
-parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs. The cosine moves
-the learning rate every step, not every epoch.
+parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs. The head of whole
+images begins as PyTorch's linear layers do, theirs by He's rule.
 """
 
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,8 @@ Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, "Emerging properti
 transformers", ICCV 2021, arXiv:2104.14294. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but for
 norm_last_layer, which is the authors' for all larger encoders and for short trainings.
 
-Deviations from the authors' code: the first step has the learning rate of its second, and so on through the warm-up;
-outputs of the head are computed in single precision, where its are in half precision.
+Deviations from the authors' code: outputs of the head are computed in single precision, where its are in half
+precision.
 """
 
 from collections.abc import Iterator, Mapping

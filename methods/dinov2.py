@@ -4,16 +4,18 @@ Oquab, Darcet, Moutakanni, Vo, Szafraniec, Khalidov, Fernandez, Haziza, Massa, E
 Huang, Li, Misra, Rabbat, Sharma, Synnaeve, Xu, Jégou, Mairal, Labatut, Joulin and Bojanowski, "DINOv2: learning robust
 visual features without supervision", TMLR 2024, arXiv:2304.07193. Defaults are the paper's, sections 4 and B.1, in the
 size of the authors' recipe for ViT-L/16 on ImageNet-1k. Registers come with a backbone: vit_small_patch14_reg4_dinov2.
-In that recipe the authors' code centers (balance) and spreads both large crops (koleo_crops), unlike the paper.
+In that recipe the authors' code centers (balance) and spreads both large crops (koleo_crops), unlike the paper; and its
+shares of blurred views are those that DINO leaves as they are (blur_inverted): none of first ones, 0.9 of second ones.
 
 Deviations from the authors' code: each large crop is covered by chance, where it covers exactly half of a GPU's, by
 ratios that it spreads evenly, and drop-path leaves out samples by chance, there a fixed number of them. The optimizer's
-moments of last layers begin when these move, there with the first step.
+moments of last layers begin when these move, there with the first step. Its blur ends at 4 pixels on either side.
 
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal, final
 
 import torch
@@ -82,10 +84,12 @@ class DINOv2(Method):
         local_min: float = knob(0.05, **multicrop.LOCAL_MIN)
         local_max: float = knob(0.32, sweep=Range(0.1, 0.5), **multicrop.LOCAL_MAX)
         blur: float = knob(1.0, "share of first views that are blurred", sweep=Choice(0.0, 1.0), ge=0, le=1)
+        blur_inverted: bool = knob(False, "views are blurred in one less those shares, as in the authors' code")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        return Views(recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4)))
+        crops = recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4))
+        return Views(tuple(replace(crop, blur=1 - crop.blur) for crop in crops) if hyper.blur_inverted else crops)
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

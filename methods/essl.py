@@ -5,7 +5,7 @@ arXiv:2111.00899. Defaults are the paper's E-SimCLR for ImageNet. The authors' c
 those of the other kind alone, not with its own kind as SimCLR's, and that rotations are predicted through a bottleneck,
 which their code for CIFAR-10 does without.
 
-Deviations from the authors' code: blur ends at a twentieth of the image on either side.
+Deviations from the authors' code: none but those of all objectives is known.
 """
 
 from collections.abc import Iterator, Mapping

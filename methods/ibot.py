@@ -4,8 +4,8 @@ Zhou, Wei, Wang, Shen, Xie, Yuille and Kong, "iBOT: image BERT pre-training with
 arXiv:2111.07832. Defaults are the paper's for ViT-S/16 at 800 epochs of batch 1024, but for norm_last_layer, which is
 the authors' for larger encoders.
 
-Deviations from the authors' code: the first step has the learning rate of its second, and so on through the warm-up;
-outputs of the head are computed in single precision, where its are in half precision.
+Deviations from the authors' code: outputs of the head are computed in single precision, where its are in half
+precision.
 
 B: large views, two of each sample; N: tokens of one; M: covered ones of all; K: outputs.
 """

@@ -3,7 +3,7 @@
 He, Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, arXiv:2111.06377.
 Defaults are the paper's baseline, whose target is plain pixels; its best models set norm_pix_loss.
 
-Deviations from the authors' code: the first step has the learning rate of its second, and so on through the warm-up.
+Deviations from the authors' code: none but those of all objectives is known.
 
 B: batch, N: tokens, P: values of a patch.
 """

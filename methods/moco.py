@@ -5,8 +5,7 @@ arXiv:1911.05722; v2: Chen, Fan, Girshick and He, "Improved baselines with momen
 arXiv:2003.04297. Defaults are v2's; v1 is head: linear, jitter: v1, blur: 0, temperature: 0.07.
 
 Deviations from the authors' code: keys are normalized in `split` groups that are interleaved, where their GPUs hold
-parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs. The cosine of v2's
-learning rate moves every step, not every epoch.
+parts that are shuffled anew at each step; queries in train.norm_groups, which stands for their GPUs.
 """
 
 from collections.abc import Iterator, Mapping

@@ -4,7 +4,8 @@ Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat and Ballas, "M
 label-efficient learning", ECCV 2022, arXiv:2204.07141. Defaults are the authors' for ViT-S/16 on ImageNet.
 
 Deviations from the authors' code: each sample misses patches of its own, where there all of a GPU's batch miss the
-same; learning rate and decay end where its cosines of 1.25 times the training are cut off, but bend otherwise.
+same; learning rate and decay end where its cosines of 1.25 times the training are cut off, but bend otherwise; the
+gradient of prototypes is the mean of all GPUs', there the sum, of which AdamW makes the same.
 """
 
 from collections.abc import Iterator, Mapping

@@ -5,7 +5,8 @@ learning", CVPR 2021, arXiv:2012.11552. Defaults are the paper's full version fo
 crops: 1, local_crops: 0, sharpness: 10, kappa: 5. The teacher sees the central 7/8 of an image, as in its code.
 
 Deviations from the authors' code: small crops are drawn one by one, and each is changed in color by itself; theirs are
-five cells of a grid over one crop. Blur ends at a twentieth of the image on either side.
+five cells of a grid over one crop. The momentum with which the teacher follows a step is that of this step, not of the
+next one.
 """
 
 from collections.abc import Mapping

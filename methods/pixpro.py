@@ -5,7 +5,8 @@ representation learning", CVPR 2021, arXiv:2011.10043. Defaults are the paper's 
 whole images. As the authors' code has it: the loss is twice the paper's, what is propagated are unit vectors, and
 distances are those in an image that is stretched to a square; its projector has 4096 hidden channels in the recipe.
 
-Deviations from the authors' code: blur ends at a twentieth of the image on either side.
+Deviations from the authors' code: the momentum with which the target follows a step is that of this step, not of the
+next one.
 """
 
 from collections.abc import Mapping

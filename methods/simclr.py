@@ -4,7 +4,8 @@ Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learnin
 arXiv:2002.05709. Defaults are the paper's for ImageNet.
 
 Deviations from the authors' code: color jitter and crops are torchvision's, with antialiasing, not TensorFlow's, which
-adds brightness, changes contrast a channel at a time and draws aspect ratios evenly.
+adds brightness, changes contrast a channel at a time and draws aspect ratios evenly. The head's last normalization has
+a shift, too; weights begin as timm's and PyTorch's.
 """
 
 from collections.abc import Mapping

@@ -3,8 +3,7 @@
 Chen and He, "Exploring simple siamese representation learning", CVPR 2021, arXiv:2011.10566. Defaults are the paper's
 for ImageNet; biases and norms decay with optim.decay_all, as in the authors' code.
 
-Deviations from the authors' code: the cosine moves the learning rate every step, not every epoch; blur ends at a
-twentieth of the image on either side.
+Deviations from the authors' code: none but those of all objectives is known.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, arXiv:1512.03385. Defaults are the
 views and loss of Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, arXiv:1706.02677.
 
-Deviations from the authors' code: the first step of warm-up is one of its steps above where it begins.
+Deviations from the authors' code: none but those of all objectives is known.
 """
 
 from collections.abc import Mapping

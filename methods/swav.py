@@ -4,8 +4,9 @@ Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, "Unsupervised learning of vi
 assignments", NeurIPS 2020, arXiv:2006.09882. Defaults are the paper's for ImageNet at 800 epochs of batch 4096, without
 a queue; small batches want one: queue: 3840, and later than the prototypes: queue_begins: 0.075 of 200 epochs.
 
-Deviations from the authors' code: small crops are blurred by a kernel of their own size, not of the large ones'; the
-first step of warm-up is one of its steps above 0.3; a group of batch norm is of every eighth GPU, not of neighbors.
+Deviations from the authors' code: small crops are blurred by a kernel of their own size, not of the large ones'; a
+queue is full when it begins to count, where theirs begins empty and counts once it is full; a group of batch norm is of
+every eighth GPU, not of neighbors.
 """
 
 from collections.abc import Iterator, Mapping

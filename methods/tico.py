@@ -4,8 +4,9 @@ Zhu, Moraes, Karakulak, Sobol, Canziani and LeCun, "TiCo: transformation invaria
 self-supervised visual representation learning", 2022, arXiv:2206.10698. Defaults are the paper's loss (beta, rho) with
 BYOL's views, heads and momentum, which it takes over.
 
-There is no authors' code. Whether the gradient flows through this batch's part of the covariance is told in two ways:
-lightly stops it, after the paper's figure, others let it flow, after its algorithm 1: batch_gradient.
+There is no authors' code. Whether the gradient flows through this batch's part of the covariance is read in two ways,
+batch_gradient: lightly stops it, after the paper's figure, and sayannag/TiCo-pytorch, whose loss others took over, lets
+it flow. Which of them algorithm 1 has is not confirmed here.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,7 @@ Bardes, Ponce and LeCun, "VICReg: variance-invariance-covariance regularization 
 ICLR 2022, arXiv:2105.04906. Defaults are the paper's for ImageNet, but for the terms of the loss, which are weighted as
 in the authors' code.
 
-Deviations from the authors' code: blur ends at a twentieth of the image on either side; the first step has the learning
-rate of its second, and so on through the warm-up.
+Deviations from the authors' code: none but those of all objectives is known.
 """
 
 from collections.abc import Mapping

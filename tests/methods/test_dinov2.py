@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from lightly.loss import IBOTPatchLoss, KoLeoLoss
 from lightly.loss.swav_loss import sinkhorn
+from torchvision.transforms import RandomApply
 
 from selfsup.encoder import build
 from selfsup.method import load
 from selfsup.sections import Backbone
+from selfsup.spec import read
 
 REGISTERS = Backbone(
     name="vit_small_patch14_reg4_dinov2", image_size=16, patch_size=4, width=48, depth=2, heads=3, positions="learned"
@@ -88,3 +90,14 @@ def test_the_teacher_grows_warm(setting) -> None:
         method.after_step(step / 10, {})
         found.append(method.temperature.item())
     assert found == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07])
+
+
+def test_the_code_of_its_recipe_blurs_the_views_that_dino_leaves_sharp() -> None:
+    """torchvision's RandomApply, given 1 - p as in their code: applied to a share of 1 - 1, 1 - 0.1 and 1 - 0.5."""
+    method, hyper = load("dinov2"), read("in1k/dinov2").hyper
+    image, shares = torch.zeros(1), (1.0, 0.1, *[0.5] * 8)
+    torch.manual_seed(0)
+    marks = [RandomApply([lambda x: x + 1], p=1 - share) for share in shares]
+    found = [sum(mark(image).item() for _ in range(2000)) / 2000 for mark in marks]
+    assert [crop.blur for crop in method.views(hyper).specs] == pytest.approx(found, abs=0.04)
+    assert [crop.blur for crop in method.views(method.Hyper()).specs] == pytest.approx(shares)
