@@ -12,12 +12,10 @@ from selfsup import modality
 from selfsup.errors import DataError
 
 HIDDEN = (".", "__", "@", "#", "$")  # how names begin of what file managers, cameras and servers keep: @eaDir, __MACOSX
-
-
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # seldom names of classes
 
 
-class Source(NamedTuple):
+class PackFile(NamedTuple):
     """A file to be packed. label: the number of its folder among the classes; None where folders are no classes."""
 
     path: Path
@@ -30,7 +28,7 @@ class Sources(NamedTuple):
 
     root: Path
     modality: str
-    files: list[Source]
+    files: list[PackFile]
     classes: list[str]
     left_out: Mapping[str, int]
 
@@ -46,7 +44,9 @@ class Sources(NamedTuple):
             held_out.update(keys[: round(share * len(keys))])
         parts = [[file for file in self.files if (file.key in held_out) == chosen] for chosen in (False, True)]
         if not all(parts):
-            raise DataError(f"{self.root}: {len(self.files)} {self.modality}s cannot be split by a share of {share:g}")
+            raise DataError(
+                f"{self.root}: {len(self.files)} {self.modality} files cannot be split by a share of {share:g}"
+            )
         train, val = parts
         return self._replace(files=train), self._replace(files=val, left_out={})
 
@@ -75,7 +75,7 @@ def find(folder: Path, *, flat: bool = False) -> Sources:
     labelled: list[tuple[Path, int | None]] = [(path, None) for path in files]
     labelled += [(path, label) for label, paths in enumerate(nested) for path in paths]
     keys = _keys([path.relative_to(folder) for path, _ in labelled])
-    sources = [Source(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
+    sources = [PackFile(path, key, label) for (path, label), key in zip(labelled, keys, strict=True)]
     return Sources(folder, name, sources, [] if files else [path.name for path in folders], walk.left_out)
 
 
@@ -127,7 +127,7 @@ class Walk:
             return False
         target = folder.resolve()
         if target in self._seen or self._lies_elsewhere(folder, target):
-            self.left_out[f"linked folders whose {self.modality}s are in it already"] += 1
+            self.left_out[f"linked folders whose {self.modality} files are in it already"] += 1
             return False
         self._seen.add(target)
         return True
@@ -154,13 +154,13 @@ def _problem(walk: Walk, both: bool) -> str:
     kind = walk.modality
     if both:
         return (
-            f"{kind}s both in it and in folders of it; expected a folder per class, or all {kind}s in one folder: "
+            f"{kind} files both in it and in folders of it; expected a folder per class, or all of them in one folder: "
             "--flat takes all of them, without labels"
         )
     others = ", ".join(f"{number} {left}" for left, number in sorted(walk.left_out.items()))
     wanted = f"{'/'.join(modality.load(kind).suffixes)} {kind}"
     none = f"no {wanted} in it{f' (but {others})' if others else ''}"
-    return f"{none}; expected a folder per class, or all {kind}s in one folder"
+    return f"{none}; expected a folder per class, or all files in one folder"
 
 
 def _keys(paths: list[Path]) -> list[str]:

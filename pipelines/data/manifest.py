@@ -285,7 +285,7 @@ def _first_step(home: str) -> str:
     folder = Path(home)
     if urls.is_remote(home) or not folder.is_dir() or any(folder.glob("*.tar")) or not (kind := modality_in(folder)):
         return f"for a folder of shards, {_remedy(home)}"
-    return f"it is a folder of {kind}s: run `selfsup shards pack {home} OUT`, and name OUT instead"
+    return f"it is a folder of {kind} files: run `selfsup shards pack {home} OUT`, and name OUT instead"
 
 
 def _remedy(folder: str) -> str:

@@ -15,7 +15,7 @@ from selfsup.errors import DataError
 from selfsup.modality import DecodeError
 from selfsup.pipelines.data import head, shards, storage, tars, urls
 from selfsup.pipelines.data.classes import NAMES_FILE as CLASSNAMES
-from selfsup.pipelines.data.folders import Source, Sources, find
+from selfsup.pipelines.data.folders import PackFile, Sources, find
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.shards import Progress, Remark, no_progress, no_remark
 
@@ -78,7 +78,7 @@ def _pack(sources: Sources, home: str, coding: Any, shard_size: int, progress: P
     skipped = _remove_outdated(home, files, coding, written, marks)
     if not written:
         path, reason = next(iter(skipped.items()))
-        raise DataError(f"{sources.root}: not one of its {len(files)} {name}s can be decoded; {path}: {reason}")
+        raise DataError(f"{sources.root}: not one of its {len(files)} {name} files can be decoded; {path}: {reason}")
     packed = shards.assemble(home, home, written, no_remark, {name: coding.reading})
     numbers = Counter(file.label for file in files if str(file.path) not in skipped)
     counts = {title: numbers[label] for label, title in enumerate(sources.classes)}
@@ -100,7 +100,7 @@ def _advance(progress: Progress, start: int, total: int, done: int) -> None:
 def _prepare(out: str, sources: Sources) -> dict[str, str]:
     """Remove the manifest and write the names of classes; return the marks of the shards in `out`."""
     if not urls.is_remote(out) and Path(out).is_relative_to(sources.root):
-        raise DataError(f"{out} lies inside {sources.root}, the {sources.modality}s to pack; choose another place")
+        raise DataError(f"{out} lies inside {sources.root}, the {sources.modality} files to pack; choose another place")
     marks = {name: _mark_in(out, name) for name in storage.list_files(out, suffix=".tar", must_exist=False)}
     storage.remove(out, head.NAME)  # it is not valid from here on
     storage.remove(out, CLASSNAMES)
@@ -120,7 +120,7 @@ def _write_shard(
     out: str,
     name: str,
     present: str | None,
-    sources: list[Source],
+    sources: list[PackFile],
     coding: Any,
     tick: Callable[[int], None],
 ) -> tars.ShardScan | None:
@@ -137,7 +137,7 @@ def _write_shard(
     return tars.scan(data, name=name) if data else None
 
 
-def _mark(sources: list[Source], coding: Any) -> str:
+def _mark(sources: list[PackFile], coding: Any) -> str:
     """Return a digest of everything that a shard is made from."""
     total = hashlib.blake2b(coding.settings.encode(), digest_size=16)
     for source in sources:
@@ -147,7 +147,7 @@ def _mark(sources: list[Source], coding: Any) -> str:
 
 
 def _encode(
-    sources: list[Source], coding: Any, tick: Callable[[int], None]
+    sources: list[PackFile], coding: Any, tick: Callable[[int], None]
 ) -> Iterator[tuple[str, str, bytes, int | None]]:
     """Yield (key, suffix, data, label) of all files that can be decoded."""
     with ThreadPoolExecutor() as pool:
@@ -160,7 +160,7 @@ def _encode(
             tick(start + len(batch))
 
 
-def _try_encode(coding: Any, source: Source) -> tuple[str, bytes] | DecodeError:
+def _try_encode(coding: Any, source: PackFile) -> tuple[str, bytes] | DecodeError:
     """Return suffix and bytes of a member, or why there is none."""
     try:
         member: tuple[str, bytes] = coding.encode(source.path)
@@ -170,7 +170,7 @@ def _try_encode(coding: Any, source: Source) -> tuple[str, bytes] | DecodeError:
 
 
 def _remove_outdated(
-    out: str, sources: list[Source], coding: Any, scans: list[tars.ShardScan], present: Collection[str]
+    out: str, sources: list[PackFile], coding: Any, scans: list[tars.ShardScan], present: Collection[str]
 ) -> Mapping[str, str]:
     """Remove shards of an earlier call, or without a single sample; return undecodable files and the reasons."""
     keys = {key for scan in scans for key in scan.samples["key"].to_pylist()}

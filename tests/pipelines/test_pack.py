@@ -163,7 +163,7 @@ def test_linked_folders_are_followed_once(images: Path, tmp_path: Path) -> None:
     assert {key for key, _ in found} >= {"cat/part/x", "cow/y", "dog/one"}
     assert len(found) == 10
     assert all(label == classes[key.partition("/")[0]] for key, label in found)
-    assert left_out == {"linked folders whose images are in it already": 4}
+    assert left_out == {"linked folders whose image files are in it already": 4}
 
 
 def test_no_image_behind_overlapping_links_is_lost_or_taken_twice(images: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_no_image_behind_overlapping_links_is_lost_or_taken_twice(images: Path, 
     assert keys == ["ant/x", "bee/other/z", "bee/y", "cow/r", "elk/b"]
     assert left_out["files in .blobs"] == 1
     twice = ("bee/part", "bee2", "cow/back/1", *BEHIND_FOX)
-    assert left_out["linked folders whose images are in it already"] == len(twice)
+    assert left_out["linked folders whose image files are in it already"] == len(twice)
 
 
 BEHIND_FOX = ("fox/images", "fox/round", "fox/store/A")  # the parent of the images has nothing that is not in already
@@ -306,7 +306,9 @@ def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no jpg/jpeg/png/webp image in it \(but 1 \.heic files\)"):
         pack(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "cat" / "1.jpg").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"not one of its 1 images can be decoded; .*1\.jpg: not an image in a known"):
+    with pytest.raises(
+        DataError, match=r"not one of its 1 image files can be decoded; .*1\.jpg: not an image in a known"
+    ):
         pack(tmp_path / "in", tmp_path / "out")
     with pytest.raises(DataError, match="not a folder"):
         pack(tmp_path / "nowhere", tmp_path / "out")
@@ -345,7 +347,7 @@ def test_a_split_is_of_each_class_and_the_same_on_any_machine(tmp_path: Path) ->
         (f"dog/{n}" for n in range(20, 25)), key=lambda key: hashlib.blake2b(key.encode(), digest_size=8).digest()
     )
     assert ranks[0] in keys[1]
-    with pytest.raises(DataError, match=r"25 images cannot be split by a share of 0\.01"):
+    with pytest.raises(DataError, match=r"25 image files cannot be split by a share of 0\.01"):
         find(tmp_path / "images").split(0.01)
 
 
@@ -394,5 +396,5 @@ def test_transparent_images_are_laid_on_a_color(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_is_told_how_to_become_shards(images: Path) -> None:
-    with pytest.raises(DataError, match=f"it is a folder of images: run `selfsup shards pack {images} OUT`"):
+    with pytest.raises(DataError, match=f"it is a folder of image files: run `selfsup shards pack {images} OUT`"):
         load(str(images))
