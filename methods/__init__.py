@@ -3,9 +3,10 @@
 `SHIPPED` are those whose code is no part of a run's id, since their numbers are held by tests; an objective that is not
 among them is known by what is in its file.
 
-Deviations from the authors' code, in all of them: a warm-up begins with the first step of the rise, where most
-of theirs spend one at its bottom; a cosine moves the learning rate every step, where some move it every epoch; blur
-ends at a twentieth of the image on either side, where most have PIL's.
+Deviations from the authors' code, in all of them: a warm-up begins with the first step of the rise, where most of
+theirs spend one at its bottom; a cosine moves the learning rate every step, where some move it every epoch; images are
+normalized by the statistics of their own data, where most have constants; blur ends at a twentieth of the image on
+either side, where most have PIL's.
 """
 
 SHIPPED = frozenset(
