@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.pipelines.data.manifest import Manifest, load
-from selfsup.pipelines.data.pack import jpeg, pack
+from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.modalities.pixels.coding import jpeg
 
 SHARD, QUALITY = 64, 82
 
