@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -322,6 +323,16 @@ WRAPPED = {
         | {name: value + 1 for name, value in under("module.momentum_encoder.", state).items()}
     },
     "DDP": lambda state: {"model": under("module.", state)},
+    "DINOv2, stripped": lambda state: under("teacher.backbone.", state) | under("teacher.dino_head.", HEAD),
+    "lightly": lambda state: {"state_dict": under("backbone.vit.", state) | under("decoder.", HEAD)},
+    "lightly's DINO": lambda state: {
+        "state_dict": under("student_backbone.", {name: value + 1 for name, value in state.items()})
+        | under("teacher_backbone.", state)
+    },
+    "solo-learn": lambda state: {
+        "state_dict": under("backbone.", state)
+        | under("momentum_backbone.", {name: value + 1 for name, value in state.items()})
+    },
     "compiled": lambda state: under("_orig_mod.module.", state),
     "plain": lambda state: state,
 }
@@ -339,6 +350,36 @@ def test_weights_are_found_wherever_a_checkpoint_keeps_them(backbone: Backbone, 
     torch.save(WRAPPED[kind](state), path)
     ours = build(backbone.model_copy(update={"weights": str(path)})).trunk.state_dict()
     assert all(value.equal(state[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("keeps_idle", [True, False], ids=["children", "weights"])
+def test_weights_of_a_sequential_of_a_resnets_children(keeps_idle: bool, tmp_path: Path) -> None:
+    """backbone = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1]), and lightly's without a ReLU."""
+    theirs = torchvision.models.resnet18()
+    children = [child for child in list(theirs.children())[:-1] if keeps_idle or child.state_dict()]
+    model = nn.ModuleDict({"backbone": nn.Sequential(*children), "projection_head": nn.Linear(8, 8)})
+    torch.save({"state_dict": model.state_dict(), "epoch": 1}, tmp_path / "w.ckpt")
+    torch.save(theirs.state_dict(), tmp_path / "plain.pth")
+    for name in ("w.ckpt", "plain.pth"):
+        ours = build(Backbone(name="resnet18", image_size=32, weights=str(tmp_path / name))).eval()
+        expected = nn.Sequential(*children, nn.Flatten()).eval() if keeps_idle else None
+        assert ours.trunk.layer3[0].conv1.weight.equal(theirs.layer3[0].conv1.weight)
+        if expected is not None:
+            torch.testing.assert_close(ours.pooled(images()), expected(images()))
+
+
+def test_weights_with_other_names_are_told_by_the_closest_part(tmp_path: Path) -> None:
+    state, path = build(VIT).trunk.state_dict(), tmp_path / "w.pth"
+    few = {name: value for name, value in state.items() if name.startswith(("blocks.0", "norm"))}
+    torch.save({"net": under("student.", few), "x": torch.ones(1)}, path)
+    with pytest.raises(SpecError, match=r"closest part, under 'net\.student\.', has 14 of the 30 weights"):
+        build(VIT.model_copy(update={"weights": str(path)}))
+    torch.save(torchvision.models.VisionTransformer(32, 8, 1, 2, 32, 64).state_dict(), path)
+    message = (
+        r"none of its 20 tensors is called as one of the 30 weights: it has names such as class_token, .*norm\.bias"
+    )
+    with pytest.raises(SpecError, match=message):
+        build(VIT.model_copy(update={"weights": str(path)}))
 
 
 def test_two_encoders_in_a_file_are_not_chosen_from_by_chance(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache, partial
 from os import stat_result
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from selfsup.errors import SpecError
 from selfsup.sections import Backbone, InputShape
 
 State = Mapping[str, Tensor]
-USUAL = ("teacher", "encoder_q", "base_encoder", "encoder")  # of several encoders in a file, what papers evaluate
+MAX_NAMES = 3  # of each kind in a message
+USUAL = (  # of several encoders in a file, what papers evaluate
+    *("teacher", "teacher_backbone", "encoder_q", "base_encoder", "encoder"),
+    "backbone",  # beside backbone_momentum, momentum_backbone of lightly and solo-learn
+)
 
 
 def content(path: str | Path) -> str:
@@ -68,14 +73,51 @@ def _of_channels(state: State, trunk: Any, channels: int) -> State:
 
 def given(backbone: Backbone, module: nn.Module) -> State:
     """Return the part of the given weights that is such a module. Raises SpecError where they cannot be read."""
-    return unwrapped(_read(backbone), module.state_dict())
+    held, wanted = _read(backbone), module.state_dict()
+    flat = dict(_flat(held))
+    namings = [{names(name): name for name in wanted} for names in _numberings(module)]
+    own = max(namings, key=lambda names: max(_fitting(flat, names).values(), default=0))
+    found = unwrapped(held, {name: wanted[own[name]] for name in own})
+    return {own.get(name, name): value for name, value in found.items()}
+
+
+def _numberings(module: nn.Module) -> Iterator[Callable[[str], str]]:
+    """Yield how weights may be named: as they are, or with their module's number in an nn.Sequential of its children.
+
+    Of all children, as in lightly's examples, or of those with weights, as in lightly's own ResNets.
+    """
+    yield str
+    children = dict(module.named_children())
+    for names in (list(children), [name for name, child in children.items() if child.state_dict()]):
+        numbers = {name: str(number) for number, name in enumerate(names)}
+        yield partial(_numbered, numbers)
+
+
+def _numbered(numbers: Mapping[str, str], name: str) -> str:
+    """layer1.0.conv1.weight -> 4.0.conv1.weight"""
+    first, dot, rest = name.partition(".")
+    return f"{numbers.get(first, first)}{dot}{rest}"
 
 
 def put(state: State, module: nn.Module, backbone: Backbone) -> None:
     """Load weights into a module. Raises SpecError where they do not fit."""
-    if wrong := tensors.mismatches(state, module.state_dict(), tensors.shape):
-        raise _unfit(backbone, wrong)
+    wanted = module.state_dict()
+    if wrong := tensors.mismatches(state, wanted, tensors.shape):
+        raise _unfit(backbone, _foreign(state, wanted) or wrong)
     module.load_state_dict(state)
+
+
+def _foreign(state: State, wanted: State) -> str:
+    """Return which part of other weights is closest to those wanted; "" where half of these are there."""
+    flat = dict(_flat(state))
+    fitting = _fitting(flat, wanted)
+    if 2 * fitting[""] >= len(wanted):
+        return ""
+    named = f"it has names such as {', '.join(list(flat)[:MAX_NAMES])}, not such as {', '.join(list(wanted)[-2:])}"
+    if not fitting.total():
+        return f"none of its {len(flat)} tensors is called as one of the {len(wanted)} weights: {named}"
+    prefix, number = fitting.most_common(1)[0]
+    return f"its closest part, under '{prefix}', has {number} of the {len(wanted)} weights: {named}"
 
 
 def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
@@ -85,16 +127,20 @@ def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
     any order; a mapping that holds less than half of it so is left as it is. Raises SpecError where several parts fit
     alike.
     """
-    flat, anchor = dict(_flat(held)), next(iter(wanted))
-    ends = [name for name in flat if f".{name}".endswith(f".{anchor}")]
-    prefixes = {name.removesuffix(anchor) for name in ends}
-    fitting = {prefix: sum(prefix + name in flat for name in wanted) for prefix in prefixes}
+    flat = dict(_flat(held))
+    fitting = _fitting(flat, wanted)
     most = max(fitting.values(), default=0)
     if 2 * most < len(wanted):
         return held
     best = [prefix for prefix in sorted(fitting) if fitting[prefix] == most]
     prefix = best[0] if len(best) == 1 else _chosen(best)
     return {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
+
+
+def _fitting(flat: Collection[str], wanted: Collection[str]) -> Counter[str]:
+    """Return prefix -> how many of the wanted names stand behind it."""
+    ends = ((name, name.split(".", cut)[-1]) for name in flat for cut in range(name.count(".") + 1))
+    return Counter(name.removesuffix(end) for name, end in ends if end in wanted)
 
 
 def _flat(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
