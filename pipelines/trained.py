@@ -7,6 +7,7 @@ from selfsup import pretrained
 from selfsup.errors import CheckpointError
 from selfsup.pipelines.data import bundled, manifest
 from selfsup.pipelines.planned import record
+from selfsup.pretrained import PretrainedEncoder, assembled
 from selfsup.saved import SavedEncoder, read_encoder
 from selfsup.stage import read_json
 
@@ -14,21 +15,31 @@ SUFFIX = ".safetensors"
 
 
 class TrainedEncoder(NamedTuple):
-    """name: the id of the run, or the stem of the file."""
+    """name: the id of the run, or the stem of the file. notes: what a run knows beyond the file's metadata."""
 
     name: str
     path: Path
-    saved: SavedEncoder
+    notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def saved(self) -> SavedEncoder:
+        """Return what is in the file, read anew."""
+        saved = read_encoder(self.path)
+        return saved._replace(metadata={**saved.metadata, **dict(self.notes)})
+
+    def load(self, crop: float | None = None) -> PretrainedEncoder:
+        """Return the encoder. crop and errors as of `load_encoder`."""
+        return assembled(self.saved, self.path, crop)
 
 
 def find(home: Path, source: str) -> TrainedEncoder:
     """Return the encoder of a finished run, by its id, or in a file. Raises CheckpointError where there is none."""
     if source.endswith(SUFFIX) or Path(source).is_file():
-        return TrainedEncoder(Path(source).stem, Path(source), read_encoder(source))
+        return TrainedEncoder(Path(source).stem, Path(source).absolute())
     path = _of_run(home, source)
-    saved, run = read_encoder(path), read_json(record(home, source)).get("run")
-    notes = _notes(home, saved, run) if run else {}
-    return TrainedEncoder(source, path, saved._replace(metadata={**saved.metadata, **notes}))
+    run = read_json(record(home, source)).get("run")
+    notes = _notes(home, read_encoder(path), run) if run else {}
+    return TrainedEncoder(source, path, tuple(notes.items()))
 
 
 def _notes(home: Path, saved: SavedEncoder, run: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,8 @@ FLOORS = {  # from the top; each may import those below it
     "platform": "selfsup",
 }
 ENTRANCES = {
-    ROOT / "platform" / "selfsup" / name for name in ("cli.py", "cli_catalogue.py", "cli_shards.py", "__init__.py")
+    ROOT / "platform" / "selfsup" / name
+    for name in ("cli.py", "cli_catalogue.py", "cli_encoders.py", "cli_shards.py", "__init__.py")
 }
 TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
 LIGHT = (

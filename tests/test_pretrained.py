@@ -9,13 +9,12 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from tiny import BACKBONE
+from tiny import BACKBONE, STATS, write_encoder
 
 from selfsup import PretrainedEncoder, load_encoder, modality
 from selfsup.encoder import build, timm_kwargs
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.modality import Boxes
-from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.modalities.pixels.resample import resampled
 from selfsup.pretrained import notes
 from selfsup.saved import save_encoder
@@ -23,19 +22,7 @@ from selfsup.sections import Backbone
 
 VIT = Backbone(**(BACKBONE | {"depth": 3}))
 CNN = Backbone(name="resnet18", image_size=32, width=8)
-STATS = ImageStats(channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 PHOTOS = np.random.default_rng(0).integers(0, 256, (2, 41, 50, 3), dtype=np.uint8)  # odd sizes: fractional boxes
-
-
-def saved(backbone: Backbone, folder: Path, crop: float | None = None) -> Path:
-    torch.manual_seed(0)
-    encoder = build(backbone)
-    with torch.no_grad():
-        for weight in encoder.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))  # no weight is zero or one
-    path = folder / "encoder.safetensors"
-    save_encoder(encoder, backbone, path, notes=notes("image", STATS, crop))
-    return path
 
 
 def tensor(photos: np.ndarray) -> torch.Tensor:
@@ -64,7 +51,7 @@ def test_a_cut_and_resized_tensor_is_pillows(name: str, size: int) -> None:
 @pytest.mark.parametrize("crop", [0.875, 1.0])
 def test_images_are_seen_as_evaluations_see_their_files(backbone: Backbone, crop: float, tmp_path: Path) -> None:
     """From the file's bytes, by the host; then scaled, normalized and encoded by hand."""
-    path = saved(backbone, tmp_path, crop)
+    path = write_encoder(backbone, tmp_path, crop)
     encoder, kind = load_encoder(path), modality.load("image")
     view = kind.whole((32, 32), crop, kind.Input())
     box: Boxes = kind.place(view, np.array([(41, 50)]), np.empty((1, 0)))
@@ -81,7 +68,7 @@ def test_images_are_seen_as_evaluations_see_their_files(backbone: Backbone, crop
 
 
 def test_images_of_its_own_size_go_in_unchanged_where_nothing_is_cut(tmp_path: Path) -> None:
-    encoder, images = load_encoder(saved(CNN, tmp_path), crop=1), tensor(PHOTOS[:, :32, :32])
+    encoder, images = load_encoder(write_encoder(CNN, tmp_path), crop=1), tensor(PHOTOS[:, :32, :32])
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (STATS.mean, STATS.std))
     torch.testing.assert_close(encoder.prepare(images), (images / 255 - mean) / std)
 
@@ -95,7 +82,7 @@ def test_sixteen_bits_are_those_in_use(tmp_path: Path) -> None:
 
 
 def test_layers_of_a_vit_are_timms_normalized(tmp_path: Path) -> None:
-    encoder = load_encoder(saved(VIT, tmp_path))
+    encoder = load_encoder(write_encoder(VIT, tmp_path))
     theirs = timm.create_model(**timm_kwargs(VIT)).eval()
     theirs.load_state_dict(encoder.encoder.trunk.state_dict())
     images = torch.rand(2, 3, 32, 32)
@@ -113,7 +100,7 @@ def test_layers_of_a_vit_are_timms_normalized(tmp_path: Path) -> None:
 def test_layers_are_counted_from_either_end_and_the_last_is_the_feature(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 40, 40)
     for backbone, layers in ((VIT, 3), (CNN, 5)):
-        encoder = load_encoder(saved(backbone, tmp_path))
+        encoder = load_encoder(write_encoder(backbone, tmp_path))
         assert encoder.num_layers == layers
         found = encoder.layers(images, [-1, 1, layers])
         assert list(found) == [1, layers]
@@ -133,7 +120,7 @@ def test_layers_are_counted_from_either_end_and_the_last_is_the_feature(tmp_path
 )
 def test_what_is_no_batch_of_images(images: torch.Tensor, message: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=message):
-        load_encoder(saved(CNN, tmp_path))(images)
+        load_encoder(write_encoder(CNN, tmp_path))(images)
 
 
 def test_a_file_that_does_not_say_how_its_samples_are_prepared(tmp_path: Path) -> None:
@@ -147,7 +134,7 @@ def test_a_file_that_does_not_say_how_its_samples_are_prepared(tmp_path: Path) -
 
 
 def test_it_is_frozen_until_it_is_trained(tmp_path: Path) -> None:
-    encoder = load_encoder(saved(VIT, tmp_path))
+    encoder = load_encoder(write_encoder(VIT, tmp_path))
     assert isinstance(encoder, PretrainedEncoder)
     assert not any(module.training for module in encoder.modules())
     encoder(torch.rand(1, 3, 32, 32)).sum().backward()

@@ -160,14 +160,20 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     load = Load(train, val, view)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
-    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
-        encode = samples.map_batches(Encode, fn_constructor_args=(source,), batch_size=run.embed.batch, num_gpus=1)
-    else:
-        encode = samples.map_batches(Encode(source), batch_size=run.embed.batch, num_cpus=_cpus(run))
+    encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))
     with sealed(stage.folder / "features") as part:
         encode.write_parquet(str(part))
     table = pq.read_table(stage.folder / "features", columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
+
+
+def encoded(
+    samples: ray.data.Dataset, encode: Callable[[Any], Any], source: Any, *, batch: int, cpus: float
+) -> ray.data.Dataset:
+    """Return features of samples. encode: a class of batch -> batch, made of `source`: on GPUs where there are any."""
+    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+        return samples.map_batches(encode, fn_constructor_args=(source,), batch_size=batch, num_gpus=1)
+    return samples.map_batches(encode(source), batch_size=batch, num_cpus=cpus)
 
 
 def _cpus(run: Run) -> float:

@@ -11,11 +11,12 @@ import webbrowser
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from selfsup.cli_catalogue import catalogue
+from selfsup.cli_encoders import encoders
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(shards, name="shards")
 app.add_typer(catalogue)
+app.add_typer(encoders)
 
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
@@ -48,13 +50,6 @@ Accept = Annotated[bool, typer.Option("--accept-code", help="count what other co
 Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
 Swept = Annotated[
     Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
-]
-
-Trained = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN_OR_ENCODER", help="the id of a finished run, as `selfsup plan` shows it, or a .safetensors of ours"
-    ),
 ]
 
 
@@ -175,20 +170,6 @@ def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of r
     if len(set(ids)) < 2:
         raise SpecError("selfsup compare: two runs or more, by their ids, which `selfsup status SWEEP --json` tells")
     typer.echo(compare(*find(store(), ids)))
-
-
-@app.command()
-def export(
-    source: Trained,
-    to: Annotated[
-        Literal["timm", "torch"], typer.Option(help="timm: what timm.create_model takes; torch: any encoder")
-    ],
-    out: Annotated[Path | None, typer.Option(help="file to write [default: RUN.safetensors]")] = None,
-) -> None:
-    """The trained encoder of a run as safetensors."""
-    from selfsup.pipelines.export import export
-
-    typer.echo(export(home(), source, out, to=to))
 
 
 @app.command()

@@ -26,13 +26,14 @@ _parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a Sys
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli cli_catalogue cli_shards codebase columns conflicts errors evaluations evaluator explain failures knob layers
-    metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed shipped shipper
-    source spec stage tensors track whole
-    pipelines.cluster pipelines.cost pipelines.export pipelines.feasible pipelines.planned pipelines.planning
-    pipelines.sharing pipelines.trained
+    cli cli_catalogue cli_encoders cli_shards codebase columns conflicts errors evaluations evaluator explain failures
+    knob layers metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed
+    shipped shipper source spec stage tensors track whole
+    pipelines.cluster pipelines.cost pipelines.embed pipelines.export pipelines.feasible pipelines.planned
+    pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
-    pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.storage pipelines.data.tars
+    pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.sources pipelines.data.storage
+    pipelines.data.tars
     pipelines.data.urls
     pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905

@@ -131,7 +131,7 @@ class TokenEncoder(Encoder):
     def _embedded(self, tokens: Tokens, value: Tensor, places: Tensor, cover: tuple[Tensor, Tensor] | None) -> Tensor:
         """(B, K, P), (K,) or (B, K) -> (B, T, D): before the first block"""
         first, position = self._positions(tokens.grid)
-        prefix, embedded = (self._prefix() + first).expand(len(value), -1, -1), self._embed(value)
+        prefix, embedded = (self._prefix() + first).expand(value.shape[0], -1, -1), self._embed(value)
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
         if position is not None:

@@ -54,7 +54,7 @@ class HuggingFaceTrunk(Trunk):
 
     def __init__(self, model: Any, pool: str) -> None:
         super().__init__(model)
-        self._pool, parameters = pool, inspect.signature(model.forward).parameters
+        self.pool, parameters = pool, inspect.signature(model.forward).parameters
         self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class HuggingFaceTrunk(Trunk):
             pooled: Tensor | None = getattr(output, "pooler_output", None)
             return hidden.mean(dim=(2, 3)) if pooled is None else pooled.flatten(1)
         prefix = self._prefix(hidden, images)
-        return hidden[:, 0] if prefix and self._pool == "cls" else hidden[:, prefix:].mean(dim=1)
+        return hidden[:, 0] if prefix and self.pool == "cls" else hidden[:, prefix:].mean(dim=1)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w)"""

@@ -76,8 +76,12 @@ class PretrainedEncoder(nn.Module):
 
     def view_of(self, raw: Tensor) -> Tokens | Tensor:
         """(B, *S, C), the view as it is loaded -> what the encoder sees"""
-        value = self._modality.augment(raw, self.view, torch.empty(len(raw), 0), self.stats)
+        value = self.normalized(raw)
         return value if self.encoder.patch is None else patchify(value, self.encoder.patch)
+
+    def normalized(self, raw: Tensor) -> Tensor:
+        """(B, *S, C), the view as it is loaded -> (B, C, *S)"""
+        return self._modality.augment(raw, self.view, torch.empty(raw.shape[0], 0), self.stats)
 
 
 def load_encoder(path: Path | str, *, crop: float | None = None) -> PretrainedEncoder:

@@ -11,10 +11,11 @@ import math
 import sqlite3
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from selfsup import whole
 from selfsup.errors import TrackError
@@ -129,6 +130,21 @@ class Tracker:
                 self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             self._client.finalize_logged_model(model.model_id, "READY")
             return str(model.model_id)
+
+    def upload_model(self, model: str, module: Any, samples: Any, requirements: Sequence[str]) -> None:
+        """Store a torch module as the files of a logged model: as a graph, which is loaded without selfsup.
+
+        samples: (B, ...) of NumPy, which it takes for any B. requirements: what loading it needs, as pip has it.
+        """
+        with self._errors(f"store model {model}"), tempfile.TemporaryDirectory() as scratch:
+            folder, form = Path(scratch, "model"), {"serialization_format": "pt2"}
+            with warnings.catch_warnings(action="ignore"):  # MLflow warns of types of its own
+                import mlflow.pytorch
+
+                mlflow.pytorch.save_model(
+                    module, folder, input_example=samples, pip_requirements=list(requirements), **form
+                )
+            self._client.log_model_artifacts(model, str(folder))
 
     def artifact(self, run_id: str, path: Path, folder: str) -> None:
         with self._errors(f"store {path.name}"):

@@ -22,7 +22,8 @@ def checked(images: Tensor, how: How) -> Tensor:
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
-        return images.float() / (2 ** (how.bits or 16) - 1)
+        white: int = 2 ** (how.bits or 16) - 1
+        return images.float() / white
     low, high = (float(end) for end in images.detach().aminmax()) if images.numel() else (0.0, 1.0)
     if low < -BEYOND or high > 1 + BEYOND:
         raise SpecError(

@@ -1,0 +1,74 @@
+"""The commands for what was trained: its features of any samples, and its weights for other libraries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from selfsup.mlflow_store import home
+from selfsup.progress import counting, labelling, several
+
+if TYPE_CHECKING:
+    from selfsup.pipelines.embed import EmbedResult
+
+encoders = typer.Typer()
+FORMATS = "for timm; load_encoder; AutoModel of transformers; onnxruntime; torch.export; as a model in MLflow"
+
+Trained = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_OR_ENCODER", help="the id of a finished run, as `selfsup plan` shows it, or a .safetensors of ours"
+    ),
+]
+
+
+@encoders.command()
+def embed(
+    source: Trained,
+    samples: Annotated[
+        str, typer.Argument(metavar="IMAGES_OR_SHARDS", help="a folder of images, or shards: a folder or URL")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="file to write")],
+    layers: Annotated[str, typer.Option(help="such as 4,8,-1, or all [default: what stands for an image]")] = "",
+    crop: Annotated[
+        float | None, typer.Option(help="share of the shorter side [default: the run's embed.crop]")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="samples at a time")] = 256,
+) -> None:
+    """The features of samples as Parquet: a row each, in their order, with name and label."""
+    from selfsup.pipelines.embed import embed
+
+    with counting("samples") as progress:
+        result = embed(home(), source, samples, out, layers=layers, crop=crop, batch=batch, progress=progress)
+    for name, why in result.unreadable.items():
+        typer.echo(f"left out, since it cannot be read: {name}: {why}", err=True)
+    for kind, number in sorted(result.left_out.items()):
+        typer.echo(f"left out: {number} {kind}", err=True)
+    typer.echo(f"{out}: {_contents(result)}")
+
+
+def _contents(result: "EmbedResult") -> str:
+    unreadable = f", {several(len(result.unreadable), 'other')} unreadable" if result.unreadable else ""
+    labels = labelling(result.classes, result.labelled, result.samples)
+    columns = ", ".join(f"{name} ({size})" for name, size in result.features.items())
+    return f"{several(result.samples, 'sample')}{unreadable}; {labels}; columns: sample, label, {columns}"
+
+
+@encoders.command()
+def export(
+    source: Trained,
+    to: Annotated[
+        Literal["timm", "torch", "hf", "onnx", "pt2", "mlflow"],
+        typer.Option("--to", "--format", help=FORMATS),
+    ],
+    out: Annotated[Path | None, typer.Option(help="file to write [default: RUN.safetensors, RUN-hf ...]")] = None,
+) -> None:
+    """The trained encoder for another library, checked there, and the lines of Python that read it."""
+    from selfsup.pipelines import export
+
+    if to == "mlflow":
+        from selfsup.sweeps import layout
+
+        typer.echo(export.store(home(), source, layout.store()))
+    else:
+        typer.echo(export.export(home(), source, out, to=to))
