@@ -237,7 +237,8 @@ class PlannedRun:
     def params(self) -> dict[str, str]:
         """Return the settings of the Run as texts by path, for MLflow."""
         settings = as_dict(self.run) | {"method": self.method}
-        values = {path: str(value) for path, value in flatten(settings) if value is not None}
+        idle = load_modality(self.run.modality).idle
+        values = {path: str(value) for path, value in flatten(settings) if value is not None and path not in idle}
         own = {f"evals.{name}.use": outside.short(evaluation.use) for name, evaluation in self.evals.items()}
         return values | {path: use for path, use in own.items() if path in values}
 

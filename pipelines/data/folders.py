@@ -62,7 +62,7 @@ def find(folder: Path, *, flat: bool = False) -> Sources:
     flat: folders are no classes. Raises DataError where there is none, or where classes and samples lie side by side.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder; expected one of images")
+        raise DataError(f"{folder}: not a folder; expected one of samples")
     name = modality_in(folder) or "image"
     walk = Walk(folder, name)
     if flat:
@@ -80,11 +80,11 @@ def find(folder: Path, *, flat: bool = False) -> Sources:
 
 
 def modality_in(folder: Path) -> str | None:
-    """Return the first modality that a folder has a file of."""
-    kinds = {name: suffixes(name) for name in modality.names()}
-    files = (Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
-    present = {name for suffix in files for name, known in kinds.items() if suffix in known}
-    return next((name for name in kinds if name in present), None)
+    """Return the modality that a folder has most files of; None without any."""
+    counts = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
+    files = {name: sum(counts[suffix] for suffix in suffixes(name)) for name in modality.names()}
+    name = max(files, key=files.__getitem__)
+    return name if files[name] else None
 
 
 def suffixes(name: str) -> frozenset[str]:

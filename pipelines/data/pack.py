@@ -46,7 +46,7 @@ def pack(
 ) -> PackResult:
     """Pack a folder of files, flat or with a folder per class, into shards of `shard_size` samples and a manifest.
 
-    The files are images, or where there is none, of the first other modality; links are followed. folder: or what
+    The files are of the modality that most files in the folder are of; links are followed. folder: or what
     `folders.find` found in one. out: a folder or URL; one shard at a time is in memory. reading: modality -> how its
     values are read. options: of the modality's coding: for images resize, quality, keep and background. progress:
     counts files. remark: receives advice on options. The same files give the same shards, byte for byte; shards that an

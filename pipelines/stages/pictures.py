@@ -70,10 +70,12 @@ def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
 
 
 def _tiles(rows: list[np.ndarray]) -> Image.Image:
-    """(n, H, W, 3) of each row -> one image of all tiles."""
+    """(n, H, W, 3) of each row -> one image of all tiles; wide ones in columns instead."""
+    if rows[0].shape[2] > 2 * rows[0].shape[1]:
+        rows = list(np.stack(rows, axis=1))
     scale = -(-TILE // max(rows[0].shape[1:3]))
     height, width = (side * scale + GAP for side in rows[0].shape[1:3])
-    sheet = Image.new("RGB", (IMAGES * width + GAP, len(rows) * height + GAP), "white")
+    sheet = Image.new("RGB", (len(rows[0]) * width + GAP, len(rows) * height + GAP), "white")
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
             big = Image.fromarray(tile.repeat(scale, axis=0).repeat(scale, axis=1))

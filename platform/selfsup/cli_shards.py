@@ -131,7 +131,7 @@ def _contents(manifest: "Manifest") -> str:
 
 @shards.command("check")
 def shards_check(url: Where) -> None:
-    """Verify counts, checksums and that every image decodes. Exits with 3 if anything is wrong."""
+    """Verify counts, checksums and that every sample decodes. Exits with 3 if anything is wrong."""
     from selfsup.pipelines.data.shards import check
 
     with counting("samples") as progress:
