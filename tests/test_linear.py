@@ -1,5 +1,7 @@
 """The linear probe against scikit-learn's logistic regression and torch's SGD, and what it must not look at."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,41 @@ def test_each_head_is_torchs_sgd_alone() -> None:
                 schedule.step()
         torch.testing.assert_close(weight[:, head].T, layer.weight.detach(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(bias[head], layer.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def probed(value: torch.Tensor, label: torch.Tensor, parts: list[torch.Tensor], lr: float) -> nn.Linear:
+    """Train MAE's head by torch's SGD: momentum, no weight decay, half a cosine. parts: samples of each step."""
+    layer = nn.Linear(64, 10, dtype=torch.float64)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=0)
+    for step, rows in enumerate(parts):
+        optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / len(parts)))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(layer(value[rows]), label[rows]).backward()
+        optimizer.step()
+    return layer.requires_grad_(False)
+
+
+def test_the_whole_linear_probe_is_a_loop_over_its_rates() -> None:
+    """Of 1000 samples 100 choose, 900 train for 20 epochs of 4 steps; each feature by its mean and deviation there."""
+    features, lrs = digits(), [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3]
+    features = features._replace(train=features.train.astype(np.float64), val=features.val.astype(np.float64))
+    draw = torch.Generator().manual_seed(7)
+    held, rest = torch.randperm(1000, generator=draw).split([100, 900])
+    parts = [rest[rows] for _ in range(20) for rows in torch.randperm(900, generator=draw).split(225)]
+    train, label = torch.as_tensor(features.train), torch.as_tensor(features.train_label)
+    mean, deviation = train[rest].mean(0), (train[rest].var(0, unbiased=False) + 1e-6).sqrt()
+    train, val = (train - mean) / deviation, (torch.as_tensor(features.val) - mean) / deviation
+    heads = {lr: probed(train, label, parts, lr) for lr in lrs}
+    losses = {lr: nn.functional.cross_entropy(head(train[held]), label[held]).item() for lr, head in heads.items()}
+    best = min(lrs, key=losses.__getitem__)
+    top1 = 100 * (heads[best](val).argmax(1).numpy() == features.val_label).mean()
+    probe = Linear(Linear.Hyper(epochs=20))
+    assert numbers(dict(probe.run(features, seed=7))) == {"top1": pytest.approx(top1, abs=1e-9), "lr": best}
+    found = probe.fit(features, seed=7)
+    torch.testing.assert_close(found.weight.T, heads[best].weight, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found.bias, heads[best].bias, rtol=1e-9, atol=1e-11)
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_harms_no_other() -> None:

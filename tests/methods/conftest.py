@@ -1,11 +1,12 @@
 """A small objective on small encoders, with a batch of what it asks for."""
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
 
 import pytest
 import torch
-from torch import Tensor, nn
+from precision import double_precision
+from torch import nn
 
 from selfsup import encoder
 from selfsup.batch import Batch
@@ -51,27 +52,18 @@ def setting(
 ) -> Setting:
     """The objective at its initial weights, and a batch; both functions of the arguments. backbone: a kind it takes.
 
-    double: in double precision.
+    double: in double precision, from the first number on.
     """
-    torch.manual_seed(seed)
-    kind = load(name)
-    knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
-    trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
-    method = kind(
-        knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
-    )
-    batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
-    return (method.double(), doubled(batch)) if double else (method, batch)
-
-
-def doubled(value: Any) -> Any:
-    """All that is floating in tuples, however nested."""
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if not isinstance(value, tuple):
-        return value
-    parts = [doubled(part) for part in value]
-    return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    with double_precision() if double else nullcontext():
+        torch.manual_seed(seed)
+        kind = load(name)
+        knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
+        trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
+        method = kind(
+            knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
+        )
+        batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
+    return method, batch
 
 
 def moved(*teachers: nn.Module, by: float = 0.1) -> None:

@@ -1,8 +1,4 @@
-"""MoCo: what its keys are normalized by, what its queue holds, its loss and the steps of both recipes."""
-
-import copy
-import math
-from itertools import repeat
+"""MoCo: what its keys are normalized by, what its queue holds, its loss and both recipes."""
 
 import pytest
 import torch
@@ -12,7 +8,6 @@ from lightly.loss import NTXentLoss
 from selfsup.method import load
 from selfsup.optim import build
 from selfsup.spec import read
-from selfsup.train import train
 from selfsup.views import Crop
 
 
@@ -75,35 +70,3 @@ def test_the_first_version_is_that_of_the_authors_script() -> None:
     assert load("moco").views(hyper).specs == (expected, expected)
     assert (hyper.head, hyper.temperature, hyper.queue, hyper.momentum) == ("linear", 0.07, 65536, 0.999)
     assert (optim.lr, optim.drops, optim.drop_factor, spec.train.duration.epochs) == (0.03, (0.6, 0.8), 0.1, 200)
-
-
-@pytest.mark.parametrize("recipe", ["in1k/moco", "in1k/moco_v1"])
-def test_ten_steps_of_the_recipe_are_the_authors_loop(recipe: str, setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's SGD over all parameters; a cosine (v2) or drops (v1); keys move by a thousandth."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the loss is in single precision
-    spec = read(recipe)
-    hyper = {"head": spec.hyper.head, "temperature": spec.hyper.temperature, "momentum": spec.hyper.momentum}
-    method, batch = setting("moco", "narrow cnn", double=True, queue=24, split=2, **hyper)
-    theirs, queue = copy.deepcopy(method), method.queue.rows.clone()
-    settings = {"optim": spec.optim, "start": 0, "steps": 10, "warmup_steps": 0, "batch_size": 256, "seed": 0}
-    for _ in train(method, method, build(method, spec.optim), repeat(batch), **settings):
-        pass
-    optimizer = torch.optim.SGD(theirs.parameters(), momentum=0.9, weight_decay=1e-4)
-    images, others = (view.value for view in batch.views)
-    for step in range(10):
-        query = F.normalize(theirs.projector(theirs.backbone.pooled(images)), dim=1)
-        with torch.no_grad():
-            key = torch.stack([theirs.key_projector(theirs.key.pooled(others[part::2])) for part in (0, 1)], dim=1)
-            key = F.normalize(key.flatten(0, 1), dim=1)
-        scores = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1)
-        optimizer.zero_grad()
-        (scores / spec.hyper.temperature).log_softmax(dim=1)[:, 0].mean().neg().backward()
-        fall = (1 + math.cos(math.pi * step / 10)) / 2 if recipe == "in1k/moco" else 0.1 ** ((step >= 6) + (step >= 8))
-        optimizer.param_groups[0]["lr"] = 0.03 * fall
-        optimizer.step()
-        queue[8 * step % 24 : 8 * step % 24 + 8] = key
-        for slow, fast in ((theirs.key, theirs.backbone), (theirs.key_projector, theirs.projector)):
-            for slower, faster in zip(slow.parameters(), fast.parameters(), strict=True):
-                slower.data = 0.999 * slower.data + (1 - 0.999) * faster.data
-    torch.testing.assert_close(dict(method.named_parameters()), dict(theirs.named_parameters()), rtol=0, atol=1e-9)
-    torch.testing.assert_close(method.queue.rows, queue, rtol=0, atol=1e-9)

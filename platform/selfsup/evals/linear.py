@@ -3,9 +3,10 @@
 The protocol of Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv 2111.06377,
 appendix A.1 (standardised features, momentum 0.9, no weight decay, cosine schedule), with SGD for LARS and a grid of
 rates as in Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193. Deviations: features are embedded once, without
-augmentation; the rate is chosen on a tenth of train on which no head is trained, never on val, and the chosen head is
-the one reported: it is not trained again on that tenth. Chosen is the lowest cross-entropy, since the accuracy of a
-small held-out set jumps by chance from rate to rate.
+augmentation, and standardised over all samples, not over each batch; heads begin at zero, not at random; the rate is
+chosen on a tenth of train on which no head is trained, never on val, and the chosen head is the one reported: it is not
+trained again on that tenth. Chosen is the lowest cross-entropy, since the accuracy of a small held-out set jumps by
+chance from rate to rate.
 """
 
 import math

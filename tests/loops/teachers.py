@@ -1,15 +1,10 @@
-"""Ten steps of DINO, iBOT, DINOv2 and MSN against loops written from the authors' published code and settings.
-
-Optimizer, decay, clipping, schedules, frozen layers, teacher and its temperature, losses and heads are written anew; an
-encoder's forward pass is ours. In double precision, where ten steps of AdamW leave no room for rounding.
-"""
+"""DINO, iBOT, DINOv2 and MSN: students of an EMA teacher, which train by AdamW with a schedule for everything."""
 
 import copy
 import math
 from collections.abc import Callable
-from itertools import cycle, islice
+from functools import partial
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,20 +12,15 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from selfsup.batch import Batch
 from selfsup.method import Method
-from selfsup.optim import build
 from selfsup.sections import Optim
-from selfsup.train import read, train
 
-STEPS, WARMUP = 10, 2
+from .authors import BYOLS, Loss, Rate, adamw, cosine, learn, trained, warm
+from .ours import STEPS, Loop, Trained
+
 TEMPERATURES = [0.04, 0.055, 0.07, 0.07, 0.07]  # of five epochs of two steps, three of them to warm up
-COMMON = {"lr": 1e-3, "lr_rule": "none", "betas": (0.9, 0.999), "min_lr": 1e-4}
-DECAY = {"weight_decay": 0.04, "weight_decay_end": 0.4}
-Loss = Callable[[nn.ModuleDict, nn.ModuleDict, Batch, int], Tensor]  # of student, teacher, batch and step
-
-
-@pytest.fixture(autouse=True)
-def _double(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
+SETTINGS = {"lr": 1e-3, "lr_rule": "none", "betas": (0.9, 0.999), "min_lr": 1e-4}
+SETTINGS |= {"weight_decay": 0.04, "weight_decay_end": 0.4}
+Decays = Callable[[str, Tensor], bool]  # of a weight
 
 
 class Unit(nn.Module):
@@ -60,57 +50,37 @@ def dino_head(ours: nn.Sequential, *, learned: bool) -> nn.Sequential:
     return nn.Sequential(*layers, Unit(), normed)
 
 
-def cosine(step: float, start: float, end: float, steps: int = STEPS) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * step / steps)) / 2
+def heads(path: str, head: nn.Sequential) -> dict[str, Tensor]:
+    """Return the weights of the authors' head by their names in ours."""
+    last, state = f"{len(head) - 2}.", {}
+    for name, value in head.state_dict().items():
+        if name.endswith("original0") and not head[-1].parametrizations.weight.original0.requires_grad:
+            continue
+        ours = {"original0": last + "lengths", "original1": last + "weight"}.get(name.rsplit(".", 1)[1], name)
+        state[f"{path}.{ours}"] = value
+    return state
 
 
-def authors(
+def follow(
     student: nn.ModuleDict,
     loss: Loss,
     batches: list[Batch],
     *,
-    decays: Callable[[str, Tensor], bool],
+    decays: Decays,
     clip: Callable[[nn.ModuleDict], None],
     scale: Callable[[str], float] = lambda _: 1.0,
-    momentum: Callable[[int], float] = lambda step: cosine(step, 0.9, 1.0),
+    momentum: Rate = BYOLS,
 ) -> tuple[list[float], nn.ModuleDict]:
     """Train as the authors do; return the losses and the teacher. Last layers wait for the first two steps."""
-    teacher = copy.deepcopy(student).requires_grad_(False)
-    named = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
-    adamw = torch.optim.AdamW(
-        [{"params": [weight], "name": name} for name, weight in named.items()], betas=(0.9, 0.999)
+    move = adamw(
+        student,
+        warm(1e-3, end=1e-4),
+        lambda step, name, weight: cosine(step, 0.04, 0.4) * decays(name, weight),
+        scale=scale,
+        clip=partial(clip, student),
+        waits=lambda name, step: step < 2 and "parametrizations" in name,
     )
-    losses = []
-    for step, batch in enumerate(islice(cycle(batches), STEPS)):
-        rate = 1e-3 * (step + 1) / WARMUP if step < WARMUP else cosine(step - WARMUP, 1e-3, 1e-4, STEPS - WARMUP)
-        for group in adamw.param_groups:
-            group["lr"] = rate * scale(group["name"])
-            group["weight_decay"] = cosine(step, 0.04, 0.4) * decays(group["name"], group["params"][0])
-        adamw.zero_grad()
-        value = loss(student, teacher, batch, step)
-        value.backward()
-        clip(student)
-        for name, weight in named.items():
-            if step < 2 and "parametrizations" in name:
-                weight.grad = None
-        adamw.step()
-        with torch.no_grad():
-            for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
-                old.mul_(momentum(step)).add_((1 - momentum(step)) * new)
-        losses.append(value.item())
-    return losses, teacher
-
-
-def ours(method: Method, batches: list[Batch], **clip: float) -> list[float]:
-    optim = Optim(**COMMON, **DECAY, **clip)
-    sizes = {"start": 0, "steps": STEPS, "warmup_steps": WARMUP, "batch_size": 8, "seed": 0}
-    steps = train(method, method, build(method, optim), islice(cycle(batches), STEPS), optim=optim, **sizes)
-    return [read(step)["loss"] for step in steps]
-
-
-def settings(setting, name: str, **hyper: object) -> tuple[Method, list[Batch]]:
-    method, batch = setting(name, double=True, momentum=0.9, **hyper)
-    return method, [batch, *(setting(name, double=True, seed=seed, **hyper)[1] for seed in (1, 2))]
+    return learn(student, loss, batches, move, momentum=momentum)
 
 
 def matrices(name: str, weight: Tensor) -> bool:
@@ -140,20 +110,15 @@ def on_images(targets: list[Tensor], students: list[Tensor]) -> Tensor:
     return sum(terms) / 6
 
 
-def agree(method: Method, encoder: nn.Module, found: list[float], expected: list[float]) -> None:
-    assert len(expected) == STEPS
-    assert found == pytest.approx(expected, rel=1e-6)
-    torch.testing.assert_close(
-        dict(method.teacher.named_parameters()), dict(encoder.named_parameters()), rtol=1e-4, atol=1e-7
-    )
+def centers() -> tuple[Tensor, Tensor]:
+    """Return those of images and of patches."""
+    return torch.zeros(24, dtype=torch.float64), torch.zeros(24, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("norm_last_layer", [True, False])
-def test_dino(norm_last_layer: bool, setting) -> None:
-    method, batches = settings(setting, "dino", norm_last_layer=norm_last_layer, teacher_warmup=0.6, freeze=0.2)
-    head = dino_head(method.head, learned=not norm_last_layer)
+def dino(method: Method, batches: list[Batch], *, learned: bool) -> Trained:
+    head = dino_head(method.head, learned=learned)
     student = nn.ModuleDict({"backbone": copy.deepcopy(method.backbone), "head": head})
-    center = torch.zeros(24, dtype=torch.float64)
+    center, _ = centers()
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
         outputs = [student["head"](student["backbone"](view.value)[:, 0]) for view in batch.views]
@@ -162,22 +127,15 @@ def test_dino(norm_last_layer: bool, setting) -> None:
         center.mul_(0.9).add_(0.1 * torch.cat(told).mean(dim=0))
         return on_images(targets, outputs)
 
-    expected, teacher = authors(student, loss, batches, decays=matrices, clip=clip_each)
-    agree(method, teacher["backbone"], ours(method, batches, clip_each=0.05), expected)
-    last = student["head"][-1].parametrizations.weight
-    torch.testing.assert_close(method.head[-1].weight, last.original1)
-    lengths = method.head[-1].lengths
-    assert (lengths is None) == norm_last_layer
-    if lengths is not None:
-        assert not lengths.eq(1).any()
-        torch.testing.assert_close(lengths, last.original0)
+    losses, teacher = follow(student, loss, batches, decays=matrices, clip=clip_each)
+    parts = {"encoders.image": student["backbone"], "teacher": teacher["backbone"], "center": center}
+    return trained(losses, parts | heads("head", student["head"]))
 
 
-def test_ibot(setting) -> None:
-    method, batches = settings(setting, "ibot", norm_last_layer=False, teacher_warmup=0.6, freeze=0.2)
+def ibot(method: Method, batches: list[Batch]) -> Trained:
     backbone = Masking(method.backbone, method.mask_token)
     student = nn.ModuleDict({"backbone": backbone, "head": dino_head(method.head, learned=True)})
-    center, center2 = torch.zeros(24, dtype=torch.float64), torch.zeros(24, dtype=torch.float64)
+    center, center2 = centers()
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
         large, temperature = batch.views[:2], TEMPERATURES[step // 2]
@@ -194,10 +152,20 @@ def test_ibot(setting) -> None:
         center2.mul_(0.9).add_(0.1 * torch.cat(told)[:, 1:].mean(dim=1).mean(dim=0))
         return total
 
-    expected, teacher = authors(student, loss, batches, decays=matrices, clip=clip_each)
-    agree(method, teacher["backbone"].encoder, ours(method, batches, clip_each=0.05), expected)
-    torch.testing.assert_close(method.mask_token, student["backbone"].mask_token)
-    torch.testing.assert_close(method.head[-1].lengths, student["head"][-1].parametrizations.weight.original0)
+    losses, teacher = follow(student, loss, batches, decays=matrices, clip=clip_each)
+    return trained(losses, masked(student, teacher, center, center2) | heads("head", student["head"]))
+
+
+def masked(
+    student: nn.ModuleDict, teacher: nn.ModuleDict, center: Tensor, center2: Tensor
+) -> dict[str, nn.Module | Tensor]:
+    return {
+        "encoders.image": student["backbone"].encoder,
+        "mask_token": student["backbone"].mask_token.detach(),
+        "teacher": teacher["backbone"].encoder,
+        "center": center,
+        "patch_center": center2,
+    }
 
 
 def koleo(z: Tensor) -> Tensor:
@@ -215,14 +183,13 @@ def dinov2_scale(name: str) -> float:
     return 0.9 ** (2 - int(name.split(".blocks.")[1][0])) if ".blocks." in name else 1.0
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_dinov2_as_its_short_recipe(shared: bool, setting) -> None:
-    """Centers, and both large crops in KoLeo; the temperature rises from step to step; modules are clipped apart."""
-    knobs = {"balance": "center", "koleo_crops": 2, "shared_head": shared, "teacher_warmup": 0.5, "freeze": 0.2}
-    method, batches = settings(setting, "dinov2", **knobs)
+def dinov2(method: Method, batches: list[Batch]) -> Trained:
+    """Train as the short recipe: centers, and both large crops in KoLeo; the temperature rises from step to step;
+    modules are clipped apart.
+    """
     student = nn.ModuleDict({"backbone": Masking(method.backbone, method.mask_token)})
     student.update({f"head{number}": dino_head(head, learned=True) for number, head in enumerate(method.heads)})
-    center, center2 = torch.zeros(24, dtype=torch.float64), torch.zeros(24, dtype=torch.float64)
+    center, center2 = centers()
     patch_head = f"head{len(method.heads) - 1}"
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
@@ -237,7 +204,7 @@ def test_dinov2_as_its_short_recipe(shared: bool, setting) -> None:
         patch_targets = F.softmax((patches - center2) / temperature, dim=-1)
         total = on_images(targets, [student["head0"](view[:, 0]) for view in [*hidden, *small]])
         outputs = student[patch_head](torch.cat(hidden)[:, 1:][mask])
-        weight = (1 / mask.sum(dim=1).clamp(min=1)).unsqueeze(1).expand_as(mask)[mask]
+        weight = (1 / mask.sum(dim=1).clamp(min=1).double()).unsqueeze(1).expand_as(mask)[mask]
         total = total + (cross_entropy(patch_targets, outputs) * weight).sum() / len(mask)
         center.mul_(0.9).add_(0.1 * torch.cat(told).mean(dim=0))
         center2.mul_(0.9).add_(0.1 * patches.mean(dim=0))
@@ -250,14 +217,11 @@ def test_dinov2_as_its_short_recipe(shared: bool, setting) -> None:
         for module in student.values():
             nn.utils.clip_grad_norm_(module.parameters(), 0.3)
 
-    expected, teacher = authors(student, loss, batches, decays=decays, clip=clip, scale=dinov2_scale)
-    agree(method, teacher["backbone"].encoder, ours(method, batches, clip_norm=0.3), expected)
-    torch.testing.assert_close(method.mask_token, student["backbone"].mask_token)
-    for number, head in enumerate(method.heads):
-        last = student[f"head{number}"][-1].parametrizations.weight
-        torch.testing.assert_close(
-            dict(head[-1].named_parameters()), {"weight": last.original1, "lengths": last.original0}
-        )
+    losses, teacher = follow(student, loss, batches, decays=decays, clip=clip, scale=dinov2_scale)
+    state = masked(student, teacher, center, center2)
+    for number in range(len(method.heads)):
+        state |= heads(f"heads.{number}", student[f"head{number}"])
+    return trained(losses, state)
 
 
 def sinkhorn(rows: Tensor) -> Tensor:
@@ -269,9 +233,8 @@ def sinkhorn(rows: Tensor) -> Tensor:
     return (q * q.shape[1]).T
 
 
-def test_msn(setting) -> None:
+def msn(method: Method, batches: list[Batch]) -> Trained:
     """Prototypes neither decay nor are clipped; the teacher's momentum would arrive at 1 after five quarters."""
-    method, batches = settings(setting, "msn")
     parts = {"backbone": method.backbone, "projector": method.projector}
     student = nn.ModuleDict({name: copy.deepcopy(module) for name, module in parts.items()})
     student["prototypes"] = nn.Linear(16, 12, bias=False, dtype=torch.float64)
@@ -303,6 +266,20 @@ def test_msn(setting) -> None:
     def momentum(step: int) -> float:
         return 0.9 + 0.1 * step / (1.25 * STEPS)
 
-    expected, teacher = authors(student, loss, batches, decays=decays, clip=clip, momentum=momentum)
-    agree(method, teacher["backbone"], ours(method, batches, clip_norm=0.3), expected)
-    torch.testing.assert_close(method.prototypes.weight, student["prototypes"].weight)
+    losses, teacher = follow(student, loss, batches, decays=decays, clip=clip, momentum=momentum)
+    names = {"encoders.image": "backbone", "projector": "projector", "prototypes": "prototypes"}
+    found = {path: student[part] for path, part in names.items()}
+    return trained(losses, found | {"teacher": teacher["backbone"], "teacher_projector": teacher["projector"]})
+
+
+EACH, WHOLE = Optim(**SETTINGS, clip_each=0.05), Optim(**SETTINGS, clip_norm=0.3)
+COMMON = {"momentum": 0.9, "teacher_warmup": 0.6, "freeze": 0.2}
+SHORT = COMMON | {"balance": "center", "koleo_crops": 2, "teacher_warmup": 0.5}
+LOOPS = {
+    "dino": Loop("dino", EACH, partial(dino, learned=False), COMMON),
+    "dino-lengths": Loop("dino", EACH, partial(dino, learned=True), COMMON | {"norm_last_layer": False}),
+    "ibot": Loop("ibot", EACH, ibot, COMMON | {"norm_last_layer": False}),
+    "dinov2": Loop("dinov2", WHOLE, dinov2, SHORT),
+    "dinov2-shared": Loop("dinov2", WHOLE, dinov2, SHORT | {"shared_head": True}),
+    "msn": Loop("msn", WHOLE, msn, {"momentum": 0.9}),
+}

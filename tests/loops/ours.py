@@ -1,0 +1,83 @@
+"""Ten training steps on our side: in one process or, where there is a process group, in each of several."""
+
+from collections.abc import Callable, Mapping
+from itertools import cycle, islice
+from typing import NamedTuple
+
+import torch
+from precision import double_precision
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+from selfsup.optim import build
+from selfsup.parts import dist, norms
+from selfsup.sections import Optim
+from selfsup.train import read, split, train
+
+STEPS, WARMUP = 10, 2
+Make = Callable[..., tuple[Method, Batch]]  # conftest's `setting`
+
+
+class Trained(NamedTuple):
+    """losses: of each step. state: weights and buffers after the last, by their names in our objective."""
+
+    losses: list[float]
+    state: dict[str, Tensor]
+
+
+class Loop(NamedTuple):
+    """Settings of ten steps, and the loop of the authors that they are to follow.
+
+    reference: trains copies of the weights that it is given. batch: samples that the learning rate is for.
+    shaken: all weights begin away from where they usually do, so that none is 0 or 1 and no teacher is its student.
+    """
+
+    method: str
+    optim: Optim
+    reference: Callable[[Method, list[Batch]], Trained]
+    hyper: Mapping[str, object] = {}
+    backbone: str | None = None
+    samples: int = 8
+    batch: int = 8
+    warmup: int = WARMUP
+    shaken: bool = False
+
+
+def begin(loop: Loop, setting: Make, seed: int = 0) -> tuple[Method, list[Batch]]:
+    """Return the objective at its initial weights, in double precision, and three batches."""
+    asked = {"samples": loop.samples, "double": True, **loop.hyper}
+    method, _ = setting(loop.method, loop.backbone, seed=seed, **asked)
+    if loop.shaken:
+        with torch.no_grad():
+            for weight in method.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+    return method, [setting(loop.method, loop.backbone, seed=number, **asked)[1] for number in range(3)]
+
+
+class Trainer:
+    """An objective, its optimizer, and the batches of this process, as a worker has them."""
+
+    def __init__(self, loop: Loop, setting: Make, seed: int = 0) -> None:
+        self.loop = loop
+        self.method, batches = begin(loop, setting, seed)
+        self.module: nn.Module = self.method
+        if dist.world_size() > 1:
+            norms.convert(self.method)
+            self.module = DistributedDataParallel(self.method, forward_sync_buffers=False)
+        self.optimizer: Optimizer = build(self.method, loop.optim)
+        self.batches = [split(batch, dist.world_size())[dist.rank()] for batch in batches]
+
+    def run(self, start: int = 0, stop: int = STEPS) -> list[float]:
+        """Take steps [start, stop) of ten; return their losses, the mean over processes."""
+        sizes = {"steps": STEPS, "warmup_steps": self.loop.warmup, "batch_size": self.loop.batch, "seed": 0}
+        batches = islice(cycle(self.batches), start, None)
+        steps = train(self.module, self.method, self.optimizer, batches, optim=self.loop.optim, start=start, **sizes)
+        with double_precision():
+            return [read(step)["loss"] for step in islice(steps, stop - start)]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights and buffers, but for the numbers of batches that norms have counted."""
+        return {name: value for name, value in self.method.state_dict().items() if "num_batches" not in name}

@@ -1,0 +1,125 @@
+"""Ten steps of objectives are the authors': in one process, in two, and where a run was stopped and restored between.
+
+In double precision, where neither AdamW nor an order of summation leaves room for rounding. Run as a script with
+(folder), this file forks two processes, which leave there what they end with.
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from loops import LOOPS
+from loops.ours import Make, Trained, Trainer, begin
+from torch.distributed import barrier, destroy_process_group, init_process_group
+from torch.multiprocessing import start_processes
+
+from selfsup import checkpoint
+
+WORLD, STOP = 2, 4
+SEVERAL = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3"
+OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
+TESTS = Path(__file__).parent.parent
+
+
+def stopped(name: str, setting: Make, root: Path) -> tuple[Trainer, list[float]]:
+    """Take the first steps, and leave a checkpoint."""
+    trainer = Trainer(LOOPS[name], setting)
+    losses = trainer.run(0, STOP)
+    parts = {"module": trainer.method, "optimizer": trainer.optimizer}
+    checkpoint.save(root, step=STOP, resolved={"loop": name}, keep=1, **parts)
+    return trainer, losses
+
+
+def restored(name: str, setting: Make, root: Path) -> Trained:
+    """Restore a run into an objective of other weights, and finish it; return the last steps."""
+    trainer = Trainer(LOOPS[name], setting, seed=1)
+    parts = {"module": trainer.method, "optimizer": trainer.optimizer}
+    start, _ = checkpoint.resume(root, resolved={"loop": name}, **parts)
+    return Trained(trainer.run(start), trainer.state())
+
+
+def work(rank: int, folder: Path, setting: Make) -> None:
+    """Train each loop without a stop, from a checkpoint of two processes, and from one of one process."""
+    init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    for name in SEVERAL:
+        trainer, losses = stopped(name, setting, folder / name / f"two{rank}")
+        ends = {"straight": Trained(losses + trainer.run(STOP), trainer.state())}
+        barrier()
+        roots = "two0", *(["one"] if name in OTHER_WORLDS else [])
+        ends |= {root: restored(name, setting, folder / name / root) for root in roots}
+        torch.save({end: tuple(trained) for end, trained in ends.items()}, folder / name / f"{rank}.pt")
+    destroy_process_group()
+
+
+@cache
+def authors(name: str, setting: Make) -> Trained:
+    return LOOPS[name].reference(*begin(LOOPS[name], setting))
+
+
+@pytest.fixture(scope="module")
+def folder(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where two processes left their results, name by name."""
+    folder = tmp_path_factory.mktemp("gloo")
+    for name in OTHER_WORLDS:
+        stopped(name, setting, folder / name / "one")
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "error", __file__, str(folder)]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}, check=True, timeout=180)
+    return folder
+
+
+def results(folder: Path, name: str, rank: int = 0) -> dict[str, Trained]:
+    return {end: Trained(*trained) for end, trained in torch.load(folder / name / f"{rank}.pt").items()}
+
+
+def agree(found: Trained, expected: Trained) -> None:
+    """Compare the last losses and all weights, of which none may be missing."""
+    assert found.losses == pytest.approx(expected.losses[-len(found.losses) :], rel=1e-8)
+    theirs = {name: found.state[name] for name in expected.state}
+    torch.testing.assert_close(theirs, expected.state, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_ten_steps_are_the_authors(name: str, setting: Make) -> None:
+    trainer, expected = Trainer(LOOPS[name], setting), authors(name, setting)
+    first = {name: weight.clone() for name, weight in trainer.method.named_parameters()}
+    losses = trainer.run()
+    agree(Trained(losses, trainer.state()), expected)
+    assert abs(losses[-1] - losses[0]) > 1e-2 * abs(losses[0])
+    for path, weight in trainer.method.named_parameters():
+        assert not (weight.equal(first[path]) and weight.requires_grad), path
+        assert path in expected.state or not weight.requires_grad, path
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_ten_steps_of_two_processes_are_the_authors(name: str, setting: Make, folder: Path) -> None:
+    one, two = (results(folder, name, rank)["straight"] for rank in range(WORLD))
+    agree(one, authors(name, setting))
+    torch.testing.assert_close(two, one, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_two_processes_restored_after_four_steps_go_on_bit_for_bit(name: str, folder: Path) -> None:
+    ends = results(folder, name)
+    straight = Trained(ends["straight"].losses[STOP:], ends["straight"].state)
+    torch.testing.assert_close(ends["two0"], straight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", OTHER_WORLDS)
+def test_two_processes_go_on_where_one_stopped(name: str, setting: Make, folder: Path) -> None:
+    agree(results(folder, name)["one"], authors(name, setting))
+
+
+@pytest.mark.parametrize("name", OTHER_WORLDS)
+def test_one_process_goes_on_where_two_stopped(name: str, setting: Make, folder: Path) -> None:
+    agree(restored(name, setting, folder / name / "two0"), authors(name, setting))
+
+
+if __name__ == "__main__":
+    from conftest import setting
+
+    start_processes(work, (Path(sys.argv[1]), setting), nprocs=WORLD, start_method="fork")
