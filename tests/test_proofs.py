@@ -68,8 +68,8 @@ def test_a_test_backs_each_claim(method: str, claim: Claim) -> None:
 
 
 def test_a_test_of_something_else_backs_nothing() -> None:
-    assert not subjects("mae") & mentioned("methods/test_lars_loops.py", "test_ten_steps_are_the_authors")
-    assert subjects("byol") & mentioned("methods/test_lars_loops.py", "test_ten_steps_are_the_authors")
+    assert not subjects("supervised") & mentioned("methods/test_loops.py", "test_ten_steps_are_the_authors")
+    assert subjects("byol") & mentioned("methods/test_loops.py", "test_ten_steps_are_the_authors")
     with pytest.raises(AttributeError):
         mentioned("methods/test_mae.py", "test_that_is_not_there")
 
@@ -99,7 +99,7 @@ def test_a_recipe_says_whether_it_was_run_and_whose_settings_it_has(recipe: str)
 
 def test_describe_shows_tests_and_deviations(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["describe", "simclr", "--proof"]).output
-    assert "tests/methods/test_lars_loops.py::test_ten_steps_are_the_authors\n" in shown
+    assert "tests/methods/test_loops.py::test_ten_steps_are_the_authors\n" in shown
     assert "in1k/simclr: not run here" in shown
     assert max(map(len, shown.splitlines())) <= 100
     asked = CliRunner().invoke(app, ["describe", "--proof", "--json"]).output

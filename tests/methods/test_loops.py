@@ -22,7 +22,6 @@ from selfsup import checkpoint
 WORLD, STOP = 2, 4
 SEVERAL = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3"
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
-TESTS = Path(__file__).parent.parent
 
 
 def stopped(name: str, setting: Make, root: Path) -> tuple[Trainer, list[float]]:
@@ -66,9 +65,9 @@ def folder(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gloo")
     for name in OTHER_WORLDS:
         stopped(name, setting, folder / name / "one")
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-W", "error", __file__, str(folder)]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}, check=True, timeout=180)
+    subprocess.run(command, env=os.environ | environment, check=True, timeout=180)
     return folder
 
 

@@ -1,10 +1,10 @@
 """A batch in pieces is the whole batch: loss, gradient and all that moves after the step, in double precision."""
 
 from collections.abc import Callable
-from unittest.mock import patch
 
 import pytest
 import torch
+from precision import double_precision
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -30,7 +30,7 @@ def without_batch_norm(method: Method) -> None:
 
 def stepped(method: Method, batch: Batch, pieces: int) -> dict[str, Tensor]:
     """Loss and records, gradients, and buffers after the step."""
-    with patch.object(Tensor, "float", Tensor.double):  # losses are taken in single precision
+    with double_precision():
         out = backward(method, batch, accumulate=cut(method, pieces))
         method.after_step(0.5, out.aux)
     grads = {f"grad {name}": weight.grad for name, weight in method.named_parameters() if weight.requires_grad}

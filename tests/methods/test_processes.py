@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
+from precision import double_precision
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
@@ -108,7 +108,7 @@ def objective(name: str, kind: str, setting: Make, **hyper: object) -> Result:
         norms.convert(method)
         module = DistributedDataParallel(method)
     pieces = cut(method, 2 if kind == "vit" and dist.world_size() == 2 else 1)
-    with patch.object(Tensor, "float", Tensor.double):  # losses are in single precision
+    with double_precision():
         out = backward(module, split(batch, dist.world_size())[dist.rank()], accumulate=pieces)
         with torch.no_grad():
             method.after_step(0.5, out.aux)
@@ -172,7 +172,8 @@ def results(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[int
     """By the number of processes: what each of them found."""
     folder = tmp_path_factory.mktemp("gloo")
     command = [sys.executable, "-W", "error", __file__, str(folder)]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as forking:
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, env=os.environ | environment) as forking:
         try:
             one = found(CASES, setting)
             assert forking.wait(timeout=180) == 0
