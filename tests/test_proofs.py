@@ -68,7 +68,7 @@ def test_a_test_backs_each_claim(method: str, claim: Claim) -> None:
 
 
 def test_a_test_of_something_else_backs_nothing() -> None:
-    assert not subjects("supervised") & mentioned("methods/test_loops.py", "test_ten_steps_are_the_authors")
+    assert not subjects("mae") & mentioned("methods/test_loops.py", "test_two_processes_go_on_where_one_stopped")
     assert subjects("byol") & mentioned("methods/test_loops.py", "test_ten_steps_are_the_authors")
     with pytest.raises(AttributeError):
         mentioned("methods/test_mae.py", "test_that_is_not_there")

@@ -130,11 +130,15 @@ def sgd(
     rate: Callable[[int, str], float],
     *,
     decay: float,
+    least: int = 0,
     waits: Callable[[str, int], bool] = lambda *_: False,
 ) -> Move:
-    """Return torch's SGD, which decays all weights alike. rate: at a step, of a weight."""
-    groups = [{"params": [weight], "name": name} for name, weight in trainable(student)]
-    optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=decay)
+    """Return torch's SGD. rate: at a step, of a weight. least: dimensions from which on a weight decays."""
+    groups = [
+        {"params": [weight], "name": name, "weight_decay": decay if weight.ndim >= least else 0.0}
+        for name, weight in trainable(student)
+    ]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
 
     def move(step: int) -> None:
         for group in optimizer.param_groups:

@@ -110,17 +110,7 @@ def pirl(method: Method, batches: list[Batch]) -> Trained:
         memory.copy_(F.normalize(memory / 2 + F.normalize(image.detach(), dim=1) / 2, dim=1))
         return (terms[0] + terms[1]) / 2
 
-    decayed = [weight for weight in student.parameters() if weight.ndim > 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 1e-4}, {"params": [w for w in student.parameters() if w.ndim == 1]}],
-        momentum=0.9,
-    )
-
-    def move(step: int) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(step, 0.12, 1.2e-4)
-        optimizer.step()
-
+    move = sgd(student, lambda step, _: cosine(step, 0.12, 1.2e-4), decay=1e-4, least=2)
     losses, _ = learn(student, loss, batches, move)
     return trained(losses, named(student, names) | {"memory.rows": memory, "even": even[0].log()})
 

@@ -1,4 +1,4 @@
-"""MAE, SimSiam, TiCo, PixPro, DeepCluster, SeLa and OBoW, at the settings of their recipes."""
+"""MAE, SimSiam, TiCo, PixPro, DeepCluster, SeLa, OBoW and labels, at the settings of their recipes."""
 
 import math
 
@@ -220,6 +220,22 @@ def obow(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names) | {"teacher": teacher["backbone"]} | found)
 
 
+def supervised(method: Method, batches: list[Batch]) -> Trained:
+    """Matrices decay; the rate rises from 0.1 and is divided by ten three times."""
+    names = ENCODER | {"head": "head"}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        logits = student["head"](student["backbone"].pooled(batch.views[0].value))
+        return -logits.log_softmax(dim=1)[range(8), batch.label].mean()
+
+    def rate(step: int, _: str) -> float:
+        return 0.1 + 0.3 * (step + 1) / 2 if step < 2 else 0.4 * 0.1 ** ((step >= 4) + (step >= 7) + (step >= 9))
+
+    losses, _ = learn(student, loss, batches, sgd(student, rate, decay=1e-4, least=2))
+    return trained(losses, named(student, names))
+
+
 LOOPS = {
     "mae": of_recipe("mae", mae, "vit", decoder_width=32, decoder_depth=2, decoder_heads=4),
     "simsiam": of_recipe("simsiam", simsiam),
@@ -228,4 +244,5 @@ LOOPS = {
     "deepcluster": of_recipe("deepcluster", deepcluster),
     "sela": of_recipe("sela", sela),
     "obow": of_recipe("obow", obow, local_crops=2),
+    "supervised": of_recipe("supervised", supervised),
 }
