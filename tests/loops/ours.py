@@ -1,6 +1,7 @@
 """Ten training steps on our side: in one process or, where there is a process group, in each of several."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -48,13 +49,18 @@ class Loop(NamedTuple):
 
 def begin(loop: Loop, setting: Make, seed: int = 0) -> tuple[Method, list[Batch]]:
     """Return the objective at its initial weights, in double precision, and three batches."""
-    asked = {"samples": loop.samples, "double": True, **loop.hyper}
-    method, _ = setting(loop.method, loop.backbone, seed=seed, **asked)
+    method, _ = setting(loop.method, loop.backbone, samples=loop.samples, double=True, seed=seed, **loop.hyper)
     if loop.shaken:
         with torch.no_grad():
             for weight in method.parameters():
                 weight.add_(0.1 * torch.randn_like(weight))
-    return method, [setting(loop.method, loop.backbone, seed=number, **asked)[1] for number in range(3)]
+    return method, list(_batches(setting, loop.method, loop.backbone, loop.samples, *loop.hyper.items()))
+
+
+@cache
+def _batches(setting: Make, method: str, backbone: str | None, samples: int, *hyper: tuple[str, object]) -> list[Batch]:
+    asked = {"samples": samples, "double": True, **dict(hyper)}
+    return [setting(method, backbone, seed=seed, **asked)[1] for seed in range(3)]
 
 
 class Trainer:

@@ -77,9 +77,9 @@ def results(folder: Path, name: str, rank: int = 0) -> dict[str, Trained]:
 
 def agree(found: Trained, expected: Trained) -> None:
     """Compare the last losses and all weights, of which none may be missing."""
-    assert found.losses == pytest.approx(expected.losses[-len(found.losses) :], rel=1e-8)
+    assert found.losses == pytest.approx(expected.losses[-len(found.losses) :], rel=1e-9)
     theirs = {name: found.state[name] for name in expected.state}
-    torch.testing.assert_close(theirs, expected.state, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(theirs, expected.state, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LOOPS)
