@@ -107,7 +107,7 @@ def pixpro(method: Method, batches: list[Batch]) -> Trained:
                 total = total - 2 * alike[near].mean() / 8
         return total
 
-    move = lars(student, "byol", warm(4.0, end=1e-6), decay=1e-5)
+    move = lars(student, "byol", warm(4.0, begin=0.04, end=1e-6), decay=1e-5)
     losses, teacher = learn(student, loss, batches, move, momentum=to_one(0.99))
     return trained(losses, named(student, names) | named(teacher, targets))
 
