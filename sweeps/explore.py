@@ -78,7 +78,7 @@ def _search(sweep_file: SweepFile, journal: Journal, placement: "TrialPlacement"
         num_samples=remaining.trials,
         max_concurrent_trials=at_a_time(defaults),
         search_alg=OptunaSearcher(sweep_file.search, sweep_file.designs, journal, placement.propose, monitor),
-        scheduler=scheduler(sweep_file.search, [plans.of(each) for each in journal.sound], monitor),
+        scheduler=scheduler(sweep_file.search, [plans.of(config) for config in journal.sound], monitor),
     )
     stop = BudgetStopper(monitor, remaining)
     fit(monitor, stop, config, {}, plans.home)

@@ -29,8 +29,8 @@ def lay_out(sweep_file: SweepFile, tracker: Tracker | None = None) -> tuple[Swee
     tracker = tracker or store()
     bare = search_sweep(sweep_file, (), home())
     budget, sessions = mlflow_tree.spent(tracker, bare)
-    over, found = budget == sweep_file.search.budget, trials(tracker, bare, cache=home() / "cache")
-    sweep = search_sweep(sweep_file, found, home(), over=over, sessions=sessions)
+    over, ended = budget == sweep_file.search.budget, trials(tracker, bare, cache=home() / "cache")
+    sweep = search_sweep(sweep_file, ended, home(), over=over, sessions=sessions)
     if not over or not sweep.search or not sweep.search.best:
         return sweep, {}
     arms, planned = expand(confirmation(sweep_file, sweep.search), home())

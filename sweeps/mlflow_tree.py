@@ -110,7 +110,7 @@ def plans(tracker: Tracker, sweep: str) -> list[RegisteredPlan]:
 def charts(tracker: Tracker, port: int) -> Iterator[str]:
     """Yield a line for each of the latest sweeps and searches, and below it links to their charts in MLflow's UI."""
     roots = [run for kind in ("sweep", "search") for run in tracker.search_runs(f"tags.`{KIND}` = '{kind}'")]
-    for run in sorted(roots, key=lambda each: each.info.start_time)[: -CHARTED - 1 : -1]:
+    for run in sorted(roots, key=lambda root: root.info.start_time)[: -CHARTED - 1 : -1]:
         page = experiment_page(tracker.uri, run.info.experiment_id, port)
         metrics = [name for name in run.data.params.get("metrics", "").split(", ") if name]
         yield f"{run.info.run_name}, plan {run.data.tags[SWEEP]}"
@@ -126,7 +126,7 @@ def _charts(kind: str, metrics: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics} | curves
 
 
-def summarise(tracker: Tracker, ablation: Ablation) -> None:
+def summarize(tracker: Tracker, ablation: Ablation) -> None:
     """Record the statistics of the arms that `plant` opened.
 
     <metric>/mean, /sd, /n, and /low and /high of the 95 % interval. Recording what is recorded already changes nothing.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from selfsup.hits import Seen
+from selfsup.hits import HitRecord
 
 Status = Literal["planned", "running", "finished", "failed", "stopped"]
 Curve = Sequence[tuple[int, float]]  # (step, value)
@@ -23,4 +23,4 @@ class Result:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     curves: Mapping[str, Curve]
-    seen: Mapping[str, Seen] = field(default_factory=dict)  # by metric, the images that it is of
+    seen: Mapping[str, HitRecord] = field(default_factory=dict)  # by metric, the images that it is of

@@ -108,7 +108,7 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.write(path, data)
         tracker.artifact(root, path, str(Path("report", name).parent))
-    mlflow_tree.summarise(tracker, ablation)
+    mlflow_tree.summarize(tracker, ablation)
     return ablation, folder / "report.html"
 
 

@@ -19,7 +19,7 @@ RESOLVED: dict[str, Any] = {"seed": 0, "optim": {"lr": 0.1, "betas": [0.9, 0.95]
 
 
 def state(value: float, size: int = 10) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A module full of `value`, and an optimiser that remembers a gradient of `value`."""
+    """A module full of `value`, and an optimizer that remembers a gradient of `value`."""
     module = nn.Linear(size, size)
     for parameter in module.parameters():
         nn.init.constant_(parameter, value)

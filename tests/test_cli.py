@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from selfsup import cli
 from selfsup.cli import app, main
-from selfsup.knob import described
+from selfsup.knob import knob_lines
 from selfsup.spec import run_type
 
 ROOT = Path(__file__).parent.parent
@@ -216,7 +216,7 @@ def test_describe_tells_all_about_every_knob() -> None:
         assert told in temperature
     assert "required" in lines["data.train"]
     assert "adamw | sgd | lars" in lines["optim.name"]
-    for knob in described(run_type("simclr")):
+    for knob in knob_lines(run_type("simclr")):
         assert knob.doc in lines[knob.path]
 
 

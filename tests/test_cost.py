@@ -15,7 +15,7 @@ from selfsup.spec import Run, run_type
 from selfsup.views import Crop, Views
 
 INFO = TrainInfo(num_samples=64, num_classes=2, num_steps=1, steps_per_epoch=8)
-P, H = 192, 5  # values of an 8x8 patch in colour; hidden channels
+P, H = 192, 5  # values of an 8x8 patch in color; hidden channels
 VIT = {"name": "vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2}
 
 

@@ -385,7 +385,7 @@ def test_weights_with_other_names_are_told_by_the_closest_part(tmp_path: Path) -
 def test_two_encoders_in_a_file_are_not_chosen_from_by_chance(tmp_path: Path) -> None:
     state = build(CNN).trunk.state_dict()
     torch.save(under("left.", state) | under("right.", state), tmp_path / "w.pth")
-    with pytest.raises(SpecError, match=r"several encoders lie in it, under left\., right\.: save the one you mean"):
+    with pytest.raises(SpecError, match=r"it holds several encoders, under left\., right\.: save the one you mean"):
         build(CNN.model_copy(update={"weights": str(tmp_path / "w.pth")}))
 
 

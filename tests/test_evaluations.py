@@ -147,7 +147,7 @@ def test_a_run_without_labels_is_evaluated_on_data_that_has_them(plans: Plans) -
             SpecError,
             r"few needs labels.*8 samples of evals\.few\.data\.val",
         ),
-        ({"use": "knn", "k": 13, "data": ("flowers", "val")}, SpecError, r"evals\.few\.k: 13 neighbours.* 12 labelled"),
+        ({"use": "knn", "k": 13, "data": ("flowers", "val")}, SpecError, r"evals\.few\.k: 13 neighbors.* 12 labelled"),
         (
             {"use": "linear", "data": ("own", "foreign")},
             DataError,

@@ -18,7 +18,7 @@ from tiny import BACKBONE
 
 from selfsup import encoder, saved
 from selfsup.errors import CheckpointError, DataError, SpecError
-from selfsup.knob import described
+from selfsup.knob import knob_lines
 from selfsup.pipelines import planning
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.spec import BASELINES, Backbone, methods, read, spec_type
@@ -28,7 +28,7 @@ from selfsup.sweeps.spec.search import Search
 
 ROOT = Path(__file__).parent.parent
 PLACES = re.compile(r"-s |[^:\n]+(:\d+:\d+)?: ")  # an override; a file, with line and column where it is one of ours
-KNOBS = [*(line.path for line in described(spec_type("mae"))), *(f"search.{name}" for name in Search.model_fields)]
+KNOBS = [*(line.path for line in knob_lines(spec_type("mae"))), *(f"search.{name}" for name in Search.model_fields)]
 KNOBS += ["seeds", "published", "published.source", "ablate.hyper.crop_min", "grid", "expected.default", "studies"]
 
 
@@ -98,7 +98,7 @@ def test_what_may_be_null_is_taken(files: list[Path]) -> None:
     """For every method, what an extended file says can be taken back; a section without axes is none."""
     photos = next(path for path in files if path.match("photos/mae.yaml")).parent
     for method in set(methods()) - set(BASELINES):
-        lines = [line.path for line in described(spec_type(method)) if line.type.endswith("| null")]
+        lines = [line.path for line in knob_lines(spec_type(method)) if line.type.endswith("| null")]
         for path in lines:
             if not path.startswith(("published.", "optim.warmup.", "train.duration.")):  # of a whole
                 read(photos / f"{method}.yaml", ["evals.knn=null", "evals.linear=null", f"{path}=null"])

@@ -43,7 +43,7 @@ def angles(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
 
 
-def test_one_near_neighbour_outvotes_two_far_ones_when_it_is_cold() -> None:
+def test_one_near_neighbor_outvotes_two_far_ones_when_it_is_cold() -> None:
     """Query at 0, class 0 at 10 degrees, class 1 at 60 and -60: cosines .985, .5, .5.
 
     T = 1: e^.985 = 2.68 against 2 e^.5 = 3.30. T = .07: e^14.07 against 2 e^7.14.
@@ -70,7 +70,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(digits()) == whole
 
 
-def test_more_neighbours_than_samples_are_refused() -> None:
+def test_more_neighbors_than_samples_are_refused() -> None:
     features = Features(angles(0, 1), np.array([0, 1]), angles(0), np.array([0]), classes=2)
-    with pytest.raises(SpecError, match=r"^k: 3 neighbours, but train has 2 labelled samples"):
+    with pytest.raises(SpecError, match=r"^k: 3 neighbors, but train has 2 labelled samples"):
         run(features, k=3)

@@ -1,11 +1,11 @@
-"""Knobs: what is told, what is resolved, what is described."""
+"""Knobs: values, identities, and the lines that describe them."""
 
 from typing import Literal
 
 import pytest
 from pydantic import ValidationError
 
-from selfsup.knob import REQUIRED, Choice, Described, Knobs, Range, as_dict, described, knob, non_default
+from selfsup.knob import REQUIRED, Choice, KnobLine, Knobs, Range, as_dict, knob, knob_lines, non_default
 
 
 class Inner(Knobs):
@@ -54,11 +54,11 @@ def test_resolved_has_everything_as_json_would() -> None:
 
 
 def test_described() -> None:
-    lines = {line.path: line for line in described(Outer)}
+    lines = {line.path: line for line in knob_lines(Outer)}
     assert list(lines) == ["rate", "kind", "pair", "inner.size", "inner.every", "extra", "extra.size", "extra.every"]
     sweep = Range(0.1, 10, log=True)
-    assert lines["rate"] == Described("rate", "number", REQUIRED, None, "> 0", sweep, True, "how fast")
-    assert lines["inner.size"] == Described(
+    assert lines["rate"] == KnobLine("rate", "number", REQUIRED, None, "> 0", sweep, True, "how fast")
+    assert lines["inner.size"] == KnobLine(
         "inner.size", "integer", 4, "n", "≥ 1, ≤ 64", Choice(2, 4, 8), True, "how big"
     )
     assert not lines["inner.every"].result

@@ -106,7 +106,7 @@ def test_an_arm_holds_the_statistics_of_its_seeds(tracker: Tracker) -> None:
         tracker.metrics(run, {KNN: value}, time=1000)
         tracker.finish(run, "FINISHED")
     for _ in range(2):
-        mlflow_tree.summarise(tracker, ablation(sweep, gather(tracker, sweep)))
+        mlflow_tree.summarize(tracker, ablation(sweep, gather(tracker, sweep)))
     found = {run.data.tags[ID]: run for run in tracker.runs(sweep.name)}
     arms = {run.data.tags["selfsup.arm"]: run for run in found.values() if run.data.tags["selfsup.kind"] == "arm"}
     default, other, untouched = (

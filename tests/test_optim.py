@@ -1,4 +1,4 @@
-"""Optimisers and schedules against lightly's, MoCo v3's formula, and numbers worked out by hand."""
+"""Optimizers and schedules against lightly's, MoCo v3's formula, and numbers worked out by hand."""
 
 import math
 from collections.abc import Sequence
@@ -167,7 +167,7 @@ def test_biases_and_norms_decay_where_told_so(name: Any, expected: float) -> Non
         (Optim(name="lars", lr=0.2, momentum=0.7, trust=0.02), LARS, {"lr": 0.2, "momentum": 0.7, "trust": 0.02}),
     ],
 )
-def test_the_spec_reaches_the_optimiser(optim: Optim, kind: type, expected: dict[str, Any]) -> None:
+def test_the_spec_reaches_the_optimizer(optim: Optim, kind: type, expected: dict[str, Any]) -> None:
     optimizer = build(Module(), optim)
     assert type(optimizer) is kind
     for group, decay in zip(optimizer.param_groups, [optim.weight_decay, 0.0], strict=True):

@@ -14,7 +14,7 @@ from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 2, "heads": 3}
-NAMES = {  # the positions that attention knows: none, of every pair, turned by axis, learned, normalised, absolute too
+NAMES = {  # the positions that attention knows: none, of every pair, turned by axis, learned, normalized, absolute too
     "vit_tiny_patch16_224": "cls",
     "beit_base_patch16_224": "cls",
     "beitv2_base_patch16_224": "mean",

@@ -278,8 +278,8 @@ UNLABELLED = r"needs labels, and none of the 16 samples of data\.train .*bare.* 
         ),
         ({"data__train": "one", "data__val": "one"}, DataError, r"data\.train: all labels of .* one class, 'a'"),
         ({"method": "supervised", "data": {"train": "one"}, "evals": {}}, DataError, "of one class, 'a': any guess"),
-        ({"evals__knn__k": 17}, SpecError, r"evals\.knn\.k: 17 neighbours, but train has 16 labelled samples; set"),
-        ({"data__train": "few", "evals__knn__k": 3}, SpecError, "3 neighbours, but train has 2 labelled samples"),
+        ({"evals__knn__k": 17}, SpecError, r"evals\.knn\.k: 17 neighbors, but train has 16 labelled samples; set"),
+        ({"data__train": "few", "evals__knn__k": 3}, SpecError, "3 neighbors, but train has 2 labelled samples"),
         ({"data__train": "few", "evals": {"linear": {}}}, None, ""),
     ],
 )
@@ -360,9 +360,9 @@ evals: {{knn: {{k: 3}}}}
 @pytest.mark.parametrize(
     ("old", "new", "overrides", "message"),
     [
-        ("{k: 3}", "{k: 17}", [], "{path}:6:15: evals.knn.k: 17 neighbours"),
-        ("{k: 3}", "{}", [], "{path}:6:9: evals.knn.k: 20 neighbours"),
-        ("{k: 3}", "{k: 17}", ["evals.knn.k=18"], "-s evals.knn.k=18: evals.knn.k: 18 neighbours"),
+        ("{k: 3}", "{k: 17}", [], "{path}:6:15: evals.knn.k: 17 neighbors"),
+        ("{k: 3}", "{}", [], "{path}:6:9: evals.knn.k: 20 neighbors"),
+        ("{k: 3}", "{k: 17}", ["evals.knn.k=18"], "-s evals.knn.k=18: evals.knn.k: 18 neighbors"),
         ("batch: 8", "batch: 24", [], "{path}:5:31: train.batch: 24 samples a step"),
         ("/val/", "/foreign/", [], "{path}:3:8: data.val: {sets}/foreign/shards has the class 'c'"),
         ("/val/", "/nowhere/", [], "{path}:3:8: data.val: {sets}/nowhere/shards/manifest.json: missing"),
@@ -394,7 +394,7 @@ def test_a_place_is_in_the_file_that_says_it(tmp_path: Path, sets: Path) -> None
     base.write_text(base.read_text().replace("k: 3", "k: 17"))
     with pytest.raises(SpecError) as caught:
         plan(read(path), tmp_path)
-    assert str(caught.value).startswith(f"{base}:6:15: evals.knn.k: 17 neighbours")
+    assert str(caught.value).startswith(f"{base}:6:15: evals.knn.k: 17 neighbors")
 
 
 def test_a_cnn_without_a_map_of_its_vectors(home: Home) -> None:

@@ -94,7 +94,7 @@ def test_duplicate_keys_are_refused_at_any_depth() -> None:
         ("x: !!python/tuple [1]", "f.yaml:1:4: x: no tags here: tag:yaml.org,2002:python/tuple"),
         ("x: !!int five", "f.yaml:1:4: x: no tags here: tag:yaml.org,2002:int"),
         ("x: !mine {a: 1}", "f.yaml:1:4: x: no tags here: !mine"),
-        ("x: &loop [1, *loop]", "f.yaml:1:4: x[1]: an alias of what it stands in"),
+        ("x: &loop [1, *loop]", "f.yaml:1:4: x[1]: an alias of a group around it"),
         ("[a]: 1", "f.yaml:1:1: a key must be a word"),
     ],
 )

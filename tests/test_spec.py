@@ -15,7 +15,7 @@ import yaml
 import selfsup
 from selfsup import evaluator
 from selfsup.errors import SpecError
-from selfsup.knob import Knobs, as_dict, described, knob, non_default
+from selfsup.knob import Knobs, as_dict, knob, knob_lines, non_default
 from selfsup.masks import RandomMask
 from selfsup.parts.checks import mask_leaves_both, whole_groups
 from selfsup.sections import Setup
@@ -24,7 +24,7 @@ from selfsup.spec import Duration, Run, Spec, read, run_type, schema, spec_type
 
 class Masked(Knobs):
     mask_ratio: float = knob(0.75, "share of tokens masked", gt=0, lt=1)
-    normalise: bool = knob(False, "targets of unit variance")
+    normalize: bool = knob(False, "targets of unit variance")
 
 
 class Contrast(Knobs):
@@ -144,7 +144,7 @@ class TestMeaning:
         assert "hyper" not in non_default(run)
 
     def test_runs_and_specs_travel_by_pickle(self) -> None:
-        found = good("evals.knn.k=3", "hyper.normalise=true", "seeds=2")
+        found = good("evals.knn.k=3", "hyper.normalize=true", "seeds=2")
         for whole in (found, found.runs[1]):
             again = pickle.loads(pickle.dumps(whole))
             assert again == whole
@@ -190,7 +190,7 @@ method: masked
 data: {train: here}
 hyper:
   mask_ration: 0.6
-  normalise: yes
+  normalize: yes
 seeds: 3
 train:
   batch: 010
@@ -204,13 +204,13 @@ seeds: 4
 s.yaml:5:3: hyper.mask_ration: unknown key (did you mean 'mask_ratio'?)
       mask_ration: 0.6
       ^
-s.yaml:6:14: hyper.normalise: expected true | false, not 'yes'
-      normalise: yes
+s.yaml:6:14: hyper.normalize: expected true | false, not 'yes'
+      normalize: yes
                  ^
 s.yaml:9:10: train.batch: 010 has a leading zero (leave it out, or quote the text)
       batch: 010
              ^
-s.yaml:10:13: train.duration: say exactly one of steps, epochs, samples, not steps: 5 and epochs: 1.0
+s.yaml:10:13: train.duration: give exactly one of steps, epochs, samples, not steps: 5 and epochs: 1.0
       duration: {steps: 5, epochs: 1}
                 ^
 s.yaml:11:13: optim.lr: must be > 0, not -1
@@ -237,7 +237,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("hyper: {temperature: 0.5}", "5:9: hyper.temperature: unknown key (a knob of contrast)"),
             ("duration: {steps: 5}", "5:1: duration: unknown key (it belongs at train.duration)"),
             ("batch: 5", "5:1: batch: unknown key (it belongs at embed.batch or evals.linear.batch or train.batch)"),
-            ("colour: red", "5:1: colour: unknown key"),
+            ("color: red", "5:1: color: unknown key"),
             # types
             ("stream: {mix: 2.0}", "5:15: stream.mix: expected integer, not 2.0 (write 2)"),
             ("stream: {mix: true}", "5:15: stream.mix: expected integer, not true"),
@@ -275,7 +275,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 "seeds: [1, 1]",
                 "5:8: seeds: expected how many seeds (1 to 1000), or a list of different ones (0 to 2³² - 1)",
             ),
-            ("optim: {warmup: {}}", "5:17: optim.warmup: say exactly one of steps, epochs, samples, not none"),
+            ("optim: {warmup: {}}", "5:17: optim.warmup: give exactly one of steps, epochs, samples, not none"),
             ("evals: {knnn: {}}", "5:9: evals.knnn: unknown key (did you mean 'knn'?)"),
         ],
     )
@@ -469,7 +469,7 @@ def test_a_method_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("method", ["masked", "contrast", "pixels", "untrained"])
 def test_every_knob_of_a_spec_says_what_it_is(method: str) -> None:
-    assert [line.path for line in described(spec_type(method)) if not line.doc] == []
+    assert [line.path for line in knob_lines(spec_type(method)) if not line.doc] == []
 
 
 def test_a_run_reads_back_from_its_own_dump() -> None:

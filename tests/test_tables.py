@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 
-from selfsup.hits import Seen
+from selfsup.hits import HitRecord
 from selfsup.sweeps.report import paper
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.table import Table
@@ -51,7 +51,7 @@ def test_an_interval_is_not_below_what_flips_of_images_make() -> None:
     right = {"default": [[1, 1, 0, 0], [1, 1, 1, 0]], "mask_ratio=0.5": [[1, 0, 0, 0], [0, 1, 1, 0]]}
     one, bare = study({"0.75, 8": [50.0, 75.0], "0.5, 8": [25.0, 50.0]})
     bits = {f"mae-{name}-{seed}": np.array(row, bool) for name, rows in right.items() for seed, row in enumerate(rows)}
-    told = [replace(run, seen={KNN: Seen("same", {"top1": bits[run.id]})}) for run in bare]
+    told = [replace(run, seen={KNN: HitRecord("same", {"top1": bits[run.id]})}) for run in bare]
     [table] = ablation(sweep(one), told).tables
     assert cells(table)["0.75"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 64) ** 0.5)
     assert cells(table)["0.5"].half == pytest.approx(T1.ppf(0.975) * 100 * (3 / 64) ** 0.5)
@@ -65,7 +65,7 @@ def test_two_seeds_of_equal_accuracy_have_the_interval_of_their_flips() -> None:
     """They disagree on 2 of 4 images: variance 1/2 / (2 * 4) = 1/16 on one degree. Of the same images there is none."""
     one, bare = study({"0.75, 8": [50.0, 50.0], "0.5, 8": [25.0, 25.0]})
     bits = [[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
-    seen = [Seen("same", {"top1": np.array(row, bool)}) for row in bits]
+    seen = [HitRecord("same", {"top1": np.array(row, bool)}) for row in bits]
     told = [replace(run, seen={KNN: held}) for run, held in zip(bare, seen, strict=True)]
     [table] = ablation(sweep(one), told).tables
     assert cells(table)["0.75"].half == pytest.approx(T1.ppf(0.975) * 100 * (1 / 32) ** 0.5)

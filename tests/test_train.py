@@ -31,7 +31,7 @@ STEPS = 6
 
 
 class Toy(Method):
-    """As MAE: the error at removed tokens. With a random layer, and a centre that moves after each step, as DINO's."""
+    """As MAE: the error at removed tokens. With a random layer, and a center that moves after each step, as DINO's."""
 
     paper = "0000.00000"
     separable = True
@@ -42,7 +42,7 @@ class Toy(Method):
         torch.manual_seed(0)
         self.into, self.out = nn.Linear(PIXELS, 16), nn.Linear(16, PIXELS)
         self.norm, self.dropout = nn.LayerNorm(16), nn.Dropout(dropout)
-        self.register_buffer("centre", torch.zeros(PIXELS))
+        self.register_buffer("center", torch.zeros(PIXELS))
         self.times: list[float] = []
 
     @classmethod
@@ -60,7 +60,7 @@ class Toy(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         self.times.append(t)
-        self.centre.lerp_(aux["mean"].mean(0), 1 - t)
+        self.center.lerp_(aux["mean"].mean(0), 1 - t)
 
 
 def batch_at(step: int) -> Batch:

@@ -93,7 +93,7 @@ def test_a_central_square_is_a_share_of_the_shorter_side():
     np.testing.assert_array_equal(central_boxes(Center(share=224 / 256), *size), exact)
 
 
-def test_a_shape_that_never_fits_falls_back_to_the_centre():
+def test_a_shape_that_never_fits_falls_back_to_the_center():
     crop = Crop(scale=(2.0, 2.0))
     height, width = np.array([10, 100, 101, 100]), np.array([100, 10, 10, 110])
     wide, tall, odd, whole = [0, 43, 10, 13], [43, 0, 13, 10], [44, 0, 13, 10], [0, 0, 100, 110]

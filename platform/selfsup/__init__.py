@@ -59,7 +59,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, held in _HOMES.items():
-        if name in held:
+    for module, names in _HOMES.items():
+        if name in names:
             return getattr(importlib.import_module(f"selfsup.{module}"), name)
     raise AttributeError(f"module 'selfsup' has no attribute {name!r}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from selfsup.columns import aligned
 from selfsup.families import table
-from selfsup.knob import REQUIRED, Choice, Described, Range, described
+from selfsup.knob import REQUIRED, Choice, KnobLine, Range, knob_lines
 from selfsup.method import load, names
 from selfsup.proof import Claim, Proof, common, proof
 from selfsup.spec import run_type
@@ -98,11 +98,11 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 def knobs(method: str) -> str:
     """A line for every knob that a spec of this method has. Raises SpecError for a method that does not exist."""
-    lines = [_line(knob) for knob in described(run_type(method))]
+    lines = [_line(knob) for knob in knob_lines(run_type(method))]
     return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
 
 
-def _line(knob: Described) -> tuple[str, ...]:
+def _line(knob: KnobLine) -> tuple[str, ...]:
     default = "required" if knob.default is REQUIRED else _shown(knob.default)
     allowed = " ".join(part for part in (knob.type, knob.bounds) if part)
     return knob.path, default, knob.symbol or "", allowed, _looked_in(knob.sweep), knob.doc

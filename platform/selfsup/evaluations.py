@@ -90,13 +90,13 @@ def unusable(root: Node) -> Iterator[Problem]:
 
 
 def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
-    """Return the metrics of a spec's evaluations, by name. tree: as it is written, whether or not it is sound."""
+    """Return the metrics of a spec's evaluations, by name. tree: as written, valid or not."""
     named = {name: entry.get("use") or name for name, entry in _entries(tree).items() if isinstance(entry, dict)}
     return {
-        f"eval/{name}/{metric}": found
+        f"eval/{name}/{metric}": scale
         for name, use in named.items()
         if evaluator.is_known(use)
-        for metric, found in evaluator.load(use).metrics.items()
+        for metric, scale in evaluator.load(use).metrics.items()
     }
 
 

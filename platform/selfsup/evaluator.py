@@ -47,12 +47,12 @@ class Metric(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """Return what makes more of a number better."""
+        """Return 1 where higher is better, else -1."""
         return -1 if self.better == "min" else 1
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Return the least and the largest number that there can be, as far as the unit tells."""
+        """Return the least and the largest possible value, infinite where the unit has no bounds."""
         return (0.0, 100.0) if self.unit == "%" else (-math.inf, math.inf)
 
 
@@ -112,8 +112,8 @@ def check(features: Features) -> None:
             bad = int((~np.isfinite(value)).any(1).sum())
             raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
         if label.min() < 0 or label.max() >= features.classes:
-            found = f"{label.min()} to {label.max()}"
-            raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {found}")
+            labels = f"{label.min()} to {label.max()}"
+            raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {labels}")
     if (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
@@ -147,9 +147,11 @@ def is_known(name: object) -> bool:
 
 
 def _with_metrics(kind: type[Evaluator], name: str) -> type[Evaluator]:
-    """Return an evaluator that says what it yields. Raises SpecError for any other."""
+    """Return an evaluator with valid `metrics`. Raises SpecError for any other."""
     metrics = getattr(kind, "metrics", None)
-    if not (isinstance(metrics, Mapping) and metrics and all(isinstance(each, Metric) for each in metrics.values())):
+    if not (
+        isinstance(metrics, Mapping) and metrics and all(isinstance(metric, Metric) for metric in metrics.values())
+    ):
         raise SpecError(f'{name}: {kind.__name__} lacks metrics, such as metrics = {{"top1": Metric()}}')
     if unfit := [metric for metric in metrics if not WORD.fullmatch(metric)]:
         raise SpecError(f"{name}: the name of a metric is a letter, then letters, digits, - and _, not '{unfit[0]}'")

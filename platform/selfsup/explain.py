@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from selfsup.knob import Knobs, bounds_text, described, group, type_text
+from selfsup.knob import Knobs, bounds_text, group, knob_lines, type_text
 from selfsup.layers import nearest
 from selfsup.source import Node, Problem, Where, spelled
 
@@ -92,7 +92,7 @@ def _key_hint(kind: type[Knobs], where: Where, foreign: Mapping[str, str]) -> st
 
 def _paths(kind: type[Knobs]) -> set[str]:
     """Return the paths of all knobs and groups."""
-    steps = [line.path.split(".") for line in described(kind)]
+    steps = [line.path.split(".") for line in knob_lines(kind)]
     return {".".join(parts[:depth]) for parts in steps for depth in range(1, len(parts) + 1)}
 
 

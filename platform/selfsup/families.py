@@ -33,7 +33,7 @@ def unknown(name: str) -> str | None:
 
 
 class ModelFamily(NamedTuple):
-    """What one class of models in a module of timm serves, tried on its smallest model."""
+    """A class of models in a module of timm: the objectives that it serves, tried on its smallest model."""
 
     family: str
     model_class: str
@@ -46,7 +46,7 @@ class ModelFamily(NamedTuple):
 
 
 def table() -> list[ModelFamily]:
-    """Return the families of timm as tests/test_backbones.py finds them."""
+    """Return the families of timm, in the table that tests/test_backbones.py verifies."""
     text = (resources.files("selfsup") / "backbones.csv").read_text()
     return [ModelFamily(*row) for row in list(csv.reader(text.splitlines()))[1:]]
 
@@ -59,7 +59,7 @@ def takes_tokens(name: str) -> bool:
 
 
 def idle(name: str) -> dict[str, str]:
-    """Return the knobs of a backbone that change nothing of the encoder of that name, each with the reason."""
+    """Return the knobs of a backbone without effect on the encoder of that name, each with the reason."""
     if outside.is_outside(name):
         return dict.fromkeys(outside_backbone.idle(name), f"on {name}")
     if not takes_tokens(name):

@@ -1,4 +1,4 @@
-"""Which validation images a protocol had right: bits beside its numbers, from which a report tells what images add."""
+"""Records of the validation images that a protocol had right, for the uncertainty that images add to a report."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ from selfsup.stage import write_json
 NAME = "images.json"
 
 
-class Seen(NamedTuple):
-    """images: a digest of those that were scored, in their order. right: by the name of the accuracy, (M,) bool."""
+class HitRecord(NamedTuple):
+    """The hits of an evaluation. images: a digest of the M images scored. right: name of the accuracy -> (M,) bool."""
 
     images: str
     right: Mapping[str, Hits]
@@ -29,25 +29,25 @@ def identity(data: str, label: NDArray[np.int64]) -> str:
 
 
 def save(folder: Path, images: str, scores: Mapping[str, Score]) -> None:
-    """Whole or not at all, into `NAME`."""
+    """Write the hits among scores to the file NAME in a folder, atomically."""
     right = {name: score for name, score in scores.items() if isinstance(score, np.ndarray)}
     packed = {name: [len(hits), base64.b64encode(np.packbits(hits).tobytes()).decode()] for name, hits in right.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / NAME, {"images": images, "right": packed})
 
 
-def read(data: bytes) -> Seen | None:
+def read(data: bytes) -> HitRecord | None:
     """Return what `save` wrote to a file with this content; None for any other content."""
     try:
-        held = json.loads(data)
-        right = {name: _unpacked(number, bits) for name, (number, bits) in held["right"].items()}
-        return Seen(str(held["images"]), right)
+        content = json.loads(data)
+        right = {name: _unpacked(number, bits) for name, (number, bits) in content["right"].items()}
+        return HitRecord(str(content["images"]), right)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _unpacked(number: int, bits: str) -> Hits:
-    """Raises ValueError where there are fewer bits than `number`."""
+    """Return `number` packed bits as booleans. Raises ValueError where there are fewer."""
     hits = np.unpackbits(np.frombuffer(base64.b64decode(bits, validate=True), np.uint8))[:number].astype(bool)
     if len(hits) != number:
         raise ValueError(f"{len(hits)} bits, not {number}")

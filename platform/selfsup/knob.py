@@ -1,4 +1,4 @@
-"""One hyperparameter, declared once: its default, what it is, its symbol, its bounds, where a sweep may look.
+"""Knobs: hyperparameters, each declared once, with default, meaning, symbol, bounds and range of a sweep.
 
     class Hyper(Knobs):
         temperature: float = knob(0.1, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
@@ -50,7 +50,7 @@ Sweep = Range | Choice
 
 @dataclass(frozen=True)
 class _Note:
-    """What pydantic has no place for."""
+    """The parts of a knob's declaration that pydantic has no field for."""
 
     symbol: str | None
     sweep: Sweep | None
@@ -59,7 +59,7 @@ class _Note:
 
 
 class Bounds(TypedDict, total=False):
-    """What pydantic checks; lengths are those of lists and texts."""
+    """Bounds that pydantic checks; lengths are those of lists and texts."""
 
     gt: float
     ge: float
@@ -102,9 +102,9 @@ def knob(
     was: str = "",
     **bounds: Unpack[Bounds],
 ) -> Any:
-    """Return a field of a Knobs class. `...` as default: it must be said.
+    """Return a field of a Knobs class. `...` as default: a spec must give a value.
 
-    result=False: it changes no result, so no id. was: its first name, which specs may say and ids are made of.
+    result=False: it changes no result, so no id. was: its first name, which specs may use and ids are made of.
     """
     field: FieldInfo = Field(default, description=doc, **bounds)
     field.metadata.append(_Note(symbol, sweep, result, was))
@@ -112,7 +112,7 @@ def knob(
 
 
 def non_default(knobs: Knobs) -> dict[str, Any]:
-    """JSON-able: the knobs that can change a result and differ from their defaults; what an id is made of.
+    """Return the knobs that can change a result and differ from their defaults, as JSON data, for ids.
 
     So writing a default out, or a new knob in a later version, leaves ids alone.
     """
@@ -128,7 +128,7 @@ def _differing(knobs: Knobs, defaults: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(value, Knobs):
             differing[_first_name(name, field)] = dump[name]
-        elif type(value) is not type(default):  # no default to differ from: being there is told already
+        elif type(value) is not type(default):  # no default to differ from: the group itself is a difference
             differing[_first_name(name, field)] = non_default(value)
         elif inner := _differing(value, dict(default)):
             differing[_first_name(name, field)] = inner
@@ -136,12 +136,12 @@ def _differing(knobs: Knobs, defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_dict(knobs: Knobs) -> dict[str, Any]:
-    """JSON-able: every knob with its value, told or not."""
+    """Return every knob with its value, default or not, as JSON data."""
     return knobs.model_dump(mode="json")
 
 
 def identity(knobs: Knobs) -> dict[str, Any]:
-    """JSON-able: every knob that can change a result, told or not; what a stage is compared with on resume."""
+    """Return every knob that can change a result, default or not, as JSON data, to be compared on resume."""
     dump = {}
     for name, field in type(knobs).model_fields.items():
         if _note(field).result:
@@ -156,15 +156,15 @@ def _first_name(name: str, field: FieldInfo) -> str:
 
 @functools.cache
 def former_names(cls: type[Knobs]) -> Mapping[str, str]:
-    """Return first name -> name of the knobs of a class that have another name by now."""
+    """Return first name -> present name of the renamed knobs of a class."""
     names = {note.was: name for name, field in cls.model_fields.items() for note in _notes(field) if note.was}
     assert not names.keys() & cls.model_fields.keys(), f"{cls.__name__}: an old name is the name of another knob"
     return names
 
 
 @dataclass(frozen=True)
-class Described:
-    """One line of `selfsup describe`. default: REQUIRED (...) where there is none. bounds: such as "> 0, ≤ 1"."""
+class KnobLine:
+    """A line of `selfsup describe`. default: REQUIRED (...) where there is none. bounds: such as "> 0, ≤ 1"."""
 
     path: str
     type: str
@@ -177,27 +177,27 @@ class Described:
     was: str = ""
 
 
-def described(cls: type[Knobs], prefix: str = "") -> list[Described]:
-    """Every knob of `cls` and of the groups in it, in their order, and a line for a group that may be null."""
+def knob_lines(cls: type[Knobs], prefix: str = "") -> list[KnobLine]:
+    """Return a line for every knob of `cls` and its groups, in order, and one for a group that may be null."""
     lines = []
     for name, field in cls.model_fields.items():
         inner = group(field.annotation)
         if inner is None or field.default is None:
             lines.append(_describe(prefix + name, field))
         if inner:
-            lines += described(inner, f"{prefix}{name}.")
+            lines += knob_lines(inner, f"{prefix}{name}.")
     return lines
 
 
 def group(annotation: Any) -> type[Knobs] | None:
-    """The Knobs class of a field annotated so, if it is a group of knobs or may be one."""
+    """Return the Knobs class in an annotation; None for a field that is no group of knobs."""
     options = get_args(annotation) or (annotation,)
     return next((option for option in options if isinstance(option, type) and issubclass(option, Knobs)), None)
 
 
-def _describe(path: str, field: FieldInfo) -> Described:
+def _describe(path: str, field: FieldInfo) -> KnobLine:
     note = _note(field)
-    return Described(
+    return KnobLine(
         path=path,
         type=type_text(field.annotation),
         default=REQUIRED if field.is_required() else field.default,
@@ -244,7 +244,7 @@ _WORDS = {bool: "true | false", int: "integer", float: "number", str: "text"}
 
 
 def type_text(annotation: Any) -> str:
-    """As someone who writes a spec would say it: `number | null`, `[integer, ...]`, `adamw | sgd | lars`."""
+    """Return a type in the words of specs: `number | null`, `[integer, ...]`, `adamw | sgd | lars`."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(str(value) for value in args)

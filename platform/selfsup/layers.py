@@ -17,26 +17,26 @@ from selfsup.source import Entry, Mark, Node, Problem, Source, Where, printable,
 
 @dataclass(frozen=True)
 class Layers:
-    """whole: places whose mapping is one value, replaced like any other. problems: what was wrong on the way."""
+    """A reader of layers. whole: places whose mapping is one value, replaced as a whole. problems: found on the way."""
 
     whole: Collection[Where] = ()
     problems: list[Problem] = field(default_factory=list)
 
     def read(self, path: Path, overrides: Sequence[str]) -> Node:
-        """The mapping that all layers make.
+        """Return the mapping that all layers make.
 
-        Raises SpecError where there is nothing to go on with: no such file, no YAML, no mapping.
+        Raises SpecError where a file does not exist, is not YAML or is no mapping; other problems are collected.
         """
         base, own = self.split(path)
         return self.stack(base, own, *self.overrides(overrides))
 
     def split(self, path: Path) -> tuple[Node, Node]:
-        """What a file extends (an empty mapping if nothing), and what it says itself. Raises as `read` does."""
+        """Return the mapping that a file extends, empty if none, and the file's own. Raises as `read` does."""
         own = self._file(locate(path), Mark(str(path)))
         return self.base(own, (path,)), own
 
     def base(self, root: Node, below: tuple[Path, ...]) -> Node:
-        """What a mapping extends, which it no longer says then. below: the files that led here."""
+        """Return the mapping that `root` extends, and remove its `extends`. below: the files that led here."""
         assert isinstance(root.value, dict)
         extends = root.value.pop("extends", None)
         if extends is None:
@@ -52,15 +52,15 @@ class Layers:
         return self.stack(self.base(own, (*below, file.path)), own)
 
     def stack(self, *layers: Node) -> Node:
-        """Each over those before it."""
+        """Merge layers, each over those before it."""
         return functools.reduce(lambda base, top: merge(base, top, whole=self.whole), layers)
 
     def overrides(self, texts: Sequence[str]) -> list[Node]:
-        """A layer each; none for a text that does not read."""
+        """Return a layer for each override that can be parsed; others are noted in `problems`."""
         return [node for text in texts if (node := self._override(text))]
 
     def _file(self, file: SpecFile, asked: Mark) -> Node:
-        """asked: where it was asked for."""
+        """Read the mapping in a file. asked: the place that names it."""
         where = ("extends",) if asked.in_file else ()
         try:
             text = _text(file.path)
@@ -96,14 +96,14 @@ class Layers:
 
 
 def _hint(path: Path) -> str:
-    """Return which shipped files may have been meant, unless the path says itself that it is one: ./x, ../x, /x."""
+    """Return a hint at shipped files of similar names, unless the path is clearly that of a file: ../x, /x."""
     if path.is_absolute() or path.parts[:1] == ("..",):
         return ""
     return f"no shipped one is called so; there are {', '.join(names_like(str(path)))} and others: selfsup recipes"
 
 
 def _text(path: Path) -> str:
-    """Return the text of a regular file: a pipe would be waited on, and a device read, without end."""
+    """Return the text of a regular file. Raises OSError for a pipe or a device, whose end may never come."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "no file, but a pipe or a device")
@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
 
 
 def merge(base: Node, top: Node, *, whole: Collection[Where] = (), where: Where = ()) -> Node:
-    """`top` over `base`, mapping by mapping; what stands at a place in `whole` is replaced, mapping or not."""
+    """Merge `top` over `base`, mapping by mapping; values at places in `whole` are replaced as a whole."""
     if not isinstance(base.value, dict) or not isinstance(top.value, dict) or where in whole:
         return top
     merged = dict(base.value)
@@ -127,25 +127,25 @@ def _over(below: Entry, entry: Entry, whole: Collection[Where], where: Where) ->
 
 
 def _place(base: Mark, top: Mark) -> Mark:
-    """Return the place of a merged group: a file rather than an override, because what it lacks is lacking there."""
+    """Return the place of a merged group: in a file rather than an override, since missing keys belong there."""
     return top if top.in_file else base
 
 
 def nested(keys: Sequence[str], key: Mark, node: Node) -> Node:
-    """The mapping that says only `node`, at the path `keys`. key: where that path was written."""
+    """Return the mapping with only `node`, at the path `keys`. key: the place of that path."""
     for name in reversed(keys):
         node = Node(node.mark, {name: Entry(key, node)})
     return node
 
 
 def less(node: Node, *names: str) -> Node:
-    """A mapping without these keys."""
+    """Return a mapping without these keys."""
     assert isinstance(node.value, dict)
     return Node(node.mark, {name: entry for name, entry in node.value.items() if name not in names})
 
 
 def plain(node: Node) -> Any:
-    """The value without its places: dicts, tuples, scalars."""
+    """Return the value without its places: dicts, tuples, scalars."""
     if isinstance(node.value, dict):
         return {key: plain(entry.node) for key, entry in node.value.items()}
     if isinstance(node.value, tuple):
@@ -154,44 +154,44 @@ def plain(node: Node) -> Any:
 
 
 def find(root: Node, where: Where) -> Entry | None:
-    """What was written at `where`; an item of a list is its own key."""
-    found = Entry(root.mark, root)
+    """Return the entry at `where`, None without one; an item of a list is its own key."""
+    entry = Entry(root.mark, root)
     for part in where:
-        value = found.node.value
+        value = entry.node.value
         if isinstance(value, dict) and isinstance(part, str) and part in value:
-            found = value[part]
+            entry = value[part]
         elif isinstance(value, tuple) and isinstance(part, int) and part < len(value):
-            found = Entry(value[part].mark, value[part])
+            entry = Entry(value[part].mark, value[part])
         else:
             return None
-    return found
+    return entry
 
 
-def said(root: Node, name: str) -> Entry | None:
-    """What was written under a key; null says nothing, and takes back what an extended file says."""
-    found = find(root, (name,))
-    return found if found and found.node.value is not None else None
+def written(root: Node, name: str) -> Entry | None:
+    """Return the entry under a key; None also for null, which takes back the value of an extended file."""
+    entry = find(root, (name,))
+    return entry if entry and entry.node.value is not None else None
 
 
 def placed(root: Node, paths: Iterable[str], message: str) -> Problem:
-    """A mistake at the first of these keys that an override says, or else that a file says, the likeliest first."""
+    """Return a problem at the first of these keys that is in an override, or else in a file, the likeliest first."""
     places = [tuple(path.split(".")) for path in paths]
-    said = [place for place in places if find(root, place)] or places[:1]
-    where = min(said, key=lambda place: nearest(root, place).key.in_file)
+    present = [place for place in places if find(root, place)] or places[:1]
+    where = min(present, key=lambda place: nearest(root, place).key.in_file)
     return Problem(nearest(root, where).key, where, message)
 
 
 @contextmanager
 def located(root: Node, *paths: str) -> Iterator[None]:
-    """Give an error that is about settings the place where they are written. paths: those of one that names none."""
+    """Add the place of its settings to an error of the block. paths: settings of an error that names none."""
     try:
         yield
     except (SpecError, DataError) as error:
-        if told := error.paths or paths:
-            raise type(error)(placed(root, told, error.bare)) from error
+        if settings := error.paths or paths:
+            raise type(error)(placed(root, settings, error.bare)) from error
         raise
 
 
 def nearest(root: Node, where: Where) -> Entry:
-    """What was written at `where`, or else the innermost group round it that was."""
+    """Return the entry at `where`, or else that of the innermost group around it."""
     return find(root, where) or nearest(root, where[:-1])

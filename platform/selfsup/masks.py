@@ -20,26 +20,26 @@ ASPECT = 0.3  # of a rectangle, at least; at most its inverse
 
 
 class IndexMask(NamedTuple):
-    """keep: (B, K) int64, numbers of the tokens that the encoder sees. hide: (B, N - K) int64, those of all others."""
+    """Masks by token numbers. keep: (B, K) int64, seen by the encoder. hide: (B, N - K) int64, all others."""
 
     keep: Tensor
     hide: Tensor
 
     @property
     def restore(self) -> Tensor:
-        """(B, N) int64: where each token stands in [keep, hide]."""
+        """-> (B, N) int64: the place of each token in [keep, hide]."""
         return torch.cat(self, dim=1).argsort(dim=1)
 
     @property
     def removed(self) -> Tensor:
-        """(B, N) bool"""
+        """-> (B, N) bool: the tokens in `hide`."""
         return self.restore >= self.keep.shape[1]
 
 
 class BoolMask(NamedTuple):
-    """where: (B, N) bool, tokens that are replaced by one vector. number: (B,) int64, how many, always on the CPU.
+    """Masks as booleans. where: (B, N), tokens to be replaced by one vector. number: (B,) int64, their counts.
 
-    So the host knows how many there are without waiting for the device.
+    number is on the CPU always, so that the host knows it without waiting for the device.
     """
 
     where: Tensor

@@ -21,7 +21,7 @@ Kind = Literal["vit", "cnn"]
 
 
 class TrainInfo(NamedTuple):
-    """The size of a training, as an objective may know it. num_steps: optimizer steps in all. channels: of the data."""
+    """The size of a training, which an objective may depend on. num_steps: of the optimizer. channels: of the data."""
 
     num_samples: int
     num_classes: int
@@ -31,10 +31,10 @@ class TrainInfo(NamedTuple):
 
 
 class ParamOptions(NamedTuple):
-    """How the optimizer treats a weight apart from the schedule.
+    """Options of the optimizer for one weight, beside the schedule.
 
-    lr_scale: times the schedule's learning rate. constant_lr: the peak at every step after warm-up. frozen_until: the
-    share of training before which the weight does not move. no_weight_decay: whatever else of its kind decays.
+    lr_scale: factor on the schedule's learning rate. constant_lr: keep the peak after warm-up. frozen_until: share of
+    training before which the weight does not move. no_weight_decay: no decay, though its shape would have it.
     clip_group: weights of one group share the gradient norm that optim.clip_norm bounds; the group "" is not clipped.
     """
 
@@ -46,7 +46,7 @@ class ParamOptions(NamedTuple):
 
 
 class Out(NamedTuple):
-    """loss: () minimised. log: scalars to record. aux: for `after_step`, samples first: micro-batches are joined."""
+    """The output of `forward`. loss: (). log: scalars to record. aux: for `after_step`, samples first, to be joined."""
 
     loss: Tensor
     log: Mapping[str, Tensor] = {}
@@ -63,21 +63,21 @@ class Method(nn.Module, abc.ABC):
     Hyper: ClassVar[type[Knobs]]
     family: ClassVar[str]
     backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
-    class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever stands for an image
+    class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever backbone.pool is
     needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
-    evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, where evaluation freezes that one
+    evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
-    separable: ClassVar[bool] = False  # whether its loss is a mean over samples, on which no other sample has a say
+    separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
 
     @classmethod
     @abc.abstractmethod
     def views(cls, hyper: Any) -> Views:
-        """What the stream must put in the batch, as data."""
+        """Return the views that the stream must put in the batch, as data."""
 
     @classmethod
     def check(cls, hyper: Any, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        """Yield what is wrong between its knobs and other settings, each error with their paths, the likeliest first.
+        """Yield conflicts between its knobs and other settings: errors with their paths, the likeliest first.
 
         info: None before the data is known.
         """
@@ -85,24 +85,24 @@ class Method(nn.Module, abc.ABC):
 
     @staticmethod
     def initialize(trunk: Any) -> None:
-        """Change the weights that a timm model begins with, in place: MAE's for ViTs, timm's for others.
+        """Change the initial weights of a timm model in place; they are MAE's for ViTs, timm's for others.
 
-        Weights that a spec gives come after it.
+        Weights that a spec gives are loaded after it.
         """
 
     @abc.abstractmethod
     def __init__(self, hyper: Any, encoders: Mapping[str, Any], info: TrainInfo) -> None:
-        """hyper: of the class `Hyper`. encoders: by modality, of the kinds in `backbones`."""
+        """Build heads and teachers. hyper: of the class `Hyper`. encoders: by modality, of the kinds in `backbones`."""
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> Out:
-        """A pure function of parameters, buffers and batch."""
+        """Return the loss: a pure function of parameters, buffers and batch."""
 
     @property
     def backbone(self) -> Any:
-        """The encoder of an objective that has one modality."""
+        """Return the encoder of an objective that has one modality."""
         [only] = self.encoders.values()
         return only
 
@@ -114,14 +114,14 @@ class Method(nn.Module, abc.ABC):
         return frozen
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
-        """(B, N, P) in the units of views[0]: what it paints for every token; None where it predicts no pixels."""
+        """-> (B, N, P): its prediction of every token, in the units of views[0]; None where it predicts no pixels."""
         return None
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
-        """t in [0, 1) is the share of training before this step: teachers, queues and centers move here."""
+        """Move teachers, queues and centers. t: in [0, 1), the share of training before this step."""
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
-        """Return how the optimizer treats this parameter."""
+        """Return the options of the optimizer for this parameter."""
         return ParamOptions()
 
 

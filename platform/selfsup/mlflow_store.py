@@ -200,7 +200,7 @@ def _local_client(uri: str, store: Path) -> "MlflowClient":
     store.parent.mkdir(parents=True, exist_ok=True)
     with store.with_name(store.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _analyse(store)
+        _analyze(store)
         try:
             return _client(uri)
         except MlflowException:
@@ -208,7 +208,7 @@ def _local_client(uri: str, store: Path) -> "MlflowClient":
             return _client(uri)
 
 
-def _analyse(store: Path) -> None:
+def _analyze(store: Path) -> None:
     """Update SQLite's statistics, which new connections read.
 
     Without them a query for the curve of one run scans those of all: 50 ms instead of 1 with 4,000 runs. Raises

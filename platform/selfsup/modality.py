@@ -36,7 +36,7 @@ class DecodeError(DataError, ValueError):
 
 
 class Reading(BaseModel):
-    """How the samples of a data set are read, as its manifest says; `Modality.Stats` adds what they are normalized by.
+    """Settings by which samples of a data set are read, kept in its manifest; `Modality.Stats` adds statistics.
 
     channels: values of a point.
     """
@@ -46,7 +46,7 @@ class Reading(BaseModel):
     channels: Any
 
     def identity(self) -> list[Any]:
-        """Return what results depend on; settings at their defaults are left out."""
+        """Return the settings that results depend on, without those at their defaults."""
         raise NotImplementedError
 
 
@@ -150,7 +150,7 @@ class Modality(abc.ABC):
 
 @dataclass(frozen=True)
 class Coding:
-    """How files become members of shards: unchanged, if they can be read. reading: of the members."""
+    """A coding of files as members of shards: unchanged, if they can be read. reading: of the members."""
 
     modality: Modality
     reading: Any
@@ -204,8 +204,8 @@ def inputs() -> type[Knobs]:
 
 def chosen(section: Knobs) -> tuple[str, Knobs]:
     """Return the modality that a section `input` asks for, and its knobs; images where it says nothing."""
-    said = [(name, knobs) for name, knobs in section if knobs is not None]
-    return said[0] if said else ("image", load("image").Input())
+    given = [(name, knobs) for name, knobs in section if knobs is not None]
+    return given[0] if given else ("image", load("image").Input())
 
 
 def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
@@ -227,5 +227,5 @@ def whole_of(section: Knobs, backbone: Backbone, share: float) -> ViewSpec:
 
 
 def shape_of(section: Knobs, backbone: Backbone, channels: int) -> InputShape:
-    """Return what an encoder is built for. channels: of the data."""
+    """Return the shape of samples of an encoder. channels: of the data."""
     return InputShape(channels, sizes_of(section, backbone))

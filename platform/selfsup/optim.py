@@ -1,4 +1,4 @@
-"""How weights move: parameter groups, the batch rule, the schedule, and the three optimizers."""
+"""Optimization: parameter groups, the batch rule, schedules, and the three optimizers."""
 
 import math
 from collections import defaultdict
@@ -17,7 +17,7 @@ Groups = list[dict[str, Any]]
 
 
 def build(method: Method, optim: Optim) -> Optimizer:
-    """The optimizer that `optim` names, over what is trainable; `schedule` is called before each step."""
+    """Return the optimizer that `optim` names over trainable weights; call `schedule` before each step."""
     decay_all = optim.decay_all or (optim.name == "lars" and optim.lars_form == "larc")
     groups = param_groups(method, optim.weight_decay, decay_all=decay_all)
     match optim.name:
@@ -60,19 +60,19 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
 
 
 def decay_at(t: float, optim: Optim) -> float:
-    """A half cosine from `weight_decay` to `weight_decay_end`, as DINO's (arXiv 2104.14294), section 3.2."""
+    """Return the decay: half a cosine to `weight_decay_end`, as DINO's (arXiv 2104.14294), section 3.2."""
     end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
     return cosine(t, optim.weight_decay, end)
 
 
 def peak_lr(optim: Optim, batch: int) -> float:
-    """The learning rate after warm-up for a global batch: `lr` holds at `lr_batch`, `lr_rule` says how it grows."""
+    """Return the learning rate after warm-up: `lr` at a global batch of `lr_batch`, scaled by `lr_rule`."""
     ratio = batch / optim.lr_batch
     return optim.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[optim.lr_rule]
 
 
 def lr_at(step: int, optim: Optim, *, steps: int, warmup: int, peak: float) -> float:
-    """The learning rate of step 0 <= step < steps: linear warm-up, then from `peak` down a half cosine or in drops.
+    """Return the learning rate of step 0 <= step < steps: linear warm-up, then half a cosine from `peak`, or drops.
 
     The last warm-up step has the peak; the first is one step of the rise above `warmup_lr`, not at it as in the code of
     MAE (0) and SwAV (0.3): no step is without effect.
@@ -128,7 +128,7 @@ class LARS(Optimizer):
                 self._move(plain, _grads(plain), group)
 
     def _adapted(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Gradients with decay, each at its weight's trust ratio."""
+        """Return gradients with decay, each times its weight's trust ratio."""
         grads, decay = _grads(weights), group["weight_decay"]
         updates = torch._foreach_add(grads, weights, alpha=decay)
         measured = (grads, decay) if group["form"] == "larc" else (updates, 0.0)

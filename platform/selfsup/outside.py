@@ -124,7 +124,7 @@ def load(name: str, base: type[Kind], taken: tuple[str, ...]) -> type[Kind]:
     _check_name(name, taken)
     module = imported(name)
     defined: list[type[Kind]] = registry.defined(module, base)
-    listed, kind = ", ".join(each.__name__ for each in defined) or "none", f"selfsup.{base.__name__}"
+    listed, kind = ", ".join(cls.__name__ for cls in defined) or "none", f"selfsup.{base.__name__}"
     if is_file(name) and len(defined) != 1:
         raise SpecError(f"{name} must define one subclass of {kind}, and has {listed}")
     chosen = defined[0] if is_file(name) else getattr(module, name.partition(":")[2], None)

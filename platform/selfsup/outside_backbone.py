@@ -54,10 +54,10 @@ def factory(name: str) -> Callable[..., Any]:
     if not outside.CLASS.fullmatch(name):
         raise SpecError(f"expected module:callable, as in my_lab.models:small, or hf:Dinov2Config, not '{name}'")
     module, _, attribute = name.partition(":")
-    found = getattr(outside.imported(name), attribute, None)
-    if not callable(found):
+    target = getattr(outside.imported(name), attribute, None)
+    if not callable(target):
         raise SpecError(f"{module} has no callable {attribute}")
-    return found  # type: ignore[no-any-return]
+    return target  # type: ignore[no-any-return]
 
 
 def config(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""How contracts of a user's class are checked, whatever they promise."""
+"""Shared parts of the checks of contracts of a user's class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ def need_defaults(name: str, hyper: type[Knobs]) -> None:
 
 
 def outcome(contract: Callable[..., str], *given: Any) -> str:
-    """Return how a contract is broken, "" where it is kept. Whatever is raised is what the user has to read."""
+    """Return how a contract is broken, "" where it is kept. Any exception becomes the user's message."""
     try:
         return contract(*given)
     except Exception as error:

@@ -9,8 +9,8 @@ from typing import Any
 
 def modules(package: str) -> list[str]:
     """Return the names of a package's modules, sorted; its packages are not among them."""
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return sorted(module.name for module in found if not module.ispkg)
+    infos = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return sorted(module.name for module in infos if not module.ispkg)
 
 
 def defined(module: ModuleType, base: type[Any]) -> list[Any]:
@@ -24,6 +24,6 @@ def defined(module: ModuleType, base: type[Any]) -> list[Any]:
 
 def only(package: str, name: str, base: type[Any]) -> Any:
     """Return the one subclass of `base` that a module of a package defines."""
-    found = defined(importlib.import_module(f"{package}.{name}"), base)
-    assert len(found) == 1, f"{package}.{name} must define exactly one {base.__name__}, not {len(found)}"
-    return found[0]
+    classes = defined(importlib.import_module(f"{package}.{name}"), base)
+    assert len(classes) == 1, f"{package}.{name} must define exactly one {base.__name__}, not {len(classes)}"
+    return classes[0]

@@ -16,30 +16,30 @@ from selfsup.redact import REMEDY, has_secret
 BASELINES = (
     "pixels",
     "untrained",
-)  # methods that train nothing: the raw image, the encoder at its usual initial weights, whatever those of a method
+)  # methods that train nothing: raw pixels, and the encoder at MAE's or timm's initial weights
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]
 LarsForm = Literal["byol", "simclr", "larc"]
-MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has, and what nobody means
+MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has
 
 
 class Duration(Knobs):
-    """Exactly one unit."""
+    """A length of training, in exactly one unit."""
 
-    steps: int | None = knob(None, "optimiser steps", gt=0)
+    steps: int | None = knob(None, "optimizer steps", gt=0)
     epochs: float | None = knob(None, "passes over the training data; parts of one are allowed", gt=0, le=1e9)
     samples: int | None = knob(None, "samples seen, counting repeats", gt=0)
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
-        said = [f"{name}: {value}" for name, value in self if value is not None]
-        if len(said) != 1:
-            raise ValueError(f"say exactly one of steps, epochs, samples, not {' and '.join(said) or 'none'}")
+        units = [f"{name}: {value}" for name, value in self if value is not None]
+        if len(units) != 1:
+            raise ValueError(f"give exactly one of steps, epochs, samples, not {' and '.join(units) or 'none'}")
         return self
 
     def steps_of(self, *, batch: int, steps_per_epoch: int) -> int:
-        """Whole steps of `batch` samples, rounded up."""
+        """Return the duration in steps of `batch` samples, rounded up."""
         if self.steps is not None:
             return self.steps
         if self.samples is not None:
@@ -48,14 +48,14 @@ class Duration(Knobs):
 
 
 def _whole(path: str) -> str:
-    """One that means the same in every process, whatever directory that works in."""
+    """Return the absolute path, which is the same in every process, whatever its working directory."""
     return str(Path(expanduser(path)).absolute())  # noqa: PTH111 (Path's raises)
 
 
 def _shards(url: str | None) -> str | None:
-    """Return where shards lie, whatever directory a process works in.
+    """Return a URL as it is, and a folder as an absolute path.
 
-    Raises ValueError for what is no URL, and for one with secrets.
+    Raises ValueError for an invalid URL, and for one with secrets.
     """
     urlsplit(url or "")
     if url and has_secret(url):
@@ -92,7 +92,7 @@ class Backbone(Knobs):
     heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
-    pool: Literal["cls", "mean"] = knob("cls", "what stands for an image: the class token, or the mean of the patches")
+    pool: Literal["cls", "mean"] = knob("cls", "feature of an image: the class token, or the mean of the patches")
     init: Literal["objective", "backbone"] = knob(
         "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"
     )
@@ -114,28 +114,28 @@ class Backbone(Knobs):
 
     @property
     def unknown(self) -> str | None:
-        """Return what is wrong with the name, if neither timm nor the user has it."""
+        """Return a message for a name that neither timm nor the user has; None for any other."""
         from selfsup.families import unknown  # needs torch and timm, which reading a spec does without
 
         return unknown(self.name)
 
     @property
     def idle(self) -> dict[str, str]:
-        """Return the knobs that change nothing of an encoder of that name, each with the reason."""
+        """Return the knobs without effect on an encoder of that name, each with the reason."""
         from selfsup.families import idle
 
         return idle(self.name)
 
     @property
     def is_vit(self) -> bool:
-        """Whether it is a token encoder: a plain ViT, by the class of timm's model."""
+        """Return whether it is a token encoder: a plain ViT, by the class of timm's model."""
         from selfsup.families import takes_tokens
 
         return takes_tokens(self.name)
 
 
 class Optim(Knobs):
-    name: Literal["adamw", "sgd", "lars"] = knob("adamw", "optimiser", sweep=Choice("adamw", "sgd", "lars"))
+    name: Literal["adamw", "sgd", "lars"] = knob("adamw", "optimizer", sweep=Choice("adamw", "sgd", "lars"))
     lr: float = knob(1.5e-4, "peak learning rate at lr_batch", symbol="η", sweep=Range(1e-5, 1e-2, log=True), gt=0)
     lr_rule: Literal["linear", "sqrt", "none"] = knob("linear", "how the learning rate grows with the batch")
     lr_batch: int = knob(256, "the batch at which lr holds as it stands", gt=0)
@@ -182,7 +182,7 @@ class Stream(Knobs):
     missing: Missing = knob("fail", "a shard that vanished or changed ends a run, or its samples are bad", result=False)
     cache: float = knob(16.0, "GiB of remote shards that each node keeps in $SELFSUP_CACHE", result=False, ge=0)
     feeder: Feeder | Literal["auto"] = knob(
-        "auto", "who makes the batches: the workers' own threads, or Ray tasks; auto: threads on one node", result=False
+        "auto", "makers of batches: the workers' own threads, or Ray tasks; auto: threads on one node", result=False
     )
     share: Literal["auto", "never"] = knob(
         "auto", "runs of a sweep that see the same crops: decoded once for all, or by each for itself", result=False
@@ -190,11 +190,11 @@ class Stream(Knobs):
 
 
 class Embed(Knobs):
-    crop: float = knob(0.875, "share of the shorter side kept, centred", gt=0, le=1)
+    crop: float = knob(0.875, "share of the shorter side kept, centered", gt=0, le=1)
     batch: int = knob(256, "images at a time", result=False, ge=1)
 
 
-PROTOCOLS = {  # of a linear probe's number: what was trained on what; only the first is that of the evaluation `linear`
+PROTOCOLS = {  # training of a linear probe; only the first is that of the evaluation `linear`
     "frozen": "on features embedded once",
     "augmented": "on augmented views",
     "four_blocks": "on the last four blocks' class tokens of augmented views",
@@ -206,12 +206,12 @@ Protocol = Literal["frozen", "augmented", "four_blocks", "best_layer", "online",
 
 
 class Published(Knobs):
-    """What a recipe is known to reach, in per cent of top-1, so that a run can be held against it.
+    """Published numbers of a recipe, in per cent of top-1, to be compared with a run.
 
-    kNN is that of frozen features of the central crop, as the evaluation `knn` has it.
+    kNN is on frozen features of the central crop, as in the evaluation `knn`.
     """
 
-    source: str = knob(..., "where the numbers stand", result=False, min_length=1)
+    source: str = knob(..., "publication of the numbers", result=False, min_length=1)
     knn: float | None = knob(None, "kNN top-1", result=False, ge=0, le=100)
     linear: float | None = knob(None, "top-1 of a linear probe", result=False, ge=0, le=100)
     protocol: Protocol | None = knob(None, "how that probe was trained; frozen: as the evaluation linear", result=False)
@@ -220,7 +220,7 @@ class Published(Knobs):
 
     @property
     def comparable(self) -> dict[str, float]:
-        """Return the numbers that an evaluation here measures by the same protocol, by its name."""
+        """Return the numbers that evaluations here measure by the same protocol, by the evaluation's name."""
         numbers = {"knn": self.knn, "linear": self.linear if self.protocol == "frozen" else None}
         return {name: number for name, number in numbers.items() if number is not None}
 
@@ -237,16 +237,14 @@ class Resources(Knobs):
     cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0, le=MOST)
     gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0, le=MOST)
     data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0, le=MOST)
-    data_memory: int = knob(
-        1024, "MiB that a worker's data may hold, made ahead of its step", result=False, ge=1, le=2**30
-    )
+    data_memory: int = knob(1024, "MiB for the steps that a worker prepares ahead", result=False, ge=1, le=2**30)
     max_failures: int = knob(
         3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
     )
 
 
 class InputShape(NamedTuple):
-    """What an encoder is built for. channels: values of a point. sizes: points along each axis of a sample."""
+    """The shape of samples of an encoder. channels: values of a point. sizes: points along each axis of a sample."""
 
     channels: int
     sizes: tuple[int, ...]
@@ -258,7 +256,7 @@ def image_shape(backbone: Backbone) -> InputShape:
 
 
 class Setup(NamedTuple):
-    """Sections that a method may hold its knobs against. sizes: points along each axis of a sample."""
+    """Sections that a method may check its knobs against. sizes: points along each axis of a sample."""
 
     backbone: Backbone
     train: Train
@@ -267,7 +265,7 @@ class Setup(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, ...] | None:
-        """Return the tokens along each axis of a sample; None where a spec does not say, or samples do not divide."""
+        """Return the tokens along each axis of a sample; None without a patch size, or where that does not divide."""
         patch = self.backbone.patch_size
         if not patch or any(size % patch for size in self.sizes):
             return None

@@ -1,8 +1,8 @@
-"""YAML with a memory: every key and value keeps the place it was written at, so that a mistake is shown in place.
+"""YAML with places: every key and value keeps its line and column, so that a mistake is shown in place.
 
 Scalars are those of YAML 1.2's core schema, less its traps: 1e-3 is a number; yes, off, dates and 12:30 are words; only
 true and false are truth values; a leading zero (010: eight, or ten?), a tag and a key written twice are mistakes.
-So is what no spec needs and much would stumble over: depth or size without end, half characters, NUL.
+So is input that no spec needs and that breaks other tools: endless depth or size, lone surrogates, NUL.
 """
 
 import re
@@ -38,7 +38,7 @@ class Mark:
 
     @property
     def order(self) -> tuple[bool, str, int, int]:
-        """By file and line; overrides last, in the order in which they were found wrong."""
+        """Return a sort key: by file and line; overrides last, in the order in which they were read."""
         return not self.in_file, self.origin if self.in_file else "", self.line, self.column
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake; `hint` says what may have been meant. Its text is what the user reads."""
+    """A mistake in a spec, whose text is the user's message; `hint` says what may have been meant."""
 
     mark: Mark
     where: Where
@@ -79,7 +79,7 @@ class Problem:
 
 
 def refusal(problems: Iterable[Problem]) -> SpecError:
-    """One error that tells every problem, in the order of the places."""
+    """Return one error with all problems, in the order of their places."""
     ordered = sorted(problems, key=lambda problem: problem.mark.order)
     return SpecError("\n".join(str(problem) for problem in dict.fromkeys(ordered)))
 
@@ -89,15 +89,15 @@ def spelled(where: Where) -> str:
 
 
 def printable(text: str) -> str:
-    """As a terminal can show it in a line: whatever else is escaped."""
+    """Return the text with every character escaped that a line of a terminal cannot show."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class Source:
     """One YAML text: a file's, or the value of an override, whose places are all that override.
 
-    where: the path that the text is the value of. shipped: the file, of a shipped one. problems: what is wrong with the
-    text; what does not read, reads as null.
+    where: the path of the override. shipped: the path of a shipped file. problems: mistakes in the text; values that
+    cannot be read are null.
     """
 
     def __init__(
@@ -133,13 +133,13 @@ class Source:
         )
 
     def _node(self, node: yaml.Node, where: Where, inside: tuple[yaml.Node, ...]) -> Node:
-        """inside: the nodes that this one stands in, some of which an alias may repeat without end."""
+        """Return the Node of a YAML node. inside: the nodes around it, which an alias could repeat without end."""
         mark = self._mark(node.start_mark)
         self._values += 1
         if len(inside) >= DEEPEST or self._values > MOST:
             raise _EndlessError(node.start_mark)
         if node in inside or not _plain_tag(node):
-            self._wrong(mark, where, "an alias of what it stands in" if node in inside else f"no tags here: {node.tag}")
+            self._wrong(mark, where, "an alias of a group around it" if node in inside else f"no tags here: {node.tag}")
             return Node(mark, None)
         inside = (*inside, node)
         match node:
@@ -212,7 +212,7 @@ class _Core(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Before Python's own depth ends."""
+        """Raise _EndlessError for nesting that is deeper than DEEPEST, before Python's stack ends."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise _EndlessError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]
@@ -222,7 +222,7 @@ class _Core(yaml.SafeLoader):
 
 
 def _plain_tag(node: yaml.Node) -> bool:
-    """Whether its tag is the one that its form implies, or says text: `!!int five` and `!!python/tuple` are not."""
+    """Return whether a tag is that of the value's form, or of text: `!!int five` and `!!python/tuple` are not."""
     match node:
         case yaml.MappingNode():
             return bool(node.tag == f"{_TAG}map")

@@ -1,4 +1,4 @@
-"""A Run, and a Spec: the YAML file that asks for some Runs.
+"""Run, the settings of one training, and Spec, the YAML file that asks for some Runs.
 
     name: photos
     method: mae
@@ -6,7 +6,7 @@
     train: {duration: {epochs: 10}}
     evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}}
 
-`extends: other.yaml` takes from another file all that this one does not say; `extends: in1k/mae` from a shipped spec.
+`extends: other.yaml` takes all that the file leaves out from another; `extends: in1k/mae` from a shipped spec.
 A baseline needs no torch.
 """
 
@@ -48,30 +48,30 @@ class Anything(Knobs, extra="allow"):
 
 class _Sections(Knobs):
     method: str = knob(..., "an objective (selfsup describe lists them), or a baseline: pixels, untrained")
-    data: Data = knob(..., "what it learns from, as {train: ..., val: ...}")
-    input: Knobs = knob(Nothing(), "what samples are, such as {audio: {}}; images where nothing is said")
+    data: Data = knob(..., "the shards, as {train: ..., val: ...}")
+    input: Knobs = knob(Nothing(), "the kind of data, such as {audio: {}}; images by default")
     backbone: Backbone = knob(Backbone(), "the encoder")
     hyper: Knobs = knob(Nothing(), "the method's own knobs")
-    optim: Optim = knob(Optim(), "the optimiser and its schedule")
+    optim: Optim = knob(Optim(), "the optimizer and its schedule")
     train: Train = knob(..., "the loop, at least {duration: ...}")
     stream: Stream = knob(Stream(), "the order of samples")
     embed: Embed = knob(Embed(), "how images become features for the evaluations")
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
-    resources: Resources = knob(Resources(), "what it runs on; changes no result", result=False)
-    published: Published | None = knob(None, "what the recipe is known to reach, as it stands", result=False)
+    resources: Resources = knob(Resources(), "machines to run on; changes no result", result=False)
+    published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)
 
     @property
     def modality(self) -> str:
-        """Return the kind of data that it learns from."""
+        """Return the modality that the method learns from."""
         return modality.chosen(self.input)[0]
 
     def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
         return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
 
 
-def _revive(is_run: bool, told: dict[str, Any]) -> "Run | Spec":
+def _revive(is_run: bool, settings: dict[str, Any]) -> "Run | Spec":
     kind = run_type if is_run else spec_type
-    return kind(told["method"], evaluations.uses(told)).model_validate(told)
+    return kind(settings["method"], evaluations.uses(settings)).model_validate(settings)
 
 
 class Run(_Sections):
@@ -106,7 +106,7 @@ Seeds = Annotated[
 
 @dataclass(frozen=True)
 class _Written:
-    """Where a spec's values are written, which makes no difference between two specs."""
+    """The places of a spec's values, which do not count when specs are compared."""
 
     root: Node | None = field(default=None, compare=False)
 
@@ -116,7 +116,7 @@ class Spec(_Sections):
 
     _written: _Written = PrivateAttr(_Written())
 
-    name: str = knob(..., "what the runs go by in MLflow and in tables", min_length=1)
+    name: str = knob(..., "the name of the runs in MLflow and in tables", min_length=1)
     seeds: Seeds = knob((0,), "how many, counted from 0; or a list of them")
     baselines: bool = knob(True, "raw pixels and the untrained encoder in the same table")
 
@@ -129,7 +129,7 @@ class Spec(_Sections):
 
     @property
     def root(self) -> Node:
-        """Its values with their places; without any, but for its name, of one that was not read here."""
+        """Return its values with their places; an empty mapping for a spec that was not read from a file."""
         return self._written.root or Node(Mark(self.name), {})
 
     @property
@@ -144,10 +144,9 @@ Section = TypeVar("Section", bound=_Sections)
 
 @functools.cache
 def run_type(method: str, uses: evaluations.Uses = ()) -> type[Run]:
-    """Return the Run with that method's own knobs and evaluations of these names. Imports the method, and so torch,
-    unless it is a baseline.
+    """Return the Run with that method's own knobs and evaluations of these names.
 
-    Raises SpecError where there is no such method.
+    Imports the method, and so torch, unless it is a baseline. Raises SpecError where there is no such method.
     """
     return _concrete(Run, method, uses)
 
@@ -162,11 +161,11 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -
     names = (method,) if method else tuple(methods())
     hyper, inputs = _hyper(method) if method else Anything, modality.inputs()
     evals = evaluations.section(uses)
-    told = any(field.is_required() for field in hyper.model_fields.values())
+    required = any(field.is_required() for field in hyper.model_fields.values())
     docs = {name: field.description or "" for name, field in base.model_fields.items()}
     fields: Any = {
         "method": (Literal[names], knob(..., docs["method"])),
-        "hyper": (hyper, knob(... if told else hyper(), docs["hyper"])),
+        "hyper": (hyper, knob(... if required else hyper(), docs["hyper"])),
         "input": (inputs, knob(inputs(), docs["input"])),
         "evals": (evals, knob(evals(), docs["evals"])),
     }
@@ -175,7 +174,7 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -
 
 
 def methods() -> list[str]:
-    """What `method:` may be."""
+    """Return the values of `method:`: baselines and shipped objectives, sorted."""
     import selfsup.method
 
     return sorted([*BASELINES, *selfsup.method.names()])
@@ -197,7 +196,7 @@ def _method(name: str) -> "type[Method]":
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """Return the spec in a YAML file, or a shipped one, under overrides such as "optim.lr=1e-3".
 
-    Raises SpecError, which tells every mistake at once, each with its place.
+    Raises one SpecError with all mistakes, each with its place.
     """
     layers = Layers(WHOLE)
     root = layers.read(Path(path), overrides)
@@ -208,7 +207,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 
 def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[Problem]]:
-    """The spec that a tree says, or else what is wrong with it. known: what is wrong with the tree's text."""
+    """Return the spec in a tree, or None and the problems. known: problems of the tree's text."""
     root = outside.rooted(root)
     tree = plain(root)
     method, unusable = known_method(root)
@@ -218,19 +217,19 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     root = current(root, kind, twice)
     tree = plain(root)
     known = [*known, *unusable]
-    marks = {problem.mark for problem in known}  # a number that did not read is no wrong text as well
+    marks = {problem.mark for problem in known}  # a number that cannot be read is not reported again as a wrong type
     wrong = list(_mistakes(kind, tree, root))
-    found = [*unusable, *(problem for problem in wrong if problem.mark not in marks)]
-    found += [*twice, *conflicts.problems(_sound(kind, tree, [*known, *wrong, *twice]), root)]
-    if found or known:
-        return None, found
+    problems = [*unusable, *(problem for problem in wrong if problem.mark not in marks)]
+    problems += [*twice, *conflicts.problems(_sound(kind, tree, [*known, *wrong, *twice]), root)]
+    if problems or known:
+        return None, problems
     spec = kind.model_validate(tree)
     spec._written = _Written(root)
     return spec, []
 
 
 def known_method(root: Node) -> tuple[str | None, list[Problem]]:
-    """Return the method of a rooted tree, and what is wrong with one from outside; None for one that cannot be used."""
+    """Return the method of a rooted tree, None where it cannot be used, and the problems of one from outside."""
     entry = find(root, ("method",))
     if entry is None or not isinstance(method := entry.node.value, str):
         return None, []
@@ -251,7 +250,7 @@ def _mistakes(kind: type[Spec], tree: Any, root: Node) -> Iterator[Problem]:
 
 
 def _owned() -> dict[str, str]:
-    """The path of each knob of a method, and whose it is."""
+    """Return, for the path of each knob of a shipped method, `a knob of METHOD`."""
     import selfsup.method
 
     hyper = {name: selfsup.method.load(name).Hyper for name in selfsup.method.names()}
@@ -259,15 +258,15 @@ def _owned() -> dict[str, str]:
 
 
 def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
-    """The method and those sections without a mistake of their own, so that they can be held against each other."""
+    """Return the method and the sections without a mistake of their own, to be checked against each other."""
     wrong = {problem.where[0] for problem in problems if problem.where}
     if "method" in wrong:
-        wrong.add("hyper")  # no one knows whether its values are right
+        wrong.add("hyper")  # its knobs are not known
     fields = {name: field for name, field in kind.model_fields.items() if name in tree or field.default is not None}
     sections = {name: group(field.annotation) for name, field in fields.items() if name not in wrong}
-    told = {name: tree.get(name, {}) for name in sections}
+    values = {name: tree.get(name, {}) for name in sections}
     sound: dict[str, Any] = {
-        name: cls.model_validate(told[name]) for name, cls in sections.items() if cls and told[name] is not None
+        name: cls.model_validate(values[name]) for name, cls in sections.items() if cls and values[name] is not None
     }
     if "method" not in wrong:
         method = tree["method"]
@@ -278,11 +277,11 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of a spec file, for editors. A file that extends another may leave out what that one says."""
+    """Return the JSON schema of spec files, for editors. A file that extends another may leave out any key."""
     kinds = {name: spec_type(name) for name in methods()}
     refs, shared = models_json_schema([(kind, "validation") for kind in kinds.values()], ref_template=_REF)
     defs = shared["$defs"]
-    description = "another spec, relative to this file, or a shipped one, for all that is not said here"
+    description = "another spec, relative to this file, or a shipped one, for all that is left out here"
     extends = {"type": "string", "description": description}
     for definition in defs.values():
         definition.pop("required", None)

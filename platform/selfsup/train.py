@@ -23,7 +23,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 class Step(NamedTuple):
-    """number: optimizer steps done, from 1. lr: what this one used. log: scalars on the device, not yet waited for."""
+    """A step. number: steps done, from 1. lr: its learning rate. log: scalars on the device, perhaps not there yet."""
 
     number: int
     lr: float
@@ -45,14 +45,14 @@ def train(
     precision: Precision = "fp32",
     accumulate: int = 1,
 ) -> Iterator[Step]:
-    """Optimiser steps [start, steps), each handed to the caller when it is done: read it, save, or stop.
+    """Yield optimizer steps [start, steps), each when it is done, for the caller to read, to save, or to stop.
 
     module: `method`, or `method` wrapped in DistributedDataParallel. batches: this worker's, from step `start` on.
     batch_size: the global one, for the learning rate. Nothing here waits for the device; `read` does.
-    accumulate: in how many pieces a worker goes through its batch; the step is that of the whole batch.
+    accumulate: number of pieces in which a worker goes through its batch; the step is that of the whole batch.
 
     A step is a function of (weights, optimizer state, batch, seed, step): random layers such as drop-path are seeded
-    anew for each step and worker, so a checkpoint needs no random state. It is torch's global generator that is seeded.
+    anew for each step and worker, so a checkpoint needs no random state. Torch's global generator is seeded.
     """
     stream = iter(batches)
     module.train()
@@ -70,10 +70,11 @@ def train(
 
 
 def read(step: Step) -> dict[str, float]:
-    """The scalars of a step, averaged over the workers. All workers call it, at log steps and before a checkpoint.
+    """Return the scalars of a step, averaged over the workers; all call it, at log steps and before a checkpoint.
 
-    The only place where the host waits for the device. A gradient that is not finite enters the weights and shows in
-    the loss of every later step, so asking now and then is enough; asking before a checkpoint keeps it out of there.
+    Raises NonFiniteError. The only place where the host waits for the device. A gradient that is not finite enters the
+    weights and shows in the loss of every later step, so a check now and then is enough; that before a checkpoint keeps
+    it out of there.
     """
     means = dist.mean(torch.stack([value.float() for value in step.log.values()])).tolist()
     log = dict(zip(step.log, means, strict=True))
@@ -87,7 +88,7 @@ def read(step: Step) -> dict[str, float]:
 
 
 def cut(method: Method, pieces: int) -> int:
-    """How many micro-batches a step has. The loss of other objectives is of the whole batch: their encoders are cut."""
+    """Return the micro-batches of a step. Where the loss is of the whole batch, encoders take `pieces` instead: 1."""
     if method.separable:
         return pieces
     for module in method.modules():
@@ -97,7 +98,7 @@ def cut(method: Method, pieces: int) -> int:
 
 
 def backward(module: nn.Module, batch: Batch, *, precision: Precision = "fp32", accumulate: int = 1) -> Out:
-    """Add the gradient of the mean loss over `accumulate` micro-batches; what came out of them, joined and detached.
+    """Add the gradient of the mean loss over `accumulate` micro-batches; return their outputs, joined and detached.
 
     Equals the whole batch at once for a loss that is a mean over samples of equal weight.
     """
@@ -112,14 +113,14 @@ def backward(module: nn.Module, batch: Batch, *, precision: Precision = "fp32", 
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """A batch of B samples -> `parts` batches of B / parts samples each, in order."""
+    """Cut a batch of B samples into `parts` batches of B / parts samples each, in order."""
     size, rest = divmod(len(batch.sample), parts)
     assert rest == 0, "the spec checks that a worker's batch divides into micro-batches"
     return [_rows(batch, slice(start, start + size)) for start in range(0, parts * size, size)]
 
 
 def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
-    """-> (): the norm of the gradient over all parameters, before it is scaled down as the spec says."""
+    """Scale gradients down as `optim` says; -> (): the norm over all parameters before that."""
     groups: defaultdict[str, list[Tensor]] = defaultdict(list)
     for group in optimizer.param_groups:
         groups[group["clip_group"]] += [weight for weight in group["params"] if weight.grad is not None]
@@ -139,12 +140,12 @@ def _clip_each(grads: list[Tensor], longest: float) -> None:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Well mixed, so that neighboring seeds, steps and workers share nothing."""
+    """Return a well-mixed seed of 64 bits, so that neighboring seeds, steps and workers share nothing."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
 def _rows(value: Any, rows: slice) -> Any:
-    """Return some samples of every tensor in tuples and named tuples, however nested; the rest as it is."""
+    """Return these rows of every tensor in tuples and named tuples, however nested; other values as they are."""
     if isinstance(value, Tensor):
         return value[rows]
     if not isinstance(value, tuple):
@@ -154,14 +155,14 @@ def _rows(value: Any, rows: slice) -> Any:
 
 
 def _exchanging(module: nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Workers exchange gradients once a step, with its last micro-batch; those before it only add up."""
+    """Let workers exchange gradients for the last micro-batch of a step only; those before it only add up."""
     if isinstance(module, DistributedDataParallel) and not now:
         return module.no_sync()
     return nullcontext()
 
 
 def _joined(outs: list[Out]) -> Out:
-    """Micro-batches as one: scalars are averaged, aux is laid end to end along its samples."""
+    """Join the outputs of micro-batches: scalars are averaged, aux is concatenated along its samples."""
     loss = torch.stack([out.loss.detach() for out in outs]).mean()
     log = {name: torch.stack([out.log[name].detach() for out in outs]).mean() for name in outs[0].log}
     aux = {name: torch.cat([out.aux[name].detach() for out in outs]) for name in outs[0].aux}

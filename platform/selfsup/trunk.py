@@ -1,4 +1,4 @@
-"""timm models as a backbone asks for them: the right class and sizes, initial weights, given weights."""
+"""Trunks: timm models of the class, sizes and weights that a backbone asks for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,9 @@ from selfsup.sections import Backbone, InputShape, image_shape
 
 
 def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: InputShape) -> Any:
-    """The timm model at its initial weights or with `backbone.weights`; timm's classes share no typed interface.
+    """Return the timm model, Any since timm has no typed interface, at initial weights or with `backbone.weights`.
 
-    initialize: what an objective changes of the initial weights.
+    initialize: an objective's change of the initial weights.
     Raises SpecError for a name that timm does not have, for a stem that it cannot have, for sizes that do not fit
     together, and for weights that cannot be read or do not fit.
     """
@@ -26,7 +26,7 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
     trunk = _named(backbone, shape)
     if backbone.is_vit:
         _check_vit(trunk, backbone, shape)
-        _initialise(trunk)
+        _initialize(trunk)
         if getattr(trunk, "rope", None) is not None:
             trunk.rope.aug_active = False  # a forward pass draws nothing
     elif backbone.stem == "small":
@@ -39,7 +39,7 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
 
 
 def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str, Any]:
-    """What makes `timm.create_model(**kwargs)` take a trunk's state dict, and then return what `pooled` does.
+    """Return kwargs of `timm.create_model` for a model that takes a trunk's state dict, and returns what `pooled` does.
 
     Raises SpecError for the small stem and models from outside, which timm does not have.
     """
@@ -106,8 +106,8 @@ def _check_vit(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
 
 
 @torch.no_grad()
-def _initialise(trunk: Any) -> None:
-    """MAE's initial weights (arXiv 2111.06377, appendix A.1), whatever timm's are for the name."""
+def _initialize(trunk: Any) -> None:
+    """Draw MAE's initial weights (arXiv 2111.06377, appendix A.1) in place of timm's."""
     xavier_linears(trunk)
     nn.init.xavier_uniform_(trunk.patch_embed.proj.weight.flatten(1))  # a view: the convolution is a linear layer
     for token in (trunk.cls_token, getattr(trunk, "reg_token", None), trunk.pos_embed):
@@ -116,7 +116,7 @@ def _initialise(trunk: Any) -> None:
 
 
 def _shrink_stem(trunk: Any, backbone: Backbone) -> None:
-    """3x3 with stride 1, and no max-pooling: SimCLR's stem for CIFAR (arXiv 2002.05709, appendix B.9)."""
+    """Replace the stem by 3x3 with stride 1 and no pooling, SimCLR's for CIFAR (arXiv 2002.05709, appendix B.9)."""
     if not isinstance(trunk, ResNet) or not isinstance(trunk.conv1, nn.Conv2d):
         raise SpecError(f"small is made for ResNets such as resnet18, not for {backbone.name}", "backbone.stem")
     conv = nn.Conv2d(trunk.conv1.in_channels, trunk.conv1.out_channels, 3, padding=1, bias=False)

@@ -27,7 +27,7 @@ USUAL = (  # of several encoders in a file, what papers evaluate
 
 
 def content(path: str | Path) -> str:
-    """A digest of a file, read again once its time, size or place on the disk has changed. Raises SpecError without."""
+    """Return a digest of a file, computed anew when its status changes. Raises SpecError where there is no file."""
     path = _present(path)
     return _content(path, _version(path.stat()))
 
@@ -38,8 +38,8 @@ def _present(path: str | Path) -> Path:
     return Path(path)
 
 
-def _version(held: stat_result) -> tuple[int, ...]:
-    return held.st_dev, held.st_ino, held.st_size, held.st_mtime_ns, held.st_ctime_ns
+def _version(status: stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
@@ -72,19 +72,19 @@ def _of_channels(state: State, trunk: Any, channels: int) -> State:
 
 
 def given(backbone: Backbone, module: nn.Module) -> State:
-    """Return the part of the given weights that is such a module. Raises SpecError where they cannot be read."""
-    held, wanted = _read(backbone), module.state_dict()
-    flat = dict(_flat(held))
+    """Return the part of the given weights that fits a module. Raises SpecError where they cannot be read."""
+    state, wanted = _read(backbone), module.state_dict()
+    flat = dict(_flat(state))
     namings = [{names(name): name for name in wanted} for names in _numberings(module)]
     own = max(namings, key=lambda names: max(_fitting(flat, names).values(), default=0))
-    found = unwrapped(held, {name: wanted[own[name]] for name in own})
-    return {own.get(name, name): value for name, value in found.items()}
+    part = unwrapped(state, {name: wanted[own[name]] for name in own})
+    return {own.get(name, name): value for name, value in part.items()}
 
 
 def _numberings(module: nn.Module) -> Iterator[Callable[[str], str]]:
-    """Yield how weights may be named: as they are, or with their module's number in an nn.Sequential of its children.
+    """Yield namings of weights: as they are, or with their module's number in an nn.Sequential of its children.
 
-    Of all children, as in lightly's examples, or of those with weights, as in lightly's own ResNets.
+    These are all children, as in lightly's examples, or those with weights, as in lightly's own ResNets.
     """
     yield str
     children = dict(module.named_children())
@@ -94,7 +94,7 @@ def _numberings(module: nn.Module) -> Iterator[Callable[[str], str]]:
 
 
 def _numbered(numbers: Mapping[str, str], name: str) -> str:
-    """layer1.0.conv1.weight -> 4.0.conv1.weight"""
+    """Return a name with its first part numbered: layer1.0.conv1.weight -> 4.0.conv1.weight."""
     first, dot, rest = name.partition(".")
     return f"{numbers.get(first, first)}{dot}{rest}"
 
@@ -120,31 +120,31 @@ def _foreign(state: State, wanted: State) -> str:
     return f"its closest part, under '{prefix}', has {number} of the {len(wanted)} weights: {named}"
 
 
-def unwrapped(held: Mapping[str, Any], wanted: State) -> State:
+def unwrapped(state: Mapping[str, Any], wanted: State) -> State:
     """Return the part of a checkpoint that is a trunk with the weights `wanted`, under its own names.
 
     That part may lie in mappings (state_dict, model, teacher) and behind prefixes (module., backbone. ...), nested in
-    any order; a mapping that holds less than half of it so is left as it is. Raises SpecError where several parts fit
+    any order; a mapping with less than half of the names is returned as it is. Raises SpecError where several parts fit
     alike.
     """
-    flat = dict(_flat(held))
+    flat = dict(_flat(state))
     fitting = _fitting(flat, wanted)
     most = max(fitting.values(), default=0)
     if 2 * most < len(wanted):
-        return held
+        return state
     best = [prefix for prefix in sorted(fitting) if fitting[prefix] == most]
     prefix = best[0] if len(best) == 1 else _chosen(best)
     return {name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)}
 
 
 def _fitting(flat: Collection[str], wanted: Collection[str]) -> Counter[str]:
-    """Return prefix -> how many of the wanted names stand behind it."""
+    """Return prefix -> number of wanted names behind it."""
     ends = ((name, name.split(".", cut)[-1]) for name in flat for cut in range(name.count(".") + 1))
     return Counter(name.removesuffix(end) for name, end in ends if end in wanted)
 
 
-def _flat(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for name, value in held.items():
+def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in state.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, Tensor):
@@ -156,7 +156,7 @@ def _chosen(prefixes: list[str]) -> str:
         if len(named := [prefix for prefix in prefixes if word in prefix.split(".")]) == 1:
             return named[0]
     raise SpecError(
-        f"several encoders lie in it, under {', '.join(prefixes)}: save the one you mean", "backbone.weights"
+        f"it holds several encoders, under {', '.join(prefixes)}: save the one you mean", "backbone.weights"
     )
 
 
@@ -197,7 +197,7 @@ def _check_registers(state: State, trunk: Any, backbone: Backbone) -> None:
 
 
 def _size(name: str) -> list[str]:
-    """vit_small_patch14_dinov2 -> vit, small, patch14"""
+    """Return the first words of a name: vit_small_patch14_dinov2 -> vit, small, patch14."""
     return name.split("_")[:3]
 
 

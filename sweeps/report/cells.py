@@ -12,7 +12,7 @@ import numpy as np
 
 from selfsup.evaluator import ACCURACY, Metric
 from selfsup.failures import diverged
-from selfsup.hits import Seen
+from selfsup.hits import HitRecord
 from selfsup.sweeps.report import images, stats
 from selfsup.sweeps.report.decision import Decision, ImageHits, Outcome
 from selfsup.sweeps.report.wording import interval
@@ -79,7 +79,7 @@ def arm_outcome(arm: Arm, metric: str, results: ResultsById) -> Outcome:
     return Outcome(values, frozenset(diverged_seeds), frozenset(pending), len(arm.ids), _hits(metric, values, hits))
 
 
-def _hits(metric: str, values: Mapping[int, float], hits_of_seeds: Mapping[int, Seen]) -> ImageHits | None:
+def _hits(metric: str, values: Mapping[int, float], hits_of_seeds: Mapping[int, HitRecord]) -> ImageHits | None:
     """Return which images each seed had right.
 
     None where that is not known of a seed, where seeds saw different images, or where the hits do not yield the values.

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from selfsup.errors import SpecError
-from selfsup.hits import NAME, Seen, read
+from selfsup.hits import NAME, HitRecord, read
 from selfsup.metric_names import current_metrics
 from selfsup.redact import redacted
 from selfsup.sweeps.result import Curve, Result, Status
@@ -91,7 +91,7 @@ def _result(
     seed: int,
     row: Row | None,
     curves: Mapping[str, Mapping[str, Curve]],
-    hits: Mapping[str, Mapping[str, Seen]] = MappingProxyType({}),
+    hits: Mapping[str, Mapping[str, HitRecord]] = MappingProxyType({}),
 ) -> Result:
     if row is None:
         return Result(id, seed, None, "planned", "", {}, {}, {}, {})
@@ -160,7 +160,7 @@ def _curves(tracker: Tracker, name: str, runs: Sequence[Row], cache: sqlite3.Con
     return curves
 
 
-def _image_hits(tracker: Tracker, metric: str, runs: Sequence[Row], cache: sqlite3.Connection) -> dict[str, Seen]:
+def _image_hits(tracker: Tracker, metric: str, runs: Sequence[Row], cache: sqlite3.Connection) -> dict[str, HitRecord]:
     """-> MLflow's id: which images a finished run had right, where its evaluation recorded it.
 
     Cached until it ends anew.

@@ -8,7 +8,7 @@ from typing import Any
 from selfsup import outside
 from selfsup.evaluations import uses
 from selfsup.explain import as_yaml
-from selfsup.knob import Described, Knobs, Range, described, non_default
+from selfsup.knob import KnobLine, Knobs, Range, knob_lines, non_default
 from selfsup.layers import merge, nested, plain
 from selfsup.renamed import current_path
 from selfsup.source import Entry, Mark, Node, Problem, refusal
@@ -48,7 +48,7 @@ class BaseSpec:
         self.root = self.spec.root if self.spec else root  # with the names of today
         method, _ = known_method(root)
         kind = run_type(method, uses(plain(root))) if method else None
-        self.knobs: dict[str, Described] = {knob.path: knob for knob in (described(kind) if kind else ())}
+        self.knobs: dict[str, KnobLine] = {knob.path: knob for knob in (knob_lines(kind) if kind else ())}
         self._kind = kind or Knobs
 
     def current(self, path: str) -> str:
@@ -128,7 +128,7 @@ def _walk(root: Node, above: tuple[str, ...], problems: list[Problem]) -> Iterat
             )
 
 
-def why_no_factor(path: str, knobs: Mapping[str, Described]) -> str:
+def why_no_factor(path: str, knobs: Mapping[str, KnobLine]) -> str:
     """Return why a path cannot be varied, whatever the values; "" where it can, or is unknown."""
     inner = [name for name in knobs if name.startswith(f"{path}.")]
     if path == "method":
@@ -142,7 +142,7 @@ def why_no_factor(path: str, knobs: Mapping[str, Described]) -> str:
     return ""
 
 
-def factor(path: str, values: Sequence[Any], default: Any, knob: Described | None) -> Factor:
+def factor(path: str, values: Sequence[Any], default: Any, knob: KnobLine | None) -> Factor:
     """Build a factor: the default among its values, numbers in order."""
     numeric = all(type(value) in (int, float) for value in (*values, default))
     all_values = list(values) if default in values else [default, *values]

@@ -9,7 +9,7 @@ from typing import Any
 from selfsup import outside
 from selfsup.evaluations import listed
 from selfsup.evaluator import Metric
-from selfsup.layers import less, said
+from selfsup.layers import less, written
 from selfsup.source import Node, Problem
 from selfsup.spec import Spec
 from selfsup.sweeps.spec.axes import (
@@ -87,8 +87,8 @@ class Design:
 
 def metrics(spec: Spec) -> dict[str, Metric]:
     """Return the metrics of the spec's evaluations that tables show, by name."""
-    found = [evaluation.metrics for evaluation in listed(spec.evals).values()]
-    return {name: metric for metrics in found for name, metric in metrics.items() if metric.headline}
+    by_evaluation = [evaluation.metrics for evaluation in listed(spec.evals).values()]
+    return {name: metric for metrics in by_evaluation for name, metric in metrics.items() if metric.headline}
 
 
 def design(
@@ -121,7 +121,7 @@ def design(
 
 def _axes(base: BaseSpec, section: str, tree: Node, problems: list[Problem]) -> Iterator[Axis]:
     """Yield the axes of a section; one that cannot be varied is a problem."""
-    entry = said(tree, section)
+    entry = written(tree, section)
     axes = read_axes(section, entry.node, problems) if entry else []
     axes = [replace(axis, path=base.current(axis.path)) for axis in axes]
     if section == "grid" and len(axes) == 1 and entry:

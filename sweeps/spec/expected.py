@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from selfsup.explain import as_yaml, did_you_mean
-from selfsup.layers import plain, said
+from selfsup.layers import plain, written
 from selfsup.sections import PROTOCOLS
 from selfsup.source import Entry, Node, Problem
 
@@ -22,7 +22,7 @@ Expected = Mapping[str, Mapping[str, float]]
 
 def expected(root: Node, arms: Sequence[str], metrics: Sequence[str], problems: list[Problem]) -> tuple[Expected, str]:
     """-> arm -> metric -> number, and their source. A mistake is added to `problems`."""
-    section = said(root, "expected")
+    section = written(root, "expected")
     wrong = list(_wrong(section.node, arms, metrics)) if section else []
     problems += wrong
     if section is None or wrong:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfsup.knob import REQUIRED, Choice, Described, Range
+from selfsup.knob import REQUIRED, Choice, KnobLine, Range
 from selfsup.layers import find, less, merge, nested, plain
 from selfsup.source import Entry, Mark, Node, Problem
 from selfsup.spec import WHOLE
@@ -95,7 +95,7 @@ def _without(root: Node, where: tuple[str, ...]) -> Node:
     return Node(root.mark, root.value | {name: Entry(entry.key, _without(entry.node, tuple(inner)))})
 
 
-def with_placeholders(root: Node, searched: Sequence[SearchedKnob], knobs: Mapping[str, Described]) -> Node:
+def with_placeholders(root: Node, searched: Sequence[SearchedKnob], knobs: Mapping[str, KnobLine]) -> Node:
     """Return a complete spec: each searched knob that has no value gets one of its range."""
     for knob in searched:
         description = knobs.get(knob.axis.path)
@@ -104,7 +104,7 @@ def with_placeholders(root: Node, searched: Sequence[SearchedKnob], knobs: Mappi
     return root
 
 
-def _placeholder(knob: SearchedKnob, description: Described | None) -> Node:
+def _placeholder(knob: SearchedKnob, description: KnobLine | None) -> Node:
     """Return a value that may be drawn; null for an unknown knob, which the check of the spec reports."""
     match description.sweep if description else None:
         case _ if knob.axis.values:

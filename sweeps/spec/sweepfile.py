@@ -24,7 +24,7 @@ from selfsup import evaluations, explain, outside
 from selfsup.errors import SpecError
 from selfsup.evaluator import Metric
 from selfsup.knob import Choice, Knobs, knob
-from selfsup.layers import Layers, find, less, plain, said
+from selfsup.layers import Layers, find, less, plain, written
 from selfsup.naming import name_problem
 from selfsup.source import Node, Problem, refusal
 from selfsup.spec import WHOLE
@@ -108,7 +108,7 @@ def _studies(
 ) -> Iterator[tuple[str, tuple[list[Node], list[SearchedKnob]]]]:
     """Yield the name of each study, the layers of its spec with axes, and its searched knobs."""
     bare = [less(part, "studies", *SweepHeader.model_fields) for part in parts]
-    studies = said(top, "studies")
+    studies = written(top, "studies")
     if studies is None:
         yield "", take(bare)
         return

@@ -34,7 +34,7 @@ RECIPES = {  # of the papers, and the pixels of their crops
 
 
 def ours(images: Tensor, crop: Crop) -> Tensor:
-    """uint8 (B, H, W, 3) -> normalised (B, 3, H, W), as `collate` makes it"""
+    """uint8 (B, H, W, 3) -> normalized (B, 3, H, W), as `collate` makes it"""
     planes = images.permute(0, 3, 1, 2).contiguous().float().div_(255)
     photometric(planes, crop, torch.rand(len(images), PHOTO_DRAWS))
     return normalize(planes, mean=MEAN, std=STD)

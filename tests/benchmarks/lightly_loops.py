@@ -246,7 +246,7 @@ def on(trunk: nn.Module, head: nn.Module) -> nn.Sequential:
 
 
 def twice(trunk: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """For a student and a teacher whose heads are normalised by their weights, which cannot be copied."""
+    """For a student and a teacher whose heads are normalized by their weights, which cannot be copied."""
     return trunk, copy.deepcopy(trunk)
 
 

@@ -1,6 +1,6 @@
 """Training steps at equal work: ours, and those of the example loops of transformers and lightly.
 
-Each takes the device and the number of images, and trains on one batch of normalised images. Patching and masking,
+Each takes the device and the number of images, and trains on one batch of normalized images. Patching and masking,
 which our platform does in `collate`, are in our step, as they are in theirs.
 """
 
@@ -63,7 +63,7 @@ def mae(
 
 
 def vitmae(device: str, size: int, precision: Precision) -> Loop:
-    """As transformers' Trainer does it, with the optimiser that it takes by default."""
+    """As transformers' Trainer does it, with the optimizer that it takes by default."""
     images = torch.randn(size, 3, 224, 224, device=device)
     config = ViTMAEConfig(
         hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, mask_ratio=MASK_RATIO

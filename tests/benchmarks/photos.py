@@ -1,6 +1,6 @@
 """Shards of synthetic photographs for benchmarks: JPEGs of 400 x 500 pixels and 60 to 110 KB, like those of the web.
 
-A photograph's amplitude falls with the frequency to a power of 1 to 1.25, and its colours vary less than its luminance
+A photograph's amplitude falls with the frequency to a power of 1 to 1.25, and its colors vary less than its luminance
 (Field, "Relations between the statistics of natural images and the response properties of cortical cells", 1987).
 """
 
@@ -38,8 +38,8 @@ def photo(draw: np.random.Generator, height: int, width: int) -> NDArray[np.uint
     phase = np.exp(2j * np.pi * draw.random((3, *frequency.shape)))
     fields = np.fft.irfft2(amplitude * phase, s=(height, width))
     light, red, blue = fields / fields.std(axis=(1, 2), keepdims=True)
-    colours = np.stack([light + 0.35 * red, light, light + 0.35 * blue], axis=2)
-    return np.clip(118 + draw.uniform(40, 65) * colours, 0, 255).astype(np.uint8)
+    colors = np.stack([light + 0.35 * red, light, light + 0.35 * blue], axis=2)
+    return np.clip(118 + draw.uniform(40, 65) * colors, 0, 255).astype(np.uint8)
 
 
 def _write(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 python tests/benchmarks/step.py
 
-Equal work: the same backbone, heads, batch, precision and optimiser, on images given as tensors. The two take turns,
+Equal work: the same backbone, heads, batch, precision and optimizer, on images given as tensors. The two take turns,
 step by step, so what else the machine does meets both. Memory is of a process that does nothing else.
 """
 
@@ -29,7 +29,7 @@ PAIRS = {"MAE ViT-S/16": ("mae", "vitmae"), "SimCLR ResNet-18": ("simclr", "ligh
 PROJECTS = {"mae": "selfsup", "vitmae": "transformers", "simclr": "selfsup", "lightly": "lightly"}
 CPU_BATCH = {"MAE ViT-S/16": 8, "SimCLR ResNet-18": 16}
 GPU_BATCH = 256
-PHASES = ("forward", "backward", "optimiser", "rest")
+PHASES = ("forward", "backward", "optimizer", "rest")
 VITS = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224", "ViT-L/16": "vit_large_patch16_224"}
 DATASHEET = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}  # FLOP/s in bf16, dense, of SXM boards
 
@@ -37,7 +37,7 @@ Spent = Counter[str]  # seconds of each phase of a step
 
 
 class Ratio(NamedTuple):
-    """The ratio of two steps that are neighbours in time; half of the ratios lie between low and high."""
+    """The ratio of two steps that are neighbors in time; half of the ratios lie between low and high."""
 
     median: float
     low: float
@@ -68,7 +68,7 @@ class Clock:
             if weight.requires_grad:
                 weight.register_post_accumulate_grad_hook(self._at_end_of("backward"))
         loop.optimizer.register_step_pre_hook(self._at_end_of("rest"))
-        loop.optimizer.register_step_post_hook(self._at_end_of("optimiser"))
+        loop.optimizer.register_step_post_hook(self._at_end_of("optimizer"))
 
     def step(self) -> Spent:
         self._marks.clear()

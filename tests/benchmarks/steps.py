@@ -52,7 +52,7 @@ def row(task: Task) -> str:
 
 def main(chosen: list[str]) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}")
-    print(f"ratio: median of {ROUNDS} pairs of neighbouring steps; half of them are between low and high\n")
+    print(f"ratio: median of {ROUNDS} pairs of neighboring steps; half of them are between low and high\n")
     names = ("ours, ms", "lightly's", "ratio", "low", "high", "GFLOP", "lightly's")
     print(" " * 10 + "".join(f"{name:>10}" for name in names))
     for task in TASKS:

@@ -100,7 +100,7 @@ def table(turns: list[Turn], spent: dict[str, dict[str, float]]) -> Iterator[str
             share, by_cpu = of_limit(turns, name, objective)
             yield f"  {name:<26}{rate:9.0f}{share:9.2f} ({by_cpu:.2f}){cpu:14.2f}{memory:10.0f}"
         threads, tasks = typical(turns, THREADS, objective).cpu, typical(turns, TASKS, objective).cpu
-        rest = {"copy and wait": threads - sum(spent[objective].values()), "serialise": tasks - threads}
+        rest = {"copy and wait": threads - sum(spent[objective].values()), "serialize": tasks - threads}
         yield "  ms: " + ", ".join(f"{name} {value:.3f}" for name, value in (spent[objective] | rest).items())
 
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from selfsup import checkpoint
 from selfsup.contract import tensors
-from selfsup.knob import described
+from selfsup.knob import knob_lines
 from selfsup.method import Method, load, names
 from selfsup.optim import build
 from selfsup.sections import Optim
@@ -49,7 +49,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     method = load(name)
     assert method.family in FAMILIES
     assert method.paper in sys.modules[method.__module__].__doc__
-    assert all(line.doc and not line.doc.endswith(".") for line in described(method.Hyper))
+    assert all(line.doc and not line.doc.endswith(".") for line in knob_lines(method.Hyper))
 
 
 def test_forward_is_a_pure_function(case, setting) -> None:

@@ -1,4 +1,4 @@
-"""NNCLR against the paper's algorithm: lightly finds the neighbours, loops work out the loss."""
+"""NNCLR against the paper's algorithm: lightly finds the neighbors, loops work out the loss."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from lightly.models.modules import NNMemoryBankModule
 
 
 def contrast(friend: torch.Tensor, prediction: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Eq. 2 with predictions, in float64: the neighbour of each sample picks that sample's prediction."""
+    """Eq. 2 with predictions, in float64: the neighbor of each sample picks that sample's prediction."""
     friend, prediction = friend.double(), prediction.double()
     losses = []
     for number, near in enumerate(friend):
@@ -32,8 +32,8 @@ def test_three_steps_are_algorithm_1_on_a_queue_of_its_own(setting) -> None:
         theirs(F.normalize(views[0].detach(), dim=1), update=True)  # of the first view only
 
 
-def test_neighbours_are_not_learned_from(setting) -> None:
-    """The gradient of the loss is that of a loss in which neighbours are constants."""
+def test_neighbors_are_not_learned_from(setting) -> None:
+    """The gradient of the loss is that of a loss in which neighbors are constants."""
     method, batch = setting("nnclr")
     views = [method.projector(method.backbone.pooled(view.value)) for view in batch.views]
     near = [method.queue.rows[torch.cdist(F.normalize(view, dim=1), method.queue.rows).argmin(1)] for view in views]

@@ -20,7 +20,7 @@ Make = Callable[..., tuple[Method, Batch]]
 
 
 def without_batch_norm(method: Method) -> None:
-    """Encoders normalise over the channels of each image instead."""
+    """Encoders normalize over the channels of each image instead."""
     for trunk in [module for module in method.modules() if isinstance(module, Encoder)]:
         for parent in list(trunk.modules()):
             for name, child in parent.named_children():

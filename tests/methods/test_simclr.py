@@ -37,7 +37,7 @@ def test_the_projector_is_as_wide_as_the_encoder_unless_told(setting) -> None:
 
 
 def test_the_views_are_the_papers() -> None:
-    """Appendix A: crop and flip; jitter of 0.8s, 0.8s, 0.8s, 0.2s at 0.8; grey at 0.2; blur at 0.5, σ 0.1 to 2."""
+    """Appendix A: crop and flip; jitter of 0.8s, 0.8s, 0.8s, 0.2s at 0.8; gray at 0.2; blur at 0.5, σ 0.1 to 2."""
     first, second = SimCLR.views(SimCLR.Hyper(strength=0.5)).specs
     assert first == second
     assert (first.scale, first.ratio, first.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5)

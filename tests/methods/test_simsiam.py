@@ -49,7 +49,7 @@ def test_half_precision_moves_the_mean_cosine_little(setting) -> None:
 def test_the_sign_of_collapse_is_seen(setting) -> None:
     method, batch = setting("simsiam")
     assert method(batch).log["projection_std"] > 0.5
-    method.projector[-1].eval()  # without its normalisation by the batch a constant stays one
+    method.projector[-1].eval()  # without its normalization by the batch a constant stays one
     torch.nn.init.zeros_(method.projector[-2].weight)
     method.projector[-1].running_mean.fill_(1.0)
     assert method(batch).log["projection_std"] < 1e-3

@@ -11,7 +11,7 @@ def test_the_loss_is_lightlys_of_the_expanded_views(setting) -> None:
 
 
 def test_the_views_are_the_papers() -> None:
-    """Appendix C.1: BYOL's, made the same for both views: blur at 0.5, solarisation at 0.1."""
+    """Appendix C.1: BYOL's, made the same for both views: blur at 0.5, solarization at 0.1."""
     method = load("vicreg")
     first, second = method.views(method.Hyper()).specs
     assert first == second

@@ -19,7 +19,7 @@ from selfsup.parts.heads import Prototypes, dino_head, gelu_mlp, mlp, xavier_lin
     ids=["SimCLR", "NNCLR", "MoCo v2", "MoCo v3", "SwAV"],
 )
 def test_heads_are_lightlys(ours: nn.Sequential, theirs: nn.Module) -> None:
-    """Where theirs has a bias before a batch normalisation, it is without effect."""
+    """Where theirs has a bias before a batch normalization, it is without effect."""
     state = theirs.layers.state_dict()
     ours.load_state_dict({name: state[name] for name in ours.state_dict()})
     x = torch.randn(10, 16)
@@ -29,7 +29,7 @@ def test_heads_are_lightlys(ours: nn.Sequential, theirs: nn.Module) -> None:
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")  # theirs
 @pytest.mark.parametrize("norm", [False, True])
 def test_dinos_head_is_lightlys(norm: bool) -> None:
-    """Ours has a bias before a batch normalisation, where it is without effect; it begins at zero."""
+    """Ours has a bias before a batch normalization, where it is without effect; it begins at zero."""
     ours = dino_head(16, 32, 8, 20, norm=norm)
     theirs = heads.DINOProjectionHead(16, 32, 8, 20, batch_norm=norm)
     ours.load_state_dict(theirs.layers.state_dict(), strict=False)

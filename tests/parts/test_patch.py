@@ -7,7 +7,7 @@ from selfsup.parts.tokens import Tokens, joined
 
 
 def test_a_patch_is_its_pixels_row_by_row_channels_last():
-    images = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)  # a pixel of channel 1 is its neighbour's value + 24
+    images = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)  # a pixel of channel 1 is its neighbor's value + 24
     tokens = patchify(images, 2)
     assert tokens.value.shape == (1, 6, 8)
     assert tokens.value[0, 4].tolist() == [14, 38, 15, 39, 20, 44, 21, 45]  # row 1, column 1

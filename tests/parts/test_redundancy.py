@@ -46,8 +46,8 @@ def test_vicreg_by_loops() -> None:
     n, d = a.shape
     variance = covariance = 0.0
     for z in (a, b):
-        centred = z - z.sum(0) / n
-        c = sum(torch.outer(row, row) for row in centred) / (n - 1)
+        centered = z - z.sum(0) / n
+        c = sum(torch.outer(row, row) for row in centered) / (n - 1)
         variance += sum(max(0.0, 1 - (c[j, j].item() + 1e-4) ** 0.5) for j in range(d)) / d
         covariance += sum(c[i, j].item() ** 2 for i in range(d) for j in range(d) if i != j) / d
     distance = sum(((x - y) ** 2).sum().item() for x, y in zip(a, b, strict=True)) / n

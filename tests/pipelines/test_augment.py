@@ -17,7 +17,7 @@ SIMCLR = Crop(
 
 
 def images(n=16, height=24, width=40):
-    """Noise; but also greys, black, white, a few levels and pure colours, where hue and clamps have corners."""
+    """Noise; but also greys, black, white, a few levels and pure colors, where hue and clamps have corners."""
     generator = torch.Generator().manual_seed(0)
     made = torch.rand(n, 3, height, width, generator=generator)
     made[0] = made[0, :1]
@@ -100,7 +100,7 @@ def test_photometric_is_torchvisions_in_every_order(crop):
     assert len({tuple(order) for order in draws[:, 5:9].argsort(1).tolist()}) == 24
     expected = torch.stack([by_torchvision(x, crop, draw) for x, draw in zip(batch, draws, strict=True)])
     ours = made(batch, crop, draws)
-    # Solarising is a step: a value within rounding of its threshold may fall on either side.
+    # Solarizing is a step: a value within rounding of its threshold may fall on either side.
     on_the_step = ((expected - 0.5).abs() < 1e-4) & ((ours - 0.5).abs() < 1e-4)
     assert on_the_step.float().mean() < 1e-3
     torch.testing.assert_close(ours[~on_the_step], expected[~on_the_step], rtol=0, atol=2e-5)

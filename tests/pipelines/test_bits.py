@@ -32,7 +32,7 @@ KINDS = ["png 1", "png 2", "png 3", "png 4", "tif 1", "tif 3"]  # format and cha
 
 
 def coded(kind: str, pixels: np.ndarray) -> bytes:
-    """(H, W) values of 16 bits in every colour; alpha is full."""
+    """(H, W) values of 16 bits in every color; alpha is full."""
     channels = int(kind[-1])
     alpha = np.full_like(pixels, 65535)
     wide = np.stack([pixels] * (3 if channels > 2 else 1) + [alpha] * (channels % 2 == 0), axis=2)
@@ -40,7 +40,7 @@ def coded(kind: str, pixels: np.ndarray) -> bytes:
 
 
 def png(wide: np.ndarray) -> bytes:
-    """By hand: Pillow writes no colours of 16 bits."""
+    """By hand: Pillow writes no colors of 16 bits."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -101,13 +101,13 @@ def test_values_that_no_sixteen_bits_hold_are_not_made_black_or_white(pixels: np
 
 
 @pytest.mark.parametrize("options", [{"compression": "zlib"}, {"byteorder": ">"}, {"rowsperstrip": 7}])
-def test_colours_of_a_tiff_however_it_is_written(options: dict[str, object]) -> None:
+def test_colors_of_a_tiff_however_it_is_written(options: dict[str, object]) -> None:
     wide = np.random.default_rng(0).integers(0, 4096, (40, 30, 3)).astype(np.uint16)
     made = decode(tif(wide, photometric="rgb", **options), min_height=1, min_width=1, how=How(bits=12))
     assert (made == np.floor(wide * (255 / 4095) + 0.5)).all()
 
 
-def test_colours_that_lie_apart_are_not_taken_for_eight_bits() -> None:
+def test_colors_that_lie_apart_are_not_taken_for_eight_bits() -> None:
     apart = np.zeros((3, 40, 30), np.uint16)
     for bits in (None, 12):
         with pytest.raises(DecodeError, match="separate planes"):
@@ -163,8 +163,8 @@ def test_the_bits_are_under_the_digest(tmp_path: Path) -> None:
 def test_training_and_evaluation_read_by_the_bits_of_their_data(tmp_path: Path) -> None:
     told = shards.index(sharded(tmp_path / "set"), reading={"image": ImageReading(bits=12)})
     expected = np.repeat([62, 255], len(KINDS))
-    centres = Load(told, told, Center(size=16, share=0.875))({"id": np.arange(2 * len(expected))})
-    assert (centres["sample"] == np.tile(expected, 2)[:, None, None, None]).all()
+    centers = Load(told, told, Center(size=16, share=0.875))({"id": np.arange(2 * len(expected))})
+    assert (centers["sample"] == np.tile(expected, 2)[:, None, None, None]).all()
     order = SampleOrder(samples=len(expected), batch=4, seed=0, lanes=4)
     for row in SampleStream(told, order, Views((Crop(size=16),)), 3).rows(range(4), 0, 3, threads=1, memory=2**24):
         assert (row["view0"] == expected[row["index"]][:, None, None, None]).all()
@@ -183,6 +183,6 @@ def test_images_are_packed_once_one_says_how_many_bits_are_used(tmp_path: Path) 
         made = pack(tmp_path / "in", tmp_path / f"{bits}", reading={"image": ImageReading(bits=bits)}, quality=100)
         assert (len(made.skipped), made.manifest.fields["image"].bits) == (0, None)  # they are JPEGs now
         for sample in SampleReader(made.manifest, "image").read(np.arange(len(KINDS))):
-            grey = np.asarray(Image.open(io.BytesIO(sample.data)).convert("L")).astype(int)
-            assert np.abs(grey - ramp * (255 / (2**bits - 1))).max() <= 2
-            assert abs(grey.max() - most) <= 1
+            gray = np.asarray(Image.open(io.BytesIO(sample.data)).convert("L")).astype(int)
+            assert np.abs(gray - ramp * (255 / (2**bits - 1))).max() <= 2
+            assert abs(gray.max() - most) <= 1

@@ -56,7 +56,7 @@ def test_sizes(home: Path, name: str, split: str, num: int, classes: int, side: 
 
 
 def test_no_pixel_of_a_photograph_is_in_both_splits() -> None:
-    width, height = 103, 58  # the number of each pixel is its colour
+    width, height = 103, 58  # the number of each pixel is its color
     numbers = np.arange(width * height, dtype=np.uint32).reshape(height, width)
     photo = Image.fromarray(np.stack([numbers >> 8, numbers & 255, numbers * 0], axis=-1).astype(np.uint8))
     found = {}
@@ -73,7 +73,7 @@ def test_no_crop_looks_over_the_edge_of_its_tile() -> None:
 
 
 def test_photographs_are_told_by_their_content(home: Path) -> None:
-    """Mean colour and contrast alone name most crops: labels are right, and like is tested with like."""
+    """Mean color and contrast alone name most crops: labels are right, and like is tested with like."""
     feature, label = {}, {}
     for split in ("train", "val"):
         images, label[split] = (column[::4] for column in columns(load(str(bundled.build("photos", home) / split))))
@@ -121,11 +121,11 @@ def test_another_process_may_be_first(tmp_path: Path, monkeypatch: pytest.Monkey
     def maker(_: str) -> Iterator[tuple[str, np.ndarray]]:
         if not others:  # while this one is at work, another starts and ends
             others.append(tmp_path)
-            others.append(bundled.build("grey", tmp_path))
+            others.append(bundled.build("gray", tmp_path))
             others.append((others[1] / "train" / "000000.tar").stat().st_ino)
-        yield "grey", np.full((8, 8, 3), 77, np.uint8)
+        yield "gray", np.full((8, 8, 3), 77, np.uint8)
 
-    monkeypatch.setattr(bundled, "MAKERS", {"grey": maker})
-    folder = bundled.build("grey", tmp_path)
+    monkeypatch.setattr(bundled, "MAKERS", {"gray": maker})
+    folder = bundled.build("gray", tmp_path)
     assert others == [tmp_path, folder, (folder / "train" / "000000.tar").stat().st_ino]  # the first one's stays
     assert [path.name for path in (tmp_path / "data").iterdir()] == [folder.name]

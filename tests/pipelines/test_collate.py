@@ -31,7 +31,7 @@ def made(rows, views=PLAIN, *, seed=0, step=0, patch=None):
     return collate(rows, views, seed=seed, step=step, patch=patch, stats=STATS, device="cpu")
 
 
-def test_a_plain_view_is_normalised_pixels():
+def test_a_plain_view_is_normalized_pixels():
     rows = columns()
     batch = made(rows)
     expected = (rows["view0"].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))

@@ -51,7 +51,7 @@ def test_decodes_at_the_smallest_quick_scale_that_is_large_enough(photo: Image.I
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind", "colour", "expected"),
+    ("mode", "kind", "color", "expected"),
     [
         ("L", "JPEG", 100, (100, 100, 100)),
         ("CMYK", "JPEG", (0, 255, 255, 0), (255, 0, 0)),
@@ -64,14 +64,14 @@ def test_decodes_at_the_smallest_quick_scale_that_is_large_enough(photo: Image.I
         ("I;16", "PNG", 65535, (255, 255, 255)),
     ],
 )
-def test_every_mode_becomes_rgb(mode: str, kind: str, colour: object, expected: tuple[int, ...]) -> None:
-    image = Image.new(mode, (16, 24), colour)  # type: ignore[arg-type]
+def test_every_mode_becomes_rgb(mode: str, kind: str, color: object, expected: tuple[int, ...]) -> None:
+    image = Image.new(mode, (16, 24), color)  # type: ignore[arg-type]
     made = decode(coded(image, kind, **({"lossless": True} if kind == "WEBP" else {})), min_height=1, min_width=24)
     assert made.shape[2] == 3
     assert np.abs(made.reshape(-1, 3) - np.array(expected)).max() <= (2 if kind == "JPEG" else 0)
 
 
-def test_a_palette_with_transparency_keeps_its_colours() -> None:
+def test_a_palette_with_transparency_keeps_its_colors() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
     made = decode(coded(image, "PNG", transparency=bytes([255, 128])), min_height=1, min_width=1)
@@ -108,8 +108,8 @@ def with_sampling(photo: Image.Image, sampling: str) -> bytes:
 
 @pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
 @pytest.mark.parametrize("side", [64, 128])
-def test_colours_are_not_coarse_at_a_fraction_of_the_size(sampling: str, side: int) -> None:
-    """Against the whole image, by Pillow, resized, on colours that change every 16 pixels."""
+def test_colors_are_not_coarse_at_a_fraction_of_the_size(sampling: str, side: int) -> None:
+    """Against the whole image, by Pillow, resized, on colors that change every 16 pixels."""
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     data = with_sampling(Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC), sampling)
     whole = Image.open(io.BytesIO(data)).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)

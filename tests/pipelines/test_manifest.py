@@ -96,7 +96,7 @@ def test_only_the_shards_asked_for_are_touched(folder: Path) -> None:
         ({"MAX_READ": 5000}, [[0, 1], [3, 5], [7]]),
     ],
 )
-def test_neighbours_are_read_in_one_go(
+def test_neighbors_are_read_in_one_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], expected: list[list[int]]
 ) -> None:
     for name, value in limits.items():

@@ -22,8 +22,8 @@ from selfsup.pipelines.data.pack import pack
 def save(path: Path, *, width: int = 40, height: int = 30, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4), dtype=np.uint8)
-    grey = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-    grey.convert("RGB").save(path, quality=90)
+    gray = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    gray.convert("RGB").save(path, quality=90)
     return path
 
 

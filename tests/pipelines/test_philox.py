@@ -24,7 +24,7 @@ def test_philox_gives_the_known_answers_of_random123() -> None:
         assert tuple(int(word[0]) for word in philox(words(*counter), words(*key))) == answer
 
 
-def test_a_draw_does_not_depend_on_its_neighbours() -> None:
+def test_a_draw_does_not_depend_on_its_neighbors() -> None:
     epoch, index = np.repeat([0, 3], 50), np.tile(np.arange(50), 2) * 2**31
     whole = uniform(seed=7, epoch=epoch, index=index, purpose=CROP, draws=9)
     alone = uniform(seed=7, epoch=epoch[60:61], index=index[60:61], purpose=CROP, draws=9)

@@ -19,15 +19,15 @@ from selfsup.pipelines.data.manifest import SampleReader
 Member = tuple[str, bytes]
 
 
-def png(grey: int, side: int = 8) -> bytes:
+def png(gray: int, side: int = 8) -> bytes:
     sink = io.BytesIO()
-    Image.new("RGB", (side, side), (grey, grey, grey)).save(sink, "PNG")
+    Image.new("RGB", (side, side), (gray, gray, gray)).save(sink, "PNG")
     return sink.getvalue()
 
 
-def jpg(grey: int) -> bytes:
+def jpg(gray: int) -> bytes:
     sink = io.BytesIO()
-    noise = np.random.default_rng(grey).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    noise = np.random.default_rng(gray).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(noise).save(sink, "JPEG")
     return sink.getvalue()
 
@@ -157,9 +157,9 @@ def test_indexing_again_writes_the_same(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
-    for name, grey in (("a", 1), ("b", 1), ("c", 2)):
+    for name, gray in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        tar(tmp_path / name / "0.tar", [("1.png", png(grey))])
+        tar(tmp_path / name / "0.tar", [("1.png", png(gray))])
     a, b, c = (shards.index(str(tmp_path / name)).digest for name in "abc")
     assert len(a) == 32
     assert a == b != c

@@ -197,7 +197,7 @@ def test_a_corrupted_sample_is_replaced_by_the_next_one_and_named(
         np.testing.assert_array_equal(theirs["view0"], got["view0"][:, places(lanes)])
 
 
-def test_neighbours_that_are_corrupted_too_are_passed_over_and_named(
+def test_neighbors_that_are_corrupted_too_are_passed_over_and_named(
     told: Manifest, tmp_path: Path, make: Callable[..., Manifest], spoil: Callable[..., None]
 ) -> None:
     damaged = make(tmp_path, number=SAMPLES)

@@ -17,9 +17,9 @@ from selfsup.pipelines.data.fetch import cached_reads
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 
 
-def png(grey: int) -> bytes:
+def png(gray: int) -> bytes:
     sink = io.BytesIO()
-    Image.new("RGB", (8, 8), (grey, grey, grey)).save(sink, "PNG")
+    Image.new("RGB", (8, 8), (gray, gray, gray)).save(sink, "PNG")
     return sink.getvalue()
 
 

@@ -1,6 +1,6 @@
 """TIFFs of rarer kinds: the right pixels, or a refusal that names the kind and says what to do.
 
-Expected levels follow from the TIFF 6.0 specification: white where ink or WhiteIsZero is 0, colours over alpha where
+Expected levels follow from the TIFF 6.0 specification: white where ink or WhiteIsZero is 0, colors over alpha where
 they are multiplied by it.
 """
 
@@ -25,7 +25,7 @@ def tif(pixels: np.ndarray, **options: object) -> bytes:
     return sink.getvalue()
 
 
-def colour(data: bytes, bits: int | None = None) -> list[int]:
+def color(data: bytes, bits: int | None = None) -> list[int]:
     made = decode(data, min_height=1, min_width=1, how=How(bits=bits))
     assert (made == made[0, 0]).all()
     return [int(value) for value in made[0, 0]]
@@ -43,9 +43,9 @@ STORED = [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"byteorder": ">", "c
 def test_ink_of_sixteen_bits(stored: dict[str, str], bits: int | None, white: int) -> None:
     for inks, expected in (([0, 0, 0, 0], 255), ([0, 0, 0, white], 0), ([white, white, white, 0], 0)):
         data = tif(plain(inks), photometric="separated", planarconfig="contig", **stored)
-        assert colour(data, bits) == [expected] * 3
+        assert color(data, bits) == [expected] * 3
     data = tif(plain([white, 0, 0, 0]), photometric="separated", planarconfig="contig", **stored)
-    assert colour(data, bits) == [0, 255, 255]
+    assert color(data, bits) == [0, 255, 255]
     assert depth(data) == (bits or 16)
 
 
@@ -54,23 +54,23 @@ def test_ink_of_sixteen_bits(stored: dict[str, str], bits: int | None, white: in
 def test_grey_of_sixteen_bits_whose_white_is_zero(stored: dict[str, str], bits: int | None, most: int) -> None:
     for value, expected in ((0, 255), (most // 5, 204), (most, 0)):
         data = tif(plain([value])[..., 0], photometric="miniswhite", **stored)
-        assert colour(data, bits) == [expected] * 3
+        assert color(data, bits) == [expected] * 3
 
 
 @pytest.mark.parametrize("stored", STORED, ids=str)
 @pytest.mark.parametrize(("bits", "most"), [(None, 65535), (12, 4095)])
-def test_colours_multiplied_by_alpha(stored: dict[str, str], bits: int | None, most: int) -> None:
+def test_colors_multiplied_by_alpha(stored: dict[str, str], bits: int | None, most: int) -> None:
     """The quotient is the same whatever is white, and is taken of all 16 bits: of 12, Pillow's would have 15 levels."""
     values = [most // 5, most // 10, 0, most // 2]
     data = tif(plain(values), photometric="rgb", planarconfig="contig", extrasamples=[1], **stored)
-    assert colour(data) == colour(data, bits) == [round(255 * value / values[3]) for value in values[:3]]
+    assert color(data) == color(data, bits) == [round(255 * value / values[3]) for value in values[:3]]
     assert depth(data) == 0
-    assert colour(tif(plain([0, 0, 0, 0]), photometric="rgb", extrasamples=[1], **stored)) == [0, 0, 0]
+    assert color(tif(plain([0, 0, 0, 0]), photometric="rgb", extrasamples=[1], **stored)) == [0, 0, 0]
 
 
 def test_grey_of_eight_bits_multiplied_by_alpha() -> None:
     data = tif(plain([60, 128], np.uint8), photometric="minisblack", planarconfig="contig", extrasamples=[1])
-    assert colour(data) in ([119] * 3, [120] * 3)  # 255 * 60 / 128 = 119.5
+    assert color(data) in ([119] * 3, [120] * 3)  # 255 * 60 / 128 = 119.5
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ APART = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "colours", "bands", "options"), APART)
+@pytest.mark.parametrize(("kind", "colors", "bands", "options"), APART)
 def test_what_lies_apart_is_refused_where_it_would_be_wrong(
-    kind: type, colours: str, bands: int, options: dict[str, object]
+    kind: type, colors: str, bands: int, options: dict[str, object]
 ) -> None:
-    data = tif(np.full((bands, 8, 9), 60, kind), photometric=colours, planarconfig="separate", **options)
+    data = tif(np.full((bands, 8, 9), 60, kind), photometric=colors, planarconfig="separate", **options)
     for bits in (None, 12):
         with pytest.raises(DecodeError, match=r"a TIFF, \w+ of [+\d]+ bits, with colors in separate planes: save"):
             decode(data, min_height=1, min_width=1, how=How(bits=bits))
@@ -113,7 +113,7 @@ def test_what_lies_apart_is_refused_where_it_would_be_wrong(
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
 def test_what_lies_apart_is_read_where_it_is_right(options: dict[str, str]) -> None:
     apart = np.moveaxis(plain([10, 20, 30], np.uint8), 2, 0)
-    assert colour(tif(apart, photometric="rgb", planarconfig="separate", **options)) == [10, 20, 30]
+    assert color(tif(apart, photometric="rgb", planarconfig="separate", **options)) == [10, 20, 30]
 
 
 def test_signed_values_that_would_be_wrong_are_refused() -> None:
@@ -121,7 +121,7 @@ def test_signed_values_that_would_be_wrong_are_refused() -> None:
     for data in wrong:
         with pytest.raises(DecodeError, match=r"gray of .* of signed values: save it as PNG"):
             decode(data, min_height=1, min_width=1)
-    assert colour(tif(np.full((8, 9), 2570, np.int16), byteorder=">")) == [10, 10, 10]
+    assert color(tif(np.full((8, 9), 2570, np.int16), byteorder=">")) == [10, 10, 10]
 
 
 def test_index_says_that_some_cannot_be_decoded_and_why(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from selfsup.errors import SpecError
-from selfsup.knob import described
+from selfsup.knob import knob_lines
 from selfsup.method import load, names
 from selfsup.pipelines.cost import cost
 from selfsup.pipelines.data import manifest
@@ -45,8 +45,8 @@ def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("photographs")
 @pytest.mark.parametrize("name", names())
 def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
-    """Together, all that have a range: the method's own and those of encoder, optimiser and batch."""
-    searched = [line.path for line in described(run_type(name)) if line.sweep]
+    """Together, all that have a range: the method's own and those of encoder, optimizer and batch."""
+    searched = [line.path for line in knob_lines(run_type(name)) if line.sweep]
     (path := tmp_path / "auto.yaml").write_text(f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}}}\n")
     it = read(path, [f"{knob}={{search: auto}}" for knob in searched])
     [design] = it.designs
@@ -81,7 +81,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 def test_an_objective_is_searched_in_its_own_ranges(
     name: str, sets: dict[str, str], tracker: Tracker, tmp_path: Path
 ) -> None:
-    searched = [line.path for line in described(run_type(name)) if line.sweep and line.path.startswith("hyper.")]
+    searched = [line.path for line in knob_lines(run_type(name)) if line.sweep and line.path.startswith("hyper.")]
     (path := tmp_path / "auto.yaml").write_text(
         f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}, sampler: random, trials: 2, confirm: 1}}\n"
     )

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of frozen features.
+"""Weighted k-nearest-neighbor classification of frozen features.
 
 Zhirong Wu, Yuanjun Xiong, Stella Yu, Dahua Lin, "Unsupervised Feature Learning via Non-Parametric Instance
 Discrimination", CVPR 2018, arXiv 1805.01978; with the settings of DINO, arXiv 2104.14294.
@@ -27,7 +27,7 @@ class KNN(Evaluator):
     metrics = MappingProxyType({"top1": Metric(), "top5": Metric(headline=False)})
 
     class Hyper(Knobs):
-        k: int = knob(20, "neighbours that vote", symbol="k", sweep=Choice(5, 10, 20, 50, 100, 200), ge=1)
+        k: int = knob(20, "neighbors that vote", symbol="k", sweep=Choice(5, 10, 20, 50, 100, 200), ge=1)
         temperature: float = knob(
             0.07, "how fast a vote fades with distance", symbol="τ", sweep=Range(0.01, 1.0, log=True), gt=0
         )
@@ -37,7 +37,7 @@ class KNN(Evaluator):
 
     @classmethod
     def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:
-        few = f"{hyper.k} neighbours, but train has {labelled} labelled samples; set a smaller k"
+        few = f"{hyper.k} neighbors, but train has {labelled} labelled samples; set a smaller k"
         return Few("k", few) if hyper.k > labelled else None
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
@@ -59,9 +59,9 @@ class KNN(Evaluator):
 
     def votes(self, query: "Tensor", bank: "Tensor", bank_label: "Tensor", classes: int) -> "Tensor":
         """(M, D), (N, D), (N,) -> (M, C): unit features in, each class's share of the votes out."""
-        cosine, neighbour = (query @ bank.T).topk(self.hyper.k)
+        cosine, neighbor = (query @ bank.T).topk(self.hyper.k)
         weight = (cosine / self.hyper.temperature).softmax(1)  # one factor for all votes of a row: the ranking stays
-        return weight.new_zeros(len(query), classes).scatter_add_(1, bank_label[neighbour], weight)
+        return weight.new_zeros(len(query), classes).scatter_add_(1, bank_label[neighbor], weight)
 
 
 def _hits(votes: "Tensor", label: "Tensor", k: int) -> Hits:

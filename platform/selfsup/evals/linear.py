@@ -83,15 +83,17 @@ class Linear(Evaluator):
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
-        held, rest = torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
+        left_out, rest = (
+            torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
+        )
         if few := self.lacks(self.hyper, len(value)):
             raise DataError(few.message)
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
         value = (value - mean) / std
         lrs = sorted(self.hyper.lrs)
         weight, bias = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
-        share = _logits(value[held], weight, bias).log_softmax(-1)
-        loss = -share[range(len(held)), :, label[held]].mean(0)  # (G,)
+        share = _logits(value[left_out], weight, bias).log_softmax(-1)
+        loss = -share[range(len(left_out)), :, label[left_out]].mean(0)  # (G,)
         best = int(loss.nan_to_num(math.inf).argmin())
         return Probe(weight[:, best], bias[best], mean, std, lrs[best])
 

@@ -77,11 +77,11 @@ class Logistic(Evaluator):
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
         order = torch.randperm(len(train), generator=draw).to(train.device)
-        held, rest = order.tensor_split([math.ceil(len(train) / 10)])
+        left_out, rest = order.tensor_split([math.ceil(len(train) / 10)])
         losses, weight = {}, np.zeros((train.shape[1], classes))
         for c in sorted(self.hyper.cs):
             weight = self.fit(train[rest], label[rest], weight, c)
-            losses[c] = slope(torch.as_tensor(weight, device=train.device), train[held], label[held])[0]
+            losses[c] = slope(torch.as_tensor(weight, device=train.device), train[left_out], label[left_out])[0]
         return min(losses, key=losses.__getitem__)
 
     def fit(self, train: "Tensor", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
@@ -98,8 +98,8 @@ class Logistic(Evaluator):
             return loss + float((decay * weight**2).sum()) / 2, (gradient.cpu().numpy() + decay * weight).ravel()
 
         options = {"maxiter": self.hyper.iterations, "maxfun": 2 * self.hyper.iterations, "ftol": 0, "gtol": 1e-8}
-        found: NDArray[np.float64] = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
-        return found.reshape(start.shape)
+        best: NDArray[np.float64] = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
+        return best.reshape(start.shape)
 
 
 def unit(value: "Tensor") -> "Tensor":
