@@ -46,9 +46,10 @@ bench-pieces: .venv/ready  # memory and time of a contrastive step, whole and in
 lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 
-types: .venv/ready  # of the installed package: what a user's type checker sees
+types: .venv/ready  # of the installed package, as a user's type checker sees it, and of what tests share
 	rm -rf build/types build/lib && $(BIN)/uv pip install -q --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p selfsup
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../tests/helpers/*.py
 
 wheel: .venv/ready
 	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.submit import build_wheel as make; print(make(Path(), Path('dist')))"

@@ -119,6 +119,6 @@ def test_one_process_goes_on_where_two_stopped(name: str, setting: Make, folder:
 
 
 if __name__ == "__main__":
-    from conftest import setting
+    from small import setting
 
     start_processes(work, (Path(sys.argv[1]), setting), nprocs=WORLD, start_method="fork")

@@ -24,7 +24,7 @@ from selfsup.parts.contrastive import even_score, noise_nce, nt_xent
 from selfsup.train import backward, cut, split
 
 SAMPLES = 8
-Make = Callable[..., tuple[Method, Batch]]  # conftest's `setting`
+Make = Callable[..., tuple[Method, Batch]]  # `setting` of helpers/small.py
 Result = dict[str, Tensor]  # "mean ...": its mean over processes is compared; "rows ...": its rows are laid end to end
 
 
@@ -55,7 +55,7 @@ def gathering(_: Make) -> Result:
     return {"mean gathered": everything, "rows grad": share(x), "mean mean": dist.mean(x.mean())}
 
 
-def normalisation(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
+def normalization(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
     torch.manual_seed(0)
     model = nn.Sequential(layer)
     nn.init.normal_(layer.weight)
@@ -141,9 +141,9 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "nt_xent": contrast,
     "noise_nce": noised,
     "gather": gathering,
-    "batch norm 1d": partial(normalisation, nn.BatchNorm1d(4), (4,)),
-    "batch norm 2d": partial(normalisation, nn.BatchNorm2d(4), (4, 5, 3)),
-    "batch norm averaged": partial(normalisation, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
+    "batch norm 1d": partial(normalization, nn.BatchNorm1d(4), (4,)),
+    "batch norm 2d": partial(normalization, nn.BatchNorm2d(4), (4, 5, 3)),
+    "batch norm averaged": partial(normalization, nn.BatchNorm2d(4, momentum=None), (4, 5, 3)),
     "two groups 2d": partial(groups, nn.BatchNorm2d(4), (4, 5, 3), 2),
     "four groups 1d": partial(groups, nn.BatchNorm1d(4), (4,), 4),
     "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
@@ -198,7 +198,7 @@ def test_processes_are_one(world: int, name: str, results: dict[int, list[dict[s
         assert (joined - expected).norm() <= relative * expected.norm() + zero, part  # some gradients are but rounding
 
 
-def test_a_layer_that_does_more_than_normalise_is_refused() -> None:
+def test_a_layer_that_does_more_than_normalize_is_refused() -> None:
     from timm.layers.norm_act import BatchNormAct2d
 
     with pytest.raises(NotImplementedError, match=r"BatchNormAct2d \(0\) can be neither synchronized"):
@@ -222,7 +222,7 @@ def test_converting_keeps_weights_and_names() -> None:
 
 
 if __name__ == "__main__":
-    from conftest import setting
+    from small import setting
 
     for _world in WORLDS:
         start_processes(work, (_world, Path(sys.argv[1]), setting), nprocs=_world, start_method="fork")

@@ -1,4 +1,4 @@
-"""A sweep and its results from numbers written down: what a report is made of, without training."""
+"""A sweep and its results from given numbers, for tests of reports, without training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ KNN, LINEAR = "eval/knn/top1", "eval/linear/top1"
 RATIO, DEPTH = "hyper.mask_ratio", "hyper.decoder_depth"
 DEFAULTS = {RATIO: 0.75, DEPTH: 8}
 
-Numbers = Sequence[float | str]  # one a seed; a text is why a run failed
+Numbers = Sequence[float | str]  # one a seed; a text is the reason of a failure
 
 
 def result(key: str, seed: int, value: float | str, params: Mapping[str, Any]) -> Result:
@@ -24,7 +24,7 @@ def result(key: str, seed: int, value: float | str, params: Mapping[str, Any]) -
         status="failed" if failed else "finished",
         reason=value if isinstance(value, str) else "",
         metrics={} if isinstance(value, str) else {KNN: value, "pretrain/seconds": 60.0 + seed},
-        params={name: str(held) for name, held in params.items()} | {"seed": str(seed), "optim.lr": "0.001"},
+        params={name: str(given) for name, given in params.items()} | {"seed": str(seed), "optim.lr": "0.001"},
         tags={"selfsup.commit": "c0ffee", "selfsup.data.train": "d1"},
         curves={},
     )
@@ -40,22 +40,24 @@ def arm(name: str, numbers: Numbers, changed: Mapping[str, Any], method: str = "
 def study(
     numbers: Mapping[str, Numbers], *, method: str = "mae", grid: bool = False, **expected: Any
 ) -> tuple[Study, list[Result]]:
-    """numbers: "0.75, 8" (ratio, depth) -> one a seed; the default, which is "0.75, 8", first."""
-    made, found = [], []
-    for label, held in numbers.items():
+    """Return a study and its results. numbers: "0.75, 8" (ratio, depth) -> one a seed; that default comes first."""
+    arms, all_results = [], []
+    for label, seeds in numbers.items():
         ratio, depth = label.split(", ")
         here = {RATIO: float(ratio), DEPTH: int(depth)}
         changed = {path: value for path, value in here.items() if value != DEFAULTS[path]}
         name = ", ".join(f"{path.partition('.')[2]}={value}" for path, value in changed.items()) or "default"
-        one, results = arm(name, held, changed, method)
-        made.append(one)
-        found += results
+        own_arm, results = arm(name, seeds, changed, method)
+        arms.append(own_arm)
+        all_results += results
     factors = tuple(
-        Factor(path, tuple(sorted({one.values[path] for one in made})), default, None, False)
+        Factor(path, tuple(sorted({own_arm.values[path] for own_arm in arms})), default, None, False)
         for path, default in DEFAULTS.items()
     )
-    shares = ((), factors) if grid else (tuple(factor for factor in factors if len(factor.values) > 1), ())
-    return Study(method, method, *shares, tuple(made), expected.get("expected", {}), expected.get("source", "")), found
+    varied = tuple(factor for factor in factors if len(factor.values) > 1)
+    ablated, crossed = ((), factors) if grid else (varied, ())
+    numbers_of_paper, source = expected.get("expected", {}), expected.get("source", "")
+    return Study(method, method, ablated, crossed, tuple(arms), numbers_of_paper, source), all_results
 
 
 def sweep(*studies: Study, baselines: Sequence[Arm] = (), metrics: Sequence[str] = (KNN,)) -> Sweep:

@@ -1,4 +1,4 @@
-"""Stores on this machine: they speak S3, or as Google's; and a web server that can be slow, out of order, or gone."""
+"""Object stores on this machine, S3's and Google's, and a web server that can be slow, broken, or gone."""
 
 import http.server
 import logging
@@ -23,10 +23,10 @@ KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_
 
 @contextmanager
 def object_store(bucket: str) -> Iterator[str]:
-    """An empty bucket, in moto's server; its endpoint."""
+    """Yield the endpoint of moto's S3 server, with an empty bucket."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which else tells every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which would log every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -41,8 +41,9 @@ def object_store(bucket: str) -> Iterator[str]:
 
 @contextmanager
 def google_store(bucket: str) -> Iterator[str]:
-    """An empty bucket, in an emulator of Google's; its endpoint. In a process of its own, since pyarrow's client keeps
-    the interpreter's lock while it waits.
+    """Yield the endpoint of an emulator of Google's store, with an empty bucket.
+
+    It is a process of its own, since pyarrow's client keeps the interpreter's lock while it waits.
     """
     (port,) = free_ports(1)
     options = [f"--port={port}", "--host=127.0.0.1", "--in-memory", f"--default-bucket={bucket}"]
@@ -56,14 +57,14 @@ def google_store(bucket: str) -> Iterator[str]:
 
 
 def free_ports(number: int) -> list[int]:
-    """That nobody listens at now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports on which no process listens now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [bound.getsockname()[1] for bound in sockets]
 
 
 def answers(port: int) -> None:
-    """Returns once somebody listens there."""
+    """Wait until a process listens on a port, 90 s at most."""
     deadline = time.monotonic() + 90
     while True:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -73,11 +74,11 @@ def answers(port: int) -> None:
 
 
 class Web:
-    """What a web server is to do wrong, and what it was asked for."""
+    """The faults that a web server is to show, and the requests that it got."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.fail: list[int] = []  # statuses to answer with before the truth
+        self.fail: list[int] = []  # statuses of the next answers
         self.ranges = True
         self.sleep = 0.0  # seconds before it answers
         self.asked: list[str] = []
@@ -85,29 +86,30 @@ class Web:
 
 @contextmanager
 def web_server(folder: Path) -> Iterator[Web]:
-    told = Web()
-    handler = type("Told", (_Handler,), {"told": told})
+    """Yield a server of a folder's files."""
+    web = Web()
+    handler = type("Handler", (_Handler,), {"web": web})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
-        told.url = f"http://127.0.0.1:{server.server_port}"
+        web.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield told
+            yield web
         finally:
             server.shutdown()
             thread.join()
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    told: Web
+    web: Web
 
     def do_GET(self) -> None:
-        self.told.asked.append(f"GET {self.path} {self.headers.get('Range', '')}".strip())
-        time.sleep(self.told.sleep)
+        self.web.asked.append(f"GET {self.path} {self.headers.get('Range', '')}".strip())
+        time.sleep(self.web.sleep)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if self.told.fail:
-            self.send_error(self.told.fail.pop(0))
-        elif not wanted or not self.told.ranges:
+        if self.web.fail:
+            self.send_error(self.web.fail.pop(0))
+        elif not wanted or not self.web.ranges:
             super().do_GET()
         else:
             data = Path(self.translate_path(self.path)).read_bytes()[int(wanted[1]) : int(wanted[2]) + 1]

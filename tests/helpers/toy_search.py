@@ -1,4 +1,4 @@
-"""A search and its trials from numbers written down: what a report is made of, without training."""
+"""A search and its trials from given numbers, for tests of reports, without training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ SPACE = (
 )
 DEFAULTS = {RATIO: 0.75, RATE: 1e-3, KIND: "cosine"}
 
-Outcome = Mapping[str, float] | str  # metrics, or why it was stopped
+Outcome = Mapping[str, float] | str  # metrics, or the reason of a stop
 
 
 def trial(number: int, values: Mapping[str, Any], outcome: Outcome, study: str = "mae") -> Trial:
@@ -48,29 +48,29 @@ def searched(trials: Sequence[Trial], *, over: bool = True, space: Any = None, *
 
 
 def simple(outcomes: Sequence[Outcome], **search: Any) -> SearchResult:
-    """Trials whose mask ratio falls from 0.9 as their number grows."""
+    """Return a search of trials whose mask ratio falls from 0.9 as their number grows."""
     values = [{RATIO: 0.9 - 0.01 * number, RATE: 1e-3, KIND: "linear"} for number in range(len(outcomes))]
-    return searched([trial(i, *each) for i, each in enumerate(zip(values, outcomes, strict=True), 1)], **search)
+    trials = enumerate(zip(values, outcomes, strict=True), 1)
+    return searched([trial(number, *drawn) for number, drawn in trials], **search)
 
 
-def sweep(found: SearchResult, fresh: Mapping[str, Sequence[float]] | None = None) -> tuple[Sweep, list[Result]]:
-    """fresh: "default" and finalists by name -> a number a fresh seed, once there are some."""
+def sweep(search: SearchResult, fresh: Mapping[str, Sequence[float]] | None = None) -> tuple[Sweep, list[Result]]:
+    """Return a sweep of a search. fresh: "default" and finalists by name -> a number a fresh seed."""
     arms, results = [], []
     for name, numbers in (fresh or {}).items():
-        own = next((each for each in found.trials if each.name == name), None)
+        own = next((trial for trial in search.trials if trial.name == name), None)
         changed = {path: value for path, value in own.values.items() if value != DEFAULTS[path]} if own else {}
         ids = {seed: f"{name}-{seed}" for seed in range(1, len(numbers) + 1)}
         shown = "spec values" if own is None else name
         arms.append(Arm(name, {SETTING: shown}, changed, ids))
-        told = {path: str(value) for path, value in (DEFAULTS | changed).items()}
+        params = {path: str(value) for path, value in (DEFAULTS | changed).items()}
         results += [
             Result(
-                ids[seed], seed, f"run-{ids[seed]}", "finished", "", {KNN: number}, told | {"seed": str(seed)}, {}, {}
+                ids[seed], seed, f"run-{ids[seed]}", "finished", "", {KNN: number}, params | {"seed": str(seed)}, {}, {}
             )
             for seed, number in enumerate(numbers, 1)
         ]
     setting = Factor(SETTING, tuple(arm.values[SETTING] for arm in arms), "spec values", None, False)
     studies = (Study("mae", "mae", (setting,), (), tuple(arms), {}, ""),) if arms else ()
-    seeds = tuple(range(1, found.search.confirm + 1))
-    made = Sweep("toy", "What is best?", "sweeps/toy.yaml", "5eed", seeds, (KNN,), studies, search=found)
-    return made, results
+    seeds = tuple(range(1, search.search.confirm + 1))
+    return Sweep("toy", "What is best?", "sweeps/toy.yaml", "5eed", seeds, (KNN,), studies, search=search), results

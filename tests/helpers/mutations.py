@@ -1,6 +1,6 @@
 """Malformed input, drawn by a seed: YAML as text and as trees, overrides, files as bytes and as records.
 
-Nothing here is dangerous: no file that runs code or breaks its reader, only such as are wrong.
+It is harmless: no file runs code or breaks its reader.
 """
 
 import json
@@ -13,7 +13,7 @@ import yaml
 
 
 class Case(NamedTuple):
-    """what: how to see it again."""
+    """A malformed spec. what: the kind of mutation."""
 
     what: str
     text: bytes
@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
 
 class Raw(str):
-    """YAML as it stands."""
+    """YAML source, which is not quoted."""
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -50,7 +50,7 @@ KEYS += _words("hyper published question hyper.x . a..b 1 null << train.duration
 
 
 def specs(text: str, seed: int, knobs: Sequence[str]) -> Case:
-    """One mutation or two of a spec, a sweep, or what is said over it. knobs: paths that it may not say."""
+    """Return one or two mutations of a spec, a sweep, or overrides of it. knobs: paths that it may lack."""
     draw = Random(seed)
     kind = draw.choice(("text", "tree", "tree", "tree", "override"))
     if kind == "text":
@@ -65,7 +65,7 @@ def specs(text: str, seed: int, knobs: Sequence[str]) -> Case:
 
 
 def records(text: str, seed: int) -> bytes:
-    """One mutation of a file of JSON."""
+    """Return one mutation of a JSON file."""
     draw = Random(seed)
     if draw.random() < 0.4:
         return torn(text.encode(), draw)
@@ -75,7 +75,7 @@ def records(text: str, seed: int) -> bytes:
 
 
 def tables(table: pa.Table, seed: int) -> pa.Table:
-    """One column lost, doubled, renamed, of another type, or with another value in it."""
+    """Return a table with a column lost, doubled, renamed, of another type, or with another value in it."""
     draw = Random(seed)
     at = draw.randrange(table.num_columns)
     name, values = table.column_names[at], table.column(at).to_pylist()
@@ -85,7 +85,7 @@ def tables(table: pa.Table, seed: int) -> pa.Table:
         case 1:
             return table.append_column(draw.choice([name, "x"]), table.column(at))
         case 2:
-            return table.rename_columns([each + "x" * (each == name) for each in table.column_names])
+            return table.rename_columns([column + "x" * (column == name) for column in table.column_names])
         case 3:
             return table.set_column(at, name, pa.array(draw.choice([list(map(str, values)), [None] * len(values)])))
     odd = [None, *((0, -1, 1, 2**62) if isinstance(values[0], int) else ("", "..", "/", "a\0b", "x" * 999))]
@@ -94,7 +94,7 @@ def tables(table: pa.Table, seed: int) -> pa.Table:
 
 
 def torn(data: bytes, draw: Random, pieces: Sequence[bytes] = BYTES) -> bytes:
-    """Bytes or lines of it lost, doubled, moved, changed."""
+    """Return data with bytes or lines lost, doubled, moved or changed."""
     at, to = sorted(draw.randrange(len(data) + 1) for _ in range(2))
     lines = data.splitlines(keepends=True)
     number = draw.randrange(len(lines)) if lines else 0
@@ -115,7 +115,7 @@ def torn(data: bytes, draw: Random, pieces: Sequence[bytes] = BYTES) -> bytes:
 
 
 def _bent(tree: Pairs, draw: Random) -> None:
-    """One key or value of a tree, in place."""
+    """Change one key or value of a tree in place."""
     holder, at = draw.choice(list(_places(tree)))
     if isinstance(holder, Pairs):
         key, value = holder[at]
@@ -158,7 +158,7 @@ def _pairs(tree: Any) -> Any:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, int]]:
-    """Every (mapping or list, place in it)."""
+    """Yield every (mapping or list, place in it)."""
     if isinstance(tree, list):
         for at, item in enumerate(tree):
             yield tree, at

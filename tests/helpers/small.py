@@ -1,0 +1,71 @@
+"""Small objectives on small encoders, each with a batch of its views."""
+
+from contextlib import nullcontext
+
+import torch
+from precision import double_precision
+from torch import nn
+
+from selfsup import encoder
+from selfsup.batch import Batch
+from selfsup.contract import random_batch
+from selfsup.method import Method, TrainInfo, load
+from selfsup.sections import Backbone
+from selfsup.views import sized
+
+SIZE, PATCH = 16, 4
+SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
+    "amdim": {"dim": 24},
+    "barlow": {"dim": 16},
+    "byol": {"hidden": 64},
+    "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
+    "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
+    "dino": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
+    "dinov2": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
+    "essl": {"hidden": 64, "dim": 16, "small": 8},
+    "ibot": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
+    "moco": {"queue": 32, "split": 2},
+    "mocov3": {"hidden": 64},
+    "msn": {"prototypes": 12, "hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
+    "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
+    "obow": {"words": 12, "border": 0, "crop_size": 16, "local_size": 8},
+    "pirl": {"negatives": 5, "puzzle": 24},
+    "pixpro": {"hidden": 64, "dim": 6},
+    "sela": {"clusters": 4, "heads": 3, "relabels": 8},
+    "simsiam": {"dim": 64, "bottleneck": 16},
+    "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
+    "tico": {"hidden": 64, "dim": 32},
+    "vicreg": {"dim": 64},
+}
+BACKBONES = {
+    "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
+    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
+    "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
+}
+Setting = tuple[Method, Batch]
+
+
+def setting(
+    name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, double: bool = False, **hyper: object
+) -> Setting:
+    """Return an objective at its initial weights, and a batch, both functions of the arguments.
+
+    backbone: a kind that it takes, the first one if None. double: in double precision, from the first number on.
+    """
+    with double_precision() if double else nullcontext():
+        torch.manual_seed(seed)
+        kind = load(name)
+        knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
+        trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
+        method = kind(
+            knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
+        )
+        batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
+    return method, batch
+
+
+def moved(*teachers: nn.Module, by: float = 0.1) -> None:
+    """Move teachers away from their students by noise, so that neither can be taken for the other."""
+    for teacher in teachers:
+        for weight in teacher.parameters():
+            weight.data.add_(by * torch.randn_like(weight))
