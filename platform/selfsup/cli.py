@@ -34,7 +34,7 @@ app = typer.Typer(
     epilog="Everything is kept under SELFSUP_HOME (default ~/.selfsup); MLFLOW_TRACKING_URI names another MLflow.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

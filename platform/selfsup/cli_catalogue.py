@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from selfsup.errors import SpecError
 
 catalogue = typer.Typer()
 
@@ -44,6 +47,28 @@ def recipes() -> None:
     from selfsup.columns import aligned
 
     typer.echo(f"{aligned(recipes.recipes())}\n\n{aligned(recipes.sweeps())}")
+
+
+@catalogue.command()
+def init(
+    images: Annotated[Path, typer.Argument(help="a folder of images, or of shards", exists=True, file_okay=False)],
+    spec: Annotated[Path | None, typer.Argument(help="the spec to write", show_default="the folder's name")] = None,
+    method: Annotated[str, typer.Option(help="the objective, as `selfsup describe` lists them")] = "mae",
+) -> None:
+    """Write a spec to begin with, for a folder of images, and print the commands that come next."""
+    from selfsup.pipelines.starter import start
+
+    path = spec or Path(f"{images.absolute().name}.yaml")
+    first = start(images, path, method)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            file.write(first.text)
+    except FileExistsError:
+        raise SpecError(f"{path} is there already; name another file, or remove it") from None
+    typer.echo(f"{path}: {method} on {first.what}. Next:")
+    for command in first.commands:
+        typer.echo(f"  {command}")
 
 
 @catalogue.command()
