@@ -23,7 +23,7 @@ from selfsup.pipelines.cluster.ray_context import logs_folder
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.sharing import sort_by_stream
 from selfsup.pipelines.stages.worker import DAMAGED
-from selfsup.progress import follow, say
+from selfsup.progress import Remaining, follow, say
 from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.resources import TRIAL, at_a_time
@@ -59,7 +59,8 @@ def execute(runs: Sequence[PlannedRun], recorder: Recorder) -> list[Failure]:
     left = [run for run in runs if not run.done]
     at_once = at_a_time(left) if left else 0
     runs_by_id = {run.id: run for run in sort_by_stream(left, at_once)}
-    monitor = TrialMonitor(RunsById(runs_by_id), recorder)
+    work = {run.id: 1.0 + run.steps * run.run.train.batch for run in left}  # a baseline has no steps
+    monitor = TrialMonitor(RunsById(runs_by_id), recorder, Remaining(work))
     if runs_by_id:
         config = tune.TuneConfig(max_concurrent_trials=at_once)
         fit(monitor, FailureStopper(monitor), config, {"id": tune.grid_search(list(runs_by_id))}, runs[0].home)
@@ -99,8 +100,8 @@ def fit(
 class TrialMonitor(tune.Callback):
     """A Tune callback that follows trials: a live line for each, its numbers to MLflow, failures counted."""
 
-    def __init__(self, plans: RunLookup, recorder: Recorder) -> None:
-        self.plans, self._recorder = plans, recorder
+    def __init__(self, plans: RunLookup, recorder: Recorder, remaining: Remaining | None = None) -> None:
+        self.plans, self._recorder, self._remaining = plans, recorder, remaining
         self._runs: dict[str, PlannedRun] = {}
         self._shown: dict[str, tuple[ExitStack, float]] = {}
         self.failed: list[Failure] = []
@@ -163,14 +164,15 @@ class TrialMonitor(tune.Callback):
         self.fair += failure is None
         for line in _passed_over(run):
             say(f"{title(run)}: trained on from an older checkpoint: {line}")
+        left = f" ({self._remaining.after(run.id)})" if self._remaining else ""
         if run.done:
-            say(f"{title(run)} done in {monotonic() - began:.0f} s{_scores(run)}")
+            say(f"{title(run)} done in {monotonic() - began:.0f} s{_scores(run)}{left}")
         elif failure:
             self.failed.append(failure)
             self._alike[failure.kind, _impersonal(failure, run)] += 1
-            say(f"{title(run)} failed: {failure.reason}")
+            say(f"{title(run)} failed: {failure.reason}{left}")
         else:
-            say(f"{title(run)} stopped: {stopped}")
+            say(f"{title(run)} stopped: {stopped}{left}")
         self._recorder.end(run, failure, "" if run.done else stopped)
 
 

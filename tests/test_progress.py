@@ -1,6 +1,7 @@
 import pytest
 
-from selfsup.progress import labelling
+from selfsup import progress
+from selfsup.progress import Remaining, counting, labelling
 
 
 @pytest.mark.parametrize(
@@ -15,3 +16,30 @@ from selfsup.progress import labelling
 )
 def test_how_much_is_labelled(classes: int, labelled: int, samples: int, text: str) -> None:
     assert labelling(classes, labelled, samples) == text
+
+
+def test_a_log_gets_lines_without_control_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    with counting("files") as show:
+        show(0, 10)
+        show(3, 10)
+        show(10, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("|")[-1].split()[0] for line in lines] == ["3/10", "10/10"]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_what_is_left_goes_by_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    remaining = Remaining({"pixels": 1.0, "mae": 99.0, "simclr": 300.0})
+    now[0] = 101.0
+    assert remaining.after("pixels") == "1 of 3, about 7 min left"  # 399 s
+    now[0] = 200.0
+    assert remaining.after("mae") == "2 of 3, about 5 min left"
+    assert remaining.after("mae") == "2 of 3, about 5 min left"
+    now[0] = 20_000.0
+    assert remaining.after("simclr") == "3 of 3"
+    assert Remaining({"a": 0.0, "b": 0.0}).after("a") == "1 of 2"

@@ -1,11 +1,13 @@
 """Progress of running stages: one live line each in a terminal, a line every ten seconds in a log."""
 
+import io
+import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 LINE = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} steps{postfix}  {elapsed}<{remaining}"
 LOG_SECONDS = 10.0
+UNITS = (("h", 3600), ("min", 60), ("s", 1))
 
 
 def several(number: int, one: str, many: str = "") -> str:
@@ -34,10 +37,45 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A live bar in a terminal; elsewhere a line now and then, without control characters."""
+
+    def __init__(self, **options: Any) -> None:
+        self._live, self._logged = sys.stderr.isatty(), 0.0
+        interval, sink = (0.1, sys.stderr) if self._live else (LOG_SECONDS, io.StringIO())
+        super().__init__(file=sink, mininterval=interval, ascii=not self._live, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if self._live:
+            super().display(msg, pos)
+        elif self.n > self._logged:
+            self._logged = self.n
+            say(str(self))
+
+
+class Remaining:
+    """How much of several pieces of work is left. work: of each by its name, in any unit."""
+
+    def __init__(self, work: Mapping[str, float]) -> None:
+        self._left, self._number, self._began = dict(work), len(work), monotonic()
+        self._total = math.fsum(work.values())
+
+    def after(self, name: str) -> str:
+        """Return such as `3 of 7, about 12 min left`, once a piece is done; at the pace since the start."""
+        self._left.pop(name, None)
+        left = math.fsum(self._left.values())
+        place = f"{self._number - len(self._left)} of {self._number}"
+        if not self._left or self._total <= left:
+            return place
+        seconds = (monotonic() - self._began) * left / (self._total - left)
+        unit, size = next((unit for unit in UNITS if seconds >= unit[1]), UNITS[-1])
+        return f"{place}, about {math.ceil(seconds / size)} {unit} left"
+
+
 @contextmanager
 def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar for the duration of the block; yield its callback of (done, total)."""
-    with tqdm(unit=f" {unit}", mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS) as bar:
+    with Bar(unit=f" {unit}") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -57,8 +95,7 @@ def timed(title: str) -> Iterator[None]:
 @contextmanager
 def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
     """Show steps, loss, samples/s and time left of a training stage, read from its metrics log while the block runs."""
-    live = sys.stderr.isatty()
-    bar = tqdm(total=steps, desc=title, bar_format=LINE, mininterval=0.1 if live else LOG_SECONDS, ascii=not live)
+    bar = Bar(total=steps, desc=title, bar_format=LINE)
     stop = threading.Event()
     updater = threading.Thread(target=_update, args=(stage, bar, stop), daemon=True)
     updater.start()
@@ -70,7 +107,7 @@ def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
         bar.close()
 
 
-def _update(stage: "Stage", bar: "tqdm[None]", stop: threading.Event) -> None:
+def _update(stage: "Stage", bar: Bar, stop: threading.Event) -> None:
     stopped = False
     while not stopped:
         stopped = stop.wait(0.5)
