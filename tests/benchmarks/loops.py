@@ -108,8 +108,10 @@ def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterato
     blank, made = blank_batch(views, patch, size, device), images(views, device, size)
     while True:
         draw = partial(torch.rand, size)
-        masks = tuple(drawn_mask(crop, crop.size, patch, draw, draw, device) for crop in views.specs)
-        values = [patchify(view, patch) for view in made] if patch else made
+        tokens = [patchify(view, patch) if patch else None for view in made]
+        values = tokens if patch else made
+        grids = [token and token.grid for token in tokens]
+        masks = [drawn_mask(view.mask, grid, draw, draw, device) for view, grid in zip(views.specs, grids, strict=True)]
         shown = zip(blank.views, values, masks, strict=True)
         yield blank._replace(views=tuple(view._replace(value=value, mask=mask) for view, value, mask in shown))
 
