@@ -65,12 +65,12 @@ class AMDIM(Method):
         *where, mirror = batch.draws.unbind(1)
         images = [view.value for view in batch.views if isinstance(view.value, Tensor)]  # a CNN never sees tokens
         both = [self._scales(mirrored(image, mirror)) for image in images]
-        found = [
+        terms = [
             places_nce(antecedent, consequent, clip=self.hyper.clip)
             for (whole, coarse, _), (_, *others), draw in zip(both, reversed(both), where, strict=True)
             for antecedent, consequent in ((whole, others[0]), (whole, others[1]), (_one(coarse, draw), others[0]))
         ]
-        losses, penalties = (torch.stack(values).sum() / len(both) for values in zip(*found, strict=True))
+        losses, penalties = (torch.stack(values).sum() / len(both) for values in zip(*terms, strict=True))
         return Out(losses + self.hyper.penalty * penalties, {"nce": losses, "squared_score": penalties / 3})
 
     def _scales(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:

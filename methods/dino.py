@@ -95,8 +95,8 @@ class DINO(Method):
         with torch.no_grad():
             logits: Tensor = self.teacher_head(torch.cat(multicrop.pooled(self.teacher, batch.views[:2]))).float()
             targets = self._balanced(logits)
-        students, told = (each.view(-1, len(batch.sample), self.hyper.outputs) for each in (students, targets))
-        loss = swapped(students, told, temperature=self.hyper.temperature)  # eq. 3
+        shape = -1, len(batch.sample), self.hyper.outputs
+        loss = swapped(students.view(shape), targets.view(shape), temperature=self.hyper.temperature)  # eq. 3
         return Out(loss, usage(targets), {"logits": logits.mean(dim=0, keepdim=True)})
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:

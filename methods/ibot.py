@@ -135,5 +135,5 @@ class IBOT(Method):
     @torch.no_grad()
     def _told(self, large: Tokens | Tensor) -> tuple[Tensor, Tensor]:
         """-> (B, K), (B, N, K): the teacher's, of all patches, because its center is their mean (algorithm 1)"""
-        told = self.teacher_head(self.teacher(large)).float()
-        return told[:, 0], told[:, self.backbone.num_prefix :]
+        logits = self.teacher_head(self.teacher(large)).float()
+        return logits[:, 0], logits[:, self.backbone.num_prefix :]

@@ -134,7 +134,7 @@ class Decoder(nn.Module):
 
 
 def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
-    """What `MAE.views` asked for."""
+    """Return the tokens and the mask of the one view that `MAE.views` asks for."""
     [view] = batch.views
     assert isinstance(view.value, Tokens)
     assert isinstance(view.mask, IndexMask)

@@ -109,7 +109,7 @@ class MSN(Method):
 
     def _sharp(self, scores: Tensor) -> Tensor:
         """(N, K) -> (N, K): the target's assignment, sharpened, then so that the batch uses all prototypes alike"""
-        told = F.log_softmax(scores.float() / self.hyper.target_temperature, dim=1)
+        log_p = F.log_softmax(scores.float() / self.hyper.target_temperature, dim=1)
         if not self.hyper.iterations:
-            return told.exp()
-        return sinkhorn(told, epsilon=1.0, iterations=self.hyper.iterations)
+            return log_p.exp()
+        return sinkhorn(log_p, epsilon=1.0, iterations=self.hyper.iterations)

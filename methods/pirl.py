@@ -88,10 +88,10 @@ class PIRL(Method):
         aux = {"sample": batch.sample, "image": image}
         if self.hyper.loss == "nce":
             even = torch.where(self.even.isinf(), even_score(scores[0]), self.even)
-            invariant, same = (noise_nce(each, even) for each in scores)
+            invariant, same = (noise_nce(score, even) for score in scores)
             aux["even"] = even.expand(len(image))
         else:
-            invariant, same = (softmax_nce(each, batch.sample[:, None] == chosen) for each in scores)
+            invariant, same = (softmax_nce(score, batch.sample[:, None] == chosen) for score in scores)
         loss = self.hyper.invariance * invariant + (1 - self.hyper.invariance) * same
         return Out(loss, {"invariance_loss": invariant, "image_loss": same}, aux)
 
@@ -109,8 +109,8 @@ class PIRL(Method):
             return whole
         order, place, mirror = torch.split(draws, [PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
         cut = mirrored(pieces(images, place), mirror).transpose(0, 1)  # (9, N, ...): to the encoder, nine views
-        each = self.other(self.backbone.pooled(cut.flatten(0, 1))).reshape(PUZZLE, len(images), -1)
-        assembled: Tensor = self.assemble(shuffled(each.transpose(0, 1), order).flatten(1))
+        features = self.other(self.backbone.pooled(cut.flatten(0, 1))).reshape(PUZZLE, len(images), -1)
+        assembled: Tensor = self.assemble(shuffled(features.transpose(0, 1), order).flatten(1))
         return assembled
 
     def _chosen(self, draws: Tensor) -> Tensor:

@@ -92,5 +92,5 @@ class SeLa(Method):
         weights, biases = (part.chunk(self.hyper.heads) for part in (self.classifiers.weight, self.classifiers.bias))
         sharpness, iterations = self.hyper.sharpness, self.hyper.iterations
         for head, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            found = balanced_labels(self.bank.rows, weight, bias, sharpness=sharpness, iterations=iterations)
-            self.labels[:, head], self.rounds[head], self.imbalance[head] = found
+            balanced = balanced_labels(self.bank.rows, weight, bias, sharpness=sharpness, iterations=iterations)
+            self.labels[:, head], self.rounds[head], self.imbalance[head] = balanced

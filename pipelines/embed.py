@@ -36,7 +36,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 class EmbedResult(NamedTuple):
-    """What was written. features: column -> numbers of a sample. unreadable: name of a sample -> why."""
+    """A summary of the rows written. features: column -> numbers a sample. unreadable: name of a sample -> reason."""
 
     samples: int
     labelled: int

@@ -76,12 +76,12 @@ def _unlike(trunk: Any) -> str:
     if getattr(trunk, "reg_token", None) is not None:
         return "has register tokens"
     extra = {"norm_pre": "a norm before its blocks", "patch_embed.norm": "a norm of patches"}
-    found = [text for path, text in extra.items() if not isinstance(trunk.get_submodule(path), nn.Identity)]
+    extras = [text for path, text in extra.items() if not isinstance(trunk.get_submodule(path), nn.Identity)]
     if not isinstance(trunk.blocks[0].attn.q_norm, nn.Identity):
-        found.append("normalized queries")
+        extras.append("normalized queries")
     if type(trunk.blocks[0].mlp) is not Mlp:
-        found.append("an MLP of another kind")
-    return f"has {found[0]}" if found else ""
+        extras.append("an MLP of another kind")
+    return f"has {extras[0]}" if extras else ""
 
 
 def _write_vit(encoder: TokenEncoder, folder: Path) -> None:

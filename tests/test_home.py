@@ -21,9 +21,9 @@ from selfsup.errors import CheckpointError, SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.metrics_log import MetricsLog, sent_bytes, tail
 from selfsup.mlflow_store import home
-from selfsup.pipelines.export import _weights
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.trained import find
 from selfsup.sealed import DIGESTS, damage, digest
 from selfsup.spec import read
 from selfsup.sweeps.journal import Journal, journal_summary
@@ -129,7 +129,7 @@ def looked_at(top: Path, run: PlannedRun) -> None:
         lambda: outline.measured(run.home),
         lambda: list(origin.describe(run.stages, origin.changes_by_key(run.stages))),
         lambda: _run_status(run),
-        lambda: _weights(run.home, run.id),
+        lambda: find(run.home, run.id),
         lambda: journal_summary("tiny", "key", run.home),
         lambda: [(stage.result(), stage.time) for stage in run.stages if stage.done],
         lambda: origin.settle(run.stages, "refuse"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from selfsup.cli import app
 from selfsup.method import load, names
-from selfsup.proof import KINDS, NOT_RUN, Claim, common, header, proof, told
+from selfsup.proof import KINDS, NOT_RUN, Claim, common, deviations_in, header, proof
 from selfsup.shipped import files
 
 TESTS = Path(__file__).parent
@@ -85,10 +85,13 @@ def test_every_objective_has_its_loss_and_recipe_compared_and_names_its_deviatio
 
 
 def test_deviations_are_read_from_the_docstring() -> None:
-    assert told("MAE.\n\nDeviation from the authors' code: a\nb. It is so.\n\nB: batch") == "A b. It is so."
-    assert told("X.\n\nTheir code halves it. Deviations from the authors' code: none is known.") == "None is known."
-    assert told("X.\n\nThere is no authors' code: guessed.") == "There is no authors' code: guessed."
-    assert told("X.") == told(None) == ""
+    assert deviations_in("MAE.\n\nDeviation from the authors' code: a\nb. It is so.\n\nB: batch") == "A b. It is so."
+    assert (
+        deviations_in("X.\n\nTheir code halves it. Deviations from the authors' code: none is known.")
+        == "None is known."
+    )
+    assert deviations_in("X.\n\nThere is no authors' code: guessed.") == "There is no authors' code: guessed."
+    assert deviations_in("X.") == deviations_in(None) == ""
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -24,7 +24,7 @@ class PackFile(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What is packed of a folder. left_out: number of other files by kind."""
+    """The files of a folder that are packed. left_out: number of other files by kind."""
 
     root: Path
     modality: str

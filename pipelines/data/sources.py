@@ -109,9 +109,9 @@ def _shards(data: Manifest, kind: str) -> ShardSource:
 
 def _files(place: str, root: Path, kind: str) -> tuple[FileSource, dict[str, int]]:
     walk = Walk(root, kind)
-    found = walk.samples(root)
-    if not found:
+    paths = walk.samples(root)
+    if not paths:
         others = ", ".join(f"{number} {what}" for what, number in sorted(walk.left_out.items()))
         known = ", ".join(f".{suffix}" for suffix in modality.load(kind).suffixes)
         raise DataError(f"{place}: no {kind} in it{f', but {others}' if others else ''}; expected {known} ...")
-    return FileSource(root, tuple(path.relative_to(root).as_posix() for path in found)), dict(walk.left_out)
+    return FileSource(root, tuple(path.relative_to(root).as_posix() for path in paths)), dict(walk.left_out)

@@ -74,11 +74,11 @@ def plan(specs: Specs, set_: Set = None) -> None:
 
     plain = []
     for path in specs:
-        found = sweepfile.read(path, set_ or [])
-        if found.kind == "plain":
+        sweep_file = sweepfile.read(path, set_ or [])
+        if sweep_file.kind == "plain":
             plain.append(path)
         else:
-            typer.echo(_outline(found))
+            typer.echo(_outline(sweep_file))
     if plain:
         typer.echo(describe(_plans(plain, set_)))
 
@@ -123,9 +123,9 @@ def sweep(
     from selfsup.sweeps.session import conduct
     from selfsup.sweeps.spec import sweepfile
 
-    found, tracker = sweepfile.read(spec, set_ or []), store()
-    typer.echo(_outline(found))
-    arms, failed = conduct(found, tracker, only or (), _answer(accept_code, again))
+    sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
+    typer.echo(_outline(sweep_file))
+    arms, failed = conduct(sweep_file, tracker, only or (), _answer(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
 
@@ -134,14 +134,14 @@ def sweep(
 def status(
     spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
 ) -> None:
-    """What of a sweep is done, running, pending and failed, and why. Exits with 1 while anything is missing."""
+    """Show which runs of a sweep are done, running, pending and failed, and why. Exits with 1 while any is missing."""
     from selfsup.sweeps.layout import statuses
     from selfsup.sweeps.spec import sweepfile
     from selfsup.sweeps.status import text
 
-    found = statuses(sweepfile.read(spec, set_ or []))
-    typer.echo(json.dumps([entry._asdict() for entry in found], indent=1) if as_json else text(found))
-    raise typer.Exit(0 if all(entry.ended for entry in found) else 1)
+    entries = statuses(sweepfile.read(spec, set_ or []))
+    typer.echo(json.dumps([entry._asdict() for entry in entries], indent=1) if as_json else text(entries))
+    raise typer.Exit(0 if all(entry.ended for entry in entries) else 1)
 
 
 @app.command()
@@ -154,27 +154,27 @@ def report(
     from selfsup.sweeps.layout import lay_out, store
     from selfsup.sweeps.spec import sweepfile
 
-    found, tracker = sweepfile.read(spec, set_ or []), store()
-    page = _report(lay_out(found, tracker)[0], tracker)
+    sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
+    page = _report(lay_out(sweep_file, tracker)[0], tracker)
     if show:
         webbrowser.open(page.as_uri())
 
 
 @app.command()
 def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
-    """What differs between runs, in settings and in results."""
+    """Show differences between runs, in settings and in results."""
     from selfsup.sweeps.layout import store
     from selfsup.sweeps.report.compare import compare
     from selfsup.sweeps.report.results import find
 
     if len(set(ids)) < 2:
-        raise SpecError("selfsup compare: two runs or more, by their ids, which `selfsup status SWEEP --json` tells")
+        raise SpecError("selfsup compare: name two runs or more by ids, which `selfsup status SWEEP --json` shows")
     typer.echo(compare(*find(store(), ids)))
 
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> None:
-    """The MLflow UI on the store in use, for this machine only; first, where it draws the latest sweeps."""
+    """Start the MLflow UI on the store in use, for this machine only; print links to charts of the latest sweeps."""
     from selfsup.sweeps import mlflow_tree
     from selfsup.sweeps.layout import store
 
@@ -215,8 +215,8 @@ def main() -> NoReturn:
     except SelfsupError as error:
         _fail(error)
     except OSError as error:
-        if told := disk_error(error):
-            _fail(told)
+        if known := disk_error(error):
+            _fail(known)
         raise
     sys.exit(0)
 
@@ -232,7 +232,7 @@ def _interrupt(*_: object) -> None:
 
 def _answer(accept_code: bool, again: bool) -> "CodePolicy":
     if accept_code and again:
-        raise SpecError("--accept-code or --again: say one of them")
+        raise SpecError("--accept-code and --again exclude each other: give one of them")
     return "accept" if accept_code else "again" if again else "refuse"
 
 
@@ -254,33 +254,33 @@ def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
     return expand(sweepfile.read(path, overrides or []), home())[0]
 
 
-def _history(found: "SweepFile") -> Iterator[str]:
-    """Yield what a search goes on from. Where nothing was searched yet, Ray need not be imported to say so."""
+def _history(sweep_file: "SweepFile") -> Iterator[str]:
+    """Yield the lines on earlier trials of a search; Ray is imported only where there are any."""
     if (home() / "searches").exists():
         from selfsup.sweeps.explore import history
 
-        yield from history(found, home())
+        yield from history(sweep_file, home())
 
 
-def _outline(found: "SweepFile") -> str:
+def _outline(sweep_file: "SweepFile") -> str:
     from selfsup.sweeps.spec import outline
     from selfsup.sweeps.spec.expand import expand
 
-    if found.kind == "search":
-        return "\n".join([outline.describe_search(found, home()), *_history(found)])
-    return outline.describe(*expand(found, home()))
+    if sweep_file.kind == "search":
+        return "\n".join([outline.describe_search(sweep_file, home()), *_history(sweep_file)])
+    return outline.describe(*expand(sweep_file, home()))
 
 
 def _report(arms: "Sweep", tracker: "Tracker") -> Path:
-    """Write the report and print its tables; where its page is."""
+    """Write the report and print its tables; return the path of its page."""
     from selfsup.pipelines.planned import record
     from selfsup.stage import read_json
     from selfsup.sweeps.report import paper
     from selfsup.sweeps.session import write
 
-    found, page = write(arms, tracker)
-    typer.echo(f"\n{paper.console(found)}\n")
-    for run in [result for result in found.results if result.metrics.get("pictures/images")][:1]:
+    ablation, page = write(arms, tracker)
+    typer.echo(f"\n{paper.console(ablation)}\n")
+    for run in [result for result in ablation.results if result.metrics.get("pictures/images")][:1]:
         for key in read_json(record(home(), run.id), stages=list)["stages"]:
             if str(key).startswith("pictures-"):
                 typer.echo(f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}")

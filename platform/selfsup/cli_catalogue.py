@@ -1,4 +1,4 @@
-"""The commands that show what a spec may name, and check what is the user's own."""
+"""The commands that list what specs may name, and check the user's own methods and evaluators."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ def describe(
     compared: Annotated[bool, typer.Option("--proof", help="what it is compared with, and its deviations")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="of --proof, for a program")] = False,
 ) -> None:
-    """Every knob of a method: default, symbol, range, meaning. Without a name, the methods."""
+    """Show every knob of a method: default, symbol, range, meaning. Without a name, list the methods."""
     if as_json and not compared:
         raise typer.BadParameter("--json goes with --proof")
     if compared:
@@ -42,7 +42,7 @@ def _describe_proofs(method: str | None, *, as_json: bool) -> None:
 
 @catalogue.command()
 def recipes() -> None:
-    """The specs and sweeps that are shipped: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
+    """List shipped specs and sweeps: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
     from selfsup import recipes
     from selfsup.columns import aligned
 
@@ -73,7 +73,7 @@ def init(
 
 @catalogue.command()
 def schema() -> None:
-    """The JSON schema of spec and sweep files, for editors."""
+    """Print the JSON schema of spec and sweep files, for editors."""
     from selfsup.sweeps.spec.schema import schema
 
     typer.echo(json.dumps(schema(), indent=1))

@@ -29,13 +29,13 @@ def embed(
         str, typer.Argument(metavar="IMAGES_OR_SHARDS", help="a folder of images, or shards: a folder or URL")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="file to write")],
-    layers: Annotated[str, typer.Option(help="such as 4,8,-1, or all [default: what stands for an image]")] = "",
+    layers: Annotated[str, typer.Option(help="such as 4,8,-1, or all [default: the pooled features]")] = "",
     crop: Annotated[
         float | None, typer.Option(help="share of the shorter side [default: the run's embed.crop]")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="samples at a time")] = 256,
 ) -> None:
-    """The features of samples as Parquet: a row each, in their order, with name and label."""
+    """Write features of samples as Parquet: a row each, in their order, with name and label."""
     from selfsup.pipelines.embed import embed
 
     with counting("samples") as progress:
@@ -63,7 +63,7 @@ def export(
     ],
     out: Annotated[Path | None, typer.Option(help="file to write [default: RUN.safetensors, RUN-hf ...]")] = None,
 ) -> None:
-    """The trained encoder for another library, checked there, and the lines of Python that read it."""
+    """Write the trained encoder for another library, checked there; print the lines of Python that read it."""
     from selfsup.pipelines import export
 
     if to == "mlflow":

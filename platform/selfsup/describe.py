@@ -1,4 +1,4 @@
-"""What `selfsup describe` shows: the methods, every knob of one, and what each is compared with."""
+"""The output of `selfsup describe`: the methods, every knob of one, and the proofs of each."""
 
 import inspect
 import textwrap
@@ -15,7 +15,7 @@ WIDTH = 100  # of wrapped text
 
 
 def catalogue() -> str:
-    """A line a method: its name, family, backbones, paper and what it does."""
+    """Return a line for each method: name, family, backbones, paper, and the first line of its module."""
     lines = []
     for name in names():
         method = load(name)
@@ -25,7 +25,7 @@ def catalogue() -> str:
 
 
 def backbones() -> str:
-    """Return which methods need which kind of encoder, and a line for every family of timm: which of them it serves."""
+    """Return the methods by the kind of encoder that they need, and a line for every family of timm."""
     needs = {"masked": ("vit",), "dense": ("cnn",), "pooled": ("vit", "cnn")}
     lines = [
         f"{kind} methods: {', '.join(name for name in names() if load(name).backbones == encoders)}"
@@ -36,7 +36,7 @@ def backbones() -> str:
 
 
 def page() -> str:
-    """Return methods/README.md: the catalogue, for who reads the folder."""
+    """Return methods/README.md: the catalogue as a page."""
     return f"""# Objectives
 
 One file each; `make catalogue` writes this page from them. `selfsup describe METHOD` shows the knobs of one,
@@ -97,7 +97,7 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def knobs(method: str) -> str:
-    """A line for every knob that a spec of this method has. Raises SpecError for a method that does not exist."""
+    """Return a line for every knob in a spec of this method. Raises SpecError where there is no such method."""
     lines = [_line(knob) for knob in knob_lines(run_type(method))]
     return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
 

@@ -26,10 +26,11 @@ __all__ = ["Encoder", "PooledEncoder", "TokenEncoder", "build", "timm_kwargs"]
 
 
 class Encoder(nn.Module, abc.ABC):
-    """What an objective trains and evaluation freezes. trunk: a timm model, whose state dict is timm's own. dim: D.
+    """An encoder, which objectives train and evaluation freezes. trunk: a timm model with its own state dict. dim: D.
 
-    patch: pixels a side of a token; None for an encoder that sees images. pieces: in how many a batch goes through the
-    trunk, to save memory. position_offset: tokens a side that resized positions are computed for beyond the grid's own.
+    patch: pixels a side of a token; None for an encoder that sees images. pieces: number of parts in which a batch
+    goes through the trunk, to save memory. position_offset: tokens a side beyond the grid's own
+    that resized positions are computed for.
     """
 
     trunk: nn.Module
@@ -40,11 +41,11 @@ class Encoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """A batch as the stream delivers it -> (B, D): one vector an image."""
+        """-> (B, D): one vector a sample. view: as the stream delivers it."""
 
     @abc.abstractmethod
     def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """A batch as the stream delivers it -> (B, D, H, W): one vector a place; H and W are the encoder's own."""
+        """-> (B, D, H, W): one vector a place; H and W are the encoder's own. view: as the stream delivers it."""
 
     @property
     def num_layers(self) -> int:
@@ -76,12 +77,12 @@ class TokenEncoder(Encoder):
         self.num_prefix: int = self.trunk.num_prefix_tokens
 
     def forward(self, tokens: Tokens, keep: Tensor | None = None, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
+        """(B, N, P) tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
 
-        tokens: in any order: their coordinates tell where they are. In a grid of another size than `grid`, positions
-        are resized. Padding is attended to by none. keep: numbers of the tokens to process, all if None; the others
-        cost nothing, and each kept one has the position that it has in the whole. cover: (B, N) bool and (1, D), what
-        stands for the tokens there, at their positions.
+        tokens: in any order, placed by their coordinates. In a grid of another size than `grid`, positions are resized.
+        No token attends to padding. keep: numbers of the tokens to process, all if None; the others cost nothing, and
+        kept ones have their positions in the whole. cover: (B, N) bool and (1, D), the embedding of tokens there, at
+        their positions.
         """
         value, places, valid = tokens.value, tokens.place, tokens.valid
         if keep is not None:
@@ -91,7 +92,7 @@ class TokenEncoder(Encoder):
         return self._encode(self._embedded(tokens, value, places, cover), tokens.grid, places, valid)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """Tokens -> (B, D)"""
+        """(B, N, P) tokens -> (B, D): the class token, or the mean of valid patches."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         return self._pooled(self(view), view)
 
@@ -116,14 +117,14 @@ class TokenEncoder(Encoder):
         return (patches * view.valid[..., None]).sum(dim=1) / view.valid.sum(dim=1, keepdim=True)
 
     def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """Tokens of a whole grid, in its order -> (B, D, *grid): what became of the patches"""
+        """(B, N, P) tokens of a whole grid, in its order -> (B, D, *grid): the patches' features."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         places: Tensor = self(view)[:, self.num_prefix :].mT
         return places.reshape(*places.shape[:2], *view.grid)
 
     @property
     def position(self) -> nn.Parameter:
-        """(1, num_prefix + N, D), or (1, N, D)"""
+        """-> (1, num_prefix + N, D), or (1, N, D): the position embedding."""
         position: nn.Parameter | None = self.trunk.pos_embed
         assert position is not None, "its positions are in its attention"
         return position
@@ -140,7 +141,7 @@ class TokenEncoder(Encoder):
 
     def _states(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Iterator[Tensor]:
         """(B, T, D) -> (B, T, D) after each block"""
-        before = getattr(self.trunk, "norm_pre", nn.Identity())  # which BEiT has not
+        before = getattr(self.trunk, "norm_pre", nn.Identity())  # BEiT has none
         attended = self._attended(valid) if valid is not None else None
         return blocks.states(self.trunk, before(hidden), grid, places, attended)
 
@@ -191,7 +192,7 @@ class TokenEncoder(Encoder):
 
 
 class PooledEncoder(Encoder):
-    """A model of images, up to its pooling: a CNN, a Swin, whatever timm has. name: what errors call it.
+    """A model of images, up to its pooling: a CNN, a Swin or any other of timm. name: for errors.
 
     Its weights are in channels-last order: faster on CPUs and GPUs alike.
     """
@@ -211,7 +212,7 @@ class PooledEncoder(Encoder):
         return pooled
 
     def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, h, w): what pooling would average"""
+        """(B, C, H, W) -> (B, D, h, w): the features before pooling."""
         [places] = self._through(lambda images: (self.trunk.forward_features(images),), view)
         return places if places.shape[1] == self.dim else places.permute(0, 3, 1, 2)  # Swin and others end in channels
 
@@ -233,7 +234,7 @@ class PooledEncoder(Encoder):
         return {number: means[number] if number in inner else self.pooled(view) for number in sorted(numbers)}
 
     def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
-        """Raise SpecError for images of a size that the trunk cannot see; while planning, on tensors without memory."""
+        """Apply `encode` in pieces. Raises SpecError on the meta device for images that the trunk cannot see."""
         assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
         images = view.contiguous(memory_format=torch.channels_last)
         try:
@@ -245,7 +246,7 @@ class PooledEncoder(Encoder):
 
     @property
     def widths(self) -> list[int]:
-        """The D_i of `stages`."""
+        """Return the channels D_i of `stages`."""
         return [stage["num_chs"] for stage in self.trunk.feature_info]
 
 
@@ -254,7 +255,7 @@ def build(
 ) -> Encoder:
     """Return the encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none.
 
-    initialize: what an objective changes of a timm model's initial weights, in place. shape: of samples; None: RGB
+    initialize: an objective's change of a timm model's initial weights, in place. shape: of samples; None: RGB
     images of the backbone's own size.
     """
     trunk = create(backbone, initialize, shape or image_shape(backbone))
@@ -277,11 +278,11 @@ def _unseen(name: str, size: int, error: Exception) -> SpecError:
 
 
 def _fix_positions(encoder: TokenEncoder, *, loaded: bool) -> None:
-    """Sine-cosine positions, not trained; those of class and register tokens are zero, as MAE's."""
+    """Fix positions at sines and cosines, and at zero for class and register tokens, as MAE does."""
     position = encoder.position.requires_grad_(False)
     fixed = sincos(encoder.grid, encoder.dim)
     fixed = torch.cat([fixed.new_zeros(position.shape[1] - len(fixed), encoder.dim), fixed])[None]
     if loaded and not torch.allclose(position, fixed, atol=1e-3):
-        raise SpecError("they bring positions that were learned: set backbone.positions: learned", "backbone.weights")
+        raise SpecError("they have learned positions: set backbone.positions: learned", "backbone.weights")
     with torch.no_grad():
         position.copy_(fixed)

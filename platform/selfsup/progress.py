@@ -54,7 +54,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
 
 class Remaining:
-    """How much of several pieces of work is left. work: of each by its name, in any unit."""
+    """An estimate of the time left for several pieces of work. work: of each by its name, in any unit."""
 
     def __init__(self, work: Mapping[str, float]) -> None:
         self._left, self._number, self._began = dict(work), len(work), monotonic()

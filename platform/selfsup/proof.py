@@ -1,4 +1,4 @@
-"""What each objective is compared with, by which test, and where it deviates from its authors' code."""
+"""Proofs of objectives: the references of each, the tests that compare with them, and its deviations."""
 
 import functools
 import importlib
@@ -42,18 +42,18 @@ class Proof(NamedTuple):
 
 
 def proof(method: str) -> Proof:
-    """Return what is known of an objective; no claims for one from outside. Raises SpecError if there is none."""
-    claims = {kind: tuple(map(Claim._make, said.items())) for kind, said in _claims().get(method, {}).items()}
+    """Return the proof of an objective; no claims for one from outside. Raises SpecError if there is none."""
+    claims = {kind: tuple(map(Claim._make, tests.items())) for kind, tests in _claims().get(method, {}).items()}
     recipes = tuple(name for name in files() if name.startswith("in1k/") and _is_of(name, method))
     run = tuple(name for name in recipes if NOT_RUN not in header(name))
     docstring = importlib.import_module(load(method).__module__).__doc__
     return Proof(
-        claims.get("loss", ()), claims.get("loop", ()), claims.get("recipe", ()), recipes, run, told(docstring)
+        claims.get("loss", ()), claims.get("loop", ()), claims.get("recipe", ()), recipes, run, deviations_in(docstring)
     )
 
 
 def as_dict(method: str) -> dict[str, Any]:
-    """Return the same as JSON has it, claims as mappings."""
+    """Return the proof of an objective as JSON data, claims as mappings."""
     known = proof(method)
     claims = {kind: [claim._asdict() for claim in getattr(known, kind)] for kind in KINDS}
     return known._asdict() | claims
@@ -61,15 +61,15 @@ def as_dict(method: str) -> dict[str, Any]:
 
 def common() -> str:
     """Return the deviations that all shipped objectives share."""
-    return told(importlib.import_module(METHODS).__doc__)
+    return deviations_in(importlib.import_module(METHODS).__doc__)
 
 
-def told(docstring: str | None) -> str:
+def deviations_in(docstring: str | None) -> str:
     """Return the deviations that a module's docstring names, or its paragraph that says that there is no code."""
     for paragraph in (docstring or "").split("\n\n"):
         line = " ".join(paragraph.split())
-        if found := CLAIMED.search(line):
-            return found.group(1)[0].upper() + found.group(1)[1:]
+        if match := CLAIMED.search(line):
+            return match.group(1)[0].upper() + match.group(1)[1:]
         if line.startswith(NO_CODE):
             return line
     return ""

@@ -207,7 +207,7 @@ class Tracker:
         """Return (step, value) of a metric, under its names, by step; the newer value of a step recorded twice."""
         with self._errors(f"read {name}"):
             names = dict.fromkeys((former_name(name), name))
-            metrics = [metric for each in names for metric in self._client.get_metric_history(run_id, each)]
+            metrics = [metric for alias in names for metric in self._client.get_metric_history(run_id, alias)]
         newest = {metric.step: metric.value for metric in sorted(metrics, key=lambda metric: metric.timestamp)}
         return sorted(newest.items())
 

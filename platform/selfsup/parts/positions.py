@@ -32,8 +32,8 @@ def resized(position: Tensor, old: Grid, new: Grid, offset: float = 0.0) -> Tens
     """
     whole = position.mT.reshape(1, -1, *old)
     scale = [(length + offset) / own for length, own in zip(new, old, strict=True)] if offset else None
-    found = F.interpolate(whole, size=None if scale else new, scale_factor=scale, mode=INTERPOLATIONS[len(new)])
-    return found[0].flatten(1).mT
+    position = F.interpolate(whole, size=None if scale else new, scale_factor=scale, mode=INTERPOLATIONS[len(new)])
+    return position[0].flatten(1).mT
 
 
 def _waves(place: Tensor, number: int) -> Tensor:
