@@ -17,7 +17,7 @@ ENCODER = {"backbone": "encoders.image"}
 HEADS = ENCODER | {"projector": "projector"}
 
 
-def told(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
+def cross_entropy(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
     """(N, D), (N, D) -> (): each row picks its own column, by their cosines."""
     logits = F.normalize(rows, dim=1) @ F.normalize(columns, dim=1).T / temperature
     return -logits.log_softmax(dim=1).diagonal().mean()
@@ -33,7 +33,7 @@ def nnclr(method: Method, batches: list[Batch]) -> Trained:
         near = [queue[torch.cdist(F.normalize(view.detach(), dim=1), queue).argmin(dim=1)] for view in z]
         second, first = (student["predictor"](view) for view in reversed(z))
         queue[8 * step % 32 : 8 * step % 32 + 8] = F.normalize(z[0].detach(), dim=1)
-        return (told(near[0], second, 0.1) + told(near[1], first, 0.1)) / 2
+        return (cross_entropy(near[0], second, 0.1) + cross_entropy(near[1], first, 0.1)) / 2
 
     losses, _ = learn(student, loss, batches, lars(student, "byol", warm(0.3 * 16), decay=1e-6))
     return trained(losses, named(student, names) | {"queue.rows": queue})
@@ -49,7 +49,7 @@ def essl(method: Method, batches: list[Batch]) -> Trained:
         crops = torch.cat([torch.rot90(batch.views[2].value, turn, (2, 3)) for turn in range(4)])
         logs = student["predictor"](student["backbone"].pooled(crops)).log_softmax(dim=1).view(4, 8, 4)
         rotation = -torch.stack([logs[turn, :, turn] for turn in range(4)]).mean()
-        return (told(a, b, 0.2) + told(b, a, 0.2)) / 2 + 0.4 * rotation
+        return (cross_entropy(a, b, 0.2) + cross_entropy(b, a, 0.2)) / 2 + 0.4 * rotation
 
     losses, _ = learn(student, loss, batches, lars(student, "byol", warm(0.3 * 16, end=4.8e-3), decay=1e-6))
     return trained(losses, named(student, names))
@@ -128,7 +128,7 @@ def amdim(method: Method, batches: list[Batch]) -> Trained:
         return -picked.log().mean() + 0.05 * raw.square().mean()
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
-        found, draws = [], batch.draws
+        features, draws = [], batch.draws
         for view in batch.views:
             images = [
                 image.flip(2) if draw < 0.5 else image for image, draw in zip(view.value, draws[:, 2], strict=True)
@@ -136,9 +136,9 @@ def amdim(method: Method, batches: list[Batch]) -> Trained:
             *_, fine, coarse = student["backbone"].stages(torch.stack(images))
             whole = student["whole"](coarse.mean((2, 3)))
             maps = {"coarse": coarse.flatten(2).mT, "fine": fine.flatten(2).mT}  # 2 by 2 and 4 by 4: taken as they are
-            found.append([whole, *(student[key](x.flatten(0, 1)).view(8, -1, 24) for key, x in maps.items())])
+            features.append([whole, *(student[key](x.flatten(0, 1)).view(8, -1, 24) for key, x in maps.items())])
         total = torch.zeros((), dtype=torch.float64)
-        for number, ((whole, coarse, _), (_, *others)) in enumerate(zip(found, found[::-1], strict=True)):
+        for number, ((whole, coarse, _), (_, *others)) in enumerate(zip(features, features[::-1], strict=True)):
             one = coarse[torch.arange(8), (4 * draws[:, number]).long()]
             total = total + contrast(whole, others[0]) + contrast(whole, others[1]) + contrast(one, others[0])
         return total / 2

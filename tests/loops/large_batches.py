@@ -39,8 +39,8 @@ def byol(student: nn.ModuleDict, target: nn.ModuleDict, batch: Batch, step: int)
     """The squared distance of unit vectors, over both directions."""
     predicted = [F.normalize(student["predictor"](z), dim=1) for z in embedded(student, batch)]
     with torch.no_grad():
-        told = [F.normalize(z, dim=1) for z in embedded(target, batch)]
-    return sum((predicted[view] - told[1 - view]).square().sum(1).mean() for view in range(2))
+        targets = [F.normalize(z, dim=1) for z in embedded(target, batch)]
+    return sum((predicted[view] - targets[1 - view]).square().sum(1).mean() for view in range(2))
 
 
 def vicreg(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
@@ -121,27 +121,12 @@ def optim(form: str) -> Optim:
     return Optim(name="lars", lars_form=form, **RATES)
 
 
+PREDICTED = reference(byol, "byol", heads=HEAD | {"predictor": "predictor"}, target=TARGET)
+SWAV = {"queue": 0, "freeze": 0.2}
 LOOPS = {
-    "simclr": Loop(
-        "simclr",
-        optim("simclr"),
-        reference(simclr, "simclr", heads=HEAD),
-        {"loss_scale": 2.0},
-    ),
-    "byol": Loop(
-        "byol",
-        optim("byol"),
-        reference(byol, "byol", heads=HEAD | {"predictor": "predictor"}, target=TARGET),
-        {"momentum": 0.9},
-        "narrow cnn",
-    ),
+    "simclr": Loop("simclr", optim("simclr"), reference(simclr, "simclr", heads=HEAD), {"loss_scale": 2.0}),
+    "byol": Loop("byol", optim("byol"), PREDICTED, {"momentum": 0.9}),
     "vicreg": Loop("vicreg", optim("byol"), reference(vicreg, "byol", heads={"projector": "expander"})),
-    "swav": Loop(
-        "swav",
-        optim("larc"),
-        reference(swav, "larc", heads=HEAD),
-        {"queue": 0, "freeze": 0.2},
-        "narrow cnn",
-    ),
-    "barlow": of_recipe("barlow", barlow)._replace(samples=GPUS, shaken=True),
+    "swav": Loop("swav", optim("larc"), reference(swav, "larc", heads=HEAD), SWAV, "narrow cnn"),
+    "barlow": of_recipe("barlow", barlow, "vit")._replace(samples=GPUS, shaken=True),
 }

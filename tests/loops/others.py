@@ -148,8 +148,8 @@ def deepcluster(method: Method, batches: list[Batch]) -> Trained:
     rate = warm(4.8, begin=0.3, end=4.8e-3)
     move = lars(student, "larc", rate, decay=1e-6, waits=lambda _, step: step < 2)
     losses, _ = learn(student, loss, batches, move)
-    found = {"centroids": centroids, "labels": labels, "banks.0.rows": banks[0], "banks.1.rows": banks[1]}
-    return trained(losses, named(student, HEADS) | found)
+    buffers = {"centroids": centroids, "labels": labels, "banks.0.rows": banks[0], "banks.1.rows": banks[1]}
+    return trained(losses, named(student, HEADS) | buffers)
 
 
 def transport(logs: Tensor) -> Tensor:
@@ -216,8 +216,8 @@ def obow(method: Method, batches: list[Batch]) -> Trained:
     rate = warm(0.03, end=3e-5)
     move = sgd(student, lambda step, _: rate(step), decay=1e-4)
     losses, teacher = learn(student, loss, batches, move, momentum=to_one(0.99))
-    found = {f"vocabularies.{level}.rows": rows for level, rows in enumerate(words)}
-    return trained(losses, named(student, names) | {"teacher": teacher["backbone"]} | found)
+    buffers = {f"vocabularies.{level}.rows": rows for level, rows in enumerate(words)}
+    return trained(losses, named(student, names) | {"teacher": teacher["backbone"]} | buffers)
 
 
 def supervised(method: Method, batches: list[Batch]) -> Trained:

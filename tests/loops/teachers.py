@@ -122,9 +122,9 @@ def dino(method: Method, batches: list[Batch], *, learned: bool) -> Trained:
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
         outputs = [student["head"](student["backbone"](view.value)[:, 0]) for view in batch.views]
-        told = [teacher["head"](teacher["backbone"](view.value)[:, 0]) for view in batch.views[:2]]
-        targets = [F.softmax((logits - center) / TEMPERATURES[step // 2], dim=-1) for logits in told]
-        center.mul_(0.9).add_(0.1 * torch.cat(told).mean(dim=0))
+        answers = [teacher["head"](teacher["backbone"](view.value)[:, 0]) for view in batch.views[:2]]
+        targets = [F.softmax((logits - center) / TEMPERATURES[step // 2], dim=-1) for logits in answers]
+        center.mul_(0.9).add_(0.1 * torch.cat(answers).mean(dim=0))
         return on_images(targets, outputs)
 
     losses, teacher = follow(student, loss, batches, decays=matrices, clip=clip_each)
@@ -139,17 +139,17 @@ def ibot(method: Method, batches: list[Batch]) -> Trained:
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
         large, temperature = batch.views[:2], TEMPERATURES[step // 2]
-        told = [teacher["head"](teacher["backbone"](view.value)) for view in large]
+        answers = [teacher["head"](teacher["backbone"](view.value)) for view in large]
         hidden = [student["head"](student["backbone"](view.value, view.mask.where)) for view in large]
         small = [student["head"](student["backbone"](view.value)[:, 0]) for view in batch.views[2:]]
-        targets = [F.softmax((logits[:, 0] - center) / temperature, dim=-1) for logits in told]
-        patches = [F.softmax((logits[:, 1:] - center2) / temperature, dim=-1) for logits in told]
+        targets = [F.softmax((logits[:, 0] - center) / temperature, dim=-1) for logits in answers]
+        patches = [F.softmax((logits[:, 1:] - center2) / temperature, dim=-1) for logits in answers]
         total = on_images(targets, [*(view[:, 0] for view in hidden), *small])
         for target, output, view in zip(patches, hidden, large, strict=True):
             covered = cross_entropy(target, output[:, 1:]) * view.mask.where
             total = total + (covered.sum(dim=1) / view.mask.where.sum(dim=1).clamp(min=1)).mean() / 2
-        center.mul_(0.9).add_(0.1 * torch.cat(told)[:, 0].mean(dim=0))
-        center2.mul_(0.9).add_(0.1 * torch.cat(told)[:, 1:].mean(dim=1).mean(dim=0))
+        center.mul_(0.9).add_(0.1 * torch.cat(answers)[:, 0].mean(dim=0))
+        center2.mul_(0.9).add_(0.1 * torch.cat(answers)[:, 1:].mean(dim=1).mean(dim=0))
         return total
 
     losses, teacher = follow(student, loss, batches, decays=matrices, clip=clip_each)
@@ -198,15 +198,15 @@ def dinov2(method: Method, batches: list[Batch]) -> Trained:
         seen = [teacher["backbone"](view.value) for view in large]
         hidden = [student["backbone"](view.value, view.mask.where) for view in large]
         small = [student["backbone"](view.value) for view in batch.views[2:]]
-        told = [teacher["head0"](view[:, 0]) for view in seen]
+        answers = [teacher["head0"](view[:, 0]) for view in seen]
         patches = teacher[patch_head](torch.cat(seen)[:, 1:][mask])
-        targets = [F.softmax((logits - center) / temperature, dim=-1) for logits in told]
+        targets = [F.softmax((logits - center) / temperature, dim=-1) for logits in answers]
         patch_targets = F.softmax((patches - center2) / temperature, dim=-1)
         total = on_images(targets, [student["head0"](view[:, 0]) for view in [*hidden, *small]])
         outputs = student[patch_head](torch.cat(hidden)[:, 1:][mask])
         weight = (1 / mask.sum(dim=1).clamp(min=1).double()).unsqueeze(1).expand_as(mask)[mask]
         total = total + (cross_entropy(patch_targets, outputs) * weight).sum() / len(mask)
-        center.mul_(0.9).add_(0.1 * torch.cat(told).mean(dim=0))
+        center.mul_(0.9).add_(0.1 * torch.cat(answers).mean(dim=0))
         center2.mul_(0.9).add_(0.1 * patches.mean(dim=0))
         return total + 0.1 * sum(koleo(view[:, 0]) for view in hidden)
 
@@ -268,8 +268,8 @@ def msn(method: Method, batches: list[Batch]) -> Trained:
 
     losses, teacher = follow(student, loss, batches, decays=decays, clip=clip, momentum=momentum)
     names = {"encoders.image": "backbone", "projector": "projector", "prototypes": "prototypes"}
-    found = {path: student[part] for path, part in names.items()}
-    return trained(losses, found | {"teacher": teacher["backbone"], "teacher_projector": teacher["projector"]})
+    state = {path: student[part] for path, part in names.items()}
+    return trained(losses, state | {"teacher": teacher["backbone"], "teacher_projector": teacher["projector"]})
 
 
 EACH, WHOLE = Optim(**SETTINGS, clip_each=0.05), Optim(**SETTINGS, clip_norm=0.3)

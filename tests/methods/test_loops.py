@@ -20,7 +20,7 @@ from torch.multiprocessing import start_processes
 from selfsup import checkpoint
 
 WORLD, STOP = 2, 4
-SEVERAL = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3"
+SEVERAL = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
 
 
@@ -75,10 +75,10 @@ def results(folder: Path, name: str, rank: int = 0) -> dict[str, Trained]:
     return {end: Trained(*trained) for end, trained in torch.load(folder / name / f"{rank}.pt").items()}
 
 
-def agree(found: Trained, expected: Trained) -> None:
+def agree(ours: Trained, expected: Trained) -> None:
     """Compare the last losses and all weights, of which none may be missing."""
-    assert found.losses == pytest.approx(expected.losses[-len(found.losses) :], rel=1e-9)
-    theirs = {name: found.state[name] for name in expected.state}
+    assert ours.losses == pytest.approx(expected.losses[-len(ours.losses) :], rel=1e-9)
+    theirs = {name: ours.state[name] for name in expected.state}
     torch.testing.assert_close(theirs, expected.state, rtol=1e-9, atol=1e-9)
 
 
