@@ -75,9 +75,10 @@ def test_a_test_of_something_else_backs_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", names())
-def test_every_objective_has_its_loss_and_recipe_compared_and_names_its_deviations(method: str) -> None:
+def test_every_objective_is_compared_throughout_and_names_its_deviations(method: str) -> None:
     known = proof(method)
     assert known.loss
+    assert known.loop
     assert known.recipe
     assert known.recipes
     assert known.deviations

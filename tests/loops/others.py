@@ -52,7 +52,7 @@ def simsiam(method: Method, batches: list[Batch]) -> Trained:
 
 
 def tico(method: Method, batches: list[Batch]) -> Trained:
-    """Algorithm 1, with the covariance held still, and BYOL's optimizer and momentum."""
+    """The paper's loss, with the covariance held still, and BYOL's optimizer and momentum."""
     keys = {"backbone": "key", "projector": "key_projector"}
     student, covariance = copied(method, HEADS), method.covariance.clone()
 
