@@ -16,7 +16,8 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.spec import Spec, read, schema
+from selfsup.spec import Spec, read
+from selfsup.spec_schema import schema
 
 HEAD = """\
 name: photos

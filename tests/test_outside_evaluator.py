@@ -15,7 +15,8 @@ from selfsup import codebase, outside
 from selfsup.evaluator import Metric, load
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planning import plan
-from selfsup.spec import read, schema
+from selfsup.spec import read
+from selfsup.spec_schema import schema
 from selfsup.sweeps.spec import sweepfile
 
 SPREAD = '''"""The spread of features."""

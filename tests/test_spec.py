@@ -19,7 +19,8 @@ from selfsup.knob import Knobs, as_dict, knob, knob_lines, non_default
 from selfsup.masks import RandomMask
 from selfsup.parts.checks import mask_leaves_both, whole_groups
 from selfsup.sections import Setup
-from selfsup.spec import Duration, Run, Spec, read, run_type, schema, spec_type
+from selfsup.spec import Duration, Run, Spec, read, run_type, spec_type
+from selfsup.spec_schema import schema
 
 
 class Masked(Knobs):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
-from pydantic.json_schema import models_json_schema
 
 from selfsup import conflicts, evaluations, explain, modality, outside
 from selfsup.errors import SpecError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from selfsup.method import Method
 
 __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resources", "Run", "Spec", "Stream", "Train"]
-__all__ += ["WHOLE", "check", "methods", "read", "run_type", "schema", "spec_type"]
+__all__ += ["WHOLE", "check", "methods", "read", "run_type", "spec_type"]
 
 MOST_SEEDS = 1000
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
@@ -274,35 +273,3 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
         sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones
         sound |= {} if method in BASELINES else {"check": _method(method).check}
     return sound
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of spec files, for editors. A file that extends another may leave out any key."""
-    kinds = {name: spec_type(name) for name in methods()}
-    refs, shared = models_json_schema([(kind, "validation") for kind in kinds.values()], ref_template=_REF)
-    defs = shared["$defs"]
-    description = "another spec, relative to this file, or a shipped one, for all that is left out here"
-    extends = {"type": "string", "description": description}
-    for definition in defs.values():
-        definition.pop("required", None)
-    defs["Evals"]["additionalProperties"] = evaluations.schema(_REF)
-    for kind in kinds.values():
-        defs[kind.__name__]["properties"]["extends"] = extends
-    required = [name for name, field in Spec.model_fields.items() if field.is_required()]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "selfsup spec",
-        "type": "object",
-        "properties": {"method": {"anyOf": [{"enum": methods()}, _OUTSIDE]}, "extends": extends},
-        "anyOf": [{"required": ["extends"]}, {"required": required}],
-        "allOf": [_when(name, refs[kind, "validation"]) for name, kind in kinds.items()],
-        "$defs": defs,
-    }
-
-
-_REF = "#/$defs/{model}"
-_OUTSIDE = {"type": "string", "pattern": outside.PATTERN, "description": "a file, or module:Class, of your own"}
-
-
-def _when(method: str, ref: Mapping[str, Any]) -> dict[str, Any]:
-    return {"if": {"properties": {"method": {"const": method}}, "required": ["method"]}, "then": ref}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selfsup import spec
+from selfsup import spec, spec_schema
 from selfsup.sections import PROTOCOLS
 from selfsup.sweeps.spec.search import Search
 
@@ -35,7 +35,7 @@ SEARCHED = {
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema."""
-    document = spec.schema()
+    document = spec_schema.schema()
     defs = document["$defs"]
     kinds = [spec.spec_type(method).__name__ for method in spec.methods()]
     for name, definition in defs.items():
