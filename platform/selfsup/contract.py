@@ -23,7 +23,7 @@ from selfsup.views import Views, sized
 SIZE, PATCH, SAMPLES = 32, 8, 8
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
-    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
+    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=16),  # oneDNN 3.13 crashes below 16
 }
 
 
