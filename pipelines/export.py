@@ -12,6 +12,7 @@ from torch import Tensor
 from selfsup import tensors
 from selfsup.encoder import timm_kwargs
 from selfsup.errors import SelfsupError, SpecError, TrackError
+from selfsup.modality import load as load_modality
 from selfsup.pipelines import graphs, huggingface
 from selfsup.pipelines.trained import TrainedEncoder, find
 from selfsup.pretrained import PretrainedEncoder
@@ -107,11 +108,12 @@ def _write_pt2(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tenso
     return graphs.write_program(model, path)
 
 
-def _torch_lines(_: TrainedEncoder, __: PretrainedEncoder, path: Path) -> list[str]:
+def _torch_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
+    samples, shape = load_modality(model.view.modality).given
     return [
         "from selfsup import load_encoder",
         f"encoder = load_encoder({str(path)!r})",
-        "# features = encoder(images): (B, C, H, W), uint8 or floats in [0, 1], of any size",
+        f"# features = encoder({samples}): {shape}",
     ]
 
 

@@ -103,6 +103,7 @@ class Audio(Modality):
     suffixes, others = ("wav", "flac", "ogg"), ("opus", "mp3", "aiff", "aif")
     requires = ("soundfile", "soxr")
     axes, values = ("frame", "mel bin"), "spectrograms"
+    given = "waveforms", "(B, 1, n), at the rate of `input.audio`"
     Input, Reading, Stats = AudioInput, AudioReading, AudioStats
     idle, place_draws = ("backbone.image_size", "embed.crop"), 1
 
@@ -275,10 +276,9 @@ def _opened(data: Data) -> Iterator[Any]:
 
 def _louder(draws: "Tensor") -> "Tensor":
     """(B, 1) in [0, 1) -> (B, 1): what an amplitude of 0.5 to 1.5, by Beta(10, 10), adds to a logarithm of power"""
-    import torch
     from scipy.special import betaincinv
 
-    return 2 * torch.from_numpy(betaincinv(10, 10, draws.numpy()) + 0.5).float().log()
+    return 2 * draws.new_tensor(betaincinv(10, 10, draws.numpy()) + 0.5).log()
 
 
 def _masked(values: "Tensor", draws: "Tensor", longest: int, axis: int) -> "Tensor":

@@ -71,6 +71,7 @@ class Image(Modality):
     suffixes = ("jpg", "jpeg", "png", "webp")
     others = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
     axes, values = ("row", "column"), "pixels"
+    given = "images", "(B, C, H, W), uint8 or floats in [0, 1], of any size"
     Reading, Stats = ImageReading, ImageStats
     place_draws = CROP_DRAWS
 

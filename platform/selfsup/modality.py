@@ -55,8 +55,9 @@ class Modality(abc.ABC):
 
     suffixes: of the members of a shard that hold it. others: read where a sample has none of these. requires: modules
     beyond selfsup's own, which the extra of its name installs. axes: what a view has along each axis. values: what its
-    points are. Input: its part of a spec's `input`. idle: other settings of a spec that change nothing of it.
-    place_draws: random numbers that placing a view takes, uniform in [0, 1).
+    points are. given: what `fit` takes, and its shape, in words. Input: its part of a spec's `input`. idle: other
+    settings of a spec that change nothing of it. place_draws: random numbers that placing a view takes, uniform in
+    [0, 1).
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -64,6 +65,7 @@ class Modality(abc.ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]]
     values: ClassVar[str]
+    given: ClassVar[tuple[str, str]] = "samples", "(B, C, *S), of the encoder's size"
     Input: ClassVar[type[Knobs]] = Knobs
     Reading: ClassVar[type[Any]]  # subclasses of Reading
     Stats: ClassVar[type[Any]]
