@@ -119,13 +119,15 @@ def _torch_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> lis
 
 def _timm_lines(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     saved = trained.saved
-    kwargs = timm_kwargs(saved.backbone, saved.shape) | {"pretrained_cfg_overlay": _pretrained_cfg(model)}
+    kwargs, is_image = timm_kwargs(saved.backbone, saved.shape), model.view.modality == "image"
+    kwargs |= {"pretrained_cfg_overlay": _pretrained_cfg(model)} if is_image else {}
     settings = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+    transform = "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
     return [
         "import timm, safetensors.torch",
         f"model = timm.create_model({settings})",
         f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=True)",
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        *([transform] if is_image else []),
     ]
 
 

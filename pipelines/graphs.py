@@ -56,8 +56,8 @@ def write_onnx(pretrained: PretrainedEncoder, path: Path) -> Tensor:
     """Write an .onnx file; return the features (B, D) of `example` by onnxruntime."""
     import onnxruntime
 
-    names = {"input_names": ["samples"], "output_names": ["features"]}
-    graph = torch.onnx.export(program(pretrained), dynamo=True, verbose=False, **names)
+    traced, outputs = program(pretrained), ["features"]
+    graph = torch.onnx.export(traced, dynamo=True, verbose=False, input_names=["samples"], output_names=outputs)
     assert graph is not None
     graph.save(path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -28,6 +28,8 @@ def write(pretrained: PretrainedEncoder, name: str, folder: Path) -> None:
     Raises SpecError for an encoder that transformers has no such model for.
     """
     encoder = pretrained.encoder
+    if pretrained.view.modality != "image":
+        raise SpecError(f"{name} sees no images: transformers' image models cannot be it; export it with --to torch")
     folder.mkdir()
     if isinstance(encoder, PooledEncoder) and isinstance(encoder.trunk, HuggingFaceTrunk):
         encoder.trunk.model.save_pretrained(folder)
@@ -45,7 +47,8 @@ def features(pretrained: PretrainedEncoder, folder: Path, images: Tensor) -> Ten
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     encoder, normalized = pretrained.encoder, pretrained.normalized(images.movedim(1, -1))
     if isinstance(encoder, PooledEncoder):
-        return HuggingFaceTrunk(model, encoder.trunk.pool).eval()(normalized)
+        same: Tensor = HuggingFaceTrunk(model, encoder.trunk.pool).eval()(normalized)
+        return same
     output = model(normalized)
     pooled: Tensor = output.pooler_output if encoder.pool == "cls" else output.last_hidden_state[:, 1:].mean(dim=1)
     return pooled
@@ -71,15 +74,16 @@ def _unlike(trunk: Any) -> str:
     """Return what a ViT has that ViTModel has not; "" where it is such a model."""
     if type(trunk) is not VisionTransformer or any(type(block) is not Block for block in trunk.blocks):
         return f"is a {type(trunk).__name__} with blocks of its own"
+    block: Any = trunk.blocks[0]
     if trunk.cls_token is None:
         return "has no class token"
     if getattr(trunk, "reg_token", None) is not None:
         return "has register tokens"
     extra = {"norm_pre": "a norm before its blocks", "patch_embed.norm": "a norm of patches"}
     extras = [text for path, text in extra.items() if not isinstance(trunk.get_submodule(path), nn.Identity)]
-    if not isinstance(trunk.blocks[0].attn.q_norm, nn.Identity):
+    if not isinstance(block.attn.q_norm, nn.Identity):
         extras.append("normalized queries")
-    if type(trunk.blocks[0].mlp) is not Mlp:
+    if type(block.mlp) is not Mlp:
         extras.append("an MLP of another kind")
     return f"has {extras[0]}" if extras else ""
 
@@ -125,7 +129,7 @@ def _state(encoder: TokenEncoder) -> Iterator[tuple[str, Tensor]]:
     yield "pooler.dense.bias", torch.zeros(dim)
 
 
-def _block(block: Block) -> Iterator[tuple[str, Tensor]]:
+def _block(block: Any) -> Iterator[tuple[str, Tensor]]:
     yield from _layer("layernorm_before", block.norm1)
     yield from _layer("layernorm_after", block.norm2)
     for kind, value in block.attn.qkv.named_parameters():

@@ -1,5 +1,6 @@
 """Encoders against timm itself: same weights, same numbers."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,14 @@ def test_weights_of_a_sequential_of_a_resnets_children(keeps_idle: bool, tmp_pat
         assert ours.trunk.layer3[0].conv1.weight.equal(theirs.layer3[0].conv1.weight)
         if expected is not None:
             torch.testing.assert_close(ours.pooled(images()), expected(images()))
+
+
+def test_a_checkpoint_with_objects_is_not_run(tmp_path: Path) -> None:
+    """As Lightning's with hyperparameters of a class."""
+    state = under("model.", build(CNN).trunk.state_dict())
+    torch.save({"state_dict": state, "hyper_parameters": Fraction(1, 2)}, tmp_path / "w.ckpt")
+    with pytest.raises(SpecError, match=r"w\.ckpt .*holds Python objects beside tensors.*save its weights alone"):
+        build(CNN.model_copy(update={"weights": str(tmp_path / "w.ckpt")}))
 
 
 def test_weights_with_other_names_are_told_by_the_closest_part(tmp_path: Path) -> None:

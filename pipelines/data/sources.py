@@ -25,7 +25,8 @@ class NamedSample(NamedTuple):
 class SampleSource(Protocol):
     """Samples by number. reading: how their values are read; None: as the encoder's own were."""
 
-    reading: Any
+    @property
+    def reading(self) -> Any: ...
 
     def __len__(self) -> int: ...
 

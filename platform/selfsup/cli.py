@@ -105,6 +105,8 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     for stage in [planned.pictures for planned in runs if planned.run.seed == first_seed]:
         if stage and stage.done:
             typer.echo(f"reconstructions: {stage.folder / 'reconstructions.png'}")
+    for planned in [planned for planned in runs if planned.pretrain and planned.done][:1]:
+        typer.echo(f"features:        selfsup embed {planned.id} IMAGES OUT.parquet")
     typer.echo("every number:    selfsup ui")
     if failed:
         raise failed[0].exception()

@@ -19,6 +19,10 @@ from selfsup.errors import SpecError
 from selfsup.sections import Backbone, InputShape
 
 State = Mapping[str, Tensor]
+OBJECTS = (
+    "it holds Python objects beside tensors, which are not loaded: where you trust it, save its weights alone, by "
+    "torch.save(torch.load(OLD, weights_only=False)['state_dict'], NEW)"
+)
 MAX_NAMES = 3  # of each kind in a message
 USUAL = (  # of several encoders in a file, what papers evaluate
     *("teacher", "teacher_backbone", "encoder_q", "base_encoder", "encoder"),
@@ -171,7 +175,8 @@ def _read(backbone: Backbone) -> Mapping[str, Any]:
             return tensors.load(backbone.weights)[0]  # which may carry a digest of ours
         return dict(load_state_dict(backbone.weights, use_ema=False))
     except Exception as error:  # whatever readers and downloads raise, it is the same mistake
-        message = f"cannot load {backbone.weights} for {backbone.name}: {error}"
+        reason = OBJECTS if "Unsupported globals" in str(error) else error  # as timm says it
+        message = f"cannot load {backbone.weights} for {backbone.name}: {reason}"
         raise SpecError(message, "backbone.weights") from error
 
 
