@@ -71,8 +71,9 @@ class Prototypes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with no_autocast(x):
-            rows = F.normalize(self.weight, dim=1)
-            return F.linear(F.normalize(x.float(), dim=-1), rows if self.lengths is None else rows * self.lengths)
+            scaled = self.lengths is not None  # in one pass over the weight, which is large
+            rows = torch._weight_norm(self.weight, self.lengths) if scaled else F.normalize(self.weight, dim=1)
+            return F.linear(F.normalize(x.float(), dim=-1), rows)
 
 
 def xavier_linears(module: nn.Module) -> None:
