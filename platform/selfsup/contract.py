@@ -21,6 +21,7 @@ from selfsup.train import read, train
 from selfsup.views import Views, sized
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
+DATA = 4096  # samples of the data set: more than an objective of clusters has of these
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=16),  # oneDNN 3.13 crashes below 16
@@ -50,7 +51,7 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
     """Return an objective and a batch, both functions of the seed."""
     torch.manual_seed(seed)
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
-    info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
+    info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2)
     objective = method(hyper, {"image": trunk}, info)
     return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, samples))
 
