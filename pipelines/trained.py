@@ -38,7 +38,10 @@ def find(home: Path, source: str) -> TrainedEncoder:
         return TrainedEncoder(Path(source).stem, Path(source).absolute())
     path = _of_run(home, source)
     run = read_json(record(home, source)).get("run")
-    notes = _notes(home, read_encoder(path), run) if run else {}
+    try:
+        notes = _notes(home, read_encoder(path), run) if run else {}
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove {path.parent} and run its spec again") from error
     return TrainedEncoder(source, path, tuple(notes.items()))
 
 

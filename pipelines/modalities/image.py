@@ -89,8 +89,10 @@ class Image(Modality):
 
     def place(self, view: Crop | Center, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
         height, width = extents.T
-        is_central = isinstance(view, Center)
-        where = central_boxes(view, height, width) if is_central else boxes(view, height, width, draws)
+        if isinstance(view, Center):
+            where = central_boxes(view, height, width)
+        else:
+            where = boxes(view, height, width, draws)
         return np.concatenate([where, flips(view, draws)[:, None]], axis=1)
 
     def raw(self, view: Crop | Center, reading: ImageReading) -> tuple[tuple[int, ...], type[np.generic]]:
