@@ -71,8 +71,10 @@ class Prototypes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with no_autocast(x):
-            scaled = self.lengths is not None  # in one pass over the weight, which is large
-            rows = torch._weight_norm(self.weight, self.lengths) if scaled else F.normalize(self.weight, dim=1)
+            if self.lengths is None:
+                rows = F.normalize(self.weight, dim=1)
+            else:
+                rows = torch._weight_norm(self.weight, self.lengths)  # in one pass over the weight, which is large
             return F.linear(F.normalize(x.float(), dim=-1), rows)
 
 
