@@ -18,7 +18,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.pixels.coding import jpeg
-from selfsup.pipelines.modalities.pixels.decode import Pixels
+from selfsup.pipelines.modalities.pixels.levels import Pixels
 from selfsup.scratch import scratch
 
 SPLITS = ("train", "val")

@@ -14,7 +14,6 @@ from selfsup.modality import DecodeError
 from selfsup.pipelines.modalities.pixels.decode import (
     RGB,
     How,
-    Pixels,
     Values,
     check_bits,
     decode,
@@ -23,6 +22,7 @@ from selfsup.pipelines.modalities.pixels.decode import (
     dimensions,
     opened,
 )
+from selfsup.pipelines.modalities.pixels.levels import Pixels
 
 DEEP = (".png", ".tif", ".tiff", ".pgm")  # suffixes of images that may have more than 8 bits
 LOSSLESS = (".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")

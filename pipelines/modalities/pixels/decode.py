@@ -21,8 +21,16 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from selfsup.errors import DataError
 from selfsup.modality import Data, DecodeError
 from selfsup.pipelines.modalities.pixels import bands, tiffs
+from selfsup.pipelines.modalities.pixels.levels import (
+    Pixels,
+    as_colors,
+    divide_by_alpha,
+    in_16_bits,
+    rescale,
+    rgb,
+    to_8_bits,
+)
 
-Pixels = NDArray[np.uint8]
 Values = NDArray[Any]  # (H, W, C): uint8, or float32 in [0, 1]
 
 SENSOR_BITS = 14  # most cameras and scanners have no more
@@ -152,7 +160,7 @@ def _decode_whole(data: Data, how: How) -> Values:
     if how.depth == 16:
         shares: Values = (chosen / white).astype(np.float32)
         return shares
-    return _rescale(chosen.astype(np.int64), np.int64(white))
+    return rescale(chosen.astype(np.int64), np.int64(white))
 
 
 def check_bits(bits: int | None, used: Sequence[int]) -> None:
@@ -170,11 +178,11 @@ def _bands_by_pillow(data: Data) -> tuple[NDArray[Any], int]:
     """-> (H, W, bands) unsigned; the value that is white"""
     with opened(data) as image, decode_errors(image):
         if image.mode.startswith("I"):
-            wide = _in_16_bits(np.asarray(image)[..., None])
+            wide = in_16_bits(np.asarray(image)[..., None])
             return 2**16 - 1 - wide if tiffs.is_inverted(image) else wide, 2**16 - 1
         if _has_16_bits(image, data) and image.mode != "CMYK" and not _is_multiplied(image):
             return _read_16_bits(data), 2**16 - 1
-        plain = image if image.mode in ("L", "LA", "RGBA") and "transparency" not in image.info else _rgb(image)
+        plain = image if image.mode in ("L", "LA", "RGBA") and "transparency" not in image.info else rgb(image)
         pixels = np.asarray(plain)
         return pixels.reshape(*pixels.shape[:2], -1), 255
 
@@ -198,14 +206,14 @@ def depth(data: Data, how: How = RGB) -> int:
 def _decode_by_pillow(data: Data, bits: int | None = None) -> Pixels:
     with opened(data) as image, decode_errors(image):
         if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip at 255
-            gray = _colors(_to_8_bits(np.asarray(image)[..., None], bits))
+            gray = as_colors(to_8_bits(np.asarray(image)[..., None], bits))
             return 255 - gray if tiffs.is_inverted(image) else gray
         if _is_multiplied(image):
-            return _divide_by_alpha(_read_16_bits(data))
+            return divide_by_alpha(_read_16_bits(data))
         if _has_16_bits(image, data) and bits:  # Pillow keeps the high bytes alone
-            narrow = _to_8_bits(_read_16_bits(data), bits)
-            return _colors(narrow) if image.mode != "CMYK" else np.asarray(_rgb(Image.fromarray(narrow, "CMYK")))
-        return np.asarray(_rgb(image))
+            narrow = to_8_bits(_read_16_bits(data), bits)
+            return as_colors(narrow) if image.mode != "CMYK" else np.asarray(rgb(Image.fromarray(narrow, "CMYK")))
+        return np.asarray(rgb(image))
 
 
 @contextmanager
@@ -268,44 +276,3 @@ def _raw_mode(tile: Any) -> tuple[str, Sequence[Any]]:
 def _is_multiplied(image: Image.Image) -> bool:
     """Return whether the colors of an image of 16 bits are multiplied by alpha."""
     return isinstance(image, TiffImageFile) and any(_raw_mode(tile)[0] in UNMULTIPLIED_MODES for tile in image.tile)
-
-
-def _divide_by_alpha(values: NDArray[np.int64]) -> Pixels:
-    """(H, W, 4), multiplied by alpha -> (H, W, 3)"""
-    alpha = np.maximum(values[..., 3:], 1)
-    return _rescale(np.minimum(values[..., :3], alpha), alpha)
-
-
-def _to_8_bits(values: NDArray[Any], bits: int | None) -> Pixels:
-    """(H, W, bands) -> (H, W, bands) of 8 bits. Raises DecodeError for values that do not fit 16 bits."""
-    white = 2 ** (bits or 16) - 1
-    return _rescale(np.minimum(_in_16_bits(values), white).astype(np.int64), np.int64(white))
-
-
-def _in_16_bits(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values as they are. Raises DecodeError for those that do not fit 16 bits."""
-    if values.min() < 0 or values.max() >= 2**16:
-        span = f"values from {values.min()} to {values.max()}"
-        raise DecodeError(f"{span}; expected 0 to 65535: save it with 8 or 16 bits")
-    return values
-
-
-def _rescale(values: NDArray[np.int64], white: NDArray[np.int64] | np.int64) -> Pixels:
-    """Scale values so that white becomes 255, rounded."""
-    return ((2 * 255 * values + white) // (2 * white)).astype(np.uint8)
-
-
-def _colors(pixels: Pixels) -> Pixels:
-    """(H, W, 1 to 4), the last of two or four alpha -> (H, W, 3)"""
-    colors = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
-    return np.ascontiguousarray(np.broadcast_to(colors, (*pixels.shape[:2], 3)))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":  # Pillow's own conversion would make values up to 1 black
-        raise DecodeError("values are floating-point numbers; expected integers: save it with 8 or 16 bits")
-    if "transparency" in image.info:  # avoids a warning of Pillow
-        image = image.convert("RGBA")
-    if image.mode == "La":  # Pillow converts it to LA alone
-        image = image.convert("LA")
-    return image.convert("RGB")
