@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import selfsup.methods.vicreg
@@ -52,3 +53,18 @@ def test_a_step_that_two_processes_make_otherwise_is_told(tmp_path: Path) -> Non
     broken = dict(process_contract.check(write(tmp_path, of_own_rows)))
     assert list(broken) == ["two processes do what one does, on a vit", "two processes do what one does, on a cnn"]
     assert all(text.startswith("these differ: the loss, ") for text in broken.values()), broken
+
+
+@pytest.mark.parametrize(("second", "problem"), [(1.0, ""), (2.0, "these differ: the loss; ")])
+def test_what_differs_on_one_batch_alone_is_rounding(
+    monkeypatch: pytest.MonkeyPatch, second: float, problem: str
+) -> None:
+    joined = {0: 2.0, 1: second}
+    monkeypatch.setattr(process_contract, "_run", lambda *_: "")
+    monkeypatch.setattr(process_contract, "step", lambda *_: {"the loss": torch.tensor(1.0)})
+    monkeypatch.setattr(
+        process_contract,
+        "_joined",
+        lambda folder, kind, seed: {"the loss": torch.tensor(joined[seed])},  # noqa: ARG005
+    )
+    assert all(text.startswith(problem) and bool(text) == bool(problem) for _, text in process_contract.check("moco"))
