@@ -18,6 +18,7 @@ from selfsup.describe import knobs
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.stages.worker import Task, check_code
+from selfsup.shipped import files
 from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
@@ -242,3 +243,6 @@ def test_relative_data_and_weights_are_relative_to_the_file_that_names_them(
     assert spec.evals.birds.data.train == str(tmp_path / "lab" / "birds")  # type: ignore[attr-defined]
     assert spec.evals.birds.data.val == "s3://bucket/birds"  # type: ignore[attr-defined]
     assert read(Path("child.yaml")).backbone.weights == str(tmp_path / "lab" / "vit.pth")
+    (tmp_path / "own.yaml").write_text("extends: in1k/mae\n")  # of a shipped spec, to the current folder
+    for name in ("own.yaml", "in1k/mae", str(files()["in1k/mae"])):
+        assert read(name).data.train == str(tmp_path / "in1k" / "train")

@@ -198,9 +198,8 @@ def ready(name: str) -> Modality:
 def inputs() -> type[Knobs]:
     """Return the section `input` of a spec: the knobs of each modality that has some, under its name."""
     own = {name: load(name) for name in names() if load(name).Input is not Knobs}
-    fields: Any = {
-        name: (modality.Input | None, knob(None, inspect.getdoc(modality) or "")) for name, modality in own.items()
-    }
+    docs = {name: (inspect.getdoc(modality) or "").partition("\n\n")[0] for name, modality in own.items()}
+    fields: Any = {name: (modality.Input | None, knob(None, docs[name])) for name, modality in own.items()}
     return create_model("Input", __base__=Knobs, **fields)
 
 

@@ -27,6 +27,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Knobs, default_problem, undeclared
 from selfsup.layers import find
 from selfsup.naming import WORD
+from selfsup.shipped import files
 from selfsup.source import Entry, Node, Where
 
 __path__: list[str] = []  # so that modules below this one can be imported, which `_Finder` finds
@@ -66,7 +67,10 @@ def places(root: Node) -> list[Where]:
 
 
 def rooted(root: Node) -> Node:
-    """Return a spec's tree with the files and folders that it names as absolute paths, relative to who names them."""
+    """Return a spec's tree with the files and folders that it names as absolute paths.
+
+    They are relative to the file that names them; what the command line and shipped specs name, to the current folder.
+    """
     named: dict[Where, Callable[[str], bool]] = dict.fromkeys(places(root), is_file) | dict.fromkeys(
         _data_places(root), _is_folder
     )
@@ -95,7 +99,8 @@ def _is_weights(path: str) -> bool:
 def _rooted(file: Node) -> Node:
     mark, name = file.mark, str(file.value)
     scheme, path = (HUGGING_FACE, name[len(HUGGING_FACE) :]) if is_config_folder(name) else ("", name)
-    folder = (mark.shipped or Path(mark.origin)).parent if mark.in_file else Path()
+    is_own = mark.in_file and not (mark.shipped or Path(mark.origin).absolute() in files().values())
+    folder = Path(mark.origin).parent if is_own else Path()
     return Node(mark, scheme + os.path.normpath(Path.cwd() / folder / expanduser(path)))  # noqa: PTH111 (Path's raises)
 
 
