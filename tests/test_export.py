@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,14 @@ def test_what_a_format_needs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         export(tmp_path, "mae-1", tmp_path / "out.onnx", to="onnx")
 
 
+@pytest.fixture
+def _no_uri_stays() -> Iterator[None]:
+    """The lines that `store` prints set MLflow's URI for the whole process, and for those that it starts."""
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.usefixtures("_no_uri_stays")
 def test_a_model_in_mlflow_is_loaded_by_its_flavors_and_gives_the_same_features(tmp_path: Path) -> None:
     trunk, tracker = finished(tmp_path, VIT), Tracker(sqlite_uri(tmp_path / "mlflow.db")).connect()
     with pytest.raises(TrackError, match="MLflow has no run mae-1"):
