@@ -26,7 +26,7 @@ from selfsup.pipelines.data.shards import Progress, no_progress
 from selfsup.pipelines.data.sources import NamedSample, SampleSource
 from selfsup.pipelines.stages.evaluate import READ_BATCH, encoded
 from selfsup.pipelines.trained import TrainedEncoder, find
-from selfsup.pretrained import PretrainedEncoder
+from selfsup.pretrained import PretrainedEncoder, assembled
 from selfsup.views import ViewSpec
 from selfsup.whole import whole
 
@@ -136,13 +136,14 @@ def embed(
     if not out.absolute().parent.is_dir():
         raise SpecError(f"{out}: there is no folder {out.parent} to write to")
     encoder = find(home, source)
-    model = encoder.load(crop)
+    saved = encoder.saved
+    model = assembled(saved, encoder.path, crop)
     request = LayerRequest(encoder, crop, _numbers(layers, model))
     samples, left_out = sources.find(place, home, model.view.modality)
     reading = samples.reading or model.stats
     if reading.channels != model.stats.channels:
         raise DataError(f"{place}: {reading.channels} channels; {source} was trained on {model.stats.channels}")
-    described = json.dumps({"encoder": encoder.name, "samples": place, "layers": layers, **encoder.saved.metadata})
+    described = json.dumps({"encoder": encoder.name, "samples": place, "layers": layers, **saved.metadata})
     with nullcontext() if ray.is_initialized() else ray_context(), whole(out) as part:
         blocks = _blocks(samples, SampleLoader(samples, model.view, reading), request, batch)
         return _written(part, blocks, len(samples), described, progress)._replace(left_out=left_out)

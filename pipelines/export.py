@@ -14,9 +14,10 @@ from selfsup.encoder import timm_kwargs
 from selfsup.errors import SelfsupError, SpecError, TrackError
 from selfsup.modality import load as load_modality
 from selfsup.pipelines import graphs, huggingface
-from selfsup.pipelines.trained import TrainedEncoder, find
-from selfsup.pretrained import PretrainedEncoder
+from selfsup.pipelines.trained import find
+from selfsup.pretrained import PretrainedEncoder, assembled, load_encoder
 from selfsup.redact import redacted
+from selfsup.saved import SavedEncoder
 from selfsup.track import ID, Tracker
 from selfsup.whole import whole
 
@@ -40,11 +41,12 @@ def export(home: Path, source: str, path: Path | None, *, to: Format) -> str:
     path = path or Path(f"{trained.name}{SUFFIXES[to]}")
     if not path.absolute().parent.is_dir():
         raise SpecError(f"{path}: there is no folder {path.parent} to write to")
-    model = trained.load()
+    saved = trained.saved
+    model = assembled(saved, trained.path)
     with whole(path) as part, torch.no_grad():
-        features = WRITERS[to](trained, model, part)
+        features = WRITERS[to](saved, model, part)
         _check(features, graphs.SizedEncoder(model)(graphs.example(model)), to)
-    return "\n".join(LINES[to](trained, model, path))
+    return "\n".join(LINES[to](saved, model, path))
 
 
 def store(home: Path, run_id: str, tracker: Tracker) -> str:
@@ -79,15 +81,12 @@ def _check(theirs: Tensor, ours: Tensor, to: str) -> None:
         raise SelfsupError(f"--to {to}: features differ by {difference:.2g}, at a deviation of {deviation:.2g}")
 
 
-def _write_torch(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
-    saved = trained.saved
+def _write_torch(saved: SavedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
     tensors.save(saved.state, path, saved.metadata)
-    again = TrainedEncoder("", path).load()
-    return graphs.SizedEncoder(again)(graphs.example(model))  # type: ignore[no-any-return]
+    return graphs.SizedEncoder(load_encoder(path))(graphs.example(model))  # type: ignore[no-any-return]
 
 
-def _write_timm(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
-    saved = trained.saved
+def _write_timm(saved: SavedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
     other = timm.create_model(**timm_kwargs(saved.backbone, saved.shape)).eval()
     tensors.save(saved.state, path, saved.metadata)
     tensors.fill(other, path)
@@ -95,20 +94,20 @@ def _write_timm(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -
     return features
 
 
-def _write_hf(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
-    huggingface.write(model, trained.saved.backbone.name, path)
+def _write_hf(saved: SavedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
+    huggingface.write(model, saved.backbone.name, path)
     return huggingface.features(model, path, graphs.example(model))
 
 
-def _write_onnx(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
+def _write_onnx(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
     return graphs.write_onnx(model, path)
 
 
-def _write_pt2(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
+def _write_pt2(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> Tensor:
     return graphs.write_program(model, path)
 
 
-def _torch_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
+def _torch_lines(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     samples, shape = load_modality(model.view.modality).given
     return [
         "from selfsup import load_encoder",
@@ -117,8 +116,7 @@ def _torch_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> lis
     ]
 
 
-def _timm_lines(trained: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
-    saved = trained.saved
+def _timm_lines(saved: SavedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     kwargs, is_image = timm_kwargs(saved.backbone, saved.shape), model.view.modality == "image"
     kwargs |= {"pretrained_cfg_overlay": _pretrained_cfg(model)} if is_image else {}
     settings = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
@@ -138,7 +136,7 @@ def _pretrained_cfg(model: PretrainedEncoder) -> dict[str, Any]:
     return size | {"interpolation": "bicubic", "mean": stats.mean, "std": stats.std}
 
 
-def _hf_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
+def _hf_lines(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     return [
         "from transformers import AutoImageProcessor, AutoModel",
         f"processor = AutoImageProcessor.from_pretrained({str(path)!r})",
@@ -147,7 +145,7 @@ def _hf_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[s
     ]
 
 
-def _onnx_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
+def _onnx_lines(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     return [
         "import onnxruntime",
         f"session = onnxruntime.InferenceSession({str(path)!r})",
@@ -155,7 +153,7 @@ def _onnx_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list
     ]
 
 
-def _pt2_lines(_: TrainedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
+def _pt2_lines(_: SavedEncoder, model: PretrainedEncoder, path: Path) -> list[str]:
     return [
         "import torch",
         f"encoder = torch.export.load({str(path)!r}).module()",

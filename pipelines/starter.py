@@ -65,7 +65,7 @@ def start(folder: Path, spec: Path, method: str) -> Start:
         file=shlex.quote(str(spec)),
         name=_scalar(spec.stem),
         data=data.section,
-        epochs=max(1, math.ceil(STEPS * batch / data.samples)),
+        epochs=math.ceil(STEPS * batch / data.samples),
         batch=batch,
         steps=STEPS,
         evals=LABELLED if data.labelled else UNLABELLED,

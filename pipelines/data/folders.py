@@ -121,6 +121,11 @@ class Walk:
         inside = [path for inner in self.folders(folder) for path in self.samples(inner)]
         return sorted([*self.files(folder), *inside])
 
+    @property
+    def others(self) -> str:
+        """Return such as "3 .txt files, 1 hidden files", of what was left out."""
+        return ", ".join(f"{number} {kind}" for kind, number in sorted(self.left_out.items()))
+
     def _is_new(self, folder: Path) -> bool:
         if folder.name.startswith(HIDDEN):
             self.left_out[f"files in {folder.name}"] += sum(len(names) for _, _, names in os.walk(folder))
@@ -157,9 +162,8 @@ def _problem(walk: Walk, both: bool) -> str:
             f"{kind} files both in it and in folders of it; expected a folder per class, or all of them in one folder: "
             "--flat takes all of them, without labels"
         )
-    others = ", ".join(f"{number} {left}" for left, number in sorted(walk.left_out.items()))
     wanted = f"{'/'.join(modality.load(kind).suffixes)} {kind}"
-    none = f"no {wanted} in it{f' (but {others})' if others else ''}"
+    none = f"no {wanted} in it{f' (but {walk.others})' if walk.others else ''}"
     return f"{none}; expected a folder per class, or all files in one folder"
 
 

@@ -112,7 +112,8 @@ def _files(place: str, root: Path, kind: str) -> tuple[FileSource, dict[str, int
     walk = Walk(root, kind)
     paths = walk.samples(root)
     if not paths:
-        others = ", ".join(f"{number} {what}" for what, number in sorted(walk.left_out.items()))
         known = ", ".join(f".{suffix}" for suffix in modality.load(kind).suffixes)
-        raise DataError(f"{place}: no {kind} in it{f', but {others}' if others else ''}; expected {known} ...")
+        raise DataError(
+            f"{place}: no {kind} in it{f', but {walk.others}' if walk.others else ''}; expected {known} ..."
+        )
     return FileSource(root, tuple(path.relative_to(root).as_posix() for path in paths)), dict(walk.left_out)

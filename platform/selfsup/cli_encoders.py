@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from selfsup.mlflow_store import home
-from selfsup.progress import counting, labelling, several
+from selfsup.progress import counting, labelling, say_left_out, several
 
 if TYPE_CHECKING:
     from selfsup.pipelines.embed import EmbedResult
@@ -40,10 +40,7 @@ def embed(
 
     with counting("samples") as progress:
         result = embed(home(), source, samples, out, layers=layers, crop=crop, batch=batch, progress=progress)
-    for name, why in result.unreadable.items():
-        typer.echo(f"left out, since it cannot be read: {name}: {why}", err=True)
-    for kind, number in sorted(result.left_out.items()):
-        typer.echo(f"left out: {number} {kind}", err=True)
+    say_left_out(result.unreadable, result.left_out, "read")
     typer.echo(f"{out}: {_contents(result)}")
 
 

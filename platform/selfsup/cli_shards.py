@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfsup.progress import counting, labelling, say, several
+from selfsup.progress import counting, labelling, say, say_left_out, several
 
 if TYPE_CHECKING:
     from selfsup.pipelines.data.manifest import Manifest
-    from selfsup.pipelines.data.pack import PackResult
 
 shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 
@@ -67,7 +66,8 @@ def shards_pack(
                 remark=remark,
                 **coding,
             )
-        _tell(place, packed)
+        say_left_out(packed.skipped, packed.left_out, "decoded")
+        typer.echo(f"{place}: {_contents(packed.manifest)}{_sizes(packed.classes)}")
 
 
 def _check(split: float | None, background: str | None) -> None:
@@ -81,14 +81,6 @@ def _check(split: float | None, background: str | None) -> None:
             ImageColor.getrgb(background)
         except ValueError as error:
             raise typer.BadParameter(f"{error}; expected white, black, #rrggbb", param_hint="--background") from error
-
-
-def _tell(place: str, packed: "PackResult") -> None:
-    for name, why in packed.skipped.items():
-        typer.echo(f"left out, since it cannot be decoded: {name}: {why}", err=True)
-    for kind, number in sorted(packed.left_out.items()):
-        typer.echo(f"left out: {number} {kind}", err=True)
-    typer.echo(f"{place}: {_contents(packed.manifest)}{_sizes(packed.classes)}")
 
 
 def _sizes(classes: Mapping[str, int]) -> str:

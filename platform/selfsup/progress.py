@@ -37,6 +37,17 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+def say_left_out(undecodable: Mapping[str, str], others: Mapping[str, int], verb: str) -> None:
+    """Print a line for each sample that cannot be decoded, with the reason, and for each kind of other files.
+
+    others: their number. verb: such as "decoded".
+    """
+    for name, why in undecodable.items():
+        say(f"left out, since it cannot be {verb}: {name}: {why}")
+    for kind, number in sorted(others.items()):
+        say(f"left out: {number} {kind}")
+
+
 class Bar(tqdm):  # type: ignore[type-arg]
     """A live bar in a terminal; elsewhere a line now and then, without control characters."""
 

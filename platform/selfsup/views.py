@@ -85,8 +85,7 @@ class Crop(ViewSpec):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        assert self.size, "give views their sizes: see `Modality.views`"
-        return self.size, self.size
+        return _square(self.size)
 
     @property
     def geometry(self) -> tuple[Any, ...]:
@@ -113,12 +112,16 @@ class Center(ViewSpec):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        assert self.size, "give views their sizes: see `Modality.views`"
-        return self.size, self.size
+        return _square(self.size)
 
     @property
     def geometry(self) -> tuple[Any, ...]:
         return self.size, self.share, self.flip, self.rounded, self.resample, self.of
+
+
+def _square(size: int | None) -> tuple[int, ...]:
+    assert size, "give views their sizes: see `Modality.views`"
+    return size, size
 
 
 @dataclasses.dataclass(frozen=True)
