@@ -17,7 +17,7 @@ FLOORS = {  # from the top; each may import those below it
 }
 ENTRANCES = {
     ROOT / "platform" / "selfsup" / name
-    for name in ("cli.py", "cli_catalogue.py", "cli_encoders.py", "cli_shards.py", "__init__.py")
+    for name in ("cli.py", "cli_catalogue.py", "cli_encoders.py", "cli_runs.py", "cli_shards.py", "__init__.py")
 }
 TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
 LIGHT = (

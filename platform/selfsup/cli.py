@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 the spec or command is wrong, 3 the data, 4 a checkpoint, 5 tracking store; 130 Ctrl-C.
 """
 
-import json
 import os
 import signal
 import sys
@@ -17,11 +16,14 @@ import typer
 
 from selfsup.cli_catalogue import catalogue
 from selfsup.cli_encoders import encoders
+from selfsup.cli_help import SectionedGroup, Set, Specs, Swept
+from selfsup.cli_runs import runs
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
 from selfsup.mlflow_store import PORT, home, is_server, ui_command
 from selfsup.redact import redacted
+from selfsup.screen import BEST, ERROR, show
 
 if TYPE_CHECKING:
     from selfsup.origin import CodePolicy
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from selfsup.track import Tracker
 
 app = typer.Typer(
+    cls=SectionedGroup,
     epilog="Everything is kept under SELFSUP_HOME (default ~/.selfsup); MLFLOW_TRACKING_URI names another MLflow.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
@@ -41,16 +44,10 @@ app = typer.Typer(
 app.add_typer(shards, name="shards")
 app.add_typer(catalogue)
 app.add_typer(encoders)
+app.add_typer(runs)
 
-Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
-]
-Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value")]
 Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
 Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
-Swept = Annotated[
-    Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
-]
 
 
 def _version(asked: bool) -> None:
@@ -78,9 +75,9 @@ def plan(specs: Specs, set_: Set = None) -> None:
         if sweep_file.kind == "plain":
             plain.append(path)
         else:
-            typer.echo(_outline(sweep_file))
+            show(_outline(sweep_file))
     if plain:
-        typer.echo(describe(_plans(plain, set_)))
+        show(describe(_plans(plain, set_)))
 
 
 @app.command()
@@ -95,12 +92,12 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     from selfsup.sweeps.session import perform
 
     plans = _plans(specs, set_)
-    typer.echo(describe(plans))
+    show(describe(plans))
     tracker = store()
     runs = unique([planned for spec in plans for planned in spec])
     failed = perform(runs, Recorder(tracker), _answer(accept_code, again))
     table = report.side_by_side([_arms(path, set_) for path in specs], tracker)
-    typer.echo(f"\n{paper.console(table)}\n")
+    show(f"\n{paper.console(table)}\n", BEST)
     first_seed = min((planned.run.seed for planned in runs), default=0)
     for stage in [planned.pictures for planned in runs if planned.run.seed == first_seed]:
         if stage and stage.done:
@@ -126,24 +123,10 @@ def sweep(
     from selfsup.sweeps.spec import sweepfile
 
     sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
-    typer.echo(_outline(sweep_file))
+    show(_outline(sweep_file))
     arms, failed = conduct(sweep_file, tracker, only or (), _answer(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
-
-
-@app.command()
-def status(
-    spec: Swept, set_: Set = None, as_json: Annotated[bool, typer.Option("--json", help="for a program")] = False
-) -> None:
-    """Show which runs of a sweep are done, running, pending and failed, and why. Exits with 1 while any is missing."""
-    from selfsup.sweeps.layout import statuses
-    from selfsup.sweeps.spec import sweepfile
-    from selfsup.sweeps.status import text
-
-    entries = statuses(sweepfile.read(spec, set_ or []))
-    typer.echo(json.dumps([entry._asdict() for entry in entries], indent=1) if as_json else text(entries))
-    raise typer.Exit(0 if all(entry.ended for entry in entries) else 1)
 
 
 @app.command()
@@ -160,18 +143,6 @@ def report(
     page = _report(lay_out(sweep_file, tracker)[0], tracker)
     if show:
         webbrowser.open(page.as_uri())
-
-
-@app.command()
-def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
-    """Show differences between runs, in settings and in results."""
-    from selfsup.sweeps.layout import store
-    from selfsup.sweeps.report.compare import compare
-    from selfsup.sweeps.report.results import find
-
-    if len(set(ids)) < 2:
-        raise SpecError("selfsup compare: name two runs or more by ids, which `selfsup status SWEEP --json` shows")
-    typer.echo(compare(*find(store(), ids)))
 
 
 @app.command()
@@ -224,7 +195,7 @@ def main() -> NoReturn:
 
 
 def _fail(error: SelfsupError) -> NoReturn:
-    typer.echo(f"selfsup: error[{error.code}]: {error}", err=True)
+    show(f"selfsup: error[{error.code}]: {error}", ERROR, err=True)
     sys.exit(error.exit_code)
 
 
@@ -281,7 +252,7 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     from selfsup.sweeps.session import write
 
     ablation, page = write(arms, tracker)
-    typer.echo(f"\n{paper.console(ablation)}\n")
+    show(f"\n{paper.console(ablation)}\n", BEST)
     for run in [result for result in ablation.results if result.metrics.get("pictures/images")][:1]:
         for key in read_json(record(home(), run.id), stages=list)["stages"]:
             if str(key).startswith("pictures-"):

@@ -3,56 +3,92 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from selfsup.errors import SpecError
+from selfsup.screen import show, show_json
 
 catalogue = typer.Typer()
+VERDICTS = {"^no ": "bold red", "^yes ": "green"}
 
 
 @catalogue.command()
 def describe(
-    method: Annotated[str | None, typer.Argument(help="a method; without it, all are listed")] = None,
+    method: Annotated[str | None, typer.Argument(metavar="METHOD", help="a method; without it, all are listed")] = None,
     families: Annotated[bool, typer.Option("--backbones", help="which of timm's families serve which methods")] = False,
     compared: Annotated[bool, typer.Option("--proof", help="what it is compared with, and its deviations")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="of --proof, for a program")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="as JSON: of the methods [{method, family, backbones, paper, summary}], of one [{path, type, default, "
+            "required, bounds, symbol, sweep, result, doc, was}], --backbones [{family, model_class ...}], "
+            "--proof {METHOD: {loss, loop, recipe, recipes, run, deviations}}",
+        ),
+    ] = False,
 ) -> None:
     """Show every knob of a method: default, symbol, range, meaning. Without a name, list the methods."""
-    if as_json and not compared:
-        raise typer.BadParameter("--json goes with --proof")
+    if families and compared:
+        raise typer.BadParameter("--backbones and --proof exclude each other")
+    show = _describe_data if as_json else _describe_text
+    show(method, families=families, compared=compared)
+
+
+def _describe_text(method: str | None, *, families: bool, compared: bool) -> None:
+    from selfsup import describe
+    from selfsup.method import names
+
     if compared:
-        _describe_proofs(method, as_json=as_json)
-        return
-    from selfsup.describe import backbones, catalogue, knobs
-
-    typer.echo(backbones() if families else catalogue() if method is None else knobs(method))
+        typer.echo(describe.proofs([method] if method else names()))
+    else:
+        typer.echo(describe.backbones() if families else describe.knobs(method) if method else describe.catalogue())
 
 
-def _describe_proofs(method: str | None, *, as_json: bool) -> None:
-    """Print the comparisons and deviations of a method, or of all."""
-    from selfsup.describe import proofs
+def _describe_data(method: str | None, *, families: bool, compared: bool) -> None:
+    from selfsup import describe
+    from selfsup.families import table
     from selfsup.method import names
     from selfsup.proof import as_dict
 
-    chosen = [method] if method else names()
-    typer.echo(json.dumps({name: as_dict(name) for name in chosen}, indent=1) if as_json else proofs(chosen))
+    if compared:
+        show_json({name: as_dict(name) for name in ([method] if method else names())})
+    elif families:
+        show_json([family._asdict() for family in table()])
+    else:
+        show_json(describe.knob_data(method) if method else describe.methods())
 
 
 @catalogue.command()
-def recipes() -> None:
+def recipes(
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="as JSON: {recipes: [{recipe, method, backbone, data, published}], sweeps: [{sweep, question}]}",
+        ),
+    ] = False,
+) -> None:
     """List shipped specs and sweeps: `selfsup run in1k/mae`, `selfsup sweep demo`, `extends: photos/simclr`."""
     from selfsup import recipes
-    from selfsup.columns import aligned
+    from selfsup.columns import aligned, as_dicts
 
+    if as_json:
+        show_json({"recipes": as_dicts(recipes.recipes()), "sweeps": as_dicts(recipes.sweeps())})
+        return
     typer.echo(f"{aligned(recipes.recipes())}\n\n{aligned(recipes.sweeps())}")
 
 
 @catalogue.command()
 def init(
-    images: Annotated[Path, typer.Argument(help="a folder of images, or of shards", exists=True, file_okay=False)],
-    spec: Annotated[Path | None, typer.Argument(help="the spec to write", show_default="the folder's name")] = None,
+    images: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGES_DIR", help="a folder of images, or of shards", exists=True, file_okay=False),
+    ],
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="SPEC", help="the spec to write", show_default="the folder's name")
+    ] = None,
     method: Annotated[str, typer.Option(help="the objective, as `selfsup describe` lists them")] = "mae",
 ) -> None:
     """Write a spec to begin with, for a folder of images, and print the commands that come next."""
@@ -79,29 +115,44 @@ def schema() -> None:
     typer.echo(json.dumps(schema(), indent=1))
 
 
+Verdicts = Annotated[bool, typer.Option("--json", help="as JSON: [{contract, broken}]; broken: why, or null")]
+
+
 @catalogue.command()
-def check_method(method: Annotated[str, typer.Argument(help="a file, module:Class, or a shipped method")]) -> None:
+def check_method(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="a file, module:Class, or a shipped method")],
+    as_json: Verdicts = False,
+) -> None:
     """Check that a method keeps its contracts: a line each, on a tiny random batch on the CPU; exit with 1 if not.
 
     That of two processes is checked once all others are kept.
     """
     from selfsup import contract, process_contract
 
-    raise typer.Exit(not (_show(contract.check(method)) and _show(process_contract.check(method))))
+    _report((contract.check(method), process_contract.check(method)), as_json=as_json)
 
 
 @catalogue.command()
-def check_evaluator(use: Annotated[str, typer.Argument(help="a file, module:Class, or a shipped evaluator")]) -> None:
+def check_evaluator(
+    use: Annotated[str, typer.Argument(metavar="USE", help="a file, module:Class, or a shipped evaluator")],
+    as_json: Verdicts = False,
+) -> None:
     """Check that an evaluator keeps its contracts: a line each, on small random features; exit with 1 if not."""
     from selfsup.evaluator_contract import check
 
-    raise typer.Exit(not _show(check(use)))
+    _report((check(use),), as_json=as_json)
 
 
-def _show(contracts: Iterable[tuple[str, str]]) -> bool:
-    """Print a line for each contract; return whether all are kept."""
-    kept = True
-    for contract, broken in contracts:
-        typer.echo(f"no   {contract}: {broken}" if broken else f"yes  {contract}")
-        kept = kept and not broken
-    return kept
+def _report(checks: Iterable[Iterable[tuple[str, str]]], *, as_json: bool) -> NoReturn:
+    """Show a line for each contract, up to the first of the checks that finds a broken one, and exit."""
+    verdicts: list[dict[str, str | None]] = []
+    for check in checks:
+        for contract, broken in check:
+            verdicts.append({"contract": contract, "broken": broken or None})
+            if not as_json:
+                show(f"no   {contract}: {broken}" if broken else f"yes  {contract}", VERDICTS)
+        if any(verdict["broken"] for verdict in verdicts):
+            break
+    if as_json:
+        show_json(verdicts)
+    raise typer.Exit(any(verdict["broken"] for verdict in verdicts))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfsup.cli_help import SectionedGroup
 from selfsup.progress import counting, labelling, say, say_left_out, several
+from selfsup.screen import show_json
 
 if TYPE_CHECKING:
     from selfsup.pipelines.data.manifest import Manifest
 
-shards = typer.Typer(help="Make, index and verify WebDataset shards.", no_args_is_help=True)
+shards = typer.Typer(cls=SectionedGroup, help="Make, index and verify WebDataset shards.", no_args_is_help=True)
 
 LISTED = 20  # classes whose sizes are printed one by one
 
@@ -24,8 +26,13 @@ Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s
 
 @shards.command("pack")
 def shards_pack(
-    images_dir: Annotated[Path, typer.Argument(help="images, in a folder per class or flat")],
-    out: Annotated[str, typer.Argument(help="where the shards and their manifest go: a folder, or s3://, gs:// ...")],
+    images_dir: Annotated[
+        Path, typer.Argument(metavar="IMAGES_DIR", help="images, in a folder per class or flat", show_default=False)
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="where the shards and their manifest go: a folder, or s3://, gs:// ..."),
+    ],
     split: Annotated[float | None, typer.Option(help="share of each class for OUT/val; the rest is OUT/train")] = None,
     flat: Annotated[bool, typer.Option("--flat", help="take the images of all folders, without labels")] = False,
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
@@ -122,13 +129,18 @@ def _contents(manifest: "Manifest") -> str:
 
 
 @shards.command("check")
-def shards_check(url: Where) -> None:
+def shards_check(
+    url: Where,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON: {url, problems: [text]}")] = False,
+) -> None:
     """Verify counts, checksums and that every sample decodes. Exits with 3 if anything is wrong."""
     from selfsup.pipelines.data.shards import check
 
     with counting("samples") as progress:
         problems = check(url, progress=progress)
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{url}: {several(len(problems), 'problem') if problems else 'no problems'}")
+    if as_json:
+        show_json({"url": url, "problems": problems})
+    else:
+        for line in [*problems, f"{url}: {several(len(problems), 'problem') if problems else 'no problems'}"]:
+            typer.echo(line)
     raise typer.Exit(3 if problems else 0)

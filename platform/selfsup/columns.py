@@ -1,4 +1,4 @@
-"""Rows of text as aligned columns, for a terminal."""
+"""Rows of text below a heading, as aligned columns for a terminal or as mappings for a program."""
 
 from collections.abc import Sequence
 
@@ -9,3 +9,8 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def as_dicts(rows: Sequence[tuple[str, ...]]) -> list[dict[str, str]]:
+    """Return a mapping for each row after the first, which has the keys."""
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]

@@ -3,6 +3,8 @@
 import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from selfsup.columns import aligned
 from selfsup.families import table
@@ -16,12 +18,20 @@ WIDTH = 100  # of wrapped text
 
 def catalogue() -> str:
     """Return a line for each method: name, family, backbones, paper, and the first line of its module."""
+    lines = [tuple(cell if isinstance(cell, str) else ", ".join(cell) for cell in line.values()) for line in methods()]
+    return aligned([("method", "family", "on", "paper", "what it does"), *lines])
+
+
+def methods() -> list[dict[str, Any]]:
+    """Return method, family, backbones, paper and summary, the first line of its module, of each method."""
     lines = []
     for name in names():
         method = load(name)
-        says = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
-        lines.append((name, method.family, ", ".join(method.backbones), f"arXiv:{method.paper}", says))
-    return aligned([("method", "family", "on", "paper", "what it does"), *lines])
+        summary = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
+        keys = ("method", "family", "backbones", "paper", "summary")
+        values = (name, method.family, method.backbones, f"arXiv:{method.paper}", summary)
+        lines.append(dict(zip(keys, values, strict=True)))
+    return lines
 
 
 def backbones() -> str:
@@ -100,6 +110,15 @@ def knobs(method: str) -> str:
     """Return a line for every knob in a spec of this method. Raises SpecError where there is no such method."""
     lines = [_line(knob) for knob in knob_lines(run_type(method))]
     return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
+
+
+def knob_data(method: str) -> list[dict[str, Any]]:
+    """Return the lines of `knobs` as data; the default of a required one is None."""
+    data = []
+    for knob in knob_lines(run_type(method)):
+        required = knob.default is REQUIRED
+        data.append(asdict(knob) | {"required": required, "default": None if required else knob.default})
+    return data
 
 
 def _line(knob: KnobLine) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from selfsup.metrics_log import tail
+from selfsup.screen import colored
 
 if TYPE_CHECKING:
     from selfsup.stage import Stage  # with torch, which `selfsup --help` need not wait for
@@ -34,7 +35,7 @@ def labelling(classes: int, labelled: int, samples: int) -> str:
 
 def say(line: str) -> None:
     """Print a line to stderr, above any progress bars."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(colored(line, err=True), file=sys.stderr)
 
 
 def say_left_out(undecodable: Mapping[str, str], others: Mapping[str, int], verb: str) -> None:

@@ -1,0 +1,46 @@
+"""Arguments and options that commands share, and a help that lists the commands by what they are for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+Specs = Annotated[
+    list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
+]
+Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value")]
+Swept = Annotated[
+    Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
+]
+
+SECTIONS = {
+    "First steps": ("init", "recipes", "describe", "plan", "run"),
+    "Sweeps": ("sweep", "status", "report", "ui", "submit"),
+    "Runs": ("compare",),
+    "Data": ("shards",),
+    "Features": ("embed", "export"),
+    "Reference": ("schema", "check-method", "check-evaluator"),
+}
+OTHERS = "Commands"  # of a group without sections
+
+
+class SectionedGroup(TyperGroup):
+    """A group of commands whose help has sections, and the whole first sentence of each command."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 (typer's own types are private)
+        width = max(map(len, self.commands))
+        for section, names in self._sections():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(width), _sentence(self.commands[name])) for name in names])
+
+    def _sections(self) -> Iterator[tuple[str, list[str]]]:
+        known = [name for names in SECTIONS.values() for name in names]
+        for section, names in (SECTIONS | {OTHERS: tuple(name for name in self.commands if name not in known)}).items():
+            if present := [name for name in names if name in self.commands]:
+                yield section, present
+
+
+def _sentence(command: Any) -> str:
+    return str(command.get_short_help_str(limit=1000))
