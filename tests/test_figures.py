@@ -13,11 +13,12 @@ from toy_sweep import KNN, RATIO, study, sweep
 
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.figures import drawings, png, svg
+from selfsup.sweeps.report.learning import POINTS, health, looks_of, losses, panels_of
 from selfsup.sweeps.report.plots import (
+    AMOUNTS,
     BLUE,
     INK,
-    POINTS,
-    VERMILLION,
+    RED,
     curves,
     effects,
     heat_map,
@@ -54,12 +55,11 @@ def learned(result: Result, *, std: float = 0.5) -> Result:
 def test_a_curve_runs_through_the_means_past_every_seed() -> None:
     ratio = made(FACTORS).tables[0]
     axis = curves([ratio]).axes[0]
-    default, means, seeds, lost = axis.lines
+    default, means, *seeds, lost = axis.lines
     assert default.get_xdata() == [0.75, 0.75]
     np.testing.assert_array_equal(means.get_data(), [[0.5, 0.75, 0.9], [41, 61, np.nan]])
-    assert sorted(zip(*seeds.get_data(), strict=True)) == [
-        *((0.5, y) for y in (40, 41, 42)),
-        *((0.75, y) for y in (60, 61, 62)),
+    assert [np.transpose(seed.get_data()).tolist() for seed in seeds] == [
+        [[0.5, low], [0.75, high]] for low, high in ((40, 60), (42, 62), (41, 61))
     ]
     assert list(lost.get_xdata()) == [0.9]
     band = axis.collections[0].get_paths()[0].vertices
@@ -96,8 +96,8 @@ def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
         "12",
     ]
     found = {int(line.get_ydata()[0]): line for line in axis.lines if line.get_marker() in ("o", "x")}
-    assert {y: to_hex(line.get_color()) for y, line in found.items()} == {1: VERMILLION, 2: VERMILLION, 4: INK, 5: BLUE}
-    assert [found[y].get_markerfacecolor() for y in (1, 4, 5)] == [VERMILLION, "none", BLUE]
+    assert {y: to_hex(line.get_color()) for y, line in found.items()} == {1: RED, 2: RED, 4: INK, 5: BLUE}
+    assert [found[y].get_markerfacecolor() for y in (1, 4, 5)] == [RED, "none", BLUE]
     assert [float(found[y].get_xdata()[0]) for y in (1, 4, 5)] == pytest.approx([-20, 1 / 3, 20])
     assert found[2].get_marker() == "x"
 
@@ -151,7 +151,41 @@ def test_a_study_of_one_arm_shows_the_loss_of_its_seeds() -> None:
     alone = replace(one, factors=(), grid=())
     loss, health = drawings(ablation(sweep(alone), [learned(result) for result in results]))
     assert (loss.kind, health.kind) == ("loss", "health")
-    assert [len(axis.lines) for axis in loss.figure.axes] == [2]
+    assert [len(axis.lines) for axis in loss.figure.axes] == [3]  # and their mean
+
+
+def test_a_learning_curve_has_the_color_of_its_value_thin_for_a_seed_and_thick_for_their_mean() -> None:
+    one, results = study({"0.75, 8": [50.0, 51.0], "0.5, 8": [40.0, 41.0], "0.9, 8": [30.0, 31.0]})
+    found = [
+        replace(run, curves={"pretrain/loss": [(step, number + step) for step in range(3 + run.seed)]})
+        for number, run in enumerate(results)
+    ]
+    axis = losses(panels_of(one, ablation(sweep(one), found).tables), {run.id: run for run in found}).axes[0]
+    order = [0.5, 0.9, 0.75]  # the default above the others
+    colors = dict(zip((0.5, 0.75, 0.9), (to_hex(AMOUNTS(place)) for place in (0.0, 0.5, 1.0)), strict=True))
+    assert [to_hex(line.get_color()) for line in axis.lines] == [colors[ratio] for ratio in order for _ in range(3)]
+    assert [line.get_linewidth() for line in axis.lines[:3]] == [0.6, 0.6, 1.3]
+    first, second, mean = axis.lines[:3]
+    np.testing.assert_array_equal(first.get_data(), [[0, 1, 2], [2, 3, 4]])
+    np.testing.assert_array_equal(second.get_data(), [[0, 1, 2, 3], [3, 4, 5, 6]])
+    np.testing.assert_array_equal(mean.get_data(), [[0, 1, 2], [2.5, 3.5, 4.5]])  # where both seeds are
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0.5", "0.75 (default)", "0.9"]
+
+
+def test_values_that_are_no_numbers_differ_in_color_or_dashes() -> None:
+    names = tuple("abcdefghijkl")
+    looks = looks_of(Factor("optim.name", names, "a", None, False))
+    assert list(looks) == list(names)
+    assert len({(look["color"], look["linestyle"]) for look in looks.values()}) == len(names)
+
+
+def test_a_seed_that_ends_collapsed_has_a_red_cross() -> None:
+    one, results = study({"0.75, 8": [50.0, 51.0], "0.5, 8": [40.0, 41.0]})
+    found = {run.id: learned(run, std=0.01 if run.id == results[2].id else 0.5) for run in results}
+    spread, rank = health(panels_of(one, ablation(sweep(one), list(found.values())).tables), found).axes
+    crosses = [[line for line in axis.lines if line.get_marker() == "x"] for axis in (spread, rank)]
+    assert [[line.get_xydata().tolist() for line in lines] for lines in crosses] == [[[[4995, 0.01]]], [[]]]
+    assert {line.get_color() for lines in crosses for line in lines} == {RED}
 
 
 def lengths(lines: Sequence[object]) -> list[int]:

@@ -12,7 +12,7 @@ from selfsup import evaluator
 from selfsup.errors import SpecError
 from selfsup.evaluator import Metric
 from selfsup.sweeps.report.decision import Decision, Outcome
-from selfsup.sweeps.report.plots import BLUE, VERMILLION, effects
+from selfsup.sweeps.report.plots import BLUE, RED, effects
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.spec import sweepfile
@@ -82,7 +82,7 @@ def test_in_figures_less_is_blue_and_an_interval_goes_beyond_100() -> None:
     table = planted(LESS).tables[0]
     [axis] = effects([table]).axes
     colors = [line.get_color() for line in axis.lines if line.get_marker() == "o"]
-    assert colors == [BLUE, VERMILLION]
+    assert colors == [BLUE, RED]
     assert LESS.ends[1] > 133
 
 

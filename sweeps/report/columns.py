@@ -12,6 +12,7 @@ from selfsup.sweeps.report.wording import (
     interval,
     label,
     named,
+    probability,
     shorter,
     tick,
     words,
@@ -101,6 +102,14 @@ def difference(cell: Cell) -> str:
     if cell.difference is None:
         return NOTHING
     return interval(cell.difference, cell.difference_half, sign="+")
+
+
+def compared(cell: Cell) -> str:
+    """Return the difference to the default, `−2.10 ± 0.44, p = 0.004`; "" where there is none."""
+    if cell.difference is None:
+        return ""
+    text = interval(cell.difference, cell.difference_half, sign="+").replace("-", "−")
+    return text + ("" if cell.p is None else f", {probability(cell.p)}")
 
 
 def expected(cells: Sequence[Cell]) -> list[str]:

@@ -12,22 +12,17 @@ from matplotlib.figure import Figure
 
 from selfsup.failures import COLLAPSE
 from selfsup.sweeps.report.crossed import crossing
-from selfsup.sweeps.report.plots import (
-    INK,
-    LOSS,
-    arm_curves,
-    curves,
-    effects,
-    health,
-    heat_map,
-    losses,
-    numbers,
-)
+from selfsup.sweeps.report.hover import annotate
+from selfsup.sweeps.report.learning import LOSS, arm_curves, health, losses, panels_of
+from selfsup.sweeps.report.plots import INK, curves, effects, heat_map, numbers
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Study
 
-CURVES = "Mean and 95 % interval over the values of a factor. Dots: seeds; dashed: the default; ×: no result."
+CURVES = (
+    "Mean and 95 % interval over the values of a factor. Dots, joined by thin lines: a seed; dashed: the default; "
+    "×: no result."
+)
 GRID = (
     "Mean and 95 % interval of every combination. Framed: the default; bold: the best mean; †: not shown to "
     "be worse than the best; ×: no result."
@@ -36,8 +31,8 @@ EFFECTS = (
     "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "
     "zero; ×: no result."
 )
-LOSSES = "Training loss, a line a seed."
-HEALTH = "Embeddings, a line a seed. Blue: the default; red: ends below the dashed line, where collapse is suspected"
+LOSSES = "Training loss. Thin: a seed; thick: the mean of an arm's seeds."
+HEALTH = "Embeddings. Thin: a seed; thick: the mean. Red cross: a seed ends below the dashed line, where collapse is suspected"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -81,7 +76,7 @@ def drawings(ablation: Ablation) -> list[Drawing]:
 
 
 def svg(figure: Figure) -> bytes:
-    return _saved(figure, "svg", {"Date": None, "Creator": None})
+    return annotate(_saved(figure, "svg", {"Date": None, "Creator": None}).decode(), figure).encode()
 
 
 def png(figure: Figure) -> bytes:
@@ -103,11 +98,12 @@ def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result])
             yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, crossed))
     if len(study.arms) > 1:
         yield Drawing(study.name, "effects", EFFECTS, effects(tables))
+    groups = panels_of(study, tables)
     curve_names = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
     if LOSS in curve_names:
-        yield Drawing(study.name, "loss", LOSSES, losses(study, tables, runs))
+        yield Drawing(study.name, "loss", LOSSES, losses(groups, runs))
     if any(name in curve_names for name, _ in COLLAPSE.values()):
-        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(study, runs))
+        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(groups, runs))
 
 
 def _collapsed_arms(study: Study, runs: Mapping[str, Result]) -> str:
@@ -115,6 +111,6 @@ def _collapsed_arms(study: Study, runs: Mapping[str, Result]) -> str:
     low = [
         arm
         for arm in study.arms
-        if any(v[-1] < limit for name, limit in limits for _, v in arm_curves(arm, name, runs))
+        if any(v[-1] < limit for name, limit in limits for _, _, v in arm_curves(arm, name, runs))
     ]
     return "; ".join(arm.name for arm in low) or "none here"

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from selfsup.sweeps.report import searching
 from selfsup.sweeps.report.cells import Cell
-from selfsup.sweeps.report.columns import expected, failures, name_columns, verdicts
+from selfsup.sweeps.report.columns import compared, expected, failures, name_columns, verdicts
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.figures import Drawing, svg
 from selfsup.sweeps.report.plots import INK
@@ -22,10 +22,8 @@ from selfsup.sweeps.report.tables import WANTED
 from selfsup.sweeps.report.wording import (
     counts,
     heading,
-    interval,
     label,
     named,
-    probability,
     words,
 )
 from selfsup.sweeps.spec.study import Study
@@ -83,14 +81,6 @@ def groups(ablation: Ablation, drawings: Sequence[Drawing]) -> Iterator[StudySec
 def unbroken(text: str) -> str:
     """Replace spaces around a sign, and within a pair such as (0.1, 64), by ones that do not break."""
     return re.sub(r"\(([^\s()]+), ([^\s()]+)\)", "(\\1,\u00a0\\2)", re.sub(r" ([±<>=×]) ", "\u00a0\\1\u00a0", text))
-
-
-def compared(cell: Cell) -> str:
-    """Return the difference to the default, `−2.10 ± 0.44, p = 0.004`; "" where there is none."""
-    if cell.difference is None:
-        return ""
-    text = interval(cell.difference, cell.difference_half, sign="+").replace("-", "−")
-    return text + ("" if cell.p is None else f", {probability(cell.p)}")
 
 
 def seeds(cell: Cell) -> str:

@@ -16,7 +16,7 @@ from selfsup.sweeps.report.plots import (
     AMOUNTS,
     BLUE,
     INK,
-    VERMILLION,
+    RED,
     WIDTH,
     panels,
 )
@@ -27,7 +27,10 @@ from selfsup.sweeps.spec.trials import SearchResult, Trial, front
 HISTORY = "Trials in the order in which they began. Line: the best so far; ×: no result, as of one that was stopped."
 FRONT = "Trials with a result. Blue: the Pareto front, which no other trial beats in everything."
 SHARES = "What sets the best {top} of {n} trials apart: shares of the knobs by PED-ANOVA, which add up to 1."
-LINES = "A trial is a line through its settings to its result, the redder the better; thin: without a result.{}"
+LINES = (
+    "A trial is a line through its settings to its result, from blue for the worst over pink to orange for the best; "
+    "thin: without a result.{}"
+)
 
 Row = Mapping[str, Any]
 Objectives = Mapping[str, str]  # metric -> min or max
@@ -71,7 +74,7 @@ def history(rows: Sequence[Row], objectives: Objectives) -> Figure:
         best = (np.maximum if mode == "max" else np.minimum).accumulate(value)
         axis.step(number, best, where="post", color=BLUE, linewidth=1.2)
         axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
-        axis.plot(failed, np.full(len(failed), 0.04), "x", color=VERMILLION, ms=3, transform=axis.get_xaxis_transform())
+        axis.plot(failed, np.full(len(failed), 0.04), "x", color=RED, ms=3, transform=axis.get_xaxis_transform())
         axis.set(xlabel="trial", ylabel=words(heading(metric)))
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
