@@ -32,7 +32,10 @@ EFFECTS = (
     "zero; ×: no result."
 )
 LOSSES = "Training loss. Thin: a seed; thick: the mean of an arm's seeds."
-HEALTH = "Embeddings. Thin: a seed; thick: the mean. Red cross: a seed ends below the dashed line, where collapse is suspected"
+HEALTH = (
+    "Embeddings. Thin: a seed; thick: the mean. Red cross: a seed ends below the dashed line, where collapse is "
+    "suspected"
+)
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,

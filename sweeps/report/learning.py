@@ -80,8 +80,8 @@ def arm_curves(arm: Arm, name: str, runs: Mapping[str, Result]) -> Iterator[tupl
 
 def _curves(arm: Arm, name: str, runs: Mapping[str, Result]) -> dict[int, Curve]:
     """-> seed: its curve, of seeds that have one."""
-    held = {seed: runs[key].curves.get(name, ()) for seed, key in sorted(arm.ids.items()) if key in runs}
-    return {seed: curve for seed, curve in held.items() if curve}
+    curves = {seed: runs[key].curves.get(name, ()) for seed, key in sorted(arm.ids.items()) if key in runs}
+    return {seed: curve for seed, curve in curves.items() if curve}
 
 
 def _thinned(curve: Curve) -> tuple[list[int], list[float]]:
