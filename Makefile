@@ -54,8 +54,9 @@ types: .venv/ready  # of the installed package, as a user's type checker sees it
 wheel: .venv/ready
 	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.submit import build_wheel as make; print(make(Path(), Path('dist')))"
 
-catalogue: .venv/ready  # methods/README.md, of the methods as they are
+catalogue: .venv/ready  # methods/README.md and sweeps/README.md, of the code as it is
 	$(BIN)/python -c "from pathlib import Path; from selfsup.describe import page; Path('methods/README.md').write_text(page())"
+	$(BIN)/python -c "from pathlib import Path; from selfsup.sweeps.spec.reference import page; Path('sweeps/README.md').write_text(page())"
 
 lock: .venv/ready
 	$(BIN)/uv pip compile -q --universal --extra test --no-header --no-annotate -o infra/requirements.lock pyproject.toml

@@ -10,7 +10,9 @@ import typer.main
 from selfsup.cli import app
 from selfsup.describe import catalogue, page
 from selfsup.errors import SpecError
-from selfsup.spec import read
+from selfsup.spec import Spec, read
+from selfsup.sweeps.spec import reference
+from selfsup.sweeps.spec.schema import schema
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +44,16 @@ def test_the_objectives_shown_are_those_that_describe_lists() -> None:
     assert heading == catalogue().splitlines()[0]
     assert len(rows) == 6
     assert set(rows) <= set(catalogue().splitlines())
+
+
+def test_every_key_of_specs_and_sweeps_has_a_meaning() -> None:
+    """All in sweeps/README.md, which `make catalogue` writes."""
+    text = (ROOT / "sweeps" / "README.md").read_text()
+    assert text == reference.page()
+    rows = {row[1]: row[-2] for line in text.splitlines() if len(row := re.split(r" ?\| ?", line)) == 6}
+    keys = {*schema()["properties"], *Spec.model_fields} - {"hyper"}
+    assert keys <= {key.strip("`").partition(".")[0] for key in rows}
+    assert all(rows.values())
 
 
 def test_the_map_has_a_line_for_every_folder_and_no_other() -> None:

@@ -122,9 +122,14 @@ def knob_data(method: str) -> list[dict[str, Any]]:
 
 
 def _line(knob: KnobLine) -> tuple[str, ...]:
-    default = "required" if knob.default is REQUIRED else _shown(knob.default)
-    allowed = " ".join(part for part in (knob.type, knob.bounds) if part)
-    return knob.path, default, knob.symbol or "", allowed, _looked_in(knob.sweep), knob.doc
+    default = "required" if knob.default is REQUIRED else shown(knob.default)
+    return knob.path, default, knob.symbol or "", allowed(knob), _looked_in(knob.sweep), knob.doc
+
+
+def allowed(knob: KnobLine) -> str:
+    """Return the values of a knob, such as "integer > 0 | null"."""
+    kind, null, _ = knob.type.partition(" | null")
+    return f"{kind} {knob.bounds}".rstrip() + null
 
 
 def _looked_in(sweep: Range | Choice | None) -> str:
@@ -136,5 +141,15 @@ def _looked_in(sweep: Range | Choice | None) -> str:
     return ""
 
 
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def shown(value: object) -> str:
+    """Return a default as a spec spells it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return f"[{', '.join(map(shown, value))}]"
+        case "":
+            return '""'
+    return str(value)

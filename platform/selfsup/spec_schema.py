@@ -9,6 +9,7 @@ from selfsup import evaluations, outside
 from selfsup.spec import Spec, methods, spec_type
 
 _REF = "#/$defs/{model}"
+EXTENDS = "another spec, relative to this file, or a shipped one, for all that is left out here"
 _OUTSIDE = {"type": "string", "pattern": outside.PATTERN, "description": "a file, or module:Class, of your own"}
 
 
@@ -17,8 +18,7 @@ def schema() -> dict[str, Any]:
     kinds = {name: spec_type(name) for name in methods()}
     refs, shared = models_json_schema([(kind, "validation") for kind in kinds.values()], ref_template=_REF)
     defs = shared["$defs"]
-    description = "another spec, relative to this file, or a shipped one, for all that is left out here"
-    extends = {"type": "string", "description": description}
+    extends = {"type": "string", "description": EXTENDS}
     for definition in defs.values():
         definition.pop("required", None)
     defs["Evals"]["additionalProperties"] = evaluations.schema(_REF)

@@ -5,13 +5,21 @@ from typing import Any
 from selfsup import spec, spec_schema
 from selfsup.sections import PROTOCOLS
 from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.sweepfile import SweepHeader
 
-AXES = {
-    "type": ["object", "null"],
-    "description": "lists of values by path, such as {hyper.mask_ratio: [0.5, 0.75]}",
-    "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
+TEXTS = {  # key -> what is allowed, and its meaning; of the keys that a study may have, too
+    "extends": ("text", spec_schema.EXTENDS),
+    "ablate": ("lists by path", "values to try one at a time around the spec's own: `{hyper.mask_ratio: [0.5, 0.75]}`"),
+    "grid": (
+        "lists by path",
+        "values that are crossed with each other: `{optim.lr: [1e-3, 2e-3], train.batch: [64, 128]}`",
+    ),
+    "expected": (
+        "numbers by arm",
+        'the paper\'s: `{source: "MAE, Table 1", mask_ratio=0.5: {eval/linear/top1: 71.9}}`',
+    ),
+    "studies": ("list of specs", "each with a name and axes of its own, over what the file says for all of them"),
 }
-NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 SEARCHED = {
     "type": "object",
     "properties": {
@@ -41,19 +49,28 @@ def schema() -> dict[str, Any]:
     for name, definition in defs.items():
         if name not in kinds:
             definition["properties"] = {key: _or_searched(value) for key, value in definition["properties"].items()}
-    sweep_properties = {
-        "question": {"type": "string", "description": "what the sweep is to find out, in a sentence"},
-        "primary": {"type": ["string", "null"], "description": "the one metric that claims are made of"},
-        "ablate": AXES,
-        "grid": AXES,
-        "expected": {
-            "type": ["object", "null"],
-            "properties": {"source": {"type": "string"}, "protocol": {"enum": list(PROTOCOLS)}},
-            "additionalProperties": NUMBERS,
-        },
-        "search": Search.model_json_schema(),
-        "studies": {"type": ["array", "null"], "minItems": 1, "items": {"type": "object", "allOf": document["allOf"]}},
+    axes = {
+        "type": ["object", "null"],
+        "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
     }
+    expected = {
+        "type": ["object", "null"],
+        "properties": {"source": {"type": "string"}, "protocol": {"enum": list(PROTOCOLS)}},
+        "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
+    }
+    study = {"type": "object", "allOf": document["allOf"]}
+    sweep_properties = {
+        "question": {"type": "string"},
+        "primary": {"type": ["string", "null"]},
+        "ablate": axes,
+        "grid": axes,
+        "expected": expected,
+        "search": Search.model_json_schema(),
+        "studies": {"type": ["array", "null"], "minItems": 1, "items": study},
+    }
+    meanings = {name: field.description for name, field in SweepHeader.model_fields.items()}
+    meanings |= {name: text for name, (_, text) in TEXTS.items()}
+    sweep_properties = {name: {**value, "description": meanings[name]} for name, value in sweep_properties.items()}
     for name in kinds:
         defs[name]["properties"] |= sweep_properties
     document["properties"] |= sweep_properties
