@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.progress import number_of
 
 HIDDEN = (".", "__", "@", "#", "$")  # how names begin of what file managers, cameras and servers keep: @eaDir, __MACOSX
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # seldom names of classes
@@ -123,8 +124,8 @@ class Walk:
 
     @property
     def others(self) -> str:
-        """Return such as "3 .txt files, 1 hidden files", of what was left out."""
-        return ", ".join(f"{number} {kind}" for kind, number in sorted(self.left_out.items()))
+        """Return such as "3 .txt files, 1 hidden file", of what was left out."""
+        return ", ".join(number_of(kind, number) for kind, number in sorted(self.left_out.items()))
 
     def _is_new(self, folder: Path) -> bool:
         if folder.name.startswith(HIDDEN):

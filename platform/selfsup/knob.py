@@ -279,6 +279,6 @@ def _bound_texts(field: FieldInfo) -> Iterator[str]:
             case MultipleOf(multiple_of=value):
                 yield f"a multiple of {value}"
             case MinLen(min_length=value):
-                yield "not empty" if value == 1 else f"at least {value} long"
+                yield f"at least {value} long"
             case MaxLen(max_length=value):
                 yield f"at most {value} long"

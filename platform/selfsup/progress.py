@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,12 @@ def several(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def number_of(kind: str, number: int) -> str:
+    """Return a number of files or folders of a kind, which is plural: `1 .txt file`, `3 hidden files`."""
+    singular = re.sub("(file|folder)s", r"\1", kind, count=1)
+    return several(number, singular, kind)
+
+
 def labelling(classes: int, labelled: int, samples: int) -> str:
     """Return such as `2 classes, all labelled`, `2 classes, 12 of 16 labelled` or `no labels`."""
     share = "all" if labelled == samples else f"{labelled:,} of {samples:,}"
@@ -46,7 +53,7 @@ def say_left_out(undecodable: Mapping[str, str], others: Mapping[str, int], verb
     for name, why in undecodable.items():
         say(f"left out, since it cannot be {verb}: {name}: {why}")
     for kind, number in sorted(others.items()):
-        say(f"left out: {number} {kind}")
+        say(f"left out: {number_of(kind, number)}")
 
 
 class Bar(tqdm):  # type: ignore[type-arg]

@@ -100,7 +100,7 @@ def test_what_cannot_be_embedded_is_one_error(photos: Path, tmp_path: Path) -> N
     for place, message in {
         "nowhere": "nowhere: there is no such folder; expected images, or shards with a manifest",
         "empty": r"empty: no image in it; expected \.jpg",
-        "texts": r"texts: no image in it, but 1 \.txt files",
+        "texts": r"texts: no image in it, but 1 \.txt file;",
         "bare": "shards without a manifest, such as 000000.tar: run `selfsup shards index",
         "broken": "none of 1 samples can be read, such as a.png: an empty file",
     }.items():

@@ -303,7 +303,7 @@ def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no jpg/jpeg/png/webp image in it"):
         pack(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "cat" / "1.heic").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no jpg/jpeg/png/webp image in it \(but 1 \.heic files\)"):
+    with pytest.raises(DataError, match=r"no jpg/jpeg/png/webp image in it \(but 1 \.heic file\)"):
         pack(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "cat" / "1.jpg").write_bytes(b"junk")
     with pytest.raises(
