@@ -6,7 +6,7 @@ arXiv:2006.09882, appendix: centroids stand in for a classifier, and there are s
 for ImageNet.
 
 Deviations from the authors' code: nothing is learned in the first epoch, which fills the bank, where it makes a pass
-for that; k-means starts from samples of all GPUs, not of the first; small crops' blur and groups as in SwAV.
+for that; k-means starts from samples of all GPUs, not of the first; small crops' blur, groups and constants as in SwAV.
 """
 
 from collections.abc import Iterator, Mapping

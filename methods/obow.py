@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from selfsup.encoder import PooledEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import dist, initial, multicrop, recipes
+from selfsup.parts import dist, initial, multicrop, norms, recipes
 from selfsup.parts.bank import Queue
 from selfsup.parts.clustering import bag_error, bag_of_words, distances, usage
 from selfsup.parts.ema import ema_copy, ema_update
@@ -76,6 +76,7 @@ class OBoW(Method):
         for queue in self.vocabularies:  # until they are replaced, words are as features are: not negative
             queue.rows.normal_().clamp_min_(0)
         self.generators = nn.ModuleList(mlp(width, hyper.hidden or 2 * dim, dim, out="bias") for width in widths)
+        norms.keep_alike(self.generators)  # of words, which are those of all processes
         self.register_buffer("spread", torch.full((hyper.levels,), 0.5))
         self.hyper = hyper
 

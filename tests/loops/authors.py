@@ -3,9 +3,11 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import cycle, islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.batch import Batch
@@ -74,6 +76,27 @@ def learn(
 def copied(method: Method, names: Names) -> nn.ModuleDict:
     """Return copies of parts of our objective."""
     return nn.ModuleDict({part: copy.deepcopy(method.get_submodule(path)) for part, path in names.items()})
+
+
+def on_gpus(network: nn.ModuleDict) -> nn.ModuleDict:
+    """Normalize the halves of eight samples apart, as two GPUs do; running statistics are their mean."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.forward = partial(_halves, norm)
+    return network
+
+
+def _halves(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """(V * 8, ...) -> the same, V views of the same samples"""
+    gpus, statistics = x.unflatten(0, (-1, 2, 4)).unbind(1), torch.stack([norm.running_mean, norm.running_var])
+    moved = [statistics.clone() for _ in gpus]
+    values = [
+        F.batch_norm(gpu.flatten(0, 1), *own, norm.weight, norm.bias, training=True).unflatten(0, (-1, 4))
+        for gpu, own in zip(gpus, moved, strict=True)
+    ]
+    for old, new in zip((norm.running_mean, norm.running_var), torch.stack(moved).mean(0), strict=True):
+        old.copy_(new)
+    return torch.stack(values, dim=1).flatten(0, 2)
 
 
 def named(network: nn.ModuleDict, names: Names) -> dict[str, nn.Module]:

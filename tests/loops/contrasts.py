@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from selfsup.batch import Batch
 from selfsup.method import Method
 
-from .authors import adamw, copied, cosine, lars, learn, named, sgd, trained, warm
+from .authors import adamw, copied, cosine, lars, learn, named, on_gpus, sgd, trained, warm
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -59,7 +59,7 @@ def densecl(method: Method, batches: list[Batch]) -> Trained:
     """MoCo v2 on images and on places, each matched with the other view's place of the most similar features."""
     names = HEADS | {"dense": "dense_projector"}
     keys = {"backbone": "key", "projector": "key_projector", "dense": "key_dense_projector"}
-    student, teacher = copied(method, names), copied(method, keys)
+    student, teacher = on_gpus(copied(method, names)), copied(method, keys)
     queue, dense_queue = method.queue.rows.clone(), method.dense_queue.rows.clone()
 
     def contrast(query: Tensor, key: Tensor, rows: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def densecl(method: Method, batches: list[Batch]) -> Trained:
 def pirl(method: Method, batches: list[Batch]) -> Trained:
     """Rotations, by the code's estimate against noise, whose normalizer is that of the first batch."""
     names, memory, even = HEADS | {"other": "other"}, method.memory.rows.clone(), []
-    student = copied(method, names)
+    student = on_gpus(copied(method, names))
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
         image = student["projector"](student["backbone"].pooled(batch.views[0].value))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selfsup.batch import Batch
 from selfsup.method import Method
 
-from .authors import adamw, copied, cosine, learn, named, sgd, to_one, trained, warm
+from .authors import adamw, copied, cosine, learn, named, on_gpus, sgd, to_one, trained, warm
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -21,7 +21,7 @@ KNOBS = {"queue": 24, "split": 2}
 
 def moco(method: Method, batches: list[Batch], *, temperature: float, fall: Callable[[int], float]) -> Trained:
     """torch's SGD over all parameters; a cosine (v2) or drops (v1); keys move by a thousandth."""
-    student, teacher = copied(method, QUERIES), copied(method, KEYS)
+    student, teacher = on_gpus(copied(method, QUERIES)), copied(method, KEYS)
     queue = method.queue.rows.clone()
 
     def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:

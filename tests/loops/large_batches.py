@@ -10,7 +10,7 @@ from selfsup.batch import Batch
 from selfsup.method import Method
 from selfsup.sections import Optim
 
-from .authors import Loss, Names, copied, lars, learn, named, trained, warm
+from .authors import Loss, Names, copied, lars, learn, named, on_gpus, trained, warm
 from .ours import Loop, Trained
 from .recipes import of_recipe
 
@@ -94,6 +94,7 @@ def reference(loss: Loss, form: str, *, heads: Names, target: Names | None = Non
     def follow(method: Method, batches: list[Batch]) -> Trained:
         student = copied(method, names)
         if loss is swav:
+            on_gpus(student)
             student["prototypes"] = nn.Linear(*method.prototypes.T.shape, bias=False, dtype=torch.float64)
             student["prototypes"].weight.data = method.prototypes.detach().clone()
         waits = lambda name, step: step < 2 and name.startswith("prototypes")  # noqa: E731
@@ -127,6 +128,6 @@ LOOPS = {
     "simclr": Loop("simclr", optim("simclr"), reference(simclr, "simclr", heads=HEAD), {"loss_scale": 2.0}),
     "byol": Loop("byol", optim("byol"), PREDICTED, {"momentum": 0.9}),
     "vicreg": Loop("vicreg", optim("byol"), reference(vicreg, "byol", heads={"projector": "expander"})),
-    "swav": Loop("swav", optim("larc"), reference(swav, "larc", heads=HEAD), SWAV, "narrow cnn"),
+    "swav": Loop("swav", optim("larc"), reference(swav, "larc", heads=HEAD), SWAV, "narrow cnn", groups=2),
     "barlow": of_recipe("barlow", barlow, "vit")._replace(samples=GPUS, shaken=True),
 }

@@ -10,7 +10,7 @@ from selfsup.batch import Batch
 from selfsup.method import Method
 from selfsup.train import step_seed
 
-from .authors import adamw, copied, cosine, lars, learn, named, sgd, to_one, trained, warm
+from .authors import adamw, copied, cosine, lars, learn, named, on_gpus, sgd, to_one, trained, warm
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -125,7 +125,7 @@ def spherical(rows: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
 
 def deepcluster(method: Method, batches: list[Batch]) -> Trained:
     """The first of five epochs only fills the banks; after each of them both crops are clustered, the first twice."""
-    student, banks = copied(method, HEADS), [torch.zeros(8, 128, dtype=torch.float64) for _ in range(2)]
+    student, banks = on_gpus(copied(method, HEADS)), [torch.zeros(8, 128, dtype=torch.float64) for _ in range(2)]
     centroids, labels = method.centroids.clone(), method.labels.clone()
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
@@ -167,7 +167,7 @@ def transport(logs: Tensor) -> Tensor:
 def sela(method: Method, batches: list[Batch]) -> Trained:
     """The first of five epochs only gathers features; labels are found anew after 2, 3, 4, 5, 6 and 8 steps."""
     names = ENCODER | {"classifiers": "classifiers"}
-    student, labels, bank = copied(method, names), method.labels.clone(), []
+    student, labels, bank = on_gpus(copied(method, names)), method.labels.clone(), []
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
         if step in (2, 3, 4, 5, 6, 8):
@@ -223,7 +223,7 @@ def obow(method: Method, batches: list[Batch]) -> Trained:
 def supervised(method: Method, batches: list[Batch]) -> Trained:
     """Matrices decay; the rate rises from 0.1 and is divided by ten three times."""
     names = ENCODER | {"head": "head"}
-    student = copied(method, names)
+    student = on_gpus(copied(method, names))
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
         logits = student["head"](student["backbone"].pooled(batch.views[0].value))

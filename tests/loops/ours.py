@@ -34,6 +34,7 @@ class Loop(NamedTuple):
 
     reference: trains copies of the weights that it is given. batch: samples that the learning rate is for.
     shaken: all weights begin away from where they usually do, so that none is 0 or 1 and no teacher is its student.
+    groups: parts of a batch that are batch-normalized apart, one on each of the authors' GPUs.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Loop(NamedTuple):
     batch: int = 8
     warmup: int = WARMUP
     shaken: bool = False
+    groups: int = 1
 
 
 def begin(loop: Loop, setting: Make, seed: int = 0) -> tuple[Method, list[Batch]]:
@@ -70,19 +72,22 @@ class Trainer:
         self.loop = loop
         self.method, batches = begin(loop, setting, seed)
         self.module: nn.Module = self.method
+        if dist.world_size() > 1 or loop.groups > 1:
+            norms.convert(self.method, loop.groups, loop.samples // loop.groups)
         if dist.world_size() > 1:
-            norms.convert(self.method)
             self.module = DistributedDataParallel(self.method, forward_sync_buffers=False)
         self.optimizer: Optimizer = build(self.method, loop.optim)
         self.batches = [split(batch, dist.world_size())[dist.rank()] for batch in batches]
 
     def run(self, start: int = 0, stop: int = STEPS) -> list[float]:
-        """Take steps [start, stop) of ten; return their losses, the mean over processes."""
+        """Take steps [start, stop) of ten, and average statistics, as checkpoints do; return the mean losses."""
         sizes = {"steps": STEPS, "warmup_steps": self.loop.warmup, "batch_size": self.loop.batch, "seed": 0}
         batches = islice(cycle(self.batches), start, None)
         steps = train(self.module, self.method, self.optimizer, batches, optim=self.loop.optim, start=start, **sizes)
         with double_precision():
-            return [read(step)["loss"] for step in islice(steps, stop - start)]
+            losses = [read(step)["loss"] for step in islice(steps, stop - start)]
+        norms.average_statistics(self.method)
+        return losses
 
     def state(self) -> dict[str, Tensor]:
         """Return weights and buffers, but for the numbers of batches that norms have counted."""

@@ -1,5 +1,7 @@
 """Batch normalization in groups against torch's own layer on each group by itself."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,13 +71,14 @@ def test_the_samples_of_a_group_alone_move_each_other() -> None:
     assert moved.tolist() == [True] * RUN + [False] * (SAMPLES - RUN)
 
 
-def test_what_is_kept_whole_is_in_no_group() -> None:
+@pytest.mark.parametrize("keep", [norms.keep_whole, norms.keep_alike])
+def test_what_is_kept_is_in_no_group(keep: Callable[[nn.Module], None]) -> None:
     model, x = (
         nn.ModuleDict({"own": nn.Sequential(nn.BatchNorm1d(2)), "key": nn.Sequential(nn.BatchNorm1d(2))}),
         torch.randn(8, 2),
     )
     whole = model["key"](x)
-    norms.keep_whole(model["key"])
+    keep(model["key"])
     norms.convert(model, 4, RUN)
     assert model["key"](x).equal(whole)
     assert not model["own"](x).allclose(whole)

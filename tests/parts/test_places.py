@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from selfsup.parts import norms
 from selfsup.parts.places import agreement, at_each, centers, close, places, propagated
 
 
@@ -19,6 +21,13 @@ def test_a_head_at_each_place_is_a_convolution_of_one_pixel() -> None:
         conv.weight.copy_(linear.weight[..., None, None])
         conv.bias.copy_(linear.bias)
     torch.testing.assert_close(at_each(linear, places(maps)), conv(maps).flatten(2).mT)
+
+
+def test_places_are_normalized_with_those_of_their_group_of_samples() -> None:
+    head, x = nn.Sequential(nn.BatchNorm1d(3)), torch.randn(8, 5, 3)
+    norms.convert(head, groups=2, run=4)
+    halves = [F.batch_norm(half.flatten(0, 1), None, None, training=True).view(4, 5, 3) for half in x.split(4)]
+    torch.testing.assert_close(at_each(head, x), torch.cat(halves))
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 2.0])

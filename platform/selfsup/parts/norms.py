@@ -123,6 +123,8 @@ def convert(module: nn.Module, groups: int = 1, run: int = 1) -> None:
     world, cuda = dist.world_size(), any(weight.is_cuda for weight in module.parameters())
     peers = dist.peers(groups) if 1 < groups < world else None
     for parent, name, norm in list(_norms(module)):
+        if getattr(norm, "alike", False):
+            continue
         whole = groups == 1 or getattr(norm, "whole", False)
         if not (whole and cuda) and type(norm) not in PLAIN:
             raise NotImplementedError(f"{type(norm).__name__} ({name}) can be neither synchronized on CPUs nor grouped")
@@ -136,6 +138,12 @@ def keep_whole(module: nn.Module) -> None:
     """Let `convert` leave the layers inside `module` out of its groups: they normalize over all processes."""
     for _, _, norm in _norms(module):
         norm.whole = True  # type: ignore[assignment]
+
+
+def keep_alike(module: nn.Module) -> None:
+    """Let `convert` leave the layers inside `module` as they are: all processes give them the same rows."""
+    for _, _, norm in _norms(module):
+        norm.alike = True  # type: ignore[assignment]
 
 
 @torch.no_grad()

@@ -13,9 +13,12 @@ def places(maps: Tensor) -> Tensor:
 
 
 def at_each(head: nn.Module, x: Tensor) -> Tensor:
-    """(N, P, C) -> (N, P, D): a head for vectors at every place, as convolutions of one pixel do."""
-    out: Tensor = head(x.flatten(0, 1))
-    return out.reshape(*x.shape[:2], -1)
+    """(N, P, C) -> (N, P, D): a head for vectors at every place, as convolutions of one pixel do.
+
+    The head sees all samples at one place, then at the next, like views: `norms.convert` groups samples so.
+    """
+    out: Tensor = head(x.transpose(0, 1).flatten(0, 1))
+    return out.unflatten(0, (x.shape[1], -1)).transpose(0, 1)
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
