@@ -68,6 +68,8 @@ def test_every_python_file_of_the_tree_is_in_exactly_one_package() -> None:
 
 
 DATA = (
+    "selfsup/sweeps/report/hover.js",
+    "selfsup/sweeps/report/page.css",
     "selfsup/sweeps/report/page.html", "selfsup/backbones.csv", "selfsup/methods/proofs.yaml", "selfsup/py.typed"
 )  # fmt: skip
 

@@ -91,7 +91,8 @@ def test_the_page_needs_nothing_but_itself(text: str) -> None:
     elements = [element for tag in ("img", "use", "link", "script", "image") for element in root.every(tag)]
     targets = [element.attributes.get(name) for element in elements for name in ("href", "src", "xlink:href")]
     assert {target[:5] if target[0] != "#" else "#" for target in targets if target} == {"#", "data:"}
-    assert not list(root.every("script"))
+    (script,) = root.every("script")
+    assert script.attributes == {}  # our own, in the page
     assert "@import" not in text
     assert "url(http" not in text
 
@@ -111,7 +112,7 @@ def test_links_lead_to_elements_that_are_there_once(text: str) -> None:
 
 def test_what_a_user_wrote_is_escaped(text: str) -> None:
     assert "Is a &lt; b &amp; &lt;script&gt;" in text
-    assert "<script" not in text
+    assert text.count("<script") == 1
 
 
 def test_a_row_shows_its_cell(text: str) -> None:

@@ -41,7 +41,7 @@ def _axes(axis: Axes) -> list[dict[str, Any]]:
         {
             "name": side.get_label_text(),
             "ends": [float(end) for end in side.get_view_interval()],
-            "at": [round(float(place), 3) for place in at],
+            "at": [float(place) for place in at],
             "log": side.get_scale() == "log",
         }
         for side, at in zip((axis.xaxis, axis.yaxis), places, strict=True)

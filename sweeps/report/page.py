@@ -1,4 +1,7 @@
-"""The report as one HTML page: offline, without scripts, light and dark, printable. Its text is in page.html."""
+"""The report as one HTML page: offline, light and dark, printable, readable without its script.
+
+Its text is in page.html, its style in page.css; hover.js shows the values of figures' points.
+"""
 
 import base64
 import re
@@ -52,8 +55,8 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
     own_filters = (compared, costs, inline_svg, paper_numbers, planned_seeds, seeds, seed_counts)
     filters = (*own_filters, crossing, failures, heading, name_columns, label, made_with, named, words)
     environment.filters |= {filter_.__name__: filter_ for filter_ in filters}
-    template = environment.from_string(files("selfsup.sweeps.report").joinpath("page.html").read_text("utf-8"))
-    return template.render(
+    return environment.from_string(_asset("page.html")).render(
+        asset=_asset,
         ablation=ablation,
         sweep=ablation.sweep,
         WANTED=WANTED,
@@ -68,6 +71,10 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
         notes=[*methods(ablation), *dict.fromkeys(table.note for table in ablation.tables)],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
+
+
+def _asset(name: str) -> str:
+    return files("selfsup.sweeps.report").joinpath(name).read_text("utf-8")
 
 
 def groups(ablation: Ablation, drawings: Sequence[Drawing]) -> Iterator[StudySection]:

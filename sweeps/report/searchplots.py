@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from selfsup.knob import Range
 from selfsup.sweeps.report.figures import STYLE, Drawing
+from selfsup.sweeps.report.hover import named_series, with_values
 from selfsup.sweeps.report.importance import importance, num_best
 from selfsup.sweeps.report.plots import (
     AMOUNTS,
@@ -20,7 +21,7 @@ from selfsup.sweeps.report.plots import (
     WIDTH,
     panels,
 )
-from selfsup.sweeps.report.wording import heading, label, words
+from selfsup.sweeps.report.wording import heading, label, short, words
 from selfsup.sweeps.spec.axes import short_names
 from selfsup.sweeps.spec.trials import SearchResult, Trial, front
 
@@ -73,7 +74,9 @@ def history(rows: Sequence[Row], objectives: Objectives) -> Figure:
         failed = [row["number"] for row in rows if metric not in row]
         best = (np.maximum if mode == "max" else np.minimum).accumulate(value)
         axis.step(number, best, where="post", color=BLUE, linewidth=1.2)
-        axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
+        dots = axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
+        named_series(dots[0], "result")
+        with_values(axis)
         axis.plot(failed, np.full(len(failed), 0.04), "x", color=RED, ms=3, transform=axis.get_xaxis_transform())
         axis.set(xlabel="trial", ylabel=words(heading(metric)))
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -110,8 +113,15 @@ def coordinates(
     for number, (line, color) in enumerate(zip(heights.T, colors, strict=True)):
         known = ~np.isnan(line)  # a knob that a trial does not have is passed by, without a dot
         style = {"linewidth": 0.4, "alpha": 0.5} if number < without else {"linewidth": 0.9, "marker": "o", "ms": 2}
-        axis.plot(np.flatnonzero(known), line[known], color=color, **style)
+        drawn_line = axis.plot(np.flatnonzero(known), line[known], color=color, **style)
+        named_series(drawn_line[0], _trial_text(ranked[number], names))
     return figure
+
+
+def _trial_text(row: Row, names: Mapping[str, str]) -> str:
+    """Write `trial 12: temperature 0.31, knn top-1 75.2`."""
+    settings = (f"{words(name)} {short(row[path])}" for path, name in names.items() if path in row)
+    return f"trial {row['number']}: {', '.join(settings)}"
 
 
 def _axis_heights(axis: Axes, at: int, rows: Sequence[Row], path: str, *, log: bool) -> NDArray[np.float64]:
@@ -145,7 +155,10 @@ def pareto(rows: Sequence[Row], objectives: Objectives) -> Figure:
         points = np.reshape([(row[across], row[up]) for row in finished], (-1, 2))
         on = points[np.array(best, bool)]
         on = on[np.argsort(on[:, 0], kind="stable")]
-        axis.plot(*points[~np.array(best, bool)].T, "o", color=INK, ms=2.8, alpha=0.6, markeredgewidth=0)
-        axis.plot(*on.T, "o-" if len(others) == 1 else "o", color=BLUE, ms=3.5, linewidth=1)
+        behind = axis.plot(*points[~np.array(best, bool)].T, "o", color=INK, ms=2.8, alpha=0.6, markeredgewidth=0)
+        front_line = axis.plot(*on.T, "o-" if len(others) == 1 else "o", color=BLUE, ms=3.5, linewidth=1)
+        for (line,), name in ((behind, "a trial"), (front_line, "on the front")):
+            named_series(line, name)
+        with_values(axis)
         axis.set(xlabel=words(heading(across)), ylabel=words(heading(up)))
     return figure
