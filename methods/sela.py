@@ -6,8 +6,8 @@ arXiv:1911.05371. Defaults are the paper's for ImageNet with a ResNet-50. Each d
 and `imbalance` in the log tell how well these were balanced: above 0.1, `iterations` were too few.
 
 Deviations from the authors' code: labels come from the features that each image had when it was last seen, not from a
-pass over the data before each relabelling; and nothing is learned in the first epoch, which gathers them. The n-th
-relabelling of N is at (n / N)^2 of the rest, from n = 0 on, there at (n / (N - 1))^2, which puts the last one at the
+pass over the data before each relabeling; and nothing is learned in the first epoch, which gathers them. The n-th
+relabeling of N is at (n / N)^2 of the rest, from n = 0 on, there at (n / (N - 1))^2, which puts the last one at the
 end. The recipe's ResNet-50 is no pre-activation one.
 """
 
@@ -37,7 +37,7 @@ class SeLa(Method):
     modalities = None  # any: what it learns from a view does not depend on its kind
     initialize = staticmethod(initial.unit_residuals)
     labels: Tensor  # (samples, heads)
-    rounds: Tensor  # (heads,) of balancing at the last relabelling
+    rounds: Tensor  # (heads,) of balancing at the last relabeling
     imbalance: Tensor  # (heads,) that they left
 
     class Hyper(Knobs):

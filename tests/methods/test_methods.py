@@ -153,7 +153,7 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
 
 
 def test_it_never_waits_for_the_device(case, setting) -> None:
-    """Fake tensors have no values: whoever asks for one fails. Only SeLa's relabelling does, a hundred times a run."""
+    """Fake tensors have no values: whoever asks for one fails. Only SeLa's relabeling does, a hundred times a run."""
     method, batch = setting(*case, **{"sela": {"relabels": 1}}.get(case[0], {}))
     with FakeTensorMode(allow_non_fake_inputs=True):
         out = method(batch)
