@@ -18,7 +18,7 @@ def at_each(head: nn.Module, x: Tensor) -> Tensor:
     The head sees all samples at one place, then at the next, like views: `norms.convert` groups samples so.
     """
     out: Tensor = head(x.transpose(0, 1).flatten(0, 1))
-    return out.unflatten(0, (x.shape[1], -1)).transpose(0, 1)
+    return out.view(x.shape[1], x.shape[0], -1).transpose(0, 1)
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
