@@ -52,7 +52,7 @@ types: .venv/ready  # of the installed package, as a user's type checker sees it
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../tests/helpers/*.py
 
 wheel: .venv/ready
-	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.submit import build_wheel as make; print(make(Path(), Path('dist')))"
+	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.wheel import build_wheel as make; print(make(Path(), Path('dist')))"
 
 catalogue: .venv/ready  # methods/README.md and sweeps/README.md, of the code as it is
 	$(BIN)/python -c "from pathlib import Path; from selfsup.describe import page; Path('methods/README.md').write_text(page())"

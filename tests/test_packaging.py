@@ -10,7 +10,7 @@ import pytest
 
 import selfsup
 from selfsup import codebase
-from selfsup.pipelines.cluster.submit import build_wheel
+from selfsup.pipelines.cluster.wheel import build_wheel
 
 ROOT = Path(__file__).parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]

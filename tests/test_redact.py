@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from typer.testing import CliRunner
+from wheels import tiny_wheel
 
 from selfsup import failures
 from selfsup.cli import app
 from selfsup.errors import DataError, SelfsupError, SpecError, TrackError
 from selfsup.mlflow_store import default_uri, move_credentials
+from selfsup.pipelines.cluster.runtime_env import Extras
 from selfsup.pipelines.cluster.submit import submit
 from selfsup.pipelines.data import storage
 from selfsup.redact import has_secret, redacted
@@ -174,18 +176,17 @@ def test_a_job_is_sent_none(
     sent: list[object] = []
     told = {"name": "x", "method": "pixels", "data": {"train": "/a"}, "train": {"duration": {"steps": 1}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(told))
-    wheel = tmp_path / "selfsup-1-py3-none-any.whl"
-    wheel.touch()
+    extras = Extras(wheel=tiny_wheel(tmp_path))
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
     monkeypatch.setattr("selfsup.pipelines.cluster.submit.check_reachable", lambda _: None)
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "hunter2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow:5000")
     with pytest.raises(SelfsupError, match="refuses") as caught:
-        submit("run", [tmp_path / "spec.yaml"], [], address="http://head:8265", wheel=wheel)
+        submit("run", [tmp_path / "spec.yaml"], [], address="http://head:8265", name="x", extras=extras)
     assert "'MLFLOW_TRACKING_URI': 'http://mlflow:5000'" in str(sent)
     assert "hunter2" not in str(sent) + str(caught.value)
-    assert "MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent with the job" in capsys.readouterr().err
+    assert "MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent" in capsys.readouterr().err
 
 
 def test_a_name_alone_is_refused_and_a_local_store_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

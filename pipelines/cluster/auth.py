@@ -7,10 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def use_token() -> None:
-    """Make Ray send the token, if there is one. Has no effect once ray is imported, which reads the mode."""
-    if "ray" not in sys.modules and ("RAY_AUTH_TOKEN" in os.environ or _token_file().exists()):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+def use_token() -> bool:
+    """Make Ray send the token, if there is one; return whether the user's own environment would not.
+
+    Has no effect once ray is imported, which reads the mode.
+    """
+    needed = "ray" not in sys.modules and ("RAY_AUTH_TOKEN" in os.environ or _token_file().exists())
+    if needed and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        return True
+    return False
 
 
 def ensure_token() -> None:

@@ -1,39 +1,67 @@
 """Submission of specs or a sweep as a Ray job, with the project as a wheel, so that all workers run the same code."""
 
 import asyncio
-import base64
-import hashlib
 import os
 import re
+import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selfsup import outside
-from selfsup.errors import SelfsupError
+from selfsup.errors import SelfsupError, SpecError, TrackError
 from selfsup.layers import plain
-from selfsup.mlflow_store import check_reachable, home, move_credentials
+from selfsup.mlflow_store import check_reachable, default_uri, experiment_page, home, is_server, move_credentials
 from selfsup.origin import CodePolicy
 from selfsup.pipelines.cluster.auth import use_token
+from selfsup.pipelines.cluster.runtime_env import Extras, runtime_env
+from selfsup.pipelines.cluster.wheel import job_wheel
 from selfsup.progress import say
+from selfsup.redact import redacted
 from selfsup.scratch import scratch
 from selfsup.shipped import locate
 from selfsup.source import Source
-from selfsup.whole import whole
+from selfsup.track import Tracker
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-FORWARDED = ("SELFSUP_HOME", "MLFLOW_TRACKING_URI")  # variables that must be valid on the cluster
 FLAGS: dict[CodePolicy, tuple[str, ...]] = {"refuse": (), "accept": ("--accept-code",), "again": ("--again",)}
-BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+JOB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)  # which is in URLs, file names and shell commands
+
+
+class Job(NamedTuple):
+    """A job that a cluster has taken. address: of the job server. ray: how Ray's own command is called there."""
+
+    client: "JobSubmissionClient"
+    id: str
+    address: str
+    ray: str
+
+    @property
+    def summary(self) -> str:
+        """Return its name, its page, and the commands for it, a line each."""
+        where = shlex.join([self.id, "--address", self.address])
+        lines = [f"job:       {self.id}", f"its log:   {self.ray} job logs --follow {where}"]
+        lines.append(f"to stop:   {self.ray} job stop {where}")
+        if self.address.startswith("http"):
+            lines.insert(1, f"dashboard: {self.address.rstrip('/')}/#/jobs/{self.id}")
+        return "\n".join(lines)
+
+    def follow(self) -> bool:
+        """Stream the log of the job; return whether it succeeded. Ctrl-C stops the job, too."""
+        from ray.job_submission import JobStatus
+
+        try:
+            asyncio.run(_stream(self.client, self.id))
+        except KeyboardInterrupt:
+            self.client.stop_job(self.id)
+            raise
+        return bool(self.client.get_job_status(self.id) == JobStatus.SUCCEEDED)
 
 
 def submit(
@@ -42,59 +70,81 @@ def submit(
     overrides: Sequence[str],
     *,
     address: str,
-    wheel: Path | None,
+    name: str,
+    extras: Extras | None = None,
     code: CodePolicy = "refuse",
-) -> int:
-    """Submit a job, stream its log, and return 0 if it succeeded, else 1. Ctrl-C stops the job, too.
+) -> Job:
+    """Submit a job. Raises SelfsupError where the cluster does not accept it.
 
-    verb: the command of selfsup that the job calls. wheel: built from the checkout if None. Raises SelfsupError where
-    the cluster does not accept the job.
+    verb: the command of selfsup that the job calls. name: of the job, which no other of the cluster has had.
     """
+    if not JOB_NAME.fullmatch(name):
+        raise SpecError(f"--name {name}: expected letters, digits, and the characters . - _ between them, at most 100")
     home()  # raises for a SELFSUP_HOME that the job could not use either
-    use_token()
-    move_credentials()  # Ray shows a job's environment to everybody
-    if "MLFLOW_TRACKING_PASSWORD" in os.environ:
-        say("MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent with the job: set them where the cluster's jobs run")
-    from ray.job_submission import JobStatus
-
+    ray = "RAY_AUTH_MODE=token ray" if use_token() else "ray"
+    move_credentials()
+    extras = extras or Extras()
+    if "MLFLOW_TRACKING_PASSWORD" in os.environ and "MLFLOW_TRACKING_PASSWORD" not in extras.variables:
+        say("MLFLOW_TRACKING_USERNAME and _PASSWORD are not sent: set them where the job runs, or name each in --env")
     with scratch(Path(tempfile.gettempdir())) as folder:
+        from selfsup.pipelines.stages.runner import commit
+
         names, overrides = copy_all(specs, overrides, folder / "specs")
         options = [word for override in overrides for word in ("-s", override)]
         entrypoint = ["python", "-m", "selfsup.cli", verb, *names, *options, *FLAGS[code]]
-        package = tag_with_digest(wheel or build_wheel(CHECKOUT, folder), folder)
-        client, job = _submit(address, entrypoint, working_dir=folder / "specs", package=package)
+        environment = runtime_env(extras, folder / "specs", commit())
+        environment["py_modules"].insert(0, str(job_wheel(extras.wheel, folder / "wheel")))
+        metadata = {"job_name": name, "command": f"selfsup {shlex.join(entrypoint[3:])}"}
+        client = _send(
+            address, entrypoint=shlex.join(entrypoint), runtime_env=environment, submission_id=name, metadata=metadata
+        )
+    return Job(client, name, address, ray)
+
+
+def job_name(title: str) -> str:
+    """Return a name for a job of a spec that no other job has."""
+    return f"{re.sub('[^A-Za-z0-9.-]+', '-', title).strip('-.')[:60] or 'selfsup'}-{secrets.token_hex(3)}"
+
+
+def mlflow_page(experiment: str) -> str:
+    """Return the URL of an experiment in MLflow, or of the server where it has none yet; "" for a local store."""
+    uri = default_uri(home())
+    if not is_server(uri):
+        return ""
     try:
-        asyncio.run(_stream(client, job))
-    except KeyboardInterrupt:
-        client.stop_job(job)
-        raise
-    return 0 if client.get_job_status(job) == JobStatus.SUCCEEDED else 1
+        entity = Tracker(uri).connect().experiment(experiment)
+    except TrackError:  # only the cluster may reach it
+        entity = None
+    return experiment_page(uri, entity.experiment_id) if entity else redacted(uri)
 
 
-def _submit(
-    address: str, entrypoint: Sequence[str], *, working_dir: Path, package: Path
-) -> "tuple[JobSubmissionClient, str]":
-    """Return the client and the id of the job."""
+def _send(address: str, **job: Any) -> "JobSubmissionClient":
+    """Send a job; return the client of its cluster."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    from selfsup.pipelines.stages.runner import commit
-
-    variables = {name: os.environ[name] for name in FORWARDED if name in os.environ} | {"SELFSUP_COMMIT": commit()}
-    environment = {"working_dir": str(working_dir), "py_modules": [str(package)], "env_vars": variables}
     try:
         if address.startswith("http"):
             check_reachable(address)  # Ray would wait forever
         client = JobSubmissionClient(address)
-        return client, client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
+        client.submit_job(**job)
+        return client
     except AuthenticationError as error:
         raise SelfsupError(
             f"the Ray cluster at {address} refused the job: it requires its token; set RAY_AUTH_TOKEN to it, or "
             "RAY_AUTH_TOKEN_PATH to its file"
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = redacted(str(error).strip().partition("\n")[0])
+        if "already exists" in str(error):
+            reason = "it has had a job of this name; give another --name"
         raise SelfsupError(f"no job server of Ray took the job at {address}: {reason}") from error
+
+
+async def _stream(client: "JobSubmissionClient", job: str) -> None:
+    async for lines in client.tail_job_logs(job):
+        sys.stdout.write(lines)
+        sys.stdout.flush()
 
 
 def copy_all(specs: Sequence[Path], overrides: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
@@ -150,63 +200,3 @@ def used(part: Mapping[str, Any]) -> list[Any]:
     """Return the method and the evaluators that a spec names."""
     evals = part.get("evals") or {}
     return [part.get("method"), *(entry.get("use") for entry in evals.values() if isinstance(entry, dict))]
-
-
-def build_wheel(checkout: Path, out: Path) -> Path:
-    """Build a wheel without declared dependencies, which the image of the workers holds already.
-
-    Ray installs a wheel of `py_modules` by pip with its dependencies, and would download torch on every worker.
-    """
-    if not (checkout / "pyproject.toml").exists():
-        raise SelfsupError(f"{checkout}: no checkout of selfsup to build a wheel from; name a built one with --wheel")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:  # files of earlier builds in build/ would end up in the wheel
-        config = Path(work, "build.cfg")
-        config.write_text(f"[build]\nbuild_base = {work}\n[egg_info]\negg_base = {work}\n")
-        built = subprocess.run(
-            [sys.executable, "-c", BUILD, str(out.resolve())],
-            cwd=checkout,
-            env=os.environ | {"DIST_EXTRA_CONFIG": str(config)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if built.returncode:
-        raise SelfsupError(f"{checkout}: the wheel cannot be built:\n{built.stderr}")
-    path = out / built.stdout.split()[-1]
-    _drop_dependencies(path)
-    return path
-
-
-def tag_with_digest(wheel: Path, out: Path) -> Path:
-    """Copy a wheel under a name with its digest as build tag: Ray would reuse an earlier wheel of the same name."""
-    data = wheel.read_bytes()
-    name, version, *tags = wheel.name.split("-")
-    path = out / "-".join([name, version, f"0{hashlib.blake2b(data, digest_size=8).hexdigest()}", *tags[-3:]])
-    path.write_bytes(data)
-    return path
-
-
-async def _stream(client: "JobSubmissionClient", job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        sys.stdout.write(lines)
-        sys.stdout.flush()
-
-
-def _drop_dependencies(path: Path) -> None:
-    with whole(path) as part, zipfile.ZipFile(path) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
-        files = {name: old.read(name) for name in old.namelist()}
-        metadata = next(name for name in files if name.endswith(".dist-info/METADATA"))
-        record = next(name for name in files if name.endswith(".dist-info/RECORD"))
-        head, _, body = files[metadata].partition(b"\n\n")
-        fields = [line for line in head.split(b"\n") if not line.startswith((b"Requires-Dist", b"Provides-Extra"))]
-        files[metadata] = b"\n".join(fields) + b"\n\n" + body
-        lines = [line for line in files[record].decode().splitlines() if not line.startswith(metadata)]
-        files[record] = "\n".join([*lines, _record_line(metadata, files[metadata]), ""]).encode()
-        for name, data in files.items():
-            new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)  # no date: the same tree, the same bytes
-
-
-def _record_line(name: str, data: bytes) -> str:
-    checksum = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-    return f"{name},sha256={checksum},{len(data)}"

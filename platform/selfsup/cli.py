@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from selfsup.cli_catalogue import catalogue
+from selfsup.cli_cluster import cluster
 from selfsup.cli_encoders import encoders
-from selfsup.cli_help import SectionedGroup, Set, Specs, Swept
+from selfsup.cli_help import Accept, Again, SectionedGroup, Set, Specs, Swept, code_policy
 from selfsup.cli_runs import runs
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
@@ -26,7 +27,6 @@ from selfsup.redact import redacted
 from selfsup.screen import BEST, ERROR, show
 
 if TYPE_CHECKING:
-    from selfsup.origin import CodePolicy
     from selfsup.pipelines.planned import PlannedRun
     from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -45,9 +45,7 @@ app.add_typer(shards, name="shards")
 app.add_typer(catalogue)
 app.add_typer(encoders)
 app.add_typer(runs)
-
-Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
-Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
+app.add_typer(cluster)
 
 
 def _version(asked: bool) -> None:
@@ -95,7 +93,7 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     show(describe(plans))
     tracker = store()
     runs = unique([planned for spec in plans for planned in spec])
-    failed = perform(runs, Recorder(tracker), _answer(accept_code, again))
+    failed = perform(runs, Recorder(tracker), code_policy(accept_code, again))
     table = report.side_by_side([_arms(path, set_) for path in specs], tracker)
     show(f"\n{paper.console(table)}\n", BEST)
     first_seed = min((planned.run.seed for planned in runs), default=0)
@@ -124,7 +122,7 @@ def sweep(
 
     sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
     show(_outline(sweep_file))
-    arms, failed = conduct(sweep_file, tracker, only or (), _answer(accept_code, again))
+    arms, failed = conduct(sweep_file, tracker, only or (), code_policy(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
 
@@ -162,25 +160,6 @@ def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> Non
     os.execvpe(argv[0], argv, environment)
 
 
-@app.command()
-def submit(
-    specs: Specs,
-    set_: Set = None,
-    address: Annotated[
-        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the cluster's job server")
-    ] = "http://127.0.0.1:8265",
-    wheel: Annotated[Path | None, typer.Option(help="of selfsup; built from the checkout if left out")] = None,
-    accept_code: Accept = False,
-    again: Again = False,
-) -> None:
-    """Run specs, or a sweep, as a job on a Ray cluster: send the project as a wheel, stream the log, end as it does."""
-    from selfsup.pipelines.cluster.submit import submit
-    from selfsup.sweeps.spec.sweepfile import command_for
-
-    verb, code = command_for(specs, set_ or []), _answer(accept_code, again)
-    raise typer.Exit(submit(verb, specs, set_ or [], address=address, wheel=wheel, code=code))
-
-
 def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`: end as on Ctrl-C
     try:
@@ -201,12 +180,6 @@ def _fail(error: SelfsupError) -> NoReturn:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _answer(accept_code: bool, again: bool) -> "CodePolicy":
-    if accept_code and again:
-        raise SpecError("--accept-code and --again exclude each other: give one of them")
-    return "accept" if accept_code else "again" if again else "refuse"
 
 
 def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[PlannedRun, ...]]":

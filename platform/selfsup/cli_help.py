@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from selfsup.errors import SpecError
+
+if TYPE_CHECKING:
+    from selfsup.origin import CodePolicy
 
 Specs = Annotated[
     list[Path], typer.Argument(metavar="SPEC", help="spec files, or shipped ones: photos/mae", show_default=False)
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="PATH=VALUE", help="override a value")]
+Accept = Annotated[bool, typer.Option("--accept-code", help="count what other code made; it is noted there")]
+Again = Annotated[bool, typer.Option("--again", help="remove what other code made, and make it anew")]
 Swept = Annotated[
     Path, typer.Argument(metavar="SWEEP", help="a sweep file, or a shipped one: demo", show_default=False)
 ]
@@ -24,6 +31,13 @@ SECTIONS = {
     "Reference": ("schema", "check-method", "check-evaluator"),
 }
 OTHERS = "Commands"  # of a group without sections
+
+
+def code_policy(accept_code: bool, again: bool) -> "CodePolicy":
+    """Return what to do with results that other code made."""
+    if accept_code and again:
+        raise SpecError("--accept-code and --again exclude each other: give one of them")
+    return "accept" if accept_code else "again" if again else "refuse"
 
 
 class SectionedGroup(TyperGroup):

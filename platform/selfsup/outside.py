@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from os.path import expanduser
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -71,15 +71,29 @@ def rooted(root: Node) -> Node:
 
     They are relative to the file that names them; what the command line and shipped specs name, to the current folder.
     """
-    named: dict[Where, Callable[[str], bool]] = dict.fromkeys(places(root), is_file) | dict.fromkeys(
-        _data_places(root), _is_folder
-    )
-    named[("backbone", "weights")], named[("backbone", "name")] = _is_weights, is_config_folder
-    for place, is_path in named.items():
+    for place, is_path in (dict.fromkeys(places(root), is_file) | _resources(root)).items():
         entry = find(root, place)
         if entry and isinstance(entry.node.value, str) and is_path(entry.node.value):
             root = _replaced(root, place, _rooted(entry.node))
     return root
+
+
+def local_paths(root: Node) -> Iterator[tuple[Where, Node]]:
+    """Yield the place and the node of each path in a tree that is to be there where the spec runs: data and weights."""
+    for place, is_path in _resources(root).items():
+        axes = [(axis, *path) for axis in ("ablate", "grid") for path in ((".".join(map(str, place)),), place)]
+        for entry in filter(None, (find(root, path) for path in (place, *axes))):
+            values = entry.node.value if isinstance(entry.node.value, tuple) else (entry.node,)
+            yield from ((place, node) for node in values if isinstance(node.value, str) and is_path(node.value))
+
+
+def _resources(root: Node) -> dict[Where, Callable[[str], bool]]:
+    """-> each place of data or weights: whether a text there is a path."""
+    backbone: dict[Where, Callable[[str], bool]] = {
+        ("backbone", "weights"): _is_weights,
+        ("backbone", "name"): is_config_folder,
+    }
+    return dict.fromkeys(_data_places(root), _is_folder) | backbone
 
 
 def _data_places(root: Node) -> list[Where]:

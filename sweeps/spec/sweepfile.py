@@ -95,6 +95,14 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     return SweepFile(path, header.question, designs, header.search, tuple(overrides), header.primary or "")
 
 
+def trees(path: Path, overrides: Sequence[str] = ()) -> list[Node]:
+    """Return the tree of each study of a valid file, with its axes and with paths as they are written."""
+    layers = Layers(WHOLE)
+    base, own = layers.split(path)
+    parts = base, own, *layers.overrides(overrides)
+    return [layers.stack(*bare) for _, (bare, _) in _studies(layers, path, parts, layers.stack(*parts))]
+
+
 def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
     """Return `run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
     swept = [path for path in specs if read(path, overrides).kind != "plain"]

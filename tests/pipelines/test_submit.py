@@ -19,9 +19,12 @@ import yaml
 from PIL import Image
 from servers import free_ports
 from tiny import BACKBONE
+from wheels import tiny_wheel
 
 from selfsup.errors import SelfsupError, SpecError
-from selfsup.pipelines.cluster.submit import build_wheel, copy_all, copy_specs, submit, tag_with_digest
+from selfsup.pipelines.cluster.runtime_env import Extras
+from selfsup.pipelines.cluster.submit import copy_all, copy_specs, submit
+from selfsup.pipelines.cluster.wheel import build_wheel
 from selfsup.pipelines.data.pack import pack
 from selfsup.sweeps.spec.sweepfile import command_for
 
@@ -138,7 +141,7 @@ def finished(home: Path) -> set[str]:
 @pytest.mark.slow
 def test_submit_sends_streams_and_ends_as_the_job_does(head: Head, spec: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "tiny spec.yaml").write_text(yaml.safe_dump(spec))
-    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny spec.yaml", "--address", head.address]
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny spec.yaml", "--address", head.address, *SHARED]
     told = {name: value for name, value in head.environment.items() if name != "RAY_AUTH_MODE"}  # the token is enough
     done = Head(head.address, told).call(*argv, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
@@ -151,7 +154,18 @@ def test_a_sweep_is_submitted_with_what_it_extends_and_ends_with_its_report(
     head: Head, spec: dict[str, object], tmp_path: Path
 ) -> None:
     path = sweep_of(spec, tmp_path)
-    argv = [sys.executable, "-m", "selfsup.cli", "submit", str(path), "--address", head.address, "-s", "seeds=[7]"]
+    argv = [
+        sys.executable,
+        "-m",
+        "selfsup.cli",
+        "submit",
+        str(path),
+        "--address",
+        head.address,
+        *SHARED,
+        "-s",
+        "seeds=[7]",
+    ]
     done = head.call(*argv, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "temperature, knn top-1" in done.stdout  # the verdict
@@ -183,12 +197,59 @@ def test_a_job_takes_files_of_an_objective_and_an_evaluation_along(
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
     home = tmp_path / "home"
     environment = head.environment | {"SELFSUP_HOME": str(home)}
-    argv = [sys.executable, "-m", "selfsup.cli", "submit", "own.yaml", "--address", head.address]
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "own.yaml", "--address", head.address, *SHARED]
     done = Head(head.address, environment).call(*argv, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert finished(home) == {"pretrain", "embed", "spread"}
     [record] = (home / "runs").glob("mine-*.json")
     assert str(tmp_path) not in json.loads(record.read_text())["run"]["method"]  # the job ran its copy
+
+
+def declaring(wheel: Path, dependency: str) -> Path:
+    """The wheel as `pip wheel` makes it, which declares dependencies."""
+    path = wheel.with_name("ordinary") / wheel.name
+    path.parent.mkdir()
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            declared = f"\nRequires-Dist: {dependency}\n\n".encode()
+            data = old.read(name)
+            new.writestr(name, data.replace(b"\n\n", declared, 1) if name.endswith("/METADATA") else data)
+    return path
+
+
+@pytest.mark.slow
+def test_a_job_of_its_own_name_is_left_alone_with_a_package_a_variable_and_an_ordinary_wheel(
+    head: Head, spec: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "__init__.py").write_text("")
+    (tmp_path / "my_lab" / "methods.py").write_text((ROOT / "methods" / "simclr.py").read_text())
+    reading = OWN_EVALUATION.replace(
+        "float(features.val.std(axis=0).mean())", "float(len(__import__('os').environ['KEY']))"
+    )
+    (tmp_path / "my_lab" / "evals.py").write_text(reading)
+    own = spec | {"method": "my_lab.methods:SimCLR2", "evals": {"own": {"use": "my_lab.evals:Spread"}}}
+    text = (tmp_path / "my_lab" / "methods.py").read_text()
+    (tmp_path / "my_lab" / "methods.py").write_text(text.replace("class SimCLR(", "class SimCLR2("))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    wheel = declaring(build_wheel(ROOT, tmp_path / "built"), "no-such-package-anywhere==1")
+    home = tmp_path / "home"
+    environment = head.environment | {"SELFSUP_HOME": str(home), "KEY": "seventeen letters"}
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "own.yaml", "--address", head.address, *SHARED, "--no-wait"]
+    argv += ["--name", "a-job", "--env", "KEY", "--py-modules", "my_lab", "--wheel", str(wheel)]
+    head = Head(head.address, environment)
+    sent = head.call(*argv, cwd=tmp_path)
+    assert sent.returncode == 0, sent.stdout
+    assert f"{head.address}/#/jobs/a-job" in sent.stdout
+    [follow] = [line.partition(":")[2] for line in sent.stdout.splitlines() if line.startswith("its log:")]
+    done = head.call("bash", "-c", follow, cwd=tmp_path)
+    assert "knn" not in done.stdout
+    assert finished(home) == {"pretrain", "embed", "spread"}, done.stdout
+    [result] = (home / "stages").glob("spread-*/done.json")
+    assert json.loads(result.read_text())["result"]["spread"] == 17
+    assert "seventeen letters" not in sent.stdout + done.stdout
+    again = head.call(*argv, cwd=tmp_path)
+    assert "it has had a job of this name; give another --name" in again.stdout
 
 
 @pytest.mark.slow
@@ -237,13 +298,7 @@ def sweep_of(spec: dict[str, object], folder: Path) -> Path:
     return path
 
 
-def unsent(folder: Path) -> Path:
-    """A wheel that nobody will read."""
-    path = folder / "selfsup-0-py3-none-any.whl"
-    path.write_bytes(b"")
-    return path
-
-
+SHARED = ("--shared", tempfile.gettempdir())
 RUN = ("python", "-m", "selfsup.cli", "run")
 
 
@@ -254,8 +309,8 @@ def test_without_its_token_a_cluster_refuses(
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec))
     environment = {name: value for name, value in head.environment.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(tmp_path)} | ({"RAY_AUTH_TOKEN": token} if token else {})
-    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny.yaml", "--address", head.address]
-    argv += ["--wheel", str(unsent(tmp_path))]
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", "tiny.yaml", "--address", head.address, *SHARED]
+    argv += ["--wheel", str(tiny_wheel(tmp_path))]
     done = Head(head.address, environment).call(*argv, cwd=tmp_path)
     assert done.returncode == 1, done.stdout
     told = done.stdout.splitlines()[-1]
@@ -267,7 +322,14 @@ def test_nobody_answers(spec: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec))
     [port] = free_ports(1)
     with pytest.raises(SelfsupError, match=rf"no job server of Ray .*//127\.0\.0\.1:{port}") as caught:
-        submit("run", [tmp_path / "tiny.yaml"], [], address=f"http://127.0.0.1:{port}", wheel=unsent(tmp_path))
+        submit(
+            "run",
+            [tmp_path / "tiny.yaml"],
+            [],
+            address=f"http://127.0.0.1:{port}",
+            name="tiny",
+            extras=Extras(wheel=tiny_wheel(tmp_path)),
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -345,15 +407,3 @@ def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["own.yaml"]
     assert copy_specs([Path("in1k/mae")], tmp_path / "none") == ["in1k/mae"]
     assert list((tmp_path / "none").iterdir()) == []
-
-
-def test_a_wheel_holds_the_tree_alone_and_bears_the_name_of_its_content(tmp_path: Path) -> None:
-    root = shutil.copytree(ROOT, tmp_path / "root", ignore=shutil.ignore_patterns(*BUILT))
-    stale = root / "build" / "lib" / "selfsup" / "stale.py"
-    stale.parent.mkdir(parents=True)
-    stale.write_text("")
-    before = tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path)
-    assert "selfsup/stale.py" not in zipfile.ZipFile(before).namelist()
-    assert tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path) == before
-    (root / "methods" / "simclr.py").write_text("")
-    assert tag_with_digest(build_wheel(root, tmp_path / "out"), tmp_path).name != before.name
