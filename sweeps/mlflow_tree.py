@@ -7,12 +7,11 @@ tags, filters by them and draws them as axes.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfsup.mlflow_store import experiment_page, links
-from selfsup.sweeps import registration
+from selfsup.sweeps import mlflow_views, registration
 from selfsup.sweeps.registration import RegisteredPlan
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.table import Ablation
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 BASELINES = "baselines"  # the study that they are shown under
 PLAN = "plan.json"  # an artifact of the sweep's run
-CHARTED = 5  # sweeps that `charts` tells of
 
 
 def tags(sweep: Sweep) -> dict[str, dict[str, str]]:
@@ -84,8 +82,9 @@ def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
         name=sweep.name,
         experiment=sweep.name,
         params=params | {name: ", ".join(map(str, values)) for name, values in lists.items()},
-        tags={SWEEP: sweep.digest, KIND: "sweep", "mlflow.note.content": sweep.question},
+        tags={SWEEP: sweep.digest, KIND: "sweep"},
     )
+    mlflow_views.keep(tracker, sweep, root)
     if tracker.fetch(root, PLAN) is None:
         tracker.content(root, PLAN, registration.written(sweep), "")
     return root
@@ -95,9 +94,10 @@ def _open_search(tracker: Tracker, sweep: Sweep) -> str:
     assert sweep.search
     params = {"spec": sweep.spec, "digest": sweep.digest, "metrics": ", ".join(sweep.search.search.objectives)}
     over = {SPENT: sweep.search.search.budget} if sweep.search.over else {}
-    tags = {SWEEP: sweep.digest, KIND: "search", "mlflow.note.content": sweep.question}
-    tags[SESSIONS] = str(sweep.search.sessions)
-    return tracker.open(id=_sweep_id(sweep), name=sweep.name, experiment=sweep.name, params=params, tags=tags | over)
+    tags = {SWEEP: sweep.digest, KIND: "search", SESSIONS: str(sweep.search.sessions)} | over
+    root = tracker.open(id=_sweep_id(sweep), name=sweep.name, experiment=sweep.name, params=params, tags=tags)
+    mlflow_views.keep(tracker, sweep, root)
+    return root
 
 
 def plans(tracker: Tracker, sweep: str) -> list[RegisteredPlan]:
@@ -105,25 +105,6 @@ def plans(tracker: Tracker, sweep: str) -> list[RegisteredPlan]:
     roots = tracker.runs(sweep, f"tags.`{KIND}` = 'sweep'")
     files = [(tracker.fetch(run.info.run_id, PLAN), run.info.start_time) for run in roots]
     return [registration.read(plan, time) for plan, time in files if plan]
-
-
-def charts(tracker: Tracker, port: int) -> Iterator[str]:
-    """Yield a line for each of the latest sweeps and searches, and below it links to their charts in MLflow's UI."""
-    roots = [run for kind in ("sweep", "search") for run in tracker.search_runs(f"tags.`{KIND}` = '{kind}'")]
-    for run in sorted(roots, key=lambda root: root.info.start_time)[: -CHARTED - 1 : -1]:
-        page = experiment_page(tracker.uri, run.info.experiment_id, port)
-        metrics = [name for name in run.data.params.get("metrics", "").split(", ") if name]
-        yield f"{run.info.run_name}, plan {run.data.tags[SWEEP]}"
-        drawn = _charts(run.data.tags[KIND], metrics)
-        yield from (f"  {what}: {url}" for what, url in links(page, run.data.tags[SWEEP], drawn).items())
-
-
-def _charts(kind: str, metrics: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """-> chart: the kind of runs it shows, and the metric that ranks them."""
-    if kind == "search":
-        return {f"trials by {metric}": (TRIAL, metric) for metric in metrics}
-    curves = {"runs": ("run", metrics[0])} if metrics else {}
-    return {f"arms by {metric}": ("arm", f"{metric}/mean") for metric in metrics} | curves
 
 
 def summarize(tracker: Tracker, ablation: Ablation) -> None:

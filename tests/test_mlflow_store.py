@@ -5,7 +5,6 @@ import os
 import socket
 import sqlite3
 import time
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from servers import free_ports
 
 from selfsup.errors import SpecError, TrackError
-from selfsup.mlflow_store import default_uri, experiment_page, home, links, ui_command
+from selfsup.mlflow_store import default_uri, experiment_page, home, ui_command
 from selfsup.pipelines.data.cache import node_cache_folder
 from selfsup.track import Tracker
 
@@ -110,19 +109,6 @@ def test_the_ui_is_for_this_machine_and_runs_no_jobs(tmp_path: Path) -> None:
     assert env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert env["PATH"] == os.environ["PATH"]
-
-
-def test_links_lead_to_the_charts_of_a_sweep() -> None:
-    page = experiment_page("http://me:secret@localhost:5000/", "7")
-    found = links(page, "5eed", {"arms": ("arm", "eval/knn/top1/mean")})
-    page, _, query = found["arms"].partition("?")
-    assert page == "http://localhost:5000/#/experiments/7/runs"
-    assert dict(urllib.parse.parse_qsl(query)) == {
-        "searchFilter": "tags.`selfsup.sweep` = '5eed' AND tags.`selfsup.kind` = 'arm'",
-        "orderByKey": "metrics.`eval/knn/top1/mean`",
-        "orderByAsc": "false",
-        "compareRunsMode": "CHART",
-    }
 
 
 def test_a_local_store_is_shown_where_the_ui_serves_it() -> None:

@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import pytest
-import toy_search
 import toy_sweep
 
 from selfsup.sweeps import mlflow_tree
@@ -72,30 +71,6 @@ def test_a_plan_is_registered_when_it_is_first_seen_and_stays(tracker: Tracker) 
         f"since the plan 5eed of {before[0].when}: added metric linear top-1",
     ]
     assert b"Does it hold?" in (tracker.fetch(root, mlflow_tree.PLAN) or b"")
-
-
-def test_charts_of_the_latest_sweeps_lead_to_their_arms_and_runs(tracker: Tracker) -> None:
-    names = [f"charted {number}" for number in range(mlflow_tree.CHARTED + 1)]
-    for name in names:
-        mlflow_tree.open_sweep(tracker, replace(toy(name), digest=name[-1]))
-    lines = list(mlflow_tree.charts(tracker, 5001))
-    assert lines[0] == f"charted {mlflow_tree.CHARTED}, plan {mlflow_tree.CHARTED}"
-    held = tracker.experiment(names[-1])
-    assert held
-    assert lines[1].startswith(f"  arms by {KNN}: http://127.0.0.1:5001/#/experiments/{held.experiment_id}/runs?")
-    assert lines[2].startswith("  runs: ")
-    assert [line for line in lines if not line.startswith(" ")] == [
-        f"{name}, plan {name[-1]}" for name in reversed(names[1:])
-    ]
-
-
-def test_charts_of_a_search_lead_to_its_trials(tracker: Tracker) -> None:
-    made, _ = toy_search.sweep(toy_search.simple([]))
-    mlflow_tree.open_sweep(tracker, replace(made, name="charted search"))
-    title, drawn = list(mlflow_tree.charts(tracker, 5001))[:2]
-    assert title == "charted search, plan 5eed"
-    assert drawn.startswith(f"  trials by {KNN}: http://127.0.0.1:5001/#/experiments/")
-    assert "tags.%60selfsup.kind%60%20%3D%20%27trial%27" in drawn
 
 
 def test_an_arm_holds_the_statistics_of_its_seeds(tracker: Tracker) -> None:

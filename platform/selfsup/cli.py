@@ -22,7 +22,7 @@ from selfsup.cli_runs import runs
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
-from selfsup.mlflow_store import PORT, home, is_server, ui_command
+from selfsup.mlflow_store import PORT, WORKFLOW, home, is_server, ui_command
 from selfsup.redact import redacted
 from selfsup.screen import BEST, ERROR, show
 
@@ -146,17 +146,17 @@ def report(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> None:
     """Start the MLflow UI on the store in use, for this machine only; print links to charts of the latest sweeps."""
-    from selfsup.sweeps import mlflow_tree
+    from selfsup.sweeps import mlflow_views
     from selfsup.sweeps.layout import store
 
     tracker = store()
-    for line in mlflow_tree.charts(tracker, port):
+    for line in mlflow_views.charts(tracker, port):
         typer.echo(line)
     if is_server(tracker.uri):
         typer.echo(f"the store in use is a server: {redacted(tracker.uri)}")
         return
     argv, environment = ui_command(tracker.uri, home(), port)
-    typer.echo(f"http://127.0.0.1:{port}")
+    typer.echo(f"http://127.0.0.1:{port}/#/experiments?{WORKFLOW}")
     os.execvpe(argv[0], argv, environment)
 
 
@@ -221,6 +221,7 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     """Write the report and print its tables; return the path of its page."""
     from selfsup.pipelines.planned import record
     from selfsup.stage import read_json
+    from selfsup.sweeps import mlflow_views
     from selfsup.sweeps.report import paper
     from selfsup.sweeps.session import write
 
@@ -233,6 +234,8 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     typer.echo(f"the report:      {page}")
     typer.echo(f"                 selfsup report {arms.spec} --open")
     typer.echo("every number:    selfsup ui")
+    for title, url in mlflow_views.links(tracker, arms.name, arms.digest).items():
+        typer.echo(f"{f'{title} in MLflow:':<16} {url}")
     return page
 
 

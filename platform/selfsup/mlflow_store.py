@@ -12,10 +12,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from selfsup.errors import SpecError, TrackError
 from selfsup.redact import redacted
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PORT = 5000  # of `selfsup ui`
+WORKFLOW = "workflowType=machine_learning"  # of URLs of MLflow's UI, which else opens on its side for agents
 CONNECT_TIMEOUT = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -104,23 +104,6 @@ def experiment_page(uri: str, experiment: str, port: int = PORT) -> str:
     """Return the URL of an experiment, by MLflow's id, in MLflow's UI; of a local store while `selfsup ui` runs."""
     base = redacted(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     return f"{base}/#/experiments/{experiment}"
-
-
-def links(page: str, sweep: str, charts: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Return title -> URL of charts of a sweep in MLflow's UI.
-
-    page: URL of its experiment. sweep: the digest in the tags. charts: title -> (kind of runs, metric to sort by).
-    """
-    urls = {}
-    for title, (kind, metric) in charts.items():
-        query = {
-            "searchFilter": f"tags.`selfsup.sweep` = '{sweep}' AND tags.`selfsup.kind` = '{kind}'",
-            "orderByKey": f"metrics.`{metric}`",
-            "orderByAsc": "false",
-            "compareRunsMode": "CHART",
-        }
-        urls[title] = f"{page}/runs?{urlencode(query, quote_via=quote)}"
-    return urls
 
 
 def sqlite_uri(path: Path) -> str:

@@ -33,6 +33,7 @@ REASON = "selfsup.reason"  # why a run failed or was stopped
 DATA = "selfsup.data"  # .train, .val: the digest of the data set
 CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # code of a run, and accepted results
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
+EXPERIMENT_KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # MLflow's; else its UI expects agents
 MAX_METRICS, MAX_PARAMS = 1000, 100  # of one batch, by MLflow's limits
 DatasetRecord = tuple[str, str, str]  # name, digest of <= 36 characters, context
 DAMAGED = ("database disk image is malformed", "file is not a database")  # messages of SQLite about a damaged file
@@ -177,6 +178,20 @@ class Tracker:
         with self._errors(f"read experiment {name!r}"):
             return self._client.get_experiment_by_name(name)
 
+    def tag_experiment(self, name: str, tags: Mapping[str, str]) -> None:
+        """Set tags of an experiment, which exists."""
+        with self._errors(f"tag experiment {name!r}"):
+            entity = self._client.get_experiment_by_name(name)
+            for key, value in tags.items():
+                if entity.tags.get(key) != value:
+                    self._client.set_experiment_tag(entity.experiment_id, key, value)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        with self._errors("tag the run"):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+
     def runs(self, experiment: str, where: str = f"tags.`{ID}` LIKE '%'", *, deleted: bool = False) -> "list[Run]":
         """Return the runs of an experiment that match an MLflow filter, oldest first; [] where it does not exist."""
         from mlflow.entities import ViewType
@@ -218,7 +233,8 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                tags = {EXPERIMENT_KIND: TRAINING}
+                return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
             except MlflowException as error:  # another process was faster
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

@@ -1,0 +1,115 @@
+"""Views of a sweep in MLflow's UI: filter, order, columns and charts, kept as tags of its experiment for short links.
+
+A link names a view by its key, as those do that the UI's own Share button makes; what it holds is the UI's own format
+(of 3.17), and a UI that does not know it shows the experiment.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from selfsup.mlflow_store import PORT, WORKFLOW, experiment_page
+from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.tags import ARM, KIND, STUDY, SWEEP, TRIAL
+from selfsup.track import EXPERIMENT_KIND, SEED, TRAINING, Tracker
+
+PREFIX = "mlflow.sharedViewState."  # of a tag that holds a view
+MOST_COLUMNS = 40  # so that a view fits into a tag, of 5000 characters
+SHOWN = 5  # sweeps that `charts` tells of
+LOSS = "pretrain/loss"
+
+
+class View(NamedTuple):
+    """A view of the runs of one kind. mode: how it opens, TABLE or CHART. columns: besides the name of a run."""
+
+    title: str
+    kind: str
+    mode: str
+    metric: str
+    columns: tuple[str, ...]
+    by_arm: bool = False
+
+    def state(self, sweep: str) -> dict[str, Any]:
+        """Return the view as MLflow's UI keeps it, with its title and mode. sweep: the digest in its runs' tags."""
+        arms = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+        return {
+            "title": self.title,
+            "mode": self.mode,
+            "searchFilter": f"tags.`{SWEEP}` = '{sweep}' AND tags.`{KIND}` = '{self.kind}'",
+            "orderByKey": f"metrics.`{self.metric}`",
+            "orderByAsc": False,
+            "selectedColumns": list(self.columns[:MOST_COLUMNS]),
+            "runsHiddenMode": "FIRST_20_RUNS",
+            "groupBy": arms if self.by_arm else None,
+        }
+
+
+def views(sweep: Sweep) -> list[View]:
+    """Return the views of a sweep: its arms with their factors and results, its runs, and their curves by arm."""
+    if not sweep.studies:
+        assert sweep.search
+        metrics = tuple(sweep.search.search.objectives)
+        columns = _columns("metrics", metrics)
+        return [View(f"trials by {metric}", TRIAL, "CHART", metric, columns) for metric in metrics]
+    paths = dict.fromkeys(factor.path for study in sweep.studies for factor in (*study.factors, *study.grid))
+    named = _columns("tags", [STUDY]) if len(sweep.studies) > 1 else ()
+    results = [f"{metric}/{name}" for metric in sweep.metrics for name in ("mean", "low", "high", "n")]
+    arms = (*named, *_columns("params", paths), *_columns("metrics", results))
+    runs = (*named, *_columns("tags", [ARM, SEED]), *_columns("metrics", sweep.metrics))
+    best = next(iter(sweep.metrics), LOSS)
+    return [
+        View("arms", "arm", "TABLE", f"{best}/mean", arms),
+        View("runs", "run", "TABLE", best, runs),
+        View("curves", "run", "CHART", best, runs, by_arm=True),
+    ]
+
+
+def _columns(group: str, names: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{group}.`{name}`" for name in names)
+
+
+def keep(tracker: Tracker, sweep: Sweep, root: str) -> None:
+    """Keep the views of a sweep in its experiment, and lead to them from the note of its run, `root` to MLflow."""
+    states = {_key(sweep.digest, view.title): view.state(sweep.digest) for view in views(sweep)}
+    tags = {PREFIX + key: json.dumps(state, separators=(",", ":")) for key, state in states.items()}
+    tracker.tag_experiment(sweep.name, {EXPERIMENT_KIND: TRAINING} | tags)
+    experiment = tracker.experiment(sweep.name)
+    assert experiment
+    page = f"#/experiments/{experiment.experiment_id}"
+    targets = {"report": f"{page}/runs/{root}/artifacts/report/report.html"} if sweep.studies else {}
+    targets |= _links(page, sweep.digest, experiment.tags) | {"encoders": f"{page}/models?{WORKFLOW}"}
+    lines = [sweep.question, " · ".join(f"[{title}]({url})" for title, url in targets.items())]
+    tracker.tag(root, {"mlflow.note.content": "\n\n".join(line for line in lines if line)})
+
+
+def links(tracker: Tracker, name: str, digest: str, port: int = PORT) -> dict[str, str]:
+    """-> title of each view of a sweep: its URL, that of a local store while `selfsup ui` runs."""
+    experiment = tracker.experiment(name)
+    if experiment is None:
+        return {}
+    page = experiment_page(tracker.uri, experiment.experiment_id, port)
+    return _links(page, digest, experiment.tags) or {"runs": f"{page}/runs?{WORKFLOW}"}
+
+
+def charts(tracker: Tracker, port: int) -> Iterator[str]:
+    """Yield a line for each of the latest sweeps and searches, and below it links to its views in MLflow's UI."""
+    roots = [run for kind in ("sweep", "search") for run in tracker.search_runs(f"tags.`{KIND}` = '{kind}'")]
+    for run in sorted(roots, key=lambda root: root.info.start_time)[: -SHOWN - 1 : -1]:
+        digest = run.data.tags[SWEEP]
+        yield f"{run.info.run_name}, plan {digest}"
+        yield from (f"  {title}: {url}" for title, url in links(tracker, run.info.run_name, digest, port).items())
+
+
+def _links(page: str, digest: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """-> title: URL of the views of a sweep among the tags of its experiment."""
+    urls = {}
+    for tag in (tag for tag in tags if tag.startswith(f"{PREFIX}{digest}-")):
+        state, key = json.loads(tags[tag]), tag.removeprefix(PREFIX)
+        mode = f"&compareRunsMode={state['mode']}" if state["mode"] != "TABLE" else ""
+        urls[state["title"]] = f"{page}/runs?viewStateShareKey={key}{mode}&{WORKFLOW}"
+    return urls
+
+
+def _key(digest: str, title: str) -> str:
+    return f"{digest}-{re.sub('[^A-Za-z0-9]+', '-', title)}"
