@@ -1,6 +1,7 @@
 """A planned run: its data, its stages and its id; nothing of it has started."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfsup import codebase, evaluations, outside
-from selfsup.checkpoint import flatten
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
@@ -23,6 +23,7 @@ from selfsup.outside_backbone import portable
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.sections import Feeder
+from selfsup.settings import flatten
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
 from selfsup.stage import Settings, Stage, digest, write_json
@@ -52,7 +53,7 @@ class PlannedRun:
 
     root: the spec with the places of its values. peers: number of runs that begin together and that one stream can
     feed. usual: feeder where the spec says `auto`. code: policy for stages that other code made. others: data of the
-    evaluations that have data of their own, by name.
+    evaluations that have data of their own, by name. study, arm: its place in a sweep, which screens show.
     """
 
     run: Run
@@ -65,6 +66,8 @@ class PlannedRun:
     usual: Feeder = field(default_factory=usual_feeder)
     code: CodePolicy = "refuse"
     others: Mapping[str, Splits] = field(default_factory=dict)
+    study: str = field(default="", compare=False)
+    arm: str = field(default="", compare=False)
 
     @cached_property
     def id(self) -> str:
@@ -76,6 +79,12 @@ class PlannedRun:
     def method(self) -> str:
         """Return the name of the method, which is no path."""
         return outside.short(self.run.method)
+
+    @property
+    def title(self) -> str:
+        """Return its name in Ray's dashboard: study, arm, seed and id. It is the name of a folder, too."""
+        place = f"{self.study}, {self.arm}" if self.arm else self.label
+        return re.sub(r"[^\w ,.=+-]", "_", f"{place[:100]}, seed {self.run.seed}, {self.id}")
 
     @property
     def label(self) -> str:

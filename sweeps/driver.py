@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -58,7 +58,7 @@ def execute(runs: Sequence[PlannedRun], recorder: Recorder) -> list[Failure]:
     """
     left = [run for run in runs if not run.done]
     at_once = at_a_time(left) if left else 0
-    runs_by_id = {run.id: run for run in sort_by_stream(left, at_once)}
+    runs_by_id = {run.id: recorder.placed(run) for run in sort_by_stream(left, at_once)}
     work = {run.id: 1.0 + run.steps * run.run.train.batch for run in left}  # a baseline has no steps
     monitor = TrialMonitor(RunsById(runs_by_id), recorder, Remaining(work))
     if runs_by_id:
@@ -75,11 +75,16 @@ def fit(
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # it is never restored
+    named = replace(
+        config,
+        trial_name_creator=lambda trial: monitor.of(trial).title,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
     with scratch(home / "tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, plans=monitor.plans), TRIAL),
             param_space=space,
-            tune_config=config,
+            tune_config=named,
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(folder),

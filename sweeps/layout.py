@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from selfsup.mlflow_store import default_uri, home
+from selfsup.mlflow_store import home
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.report.results import trials
@@ -11,12 +11,7 @@ from selfsup.sweeps.spec.expand import expand
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.status import RunStatus, run_statuses, trial_statuses
-from selfsup.track import Tracker
-
-
-def store() -> Tracker:
-    """Connect to the MLflow in use. Raises TrackError."""
-    return Tracker(default_uri(home())).connect()
+from selfsup.track import Tracker, store
 
 
 def lay_out(sweep_file: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[str, PlannedRun]]:

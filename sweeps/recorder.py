@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -13,7 +14,7 @@ from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
 from selfsup.stage import digest
-from selfsup.sweeps.tags import ARM, KIND, TRIAL
+from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ACCEPTED, CODE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
@@ -36,6 +37,11 @@ class Recorder:
         self._tags = {} if tags is None else tags
         self._parents = {} if parents is None else parents
         self._live: dict[str, tuple[str, Shipper]] = {}
+
+    def placed(self, planned: PlannedRun) -> PlannedRun:
+        """Return a run that knows its study and its arm."""
+        place = self._tags.get(planned.id, {})
+        return replace(planned, study=place.get(STUDY, ""), arm=place.get(ARM, ""))
 
     def begin(self, planned: PlannedRun) -> None:
         """Send the curve of a run from now on, as it grows."""

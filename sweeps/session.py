@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from selfsup import whole
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import Failure
 from selfsup.mlflow_store import home
@@ -17,28 +16,16 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import execute
 from selfsup.sweeps.explore import explore, left
-from selfsup.sweeps.layout import lay_out, proposed, statuses, store
+from selfsup.sweeps.layout import lay_out, proposed
 from selfsup.sweeps.recorder import Recorder
-from selfsup.sweeps.report import paper
-from selfsup.sweeps.report.files import files, pictures, read
-from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.reports import frame
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
-from selfsup.track import Tracker
+from selfsup.track import Tracker, store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
-    """Return a row per run: study, arm, seed, id, status and why.
-
-    overrides: such as "train.batch=64". Starts nothing.
-    """
-    import pandas as pd
-
-    return pd.DataFrame(statuses(sweepfile.read(Path(path), overrides)))
 
 
 def sweep(path: str | Path, *overrides: str, code: CodePolicy = "refuse") -> "pd.DataFrame":
@@ -49,12 +36,7 @@ def sweep(path: str | Path, *overrides: str, code: CodePolicy = "refuse") -> "pd
     arms, failed = conduct(sweepfile.read(Path(path), overrides), store(), code=code)
     if failed:
         raise failed[0].exception()
-    return _frame(arms)
-
-
-def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
-    """Return a row per run and metric, from what MLflow holds of a sweep now."""
-    return _frame(lay_out(sweepfile.read(Path(path), overrides))[0])
+    return frame(arms)
 
 
 def conduct(
@@ -97,20 +79,3 @@ def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: CodePolicy = "
     settle((stage for run in runs for stage in run.stages), code)
     with nullcontext() if ray.is_initialized() or all(run.done for run in runs) else ray_context():
         return execute(runs, recorder)
-
-
-def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
-    """Write the report, to SELFSUP_HOME and the sweep's run in MLflow: -> its numbers, and the path of its page."""
-    ablation = read(arms, tracker, cache=home() / "cache")
-    root, folder = mlflow_tree.open_sweep(tracker, arms), home() / "reports" / arms.name
-    for name, data in files(ablation, pictures(ablation, tracker)).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole.write(path, data)
-        tracker.artifact(root, path, str(Path("report", name).parent))
-    mlflow_tree.summarize(tracker, ablation)
-    return ablation, folder / "report.html"
-
-
-def _frame(arms: Sweep) -> "pd.DataFrame":
-    return paper.frame(read(arms, store(), cache=home() / "cache")).to_pandas()

@@ -17,7 +17,15 @@ FLOORS = {  # from the top; each may import those below it
 }
 ENTRANCES = {
     ROOT / "platform" / "selfsup" / name
-    for name in ("cli.py", "cli_catalogue.py", "cli_encoders.py", "cli_runs.py", "cli_shards.py", "__init__.py")
+    for name in (
+        "cli.py",
+        "cli_catalogue.py",
+        "cli_cluster.py",
+        "cli_encoders.py",
+        "cli_runs.py",
+        "cli_shards.py",
+        "__init__.py",
+    )
 }
 TRACKERS = {"track", "mlflow_store", "mlflow_tree", "results"}
 LIGHT = (
@@ -39,9 +47,11 @@ def modules(floor: str) -> Iterator[tuple[Path, set[str]]]:
         yield path, imports(path)
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, nested: bool = True) -> set[str]:
+    """nested: also those inside functions, and for typing."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if nested else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -93,6 +103,28 @@ def test_a_room_imports_only_what_the_map_in_the_readme_says(room: str, banned: 
     for path in (ROOT / room).glob("*.py"):
         names = [f"{name}." for name in imports(path)]
         assert not [name for name in names for top in banned if name.startswith(f"{top}.")], path
+
+
+def reached(*entries: str) -> set[str]:
+    """The modules that are imported when these are, ours by name and those of others by their top."""
+    paths = {module(path): path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
+    found, pending = set[str](), list(entries)
+    while pending:
+        name = pending.pop()
+        name = name if name in paths else name.rpartition(".")[0] if name.rpartition(".")[0] in paths else name
+        if name in paths and name not in found:
+            pending += [*imports(paths[name], nested=False), name.rpartition(".")[0]]
+        found.add(name if name in paths else name.partition(".")[0])
+    return found
+
+
+def test_who_reads_results_needs_neither_ray_nor_torch() -> None:
+    """`selfsup compare` and `ui` do without both; `report` and `status` read knobs from methods, which import torch."""
+    heavy = {"ray", "torch", "torchvision", "timm", "lightning", "optuna"}
+    readers = ("selfsup.cli", "selfsup.track", "selfsup.sweeps.mlflow_views", "selfsup.sweeps.report.paper")
+    assert not reached(*readers, "selfsup.sweeps.report.compare", "selfsup.sweeps.report.results") & heavy
+    assert not reached("selfsup.sweeps.reports", "selfsup.sweeps.layout", "selfsup.sweeps.status") & {"ray", "optuna"}
+    assert "ray" in reached("selfsup.sweeps.session"), "the search for imports finds them"
 
 
 def test_what_a_plan_needs_stays_free_of_torch() -> None:

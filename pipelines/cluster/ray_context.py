@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_maximum_startup_concurrency": "16",  # forks are cheap; Ray warns of four times as many as it expects
 }
+TRACKING = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}  # for the Train page of a cluster's dashboard; takes an actor
 
 
 @contextmanager
@@ -44,14 +45,15 @@ def ray_context() -> Iterator[None]:
 
     Raises SelfsupError where there is none, or where its nodes do not share SELFSUP_HOME.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
+    wanted = ENVIRONMENT if address == "local" else ENVIRONMENT | TRACKING
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(unset)
     if address == "local":
         with local_ray():
             yield
     else:
-        with existing_ray(address):
+        with existing_ray(address, unset):
             check_shared_folder(home())
             yield
 
@@ -73,10 +75,13 @@ def local_ray(**options: Any) -> Iterator[None]:
 
 
 @contextmanager
-def existing_ray(address: str) -> Iterator[None]:
-    """Connect to a cluster, on one of whose nodes this process runs. Raises SelfsupError where none answers."""
+def existing_ray(address: str, variables: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Connect to a cluster, on one of whose nodes this process runs. Raises SelfsupError where none answers.
+
+    variables: for the processes of this job, which do not inherit this one's; none of those that the job was sent.
+    """
     with _shutdown_at_end():
-        _connect(address)
+        _connect(address, variables or {})
         with watchdog(gcs_may_restart=True):
             yield
 
@@ -113,10 +118,10 @@ def _start(folder: Path, options: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, variables: Mapping[str, str]) -> None:
     try:
         check_reachable(address)
-        _init(address)
+        _init(address, runtime_env={"env_vars": dict(variables)})
     except (OSError, AuthenticationError, RuntimeError, ValueError) as error:
         raise SelfsupError(
             f"no Ray cluster answers at RAY_ADDRESS={address}: {_first_line(error)}. Start one, with `ray start "

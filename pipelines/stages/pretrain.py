@@ -44,12 +44,13 @@ def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
     task = Task(run, data, planned.order, planned.info, stage.folder, dict(stage.resolved))
     stream = SampleStream(task.manifest, task.order, task.views, task.steps)
     task_bytes, launched = pickle.dumps(task), time.time()
+    labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}
 
     def train_loop() -> None:
         # The task as bytes: Ray's controller unpickles this closure, too, and need not import our modules.
         from selfsup.pipelines.stages.worker import work
 
-        work(pickle.loads(task_bytes), launched)
+        work(pickle.loads(task_bytes), launched, labels)
 
     return TorchTrainer(
         train_loop,
@@ -62,7 +63,7 @@ def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
             resources_per_worker=_worker_resources(planned),
         ),
         run_config=RunConfig(
-            name=stage.key,
+            name=planned.title,
             storage_path=str(stage.folder / "ray"),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
                 max_failures=resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1

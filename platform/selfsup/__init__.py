@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from selfsup.method import Method, Out
     from selfsup.pretrained import PretrainedEncoder, load_encoder
     from selfsup.spec import Run, Spec, read
-    from selfsup.sweeps.session import plan, report, sweep
+    from selfsup.sweeps.reports import plan, report
+    from selfsup.sweeps.session import sweep
     from selfsup.views import Center, Crop, Views
 
 __all__ = [
@@ -53,7 +54,8 @@ _HOMES = {
     "method": ["Method", "Out"],
     "pretrained": ["PretrainedEncoder", "load_encoder"],
     "spec": ["Run", "Spec", "read"],
-    "sweeps.session": ["plan", "report", "sweep"],
+    "sweeps.reports": ["plan", "report"],
+    "sweeps.session": ["sweep"],
     "views": ["Center", "Crop", "Views"],
 }
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
 from selfsup.sealed import damage, sealed
+from selfsup.settings import differences, flatten
 from selfsup.tensors import mismatches
 from selfsup.whole import sweep
 
@@ -155,28 +156,6 @@ def _state_after_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
         model.param_groups.append(group | {"params": weights, "fused": False})  # not supported on the meta device
     model.step()
     return dict(model.state_dict()["state"])
-
-
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """Return a line for every path whose values differ: `optim.lr: 0.1 here, 0.2 there`."""
-    ours, theirs = dict(flatten(here)), dict(flatten(there))
-    return [
-        f"{path}: {ours.get(path, 'absent')} here, {theirs.get(path, 'absent')} there"
-        for path in sorted(ours.keys() | theirs.keys())
-        if ours.get(path, _ABSENT) != theirs.get(path, _ABSENT)
-    ]
-
-
-_ABSENT = object()  # unlike None, not the value of any setting
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted path, value) of nested settings."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -83,11 +83,11 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
     from selfsup.pipelines.cost import describe
     from selfsup.pipelines.planning import unique
-    from selfsup.sweeps.layout import store
     from selfsup.sweeps.recorder import Recorder
     from selfsup.sweeps.report import files as report
     from selfsup.sweeps.report import paper
     from selfsup.sweeps.session import perform
+    from selfsup.track import store
 
     plans = _plans(specs, set_)
     show(describe(plans))
@@ -116,9 +116,9 @@ def sweep(
     again: Again = False,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
-    from selfsup.sweeps.layout import store
     from selfsup.sweeps.session import conduct
     from selfsup.sweeps.spec import sweepfile
+    from selfsup.track import store
 
     sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
     show(_outline(sweep_file))
@@ -134,8 +134,9 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
-    from selfsup.sweeps.layout import lay_out, store
+    from selfsup.sweeps.layout import lay_out
     from selfsup.sweeps.spec import sweepfile
+    from selfsup.track import store
 
     sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
     page = _report(lay_out(sweep_file, tracker)[0], tracker)
@@ -147,7 +148,7 @@ def report(
 def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> None:
     """Start the MLflow UI on the store in use, for this machine only; print links to charts of the latest sweeps."""
     from selfsup.sweeps import mlflow_views
-    from selfsup.sweeps.layout import store
+    from selfsup.track import store
 
     tracker = store()
     for line in mlflow_views.charts(tracker, port):
@@ -223,7 +224,7 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     from selfsup.stage import read_json
     from selfsup.sweeps import mlflow_views
     from selfsup.sweeps.report import paper
-    from selfsup.sweeps.session import write
+    from selfsup.sweeps.reports import write
 
     ablation, page = write(arms, tracker)
     show(f"\n{paper.console(ablation)}\n", BEST)

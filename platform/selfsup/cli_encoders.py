@@ -64,8 +64,8 @@ def export(
     from selfsup.pipelines import export
 
     if to == "mlflow":
-        from selfsup.sweeps import layout
+        from selfsup.track import store
 
-        typer.echo(export.store(home(), source, layout.store()))
+        typer.echo(export.store(home(), source, store()))
     else:
         typer.echo(export.export(home(), source, out, to=to))

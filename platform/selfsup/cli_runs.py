@@ -35,9 +35,9 @@ def status(
 @runs.command()
 def compare(ids: Annotated[list[str], typer.Argument(metavar="ID...", help="of runs", show_default=False)]) -> None:
     """Show differences between runs, in settings and in results."""
-    from selfsup.sweeps.layout import store
     from selfsup.sweeps.report.compare import compare
     from selfsup.sweeps.report.results import find
+    from selfsup.track import store
 
     if len(set(ids)) < 2:
         raise SpecError("selfsup compare: name two runs or more by ids, which `selfsup status SWEEP --json` shows")

@@ -28,7 +28,7 @@ EXCLUDED = frozenset(
     for name in """
     cli cli_catalogue cli_encoders cli_shards codebase columns conflicts errors evaluations evaluator explain failures
     knob layers metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed
-    shipped shipper source spec spec_schema stage tensors track whole
+    settings shipped shipper source spec spec_schema stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.embed pipelines.export pipelines.feasible pipelines.planned
     pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest

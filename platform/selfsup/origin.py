@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from selfsup import codebase
-from selfsup.checkpoint import differences, flatten
 from selfsup.errors import CodeError, SpecError
 from selfsup.progress import several
+from selfsup.settings import differences, flatten
 from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
 

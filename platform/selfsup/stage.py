@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfsup.checkpoint import differences
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.naming import STAGES
+from selfsup.settings import differences
 from selfsup.whole import sweep, write
 
 Settings = Mapping[str, Any]

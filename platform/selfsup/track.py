@@ -21,7 +21,7 @@ from selfsup import whole
 from selfsup.errors import TrackError
 from selfsup.metric_names import former_name
 from selfsup.metrics_log import Record, check_names, committed_records, sent_bytes
-from selfsup.mlflow_store import check_reachable, connect, load_mlflow, mlflow_command, sqlite_path
+from selfsup.mlflow_store import check_reachable, connect, default_uri, home, load_mlflow, mlflow_command, sqlite_path
 from selfsup.redact import redacted
 
 if TYPE_CHECKING:
@@ -288,6 +288,11 @@ class Tracker:
             if self._store and (texts := [text for text in DAMAGED if text in str(error)]):
                 reason = f"{texts[0]}. Put a copy of it back, or move it away: {REFILLED}"
             raise TrackError(f"MLflow at {redacted(self.uri)}: cannot {action}: {reason}") from error
+
+
+def store() -> Tracker:
+    """Connect to the MLflow in use. Raises TrackError."""
+    return Tracker(default_uri(home())).connect()
 
 
 def _metrics(record: Record, *, prefix: str, model: str | None) -> "Iterator[Metric]":

@@ -23,10 +23,11 @@ from PIL import Image
 
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.planned import PlannedRun, record
-from selfsup.sweeps import session
+from selfsup.sweeps import reports, session
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
+from selfsup.track import store
 
 SEEDS = 2
 Spans = dict[str, list[float]]
@@ -42,13 +43,13 @@ def main(trials: int) -> None:
         arms, planned = expand(sweepfile.read(spec), home)
         planning = time.monotonic() - began
         began = time.monotonic()
-        _, failed = session.conduct(sweepfile.read(spec), session.store())
+        _, failed = session.conduct(sweepfile.read(spec), store())
         whole = time.monotonic() - began
         assert not failed
         for each in planned.values():
             note(spans, each, marks[each.id])
         began = time.monotonic()
-        session.write(arms, session.store())
+        reports.write(arms, store())
         report = time.monotonic() - began
     print(f"{len(planned)} trials in {whole:.0f} s, {whole / len(planned):.2f} s a trial of the clock")
     print(f"planning {1000 * planning / len(planned):.1f} ms a trial; the report {report:.1f} s")

@@ -38,6 +38,7 @@ from selfsup.pipelines.data.shared import SharedFeed
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.sweeps import session
 from selfsup.sweeps.spec import sweepfile
+from selfsup.track import store
 from selfsup.views import Crop, Views
 
 PHOTOS, BATCH, STEPS = 1024, 64, 60
@@ -100,7 +101,7 @@ def trainings(told: Manifest, how: str, usage: Usage) -> Spent:
         spec = SWEEP | {"data": {"train": told.root}, "stream": {"share": "auto" if how == "shared" else "never"}}
         Path(folder, "sweep.yaml").write_text(yaml.safe_dump(spec))
         since, cpu = time.perf_counter(), usage.cpu()
-        _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), session.store())
+        _, failed = session.conduct(sweepfile.read(Path(folder, "sweep.yaml")), store())
         spent = time.perf_counter() - since, usage.cpu() - cpu
         assert not failed
         done = [json.loads(path.read_text()) for path in Path(folder).glob("home/stages/pretrain-*/done.json")]

@@ -1,0 +1,28 @@
+"""Numbers of a training run for whoever watches a Ray cluster, by Prometheus or in Ray's dashboard."""
+
+from collections.abc import Mapping
+
+from ray.util.metrics import Gauge
+
+GAUGES = {
+    "loss": "the training loss",
+    "samples_per_second": "samples that all workers of a run train on in a second",
+    "input_wait": "share of the time in which the first worker waits for its next batch, from 0 to 1",
+}
+
+
+class Gauges:
+    """The gauges selfsup_loss, selfsup_samples_per_second and selfsup_input_wait of a run. labels: of Prometheus.
+
+    Ray sends them in the background, and drops them where its metrics are off.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels = dict(labels)
+        self._gauges = {name: Gauge(f"selfsup_{name}", text, tuple(labels)) for name, text in GAUGES.items()}
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Show these numbers from now on; those without a gauge are left out."""
+        for name, gauge in self._gauges.items():
+            if name in values:
+                gauge.set(float(values[name]), self._labels)
