@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.shared import SharedFeed
+from selfsup.pipelines.data.stream import Columns
+from selfsup.pipelines.stages.gauges import Gauges
 from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
 from selfsup.spec import Run
 from selfsup.stage import write_json
@@ -64,13 +66,16 @@ class Task:
         return self.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
 
 
-def work(task: Task, launched: float) -> None:
-    """Train. An error that a restart would only repeat is written to a file, which ends restarts at once."""
+def work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
+    """Train. An error that a restart would only repeat is written to a file, which ends restarts at once.
+
+    labels: of the gauges that show the run.
+    """
     note = task.folder / "error.json"
     if note.exists():
         return
     try:
-        _work(task, launched)
+        _work(task, launched, labels)
     except SelfsupError as error:
         failures.write(failures.classify(error), note)
         raise
@@ -81,7 +86,7 @@ def work(task: Task, launched: float) -> None:
         raise exhausted from error
 
 
-def _work(task: Task, launched: float) -> None:
+def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     entered = time.time()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
@@ -108,7 +113,10 @@ def _work(task: Task, launched: float) -> None:
     )
     gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
-    Watch(task, loader, method, optimizer, start, meter).follow(steps, StartTimes(launched, entered, time.time()))
+    gauges = Gauges(labels)
+    Watch(task, loader, method, optimizer, start, meter, gauges).follow(
+        steps, StartTimes(launched, entered, time.time())
+    )
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / "method.safetensors")
@@ -178,6 +186,7 @@ class BatchLoader:
         self._patch = method.encoder(task.run.modality).patch
         self.bad: set[str] = set()
         self.latest: Batch | None = None
+        self.waited = 0.0  # seconds, for the feed
         self._feed: Feed | SharedFeed | None = None
 
     def counted(self) -> dict[str, float]:
@@ -187,7 +196,7 @@ class BatchLoader:
     def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
         self.bad = self._earlier(restored=start > 0)
-        for step, columns in enumerate(ahead(feed.steps(start), self._device), start):
+        for step, columns in enumerate(ahead(self._timed(feed.steps(start)), self._device), start):
             self._count(set(columns.pop("bad")))
             self.latest = collate(
                 columns,
@@ -199,6 +208,14 @@ class BatchLoader:
                 device=self._device,
             )
             yield self.latest
+
+    def _timed(self, rows: Iterator[Columns]) -> Iterator[Columns]:
+        """Yield the rows, and add up the time that each takes to come."""
+        began = time.perf_counter()
+        for row in rows:
+            self.waited += time.perf_counter() - began
+            yield row
+            began = time.perf_counter()
 
     @property
     def _list(self) -> Path:
@@ -238,15 +255,16 @@ class Watch:
         optimizer: torch.optim.Optimizer,
         start: int,
         meter: Meter,
+        gauges: Gauges,
     ) -> None:
         self._task, self._loader, self._method, self._optimizer = task, loader, method, optimizer
-        self._start, self._meter = start, meter
+        self._start, self._meter, self._gauges = start, meter, gauges
         self._metrics_log = MetricsLog(task.folder / "metrics.jsonl", restored=start) if dist.rank() == 0 else None
 
     def follow(self, steps: Iterator[Step], began: StartTimes) -> None:
         settings, total = self._task.run.train, self._task.steps
         spent: dict[str, float] = {}
-        since, seen = time.time(), self._start
+        since, seen, waited = time.time(), self._start, self._loader.waited
         for step in steps:
             spent = spent or began.durations(time.time())
             log, save = (
@@ -260,19 +278,22 @@ class Watch:
             values = read(step)  # before saving, too: no state that is not finite becomes a checkpoint
             if log:
                 now = time.time()
-                self._log(step.number, values, rate=(step.number - seen) * self._task.order.batch / (now - since))
-                since, seen = now, step.number
+                wait = (self._loader.waited - waited) / (now - since)
+                rate = (step.number - seen) * self._task.order.batch / (now - since)
+                self._log(step.number, values, rate=rate, wait=wait)
+                since, seen, waited = now, step.number, self._loader.waited
             if save:
                 self._save(step.number)
         numbers = spent | self._meter.read() | self._loader.counted()
         if self._metrics_log:
             write_json(self._task.folder / "summary.json", numbers)
 
-    def _log(self, number: int, values: dict[str, float], *, rate: float) -> None:
+    def _log(self, number: int, values: dict[str, float], *, rate: float, wait: float) -> None:
         values |= {"samples_per_second": rate} | self._loader.counted() | self._health()
         self._meter.read()
         if self._metrics_log:
             self._metrics_log.append(number, values)
+            self._gauges.set(values | {"input_wait": wait})
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +46,10 @@ print("SEEN", *ray.get(seen.remote()), pathlib.Path("platform").is_dir())
 
 
 class Head:
-    """address: of its job server. environment: what a user who holds the token has set."""
+    """address: of its job server. environment: what a user who holds the token has set. metrics_port: of Prometheus."""
 
-    def __init__(self, address: str, environment: dict[str, str]) -> None:
-        self.address, self.environment = address, environment
+    def __init__(self, address: str, environment: dict[str, str], metrics_port: int = 0) -> None:
+        self.address, self.environment, self.metrics_port = address, environment, metrics_port
 
     def call(self, *argv: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -75,13 +76,15 @@ def head() -> Iterator[Head]:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the head
             "SELFSUP_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
+            "RAY_metrics_report_interval_ms": "500",
         }
         ports = [f"--{name}={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
         argv = [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
         argv += [*ports, "--disable-usage-stats", f"--temp-dir={folder / 'ray'}", "--object-store-memory=200000000"]
         with (folder / "log").open("w") as log:
             started = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
-        head = Head(f"http://127.0.0.1:{ports[1].partition('=')[2]}", environment)
+        numbers = [int(port.partition("=")[2]) for port in ports]
+        head = Head(f"http://127.0.0.1:{numbers[1]}", environment, numbers[-1])
         try:
             answered = wait_for(head, started)
             assert answered, (folder / "log").read_text()
@@ -90,7 +93,14 @@ def head() -> Iterator[Head]:
             stop(started)
 
 
-PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+PORTS = (
+    "port",
+    "dashboard-port",
+    "ray-client-server-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+)
 
 
 def wait_for(head: Head, started: "subprocess.Popen[bytes]") -> bool:
@@ -250,6 +260,42 @@ def test_a_job_of_its_own_name_is_left_alone_with_a_package_a_variable_and_an_or
     assert "seventeen letters" not in sent.stdout + done.stdout
     again = head.call(*argv, cwd=tmp_path)
     assert "it has had a job of this name; give another --name" in again.stdout
+
+
+def get(url: str, token: str = "") -> str:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.slow
+def test_the_dashboard_shows_runs_by_study_arm_and_seed_and_their_numbers(
+    head: Head, spec: dict[str, object], tmp_path: Path
+) -> None:
+    longer = spec | {"train": {"duration": {"steps": 400}, "batch": 8, "log_every": 5}}
+    path, metrics = sweep_of(longer, tmp_path), ""
+    environment = head.environment | {"SELFSUP_HOME": str(tmp_path / "home")}
+    argv = [sys.executable, "-m", "selfsup.cli", "submit", str(path), "--address", head.address, *SHARED]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen([*argv, "--name", "watched"], env=environment, stdout=log, stderr=log)
+        while job.poll() is None and "ray_selfsup_input_wait{" not in metrics:
+            metrics = get(f"http://127.0.0.1:{head.metrics_port}/metrics")
+            time.sleep(0.5)
+        job.wait()
+    assert job.returncode == 0, (tmp_path / "log").read_text()
+    for name in ("loss", "samples_per_second", "input_wait"):
+        [line, *_] = [line for line in metrics.splitlines() if line.startswith(f"ray_selfsup_{name}{{")]
+        assert 'study="simclr"' in line
+        assert 'seed="0"' in line
+        assert 'run="simclr, ' in line
+        assert float(line.rpartition(" ")[2]) >= 0
+    token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    runs = [run["name"] for run in json.loads(get(f"{head.address}/api/train/v2/runs/v1", token))["train_runs"]]
+    for arm in ("default", "temperature=0.5"):
+        assert [name for name in runs if name.startswith(f"simclr, {arm}, seed 0, simclr-")], runs
+    details = json.loads(get(f"{head.address}/api/jobs/watched", token))
+    assert details["metadata"]["job_name"] == "watched"
+    assert details["metadata"]["command"] == "selfsup sweep sweeps/swept.yaml"
 
 
 @pytest.mark.slow
