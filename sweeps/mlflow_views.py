@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 from selfsup.mlflow_store import PORT, WORKFLOW, experiment_page
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.tags import ARM, KIND, STUDY, SWEEP, TRIAL
-from selfsup.track import EXPERIMENT_KIND, SEED, TRAINING, Tracker
+from selfsup.track import SEED, TRAINING, Tracker
 
 PREFIX = "mlflow.sharedViewState."  # of a tag that holds a view
-MOST_COLUMNS = 40  # so that a view fits into a tag, of 5000 characters
+MOST_COLUMNS = 30  # so that a view fits into a tag, of 5000 characters
 SHOWN = 5  # sweeps that `charts` tells of
 LOSS = "pretrain/loss"
+CURVES = "^pretrain/(loss|rankme|feature_std)$"  # of the charts by arm
 
 
-class View(NamedTuple):
+class UiView(NamedTuple):
     """A view of the runs of one kind. mode: how it opens, TABLE or CHART. columns: besides the name of a run."""
 
     title: str
@@ -40,18 +41,18 @@ class View(NamedTuple):
             "orderByKey": f"metrics.`{self.metric}`",
             "orderByAsc": False,
             "selectedColumns": list(self.columns[:MOST_COLUMNS]),
+            "columnOrder": list(self.columns[:MOST_COLUMNS]),
             "runsHiddenMode": "FIRST_20_RUNS",
-            "groupBy": arms if self.by_arm else None,
-        }
+        } | ({"groupBy": arms, "chartsSearchFilter": CURVES} if self.by_arm else {})
 
 
-def views(sweep: Sweep) -> list[View]:
+def views(sweep: Sweep) -> list[UiView]:
     """Return the views of a sweep: its arms with their factors and results, its runs, and their curves by arm."""
     if not sweep.studies:
         assert sweep.search
         metrics = tuple(sweep.search.search.objectives)
         columns = _columns("metrics", metrics)
-        return [View(f"trials by {metric}", TRIAL, "CHART", metric, columns) for metric in metrics]
+        return [UiView(f"trials by {metric}", TRIAL, "CHART", metric, columns) for metric in metrics]
     paths = dict.fromkeys(factor.path for study in sweep.studies for factor in (*study.factors, *study.grid))
     named = _columns("tags", [STUDY]) if len(sweep.studies) > 1 else ()
     results = [f"{metric}/{name}" for metric in sweep.metrics for name in ("mean", "low", "high", "n")]
@@ -59,9 +60,9 @@ def views(sweep: Sweep) -> list[View]:
     runs = (*named, *_columns("tags", [ARM, SEED]), *_columns("metrics", sweep.metrics))
     best = next(iter(sweep.metrics), LOSS)
     return [
-        View("arms", "arm", "TABLE", f"{best}/mean", arms),
-        View("runs", "run", "TABLE", best, runs),
-        View("curves", "run", "CHART", best, runs, by_arm=True),
+        UiView("arms", "arm", "TABLE", f"{best}/mean", arms),
+        UiView("runs", "run", "TABLE", best, runs),
+        UiView("curves", "run", "CHART", best, runs, by_arm=True),
     ]
 
 
@@ -73,14 +74,14 @@ def keep(tracker: Tracker, sweep: Sweep, root: str) -> None:
     """Keep the views of a sweep in its experiment, and lead to them from the note of its run, `root` to MLflow."""
     states = {_key(sweep.digest, view.title): view.state(sweep.digest) for view in views(sweep)}
     tags = {PREFIX + key: json.dumps(state, separators=(",", ":")) for key, state in states.items()}
-    tracker.tag_experiment(sweep.name, {EXPERIMENT_KIND: TRAINING} | tags)
+    tracker.tag_experiment(sweep.name, TRAINING | tags)
     experiment = tracker.experiment(sweep.name)
     assert experiment
     page = f"#/experiments/{experiment.experiment_id}"
-    targets = {"report": f"{page}/runs/{root}/artifacts/report/report.html"} if sweep.studies else {}
+    targets = {"report": f"{page}/runs/{root}/artifacts/report/report.html?{WORKFLOW}"} if sweep.studies else {}
     targets |= _links(page, sweep.digest, experiment.tags) | {"encoders": f"{page}/models?{WORKFLOW}"}
     lines = [sweep.question, " · ".join(f"[{title}]({url})" for title, url in targets.items())]
-    tracker.tag(root, {"mlflow.note.content": "\n\n".join(line for line in lines if line)})
+    tracker.note(root, "\n\n".join(line for line in lines if line))
 
 
 def links(tracker: Tracker, name: str, digest: str, port: int = PORT) -> dict[str, str]:

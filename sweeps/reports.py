@@ -1,4 +1,4 @@
-"""What there is of a sweep, read and reported: shared by the commands of a terminal and the functions of a notebook.
+"""Reports of a sweep from what there is of it: shared by the commands of a terminal and the functions of a notebook.
 
 Nothing here needs Ray.
 """

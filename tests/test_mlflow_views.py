@@ -44,6 +44,7 @@ def test_a_view_of_arms_shows_factors_and_results(tracker: Tracker) -> None:
         f"metrics.`{KNN}/high`",
         f"metrics.`{KNN}/n`",
     ]
+    assert state["columnOrder"] == state["selectedColumns"]
     curves = json.loads(experiment.tags["mlflow.sharedViewState.5eed-curves"])
     assert curves["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "selfsup.arm"}]
 
@@ -69,7 +70,7 @@ def test_the_run_of_a_sweep_leads_to_its_report_its_views_and_its_encoders(track
     note, page = run.data.tags["mlflow.note.content"], f"#/experiments/{run.info.experiment_id}"
     assert note.startswith("Does it hold?\n\n[report](")
     targets = dict(re.findall(r"\[(\w+)\]\(([^)]*)\)", note))
-    assert targets["report"] == f"{page}/runs/{root}/artifacts/report/report.html"
+    assert targets["report"] == f"{page}/runs/{root}/artifacts/report/report.html?workflowType=machine_learning"
     assert targets["encoders"] == f"{page}/models?workflowType=machine_learning"
     assert targets["arms"] == f"{page}/runs?viewStateShareKey=5eed-arms&workflowType=machine_learning"
 

@@ -141,7 +141,9 @@ def test_every_number_can_be_traced_to_its_run_and_made_again(text: str) -> None
     assert "42.00" in found.words()
     assert "selfsup sweep sweeps/toy.yaml --only mae-mask_ratio=0.5-1" in found.words()
     [link] = [link.attributes["href"] for link in found.every("a")]
-    assert link == "http://127.0.0.1:5000/#/experiments/7/runs/run-of-mae-mask_ratio=0.5-1"
+    assert (
+        link == "http://127.0.0.1:5000/#/experiments/7/runs/run-of-mae-mask_ratio=0.5-1?workflowType=machine_learning"
+    )
 
 
 def test_runs_that_were_made_with_different_things_each_tell_with_what() -> None:

@@ -16,7 +16,7 @@ PACKAGE_FILE = "__init__.py"
 
 
 class Extras(NamedTuple):
-    """What a user sends along: variables by name, packages by path, a file of Ray's settings, a wheel of selfsup."""
+    """The extras of a job: variables by name, packages by path, a file of Ray's settings, a wheel of selfsup."""
 
     variables: Sequence[str] = ()
     packages: Sequence[Path] = ()
@@ -100,7 +100,7 @@ def _package(name: str) -> Path:
         raise SpecError(f"--py-modules {name}: no {PACKAGE_FILE} in it; name the folder that is imported{hint}")
     if path.is_dir() or (path.is_file() and path.suffix in (".py", ".whl")):
         return path
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or not (found.submodule_search_locations or (found.origin or "").endswith(".py")):
+    module = importlib.util.find_spec(name) if name.isidentifier() else None
+    if module is None or not (module.submodule_search_locations or (module.origin or "").endswith(".py")):
         raise SpecError(f"--py-modules {name}: neither a folder nor a .py, nor a package that is installed here")
-    return Path([*(found.submodule_search_locations or ()), str(found.origin)][0])
+    return Path([*(module.submodule_search_locations or ()), str(module.origin)][0])

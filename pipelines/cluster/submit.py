@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from selfsup import outside
 from selfsup.errors import SelfsupError, SpecError, TrackError
 from selfsup.layers import plain
-from selfsup.mlflow_store import check_reachable, default_uri, experiment_page, home, is_server, move_credentials
+from selfsup.mlflow_store import (
+    WORKFLOW,
+    check_reachable,
+    default_uri,
+    experiment_page,
+    home,
+    is_server,
+    move_credentials,
+)
 from selfsup.origin import CodePolicy
 from selfsup.pipelines.cluster.auth import use_token
 from selfsup.pipelines.cluster.runtime_env import Extras, runtime_env
@@ -115,7 +123,7 @@ def mlflow_page(experiment: str) -> str:
         entity = Tracker(uri).connect().experiment(experiment)
     except TrackError:  # only the cluster may reach it
         entity = None
-    return experiment_page(uri, entity.experiment_id) if entity else redacted(uri)
+    return f"{experiment_page(uri, entity.experiment_id)}/runs?{WORKFLOW}" if entity else redacted(uri)
 
 
 def _send(address: str, **job: Any) -> "JobSubmissionClient":

@@ -33,7 +33,7 @@ REASON = "selfsup.reason"  # why a run failed or was stopped
 DATA = "selfsup.data"  # .train, .val: the digest of the data set
 CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # code of a run, and accepted results
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
-EXPERIMENT_KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # MLflow's; else its UI expects agents
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's UI expects agents
 MAX_METRICS, MAX_PARAMS = 1000, 100  # of one batch, by MLflow's limits
 DatasetRecord = tuple[str, str, str]  # name, digest of <= 36 characters, context
 DAMAGED = ("database disk image is malformed", "file is not a database")  # messages of SQLite about a damaged file
@@ -95,8 +95,7 @@ class Tracker:
 
         Progress is noted in `<path>.sent`; without that file everything is sent again, without effect.
         """
-        total = 0
-        note = path.with_name(path.name + ".sent")
+        total, note = 0, path.with_name(path.name + ".sent")
         with self._errors(f"send {path.name}"):
             unsent = committed_records(path, start=sent_bytes(note, run_id, path))
             while batch := list(itertools.islice(unsent, RECORDS)):
@@ -121,8 +120,7 @@ class Tracker:
 
         tags = {"selfsup.path": path, "selfsup.digest": digest}
         with self._errors(f"note model {name}"):
-            run = self._client.get_run(run_id)
-            experiment_id = run.info.experiment_id
+            experiment_id = (run := self._client.get_run(run_id)).info.experiment_id
             same = f"source_run_id = '{run_id}' AND name = '{name}' AND tags.`selfsup.digest` = '{digest}'"
             models = self._client.search_logged_models([experiment_id], same, max_results=1)
             model = models[0] if models else self._client.create_logged_model(experiment_id, name, run_id, tags)
@@ -182,15 +180,13 @@ class Tracker:
         """Set tags of an experiment, which exists."""
         with self._errors(f"tag experiment {name!r}"):
             entity = self._client.get_experiment_by_name(name)
-            for key, value in tags.items():
-                if entity.tags.get(key) != value:
-                    self._client.set_experiment_tag(entity.experiment_id, key, value)
+            for key, value in set(tags.items()) - set(entity.tags.items()):
+                self._client.set_experiment_tag(entity.experiment_id, key, value)
 
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run."""
-        with self._errors("tag the run"):
-            for key, value in tags.items():
-                self._client.set_tag(run_id, key, value)
+    def note(self, run_id: str, text: str) -> None:
+        """Set the description of a run, in Markdown."""
+        with self._errors("describe the run"):
+            self._client.set_tag(run_id, "mlflow.note.content", text)
 
     def runs(self, experiment: str, where: str = f"tags.`{ID}` LIKE '%'", *, deleted: bool = False) -> "list[Run]":
         """Return the runs of an experiment that match an MLflow filter, oldest first; [] where it does not exist."""
@@ -233,8 +229,7 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                tags = {EXPERIMENT_KIND: TRAINING}
-                return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+                return str(self._client.create_experiment(name, location, TRAINING))
             except MlflowException as error:  # another process was faster
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from selfsup.mlflow_store import WORKFLOW
 from selfsup.sweeps.report import notes
 from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
 from selfsup.sweeps.report.table import Ablation
@@ -35,7 +36,7 @@ def run_origins(ablation: Ablation) -> Iterator[RunOrigin]:
 
 
 def _origin(ablation: Ablation, name: str, result: Result) -> RunOrigin:
-    url = f"{ablation.place}/runs/{result.run}" if ablation.place and result.run else ""
+    url = f"{ablation.place}/runs/{result.run}?{WORKFLOW}" if ablation.place and result.run else ""
     return RunOrigin(name, result, command(ablation.sweep, result.id), url)
 
 

@@ -1,15 +1,11 @@
 """A real Ray head with token authentication: jobs run the wheel that was sent, beside an uploaded `platform/`."""
 
-import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +14,19 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from ray_head import RAY, Head, get, ray_head
 from servers import free_ports
 from tiny import BACKBONE
 from wheels import tiny_wheel
 
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.pipelines.cluster.runtime_env import Extras
-from selfsup.pipelines.cluster.submit import copy_all, copy_specs, submit
+from selfsup.pipelines.cluster.submit import submit
 from selfsup.pipelines.cluster.wheel import build_wheel
 from selfsup.pipelines.data.pack import pack
 from selfsup.sweeps.spec.sweepfile import command_for
 
 ROOT = Path(__file__).parents[2]
-RAY = str(Path(sys.executable).with_name("ray"))
 BUILT = (".venv", ".git", ".*_cache", "build", "dist", "tests", "*.egg-info", "__pycache__")
 SEEN = """
 import pathlib, ray
@@ -45,80 +41,10 @@ print("SEEN", *ray.get(seen.remote()), pathlib.Path("platform").is_dir())
 """
 
 
-class Head:
-    """address: of its job server. environment: what a user who holds the token has set. metrics_port: of Prometheus."""
-
-    def __init__(self, address: str, environment: dict[str, str], metrics_port: int = 0) -> None:
-        self.address, self.environment, self.metrics_port = address, environment, metrics_port
-
-    def call(self, *argv: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            argv,
-            cwd=cwd,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with tempfile.TemporaryDirectory(prefix="head-") as short:  # a path of pytest's is too long for Ray's sockets
-        folder = Path(short)
-        (folder / "token").write_text("a-token-of-this-test-alone-0123456789")
-        (folder / "token").chmod(0o600)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-        environment |= {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the head
-            "SELFSUP_HOME": str(folder / "home"),
-            "OMP_NUM_THREADS": "1",
-            "RAY_metrics_report_interval_ms": "500",
-        }
-        ports = [f"--{name}={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
-        argv = [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
-        argv += [*ports, "--disable-usage-stats", f"--temp-dir={folder / 'ray'}", "--object-store-memory=200000000"]
-        with (folder / "log").open("w") as log:
-            started = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
-        numbers = [int(port.partition("=")[2]) for port in ports]
-        head = Head(f"http://127.0.0.1:{numbers[1]}", environment, numbers[-1])
-        try:
-            answered = wait_for(head, started)
-            assert answered, (folder / "log").read_text()
-            yield head
-        finally:
-            stop(started)
-
-
-PORTS = (
-    "port",
-    "dashboard-port",
-    "ray-client-server-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "metrics-export-port",
-)
-
-
-def wait_for(head: Head, started: "subprocess.Popen[bytes]") -> bool:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and started.poll() is None:
-        if head.call(RAY, "job", "list", "--address", head.address).returncode == 0:
-            return True
-    return False
-
-
-def stop(started: "subprocess.Popen[bytes]") -> None:
-    """The head, which ends its own processes, and then what is left of their group."""
-    started.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        started.wait(5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    with ray_head() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +188,6 @@ def test_a_job_of_its_own_name_is_left_alone_with_a_package_a_variable_and_an_or
     assert "it has had a job of this name; give another --name" in again.stdout
 
 
-def get(url: str, token: str = "") -> str:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return str(answer.read().decode())
-
-
 @pytest.mark.slow
 def test_the_dashboard_shows_runs_by_study_arm_and_seed_and_their_numbers(
     head: Head, spec: dict[str, object], tmp_path: Path
@@ -386,70 +306,3 @@ def test_a_sweep_goes_alone_and_by_its_own_command(spec: dict[str, object], tmp_
     assert command_for([swept], ["seeds=2"]) == "sweep"
     with pytest.raises(SpecError, match=r"swept\.yaml: a sweep is a job of its own"):
         command_for([plain, swept], [])
-
-
-def test_what_is_sent_is_all_that_is_extended_and_no_more(tmp_path: Path) -> None:
-    here = tmp_path / "here"
-    for name, text in {
-        "common.yaml": "seeds: 2",
-        "specs/deep/base.yaml": "extends: ../../common.yaml",
-        "specs/other.yaml": "seeds: 3",
-        "specs/stranger.yaml": "seeds: 4",
-        "sweeps/s.yaml": "studies:\n  - {extends: ../specs/deep/base.yaml}\n  - {extends: ../specs/other.yaml}",
-    }.items():
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).write_text(text)
-    names = copy_specs([here / "sweeps" / "s.yaml"], tmp_path / "there")
-    assert names == ["sweeps/s.yaml"]
-    sent = {str(path.relative_to(tmp_path / "there")): path.read_text() for path in tmp_path.glob("there/**/*.yaml")}
-    held = {str(path.relative_to(here)): path.read_text() for path in here.glob("**/*.yaml")}
-    assert sent == {name: text for name, text in held.items() if name != "specs/stranger.yaml"}
-    assert copy_specs([here / "common.yaml"], tmp_path / "alone") == ["common.yaml"]
-
-
-def test_files_of_objectives_and_evaluations_travel_with_the_specs_that_name_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    for name, text in {
-        "specs/base.yaml": "method: ../methods/mine.py",
-        "specs/own.yaml": "extends: ../evals/deep.yaml",
-        "specs/sweep.yaml": "studies:\n  - {extends: own.yaml, method: ./other.py}\n  - {method: my_lab:Mine}",
-        "evals/deep.yaml": "extends: ../specs/base.yaml\nevals: {knn: {}, own: {use: ../evals/own.py}, off: null}",
-        "evals/own.py": "own = 1",
-        "methods/mine.py": "mine = 1",
-        "specs/other.py": "other = 1",
-        "given.py": "given = 1",
-        "other/given.py": "given = 2",
-    }.items():
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).write_text(text)
-    monkeypatch.chdir(here)
-    specs, overrides = (
-        [Path("specs/sweep.yaml")],
-        ["seeds=2", "method=given.py", "method=simclr", "evals.own.use=other/given.py"],
-    )
-    assert copy_all(specs, overrides, there) == (["specs/sweep.yaml"], overrides)
-    files = {path.relative_to(here) for path in here.rglob("*") if path.is_file()}
-    assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == files
-    assert (there / "given.py").read_text() == "given = 1"
-    monkeypatch.chdir(here / "specs")
-    assert copy_all([Path("own.yaml")], ["method=../given.py"], tmp_path / "up") == (
-        ["specs/own.yaml"],
-        ["method=given.py"],
-    )
-
-
-def test_shipped_specs_are_sent_by_name_since_the_wheel_holds_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("own.yaml").write_text("extends: photos/simclr\nseeds: 2")
-    assert copy_specs([Path("in1k/mae"), Path("own.yaml"), Path("demo.yaml")], tmp_path / "there") == [
-        "in1k/mae",
-        "own.yaml",
-        "demo.yaml",
-    ]
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["own.yaml"]
-    assert copy_specs([Path("in1k/mae")], tmp_path / "none") == ["in1k/mae"]
-    assert list((tmp_path / "none").iterdir()) == []
