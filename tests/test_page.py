@@ -146,6 +146,22 @@ def test_every_number_can_be_traced_to_its_run_and_made_again(text: str) -> None
     )
 
 
+def test_a_row_links_to_each_of_its_runs_where_they_can_be_opened(text: str) -> None:
+    def links(text: str) -> list[tuple[str | None, str | None, str]]:
+        row = next(row for row in rows(text) if row.words().startswith("0.5 seeds 0 1 2"))
+        return [(a.attributes["href"], a.attributes.get("title"), a.words()) for a in row.every("a")]
+
+    ids = [f"mae-mask_ratio=0.5-{seed}" for seed in range(3)]
+    assert links(text) == [(f"#{ids[0]}", None, "0.5"), *((f"#{key}", key, key[-1]) for key in ids)]
+    served = page(replace(toy(), served=True), [], {})
+    place = "http://127.0.0.1:5000/#/experiments/7/runs/run-of-"
+    assert links(served)[1:] == [(place + key, key, key[-1]) for key in ids]
+
+
+def test_data_are_named_by_their_place_and_digest(text: str) -> None:
+    assert "train s3://bucket/train d1 Code" in Strict(text).root.words()
+
+
 def test_runs_that_were_made_with_different_things_each_tell_with_what() -> None:
     whole = toy()
     first, *others = whole.results

@@ -269,7 +269,7 @@ def test_integrity_counts_every_run_once() -> None:
         "mae: decoder_depth=1: seed 0: failed (nan)",
         "mae: decoder_depth=1: seed 1: not run",
     )
-    assert (found["commits"], found["data"]) == (("c0ffee",), {"train": ("d1",)})
+    assert (found["commits"], found["data"]) == (("c0ffee",), {"train": (("s3://bucket/train", "d1"),)})
 
 
 def test_a_table_of_several_versions_of_the_code_says_so() -> None:

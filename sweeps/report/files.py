@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from selfsup.mlflow_store import experiment_page
+from selfsup.mlflow_store import experiment_page, is_server
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.report.results import gather
 from selfsup.sweeps.report.table import Ablation
@@ -21,7 +21,8 @@ def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablati
     results = gather(tracker, sweep, curves=CURVES, cache=cache)
     experiment = tracker.experiment(sweep.name)
     place = experiment_page(tracker.uri, experiment.experiment_id) if experiment else ""
-    return ablation(sweep, results, mlflow_tree.plans(tracker, sweep.name), place)
+    plans = mlflow_tree.plans(tracker, sweep.name)
+    return ablation(sweep, results, plans, place, served=is_server(tracker.uri))
 
 
 def side_by_side(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:

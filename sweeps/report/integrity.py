@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfsup.progress import several
+from selfsup.redact import redacted
 from selfsup.sweeps.registration import RegisteredPlan, changes, registered
 from selfsup.sweeps.report.wording import heading, listed, numbered
 from selfsup.sweeps.result import Result
@@ -23,8 +24,8 @@ def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[RegisteredPlan
 
     differences: "study: arm" of every arm -> what else differs from its default, seed by seed; empty if nothing does.
     deviations: arms that lack planned seeds, and why. changes: of the plan since earlier plans of this name in MLflow.
-    commits, hardware, data: all that the runs were made with. mixed: code that differs between runs. registered: when
-    the plan was, or "".
+    commits, hardware: all that the runs were made with. data: by use, (place, digest) of each data set. mixed: code
+    that differs between runs. registered: when the plan was, or "".
     """
     plan = registered(sweep, plans)
     arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
@@ -46,7 +47,7 @@ def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[RegisteredPlan
         "commits": _tags(runs, COMMIT),
         "mixed": tuple(_mixed(runs)),
         "hardware": _tags(runs, HARDWARE),
-        "data": {name.removeprefix(f"{DATA}."): _tags(runs, name) for name in _names(runs, DATA)},
+        "data": {use: _datasets(runs, use) for use in _uses(runs)},
     }
 
 
@@ -95,8 +96,22 @@ def _mixed(results: ResultsById) -> Iterator[str]:
         yield f"{several(number, 'run')} of unknown code"
 
 
-def _names(results: ResultsById, start: str) -> list[str]:
-    return sorted({name for run in results.values() for name in run.tags if name.startswith(f"{start}.")})
+def _uses(results: ResultsById) -> list[str]:
+    """Return what data sets are for: train, val, and such as flowers.train of an evaluation's own."""
+    start = f"{DATA}."
+    return sorted({tag.removeprefix(start) for run in results.values() for tag in run.tags if tag.startswith(start)})
+
+
+def _datasets(results: ResultsById, use: str) -> tuple[tuple[str, str], ...]:
+    """Return (place, digest) of every data set that runs used so; the place is "" where it is not known."""
+    tag = f"{DATA}.{use}"
+    return tuple(sorted({(_place(run, use), run.tags[tag]) for run in results.values() if tag in run.tags}))
+
+
+def _place(run: Result, use: str) -> str:
+    evaluation, _, split = use.rpartition(".")
+    own = run.params.get(f"evals.{evaluation}.data.{split}")
+    return redacted(own or run.params.get(f"data.{split}", ""))
 
 
 def lacking(run: Result, metrics: Sequence[str]) -> str:

@@ -51,6 +51,7 @@ class StudySection(NamedTuple):
 
 def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str, bytes]) -> str:
     """Render the page. pictures: arm name -> PNG of its reconstructions."""
+    origins = list(run_origins(ablation))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     own_filters = (compared, costs, inline_svg, paper_numbers, planned_seeds, seeds, seed_counts)
     filters = (*own_filters, crossing, failures, heading, name_columns, label, made_with, named, words)
@@ -65,7 +66,8 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
         about=searching.about(ablation.sweep.search) if ablation.sweep.search else {},
         blocks=searching.blocks(ablation),
         searched=[drawing for drawing in drawings if not drawing.study],
-        run_origins=list(run_origins(ablation)),
+        run_origins=origins,
+        targets={origin.result.id: origin.target for origin in origins},
         mixed=mixed(ablation),
         settings=dict(settings(ablation)),
         notes=[*methods(ablation), *dict.fromkeys(table.note for table in ablation.tables)],

@@ -91,7 +91,7 @@ def _bullets(lines: Sequence[str]) -> str:
 def _integrity_lines(ablation: Ablation) -> Iterator[str]:
     integrity, sweep = ablation.integrity, ablation.sweep
     yield from _run_lines(ablation) if sweep.studies else [f"made by `{sweep.command}`"]
-    data = {f"{name} data": digests for name, digests in integrity["data"].items()}
+    data = {f"{use} data": [" ".join(filter(None, pair)) for pair in pairs] for use, pairs in integrity["data"].items()}
     for name, values in {"code": integrity["commits"], "hardware": integrity["hardware"], **data}.items():
         yield f"{name}: {', '.join(values) or 'not known'}"
     yield from (f"code: {text}" for text in integrity["mixed"])

@@ -14,12 +14,16 @@ MADE_WITH = {"code": COMMIT, "train": f"{DATA}.train", "val": f"{DATA}.val", "ha
 
 
 class RunOrigin(NamedTuple):
-    """A run of the report. command: repeats it. url: its page in MLflow's UI, or ""."""
+    """A run of the report. command: repeats it. url: its page in MLflow's UI, or "".
+
+    target: the link to it from a table: that page where all can open it, else its row in the report.
+    """
 
     arm: str
     result: Result
     command: str
     url: str
+    target: str
 
 
 def run_origins(ablation: Ablation) -> Iterator[RunOrigin]:
@@ -37,7 +41,8 @@ def run_origins(ablation: Ablation) -> Iterator[RunOrigin]:
 
 def _origin(ablation: Ablation, name: str, result: Result) -> RunOrigin:
     url = f"{ablation.place}/runs/{result.run}?{WORKFLOW}" if ablation.place and result.run else ""
-    return RunOrigin(name, result, command(ablation.sweep, result.id), url)
+    target = url if ablation.served and url else f"#{result.id}"
+    return RunOrigin(name, result, command(ablation.sweep, result.id), url, target)
 
 
 def command(sweep: Sweep, key: str) -> str:

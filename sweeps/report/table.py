@@ -51,7 +51,8 @@ class Ablation:
 
     integrity: see integrity.py. needed: metric -> seeds to tell a difference of WANTED.
 
-    place: the page of the sweep's experiment in MLflow's UI, or "". looks: earlier plans with fewer seeds.
+    place: the page of the sweep's experiment in MLflow's UI, or "". served: whether it is a server's, and there for
+    all. looks: earlier plans with fewer seeds.
     """
 
     sweep: Sweep
@@ -61,3 +62,4 @@ class Ablation:
     needed: Mapping[str, SeedsNeeded]
     place: str = ""
     looks: int = 0
+    served: bool = False

@@ -23,11 +23,17 @@ Columns = Mapping[str, Mapping[str, Cell]]  # metric -> arm name -> cell
 
 
 def ablation(
-    sweep: Sweep, results: Sequence[Result], plans: Sequence[RegisteredPlan] = (), place: str = ""
+    sweep: Sweep,
+    results: Sequence[Result],
+    plans: Sequence[RegisteredPlan] = (),
+    place: str = "",
+    *,
+    served: bool = False,
 ) -> Ablation:
     """Compute tables, verdicts and integrity of a sweep.
 
     results: in any order; those of other sweeps are left out. plans: those of this name in MLflow, oldest first.
+    place, served: see Ablation.
     """
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     ids = {key for arm in arms for key in arm.ids.values()}
@@ -44,7 +50,8 @@ def ablation(
     if sweep.studies and (not tables or len(sweep.studies) + len(sweep.baselines) > 1):
         tables.append(_methods_table(sweep, known, num_looks))
     checked = integrity(sweep, known, plans)
-    return Ablation(sweep, tuple(tables), tuple(known.values()), checked, _needed(sweep, decisions), place, num_looks)
+    needed = _needed(sweep, decisions)
+    return Ablation(sweep, tuple(tables), tuple(known.values()), checked, needed, place, num_looks, served)
 
 
 def _study_tables(study: Study, sweep: Sweep, decisions: Decisions, results: ResultsById) -> Iterator[Table]:

@@ -24,7 +24,8 @@ def result(key: str, seed: int, value: float | str, params: Mapping[str, Any]) -
         status="failed" if failed else "finished",
         reason=value if isinstance(value, str) else "",
         metrics={} if isinstance(value, str) else {KNN: value, "pretrain/seconds": 60.0 + seed},
-        params={name: str(given) for name, given in params.items()} | {"seed": str(seed), "optim.lr": "0.001"},
+        params={name: str(given) for name, given in params.items()}
+        | {"seed": str(seed), "optim.lr": "0.001", "data.train": "s3://bucket/train"},
         tags={"selfsup.commit": "c0ffee", "selfsup.data.train": "d1"},
         curves={},
     )
