@@ -155,7 +155,7 @@ def test_a_row_links_to_each_of_its_runs_where_they_can_be_opened(text: str) -> 
     assert links(text) == [(f"#{ids[0]}", None, "0.5"), *((f"#{key}", key, key[-1]) for key in ids)]
     served = page(replace(toy(), served=True), [], {})
     place = "http://127.0.0.1:5000/#/experiments/7/runs/run-of-"
-    assert links(served)[1:] == [(place + key, key, key[-1]) for key in ids]
+    assert links(served)[1:] == [(f"{place}{key}?workflowType=machine_learning", key, key[-1]) for key in ids]
 
 
 def test_data_are_named_by_their_place_and_digest(text: str) -> None:

@@ -1,13 +1,16 @@
 """The command of a run must make that very run again."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from toy_sweep import study, sweep
 
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.sweeps.report.provenance import command
+from selfsup.sweeps.report.provenance import command, settings
+from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.spec.expand import expand
 from selfsup.sweeps.spec.sweepfile import read
 
@@ -41,3 +44,14 @@ def test_the_command_of_every_run_names_it_in_the_same_plan(
         assert (spec, given) == (str(path), overrides)
     again, same = expand(read(Path(spec), given), tmp_path)
     assert (again.digest, same.keys()) == (sweep.digest, planned.keys())
+
+
+def test_settings_that_audio_does_not_heed_are_not_shown_of_it() -> None:
+    one, results = study({"0.75, 8": [1.0, 2.0]})
+    images = {"backbone.image_size": "48", "embed.crop": "0.875", "embed.batch": "256"}
+    for kind, idle in (("", set()), ("input.audio.frames", {"backbone.image_size", "embed.crop"})):
+        params = images | ({kind: "512"} if kind else {})
+        found = [replace(run, params=dict(run.params) | params) for run in results]
+        [(name, shown)] = settings(ablation(sweep(one), found))
+        assert name == "mae"
+        assert params.keys() - shown.keys() == idle

@@ -10,6 +10,7 @@ from toy_sweep import DEPTH, KNN, LINEAR, arm, study, sweep
 from selfsup.hits import HitRecord
 from selfsup.sweeps.report import paper
 from selfsup.sweeps.report.cells import Cell
+from selfsup.sweeps.report.paper import console, latex, markdown
 from selfsup.sweeps.report.table import Table
 from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.result import Result
@@ -371,3 +372,26 @@ def test_a_spec_alone_is_a_table_of_one_line() -> None:
     one, results = study({"0.75, 8": [70.0, 72.0]})
     [table] = ablation(sweep(one), results).tables
     assert [line.label for line in table.lines] == ["mae"]
+
+
+def test_a_best_mean_that_a_baseline_reaches_says_so_in_table_and_sentence() -> None:
+    """The best, 61, is not above pixels of 61.5 and ties with 61; above an untrained encoder of 50 it is."""
+    mae, first = study({"0.75, 8": [60.0, 62.0, 61.0], "0.5, 8": [40.0, 42.0, 41.0]})
+    pixels, second = arm("raw pixels", [61.0, 61.5, 62.0], {}, method="pixels")
+    same, third = arm("same", [61.0, 60.0, 62.0], {}, method="untrained")
+    lower, fourth = arm("lower", [50.0, 51.0, 49.0], {}, method="untrained")
+    whole = ablation(sweep(mae, baselines=[pixels, same]), [*first, *second, *third])
+    ratio, methods = whole.tables
+    behind = {line.label: line.cells[KNN].behind for line in ratio.lines}
+    assert behind == {"0.5": (), "0.75": ("raw pixels", "same")}
+    assert ratio.verdict[0].endswith("; the best mean is not above raw pixels or same.")
+    assert methods.lines[-1].cells[KNN].behind == ("raw pixels", "same")
+    assert "mean not above raw pixels: mae" in methods.verdict[0]
+    assert "the best mean is not above same" in methods.verdict[0]
+    assert "| **61.0 ± 2.5 ‡** |" in markdown(whole)
+    assert "[0.75]      61.0 ± 2.5‡" in console(whole)
+    assert "‡ best mean, but no better than a baseline   * best mean" in console(whole)
+    assert r"\bfseries 61.0 +- 2.5 {$^\ddagger$}" in latex(whole)
+    alone = ablation(sweep(mae, baselines=[lower]), [*first, *fourth])
+    assert "not above" not in " ".join(alone.tables[0].verdict)
+    assert "‡" not in console(alone)

@@ -101,7 +101,7 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
         if stage and stage.done:
             typer.echo(f"reconstructions: {stage.folder / 'reconstructions.png'}")
     for planned in [planned for planned in runs if planned.pretrain and planned.done][:1]:
-        typer.echo(f"features:        selfsup embed {planned.id} IMAGES OUT.parquet")
+        typer.echo(f"features:        selfsup embed {planned.id} SAMPLES OUT.parquet")
     typer.echo("every number:    selfsup ui")
     if failed:
         raise failed[0].exception()

@@ -26,7 +26,7 @@ Trained = Annotated[
 def embed(
     source: Trained,
     samples: Annotated[
-        str, typer.Argument(metavar="IMAGES_OR_SHARDS", help="a folder of images, or shards: a folder or URL")
+        str, typer.Argument(metavar="SAMPLES_OR_SHARDS", help="a folder of images or recordings, or shards")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="file to write")],
     layers: Annotated[str, typer.Option(help="such as 4,8,-1, or all [default: the pooled features]")] = "",

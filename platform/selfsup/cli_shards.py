@@ -27,14 +27,17 @@ Where = Annotated[str, typer.Argument(metavar="URL_OR_DIR", help="a folder, or s
 @shards.command("pack")
 def shards_pack(
     images_dir: Annotated[
-        Path, typer.Argument(metavar="IMAGES_DIR", help="images, in a folder per class or flat", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="SAMPLES_DIR", help="images or recordings, in a folder per class or flat", show_default=False
+        ),
     ],
     out: Annotated[
         str,
         typer.Argument(metavar="OUT", help="where the shards and their manifest go: a folder, or s3://, gs:// ..."),
     ],
     split: Annotated[float | None, typer.Option(help="share of each class for OUT/val; the rest is OUT/train")] = None,
-    flat: Annotated[bool, typer.Option("--flat", help="take the images of all folders, without labels")] = False,
+    flat: Annotated[bool, typer.Option("--flat", help="take the samples of all folders, without labels")] = False,
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
     quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="of JPEGs that are encoded anew  [default: 92]")
@@ -48,7 +51,7 @@ def shards_pack(
     channels: Channels = 3,
     depth: Depth = 8,
 ) -> None:
-    """Pack a folder of images into shards with a manifest. Continues where an interrupted call stopped."""
+    """Pack images or recordings into shards with a manifest. Continues where an interrupted call stopped."""
     from selfsup.pipelines.data.folders import find
     from selfsup.pipelines.data.pack import pack
 

@@ -92,7 +92,7 @@ class Backbone(Knobs):
     heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
-    pool: Literal["cls", "mean"] = knob("cls", "feature of an image: the class token, or the mean of the patches")
+    pool: Literal["cls", "mean"] = knob("cls", "feature of a sample: the class token, or the mean of the patches")
     init: Literal["objective", "backbone"] = knob(
         "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"
     )
@@ -191,7 +191,7 @@ class Stream(Knobs):
 
 class Embed(Knobs):
     crop: float = knob(0.875, "share of the shorter side kept, centered", gt=0, le=1)
-    batch: int = knob(256, "images at a time", result=False, ge=1)
+    batch: int = knob(256, "samples at a time", result=False, ge=1)
 
 
 PROTOCOLS = {  # training of a linear probe; only the first is that of the evaluation `linear`

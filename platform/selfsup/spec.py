@@ -54,7 +54,7 @@ class _Sections(Knobs):
     optim: Optim = knob(Optim(), "the optimizer and its schedule")
     train: Train = knob(..., "the loop, at least {duration: ...}")
     stream: Stream = knob(Stream(), "the order of samples")
-    embed: Embed = knob(Embed(), "how images become features for the evaluations")
+    embed: Embed = knob(Embed(), "how samples become features for the evaluations")
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
     resources: Resources = knob(Resources(), "machines to run on; changes no result", result=False)
     published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)

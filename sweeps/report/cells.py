@@ -32,8 +32,8 @@ class Cell:
     n: finished seeds, out of `planned`; of the others, `diverged` failed because of the setting and `pending` have not
     ended. half: half width of the 95 % interval of the mean, from the arm's own seeds. difference: to the default's
     mean; difference_half: half width of its simultaneous interval; p: adjusted for all arms. best: the best mean of
-    the table, among arms with two seeds or more; tied: not shown to be below the true best. expected: the paper's
-    number.
+    the table, among arms with two seeds or more; behind: of the best mean, the baselines that it is no better than;
+    tied: not shown to be below the true best. expected: the paper's number.
     """
 
     n: int
@@ -51,6 +51,7 @@ class Cell:
     expected: float | None
     text: str
     scale: Metric = ACCURACY
+    behind: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -183,3 +184,12 @@ def mark_best(column: Mapping[str, Cell], decided: Decision) -> dict[str, Cell]:
         )
         for name, cell in column.items()
     }
+
+
+def mark_behind(cell: Cell, baselines: Mapping[str, Cell]) -> Cell:
+    """Set `behind` of the best mean. baselines: by name, under the same metric."""
+    if not cell.best or cell.mean is None:
+        return cell
+    sign = cell.scale.sign
+    means = {name: baseline.mean for name, baseline in baselines.items() if baseline.mean is not None}
+    return replace(cell, behind=tuple(name for name, mean in means.items() if sign * cell.mean <= sign * mean))

@@ -46,7 +46,10 @@ TESTS = (
     "with simultaneous 95 % intervals and adjusted p, the wider and larger of Dunnett's test over all {} arms and of "
     "Welch's of the two"
 )
-MARKS = "Bold: the best mean; †: not shown to be worse than the best (Hsu)."
+MARKS = (
+    "Bold: the best mean; †: not shown to be worse than the best (Hsu); ‡: the best mean, but no better than a "
+    "baseline."
+)
 
 
 def latex(ablation: Ablation) -> str:
@@ -171,7 +174,7 @@ def _difference_columns(name: str, cells: Sequence[Cell]) -> Iterator[Column]:
 
 
 def _marked_text(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else cell.text + "†" * cell.tied
+    return f"**{cell.text}{'‡' * bool(cell.behind)}**" if cell.best else cell.text + "†" * cell.tied
 
 
 def _n(tables: Sequence[Table]) -> str:

@@ -35,7 +35,7 @@ RULE = (
 BEST = (
     "Marked are the best mean and all that the same two tests, with each arm in turn as the reference, do not put "
     "behind another: the true best is among them with 95 % (Hsu). What is not marked was shown to be worse than the "
-    "best, or has one seed only."
+    "best, or has one seed only. ‡, or a line below it, tells of a best mean that it is no better than a baseline."
 )
 FAILURES = (
     "A seed that diverged or collapsed is an outcome: it counts as the worst value of the study, and what is claimed "

@@ -23,6 +23,7 @@ LEGEND = (
     "* best mean   † not shown to be worse than the best   Δ to the default, of methods to the random encoder   "
     "p adjusted for all arms   [default]"
 )
+BEHIND = "‡ best mean, but no better than a baseline"
 UNITS = {
     "seconds": "seconds",
     "gpu_hours": "GPU-hours",
@@ -57,7 +58,9 @@ def console(ablation: Ablation) -> str:
         for heading, columns in blocks(table, default="[{}]", mark=_starred):
             lines += [*filter(None, [heading]), *_aligned(columns)]
         parts.append("\n".join([*lines, *failures(table), *table.verdict]))
-    return "\n\n".join([*filter(None, parts), *([LEGEND] if ablation.tables else [])])
+    cells = [cell for table in ablation.tables for line in table.lines for cell in line.cells.values()]
+    legend = [f"{BEHIND}   " * any(cell.behind for cell in cells) + LEGEND] if ablation.tables else []
+    return "\n\n".join([*filter(None, parts), *legend])
 
 
 def frame(ablation: Ablation) -> pa.Table:
@@ -145,11 +148,11 @@ def _aligned(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _bold(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else cell.text + " †" * cell.tied
+    return f"**{cell.text}{' ‡' * bool(cell.behind)}**" if cell.best else cell.text + " †" * cell.tied
 
 
 def _starred(cell: Cell) -> str:
-    return cell.text + ("*" if cell.best else "†" if cell.tied else " ")
+    return cell.text + ("‡" if cell.behind else "*" if cell.best else "†" if cell.tied else " ")
 
 
 def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from selfsup import modality
 from selfsup.mlflow_store import WORKFLOW
 from selfsup.sweeps.report import notes
 from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
@@ -62,11 +63,18 @@ def mixed(ablation: Ablation) -> set[str]:
 
 
 def settings(ablation: Ablation) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield each study with every setting of its default, as MLflow holds them."""
+    """Yield each study with every setting of its default that its kind of data heeds, as MLflow holds them."""
     params = {result.id: result.params for result in ablation.results if result.params}
     for study in ablation.sweep.studies:
         if defaults := [params[key] for key in study.arms[0].ids.values() if key in params]:
-            yield study.name, dict(sorted(defaults[0].items()))
+            without_effect = _idle(defaults[0])
+            yield study.name, {path: value for path, value in sorted(defaults[0].items()) if path not in without_effect}
+
+
+def _idle(params: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the settings without effect on a run's kind of data, such as audio's backbone.image_size."""
+    kinds = {path.split(".")[1] for path in params if path.startswith("input.")} & set(modality.names())
+    return modality.load(kinds.pop()).idle if kinds else ()
 
 
 def methods(ablation: Ablation) -> tuple[str, ...]:

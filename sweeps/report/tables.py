@@ -72,7 +72,10 @@ def _table(
         (arm, ", ".join(label(arm.values[factor.path]) for factor in varied)) for arm in _arms_varying(study, varied)
     ]
     names = [arm.name for arm, _ in labelled_arms]
-    cells_by_metric = {metric: _marked_cells(names, columns[metric], decided) for metric, decided in decisions.items()}
+    cells_by_metric = {
+        metric: _marked_cells(names, columns[metric], decided, _floor(study, metric, results))
+        for metric, decided in decisions.items()
+    }
     table = Table(
         study=study.name,
         varied=varied,
@@ -85,8 +88,16 @@ def _table(
     return replace(table, verdict=verdict.table_sentences(table, decisions, sweep.primary))
 
 
-def _marked_cells(names: Sequence[str], column: Mapping[str, Cell], decided: Decision) -> Mapping[str, Cell]:
-    return cells.mark_best({name: column[name] for name in names}, decided)
+def _marked_cells(
+    names: Sequence[str], column: Mapping[str, Cell], decided: Decision, baselines: Mapping[str, Cell]
+) -> Mapping[str, Cell]:
+    marked = cells.mark_best({name: column[name] for name in names}, decided)
+    return {name: cells.mark_behind(cell, baselines) for name, cell in marked.items()}
+
+
+def _floor(study: Study, metric: str, results: ResultsById) -> dict[str, Cell]:
+    """-> name of each baseline of a study: its cell."""
+    return {arm.name: cells.baseline_cell(arm, metric, results) for arm in study.floor}
 
 
 def _arms_varying(study: Study, varied: Sequence[Factor]) -> list[Arm]:
@@ -134,7 +145,9 @@ def _decided_methods(
         outcomes = {name: cells.arm_outcome(arm, metric, results) for name, arm in arms.items()}
         decisions[metric] = Decision(outcomes, looks=num_looks, scale=sweep.scale(metric))
         compared = _cells_over_baselines(sweep, outcomes, metric, results, num_looks)
-        columns[metric] = cells.mark_best(compared, decisions[metric])
+        marked = cells.mark_best(compared, decisions[metric])
+        floors = {study.name: _floor(study, metric, results) for study in sweep.studies}
+        columns[metric] = {name: cells.mark_behind(cell, floors[name]) for name, cell in marked.items()}
     return decisions, columns
 
 

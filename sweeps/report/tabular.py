@@ -21,6 +21,7 @@ SPECIAL = {
     "Δ": "$\\Delta$",
     "–": "--",
     "†": "$^\\dagger$",
+    "‡": "$^\\ddagger$",
     "✓": "$\\checkmark$",
     "✗": "$\\times$",
 }
@@ -86,7 +87,7 @@ def _column_format(column: Column) -> str:
     digits_before = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
     decimals = max(len(mean.partition(".")[2]) for mean in means)
     digits = max(len(half.replace(".", "").lstrip("0")) for half in halves)
-    mark = "{$^\\dagger$}" if any("†" in text for text in column.texts) else ""
+    mark = "{$^\\dagger$}" if any("†" in text or "‡" in text for text in column.texts) else ""
     return f"S[table-format={sign}{digits_before}.{decimals}{f'({digits})' if digits else ''}{mark}]"
 
 

@@ -65,7 +65,11 @@ def _clauses(table: Table, metric: str, decided: Decision) -> str:
     if default is None or not cells:
         return ": no results yet"
     number = f" (n = {counts([cell.n for cell in cells])})"
-    clauses = [*_comparisons(table, default, metric, decided), *_failures_and_pending(table.lines, metric)]
+    clauses = [
+        *_comparisons(table, default, metric, decided),
+        *_behind(table.lines, metric),
+        *_failures_and_pending(table.lines, metric),
+    ]
     return f"{number}: {'; '.join(clauses)}"
 
 
@@ -197,6 +201,19 @@ def _best(lines: Sequence[Line], metric: str) -> Iterator[str]:
         yield f"{len(names)} of {len(replicated)} may be the best"
 
 
+def _behind(lines: Sequence[Line], metric: str) -> Iterator[str]:
+    """Yield that the best mean is no better than a baseline's."""
+    for cell in (line.cells[metric] for line in lines):
+        if cell.behind:
+            yield f"the best mean is not {_side(cell)} {listed(cell.behind, 'or')}"
+            return
+
+
+def _side(cell: Cell) -> str:
+    """Return on which side of a worse number a better one is."""
+    return "above" if cell.scale.sign > 0 else "below"
+
+
 def _against_baselines(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: str) -> Iterator[str]:
     """Yield how methods compare with their baselines: by a test where the baseline has seeds, else by the mean."""
     for baseline, methods in floor:
@@ -206,10 +223,12 @@ def _against_baselines(floor: "Sequence[tuple[Line, Sequence[Line]]]", metric: s
         yield from (_claim(baseline, line, metric) for line in tested if line.cells[metric].differs)
         if unsure := [_name(line) for line in tested if not line.cells[metric].differs]:
             yield f"not told from {baseline.label}: {listed(unsure)}"
+        if any(baseline.label in line.cells[metric].behind for line in tested if not line.cells[metric].differs):
+            yield f"the best mean is not {_side(baseline.cells[metric])} {baseline.label}"
         no_better = [line for line in known if line not in tested and not _beats(line.cells[metric], baseline_mean)]
         if no_better:
-            over = "above" if no_better[0].cells[metric].scale.sign > 0 else "below"
-            yield f"mean not {over} {baseline.label}: {listed([_name(line) for line in no_better])}"
+            side, names = _side(no_better[0].cells[metric]), listed([_name(line) for line in no_better])
+            yield f"mean not {side} {baseline.label}: {names}"
 
 
 def _beats(cell: Cell, mean: float | None) -> bool:
