@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types catalogue wheel lock clean
+.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -50,6 +50,12 @@ types: .venv/ready  # of the installed package, as a user's type checker sees it
 	rm -rf build/types build/lib && $(BIN)/uv pip install -q --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p selfsup
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../tests/helpers/*.py
+
+picture: .venv/ready  # infra/report.png: the top of the demo's report, as the README shows it; needs chromium
+	$(BIN)/selfsup report demo
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1480 --screenshot=infra/report.png \
+		"file://$${SELFSUP_HOME:-$$HOME/.selfsup}/reports/demo/report.html"
+	$(BIN)/python -c "from PIL import Image as i; i.open('infra/report.png').convert('RGB').quantize(64).save('infra/report.png', optimize=True)"
 
 wheel: .venv/ready
 	$(BIN)/python -c "from pathlib import Path; from selfsup.pipelines.cluster.wheel import build_wheel as make; print(make(Path(), Path('dist')))"

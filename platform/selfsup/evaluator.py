@@ -107,7 +107,7 @@ def check(features: Features) -> None:
         assert value.ndim == 2, f"{part} features must be (N, D), not {value.shape}"
         assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
         if len(value) == 0:
-            raise DataError(f"evaluation: no {part} sample both has a label and decodes")
+            raise DataError(f"evaluation: no {part} sample has both a label and a file that decodes")
         if not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).any(1).sum())
             raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
