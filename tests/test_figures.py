@@ -26,6 +26,7 @@ from selfsup.sweeps.report.plots import (
 )
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.report.wording import clipped
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Factor
 
@@ -177,6 +178,12 @@ def test_values_that_are_no_numbers_differ_in_color_or_dashes() -> None:
     looks = looks_of(Factor("optim.name", names, "a", None, False))
     assert list(looks) == list(names)
     assert len({(look["color"], look["linestyle"]) for look in looks.values()}) == len(names)
+
+
+def test_long_names_leave_room_for_the_curves() -> None:
+    assert clipped("hyper") == "hyper"
+    name = "my_lab.models:residual_network_variant_3"
+    assert (clipped(name), len(clipped(name))) == ("my_lab.m…network_variant_3", 26)
 
 
 def test_a_seed_that_ends_collapsed_has_a_red_cross() -> None:

@@ -13,7 +13,7 @@ from selfsup.progress import several
 from selfsup.sweeps.report.hover import named_series, with_values
 from selfsup.sweeps.report.plots import AMOUNTS, BLUE, DASHED, KINDS, RED, numbers, panels, wrapped
 from selfsup.sweeps.report.table import Table
-from selfsup.sweeps.report.wording import label, named
+from selfsup.sweeps.report.wording import clipped, label, named
 from selfsup.sweeps.result import Curve, Result
 from selfsup.sweeps.spec.study import Arm, Factor, Study
 
@@ -136,7 +136,7 @@ def _legend(axis: Axes, group: Panel, *, outside: bool = False) -> None:
     if group.factor is None:
         return
     handles = [
-        Line2D([], [], linewidth=1.3, label=f"{text} (default)" if arms[text].default else text, **style)
+        Line2D([], [], linewidth=1.3, label=clipped(text) + " (default)" * arms[text].default, **style)
         for text, style in looks.items()
         if text in arms
     ]

@@ -19,7 +19,7 @@ from selfsup.sweeps.report.columns import compared
 from selfsup.sweeps.report.crossed import Crossing
 from selfsup.sweeps.report.hover import named_series, with_values
 from selfsup.sweeps.report.table import Line, Table
-from selfsup.sweeps.report.wording import heading, label, named
+from selfsup.sweeps.report.wording import clipped, heading, label, named
 from selfsup.sweeps.spec.study import Factor
 
 INK = "#767676"  # 4.5 : 1 on white, 4.1 : 1 on nearly black
@@ -90,7 +90,7 @@ def effects(tables: Sequence[Table]) -> Figure:
         for y, (_, line) in enumerate(rows):
             if line:
                 _effect(axis, y, line.label, line.cells[metric])
-    axes[0, 0].set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes[0, 0].set_yticks(range(len(rows)), [clipped(name) for name, _ in rows])
     for text, (_, line) in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
         text.set_fontweight("normal" if line else "bold")
     return figure

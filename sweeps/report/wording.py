@@ -36,6 +36,11 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else label(value)
 
 
+def clipped(text: str, most: int = 26) -> str:
+    """Return a name short enough for a figure: its beginning and, where names differ, its end."""
+    return text if len(text) <= most else f"{text[: most // 3]}…{text[1 - most + most // 3 :]}"
+
+
 def tick(value: Any) -> str:
     """Write a value as `label` does, but a switch as a tick or a cross, for a table of several factors."""
     return {True: "✓", False: "✗"}[value] if isinstance(value, bool) else label(value)
