@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selfsup.errors import SpecError
+from selfsup.knob import Range, knob_lines
 from selfsup.pipelines.data import head, manifest
 from selfsup.pipelines.data.folders import find
 from selfsup.progress import several
 from selfsup.recipes import SHARED
 from selfsup.shipped import files
+from selfsup.spec import run_type
 
 SPEC = """\
 # {method} on {what}.   selfsup plan {file}; selfsup run {file}
@@ -21,6 +23,7 @@ extends: photos/{method}    # a recipe for small images and few CPUs; selfsup re
 name: {name}
 data: {data}    # relative to this file
 train: {{duration: {{epochs: {epochs}}}, batch: {batch}}}    # about {steps} steps; longer learns more
+# ablate: {{{factor}}}    # settings to compare, a row each: selfsup sweep {file}
 # hyper: {{}}    # every knob with its default and range: selfsup describe {method}
 # backbone: {{image_size: 96}}    # instead of 48 pixels; selfsup describe --backbones lists others
 # resources: {{gpus_per_worker: 1, cpus_per_worker: 4, data_cpus: 8}}    # on a GPU; and precision: bf16 in train
@@ -68,10 +71,20 @@ def start(folder: Path, spec: Path, method: str) -> Start:
         epochs=math.ceil(STEPS * batch / data.samples),
         batch=batch,
         steps=STEPS,
+        factor=_factor(method),
         evals=LABELLED if data.labelled else UNLABELLED,
     )
     commands = [*data.commands, ("plan", spec), ("run", spec)]
     return Start(text, data.what, [shlex.join(["selfsup", *map(str, command)]) for command in commands])
+
+
+def _factor(method: str) -> str:
+    """Return a knob of the method with values that its sweeps look at, such as `hyper.mask_ratio: [0.4, 0.9]`."""
+    for knob in knob_lines(run_type(method)):
+        if knob.path.startswith("hyper.") and knob.sweep:
+            values = (knob.sweep.low, knob.sweep.high) if isinstance(knob.sweep, Range) else knob.sweep.values
+            return f"{knob.path}: {json.dumps(values)}"
+    raise AssertionError(f"{method} has no knob that a sweep looks at")
 
 
 def _shards(folder: Path, spec: Path) -> _Data:

@@ -12,6 +12,7 @@ from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.starter import start
 from selfsup.sections import Duration
 from selfsup.spec import methods, read
+from selfsup.sweeps.spec import sweepfile
 
 
 def fill(folder: Path, *classes: str, each: int = 8) -> Path:
@@ -32,6 +33,8 @@ def test_it_is_valid_for_every_objective(method: str, tmp_path: Path) -> None:
     assert written.data.train == str(tmp_path / "my specs" / "1e3-shards" / "train")
     assert (written.train.batch, written.train.duration) == (16, Duration(epochs=300))
     assert len(written.runs) == 2
+    spec.write_text(spec.read_text().replace("# ablate:", "ablate:"))
+    assert sweepfile.read(spec).kind == "ablate"
 
 
 def test_its_commands_make_what_it_names(tmp_path: Path) -> None:
