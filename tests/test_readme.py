@@ -80,6 +80,12 @@ def test_every_command_stands_in_the_table() -> None:
     assert sorted(listed) == sorted(typer.main.get_command(app).commands)
 
 
+def test_what_it_links_to_is_there() -> None:
+    targets = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert {"infra/report.png", "sweeps/README.md"} <= set(targets)
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
+
+
 def test_the_spec_shown_is_one_and_its_error_is_the_one_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, _ = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     (error,) = re.findall(r"```\n(flowers\.yaml:.*?)\n```", README, flags=re.DOTALL)
