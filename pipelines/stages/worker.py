@@ -289,11 +289,11 @@ class Watch:
             write_json(self._task.folder / "summary.json", numbers)
 
     def _log(self, number: int, values: dict[str, float], *, rate: float, wait: float) -> None:
-        values |= {"samples_per_second": rate} | self._loader.counted() | self._health()
+        values |= {"samples_per_second": rate, "input_wait": wait} | self._loader.counted() | self._health()
         self._meter.read()
         if self._metrics_log:
             self._metrics_log.append(number, values)
-            self._gauges.set(values | {"input_wait": wait})
+            self._gauges.set(values)
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:

@@ -153,6 +153,7 @@ def test_a_sample_that_cannot_be_decoded_is_survived_counted_and_named(straight:
     assert (folder(straight) / "bad-0.txt").read_text() == victim(straight) + "\n"
     *_, last = records(folder(straight) / "metrics.jsonl")
     assert last.values["bad_samples"] == 1.0
+    assert 0 < last.values["input_wait"] < 1
 
 
 def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., PlannedRun], straight: PlannedRun) -> None:
