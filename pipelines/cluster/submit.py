@@ -142,7 +142,7 @@ def _send(address: str, **job: Any) -> "JobSubmissionClient":
             f"the Ray cluster at {address} refused the job: it requires its token; set RAY_AUTH_TOKEN to it, or "
             "RAY_AUTH_TOKEN_PATH to its file"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = redacted(str(error).strip().partition("\n")[0])
         if "already exists" in str(error):
             reason = "it has had a job of this name; give another --name"

@@ -236,7 +236,7 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     typer.echo(f"                 selfsup report {arms.spec} --open")
     typer.echo("every number:    selfsup ui")
     for title, url in mlflow_views.links(tracker, arms.name, arms.digest).items():
-        typer.echo(f"{f'{title} in MLflow:':<16} {url}")
+        typer.echo(f"{f'MLflow, {title}:':<16} {url}")
     return page
 
 
