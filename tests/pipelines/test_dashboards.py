@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
+from tiny import BACKBONE
 
 from selfsup.pipelines.cluster import ray_context
 from selfsup.pipelines.planned import PlannedRun
@@ -19,15 +20,18 @@ from selfsup.track import Tracker
 
 @pytest.fixture
 def run(tmp_path: Path) -> PlannedRun:
-    spec = {"name": "tiny", "method": "pixels", "seeds": [7], "train": {"duration": {"steps": 1}}}
-    spec |= {"data": {"train": "bundled://digits/train", "val": "bundled://digits/val"}, "baselines": False}
+    spec = {"name": "tiny", "method": "simclr", "seeds": [7], "backbone": BACKBONE, "baselines": False}
+    spec |= {
+        "data": {"train": "bundled://digits/train", "val": "bundled://digits/val"},
+        "train": {"duration": {"steps": 1}},
+    }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     [planned] = plan(read(tmp_path / "spec.yaml"), tmp_path / "home")
     return planned
 
 
 def test_a_run_is_named_by_study_arm_seed_and_id(run: PlannedRun) -> None:
-    assert run.title == f"raw pixels, seed 7, {run.id}"
+    assert run.title == f"simclr, seed 7, {run.id}"
     placed = replace(run, study="mae", arm="mask_ratio=0.5, name=a/b")
     assert placed.title == f"mae, mask_ratio=0.5, name=a_b, seed 7, {run.id}"
     assert placed == run, "its name is no part of what it is"
