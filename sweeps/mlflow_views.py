@@ -72,14 +72,16 @@ def _columns(group: str, names: Sequence[str] | Mapping[str, Any]) -> tuple[str,
 
 def keep(tracker: Tracker, sweep: Sweep, root: str) -> None:
     """Keep the views of a sweep in its experiment, and lead to them from the note of its run, `root` to MLflow."""
-    states = {_key(sweep.digest, view.title): view.state(sweep.digest) for view in views(sweep)}
-    tags = {PREFIX + key: json.dumps(state, separators=(",", ":")) for key, state in states.items()}
-    tracker.tag_experiment(sweep.name, TRAINING | tags)
+    tags = {}
+    for number, view in enumerate(views(sweep)):
+        state = {"number": number} | view.state(sweep.digest)
+        tags[PREFIX + _key(sweep.digest, view.title)] = json.dumps(state, separators=(",", ":"))
     experiment = tracker.experiment(sweep.name)
     assert experiment
+    tracker.tag_experiment(experiment, TRAINING | tags)
     page = f"#/experiments/{experiment.experiment_id}"
     targets = {"report": f"{page}/runs/{root}/artifacts/report/report.html?{WORKFLOW}"} if sweep.studies else {}
-    targets |= _links(page, sweep.digest, experiment.tags) | {"encoders": f"{page}/models?{WORKFLOW}"}
+    targets |= _links(page, sweep.digest, tags) | {"encoders": f"{page}/models?{WORKFLOW}"}
     lines = [sweep.question, " · ".join(f"[{title}]({url})" for title, url in targets.items())]
     tracker.note(root, "\n\n".join(line for line in lines if line))
 
@@ -104,11 +106,11 @@ def charts(tracker: Tracker, port: int) -> Iterator[str]:
 
 def _links(page: str, digest: str, tags: Mapping[str, str]) -> dict[str, str]:
     """-> title: URL of the views of a sweep among the tags of its experiment."""
+    states = {tag: json.loads(tags[tag]) for tag in tags if tag.startswith(f"{PREFIX}{digest}-")}
     urls = {}
-    for tag in (tag for tag in tags if tag.startswith(f"{PREFIX}{digest}-")):
-        state, key = json.loads(tags[tag]), tag.removeprefix(PREFIX)
+    for tag, state in sorted(states.items(), key=lambda item: item[1].get("number", 0)):
         mode = f"&compareRunsMode={state['mode']}" if state["mode"] != "TABLE" else ""
-        urls[state["title"]] = f"{page}/runs?viewStateShareKey={key}{mode}&{WORKFLOW}"
+        urls[state["title"]] = f"{page}/runs?viewStateShareKey={tag.removeprefix(PREFIX)}{mode}&{WORKFLOW}"
     return urls
 
 

@@ -176,12 +176,11 @@ class Tracker:
         with self._errors(f"read experiment {name!r}"):
             return self._client.get_experiment_by_name(name)
 
-    def tag_experiment(self, name: str, tags: Mapping[str, str]) -> None:
-        """Set tags of an experiment, which exists."""
-        with self._errors(f"tag experiment {name!r}"):
-            entity = self._client.get_experiment_by_name(name)
-            for key, value in set(tags.items()) - set(entity.tags.items()):
-                self._client.set_experiment_tag(entity.experiment_id, key, value)
+    def tag_experiment(self, experiment: "Experiment", tags: Mapping[str, str]) -> None:
+        """Set those tags of an experiment that it does not have yet."""
+        with self._errors(f"tag experiment {experiment.name!r}"):
+            for key, value in tags.items() - experiment.tags.items():
+                self._client.set_experiment_tag(experiment.experiment_id, key, value)
 
     def note(self, run_id: str, text: str) -> None:
         """Set the description of a run, in Markdown."""
