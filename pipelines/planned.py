@@ -215,6 +215,14 @@ class PlannedRun:
         laid_out = (self.pretrain, self.pictures, *embeds.values(), *self.probes.values())
         return tuple(stage for stage in laid_out if stage)
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
+        done = {stage.space: stage.result() for stage in self.probes.values() if stage.done}
+        metrics = [metric for evaluation in self.evals.values() for metric in evaluation.metrics.items()]
+        places = [(name, *name.rsplit("/", 1)) for name, metric in metrics if metric.headline]
+        return {name: done[space][last] for name, space, last in places if last in done.get(space, {})}
+
     def remember(self) -> None:
         """Write the record of the run: its settings and the keys of its stages, under its id."""
         path = record(self.home, self.id)

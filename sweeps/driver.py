@@ -26,6 +26,7 @@ from selfsup.pipelines.stages.worker import DAMAGED
 from selfsup.progress import Remaining, follow, say
 from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.resources import TRIAL, at_a_time
 from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, trial
 
@@ -171,7 +172,8 @@ class TrialMonitor(tune.Callback):
             say(f"{title(run)}: trained on from an older checkpoint: {line}")
         left = f" ({self._remaining.after(run.id)})" if self._remaining else ""
         if run.done:
-            say(f"{title(run)} done in {monotonic() - began:.0f} s{_scores(run)}{left}")
+            scores = f": {scored(run.scores)}" if run.scores else ""
+            say(f"{title(run)} done in {monotonic() - began:.0f} s{scores}{left}")
         elif failure:
             self.failed.append(failure)
             self._alike[failure.kind, _impersonal(failure, run)] += 1
@@ -211,14 +213,3 @@ def _impersonal(failure: Failure, run: PlannedRun) -> str:
 def _passed_over(run: PlannedRun) -> list[str]:
     note = run.pretrain and run.pretrain.folder / DAMAGED
     return note.read_text().splitlines() if note and note.exists() else []
-
-
-def _scores(run: PlannedRun) -> str:
-    results = {name: stage.result() for name, stage in run.probes.items()}
-    texts = [
-        f"{name if metric == 'top1' else f'{name} {metric}'} {results[name][metric]:.2f}"
-        for name, evaluation in run.evals.items()
-        for metric, scale in evaluation.evaluator.metrics.items()
-        if scale.headline and metric in results[name]
-    ]
-    return f": {', '.join(texts)}" if texts else ""

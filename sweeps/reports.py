@@ -28,7 +28,7 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(statuses(sweepfile.read(Path(path), overrides)))
+    return pd.DataFrame(statuses(sweepfile.read(Path(path), overrides))).drop(columns="metrics")
 
 
 def report(path: str | Path, *overrides: str) -> "pd.DataFrame":

@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from selfsup import failures, origin
+from selfsup.columns import aligned
 from selfsup.metrics_log import tail
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.spec.confirm import plan_again
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -19,7 +22,7 @@ StatusName = Literal["done", "running", "failed", "stopped", "pending"]
 class RunStatus(NamedTuple):
     """The status of one run. study: "" for a baseline. why: it failed, was stopped, or what it waits for; "" when done.
 
-    kind: "trial" for a run that a search proposed.
+    kind: "trial" for a run that a search proposed. metrics: the headline metrics of its finished evaluations.
     """
 
     study: str
@@ -29,6 +32,7 @@ class RunStatus(NamedTuple):
     status: StatusName
     why: str
     kind: Literal["run", "trial"] = "run"
+    metrics: Mapping[str, float] = MappingProxyType({})
 
     @property
     def ended(self) -> bool:
@@ -40,10 +44,21 @@ def run_statuses(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[RunSta
     """Return baselines first, then arm by arm; a run that arms share is listed for each of them."""
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     return [
-        RunStatus(study, arm.name, seed, id, *_run_status(planned[id]))
+        RunStatus(study, arm.name, seed, id, *_run_status(planned[id]), metrics=planned[id].scores)
         for study, arm in arms
         for seed, id in arm.ids.items()  # noqa: A001
     ]
+
+
+def plan_data(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[dict[str, Any]]:
+    """Return the runs of a plan as data: their status, steps, and stages, each with whether it is done."""
+    data = []
+    for entry in run_statuses(sweep, planned):
+        run = planned[entry.id]
+        stages = {stage.space: stage.done for stage in run.stages}
+        steps = run.steps if run.pretrain else 0
+        data.append({"sweep": sweep.name, **entry._asdict(), "steps": steps, "stages": stages})
+    return data
 
 
 def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[RunStatus]:
@@ -52,7 +67,9 @@ def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[
         return
     for trial in sweep.search.trials:
         seed, key = trial.result.seed, trial.result.id
-        yield RunStatus(trial.study, trial.name, seed, key, *_trial_status(sweep_file, trial, home), kind="trial")
+        state = _trial_status(sweep_file, trial, home)
+        numbers = {name: trial.metrics[name] for name in sweep.metrics if name in trial.metrics}
+        yield RunStatus(trial.study, trial.name, seed, key, *state, kind="trial", metrics=numbers)
     if not sweep.studies:
         begun, ended = len(sweep.search.trials), len(sweep.search.ended)
         why = f"{begun} trials have begun, {ended} came to a result; the search ends after {sweep.search.search.budget}"
@@ -70,18 +87,17 @@ def _trial_status(sweep_file: SweepFile, trial: Trial, home: Path) -> tuple[Stat
 
 
 def text(entries: Sequence[RunStatus]) -> str:
-    """Write the number of runs per status, and a line for each that is not done."""
+    """Write the number of runs per status, and a line for each run: its numbers, or why it has none."""
     number: Counter[str] = Counter(entry.status for entry in entries)
     shown = ("done", "running", "failed", *(["stopped"] if number["stopped"] else []), "pending")
     head = ", ".join(f"{number[status]} {status}" for status in shown)
-    return "\n".join([head, *_lines([entry for entry in entries if entry.status != "done"])])
+    return "\n".join([head, *([aligned([_row(entry) for entry in entries])] if entries else [])])
 
 
-def _lines(entries: Sequence[RunStatus]) -> Iterator[str]:
-    names = [": ".join(part for part in (entry.study, entry.arm) if part) for entry in entries]
-    width = max(map(len, names), default=0)
-    for name, entry in zip(names, entries, strict=True):
-        yield f"  {name:<{width}}  seed {entry.seed}  {entry.status:<7}  {entry.id}  {entry.why}".rstrip()
+def _row(entry: RunStatus) -> tuple[str, ...]:
+    name = ": ".join(part for part in (entry.study, entry.arm) if part)
+    about = "; ".join(part for part in (scored(entry.metrics), entry.why) if part)
+    return f"  {name}", f"seed {entry.seed}", entry.status, entry.id, about
 
 
 def _code_status(run: PlannedRun) -> tuple[StatusName, str]:

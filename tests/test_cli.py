@@ -349,7 +349,23 @@ def test_one_run_is_not_compared_and_no_unknown_one(swept: Path) -> None:
     assert "two runs or more" in alone.err
     unknown = selfsup("compare", "mae-1", "mae-2", cwd=swept)
     assert (unknown.code, unknown.out) == (2, "")
-    assert "no run 'mae-1' in MLflow" in unknown.err
+    assert "no run mae-1; there is none yet" in unknown.err
+
+
+def test_the_json_of_a_plan_and_a_status(swept: Path) -> None:
+    shown = selfsup("plan", "swept.yaml", "tiny.yaml", "--json", cwd=swept)
+    assert shown.code == 0, shown.err
+    runs = json.loads(shown.out)
+    assert [(run["sweep"], run["study"], run["arm"], run["steps"], run["status"]) for run in runs] == [
+        ("tiny", "mae", "default", 4, "pending"),
+        ("tiny", "mae", "mask_ratio=0.5", 4, "pending"),
+        *(("tiny", "", arm, 0, "pending") for arm in ("raw pixels", "random encoder")),
+        ("tiny", "mae", "default", 4, "pending"),
+    ]
+    assert runs[0]["stages"] == {"pretrain": False, "pictures": False, "embed": False, "eval/knn": False}
+    (entry, _) = json.loads(selfsup("status", "swept.yaml", "--json", cwd=swept).out)
+    assert entry == {name: runs[0][name] for name in entry}
+    assert entry.keys() == {"study", "arm", "seed", "id", "status", "why", "kind", "metrics"}
 
 
 @pytest.mark.parametrize(("name", "arms"), [("swept.yaml", "2 arms"), ("tiny.yaml", "1 arm")])

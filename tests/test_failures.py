@@ -43,3 +43,8 @@ def test_an_error_of_a_disk_says_what_to_do_and_that_it_goes_on() -> None:
     assert str(disk_error(OSError(errno.EROFS, "..."))).startswith("Read-only file system; make it writable")
     assert disk_error(FileNotFoundError(errno.ENOENT, "...", "/nowhere")) is None  # which may be our mistake
     assert disk_error(ValueError("7")) is None
+
+
+def test_a_message_of_ray_loses_its_colors() -> None:
+    error = RuntimeError("\x1b[36mray::train()\x1b[39m (pid=7)\nValueError: \x1b[1;31mno\x1b[0m")
+    assert classify(error).message == "ray::train() (pid=7)\nValueError: no"

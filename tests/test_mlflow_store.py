@@ -7,12 +7,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from servers import free_ports
 
 from selfsup.errors import SpecError, TrackError
-from selfsup.mlflow_store import default_uri, experiment_page, home, ui_command
+from selfsup.mlflow_store import ENVIRONMENT, default_uri, experiment_page, home, load_mlflow, ui_command
 from selfsup.pipelines.data.cache import node_cache_folder
 from selfsup.track import Tracker
 
@@ -118,3 +119,23 @@ def test_a_local_store_is_shown_where_the_ui_serves_it() -> None:
 def test_a_server_has_no_ui_of_ours(tmp_path: Path) -> None:
     with pytest.raises(TrackError, match="open http://mlflow:5000 in a browser"):
         ui_command("http://me:secret@mlflow:5000", tmp_path, 5000)
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [("", 0), ("false", 1)])
+def test_mlflow_prints_no_line_for_a_run_that_ends_on_a_server(
+    quiet: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does if nothing is set, which the second case shows."""
+    monkeypatch.setenv(
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", quiet or ENVIRONMENT["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"]
+    )
+    load_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.store.tracking.rest_store import RestStore
+
+    monkeypatch.setattr(RestStore, "update_run_info", lambda *_, **__: None)
+    monkeypatch.setattr(
+        RestStore, "get_run", lambda *_, **__: MagicMock(info=MagicMock(run_name="mae", experiment_id="1"))
+    )
+    MlflowClient("http://127.0.0.1:1").set_terminated("run", "FINISHED")
+    assert capsys.readouterr().out.count("View run mae") == lines

@@ -77,9 +77,9 @@ def _fit(trainer: TorchTrainer, stage: Stage, max_failures: int) -> None:
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        report = stage.folder / "error.txt"
-        write(report, redacted(str(error)))
-        last_line = str(error).rstrip().rpartition("\n")[2]
+        report, text = stage.folder / "error.txt", failures.plain(str(error))
+        write(report, redacted(text))
+        last_line = text.rstrip().rpartition("\n")[2]
         reason = f"training failed after {max_failures} restarts: {last_line} (Ray's whole report: {report})"
         kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError
         raise kind(f"{stage.key}: {reason}") from error

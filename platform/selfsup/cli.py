@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -24,7 +24,7 @@ from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
 from selfsup.mlflow_store import PORT, WORKFLOW, home, is_server, ui_command
 from selfsup.redact import redacted
-from selfsup.screen import BEST, ERROR, show
+from selfsup.screen import BEST, ERROR, show, show_json
 
 if TYPE_CHECKING:
     from selfsup.pipelines.planned import PlannedRun
@@ -62,19 +62,31 @@ def options(
 
 
 @app.command()
-def plan(specs: Specs, set_: Set = None) -> None:
+def plan(
+    specs: Specs,
+    set_: Set = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="as JSON: [{sweep, study, arm, seed, id, status, why, kind, metrics, steps, stages: {STAGE: done}}]; "
+            "none of a search",
+        ),
+    ] = False,
+) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
-    from selfsup.pipelines.cost import describe
     from selfsup.sweeps.spec import sweepfile
 
-    plain = []
-    for path in specs:
-        sweep_file = sweepfile.read(path, set_ or [])
-        if sweep_file.kind == "plain":
-            plain.append(path)
-        else:
+    sweep_files = [sweepfile.read(path, set_ or []) for path in specs]
+    if as_json:
+        show_json([run for sweep_file in sweep_files for run in _plan_data(sweep_file)])
+        return
+    from selfsup.pipelines.cost import describe
+
+    for sweep_file in sweep_files:
+        if sweep_file.kind != "plain":
             show(_outline(sweep_file))
-    if plain:
+    if plain := [path for path, sweep_file in zip(specs, sweep_files, strict=True) if sweep_file.kind == "plain"]:
         show(describe(_plans(plain, set_)))
 
 
@@ -207,6 +219,13 @@ def _history(sweep_file: "SweepFile") -> Iterator[str]:
         from selfsup.sweeps.explore import history
 
         yield from history(sweep_file, home())
+
+
+def _plan_data(sweep_file: "SweepFile") -> list[dict[str, Any]]:
+    from selfsup.sweeps.spec.expand import expand
+    from selfsup.sweeps.status import plan_data
+
+    return [] if sweep_file.kind == "search" else plan_data(*expand(sweep_file, home()))
 
 
 def _outline(sweep_file: "SweepFile") -> str:

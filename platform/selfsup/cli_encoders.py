@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from selfsup.errors import CheckpointError
 from selfsup.mlflow_store import home
 from selfsup.progress import counting, labelling, say_left_out, several
 
@@ -17,7 +18,8 @@ FORMATS = "for timm; load_encoder; AutoModel of transformers; onnxruntime; torch
 Trained = Annotated[
     str,
     typer.Argument(
-        metavar="RUN_OR_ENCODER", help="the id of a finished run, as `selfsup plan` shows it, or a .safetensors of ours"
+        metavar="RUN_OR_ENCODER",
+        help="a finished run, by id or name as `selfsup runs` prints them, or a .safetensors of ours",
     ),
 ]
 
@@ -38,8 +40,9 @@ def embed(
     """Write features of samples as Parquet: a row each, in their order, with name and label."""
     from selfsup.pipelines.embed import embed
 
+    encoder = _run_or_file(source)
     with counting("samples") as progress:
-        result = embed(home(), source, samples, out, layers=layers, crop=crop, batch=batch, progress=progress)
+        result = embed(home(), encoder, samples, out, layers=layers, crop=crop, batch=batch, progress=progress)
     say_left_out(result.unreadable, result.left_out, "read")
     typer.echo(f"{out}: {_contents(result)}")
 
@@ -63,9 +66,25 @@ def export(
     """Write the trained encoder for another library, checked there; print the lines of Python that read it."""
     from selfsup.pipelines import export
 
+    source = _run_or_file(source)
     if to == "mlflow":
         from selfsup.track import store
 
         typer.echo(export.store(home(), source, store()))
     else:
         typer.echo(export.export(home(), source, out, to=to))
+
+
+def _run_or_file(source: str) -> str:
+    """Return a file as it is, and the id of a run that is named. Raises CheckpointError where there is no one run."""
+    from selfsup.pipelines.planned import record
+
+    if (
+        source.endswith(".safetensors")
+        or Path(source).is_file()
+        or ("/" not in source and record(home(), source).exists())
+    ):
+        return source
+    from selfsup.sweeps.stored import chosen, stored
+
+    return chosen(stored(home()), source, CheckpointError)

@@ -25,7 +25,7 @@ Swept = Annotated[
 SECTIONS = {
     "First steps": ("init", "recipes", "describe", "plan", "run"),
     "Sweeps": ("sweep", "status", "report", "ui", "submit"),
-    "Runs": ("compare",),
+    "Runs": ("runs", "compare", "clean"),
     "Data": ("shards",),
     "Features": ("embed", "export"),
     "Reference": ("schema", "check-method", "check-evaluator"),

@@ -26,9 +26,9 @@ _parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a Sys
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli cli_catalogue cli_encoders cli_shards codebase columns conflicts errors evaluations evaluator explain failures
-    knob layers metric_names metrics_log mlflow_store origin outside progress recipes redact registry renamed sealed
-    settings shipped shipper source spec spec_schema stage tensors track whole
+    cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns conflicts errors evaluations
+    evaluator explain failures knob layers metric_names metrics_log mlflow_store origin outside progress recipes redact
+    registry renamed screen sealed settings shipped shipper source spec spec_schema stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.embed pipelines.export pipelines.feasible pipelines.planned
     pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -63,7 +64,7 @@ def disk_error(error: BaseException) -> SelfsupError | None:
 def classify(error: BaseException) -> Failure:
     """Return the failure of an exception, or of its cause where Ray wraps it."""
     cause = getattr(error, "cause", None) or error
-    message = redacted(str(disk_error(cause) or cause).partition(RAY_DATA_HINT)[0])
+    message = redacted(plain(str(disk_error(cause) or cause)).partition(RAY_DATA_HINT)[0])
     if isinstance(cause, errors.NonFiniteError):
         kind: Kind = "non-finite"
     elif isinstance(cause, errors.ExhaustedError):
@@ -76,6 +77,11 @@ def classify(error: BaseException) -> Failure:
         kind = "infrastructure"
         message = message or type(cause).__name__
     return Failure(kind, type(cause).__name__, message)
+
+
+def plain(text: str) -> str:
+    """Return a text without the colors of a terminal, with which Ray writes its errors."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 def collapsed(report: Mapping[str, float]) -> str:

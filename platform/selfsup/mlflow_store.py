@@ -28,6 +28,7 @@ CONNECT_TIMEOUT = 5.0  # seconds to wait for a server's first answer
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line with a runner, whenever a run on a server ends
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # with the next: half a minute, where MLflow's own 7 and 2 take four
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",

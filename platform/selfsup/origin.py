@@ -15,7 +15,7 @@ from selfsup import codebase
 from selfsup.errors import CodeError, SpecError
 from selfsup.progress import several
 from selfsup.settings import differences, flatten
-from selfsup.stage import Stage, read_json
+from selfsup.stage import LOCK, Stage, read_json
 from selfsup.whole import remove, write
 
 CodePolicy = Literal["refuse", "accept", "again"]
@@ -122,7 +122,7 @@ def clear(stage: Stage) -> None:
         for path in stage.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != "lock":
+            elif path.name != LOCK:
                 remove(path)
 
 

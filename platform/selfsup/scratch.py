@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCK = "alive"  # locked by the process that a folder belongs to
+PREFIX, LOCK = "selfsup-", "alive"  # locked by the process that a folder belongs to
 
 
 @contextmanager
-def scratch(parent: Path, prefix: str = "selfsup-", *, keep: bool = False) -> Iterator[Path]:
+def scratch(parent: Path, prefix: str = PREFIX, *, keep: bool = False) -> Iterator[Path]:
     """Yield a new folder in `parent`, removed at the end of the block, or with `keep` when the next one is made."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent, prefix)
@@ -30,10 +30,17 @@ def scratch(parent: Path, prefix: str = "selfsup-", *, keep: bool = False) -> It
 
 def sweep(parent: Path, prefix: str) -> None:
     """Remove this user's folders of `scratch` whose process is dead."""
-    for folder in parent.glob(f"{prefix}*"):
+    for folder in abandoned(parent, prefix):
         with suppress(OSError):  # another process sweeps, too
+            _remove(folder)
+
+
+def abandoned(parent: Path, prefix: str = PREFIX) -> Iterator[Path]:
+    """Yield this user's folders of `scratch` whose process is dead."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
             if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _is_abandoned(folder):
-                _remove(folder)
+                yield folder
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -52,4 +52,4 @@ def show(text: str, styles: Mapping[str, str] = STYLES, *, err: bool = False) ->
 
 def show_json(value: Any) -> None:
     """Print a value as JSON, as every `--json` does. NaN, which JSON lacks, is null."""
-    typer.echo(to_json(value, indent=1, inf_nan_mode="null"))
+    typer.echo(to_json(value, indent=1, inf_nan_mode="null", fallback=dict).decode())

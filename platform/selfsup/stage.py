@@ -8,13 +8,15 @@ noticed.
 import fcntl
 import hashlib
 import json
+import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.naming import STAGES
@@ -22,6 +24,7 @@ from selfsup.settings import differences
 from selfsup.whole import sweep, write
 
 Settings = Mapping[str, Any]
+LOCK = "lock"  # in the folder of a stage
 ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files stored in MLflow
 
 
@@ -109,22 +112,13 @@ class Stage:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock of the stage inside the block: a second run that needs it waits, then finds it done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder):
             yield
 
     @property
     def running(self) -> bool:
         """Return whether a process holds its lock now."""
-        try:
-            with (self.folder / "lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.folder)
 
     def finish(self, result: Mapping[str, float]) -> None:
         record = {"result": dict(result), "time": time.time_ns() // 1_000_000}
@@ -132,6 +126,54 @@ class Stage:
 
     def _record(self) -> dict[str, Any]:
         return read_done(self.folder / "done.json")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a stage's folder inside the block, once no other process does. The folder is made if missing."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (folder / LOCK).open("w")
+        except FileNotFoundError:  # removed in between
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_at(lock, folder / LOCK):  # not in a folder that was removed while this process waited
+                yield
+                return
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a stage's folder now."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def remove(folder: Path, *, unless: Callable[[], bool] = lambda: False) -> bool:
+    """Remove the folder of a stage; return whether it is gone.
+
+    It stays while another process holds its lock, and where `unless`, called with the lock held, says so.
+    """
+    try:
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(lock, folder / LOCK) and not unless():
+                shutil.rmtree(folder)
+    except (FileNotFoundError, BlockingIOError):
+        pass
+    return not folder.exists()
+
+
+def is_at(file: IO[str], path: Path) -> bool:
+    """Return whether an open file is the one at a path."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def read_done(path: Path) -> dict[str, Any]:

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Run
 
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
+HAS_ID = f"tags.`{ID}` LIKE '%'"  # a filter of MLflow: all runs of ours
 REASON = "selfsup.reason"  # why a run failed or was stopped
 DATA = "selfsup.data"  # .train, .val: the digest of the data set
 CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # code of a run, and accepted results
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's UI expects agents
+ACTIVE, DELETED, ALL = 1, 2, 3  # MLflow's ViewType, which takes seconds to import
 MAX_METRICS, MAX_PARAMS = 1000, 100  # of one batch, by MLflow's limits
 DatasetRecord = tuple[str, str, str]  # name, digest of <= 36 characters, context
 DAMAGED = ("database disk image is malformed", "file is not a database")  # messages of SQLite about a damaged file
@@ -187,31 +189,31 @@ class Tracker:
         with self._errors("describe the run"):
             self._client.set_tag(run_id, "mlflow.note.content", text)
 
-    def runs(self, experiment: str, where: str = f"tags.`{ID}` LIKE '%'", *, deleted: bool = False) -> "list[Run]":
+    def runs(self, experiment: str, where: str = HAS_ID, *, deleted: bool = False) -> "list[Run]":
         """Return the runs of an experiment that match an MLflow filter, oldest first; [] where it does not exist."""
-        from mlflow.entities import ViewType
-
-        runs: list[Run] = []
         with self._errors(f"read experiment {experiment!r}"):
             entity = self._client.get_experiment_by_name(experiment)
-            token: str | None = ""
-            while entity and token is not None:
-                page = self._client.search_runs(
-                    [entity.experiment_id],
-                    where,
-                    ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
-                    order_by=["start_time ASC"],
-                    page_token=token or None,
-                )
-                runs.extend(page)
-                token = page.token or None
-        return runs
+            return list(self._pages([entity.experiment_id], where, deleted=deleted)) if entity else []
 
-    def search_runs(self, where: str) -> "list[Run]":
-        """Return the runs of all experiments that match an MLflow filter, oldest first."""
+    def experiments(self) -> list[str]:
+        """Return the names of all experiments."""
+        with self._errors("read experiments"):
+            return [experiment.name for experiment in self._client.search_experiments()]
+
+    def _pages(self, experiments: Sequence[str], where: str, *, deleted: bool) -> "Iterator[Run]":
+        """Yield the runs of experiments, by MLflow's ids, that match a filter, oldest first."""
+        token: str | None = ""
+        while token is not None:
+            view, order = DELETED if deleted else ACTIVE, ["start_time ASC"]
+            page = self._client.search_runs(list(experiments), where, view, order_by=order, page_token=token or None)
+            yield from page
+            token = page.token or None
+
+    def search_runs(self, where: str = HAS_ID, *, deleted: bool = False) -> "list[Run]":
+        """Return the runs of all experiments that match an MLflow filter, oldest first; or those that were deleted."""
         with self._errors("read runs"):
-            ids = [experiment.experiment_id for experiment in self._client.search_experiments()]
-            return list(self._client.search_runs(ids, where, order_by=["start_time ASC"]))
+            experiments = self._client.search_experiments(ALL if deleted else ACTIVE)
+            return list(self._pages([entity.experiment_id for entity in experiments], where, deleted=deleted))
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Return (step, value) of a metric, under its names, by step; the newer value of a step recorded twice."""

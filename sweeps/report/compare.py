@@ -7,6 +7,7 @@ from selfsup import evaluator
 from selfsup.progress import several
 from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
 from selfsup.sweeps.result import Result
+from selfsup.sweeps.tags import ARM, STUDY
 
 NOTHING = "–"
 CAUTION = "one seed of each says nothing of chance: differences like these may come from the seed alone"
@@ -29,6 +30,18 @@ def compare(*runs: Result) -> str:
     return "\n\n".join([text, same, *([CAUTION] * bool(results))])
 
 
+def as_data(*runs: Result) -> dict[str, Any]:
+    """Return the runs with all settings and results, and the names of those that differ."""
+    columns = [{**_settings(run), **run.metrics} for run in runs]
+    lines, _ = _lines(columns, lambda value, _: str(value))
+    data = [
+        {"id": run.id, "study": run.tags.get(STUDY, ""), "arm": run.tags.get(ARM, ""), "seed": run.seed}
+        | {"status": run.status, "reason": run.reason, "settings": _settings(run), "metrics": dict(run.metrics)}
+        for run in runs
+    ]
+    return {"runs": data, "differing": [name for name, *_ in lines]}
+
+
 def _directed(name: str, params: Mapping[str, str]) -> str:
     """Return the name of a metric, with a remark where less of it is better, as shipped evaluators say."""
     space, _, metric = name.rpartition("/")
@@ -40,7 +53,7 @@ def _directed(name: str, params: Mapping[str, str]) -> str:
 
 
 def _arm(run: Result) -> str:
-    return ": ".join(run.tags[name] for name in ("selfsup.study", "selfsup.arm") if name in run.tags)
+    return ": ".join(run.tags[name] for name in (STUDY, ARM) if name in run.tags)
 
 
 def _settings(run: Result) -> dict[str, str]:

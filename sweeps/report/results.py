@@ -74,6 +74,14 @@ def _trial(number: int, row: Row) -> Trial:
     return Trial(number, tags[STUDY], json.loads(tags[DRAWN]), _result(row["id"], int(tags[SEED]), row, {}))
 
 
+def all_rows(tracker: Tracker, *, cache: Path | None = None) -> Iterator[tuple[str, Row]]:
+    """Yield (experiment, row) for every run, those of arms and sweeps among them. cache: as for `gather`."""
+    for experiment in tracker.experiments():
+        with _open_cache(tracker, experiment, cache) as cached:
+            rows = _current(tracker, experiment, cached).values()
+        yield from ((experiment, row) for row in rows)
+
+
 def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
     """Return the runs with these ids, from any experiment. Raises SpecError for an id that MLflow does not hold."""
     return [_found(tracker, id) for id in ids]  # noqa: A001

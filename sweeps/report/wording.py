@@ -13,6 +13,11 @@ def heading(metric: str) -> str:
     return re.sub(r"\btop(\d+)$", r"top-\1", metric.removeprefix("eval/").replace("/", " "))
 
 
+def scored(scores: Mapping[str, float]) -> str:
+    """Write numbers on one line: `knn 97.78, linear 97.22`."""
+    return ", ".join(f"{heading(name).removesuffix(' top-1')} {value:.2f}" for name, value in scores.items())
+
+
 def words(name: str) -> str:
     """Turn `mask_ratio` into `mask ratio`."""
     return name.replace("_", " ")
