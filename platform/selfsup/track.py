@@ -196,18 +196,16 @@ class Tracker:
             return list(self._pages([entity.experiment_id], where, deleted=deleted)) if entity else []
 
     def experiments(self) -> list[str]:
-        """Return the names of all experiments."""
         with self._errors("read experiments"):
             return [experiment.name for experiment in self._client.search_experiments()]
 
     def _pages(self, experiments: Sequence[str], where: str, *, deleted: bool) -> "Iterator[Run]":
         """Yield the runs of experiments, by MLflow's ids, that match a filter, oldest first."""
-        token: str | None = ""
-        while token is not None:
-            view, order = DELETED if deleted else ACTIVE, ["start_time ASC"]
-            page = self._client.search_runs(list(experiments), where, view, order_by=order, page_token=token or None)
+        page: Any = None
+        while page is None or page.token:
+            view, order, token = DELETED if deleted else ACTIVE, ["start_time ASC"], page and page.token
+            page = self._client.search_runs(list(experiments), where, view, order_by=order, page_token=token)
             yield from page
-            token = page.token or None
 
     def search_runs(self, where: str = HAS_ID, *, deleted: bool = False) -> "list[Run]":
         """Return the runs of all experiments that match an MLflow filter, oldest first; or those that were deleted."""
