@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from selfsup.failures import COLLAPSE
 from selfsup.progress import several
 from selfsup.sweeps.report.hover import named_series, with_values
-from selfsup.sweeps.report.plots import AMOUNTS, BLUE, DASHED, KINDS, RED, numbers, panels, wrapped
+from selfsup.sweeps.report.plots import AMOUNTS, BLUE, DASHED, HEIGHT, KINDS, RED, numbers, panels, wrapped
 from selfsup.sweeps.report.table import Table
 from selfsup.sweeps.report.wording import clipped, label, named
 from selfsup.sweeps.result import Curve, Result
@@ -49,7 +49,8 @@ def _panels(table: Table, study: Study) -> Iterator[Panel]:
 
 def losses(groups: Sequence[Panel], runs: Mapping[str, Result]) -> Figure:
     """Draw the training loss, a panel per group."""
-    figure, axes = wrapped(len(groups), 2 if len(groups) in (2, 4) else 3)
+    columns = 2 if len(groups) in (2, 4) else 3
+    figure, axes = wrapped(len(groups), columns, height=max(HEIGHT, _legend_height(groups)))
     for group, axis in zip(groups, axes, strict=True):
         _draw(axis, LOSS, group, runs)
         axis.set(title=group.title, xlabel="step", ylabel="loss")
@@ -59,7 +60,7 @@ def losses(groups: Sequence[Panel], runs: Mapping[str, Result]) -> Figure:
 
 def health(groups: Sequence[Panel], runs: Mapping[str, Result]) -> Figure:
     """Draw feature deviation and effective rank, a row per group; a cross where a seed ends below the limit."""
-    figure, axes = panels(len(groups), len(COLLAPSE), height=1.6)
+    figure, axes = panels(len(groups), len(COLLAPSE), height=max(1.6, _legend_height(groups)))
     for group, row in zip(groups, axes, strict=True):
         for (title, (name, limit)), axis in zip(COLLAPSE.items(), row, strict=True):
             _draw(axis, name, group, runs)
@@ -128,6 +129,11 @@ def looks_of(factor: Factor | None) -> dict[str, dict[str, Any]]:
 
 def _text(factor: Factor | None, arm: Arm) -> str:
     return label(arm.values[factor.path]) if factor else ""
+
+
+def _legend_height(groups: Sequence[Panel]) -> float:
+    """Return the inches that the longest legend needs."""
+    return 0.3 + 0.14 * max(len(group.arms) for group in groups)
 
 
 def _legend(axis: Axes, group: Panel, *, outside: bool = False) -> None:
