@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from selfsup import families
+from selfsup.augmentation import OwnAugmentation
+from selfsup.augmentation_contract import broken
 from selfsup.encoder import INSTEAD, PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
@@ -18,7 +20,10 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
+from selfsup.views import ViewSpec
 from selfsup.weights import content
+
+LEAST_WIDTH = 16  # channels of a convolution that oneDNN 3.13 of torch 2.15 computes without damage
 
 
 def check(planned: PlannedRun) -> None:
@@ -32,6 +37,8 @@ def check(planned: PlannedRun) -> None:
     _check_labels(planned)
     for evaluation in planned.evals.values():
         _check_evaluation(planned, evaluation)
+    if planned.augment and planned.pretrain:
+        _check_augmentation(planned, planned.augment)
     if planned.run.method not in BASELINES:
         _check_class_token(planned.run.method, planned.run.backbone)
         _check_method(planned)
@@ -77,8 +84,18 @@ def _check_backbone(planned: PlannedRun) -> None:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
         places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in planned.evals.values())
         check_images(backbone, shape, _sizes(run), places=places, stages=dense)
+        _check_width(run)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, shape, content(backbone.weights))
+
+
+def _check_width(run: Run) -> None:
+    """Raise SpecError for convolutions that end a process on a CPU, or damage its memory."""
+    width = run.backbone.width
+    if width and width < LEAST_WIDTH and not run.resources.gpus_per_worker:
+        reason = f"convolutions of {width} channels can crash torch on a CPU, whose oneDNN damages memory there"
+        remedy = f"expected {LEAST_WIDTH} or more, or GPUs (resources.gpus_per_worker)"
+        raise SpecError(f"{reason}; {remedy}", "backbone.width", "resources.gpus_per_worker")
 
 
 def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
@@ -86,8 +103,12 @@ def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
     own = sizes_of(run.input, run.backbone)
     if run.method in BASELINES:
         return (own,)
-    views = views_of(load_method(run.method).views(run.hyper), run.input, run.backbone)
-    return tuple(sorted({own, *(view.lengths for view in views.specs)}))
+    return tuple(sorted({own, *(view.lengths for view in _views(run))}))
+
+
+def _views(run: Run) -> tuple[ViewSpec, ...]:
+    """Return the views that the method asks for, each with its size."""
+    return views_of(load_method(run.method).views(run.hyper), run.input, run.backbone).specs
 
 
 @lru_cache(maxsize=256)
@@ -142,6 +163,31 @@ def _try(backbone: Backbone, shape: InputShape) -> None:
 @lru_cache(maxsize=64)
 def _try_weights(backbone: Backbone, shape: InputShape, version: str) -> None:  # noqa: ARG001 (another call)
     build(backbone, shape=shape)
+
+
+def _check_augmentation(planned: PlannedRun, own: OwnAugmentation) -> None:
+    """Raise SpecError where the user's augmentation does not fit the data or the views, or breaks a contract."""
+    run, name = planned.run, short(own.use)
+    if run.modality != "image":
+        raise SpecError(f"{name} changes images, and the run is of {run.modality}; leave it out", "augment")
+    channels, taken = planned.train.fields[run.modality].channels, own.operation.channels
+    if taken and channels not in taken:
+        words = " or ".join(map(str, taken))
+        raise SpecError(
+            f"{name} takes images of {words} channels, and {planned.train.root} has {channels}", "augment.use"
+        )
+    views = _views(run)
+    if foreign := [number for number in own.views or () if number >= len(views)]:
+        counted = f"0 to {len(views) - 1}" if len(views) > 1 else "0 alone"
+        raise SpecError(f"there is no view {foreign[0]} of {short(run.method)}; expected {counted}", "augment.views")
+    for lengths in sorted({view.lengths for number, view in enumerate(views) if own.changes(number)}):
+        _try_augmentation(own, (channels, *lengths))
+
+
+@lru_cache(maxsize=64)
+def _try_augmentation(own: OwnAugmentation, shape: tuple[int, ...]) -> None:
+    if reason := broken(own.operation, shape):
+        raise SpecError(f"{own.use}: {reason}", "augment.use")
 
 
 def _check_batch(planned: PlannedRun) -> None:

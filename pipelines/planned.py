@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsup import codebase, evaluations, outside
+from selfsup import augmentation, codebase, evaluations, outside
+from selfsup.augmentation import OwnAugmentation
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
@@ -20,6 +21,7 @@ from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
 from selfsup.outside import is_config_folder
 from selfsup.outside_backbone import portable
+from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.sections import Feeder
@@ -128,9 +130,22 @@ class PlannedRun:
         backbone = self.run.backbone.name
         extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
         extra |= codebase.backbone_digest(backbone)
-        own = codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone)
+        own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone)]
+        if self.augment:
+            parts.append("augment")
+            extra |= codebase.augmentation_digest(self.augment.use)
+            own.append(codebase.entry("augmentations", self.augment.use))
         entries = (WORKER, self._modality, *own)
         return self._stage("pretrain", parts, extra, entries=entries)
+
+    @cached_property
+    def stats(self) -> Any:
+        """Return the Stats by which samples are normalized: the manifest's, or measured at settings of `input`."""
+        return measured.stats(self.train, self.run.input, self.home)
+
+    @property
+    def augment(self) -> OwnAugmentation | None:
+        return augmentation.own(self.run.augment)
 
     @property
     def _modality(self) -> str:
@@ -256,8 +271,9 @@ class PlannedRun:
         settings = as_dict(self.run) | {"method": self.method}
         idle = load_modality(self.run.modality).idle
         values = {path: str(value) for path, value in flatten(settings) if value is not None and path not in idle}
-        own = {f"evals.{name}.use": outside.short(evaluation.use) for name, evaluation in self.evals.items()}
-        return values | {path: use for path, use in own.items() if path in values}
+        own = {f"evals.{name}.use": evaluation.use for name, evaluation in self.evals.items()}
+        own |= {"augment.use": self.augment.use} if self.augment else {}
+        return values | {path: outside.short(use) for path, use in own.items() if path in values}
 
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
         """Return the sections with the method's short name, and the contents of files that a backbone names."""
@@ -266,6 +282,8 @@ class PlannedRun:
         if backbone.weights not in (None, "timm"):
             files["weights"] = content(backbone.weights)
         named = {"backbone": sections["backbone"] | files} if files else {}
+        if augment := sections.get("augment"):
+            named["augment"] = augment | {"use": outside.short(augment["use"])}
         return sections | {"method": self.method} | named
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from selfsup.evaluations import Evaluation, listed, uses
+from selfsup.evaluations import Evaluation, listed
 from selfsup.layers import located
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data import bundled
 from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.planned import PlannedRun, Splits
-from selfsup.spec import BASELINES, Run, Spec, run_type
+from selfsup.spec import BASELINES, Run, Spec, run_type, used
 
 _manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDictionary()  # of the plans in memory
 
@@ -69,5 +69,5 @@ def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
 
 
 def _baseline(run: Run, name: str) -> Run:
-    settings = {key: value for key, value in run.model_dump().items() if key != "hyper"}
-    return run_type(name, uses(settings)).model_validate(settings | {"method": name})
+    settings = {key: value for key, value in run.model_dump().items() if key not in ("hyper", "augment")}
+    return run_type(name, *used(settings)).model_validate(settings | {"method": name})

@@ -100,7 +100,7 @@ def test_what_may_be_null_is_taken(files: list[Path]) -> None:
     for method in set(methods()) - set(BASELINES):
         lines = [line.path for line in knob_lines(spec_type(method)) if line.type.endswith("| null")]
         for path in lines:
-            if not path.startswith(("published.", "optim.warmup.", "train.duration.")):  # of a whole
+            if not path.startswith(("published.", "optim.warmup.", "train.duration.", "augment.")):  # of a whole
                 read(photos / f"{method}.yaml", ["evals.knn=null", "evals.linear=null", f"{path}=null"])
     for section in ("ablate", "grid", "expected", "studies", "search"):
         assert sweepfile.read(photos / "mae.yaml", [f"{section}=null"]).kind == "plain"

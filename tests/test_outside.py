@@ -17,7 +17,8 @@ from selfsup import codebase, method, outside
 from selfsup.describe import knobs
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.stages.worker import Task, check_code
+from selfsup.pipelines.stages.batches import Task
+from selfsup.pipelines.stages.worker import check_code
 from selfsup.shipped import files
 from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
@@ -198,7 +199,7 @@ def test_a_worker_refuses_a_file_that_computes_something_else_than_planned(write
     spec = write(SIMCLR)
     run, file = planned(spec), spec.parent / "mine.py"
     assert run.pretrain
-    task = Task(run.run, run.train, run.order, run.info, run.pretrain.folder, dict(run.pretrain.resolved))
+    task = Task(run.run, run.train, run.order, run.info, run.pretrain.folder, dict(run.pretrain.resolved), run.stats)
     check_code(task)
     file.write_text(SIMCLR.replace("# figure 9", "# figure 9, left"))
     forget()

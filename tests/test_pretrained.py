@@ -109,6 +109,20 @@ def test_layers_are_counted_from_either_end_and_the_last_is_the_feature(tmp_path
             encoder.layers(images, [1, 9])
 
 
+def test_inner_and_last_layers_of_a_cnn_are_of_one_forward_pass(tmp_path: Path) -> None:
+    """The mean over each resolution of timm's own features, by a count of the stem's calls."""
+    encoder = load_encoder(write_encoder(CNN.model_copy(update={"width": 16}), tmp_path)).encoder
+    images, calls = torch.rand(2, 3, 64, 64), list[int]()
+    encoder.trunk.conv1.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[operator, union-attr]
+    with torch.inference_mode():
+        found = encoder.layers(images, [1, 4, 5])
+        assert len(calls) == 1
+        maps = encoder.trunk.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator, union-attr]
+        expected = {1: maps[0].mean((2, 3)), 4: maps[3].mean((2, 3)), 5: encoder.pooled(images)}
+    for number, feature in found.items():
+        torch.testing.assert_close(feature, expected[number])
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

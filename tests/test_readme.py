@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 
+from selfsup.augmentation import load
+from selfsup.augmentation_contract import check
 from selfsup.cli import app
 from selfsup.describe import catalogue, page
 from selfsup.errors import SpecError
@@ -19,14 +22,14 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_your_own_objective_is_the_whole_of_simclr() -> None:
-    _, shown = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    _, shown, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert shown == (ROOT / "methods" / "simclr.py").read_text()
 
 
 def test_the_notebook_runs_in_a_folder_without_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notebook, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    notebook, *_ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFSUP_HOME", str(tmp_path / "home"))
     exec(compile(notebook, "README.md", "exec"), {})
@@ -34,6 +37,16 @@ def test_the_notebook_runs_in_a_folder_without_files(
     assert temperature == "0.2 2"
     assert heading.split() == ["study", "arm", "seed", "status"]
     assert [row.split()[-2:] for row in rows] == [["0", "pending"], ["1", "pending"]] * 3
+
+
+def test_your_own_augmentation_keeps_the_contracts_and_blanks_bands(tmp_path: Path) -> None:
+    """Of draws 0.1, 0.2 and 0.9 the first is below its share of 0.2."""
+    *_, shown = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (file := tmp_path / "bands.py").write_text(shown)
+    assert set(dict(check(str(file))).values()) == {""}
+    kind = load(str(file))
+    images, draws = torch.full((1, 3, 1, 1), 0.5), torch.tensor([[0.1, 0.2, 0.9]])
+    assert kind(kind.Hyper()).apply(images, draws).flatten().tolist() == [0.0, 0.5, 0.5]
 
 
 def test_the_objectives_shown_are_those_that_describe_lists() -> None:

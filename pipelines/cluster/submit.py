@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,8 +167,8 @@ def copy_all(specs: Sequence[Path], overrides: Sequence[str], folder: Path) -> t
 
 
 def names_module(override: str) -> bool:
-    """Return whether an override names a file with a method or an evaluator, as in `method=FILE.py`."""
-    return outside.is_file(override) and re.match(r"(method|evals\.[^.=]+\.use)=", override) is not None
+    """Return whether an override names a file of the user's own code, as in `method=FILE.py`."""
+    return outside.is_file(override) and re.match(r"(method|augment\.use|evals\.[^.=]+\.use)=", override) is not None
 
 
 def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
@@ -192,19 +192,25 @@ def copy_specs(specs: Sequence[Path], folder: Path) -> list[str]:
 def spec_files(path: Path) -> list[Path]:
     """Return the path of a valid spec and of every file that it or one of its studies extends, without shipped ones.
 
-    The files of methods and evaluators are among them, and name no others.
+    The files of methods, evaluators and augmentations are among them, and name no others.
     """
     if outside.is_file(str(path)):
         return [path]
     tree = plain(Source(path.read_text(encoding="utf-8-sig"), str(path)).read())
     parts = tree, *(tree.get("studies") or ())
     names = [part["extends"] for part in parts if "extends" in part]
-    names += [name for part in parts for name in used(part) if outside.is_file(name)]
+    names += [name for name in dict.fromkeys(used(tree)) if outside.is_file(name)]
     files = [locate(Path(os.path.normpath(path.parent / name)), name) for name in names]
     return [path, *(inner for file in files if not file.shipped for inner in spec_files(file.path))]
 
 
-def used(part: Mapping[str, Any]) -> list[Any]:
-    """Return the method and the evaluators that a spec names."""
-    evals = part.get("evals") or {}
-    return [part.get("method"), *(entry.get("use") for entry in evals.values() if isinstance(entry, dict))]
+def used(tree: Any, key: str = "") -> Iterator[str]:
+    """Yield the methods, augmentations and evaluators that a spec and its axes name. key: that of the value."""
+    if isinstance(tree, dict):
+        for inner, value in tree.items():
+            yield from used(value, inner)
+    elif isinstance(tree, tuple):
+        for item in tree:
+            yield from used(item, key)
+    elif isinstance(tree, str) and key.rpartition(".")[2] in ("method", "use"):
+        yield tree

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup import modality
+from selfsup.augmentation import OwnAugmentation
 from selfsup.batch import Batch, View
 from selfsup.masks import Mask, MaskRule
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Grid
-from selfsup.pipelines.data.philox import DRAW, MASK, PHOTO, STEP_MASK, uniform
-from selfsup.views import Views
+from selfsup.pipelines.data.philox import DRAW, MASK, OWN, PHOTO, STEP_MASK, uniform
+from selfsup.views import Views, ViewSpec
 
 Columns = dict[str, Any]  # of arrays, or of tensors on the training device
 Device = torch.device | str
@@ -32,18 +33,20 @@ def collate(
     patch: int | None,
     stats: Mapping[str, Any],
     device: Device,
+    own: OwnAugmentation | None = None,
 ) -> Batch:
     """Make a Batch of columns `view0`... (n, *S, C), `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,).
 
     Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
     step only where a mask rule shares draws among all samples of a step. patch: points a side of a token; None for
-    an encoder that takes samples whole. stats: of each modality, from the manifest.
+    an encoder that takes samples whole. stats: of each modality, from the manifest. own: the user's, after all others.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []
     for number, view in enumerate(views.specs):
-        kind, raw = modality.load(view.modality), _put(columns[f"view{number}"], device)
-        value = kind.augment(raw, view, draw(PHOTO + 16 * number, kind.augment_draws(view)), stats[view.modality])
+        raw = _put(columns[f"view{number}"], device)
+        value = _augmented(raw, number, view, draw, own if own and own.changes(number) else None)
+        value = modality.load(view.modality).normalize(value, view, stats[view.modality])
         tokens = None if patch is None else patchify(value, patch)
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(
@@ -60,6 +63,18 @@ def collate(
         label=_put(columns["label"], device),
         draws=draw(DRAW, views.draws).to(device),
     )
+
+
+def _augmented(
+    raw: Tensor, number: int, view: ViewSpec, draw: Callable[[int, int], Tensor], own: OwnAugmentation | None
+) -> Tensor:
+    """(B, *S, C) -> (B, C, *S), changed as the method asks, then by the user. draw: (purpose, draws) -> (B, draws)"""
+    kind = modality.load(view.modality)
+    value = kind.augment(raw, view, draw(PHOTO + 16 * number, kind.augment_draws(view)))
+    if own is None:
+        return value
+    draws = draw(OWN + 16 * number, own.num_draws(value.shape[1]))
+    return own.apply(value, _put(draws.numpy(), value.device))
 
 
 def drawn_mask(rule: MaskRule | None, grid: Grid | None, own: Draw, shared: Draw, device: Device) -> Mask | None:

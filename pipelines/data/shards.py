@@ -105,7 +105,18 @@ def assemble(
     remark: Remark,
     reading: Readings = MappingProxyType({}),
 ) -> Manifest:
-    """Write the manifest of scanned shards to `home`; its head last, once samples can be read through the rest.
+    """Write the manifest of scanned shards to `home`; its head last, once samples can be read through the rest."""
+    draft = _draft(home, root, scans, remark, reading)
+    try:
+        fields = {name: statistics(draft, name, remark) for name in draft.fields}
+    except DataError:
+        manifest.remove_tables(home)
+        raise
+    return manifest.write_head(replace(draft, fields=fields))
+
+
+def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark, reading: Readings) -> Manifest:
+    """Write the tables of a manifest; return it without digest and statistics.
 
     Labels can be numbered only when all are known; until then, samples wait in a temporary file.
     """
@@ -121,7 +132,7 @@ def assemble(
         summary = manifest.write_tables(home, table, len(fields), partial(spool.read, kind, numbers, list(fields)))
     for text in _remarks(spool, kind, known, summary.num_labelled):
         remark(f"{root}: {text}")
-    draft = Manifest(
+    return Manifest(
         home=home,
         root=root,
         digest="",
@@ -133,12 +144,6 @@ def assemble(
         fields=fields,
         shards=table,
     )
-    try:
-        fields = {name: statistics(draft, name, remark) for name in fields}
-    except DataError:
-        manifest.remove_tables(home)
-        raise
-    return manifest.write_head(replace(draft, fields=fields))
 
 
 def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Reading]:

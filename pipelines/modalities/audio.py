@@ -6,14 +6,13 @@ values less their mean over two deviations. A shorter recording is followed by z
 longer one, evaluation sees the beginning.
 
 Deviations from the authors' code: channels are averaged; loudness moves all values of a spectrogram, those of silence
-and of the zeros too; mean and deviation are of the data set, at the default rate and bins. The authors subtract a
+and of the zeros too; mean and deviation are of the data set, at the rate and bins in use. The authors subtract a
 recording's mean, which changes nothing: Kaldi's filter bank subtracts each frame's. kaldi-native-fbank refuses 128 bins
 at 16 kHz, the lowest of which are empty, hence the filter bank here. soxr resamples: aliases of SciPy's polyphase
 filter, at -57 dB, would show in logarithms.
 """
 
 import dataclasses
-import functools
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,17 +26,13 @@ from pydantic import Field
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.modality import Boxes, Data, DecodeError, Modality, Raw, Reading
+from selfsup.pipelines.modalities.spectra.mel import LOWEST, SHIFT, WINDOW, Waveform, log_mel
 from selfsup.sections import Backbone
 from selfsup.views import Views, ViewSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Waveform = NDArray[np.float32]  # (n,)
-WINDOW, SHIFT = 25, 10  # milliseconds of a frame, and from one to the next
-PREEMPHASIS = 0.97
-LOWEST = 20.0  # hertz
-FLOOR = 2.0**-23  # of the power in a bin: float32's epsilon, as Kaldi's
 BLOCK = 30  # seconds that are decoded at a time
 MIN_STD = 0.1  # recordings of silence alone would divide by zero
 AUGMENT_DRAWS = 5  # loudness; length and place of a mask of time, and of one of frequency
@@ -78,13 +73,18 @@ class Excerpt(ViewSpec):
 
 
 class AudioReading(Reading):
-    """The settings by which recordings are read: there is one value a frame and bin."""
+    """The settings by which recordings are measured: there is one value a frame and bin.
+
+    rate, bins: of their spectrograms; a manifest's are at the defaults.
+    """
 
     channels: Literal[1] = 1
+    rate: int = AudioInput().rate
+    bins: int = AudioInput().bins
 
 
 class AudioStats(AudioReading):
-    """mean, std: of log-mel spectrograms at the default rate and number of bins."""
+    """mean, std: of log-mel spectrograms at a rate and number of bins."""
 
     mean: float
     std: Annotated[float, Field(gt=0)]
@@ -148,14 +148,17 @@ class Audio(Modality):
     def augment_draws(self, view: Excerpt) -> int:
         return AUGMENT_DRAWS if view.is_random else 0
 
-    def augment(self, raw: "Tensor", view: Excerpt, draws: "Tensor", stats: AudioStats) -> "Tensor":
+    def augment(self, raw: "Tensor", view: Excerpt, draws: "Tensor") -> "Tensor":
         values, knobs = raw.movedim(-1, 1), view.knobs
         if view.is_random and knobs.loudness:
             values = values + _louder(draws[:, :1]).to(raw.device)[..., None, None]
         if view.is_random:
             values = _masked(values, draws[:, 1:3], knobs.time_mask, 2)
             values = _masked(values, draws[:, 3:5], knobs.frequency_mask, 3)
-        return (values - stats.mean) / (knobs.deviations * stats.std)
+        return values
+
+    def normalize(self, values: "Tensor", view: Excerpt, stats: AudioStats) -> "Tensor":
+        return (values - stats.mean) / (view.knobs.deviations * stats.std)
 
     def picture(self, values: "Tensor", stats: AudioStats) -> NDArray[np.uint8]:  # noqa: ARG002
         """-> (B, bins, frames, 3): time to the right, frequency upwards, from -1 dark to 1 bright"""
@@ -164,10 +167,14 @@ class Audio(Modality):
         level = ((values[:, 0] + 1) / 2).clamp(0, 1).flip(2).mT
         return np.asarray(colormaps["magma"](level.numpy(), bytes=True)[..., :3])
 
-    def measure(self, data: Data, reading: AudioReading) -> tuple[float, float]:  # noqa: ARG002
-        usual = AudioInput()
+    def unmeasured(self, stats: AudioStats, knobs: AudioInput) -> AudioReading | None:
+        has_both = (stats.rate, stats.bins) == (knobs.rate, knobs.bins)
+        return None if has_both else AudioReading(rate=knobs.rate, bins=knobs.bins)
+
+    def measure(self, data: Data, reading: AudioReading) -> tuple[float, float]:
+        rate, bins = reading.rate, reading.bins
         with _opened(data) as file:
-            parts = [log_mel(_resampled(part, file, usual.rate), usual.rate, usual.bins) for part in _blocks(file)]
+            parts = [log_mel(_resampled(part, file, rate), rate, bins) for part in _blocks(file)]
         values = np.concatenate(parts).astype(np.float64)
         return float(values.mean()), float((values**2).mean())
 
@@ -179,45 +186,6 @@ class Audio(Modality):
         first, second = np.mean(measures, axis=0)
         std = np.sqrt(max(second - first**2, MIN_STD**2))
         return AudioStats(**reading.model_dump(), mean=round(float(first), 6), std=round(float(std), 6))
-
-
-def log_mel(waveform: Waveform, rate: int, bins: int) -> NDArray[np.float32]:
-    """(n,) -> (frames, bins): Kaldi's filter bank with Hanning windows and no dither, as far as whole windows go."""
-    window, triangles = _window(rate), _triangles(rate, bins)
-    if len(waveform) < len(window):
-        return np.empty((0, bins), np.float32)
-    frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), len(window))[:: rate * SHIFT // 1000]
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    frames[:, 1:] -= PREEMPHASIS * frames[:, :-1]
-    frames[:, 0] *= 1 - PREEMPHASIS
-    spectrum = np.fft.rfft(frames * window, 2 * (len(triangles) - 1))
-    power = (spectrum.real**2 + spectrum.imag**2) @ triangles
-    return np.log(np.maximum(power, FLOOR)).astype(np.float32)
-
-
-@functools.cache
-def _window(rate: int) -> NDArray[np.float64]:
-    """Return the symmetric Hanning window of a frame."""
-    return np.hanning(rate * WINDOW // 1000)
-
-
-@functools.cache
-def _triangles(rate: int, bins: int) -> NDArray[np.float64]:
-    """-> (frequencies, bins): triangles of equal width in mel, each from the center before it to the one after it.
-
-    The highest frequency counts for nothing, as Kaldi's.
-    """
-    size = 1 << (len(_window(rate)) - 1).bit_length()  # of the Fourier transform
-    mel = _mel(np.arange(size // 2 + 1) * rate / size)[:, None]
-    edges = np.linspace(_mel(LOWEST), _mel(rate / 2), bins + 2)
-    low, center, high = edges[:-2], edges[1:-1], edges[2:]
-    weights: NDArray[np.float64] = np.minimum((mel - low) / (center - low), (high - mel) / (high - center)).clip(0)
-    weights[-1] = 0
-    return weights
-
-
-def _mel(hertz: Any) -> Any:
-    return 1127.0 * np.log1p(hertz / 700.0)
 
 
 def _excerpt(file: Any, start: float, view: Excerpt) -> Raw:

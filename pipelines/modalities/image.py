@@ -120,13 +120,19 @@ class Image(Modality):
     def augment_draws(self, view: Crop | Center) -> int:
         return PHOTO_DRAWS * view.parts if isinstance(view, Crop) else 0
 
-    def augment(self, raw: "Tensor", view: Crop | Center, draws: "Tensor", stats: ImageStats) -> "Tensor":
-        from selfsup.pipelines.modalities.pixels.augment import normalize, photometric, scaled
+    def augment(self, raw: "Tensor", view: Crop | Center, draws: "Tensor") -> "Tensor":
+        """-> (B, C, H, W), in [0, 1]"""
+        from selfsup.pipelines.modalities.pixels.augment import photometric, scaled
 
         images = scaled(raw)
         if isinstance(view, Crop):
             photometric(images, view, draws)
-        return normalize(images, mean=stats.mean, std=stats.std)
+        return images
+
+    def normalize(self, values: "Tensor", view: Crop | Center, stats: ImageStats) -> "Tensor":  # noqa: ARG002
+        from selfsup.pipelines.modalities.pixels.augment import normalize
+
+        return normalize(values, mean=stats.mean, std=stats.std)
 
     def picture(self, values: "Tensor", stats: ImageStats) -> NDArray[np.uint8]:
         """-> (B, H, W, 3): of many channels the first three, of two the first"""

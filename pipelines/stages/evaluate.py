@@ -153,7 +153,7 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
     train, val = planned.splits(evaluation.name)
     weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
-    stats, view = planned.train.fields[run.modality], modality.whole_of(run.input, run.backbone, run.embed.crop)
+    stats, view = planned.stats, modality.whole_of(run.input, run.backbone, run.embed.crop)
     shape = modality.shape_of(run.input, run.backbone, stats.channels)
     source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, evaluation.evaluator.reads)
     total = train.num_samples + val.num_samples

@@ -1,6 +1,7 @@
 """The pictures stage: reconstructions of fixed images under fixed masks, by an objective that predicts pixels."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,16 +32,16 @@ def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.info, torch.device("cpu"))
     tensors.fill(method, planned.pretrain.folder / "method.safetensors")
-    batch = fixed_batch(run, manifest, method)
+    batch = fixed_batch(run, manifest, method, planned.stats)
     with whole(stage.folder / "reconstructions.png") as part:
-        grid(method.eval(), batch, manifest).save(part, format="png")
+        grid(method.eval(), batch, planned.stats).save(part, format="png")
     return {"images": float(len(batch.sample))}
 
 
-def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
+def fixed_batch(run: Run, manifest: Manifest, method: Method, stats: Any) -> Batch:
     """Return samples evenly spaced over the data set, each whole, with a mask that depends on its number only.
 
-    Samples that cannot be decoded are left out.
+    Samples that cannot be decoded are left out. stats: by which samples of training are normalized.
     """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
     view = modality.whole_of(run.input, run.backbone, 1.0)
@@ -50,11 +51,11 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method) -> Batch:
     columns = {"view0": loaded["sample"], "box0": box} | numbers
     views = Views((replace(view, mask=method.views(run.hyper).specs[0].mask),))
     patch = method.encoder(run.modality).patch
-    return collate(columns, views, seed=SEED, step=0, patch=patch, stats=manifest.fields, device="cpu")
+    return collate(columns, views, seed=SEED, step=0, patch=patch, stats={view.modality: stats}, device="cpu")
 
 
 @torch.inference_mode()
-def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
+def grid(method: Method, batch: Batch, stats: Any) -> Image.Image:
     """Return three rows of tiles: masked patches gray; predicted ones among visible ones; the images."""
     [view], painted = batch.views, method.reconstruct(batch)
     kind, patch = modality.load(view.modality), method.encoder(view.modality).patch
@@ -65,7 +66,6 @@ def grid(method: Method, batch: Batch, manifest: Manifest) -> Image.Image:
     assert painted is not None, "only a method that predicts what it masks has a pictures stage"
     removed = mask.removed[..., None]
     rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]
-    stats = manifest.fields[view.modality]
     return _tiles([kind.picture(unpatchify(row, grid=tokens.grid, patch=patch), stats) for row in rows])
 
 

@@ -16,7 +16,7 @@ from selfsup.pipelines.data.feed import FeedConfig
 from selfsup.pipelines.data.shared import SharedFeedConfig
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.worker import Task
+from selfsup.pipelines.stages.batches import Task
 from selfsup.redact import redacted
 from selfsup.stage import Stage, read_json
 from selfsup.whole import write
@@ -41,7 +41,7 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
     run, resources = planned.run, planned.run.resources
     data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30))
-    task = Task(run, data, planned.order, planned.info, stage.folder, dict(stage.resolved))
+    task = Task(run, data, planned.order, planned.info, stage.folder, dict(stage.resolved), planned.stats)
     stream = SampleStream(task.manifest, task.order, task.views, task.steps)
     task_bytes, launched = pickle.dumps(task), time.time()
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}
@@ -62,12 +62,16 @@ def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_worker_resources(planned),
         ),
-        run_config=RunConfig(
-            name=planned.title,
-            storage_path=str(stage.folder / "ray"),
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
-                max_failures=resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1
-            ),
+        run_config=_run_config(planned, stage),
+    )
+
+
+def _run_config(planned: PlannedRun, stage: Stage) -> RunConfig:
+    return RunConfig(
+        name=planned.title,
+        storage_path=str(stage.folder / "ray"),
+        failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
+            max_failures=planned.run.resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1
         ),
     )
 

@@ -1,12 +1,8 @@
 """A training worker: it builds the objective, follows its steps, logs numbers and saves checkpoints."""
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -15,55 +11,21 @@ import torch
 from torch import nn
 
 from selfsup import checkpoint, codebase, encoder, failures, optim, pretrained, saved, tensors
-from selfsup.errors import CheckpointError, DataError, ExhaustedError, SelfsupError, SpecError
+from selfsup.errors import CheckpointError, ExhaustedError, SelfsupError, SpecError
 from selfsup.knob import identity
 from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.metrics_log import MetricsLog
-from selfsup.modality import chosen, shape_of, views_of
+from selfsup.modality import chosen, shape_of
 from selfsup.parts import dist, health, norms
-from selfsup.pipelines.data.collate import ahead, collate
-from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.shared import SharedFeed
-from selfsup.pipelines.data.stream import Columns
+from selfsup.pipelines.stages.batches import BatchLoader, Task
 from selfsup.pipelines.stages.gauges import Gauges
 from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
 from selfsup.spec import Run
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
-from selfsup.views import Views
 from selfsup.whole import write
 
 DAMAGED = "bad-checkpoints.txt"
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """The task of every training worker of a run. resolved: the settings that a checkpoint must agree with."""
-
-    run: Run
-    manifest: Manifest
-    order: SampleOrder
-    info: TrainInfo
-    folder: Path
-    resolved: dict[str, Any]
-
-    @property
-    def steps(self) -> int:
-        return self.info.num_steps
-
-    @cached_property
-    def views(self) -> Views:
-        run = self.run
-        return views_of(load(run.method).views(run.hyper), run.input, run.backbone)
-
-    @property
-    def warmup(self) -> int:
-        order = self.order
-        return self.run.optim.warmup_steps(batch=order.batch, steps_per_epoch=order.steps_per_epoch)
 
 
 def work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
@@ -97,20 +59,8 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
     loader = BatchLoader(task, method, device)
-    steps = train(
-        module,
-        method,
-        optimizer,
-        loader.batches(ray.train.get_dataset_shard("train"), start),
-        optim=task.run.optim,
-        start=start,
-        steps=task.steps,
-        warmup_steps=task.warmup,
-        batch_size=task.order.batch,
-        seed=task.run.seed,
-        precision=task.run.train.precision,
-        accumulate=task.run.train.accumulate,
-    )
+    batches = loader.batches(ray.train.get_dataset_shard("train"), start)
+    steps = _steps(task, module, method, optimizer, batches, start)
     gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
     gauges = Gauges(labels)
@@ -123,20 +73,47 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
         _save_encoder(task, method)
 
 
+def _steps(
+    task: Task,
+    module: nn.Module,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    start: int,
+) -> Iterator[Step]:
+    """Return the steps of a task from `start` on."""
+    settings = task.run.train
+    return train(
+        module,
+        method,
+        optimizer,
+        batches,
+        optim=task.run.optim,
+        start=start,
+        steps=task.steps,
+        warmup_steps=task.warmup,
+        batch_size=task.order.batch,
+        seed=task.run.seed,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+    )
+
+
 def _save_encoder(task: Task, method: Method) -> None:
     run, path = task.run, task.folder / "encoder.safetensors"
     shape = shape_of(run.input, run.backbone, task.info.channels)
     name, knobs = chosen(run.input)
-    notes = pretrained.notes(name, task.manifest.fields[name], knobs=knobs)
+    notes = pretrained.notes(name, task.stats, knobs=knobs)
     saved.save_encoder(method.encoder(run.modality), run.backbone, path, shape, notes)
 
 
 def check_code(task: Task) -> None:
-    """Raise SpecError where an objective or a backbone of the user's has changed since the run was planned."""
-    method, backbone = task.run.method, task.run.backbone.name
+    """Raise SpecError where a method, backbone or augmentation of the user's has changed since the run was planned."""
+    method, backbone, use = task.run.method, task.run.backbone.name, task.augment.use if task.augment else ""
     current: dict[tuple[str, str], dict[str, Any]] = {
         ("method", method): {"hyper": identity(task.run.hyper)} | codebase.unshipped_digest("methods", method),
         ("backbone.name", backbone): codebase.backbone_digest(backbone),
+        ("augment.use", use): codebase.augmentation_digest(use),
     }
     for (path, name), settings in current.items():
         if any(task.resolved.get(key) != value for key, value in settings.items()):
@@ -176,72 +153,6 @@ def _parallel(method: Method, norm_groups: int, per_lane: int) -> nn.Module:
         return method
     # no device_ids: batches are on the device, but for numbers that the host keeps; buffers are equal everywhere
     return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
-
-
-class BatchLoader:
-    """The batches of one worker; it counts undecodable samples on the way. latest: the batch of the current step."""
-
-    def __init__(self, task: Task, method: Method, device: torch.device) -> None:
-        self._task, self._device = task, device
-        self._patch = method.encoder(task.run.modality).patch
-        self.bad: set[str] = set()
-        self.latest: Batch | None = None
-        self.waited = 0.0  # seconds, for the feed
-        self._feed: Feed | SharedFeed | None = None
-
-    def counted(self) -> dict[str, float]:
-        shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, SharedFeed) else {}
-        return {"bad_samples": float(len(self.bad))} | shared
-
-    def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
-        task, self._feed = self._task, feed
-        self.bad = self._earlier(restored=start > 0)
-        for step, columns in enumerate(ahead(self._timed(feed.steps(start)), self._device), start):
-            self._count(set(columns.pop("bad")))
-            self.latest = collate(
-                columns,
-                task.views,
-                seed=task.run.seed,
-                step=step,
-                patch=self._patch,
-                stats=task.manifest.fields,
-                device=self._device,
-            )
-            yield self.latest
-
-    def _timed(self, rows: Iterator[Columns]) -> Iterator[Columns]:
-        """Yield the rows, and add up the time that each takes to come."""
-        began = time.perf_counter()
-        for row in rows:
-            self.waited += time.perf_counter() - began
-            yield row
-            began = time.perf_counter()
-
-    @property
-    def _list(self) -> Path:
-        return self._task.folder / f"bad-{dist.rank()}.txt"
-
-    def _earlier(self, *, restored: bool) -> set[str]:
-        """Return the names of undecodable samples from before an interruption."""
-        if not restored:
-            self._list.unlink(missing_ok=True)
-        return set(self._list.read_text().splitlines()) if self._list.exists() else set()
-
-    def _count(self, names: set[str]) -> None:
-        """Note undecodable samples. Raises DataError for a larger share of the data set than `stream.bad_share`."""
-        if not (new := names - self.bad):
-            return
-        self.bad |= new
-        task, share = self._task, self._task.run.stream.bad_share
-        with self._list.open("a") as file:
-            file.writelines(f"{name}\n" for name in sorted(new))
-        logger.warning("%s: replaced samples that cannot be decoded: %s", task.manifest.root, ", ".join(sorted(new)))
-        if len(self.bad) > share * task.manifest.num_samples:
-            raise DataError(
-                f"{task.manifest.root}: {len(self.bad)} of {task.manifest.num_samples} samples cannot be decoded, more "
-                f"than stream.bad_share: {share} allows; among them {sorted(self.bad)[:3]}. "
-                "Run `selfsup shards check` on it."
-            )
 
 
 class Watch:

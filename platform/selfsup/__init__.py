@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from selfsup.knob import Choice, Knobs, Range, knob  # now, or the module would take the function's name
 
 if TYPE_CHECKING:
+    from selfsup.augmentation import Augmentation
     from selfsup.batch import Batch
     from selfsup.encoder import Encoder
     from selfsup.errors import SelfsupError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from selfsup.views import Center, Crop, Views
 
 __all__ = [
+    "Augmentation",
     "Batch",
     "Center",
     "Choice",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "augmentation": ["Augmentation"],
     "batch": ["Batch"],
     "encoder": ["Encoder"],
     "errors": ["SelfsupError"],

@@ -48,24 +48,26 @@ def save(
         "optimizer": optimizer.state_dict(),
         "resolved": dict(resolved),
     }
+    _write(path, state)
+    checkpoints = _checkpoints(root)
+    latest = [other for other in checkpoints if other <= path][-keep:]  # later ones are damaged: training passed them
+    for other in set(checkpoints) - set(latest):
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        sweep(root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with sealed(path) as folder, (folder / FILE).open("wb") as file:
-            torch.save(state, file)
+            torch.save(dict(state), file)
     except (OSError, RuntimeError) as error:
         # torch's writer hides the disk's error behind its own RuntimeError
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(
-            f"{path}: cannot write the checkpoint of step {step}: {reason}; the checkpoint before it is kept. "
+            f"{path}: cannot write the checkpoint of step {state['step']}: {reason}; the checkpoint before it is kept. "
             "Make room and start the run again: it continues from there"
         ) from error
-    checkpoints = _checkpoints(root)
-    latest = [other for other in checkpoints if other <= path][
-        -keep:
-    ]  # later ones are damaged: training went past them
-    for other in set(checkpoints) - set(latest):
-        shutil.rmtree(other, ignore_errors=True)
 
 
 def resume(root: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any]) -> ResumePoint:

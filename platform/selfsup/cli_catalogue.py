@@ -1,4 +1,4 @@
-"""The commands that list what specs may name, and check the user's own methods and evaluators."""
+"""The commands that list what specs may name, and check the user's own code."""
 
 import json
 from collections.abc import Iterable
@@ -139,6 +139,16 @@ def check_evaluator(
 ) -> None:
     """Check that an evaluator keeps its contracts: a line each, on small random features; exit with 1 if not."""
     from selfsup.evaluator_contract import check
+
+    _report((check(use),), as_json=as_json)
+
+
+@catalogue.command()
+def check_augmentation(
+    use: Annotated[str, typer.Argument(metavar="USE", help="a file, or module:Class")], as_json: Verdicts = False
+) -> None:
+    """Check that an augmentation keeps its contracts: a line each, on random images; exit with 1 if not."""
+    from selfsup.augmentation_contract import check
 
     _report((check(use),), as_json=as_json)
 

@@ -28,7 +28,7 @@ SECTIONS = {
     "Runs": ("runs", "compare", "clean"),
     "Data": ("shards",),
     "Features": ("embed", "export"),
-    "Reference": ("schema", "check-method", "check-evaluator"),
+    "Reference": ("schema", "check-method", "check-evaluator", "check-augmentation"),
 }
 OTHERS = "Commands"  # of a group without sections
 

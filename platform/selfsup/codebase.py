@@ -26,15 +26,15 @@ _parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a Sys
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns conflicts errors evaluations
-    evaluator explain failures knob layers metric_names metrics_log mlflow_store origin outside progress recipes redact
-    registry renamed screen sealed settings shipped shipper source spec spec_schema stage tensors track whole
+    augmentation augmentation_contract cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns
+    conflicts errors evaluations evaluator explain failures knob layers metric_names metrics_log mlflow_store origin
+    outside progress recipes redact registry renamed screen sealed settings shipped shipper source spec spec_schema
+    stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.embed pipelines.export pipelines.feasible pipelines.planned
     pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.sources pipelines.data.storage
-    pipelines.data.tars
-    pipelines.data.urls
+    pipelines.data.tars pipelines.data.urls
     pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905
 )
@@ -77,10 +77,17 @@ def unshipped_digest(package: str, name: str) -> dict[str, str]:
     shipped = importlib.import_module(f"{PACKAGE}.{package}").SHIPPED
     if name in shipped:
         return {}
-    module = entry(package, name)
-    if not outside.is_outside(name) or outside.is_file(name):
-        return {"code": _module(module)[0]}
-    return {"code": _package_digest(module)}
+    return {"code": _digest(name) if outside.is_outside(name) else _module(entry(package, name))[0]}
+
+
+def augmentation_digest(use: str) -> dict[str, str]:
+    """Return the digest of an augmentation as part of a stage's key; {} for none: ""."""
+    return {"augment_code": _digest(use)} if use else {}
+
+
+def _digest(name: str) -> str:
+    """Return the digest of a file, or of the modules of a class."""
+    return _module(name)[0] if outside.is_file(name) else _package_digest(name.partition(":")[0])
 
 
 def backbone_digest(name: str) -> dict[str, str]:
@@ -100,7 +107,7 @@ def _package_digest(module: str) -> str:
 
 
 def entry(package: str, name: str) -> str:
-    """Return the module of a method or evaluator, or the file of one that is a file of the user's."""
+    """Return the module of a method, evaluator or augmentation, or the file of one that is a file of the user's."""
     if outside.is_file(name):
         return name
     return name.partition(":")[0] if ":" in name else f"{PACKAGE}.{package}.{name}"

@@ -83,9 +83,12 @@ def _warmup_in_duration(optim: Optim, train: Train) -> Iterator[Conflict]:
 
 
 def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
-    names = [name for name, evaluation in evaluations.listed(evals).items() if not (evaluation.data.val or data.val)]
-    if names:
-        yield Conflict(("evals",), f"{' and '.join(names)} cannot score without data.val, the validation shards")
+    for name, evaluation in evaluations.listed(evals).items():
+        if not (evaluation.data.val or data.val):
+            message = f"{name} cannot score without data.val, the validation shards; give them, or some of its own "
+            yield Conflict(
+                (f"evals.{name}",), f"{message}({name}: {{data: {{val: ...}}}}), or leave it out ({name}: null)"
+            )
 
 
 def _one_input(input: Knobs) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)

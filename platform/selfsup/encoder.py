@@ -229,9 +229,16 @@ class PooledEncoder(Encoder):
     def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
         """Return number -> (B, D_i): the mean over each of these resolutions, the finest first; last, `pooled`."""
         assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
-        inner = set(numbers) - {self.num_layers}
-        means = {number: places.mean(dim=(2, 3)) for number, places in enumerate(self.stages(view) if inner else [], 1)}
-        return {number: means[number] if number in inner else self.pooled(view) for number in sorted(numbers)}
+        if not set(numbers) - {self.num_layers}:
+            return {number: self.pooled(view) for number in numbers}
+        *stages, pooled = self._through(self._stages_and_pooled, view)
+        last = self.num_layers
+        return {number: pooled if number == last else stages[number - 1].mean((2, 3)) for number in sorted(numbers)}
+
+    def _stages_and_pooled(self, images: Tensor) -> Maps:
+        """(B, C, H, W) -> those of `stages`, then (B, D), by one forward pass."""
+        last, stages = self.trunk.forward_intermediates(images)
+        return *stages, self.trunk.forward_head(last)
 
     def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
         """Apply `encode` in pieces. Raises SpecError on the meta device for images that the trunk cannot see."""

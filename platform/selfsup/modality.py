@@ -121,8 +121,12 @@ class Modality(abc.ABC):
         """Return how many random numbers augmenting a view takes, uniform in [0, 1)."""
 
     @abc.abstractmethod
-    def augment(self, raw: "Tensor", view: Any, draws: "Tensor", stats: Any) -> "Tensor":
-        """(B, *S, C) as loaded, (B, augment_draws) on the CPU -> (B, C, *S), augmented and normalized"""
+    def augment(self, raw: "Tensor", view: Any, draws: "Tensor") -> "Tensor":
+        """(B, *S, C) as loaded, (B, augment_draws) on the CPU -> (B, C, *S), augmented"""
+
+    @abc.abstractmethod
+    def normalize(self, values: "Tensor", view: Any, stats: Any) -> "Tensor":
+        """(B, C, *S), augmented -> (B, C, *S), normalized; perhaps in place"""
 
     @abc.abstractmethod
     def picture(self, values: "Tensor", stats: Any) -> NDArray[np.uint8]:
@@ -144,6 +148,13 @@ class Modality(abc.ABC):
     def check(self, data: Data, reading: Any) -> None:
         """Raise DecodeError for a sample that cannot be read to its end, at the least cost that tells."""
         self.measure(data, reading)
+
+    def unmeasured(self, stats: Any, knobs: Any) -> Any:  # noqa: ARG002
+        """Return the Reading that samples are to be measured by, where these stats are not of what the knobs ask for.
+
+        None where they are.
+        """
+        return None
 
     @abc.abstractmethod
     def statistics(self, measures: Sequence[Any], reading: Any) -> Any:

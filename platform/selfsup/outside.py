@@ -1,4 +1,4 @@
-"""Objectives and evaluations from outside of this package, as `method:` and `use:` name them.
+"""Objectives, evaluations and augmentations from outside of this package, as `method:` and `use:` name them.
 
     method: ./mine.py                  # a file, relative to the spec that says so (on the command line, to the folder)
     method: my_lab.methods:Mine        # a class of a module that is installed wherever selfsup runs
@@ -60,10 +60,10 @@ def short(name: str) -> str:
 
 
 def places(root: Node) -> list[Where]:
-    """Return where a spec may name a file: its method, and what its evaluations use."""
+    """Return where a spec may name a file: its method, its augmentation, and what its evaluations use."""
     evals = find(root, ("evals",))
     names = evals.node.value if evals and isinstance(evals.node.value, dict) else ()
-    return [("method",), *(("evals", name, "use") for name in names)]
+    return [("method",), ("augment", "use"), *(("evals", name, "use") for name in names)]
 
 
 def rooted(root: Node) -> Node:

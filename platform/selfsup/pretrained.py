@@ -81,7 +81,8 @@ class PretrainedEncoder(nn.Module):
 
     def normalized(self, raw: Tensor) -> Tensor:
         """(B, *S, C), the view as it is loaded -> (B, C, *S)"""
-        return self._modality.augment(raw, self.view, torch.empty(raw.shape[0], 0), self.stats)
+        values = self._modality.augment(raw, self.view, torch.empty(raw.shape[0], 0))
+        return self._modality.normalize(values, self.view, self.stats)
 
 
 def load_encoder(path: Path | str, *, crop: float | None = None) -> PretrainedEncoder:

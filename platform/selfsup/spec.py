@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 
-from selfsup import conflicts, evaluations, explain, modality, outside
+from selfsup import augmentation, conflicts, evaluations, explain, modality, outside
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from selfsup.method import Method
 
 __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resources", "Run", "Spec", "Stream", "Train"]
-__all__ += ["WHOLE", "check", "methods", "read", "run_type", "spec_type"]
+__all__ += ["WHOLE", "check", "methods", "read", "run_type", "spec_type", "used"]
 
 MOST_SEEDS = 1000
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
@@ -51,6 +51,7 @@ class _Sections(Knobs):
     input: Knobs = knob(Nothing(), "the kind of data, such as {audio: {}}; images by default")
     backbone: Backbone = knob(Backbone(), "the encoder")
     hyper: Knobs = knob(Nothing(), "the method's own knobs")
+    augment: Knobs | None = knob(None, "a photometric operation of your own on training views: {use: ./mine.py}")
     optim: Optim = knob(Optim(), "the optimizer and its schedule")
     train: Train = knob(..., "the loop, at least {duration: ...}")
     stream: Stream = knob(Stream(), "the order of samples")
@@ -70,7 +71,7 @@ class _Sections(Knobs):
 
 def _revive(is_run: bool, settings: dict[str, Any]) -> "Run | Spec":
     kind = run_type if is_run else spec_type
-    return kind(settings["method"], evaluations.uses(settings)).model_validate(settings)
+    return kind(settings["method"], *used(settings)).model_validate(settings)
 
 
 class Run(_Sections):
@@ -134,7 +135,7 @@ class Spec(_Sections):
     @property
     def runs(self) -> tuple[Run, ...]:
         common = {name: getattr(self, name) for name in _Sections.model_fields}
-        kind = run_type(self.method, evaluations.uses(self.model_dump(include={"evals"})))
+        kind = run_type(self.method, *used(self.model_dump(include={"evals", "augment"})))
         return tuple(kind(**common, seed=seed) for seed in self.seeds)
 
 
@@ -142,21 +143,26 @@ Section = TypeVar("Section", bound=_Sections)
 
 
 @functools.cache
-def run_type(method: str, uses: evaluations.Uses = ()) -> type[Run]:
-    """Return the Run with that method's own knobs and evaluations of these names.
+def run_type(method: str, uses: evaluations.Uses = (), augment: str | None = None) -> type[Run]:
+    """Return the Run with that method's own knobs, evaluations of these names, and the knobs of an augmentation.
 
     Imports the method, and so torch, unless it is a baseline. Raises SpecError where there is no such method.
     """
-    return _concrete(Run, method, uses)
+    return _concrete(Run, method, uses, augment)
 
 
 @functools.cache
-def spec_type(method: str | None, uses: evaluations.Uses = ()) -> type[Spec]:
-    """Return the Spec with that method's own knobs and evaluations of these names; None: of any method."""
-    return _concrete(Spec, method, uses)
+def spec_type(method: str | None, uses: evaluations.Uses = (), augment: str | None = None) -> type[Spec]:
+    """Return the Spec with the knobs that `run_type` has; method None: of any."""
+    return _concrete(Spec, method, uses, augment)
 
 
-def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -> type[Section]:
+def used(tree: Mapping[str, Any]) -> tuple[evaluations.Uses, str | None]:
+    """Return the evaluations and the augmentation that a spec names. tree: as written, valid or not."""
+    return evaluations.uses(tree), augmentation.used(tree)
+
+
+def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses, augment: str | None) -> type[Section]:
     names = (method,) if method else tuple(methods())
     hyper, inputs = _hyper(method) if method else Anything, modality.inputs()
     evals = evaluations.section(uses)
@@ -167,6 +173,7 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses) -
         "hyper": (hyper, knob(... if required else hyper(), docs["hyper"])),
         "input": (inputs, knob(inputs(), docs["input"])),
         "evals": (evals, knob(evals(), docs["evals"])),
+        "augment": (augmentation.section(augment) | None, knob(None, docs["augment"])),
     }
     title = outside.short(method) if method else method
     return create_model(f"{title}_{base.__name__.lower()}", __base__=base, **fields)
@@ -210,8 +217,8 @@ def check(root: Node, known: Sequence[Problem] = ()) -> tuple[Spec | None, list[
     root = outside.rooted(root)
     tree = plain(root)
     method, unusable = known_method(root)
-    unusable += evaluations.unusable(root)
-    kind = spec_type(method, evaluations.uses(tree))
+    unusable += [*evaluations.unusable(root), *augmentation.unusable(root)]
+    kind = spec_type(method, *used(tree))
     twice: list[Problem] = []
     root = current(root, kind, twice)
     tree = plain(root)

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfsup import outside
-from selfsup.evaluations import uses
 from selfsup.explain import as_yaml
 from selfsup.knob import KnobLine, Knobs, Range, knob_lines, non_default
 from selfsup.layers import merge, nested, plain
 from selfsup.renamed import current_path
 from selfsup.source import Entry, Mark, Node, Problem, refusal
-from selfsup.spec import WHOLE, Spec, check, known_method, run_type
+from selfsup.spec import WHOLE, Spec, check, known_method, run_type, used
 from selfsup.sweeps.spec.study import Factor
 
 
@@ -47,7 +46,7 @@ class BaseSpec:
         self.spec, self.problems = check(root, known)
         self.root = self.spec.root if self.spec else root  # with the names of today
         method, _ = known_method(root)
-        kind = run_type(method, uses(plain(root))) if method else None
+        kind = run_type(method, *used(plain(root))) if method else None
         self.knobs: dict[str, KnobLine] = {knob.path: knob for knob in (knob_lines(kind) if kind else ())}
         self._kind = kind or Knobs
 

@@ -15,10 +15,11 @@ from selfsup.errors import DataError, SpecError
 from selfsup.method import TrainInfo, load, names
 from selfsup.modality import DecodeError
 from selfsup.pipelines import cost
-from selfsup.pipelines.data import shards
+from selfsup.pipelines.data import measured, shards
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
-from selfsup.pipelines.modalities.audio import Audio, AudioInput, AudioReading, AudioStats, Excerpt, Waveform, log_mel
+from selfsup.pipelines.modalities.audio import Audio, AudioInput, AudioReading, AudioStats, Excerpt
+from selfsup.pipelines.modalities.spectra.mel import Waveform, log_mel
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.runner import perform
 from selfsup.sections import Backbone, InputShape
@@ -26,7 +27,7 @@ from selfsup.spec import read
 from selfsup.views import Crop, Views
 
 soundfile = pytest.importorskip("soundfile", reason="pip install 'selfsup[audio]'")
-pytest.importorskip("soxr", reason="pip install 'selfsup[audio]'")
+soxr = pytest.importorskip("soxr", reason="pip install 'selfsup[audio]'")
 RATE, READING = 16000, AudioReading()
 AUDIO, STATS = Audio(), AudioStats(mean=-4.2677393, std=4.5689974)  # of AudioSet, by Audio-MAE's authors
 SHORT = AudioInput(frames=32, bins=16)
@@ -46,6 +47,10 @@ def coded(waveform: np.ndarray, rate: int = RATE, kind: str = "WAV", subtype: st
     return sink.getvalue()
 
 
+def normalized(raw: torch.Tensor, view: Excerpt, draws: torch.Tensor, stats: AudioStats) -> torch.Tensor:
+    return AUDIO.normalize(AUDIO.augment(raw, view, draws), view, stats)
+
+
 def shown(data: bytes, view: Excerpt, draw: float = 0.0) -> np.ndarray:
     """-> (frames, bins), as the stream loads it"""
     box = AUDIO.place(view, np.array([AUDIO.extent(data, READING)]), np.array([[draw]]))
@@ -59,7 +64,7 @@ def test_spectrograms_and_their_normalization_are_those_of_ast() -> None:
 
     waveform, view = noise(3.0), Excerpt(knobs=AudioInput(), is_random=False)
     raw = torch.from_numpy(shown(coded(waveform), view))[None, ..., None]
-    value = AUDIO.augment(raw, view, torch.empty(1, 0), STATS)
+    value = normalized(raw, view, torch.empty(1, 0), STATS)
     expected = ASTFeatureExtractor(mean=STATS.mean, std=STATS.std)(waveform, sampling_rate=RATE)["input_values"]
     assert value.shape == (1, 1, 1024, 128)
     np.testing.assert_allclose(value[:, 0], expected, atol=1e-5)
@@ -151,14 +156,14 @@ def test_loudness_and_masks_change_training_alone() -> None:
     raw, knobs = torch.full((2, 32, 16, 1), -4.0), SHORT.model_copy(update={"time_mask": 8, "frequency_mask": 4})
     draws = torch.tensor([[0.5, 0.5, 0.5, 0.99, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0]])
     stats = AudioStats(mean=-2.0, std=0.5)
-    value = AUDIO.augment(raw, Excerpt(knobs=knobs), draws, stats)[:, 0]
+    value = normalized(raw, Excerpt(knobs=knobs), draws, stats)[:, 0]
     blank = torch.zeros(2, 32, 16, dtype=torch.bool)
     blank[0, 14:18] = True  # 4 of 8 frames, from half of 32 - 4
     blank[0, :, :3] = True  # 3.96 of 4 bins
     assert torch.equal(value, torch.where(blank, 2.0, -2.0)), "half of Beta(10, 10) is 0.5: times 1"
-    same = AUDIO.augment(raw, Excerpt(knobs=knobs, is_random=False), torch.empty(2, 0), stats)
+    same = normalized(raw, Excerpt(knobs=knobs, is_random=False), torch.empty(2, 0), stats)
     assert (same == -2.0).all()
-    louder = AUDIO.augment(raw, Excerpt(knobs=SHORT), torch.rand(2, 5), stats)[:, 0, 0, 0] + 2.0
+    louder = normalized(raw, Excerpt(knobs=SHORT), torch.rand(2, 5), stats)[:, 0, 0, 0] + 2.0
     amplitude = (louder / 2).exp()
     assert ((amplitude > 0.5) & (amplitude < 1.5) & (amplitude != 1)).all()
 
@@ -223,6 +228,35 @@ def test_statistics_are_of_spectrograms_each_recording_with_the_same_weight() ->
         pytest.approx(first, abs=1e-5),
         pytest.approx((second - first**2) ** 0.5, abs=1e-5),
     )
+
+
+def test_a_run_is_normalized_by_the_statistics_of_its_own_rate_and_bins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two recordings, by the moments of all their values at 32 kHz and 32 bins; measured once."""
+    (tmp_path / "in").mkdir()
+    loudness = {"quiet": noise(0.5), "loud": 4 * noise(1.0, seed=1)}
+    for name, waveform in loudness.items():
+        (tmp_path / "in" / f"{name}.wav").write_bytes(coded(waveform))
+    packed = pack(tmp_path / "in", tmp_path / "out").manifest
+    path = spec(tmp_path, packed, method="simclr", input={"audio": {"frames": 32, "bins": 32, "rate": 32000}}, evals={})
+
+    def stats(*overrides: str) -> AudioStats:
+        run = plan(read(path, ["stream.lanes=1", "train.batch=2", *overrides]), tmp_path / "home")[-1]
+        found: AudioStats = run.stats
+        return found
+
+    values = [
+        log_mel(soxr.resample(waveform, RATE, 32000), 32000, 32).astype(np.float64) for waveform in loudness.values()
+    ]
+    first, second = (np.mean([np.mean(part**power) for part in values]) for power in (1, 2))
+    expected = [pytest.approx(first, abs=1e-5), pytest.approx((second - first**2) ** 0.5, abs=1e-5)]
+    assert [stats().mean, stats().std] == expected
+    monkeypatch.setattr(measured, "statistics", None)
+    assert [stats().mean, stats().std] == expected
+    usual = packed.fields["audio"]
+    assert stats("input.audio.rate=16000", "input.audio.bins=128") == usual
+    assert abs(usual.mean - first) > 0.5, "so it matters"
 
 
 def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:

@@ -32,11 +32,17 @@ def test_files_of_objectives_and_evaluations_travel_with_the_specs_that_name_the
     here, there = tmp_path / "here", tmp_path / "there"
     for name, text in {
         "specs/base.yaml": "method: ../methods/mine.py",
-        "specs/own.yaml": "extends: ../evals/deep.yaml",
-        "specs/sweep.yaml": "studies:\n  - {extends: own.yaml, method: ./other.py}\n  - {method: my_lab:Mine}",
+        "specs/own.yaml": "extends: ../evals/deep.yaml\naugment: {use: ../light.py}",
+        "specs/sweep.yaml": "studies:\n  - {extends: own.yaml, method: ./other.py}\n  - {method: my_lab:Mine}\n"
+        "ablate: {augment.use: [../axes/one.py, null], evals: {own: {use: [../axes/two.py]}}}\n"
+        "grid: {evals.own.use: [../axes/three.py, my_lab:Own]}",
         "evals/deep.yaml": "extends: ../specs/base.yaml\nevals: {knn: {}, own: {use: ../evals/own.py}, off: null}",
         "evals/own.py": "own = 1",
         "methods/mine.py": "mine = 1",
+        "light.py": "light = 1",
+        "axes/one.py": "one = 1",
+        "axes/two.py": "two = 1",
+        "axes/three.py": "three = 1",
         "specs/other.py": "other = 1",
         "given.py": "given = 1",
         "other/given.py": "given = 2",
@@ -46,7 +52,7 @@ def test_files_of_objectives_and_evaluations_travel_with_the_specs_that_name_the
     monkeypatch.chdir(here)
     specs, overrides = (
         [Path("specs/sweep.yaml")],
-        ["seeds=2", "method=given.py", "method=simclr", "evals.own.use=other/given.py"],
+        ["seeds=2", "method=given.py", "method=simclr", "evals.own.use=other/given.py", "augment.use=given.py"],
     )
     assert copy_all(specs, overrides, there) == (["specs/sweep.yaml"], overrides)
     files = {path.relative_to(here) for path in here.rglob("*") if path.is_file()}

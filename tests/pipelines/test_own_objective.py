@@ -1,4 +1,4 @@
-"""An objective and an evaluation in files of the user's own, run by Ray's workers."""
+"""An objective, an evaluation and an augmentation in files of the user's own, run by Ray's workers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +38,16 @@ class Spread(Evaluator):
     def run(self, features, *, seed, device="cpu"):
         yield "spread", float(np.var(features.val, axis=0).mean())
 """
+OWN_AUGMENTATION = """
+from selfsup import Augmentation
+
+class Blank(Augmentation):
+    def num_draws(self, channels):
+        return 0
+
+    def apply(self, images, draws):
+        return images * 0
+"""
 
 
 @pytest.fixture
@@ -48,6 +58,7 @@ def planned(tmp_path: Path, make: Callable[..., Manifest]) -> PlannedRun:
     text = text.replace("        return Views((crop", "        crop = Own(**vars(crop))\n        return Views((crop")
     (tmp_path / "mine.py").write_text(text)
     (tmp_path / "spread.py").write_text(OWN_EVALUATION)
+    (tmp_path / "blank.py").write_text(OWN_AUGMENTATION)
     spec = {
         "name": "own",
         "method": "./mine.py",
@@ -76,6 +87,19 @@ def test_workers_train_it(planned: PlannedRun) -> None:
     assert last.step == 2
     assert last.values["chance"] == pytest.approx(2.7081, abs=1e-4)  # log(15): one of the others of 16 views
     assert (planned.pretrain.folder / "encoder.safetensors").exists()
+
+
+@pytest.mark.usefixtures("planned")
+def test_workers_change_their_views_by_the_augmentation(tmp_path: Path) -> None:
+    """Black images all have the same features."""
+    text = (tmp_path / "own.yaml").read_text()
+    (tmp_path / "own.yaml").write_text(f"{text}augment: {{use: blank.py}}\n")
+    [run] = plan(read(tmp_path / "own.yaml"), tmp_path / "home")
+    trained(run)
+    assert run.pretrain
+    last = tail(run.pretrain.folder / "metrics.jsonl")
+    assert last
+    assert last.values["feature_std"] == pytest.approx(0, abs=1e-5)  # without it 0.02 and more
 
 
 def test_a_task_makes_its_evaluation_unless_the_file_has_changed_since(planned: PlannedRun) -> None:
