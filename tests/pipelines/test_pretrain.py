@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,16 +17,15 @@ import torch
 import yaml
 from PIL import Image
 from ray.train.v2.api.preemption import PreemptionInfo
-from ray.util.state import list_actors
 from safetensors.torch import load_file
-from tiny import BACKBONE
+from toy_training import EVERY, STEPS, TINY, distance, folder, kill_after, losses, trained, workers
 
 from selfsup import hits
 from selfsup.errors import DataError, PreemptedError, SelfsupError
 from selfsup.evaluator import load as load_evaluator
 from selfsup.evaluator import numbers
 from selfsup.failures import Failure, classify
-from selfsup.metrics_log import records, tail
+from selfsup.metrics_log import records
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
@@ -37,9 +34,9 @@ from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
+from selfsup.pipelines.stages.batches import Task
 from selfsup.pipelines.stages.pictures import fixed_batch, pictures
-from selfsup.pipelines.stages.pretrain import pretrain
-from selfsup.pipelines.stages.worker import Task, build
+from selfsup.pipelines.stages.worker import build
 from selfsup.saved import restore_encoder
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Feeder
@@ -47,21 +44,9 @@ from selfsup.spec import read
 from selfsup.views import Center
 
 pytestmark = pytest.mark.usefixtures("cluster")
-STEPS, EVERY, LOG = 60, 6, 4
 ODD = "home %41 #1?x=1&y"  # a path that an URL would be misread from
 MEMORY = 2**26  # bytes
 TRAIN, VAL, VICTIM = 100, 20, 0  # samples, and the training sample that cannot be decoded
-TINY = {
-    "name": "tiny",
-    "method": "mae",
-    "baselines": False,
-    "hyper": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
-    "backbone": BACKBONE,
-    "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
-    "train": {"duration": {"steps": STEPS}, "batch": 16, "checkpoint_every": EVERY, "log_every": LOG},
-    "stream": {"lanes": 4, "chunk": 8, "mix": 4, "bad_share": 0.05},
-    "evals": {"knn": {"k": 3}, "linear": {}},
-}
 
 
 def normalized(images: torch.Tensor, manifest: Manifest) -> torch.Tensor:
@@ -94,29 +79,6 @@ def planned(tmp_path_factory: pytest.TempPathFactory, sets: Path) -> Callable[..
     return planned
 
 
-def trained(each: PlannedRun) -> dict[str, float]:
-    assert each.pretrain
-    each.pretrain.claim()
-    return pretrain(each, each.pretrain)
-
-
-def folder(each: PlannedRun) -> Path:
-    assert each.pretrain
-    return each.pretrain.folder
-
-
-def workers() -> list[Any]:
-    """Every training worker that this session has seen, dead or alive."""
-    address = ray.get_runtime_context().gcs_address  # others may run on this machine
-    return list(list_actors(address, filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
-
-
-def losses(each: PlannedRun) -> dict[int, float]:
-    found = list(records(folder(each) / "metrics.jsonl"))
-    assert [record.step for record in found] == list(range(LOG, STEPS + 1, LOG))
-    return {record.step: record.values["loss"] for record in found}
-
-
 def victim(each: PlannedRun) -> str:
     return SampleReader(each.train, "image").read(np.array([VICTIM]))[0].key
 
@@ -130,7 +92,7 @@ def straight(planned: Callable[..., PlannedRun]) -> PlannedRun:
 
 
 def stream_of(each: PlannedRun) -> SampleStream:
-    views = Task(each.run, each.train, each.order, each.info, Path(), {}).views
+    views = Task(each.run, each.train, each.order, each.info, Path(), {}, each.stats).views
     return SampleStream(each.train, each.order, views, each.steps)
 
 
@@ -160,7 +122,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(planned: Callable[..., Pla
     each, before = planned(), len(workers())
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(trained, each)
-        reached = _kill_after(8, each, result.done)
+        reached = kill_after(8, each, result.done)
         assert reached < STEPS
         assert result.result()["bad_samples"] == 1.0
     assert len(workers()) - before == 2
@@ -203,21 +165,6 @@ def _assert_same(each: PlannedRun, other: PlannedRun) -> None:
         assert all(torch.equal(ours[weight], theirs[weight]) for weight in ours)
 
 
-def _kill_after(step: int, each: PlannedRun, ended: Callable[[], bool]) -> int:
-    """SIGKILL to the training process once `step` is done; the step that it was seen at."""
-    pid = None
-    while not ended():
-        if pid is None:
-            alive = [actor.pid for actor in workers() if actor.state == "ALIVE" and actor.pid]
-            pid = alive[0] if alive else None
-        latest = tail(folder(each) / "metrics.jsonl")
-        if pid and latest and latest.step >= step:
-            os.kill(pid, signal.SIGKILL)
-            return latest.step
-        time.sleep(0.005)
-    raise AssertionError("it ended before it could be killed")
-
-
 def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(
     planned: Callable[..., PlannedRun], straight: PlannedRun
 ) -> None:
@@ -229,14 +176,9 @@ def test_two_workers_fed_by_ray_train_as_one_fed_by_threads(
         assert losses(each)[step] == pytest.approx(loss, rel=1e-4)
     first = build(each.run, each.info, torch.device("cpu")).state_dict()
     one, two = (load_file(folder(run) / "method.safetensors") for run in (straight, each))
-    way, apart = _distance(one, first), _distance(one, two)
+    way, apart = distance(one, first), distance(one, two)
     assert way > 0.1
     assert apart < 1e-3 * way
-
-
-def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return float(torch.stack([(one[name] - other[name]).norm() for name in one]).norm())
 
 
 @pytest.mark.parametrize("feeder", ["ray", "threads"])
@@ -413,5 +355,5 @@ def _patches(image: np.ndarray) -> np.ndarray:
 def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., PlannedRun]) -> None:
     each = planned()
     assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
-    batch = fixed_batch(each.run, each.train, build(each.run, each.info, torch.device("cpu")))
+    batch = fixed_batch(each.run, each.train, build(each.run, each.info, torch.device("cpu")), each.stats)
     assert len(batch.views[0].value.value) == len(batch.sample) == 7
