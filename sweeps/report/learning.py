@@ -146,5 +146,6 @@ def _legend(axis: Axes, group: Panel, *, outside: bool = False) -> None:
         for text, style in looks.items()
         if text in arms
     ]
-    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside or len(handles) > INSIDE else {}
-    axis.legend(handles=handles, labelspacing=0.25, **({"loc": "upper right"} | beside))
+    beside = outside or len(handles) > INSIDE
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if beside else {"loc": "upper right"}
+    axis.legend(handles=handles, labelspacing=0.25, **place)

@@ -55,8 +55,9 @@ def _curve(axis: Axes, factor: Factor, lines: Sequence[Line], metric: str) -> No
     named_series(axis.plot(x, mean, color=BLUE, linewidth=1.2)[0], "mean")
     for seed in sorted({seed for cell in cells for seed in cell.values}):
         own = [(place, cell.values[seed]) for place, cell in zip(x, cells, strict=True) if seed in cell.values]
-        style = {"color": BLUE, "linewidth": 0.4, "markersize": 2.8, "alpha": 0.75, "markeredgewidth": 0}
-        named_series(axis.plot(*np.transpose(own), "o-", **style)[0], f"seed {seed}")
+        at, values = np.transpose(own)
+        [line] = axis.plot(at, values, "o-", color=BLUE, linewidth=0.4, markersize=2.8, alpha=0.75, markeredgewidth=0)
+        named_series(line, f"seed {seed}")
     failed = x[np.isnan(mean)]
     axis.plot(failed, np.full(len(failed), 0.04), "x", color=RED, ms=4, transform=axis.get_xaxis_transform())
     if factor.log:

@@ -59,7 +59,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
     }
     study = {"type": "object", "allOf": document["allOf"]}
-    sweep_properties = {
+    sweep_properties: dict[str, dict[str, Any]] = {
         "question": {"type": "string"},
         "primary": {"type": ["string", "null"]},
         "ablate": axes,
@@ -70,7 +70,8 @@ def schema() -> dict[str, Any]:
     }
     meanings = {name: field.description for name, field in SweepHeader.model_fields.items()}
     meanings |= {name: text for name, (_, text) in TEXTS.items()}
-    sweep_properties = {name: {**value, "description": meanings[name]} for name, value in sweep_properties.items()}
+    for name, value in sweep_properties.items():
+        value["description"] = meanings[name]
     for name in kinds:
         defs[name]["properties"] |= sweep_properties
     document["properties"] |= sweep_properties

@@ -77,8 +77,8 @@ class Home:
 
     def plan(self, **changes: Any) -> tuple[PlannedRun, ...]:
         spec: dict[str, Any] = yaml.safe_load(yaml.safe_dump(METHOD))
-        for path, value in changes.items():
-            *sections, name = path.split("__")
+        for knob, value in changes.items():
+            *sections, name = knob.split("__")
             place = spec
             for section in sections:
                 place = place.setdefault(section, {})
