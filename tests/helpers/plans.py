@@ -85,9 +85,9 @@ class Home:
             place[name] = value
         for split, name in spec["data"].items():
             spec["data"][split] = name if name.startswith("/") else str(self.sets / name / "shards")
-        path = self.folder / "spec.yaml"
-        path.write_text(yaml.safe_dump(spec))
-        return plan(read(path), self.folder)
+        file = self.folder / "spec.yaml"
+        file.write_text(yaml.safe_dump(spec))
+        return plan(read(file), self.folder)
 
     def run(self, **changes: Any) -> PlannedRun:
         return self.plan(**changes)[-1]
