@@ -19,7 +19,6 @@ from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.outside import is_config_folder
 from selfsup.outside_backbone import portable
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
@@ -242,10 +241,7 @@ class PlannedRun:
         """Write the record of the run: its settings and the keys of its stages, under its id."""
         path = record(self.home, self.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stages = {
-            "pretrain": self.pretrain.key if self.pretrain else None,
-            "stages": [stage.key for stage in self.stages],
-        }
+        stages = {"pretrain": self.pretrain and self.pretrain.key, "stages": [stage.key for stage in self.stages]}
         write_json(path, {"run": as_dict(self.run), "spec": self.spec, **stages})
 
     def check_unchanged(self) -> None:
@@ -278,7 +274,7 @@ class PlannedRun:
     def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
         """Return the sections with the method's short name, and the contents of files that a backbone names."""
         backbone = self.run.backbone
-        files = {"name": portable(backbone.name)} if is_config_folder(backbone.name) else {}
+        files = {"name": portable(backbone.name)} if outside.is_config_folder(backbone.name) else {}
         if backbone.weights not in (None, "timm"):
             files["weights"] = content(backbone.weights)
         named = {"backbone": sections["backbone"] | files} if files else {}

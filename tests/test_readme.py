@@ -64,7 +64,9 @@ def test_every_key_of_specs_and_sweeps_has_a_meaning() -> None:
     text = (ROOT / "sweeps" / "README.md").read_text()
     assert text == reference.page()
     rows = {row[1]: row[-2] for line in text.splitlines() if len(row := re.split(r" ?\| ?", line)) == 6}
-    keys = {*schema()["properties"], *Spec.model_fields} - {"hyper"}
+    properties = schema()["properties"]
+    assert all(properties[key]["description"] in rows[f"`{key}`"] for key in ("ablate", "grid", "studies", "question"))
+    keys = {*properties, *Spec.model_fields} - {"hyper"}
     assert keys <= {key.strip("`").partition(".")[0] for key in rows}
     assert all(rows.values())
 

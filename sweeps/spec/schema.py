@@ -49,6 +49,17 @@ def schema() -> dict[str, Any]:
     for name, definition in defs.items():
         if name not in kinds:
             definition["properties"] = {key: _or_searched(value) for key, value in definition["properties"].items()}
+    sweep_properties = _sweep_properties(study={"type": "object", "allOf": document["allOf"]})
+    for name in kinds:
+        defs[name]["properties"] |= sweep_properties
+    document["properties"] |= sweep_properties
+    document["anyOf"].append({"required": ["studies"]})
+    defs["searched"] = SEARCHED
+    return document | {"title": "selfsup sweep"}
+
+
+def _sweep_properties(study: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the keys that a sweep file has beside those of its spec."""
     axes = {
         "type": ["object", "null"],
         "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
@@ -58,8 +69,7 @@ def schema() -> dict[str, Any]:
         "properties": {"source": {"type": "string"}, "protocol": {"enum": list(PROTOCOLS)}},
         "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
     }
-    study = {"type": "object", "allOf": document["allOf"]}
-    sweep_properties: dict[str, dict[str, Any]] = {
+    properties: dict[str, dict[str, Any]] = {
         "question": {"type": "string"},
         "primary": {"type": ["string", "null"]},
         "ablate": axes,
@@ -70,14 +80,7 @@ def schema() -> dict[str, Any]:
     }
     meanings = {name: field.description for name, field in SweepHeader.model_fields.items()}
     meanings |= {name: text for name, (_, text) in TEXTS.items()}
-    for name, value in sweep_properties.items():
-        value["description"] = meanings[name]
-    for name in kinds:
-        defs[name]["properties"] |= sweep_properties
-    document["properties"] |= sweep_properties
-    document["anyOf"].append({"required": ["studies"]})
-    defs["searched"] = SEARCHED
-    return document | {"title": "selfsup sweep"}
+    return {name: value | {"description": meanings[name]} for name, value in properties.items()}
 
 
 def _or_searched(value: dict[str, Any]) -> dict[str, Any]:
