@@ -46,7 +46,7 @@ def export(home: Path, source: str, path: Path | None, *, to: Format) -> str:
     with whole(path) as part, torch.no_grad():
         features = WRITERS[to](saved, model, part)
         _check(features, graphs.SizedEncoder(model)(graphs.example(model)), to)
-    return "\n".join(LINES[to](saved, model, path))
+    return "\n".join([f"# {path}: the encoder of {trained.name}", *LINES[to](saved, model, path)])
 
 
 def store(home: Path, run_id: str, tracker: Tracker) -> str:

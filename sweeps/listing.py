@@ -13,10 +13,10 @@ from selfsup.sweeps.stored import StoredRun, day, records, size
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def table(runs: Sequence[StoredRun], home: Path) -> str:
-    """Return a line for each run, below a heading, and a line on them all."""
+def table(runs: Sequence[StoredRun], home: Path, names: Sequence[str] = ()) -> str:
+    """Return a line for each run, below a heading, and a line on them all. names: those that were asked for."""
     if not runs:
-        return f"no runs under {home}"
+        return f"no runs under {home}{f' go by {shlex.join(names)}' if names else ''}"
     metrics = [name for name, _ in Counter(name for run in runs for name in run.metrics).most_common()]
     has_why = any(run.why for run in runs)
     head = ("run", "id", "status", *map(heading, metrics), "size", "time", *["why"] * has_why)

@@ -124,7 +124,8 @@ def selected(runs: Iterable[StoredRun], patterns: Sequence[str], status: str | N
 
 def chosen(runs: Sequence[StoredRun], name: str, error: type[SelfsupError] = SpecError) -> str:
     """Return the id of the one run that goes by a name. Raises an error of this kind where there is none, or more."""
-    matches = {run.id: run for run in runs if name in run.names}
+    whole = {run.id: run for run in runs if run.name == name}
+    matches = whole or {run.id: run for run in runs if name in run.names}
     if len(matches) == 1:
         return next(iter(matches))
     if matches:

@@ -21,14 +21,14 @@ def test_what_differs_is_shown_with_its_difference_and_the_rest_counted() -> Non
         "",
         "eval/knn/top1     71.25     70.1 (-1.15)",
         "",
-        "the same: 4 settings, 1 result",
+        "the same: 5 settings, 1 result",
         "",
         "one seed of each says nothing of chance: differences like these may come from the seed alone",
     ]
 
 
 def test_where_no_result_differs_nothing_is_said_of_chance() -> None:
-    assert compare(DEFAULT, replace(DEFAULT, id="mae-b", seed=1)).endswith("the same: 5 settings, 2 results")
+    assert compare(DEFAULT, replace(DEFAULT, id="mae-b", seed=1)).endswith("the same: 6 settings, 2 results")
 
 
 def test_a_run_without_a_result_says_why() -> None:

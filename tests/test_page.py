@@ -177,7 +177,7 @@ def test_runs_that_were_made_with_different_things_each_tell_with_what() -> None
 def test_the_verdict_and_the_proof_that_one_thing_changed(text: str) -> None:
     words = Strict(text).root.words()
     assert "0.75 > 0.5 by 20.0 ±" in words
-    assert "3 arms were compared with their default" in words
+    assert "3 arms were compared with the default" in words
     assert "mae: decoder_depth=4: seeds 0, 1 and 2: failed (non-finite: loss is nan)" in words
 
 

@@ -114,6 +114,15 @@ def test_a_name_that_several_runs_have_is_refused(runs: list[StoredRun]) -> None
     assert all(key in str(caught.value) for key in ("simclr-p0", "simclr-p1"))
 
 
+def test_a_whole_name_is_of_its_run_alone(runs: list[StoredRun]) -> None:
+    """One of `selfsup run` is PLACE/METHOD:SEED, which a sweep's default arm of the same place goes by, too."""
+    run = next(run for run in runs if run.id == "mae-d1")
+    alone = run._replace(id="a", name="flowers/mae:1", sweep="flowers", study="", arm="mae")
+    default = run._replace(id="b", name="flowers/mae/default:1", sweep="flowers", study="mae", arm="default")
+    assert chosen([default, alone], "flowers/mae:1") == "a"
+    assert chosen([alone, default], "flowers/mae/default:1") == "b"
+
+
 def test_runs_are_selected_by_parts_of_names_and_by_status(runs: list[StoredRun]) -> None:
     assert {run.id for run in selected(runs, ["default", "vicreg-n"])} == {"mae-d0", "mae-d1", "vicreg-n0"}
     assert {run.id for run in selected(runs, ["mask*:0"])} == {"mae-m0", "mae-k0"}

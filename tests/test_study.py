@@ -94,7 +94,7 @@ def test_a_study_with_an_encoder_of_its_own_has_a_baseline_of_its_own(home: Home
 
 
 def test_a_baseline_of_another_backbone_is_named_after_it(home: Home) -> None:
-    cnn = "{name: resnet18, patch_size: null, width: 8, depth: null, heads: null}"
+    cnn = "{name: resnet18, patch_size: null, width: 16, depth: null, heads: null}"
     sweep, _ = home.expand(f"name: s\nstudies:\n  - {{method: mae}}\n  - {{method: simclr, backbone: {cnn}}}\n")
     pixels, vit, resnet = sweep.baselines
     assert [arm.name for arm in (pixels, vit, resnet)] == ["raw pixels", "random encoder", "random encoder (resnet18)"]
@@ -175,7 +175,7 @@ def test_the_demo_is_7_arms() -> None:
 def test_a_placeholder_for_data_is_one_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"\.yaml:13:8: data\.train: /data/imagenet/train/manifest\.json: missing; for a fol",
+        match=r"\.yaml:13:8: data\.train: /data/imagenet/train/manifest\.json: missing; there is no such folder",
     ):
         expand(read(SWEEPS / "mae_ablation.yaml"), tmp_path)
 

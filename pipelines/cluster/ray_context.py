@@ -145,7 +145,7 @@ def check_reachable(address: str) -> None:
 
 def _init(address: str, **options: Any) -> None:
     handler = signal.getsignal(signal.SIGTERM)  # ray.init replaces it
-    with timed("Ray"):
+    with timed("Ray started"):
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     signal.signal(signal.SIGTERM, handler)
     disable_progress_bars()

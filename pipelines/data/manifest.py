@@ -283,6 +283,8 @@ class SampleReader:
 def _first_step(home: str) -> str:
     """Return what makes a manifest where there is none, by what a local folder holds."""
     folder = Path(home)
+    if not urls.is_remote(home) and not folder.exists():
+        return f"there is no such folder: name one of shards, or make it by `selfsup shards pack SAMPLES {home}`"
     if urls.is_remote(home) or not folder.is_dir() or any(folder.glob("*.tar")) or not (kind := modality_in(folder)):
         return f"for a folder of shards, {_remedy(home)}"
     return f"it is a folder of {kind} files: run `selfsup shards pack {home} OUT`, and name OUT instead"

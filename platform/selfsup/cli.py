@@ -252,7 +252,7 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
             if str(key).startswith("pictures-"):
                 typer.echo(f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}")
     typer.echo(f"the report:      {page}")
-    typer.echo(f"                 selfsup report {arms.spec} --open")
+    typer.echo(f"                 {arms.report_command} --open")
     typer.echo("every number:    selfsup ui")
     for title, url in mlflow_views.links(tracker, arms.name, arms.digest).items():
         typer.echo(f"{f'MLflow, {title}:':<16} {url}")

@@ -44,7 +44,7 @@ def embed(
     with counting("samples") as progress:
         result = embed(home(), encoder, samples, out, layers=layers, crop=crop, batch=batch, progress=progress)
     say_left_out(result.unreadable, result.left_out, "read")
-    typer.echo(f"{out}: {_contents(result)}")
+    typer.echo(f"{out}: {_contents(result)}; encoder: {encoder}")
 
 
 def _contents(result: "EmbedResult") -> str:

@@ -63,7 +63,7 @@ def list_runs(
     if as_json:
         show_json([run._asdict() for run in listed])
     else:
-        show(table(listed, home()))
+        show(table(listed, home(), names or ()))
 
 
 @runs.command()
@@ -118,7 +118,7 @@ def clean(
 
     if names or status:
         runs = selected(stored(home()), names or (), status)
-        show(table(runs, home()))
+        show(table(runs, home(), names or ()))
         cleaning = clean.of_runs(home(), runs)
     else:
         cleaning = clean.unneeded(home(), store())

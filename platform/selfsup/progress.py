@@ -105,10 +105,10 @@ def counting(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def timed(title: str) -> Iterator[None]:
-    """Print the duration of the block."""
+    """Print how long the block took: `Ray started in 4.2 s`."""
     start = monotonic()
     yield
-    say(f"{title} done in {monotonic() - start:.1f} s")
+    say(f"{title} in {monotonic() - start:.1f} s")
 
 
 @contextmanager

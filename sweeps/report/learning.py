@@ -106,7 +106,8 @@ def _draw(axis: Axes, name: str, group: Panel, runs: Mapping[str, Result]) -> No
         curves = _curves(arm, name, runs)
         alone = len(curves) == 1
         for seed, steps, values in arm_curves(arm, name, runs):
-            (line,) = axis.plot(steps, values, linewidth=1 if alone else 0.6, alpha=1 if alone else 0.6, **style)
+            look = style | {"marker": "o", "markersize": 3} if len(steps) == 1 else style
+            (line,) = axis.plot(steps, values, linewidth=1 if alone else 0.6, alpha=1 if alone else 0.6, **look)
             named_series(line, ", ".join(filter(None, [text, f"seed {seed}"])))
         if len(curves) > 1:
             (line,) = axis.plot(*_thinned(_mean(list(curves.values()))), linewidth=1.3, **style)

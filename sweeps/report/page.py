@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
+from selfsup.progress import several
 from selfsup.sweeps.report import searching
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.columns import compared, expected, failures, name_columns, verdicts
@@ -54,7 +55,7 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
     origins = list(run_origins(ablation))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     own_filters = (compared, costs, inline_svg, paper_numbers, planned_seeds, seeds, seed_counts)
-    filters = (*own_filters, crossing, failures, heading, name_columns, label, made_with, named, words)
+    filters = (*own_filters, crossing, failures, heading, name_columns, label, made_with, named, several, words)
     environment.filters |= {filter_.__name__: filter_ for filter_ in filters}
     return environment.from_string(_asset("page.html")).render(
         asset=_asset,

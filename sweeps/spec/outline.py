@@ -115,7 +115,9 @@ def _hours(left: Sequence[PlannedRun], times: int = 1) -> Iterator[str]:
         return
     run_times = [_seconds(run, speeds[kind_of(run)]) for run in left]
     low, middle, high = (times * sum(seconds) / 3600 for seconds in zip(*run_times, strict=True))
-    yield f"  {middle:.2g} hours of training ({low:.2g} to {high:.2g}), one run after another, as such runs took here"
+    scale, unit = (1, "hours") if middle >= 1 else (60, "minutes")
+    span = f"{middle * scale:.2g} {unit} of training ({low * scale:.2g} to {high * scale:.2g})"
+    yield f"  {span}, one run after another, as such runs took here"
     gpus = [run.run.resources.workers * run.run.resources.gpus_per_worker for run in left]
     if any(gpus):
         hours = times * sum(middle * number for (_, middle, _), number in zip(run_times, gpus, strict=True)) / 3600

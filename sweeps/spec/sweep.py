@@ -44,8 +44,16 @@ class Sweep:
     @property
     def command(self) -> str:
         """Return the shell command that makes the sweep."""
+        return self._command("sweep")
+
+    @property
+    def report_command(self) -> str:
+        """Return the shell command that makes the report of what MLflow holds of it."""
+        return self._command("report")
+
+    def _command(self, name: str) -> str:
         overrides = [word for override in self.overrides for word in ("-s", override)]
-        return shlex.join(["selfsup", "sweep", self.spec, *overrides])
+        return shlex.join(["selfsup", name, self.spec, *overrides])
 
 
 def joined(sweeps: Sequence[Sweep]) -> Sweep:

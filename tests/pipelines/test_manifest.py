@@ -203,6 +203,8 @@ def test_it_is_loaded_without_threads_that_may_outlive_the_interpreter(folder: P
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"manifest\.json: missing; .*run `selfsup shards index"):
         load(str(tmp_path))
+    with pytest.raises(DataError, match=f"no such folder: .* make it by `selfsup shards pack SAMPLES {tmp_path}/none`"):
+        load(str(tmp_path / "none"))
 
 
 def test_files_of_two_manifests_are_not_mixed(folder: Path) -> None:
