@@ -93,7 +93,7 @@ def _arms_changed(before: Ids, now: Ids) -> Iterator[str]:
     yield from (text + (f" of {some(names)}" if len(names) < len(both) else "") for text, names in seeds.items())
     other = [name for name in both if any(now[name].get(seed, key) != key for seed, key in before[name].items())]
     if other:
-        yield f"other settings under the same name in {some(other)}"
+        yield f"settings changed, though not the name, of {some(other)}"
 
 
 def _metrics_changed(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:

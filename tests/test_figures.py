@@ -86,6 +86,12 @@ def test_a_schedule_is_a_numeric_factor_too() -> None:
     assert axis.get_xlabel() == "mask ratio, epochs"
 
 
+def test_what_rounding_leaves_is_no_difference() -> None:
+    [knn, *_] = effects(made({"0.75, 8": [95.83333333333333], "0.5, 8": [95.83333333333334]}).tables).axes
+    assert knn.get_xlim() == (-1, 1)
+    assert [line.get_xdata()[0] for line in knn.lines if line.get_marker() == "o"] == pytest.approx([0], abs=1e-12)
+
+
 def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
     axis = effects(made(FACTORS).tables).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [

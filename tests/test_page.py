@@ -206,7 +206,7 @@ def test_a_change_of_the_plan_is_told() -> None:
     )
     changed = ablation(whole.sweep, whole.results, [before, before._replace(digest="5eed", time=60_000)])
     words = Strict(page(changed, [], {})).root.words()
-    assert "told to MLflow on 1970-01-01 00:01 UTC" in words
+    assert "registered in MLflow on 1970-01-01 00:01 UTC" in words
     assert "since the plan 0ld of 1970-01-01 00:00 UTC: dropped arm mae: lost; added arms" in words
     assert "dropped metric a b" in words
 
@@ -236,5 +236,6 @@ def test_seeds_that_would_tell_a_difference_are_shown_with_their_own_uncertainty
     needed = toy().needed[KNN]
     words = Strict(text).root.words()
     assert (
-        f"Seeds to tell a difference of 0.5 {needed.n} an arm for knn top-1 ({needed.low} to {needed.high}, so" in words
+        f"Seeds to tell a difference of 0.5 {needed.n} an arm for knn top-1 (from {needed.low} to {needed.high}, since"
+        in words
     )

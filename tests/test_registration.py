@@ -89,7 +89,7 @@ def test_other_settings_under_the_same_name() -> None:
     now = toy("0.5, 8", "0.9, 8")
     arms = tuple(Arm(arm.name, arm.values, arm.changed, {0: "x", 1: "y"}) for arm in now.studies[0].arms[:1])
     now = replace(now, studies=(replace(now.studies[0], arms=arms + now.studies[0].arms[1:]),))
-    assert since(OLD, now) == ["other settings under the same name in mae: default"]
+    assert since(OLD, now) == ["settings changed, though not the name, of mae: default"]
 
 
 def test_a_look_is_an_earlier_plan_with_fewer_seeds_of_the_same_arms() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from selfsup.progress import several
 from selfsup.sweeps.report import images, stats
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.decision import ALPHA, Decision
@@ -129,7 +130,7 @@ def methods_note(decisions: Decisions, *, floor: bool) -> str:
 
 def _spread_note(group: str, decisions: Decisions) -> str:
     texts = [
-        f"{spread.deviation:.2g} with {spread.dof} degrees of freedom ({heading(metric)}"
+        f"{spread.deviation:.2g} with {several(spread.dof, 'degree', 'degrees')} of freedom ({heading(metric)}"
         f"{', seeds as blocks' if decided.family.blocked else ''})"
         for metric, decided in decisions.items()
         if (spread := decided.spread)

@@ -28,6 +28,7 @@ KINDS = (BLUE, "#d55e00", "#8d05fc", "#a69172", "#9d4c71")
 AMOUNTS = LinearSegmentedColormap.from_list("amounts", ["#385bd6", "#8a4fc4", "#c4458d", "#dd5f3e", "#c98200"])
 DASHED: dict[str, Any] = {"linewidth": 0.6, "linestyle": (0, (3, 3))}
 WIDTH, HEIGHT = 7.2, 1.9  # inches: of a page's text, of a panel
+ROUNDING = 1e-6  # narrowest axis of differences: those of equal results are of rounding
 
 
 def curves(tables: Sequence[Table]) -> Figure:
@@ -91,6 +92,8 @@ def effects(tables: Sequence[Table]) -> Figure:
         for y, (_, line) in enumerate(rows):
             if line:
                 _effect(axis, y, line.label, line.cells[metric])
+        if np.ptp(axis.get_xlim()) < ROUNDING:
+            axis.set_xlim(-1, 1)
     axes[0, 0].set_yticks(range(len(rows)), [clipped(name) for name, _ in rows])
     for text, (_, line) in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
         text.set_fontweight("normal" if line else "bold")
