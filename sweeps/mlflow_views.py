@@ -22,18 +22,22 @@ CURVES = "^pretrain/(loss|rankme|feature_std)$"  # of the charts by arm
 
 
 class UiView(NamedTuple):
-    """A view of the runs of one kind. mode: how it opens, TABLE or CHART. columns: besides the name of a run."""
+    """A view of the runs of one kind. mode: how it opens, TABLE or CHART. columns: besides the name of a run.
+
+    groups: the tags whose runs charts show as one curve, their mean.
+    """
 
     title: str
     kind: str
     mode: str
     metric: str
     columns: tuple[str, ...]
-    by_arm: bool = False
+    groups: tuple[str, ...] = ()
 
     def state(self, sweep: str) -> dict[str, Any]:
         """Return the view as MLflow's UI keeps it, with its title and mode. sweep: the digest in its runs' tags."""
-        arms = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+        keys = [{"mode": "tag", "groupByData": tag} for tag in self.groups]
+        means = {"aggregateFunction": "average", "groupByKeys": keys}
         return {
             "title": self.title,
             "mode": self.mode,
@@ -43,7 +47,7 @@ class UiView(NamedTuple):
             "selectedColumns": list(self.columns[:MOST_COLUMNS]),
             "columnOrder": list(self.columns[:MOST_COLUMNS]),
             "runsHiddenMode": "FIRST_20_RUNS",
-        } | ({"groupBy": arms, "chartsSearchFilter": CURVES} if self.by_arm else {})
+        } | ({"groupBy": means, "chartsSearchFilter": CURVES} if keys else {})
 
 
 def views(sweep: Sweep) -> list[UiView]:
@@ -54,7 +58,8 @@ def views(sweep: Sweep) -> list[UiView]:
         columns = _columns("metrics", metrics)
         return [UiView(f"trials by {metric}", TRIAL, "CHART", metric, columns) for metric in metrics]
     paths = dict.fromkeys(factor.path for study in sweep.studies for factor in (*study.factors, *study.grid))
-    named = _columns("tags", [STUDY]) if len(sweep.studies) > 1 else ()
+    groups = (STUDY, ARM) if len(sweep.studies) > 1 else (ARM,)  # each study has a default arm
+    named = _columns("tags", groups[:-1])
     results = [f"{metric}/{name}" for metric in sweep.metrics for name in ("mean", "low", "high", "n")]
     arms = (*named, *_columns("params", paths), *_columns("metrics", results))
     runs = (*named, *_columns("tags", [ARM, SEED]), *_columns("metrics", sweep.metrics))
@@ -62,7 +67,7 @@ def views(sweep: Sweep) -> list[UiView]:
     return [
         UiView("arms", "arm", "TABLE", f"{best}/mean", arms),
         UiView("runs", "run", "TABLE", best, runs),
-        UiView("curves", "run", "CHART", best, runs, by_arm=True),
+        UiView("curves", "run", "CHART", best, runs, groups),
     ]
 
 

@@ -49,6 +49,13 @@ def test_a_view_of_arms_shows_factors_and_results(tracker: Tracker) -> None:
     assert curves["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "selfsup.arm"}]
 
 
+def test_the_default_arms_of_two_studies_are_two_curves() -> None:
+    studies = [toy_sweep.study({"0.75, 8": [0.0]}, method=method)[0] for method in ("mae", "simclr")]
+    *_, curves = mlflow_views.views(toy_sweep.sweep(*studies))
+    keys = curves.state("5eed")["groupBy"]["groupByKeys"]
+    assert [key["groupByData"] for key in keys] == ["selfsup.study", "selfsup.arm"]
+
+
 def test_links_are_short_and_name_a_view(tracker: Tracker) -> None:
     mlflow_tree.open_sweep(tracker, toy("linked"))
     experiment = tracker.experiment("linked")
