@@ -226,7 +226,7 @@ def test_submit_fails_as_the_job_does(head: Head, spec: dict[str, object], tmp_p
         sys.executable, "-m", "selfsup.cli", "submit", "wrong.yaml", "--address", head.address, cwd=tmp_path
     )
     assert done.returncode == 1, done.stdout
-    assert "selfsup shards index" in done.stdout
+    assert "there is no such folder" in done.stdout
     assert "Traceback" not in done.stdout
 
 
