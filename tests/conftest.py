@@ -38,6 +38,14 @@ def make() -> Callable[..., Manifest]:
     return image_sets.make
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
+    """Return the folder of eight images as shards."""
+    root = tmp_path_factory.mktemp("sets")
+    make(root, number=8)
+    return str(root / "shards")
+
+
 @pytest.fixture(scope="session")
 def spoil() -> Callable[..., None]:
     return image_sets.spoil

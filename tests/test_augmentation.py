@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from outsiders import planned, refused
-from tiny import BACKBONE
+from outsiders import planned, refused, spec_beside
 from typer.testing import CliRunner
 
 from selfsup import codebase, outside
@@ -20,7 +19,6 @@ from selfsup.augmentation_contract import CONTRACTS, check
 from selfsup.cli import app
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.collate import collate
-from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.philox import OWN, uniform
 from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.planning import plan
@@ -53,25 +51,13 @@ STATS = ImageStats(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
 Write = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
-    root = tmp_path_factory.mktemp("sets")
-    make(root, number=8)
-    return str(root / "shards")
-
-
 @pytest.fixture
 def write(tmp_path: Path, shards: str) -> Write:
     """(text of the augmentation, folder=, file=, **of the section) -> a spec that uses it, beside it."""
 
     def write(text: str, folder: str = "one", file: str = "lift.py", **section: Any) -> Path:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / file).write_text(text)
-        spec = {"name": "s", "method": "simclr", "data": {"train": shards, "val": shards}, "backbone": BACKBONE}
-        spec |= {"train": {"duration": {"steps": 2}, "batch": 8}, "baselines": False, "evals": {"knn": {"k": 3}}}
-        spec |= {"augment": {"use": f"./{file}", **section}}
-        (path := tmp_path / folder / "s.yaml").write_text(yaml.safe_dump(spec))
-        return path
+        augment = {"use": f"./{file}", **section}
+        return spec_beside(tmp_path / folder / file, text, shards, evals={"knn": {"k": 3}}, augment=augment)
 
     return write
 

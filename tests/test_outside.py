@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from outsiders import planned, refused
-from tiny import BACKBONE
+from outsiders import planned, refused, spec_beside
 
 import selfsup.methods.simclr
 from selfsup import codebase, method, outside
 from selfsup.describe import knobs
 from selfsup.errors import SpecError
-from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.stages.batches import Task
 from selfsup.pipelines.stages.worker import check_code
 from selfsup.shipped import files
@@ -29,30 +27,13 @@ HEAD = "from selfsup import Knobs, Method\n"
 Write = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
-    root = tmp_path_factory.mktemp("sets")
-    make(root, number=8)
-    return str(root / "shards")
-
-
 @pytest.fixture
 def write(tmp_path: Path, shards: str) -> Write:
     """(text of the objective, folder=, name=, **sections) -> a spec that names it, beside it."""
 
     def write(text: str, folder: str = "one", name: str = "mine.py", **sections: Any) -> Path:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).write_text(text)
-        spec = {
-            "name": "own",
-            "method": f"./{name}",
-            "data": {"train": shards},
-            "backbone": BACKBONE,
-            "baselines": False,
-        }
-        spec |= {"train": {"duration": {"steps": 2}, "batch": 8}} | sections
-        (path := tmp_path / folder / "own.yaml").write_text(yaml.safe_dump(spec))
-        return path
+        own = {"name": "own", "method": f"./{name}", "data": {"train": shards}}
+        return spec_beside(tmp_path / folder / name, text, shards, **own | sections)
 
     return write
 

@@ -8,12 +8,10 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
-from outsiders import planned, refused
-from tiny import BACKBONE
+from outsiders import planned, refused, spec_beside
 
 from selfsup import codebase, outside
 from selfsup.evaluator import Metric, load
-from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planning import plan
 from selfsup.spec import read
 from selfsup.spec_schema import schema
@@ -43,25 +41,13 @@ HEAD = "from selfsup import Evaluator, Knobs, Metric\n"
 Write = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> str:
-    root = tmp_path_factory.mktemp("sets")
-    make(root, number=8)
-    return str(root / "shards")
-
-
 @pytest.fixture
 def write(tmp_path: Path, shards: str) -> Write:
     """(text of the evaluator, folder=, file=, **knobs) -> a spec that uses it, beside it, as `own`."""
 
     def write(text: str, folder: str = "one", file: str = "spread.py", **knobs: Any) -> Path:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / file).write_text(text)
-        spec = {"name": "s", "method": "simclr", "data": {"train": shards, "val": shards}, "backbone": BACKBONE}
-        spec |= {"train": {"duration": {"steps": 2}, "batch": 8}, "baselines": False}
-        spec |= {"evals": {"knn": {"k": 3}, "own": {"use": f"./{file}", **knobs}}}
-        (path := tmp_path / folder / "s.yaml").write_text(yaml.safe_dump(spec))
-        return path
+        evals = {"knn": {"k": 3}, "own": {"use": f"./{file}", **knobs}}
+        return spec_beside(tmp_path / folder / file, text, shards, evals=evals)
 
     return write
 

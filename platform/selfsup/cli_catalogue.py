@@ -32,8 +32,8 @@ def describe(
     """Show every knob of a method: default, symbol, range, meaning. Without a name, list the methods."""
     if families and compared:
         raise typer.BadParameter("--backbones and --proof exclude each other")
-    show = _describe_data if as_json else _describe_text
-    show(method, families=families, compared=compared)
+    describer = _describe_data if as_json else _describe_text
+    describer(method, families=families, compared=compared)
 
 
 def _describe_text(method: str | None, *, families: bool, compared: bool) -> None:

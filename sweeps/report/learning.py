@@ -102,8 +102,8 @@ def _draw(axis: Axes, name: str, group: Panel, runs: Mapping[str, Result]) -> No
     with_values(axis)
     looks = looks_of(group.factor)
     for arm in sorted(group.arms, key=lambda arm: arm.default):
-        text, style = _text(group.factor, arm), looks[_text(group.factor, arm)]
-        curves = _curves(arm, name, runs)
+        text, curves = _text(group.factor, arm), _curves(arm, name, runs)
+        style = looks[text]
         alone = len(curves) == 1
         for seed, steps, values in arm_curves(arm, name, runs):
             look = style | {"marker": "o", "markersize": 3} if len(steps) == 1 else style
