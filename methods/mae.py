@@ -11,11 +11,8 @@ B: batch, N: tokens, P: values of a patch.
 from collections.abc import Iterator, Mapping
 from typing import Literal, Self, final
 
-import torch
-import torch.nn.functional as F
 from pydantic import model_validator
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
@@ -23,9 +20,8 @@ from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import GridMask, IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks
-from selfsup.parts.heads import xavier_linears
-from selfsup.parts.positions import sincos
-from selfsup.parts.reconstruction import masked_mse
+from selfsup.parts.decoder import Decoder
+from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
@@ -102,46 +98,9 @@ class MAE(Method):
         return decoded
 
 
-class Decoder(nn.Module):
-    """A narrow ViT over all places: what the encoder made of the visible ones, one learned token for every other."""
-
-    positions: Tensor
-
-    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.num_prefix = encoder.num_prefix
-        self.embed = nn.Linear(encoder.dim, width)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
-        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, encoder.patch_values)
-        xavier_linears(self)
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
-        """(B, num_prefix + K, D), Mask -> (B, N, width), in the mask's order: attention does not ask for the grid's."""
-        seen = self.embed(seen)
-        visible = seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)
-        hidden = self.mask_token + F.embedding(mask.hide, self.positions)
-        places: Tensor = self.blocks(torch.cat([seen[:, : self.num_prefix], visible, hidden], dim=1))
-        return places[:, self.num_prefix :]
-
-    def paint(self, places: Tensor) -> Tensor:
-        """(B, M, width) -> (B, M, P), in the units of the target"""
-        painted: Tensor = self.head(self.norm(places))
-        return painted
-
-
 def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
     """Return the tokens and the mask of the one view that `MAE.views` asks for."""
     [view] = batch.views
     assert isinstance(view.value, Tokens)
     assert isinstance(view.mask, IndexMask)
     return view.value, view.mask
-
-
-def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
-    var, mean = torch.var_mean(patches, dim=2, keepdim=True)
-    return mean, (var + 1e-6).sqrt()

@@ -4,6 +4,7 @@ B: batch, M: removed tokens, P: values of a token. Over W processes each returns
 is the loss of the whole batch.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,3 +15,9 @@ def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
     MAE (arXiv 2111.06377), section 3, "Reconstruction target". Every sample has equally many removed tokens.
     """
     return F.mse_loss(prediction.float(), target.float())
+
+
+def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
+    var, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (var + 1e-6).sqrt()

@@ -1,0 +1,48 @@
+"""Decoders, which predict hidden tokens from what an encoder made of the others, and are thrown away afterwards.
+
+B: batch, N: tokens, K: visible tokens, D: channels of the encoder, P: values of a target.
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from selfsup.encoder import TokenEncoder
+from selfsup.masks import IndexMask
+from selfsup.parts.heads import xavier_linears
+from selfsup.parts.positions import sincos
+
+
+class Decoder(nn.Module):
+    """A narrow ViT over all places: the encoder's features at the visible ones, one learned token at every other.
+
+    MAE (arXiv 2111.06377), section 3, "MAE decoder". values: P, those of a pixel patch if None.
+    """
+
+    positions: Tensor
+
+    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int, values: int | None = None) -> None:
+        super().__init__()
+        self.num_prefix = encoder.num_prefix
+        self.embed = nn.Linear(encoder.dim, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, values or encoder.patch_values)
+        xavier_linears(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
+        """(B, num_prefix + K, D), IndexMask -> (B, N, width), in the order of the mask: attention sees none."""
+        seen = self.embed(seen)
+        visible = seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)
+        hidden = self.mask_token + F.embedding(mask.hide, self.positions)
+        places: Tensor = self.blocks(torch.cat([seen[:, : self.num_prefix], visible, hidden], dim=1))
+        return places[:, self.num_prefix :]
+
+    def paint(self, places: Tensor) -> Tensor:
+        """(B, M, width) -> (B, M, P), in the units of the target"""
+        painted: Tensor = self.head(self.norm(places))
+        return painted
