@@ -215,7 +215,7 @@ class PlannedRun:
 
     @cached_property
     def pictures(self) -> Stage | None:
-        """Return the stage of the reconstructions; None for an objective that does not predict masked patches."""
+        """Return the stage of the reconstructions; None for an objective that predicts no pixels."""
         if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
             return None
         made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}

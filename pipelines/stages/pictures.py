@@ -1,4 +1,4 @@
-"""The pictures stage: reconstructions of fixed images under fixed masks, by an objective that predicts pixels."""
+"""The pictures stage: reconstructions of fixed images under fixed draws, by an objective that predicts pixels."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from selfsup import modality, tensors
-from selfsup.masks import IndexMask
 from selfsup.method import Batch, Method
 from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
@@ -19,15 +19,14 @@ from selfsup.pipelines.stages.evaluate import Load
 from selfsup.pipelines.stages.worker import build
 from selfsup.spec import Run
 from selfsup.stage import Stage
-from selfsup.views import Views
 from selfsup.whole import whole
 
 IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them
-SEED = 0  # of the masks: the same ones for every run, so that runs can be compared
+SEED = 0  # of masks and draws: the same ones for every run, so that runs can be compared
 
 
 def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
-    """Write `reconstructions.png` to the stage's folder: three rows, masked, predicted, original."""
+    """Write `reconstructions.png` to the stage's folder: three rows: as seen, predicted, original."""
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.info, torch.device("cpu"))
@@ -39,34 +38,43 @@ def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 
 
 def fixed_batch(run: Run, manifest: Manifest, method: Method, stats: Any) -> Batch:
-    """Return samples evenly spaced over the data set, each whole, with a mask that depends on its number only.
+    """Return samples evenly spaced over the data set, whole in every view; masks and draws depend on numbers only.
 
     Samples that cannot be decoded are left out. stats: by which samples of training are normalized.
     """
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
-    view = modality.whole_of(run.input, run.backbone, 1.0)
-    loaded = Load(manifest, manifest, view)({"id": index})
-    box = np.zeros((len(loaded["id"]), 3 * len(view.lengths) + 1), np.float32)
-    numbers = {"index": loaded["id"], "epoch": np.zeros_like(loaded["id"]), "label": loaded["label"]}
-    columns = {"view0": loaded["sample"], "box0": box} | numbers
-    views = Views((replace(view, mask=method.views(run.hyper).specs[0].mask),))
-    patch = method.encoder(run.modality).patch
-    return collate(columns, views, seed=SEED, step=0, patch=patch, stats={view.modality: stats}, device="cpu")
+    asked = modality.views_of(method.views(run.hyper), run.input, run.backbone)
+    kind, (_, knobs) = modality.load(run.modality), modality.chosen(run.input)
+    whole = [kind.whole(spec.lengths, 1.0, knobs) for spec in asked.specs]
+    loaded = [Load(manifest, manifest, view)({"id": index}) for view in whole]
+    number, label = loaded[0]["id"], loaded[0]["label"]
+    columns = {"index": number, "epoch": np.zeros_like(number), "label": label}
+    for place, (view, columns_of) in enumerate(zip(whole, loaded, strict=True)):
+        box = np.zeros((len(number), 3 * len(view.lengths) + 1), np.float32)
+        columns |= {f"view{place}": columns_of["sample"], f"box{place}": box}
+    masked = tuple(replace(view, mask=spec.mask) for view, spec in zip(whole, asked.specs, strict=True))
+    views, patch = replace(asked, specs=masked), method.encoder(run.modality).patch
+    return collate(columns, views, seed=SEED, step=0, patch=patch, stats={run.modality: stats}, device="cpu")
 
 
 @torch.inference_mode()
 def grid(method: Method, batch: Batch, stats: Any) -> Image.Image:
-    """Return three rows of tiles: masked patches gray; predicted ones among visible ones; the images."""
-    [view], painted = batch.views, method.reconstruct(batch)
+    """Return three rows of tiles: images as the encoder sees them; predicted, among visible patches; as they are."""
+    view, painted = batch.views[0], method.reconstruct(batch)
     kind, patch = modality.load(view.modality), method.encoder(view.modality).patch
-    tokens, mask = view.value, view.mask
-    assert isinstance(tokens, Tokens)
-    assert isinstance(mask, IndexMask)
-    assert patch is not None
-    assert painted is not None, "only a method that predicts what it masks has a pictures stage"
-    removed = mask.removed[..., None]
-    rows = [tokens.value.masked_fill(removed, 0.0), torch.where(removed, painted, tokens.value), tokens.value]
-    return _tiles([kind.picture(unpatchify(row, grid=tokens.grid, patch=patch), stats) for row in rows])
+    assert painted is not None, "only a method that predicts pixels has a pictures stage"
+    original = view.value.value if isinstance(view.value, Tokens) else view.value
+    if view.mask is not None and painted.shape == original.shape:
+        painted = torch.where(view.mask.removed[..., None], painted, original)
+
+    def whole(row: Tensor) -> Tensor:
+        if not isinstance(view.value, Tokens) or row.ndim != original.ndim:
+            return row
+        assert patch is not None
+        return unpatchify(row, grid=view.value.grid, patch=patch)
+
+    rows = [method.seen(batch), painted, original]
+    return _tiles([kind.picture(whole(row).float(), stats) for row in rows])
 
 
 def _tiles(rows: list[np.ndarray]) -> Image.Image:

@@ -45,6 +45,11 @@ class BoolMask(NamedTuple):
     where: Tensor
     number: Tensor
 
+    @property
+    def removed(self) -> Tensor:
+        """-> (B, N) bool: `where`, by the name that all masks have."""
+        return self.where
+
 
 Mask = IndexMask | BoolMask
 

@@ -114,8 +114,23 @@ class Method(nn.Module, abc.ABC):
         return frozen
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
-        """-> (B, N, P): its prediction of every token, in the units of views[0]; None where it predicts no pixels."""
+        """-> (B, N, P) or (B, C, *S): its prediction of every token, or of whole samples, in the units of views[0].
+
+        None where it predicts no pixels. The pictures stage shows tokens that the mask of views[0] leaves visible as
+        they are.
+        """
         return None
+
+    def seen(self, batch: Batch) -> Tensor:
+        """-> (B, N, P) or (B, C, *S): views[0] as its encoder sees it, for pictures; tokens of its mask are zero.
+
+        An objective that changes its input in another way shows that instead.
+        """
+        view = batch.views[0]
+        if isinstance(view.value, Tensor):
+            return view.value
+        tokens = view.value.value
+        return tokens if view.mask is None else tokens.masked_fill(view.mask.removed[..., None], 0.0)
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         """Move teachers, queues and centers. t: in [0, 1), the share of training before this step."""
