@@ -2,13 +2,14 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from selfsup.columns import aligned
 from selfsup.progress import several
 from selfsup.sweeps.report.wording import heading
-from selfsup.sweeps.stored import StoredRun, day, records, size
+from selfsup.sweeps.stored import StoredRun, day, stage_sizes
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -20,23 +21,24 @@ def table(runs: Sequence[StoredRun], home: Path, names: Sequence[str] = ()) -> s
     metrics = [name for name, _ in Counter(name for run in runs for name in run.metrics).most_common()]
     has_why = any(run.why for run in runs)
     head = ("run", "id", "status", *map(heading, metrics), "size", "time", *["why"] * has_why)
-    lines = [(*_cells(run, metrics), *[run.why] * has_why) for run in runs]
-    return f"{aligned([head, *lines])}\n\n{_together(runs, home)}"
-
-
-def _cells(run: StoredRun, metrics: Sequence[str]) -> tuple[str, ...]:
-    numbers = [f"{run.metrics[name]:.2f}" if name in run.metrics else "–" for name in metrics]
-    return shlex.quote(run.name), run.id, run.status, *numbers, volume(run.bytes), day(run.ended or run.began)
-
-
-def _together(runs: Sequence[StoredRun], home: Path) -> str:
-    """Return the number of runs by status, and the size of their folders, those that they share counted once."""
+    sizes = stage_sizes(runs, home)
+    lines = [(*_cells(run, metrics, sizes), *[run.why] * has_why) for run in runs]
     number = Counter(run.status for run in runs)
-    known = records(home)
-    keys = {key for run in runs if run.id in known for key in known[run.id].stages}
-    amount = volume(sum(size(home / "stages" / key) for key in keys))
     counts = ", ".join(f"{count} {status}" for status, count in number.items())
-    return f"{several(len(runs), 'run')}: {counts}; {amount} in {home}"
+    together = f"{several(len(runs), 'run')}: {counts}; {volume(sum(sizes.values()))} in {home}"
+    return f"{aligned([head, *lines])}\n\n{together}"
+
+
+def as_data(runs: Sequence[StoredRun], home: Path) -> list[dict[str, Any]]:
+    """Return runs as data; bytes: of the folders of their stages, those that runs share counted for each of them."""
+    sizes = stage_sizes(runs, home)
+    return [run._asdict() | {"bytes": sum(sizes[key] for key in run.stages)} for run in runs]
+
+
+def _cells(run: StoredRun, metrics: Sequence[str], sizes: Mapping[str, int]) -> tuple[str, ...]:
+    numbers = [f"{run.metrics[name]:.2f}" if name in run.metrics else "–" for name in metrics]
+    amount = volume(sum(sizes[key] for key in run.stages))
+    return shlex.quote(run.name), run.id, run.status, *numbers, amount, day(run.ended or run.began)
 
 
 def volume(number: float) -> str:

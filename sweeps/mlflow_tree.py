@@ -140,7 +140,7 @@ def _status(seeds: Set[str]) -> Literal["FINISHED", "FAILED", "KILLED"] | None:
     """Return the status of a run above others; None while one of them is running."""
     if "running" in seeds:
         return None
-    if seeds == {"finished"}:
+    if seeds == {"done"}:
         return "FINISHED"
     return "FAILED" if "failed" in seeds else "KILLED"
 

@@ -15,7 +15,7 @@ from selfsup.progress import say
 from selfsup.shipper import Shipper
 from selfsup.stage import digest
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
-from selfsup.track import ACCEPTED, CODE, ID, LABEL, MODULES, REASON, SEED, Tracker
+from selfsup.track import ACCEPTED, CODE, COMMIT, HARDWARE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
 FLUSH_SECONDS = 60.0  # for what is left of a run that ends
 PATIENCE = 60.0  # with a server that is away when all runs have ended
@@ -134,7 +134,7 @@ class Recorder:
                 LABEL: planned.label,
                 SEED: str(planned.run.seed),
                 "selfsup.method": planned.method,
-                "selfsup.commit": commit(),
+                COMMIT: commit(),
                 **_hardware(planned),
                 **_code(planned),
                 **place,
@@ -156,4 +156,4 @@ def _code(planned: PlannedRun) -> dict[str, str]:
 def _hardware(planned: PlannedRun) -> dict[str, str]:
     """Return the hardware that a run trained on, once it is known."""
     note = planned.pretrain and planned.pretrain.folder / "hardware.txt"
-    return {"selfsup.hardware": note.read_text()} if note and note.exists() else {}
+    return {HARDWARE: note.read_text()} if note and note.exists() else {}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from selfsup.hits import HitRecord
 
-Status = Literal["planned", "running", "finished", "failed", "stopped"]
+Status = Literal["done", "running", "failed", "stopped", "pending"]
 Curve = Sequence[tuple[int, float]]  # (step, value)
 
 

@@ -11,12 +11,11 @@ from selfsup.columns import aligned
 from selfsup.metrics_log import tail
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.sweeps.report.wording import scored
+from selfsup.sweeps.result import Status
 from selfsup.sweeps.spec.confirm import plan_again
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.spec.trials import Trial
-
-StatusName = Literal["done", "running", "failed", "stopped", "pending"]
 
 
 class RunStatus(NamedTuple):
@@ -29,7 +28,7 @@ class RunStatus(NamedTuple):
     arm: str
     seed: int
     id: str
-    status: StatusName
+    status: Status
     why: str
     kind: Literal["run", "trial"] = "run"
     metrics: Mapping[str, float] = MappingProxyType({})
@@ -76,12 +75,10 @@ def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[
         yield from (RunStatus("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
 
 
-def _trial_status(sweep_file: SweepFile, trial: Trial, home: Path) -> tuple[StatusName, str]:
+def _trial_status(sweep_file: SweepFile, trial: Trial, home: Path) -> tuple[Status, str]:
     """Return a trial's status as MLflow holds it, or from the folders of its stages while it has not ended there."""
     match trial.result.status:
-        case "finished":
-            return "done", ""
-        case "failed" | "stopped" as status:
+        case "done" | "failed" | "stopped" as status:
             return status, trial.result.reason
     return _run_status(plan_again(sweep_file, trial, home))
 
@@ -100,13 +97,13 @@ def _row(entry: RunStatus) -> tuple[str, ...]:
     return f"  {name}", f"seed {entry.seed}", entry.status, entry.id, about
 
 
-def _code_status(run: PlannedRun) -> tuple[StatusName, str]:
+def _code_status(run: PlannedRun) -> tuple[Status, str]:
     """Return the status of a finished run: done, if this code made it."""
     other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
     return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
 
 
-def _run_status(run: PlannedRun) -> tuple[StatusName, str]:
+def _run_status(run: PlannedRun) -> tuple[Status, str]:
     if run.done:
         return _code_status(run)
     missing = next(stage for stage in run.stages if not stage.done)

@@ -15,19 +15,19 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from selfsup import evaluator, failures, outside
-from selfsup.errors import CheckpointError, SelfsupError, SpecError
+from selfsup.errors import CheckpointError, SpecError
 from selfsup.mlflow_store import default_uri, sqlite_path
 from selfsup.stage import damaged, is_locked, read_json
 from selfsup.sweeps.report.results import EVAL, Row, all_rows
-from selfsup.sweeps.status import StatusName
+from selfsup.sweeps.result import Status
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ID, LABEL, REASON, SEED, Tracker
 
 NEAREST = 3  # names in an error
-STATUS: Mapping[str, StatusName] = {"FINISHED": "done", "FAILED": "failed", "RUNNING": "running"}
+STATUS: Mapping[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING": "running"}
 UNSENT = "its numbers are not in MLflow yet; its command sends them"
-INTERRUPTED: tuple[StatusName, str] = ("pending", "was interrupted")
-DELETED: tuple[StatusName, str] = ("stopped", "deleted in MLflow: `selfsup clean` removes it")
+INTERRUPTED: tuple[Status, str] = ("pending", "was interrupted")
+DELETED: tuple[Status, str] = ("stopped", "deleted in MLflow: `selfsup clean` removes it")
 ABOVE = ("sweep", "search", "arm")  # kinds of runs in MLflow that stand for several
 
 
@@ -44,7 +44,7 @@ class RunRecord(NamedTuple):
 class StoredRun(NamedTuple):
     """A run of the store. kind: "trial" for one that a search proposed. metrics: of its evaluations, the headline ones.
 
-    bytes: of its stages' folders. began, ended: times in ISO 8601, "" where not known.
+    stages: their keys. began, ended: times in ISO 8601, "" where not known.
     """
 
     name: str
@@ -54,10 +54,10 @@ class StoredRun(NamedTuple):
     arm: str
     seed: int
     kind: Literal["run", "trial"]
-    status: StatusName
+    status: Status
     why: str
     metrics: Mapping[str, float]
-    bytes: int
+    stages: tuple[str, ...]
     began: str
     ended: str
 
@@ -96,14 +96,18 @@ def read_record(path: Path) -> RunRecord:
 def stored(home: Path) -> list[StoredRun]:
     """Return the runs of the store in use, the newest first; those too that MLflow was never told of."""
     known = records(home)
-    sizes = {key: size(home / "stages" / key) for run in known.values() for key in run.stages}
     tracker = connected(home)
     rows = list(recorded(tracker, home))
     unsent = known.keys() - {row["id"] for _, row in rows}
     deleted = deleted_ids(tracker) if tracker and unsent else set()
-    runs = [_of_row(sweep, row, known.get(row["id"]), home, sizes) for sweep, row in rows]
-    runs += [_of_record(known[key], home, sizes, deleted) for key in sorted(unsent)]
+    runs = [_of_row(sweep, row, known.get(row["id"]), home) for sweep, row in rows]
+    runs += [_of_record(known[key], home, deleted) for key in sorted(unsent)]
     return sorted(runs, key=lambda run: run.ended or run.began, reverse=True)
+
+
+def stage_sizes(runs: Iterable[StoredRun], home: Path) -> dict[str, int]:
+    """Return the bytes of the stages of runs, by key; those that runs share are counted once."""
+    return {key: size(home / "stages" / key) for key in {key for run in runs for key in run.stages}}
 
 
 def size(path: Path) -> int:
@@ -122,8 +126,8 @@ def selected(runs: Iterable[StoredRun], patterns: Sequence[str], status: str | N
     ]
 
 
-def chosen(runs: Sequence[StoredRun], name: str, error: type[SelfsupError] = SpecError) -> str:
-    """Return the id of the one run that goes by a name. Raises an error of this kind where there is none, or more."""
+def chosen(runs: Sequence[StoredRun], name: str) -> str:
+    """Return the id of the one run that goes by a name. Raises SpecError where there is none, or more than one."""
     whole = {run.id: run for run in runs if run.name == name}
     matches = whole or {run.id: run for run in runs if name in run.names}
     if len(matches) == 1:
@@ -133,14 +137,14 @@ def chosen(runs: Sequence[StoredRun], name: str, error: type[SelfsupError] = Spe
             f"  {run.id}  {shlex.quote(run.name)}  {run.status}, {day(run.ended or run.began)}"
             for run in matches.values()
         ]
-        raise error("\n".join([f"{name}: {len(lines)} runs go by that name; give the id of one:", *lines]))
+        raise SpecError("\n".join([f"{name}: {len(lines)} runs go by that name; give the id of one:", *lines]))
     near = difflib.get_close_matches(name, sorted({word for run in runs for word in run[:2]}), NEAREST, cutoff=0)
     hint = (
         f"the nearest are {', '.join(map(shlex.quote, near))}; `selfsup runs` lists all"
         if near
         else "there is none yet"
     )
-    raise error(f"no run {name}; {hint}")
+    raise SpecError(f"no run {name}; {hint}")
 
 
 def joined(*parts: str) -> str:
@@ -171,7 +175,7 @@ def deleted_ids(tracker: Tracker) -> set[str]:
     return {run.data.tags[ID] for run in tracker.search_runs(deleted=True)}
 
 
-def _of_row(sweep: str, row: Row, record: RunRecord | None, home: Path, sizes: Mapping[str, int]) -> StoredRun:
+def _of_row(sweep: str, row: Row, record: RunRecord | None, home: Path) -> StoredRun:
     tags = row["tags"]
     is_trial = tags.get(KIND) == TRIAL
     seed, study = int(tags.get(SEED, 0)), tags.get(STUDY, "")
@@ -186,25 +190,24 @@ def _of_row(sweep: str, row: Row, record: RunRecord | None, home: Path, sizes: M
         "trial" if is_trial else "run",
         *_status(row, record, home),
         headline(row["metrics"], row["params"]),
-        sum(sizes[key] for key in record.stages) if record else 0,
+        record.stages if record else (),
         _iso(row["started"]),
         _iso(row["ended"]),
     )
 
 
-def _of_record(record: RunRecord, home: Path, sizes: Mapping[str, int], deleted: Collection[str]) -> StoredRun:
+def _of_record(record: RunRecord, home: Path, deleted: Collection[str]) -> StoredRun:
     """Return a run that MLflow does not hold; its numbers are there, but not under their names."""
     name = f"{joined(record.spec, record.method)}:{record.seed}" if record.spec else record.id
     failure = failures.read(home / "runs" / f"{record.id}.failure")
     status = _unfinished(record, home) or (("failed", failure.reason) if failure else INTERRUPTED)
     status = DELETED if record.id in deleted and status[0] != "running" else status
     changed = (home / "runs" / f"{record.id}.json").stat().st_mtime
-    amount = sum(sizes[key] for key in record.stages)
     place = name, record.id, record.spec, "", record.method, record.seed
-    return StoredRun(*place, "run", *status, MappingProxyType({}), amount, _iso(1000 * changed), "")
+    return StoredRun(*place, "run", *status, MappingProxyType({}), record.stages, _iso(1000 * changed), "")
 
 
-def _status(row: Row, record: RunRecord | None, home: Path) -> tuple[StatusName, str]:
+def _status(row: Row, record: RunRecord | None, home: Path) -> tuple[Status, str]:
     """Return the status of a run, and why. One that MLflow believes to run may have been killed."""
     status, reason = STATUS.get(row["status"], "stopped"), row["tags"].get(REASON, "")
     if status != "done" and record and (now := _unfinished(record, home)):
@@ -213,7 +216,7 @@ def _status(row: Row, record: RunRecord | None, home: Path) -> tuple[StatusName,
     return INTERRUPTED if killed else (status, reason)
 
 
-def _unfinished(record: RunRecord, home: Path) -> tuple[StatusName, str] | None:
+def _unfinished(record: RunRecord, home: Path) -> tuple[Status, str] | None:
     """Return the status of a run that has not ended in MLflow, but runs, or has all of its files; None for others."""
     folders = [home / "stages" / key for key in record.stages]
     if any(map(is_locked, folders)):

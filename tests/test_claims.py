@@ -43,12 +43,12 @@ def test_a_number_that_is_not_finite_is_an_outcome_and_a_missing_one_is_not() ->
     cell = cells(whole.tables[0])["0.5"]
     assert (cell.n, cell.diverged, cell.pending) == (1, 1, 0)
     assert whole.integrity["deviations"] == (
-        "mae: mask_ratio=0.5: seed 0: finished, knn top-1 not finite",
-        "mae: mask_ratio=0.5: seed 1: finished, without knn top-1",
+        "mae: mask_ratio=0.5: seed 0: done, knn top-1 not finite",
+        "mae: mask_ratio=0.5: seed 1: done, without knn top-1",
     )
     assert whole.tables[0].lines[0].failures == (
-        "seed 0: finished, knn top-1 not finite",
-        "seed 1: finished, without knn top-1",
+        "seed 0: done, knn top-1 not finite",
+        "seed 1: done, without knn top-1",
     )
 
 

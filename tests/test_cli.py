@@ -127,6 +127,17 @@ def test_help_and_recipes_wait_for_no_torch() -> None:
         assert not {"torch", "ray", "mlflow"} & set(shown.out.splitlines()[-1].split())
 
 
+def test_a_reader_lists_runs_without_torch_and_is_told_what_a_report_needs(tmp_path: Path) -> None:
+    """As after `pip install --no-deps selfsup` and the few packages that README names."""
+    without = "import sys; sys.modules.update(dict.fromkeys(['torch', 'ray', 'timm', 'scipy']))"
+    script = f"{without}; import selfsup.cli as cli; cli.main()"
+    shown = process("-c", script, "runs", cwd=tmp_path)
+    assert shown == (0, f"no runs under {tmp_path / 'home'}\n", "")
+    lacking = process("-c", script, "status", "demo", cwd=tmp_path)
+    assert (lacking.code, lacking.out) == (1, "")
+    assert lacking.err.startswith("selfsup: error[failed]: torch is not installed here: `pip install selfsup`")
+
+
 BAD_SPECS = {
     "a misspelt knob": ("hyper.mask_ration=0.5", "hyper.mask_ration: .*did you mean 'mask_ratio'"),
     "out of range": ("hyper.mask_ratio=1.5", "hyper.mask_ratio: .*1"),
@@ -383,4 +394,4 @@ def test_a_report_can_be_made_before_anything_ran(swept: Path) -> None:
     assert done.code == 0, done.err
     assert "mask ratio, knn top-1: no results yet." in done.out
     page = (swept / "home" / "reports" / "tiny" / "report.html").read_text()
-    assert "0 of 2 finished, 2 missing" in page
+    assert "0 of 2 done, 2 missing" in page

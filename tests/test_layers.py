@@ -119,10 +119,17 @@ def reached(*entries: str) -> set[str]:
 
 
 def test_who_reads_results_needs_neither_ray_nor_torch() -> None:
-    """`selfsup compare` and `ui` do without both; `report` and `status` read knobs from methods, which import torch."""
+    """`runs`, `compare`, `clean` and `ui` do without; `report` and `status` read knobs of methods, which take torch."""
     heavy = {"ray", "torch", "torchvision", "timm", "lightning", "optuna"}
-    readers = ("selfsup.cli", "selfsup.track", "selfsup.sweeps.mlflow_views", "selfsup.sweeps.report.paper")
-    assert not reached(*readers, "selfsup.sweeps.report.compare", "selfsup.sweeps.report.results") & heavy
+    listing = ("selfsup.cli", "selfsup.track", *(f"selfsup.sweeps.{name}" for name in ("listing", "clean", "stored")))
+    readers = (
+        *listing,
+        "selfsup.sweeps.report.compare",
+        "selfsup.sweeps.report.results",
+        "selfsup.sweeps.mlflow_views",
+    )
+    assert not reached(*readers) & (heavy | {"scipy", "sklearn", "matplotlib"})
+    assert not reached("selfsup.sweeps.report.paper") & heavy
     assert not reached("selfsup.sweeps.reports", "selfsup.sweeps.layout", "selfsup.sweeps.status") & {"ray", "optuna"}
     assert "ray" in reached("selfsup.sweeps.session"), "the search for imports finds them"
 

@@ -228,7 +228,7 @@ def test_a_sweep_that_has_not_begun_has_a_page() -> None:
     whole = toy()
     empty = ablation(whole.sweep, [])
     words = Strict(page(empty, drawings(empty), {})).root.words()
-    assert "0 of 13 finished, 13 missing" in words
+    assert "0 of 13 done, 13 missing" in words
     assert "not known yet" in words
 
 

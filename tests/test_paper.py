@@ -102,7 +102,7 @@ def test_markdown(whole: Ablation) -> None:
     assert "| 0.75 (default) | **71 ± 13** | – | – | – |" in text  # t of 1 degree: 12.7; deviation sqrt(2)
     assert "- 0.9: seeds 0 and 1: out of memory" in text
     assert "- mae: mask ratio 0.9 has no result" in text
-    assert "14 of 16 runs finished; made by `selfsup sweep sweeps/toy.yaml`\n- plan 5eed, not registered yet" in text
+    assert "14 of 16 runs done; made by `selfsup sweep sweeps/toy.yaml`\n- plan 5eed, not registered yet" in text
     assert "- mae: mask_ratio=0.9: seeds 0 and 1: failed (out of memory)" in text
     assert "**knn top-1 (n = 2)**\n\n| mask ratio \\ decoder depth | 1 | 8 |" in text
     assert "| 0.75 | 3.8 ± 9.5 | **80.5 ± 6.4** (default) |" in text  # 12.7 by half of what each arm's seeds are apart
@@ -189,7 +189,7 @@ def test_csv_and_parquet_hold_every_run_and_metric(whole: Ablation) -> None:
 def test_a_run_that_never_started_has_rows() -> None:
     one, _ = study({"0.75, 8": [1.0], "0.5, 8": [2.0]})
     held = paper.frame(ablation(sweep(one), [])).to_pylist()
-    assert [(row["status"], row["value"], row["run"]) for row in held] == [("planned", None, None)] * 2
+    assert [(row["status"], row["value"], row["run"]) for row in held] == [("pending", None, None)] * 2
 
 
 @pytest.mark.parametrize("form", [paper.markdown, paper.latex, paper.console, paper.csv, paper.parquet])

@@ -54,17 +54,17 @@ def test_each_planned_run_has_one_result(tracker: Tracker, sweep: Sweep) -> None
     run(tracker, sweep, 2, "RUNNING")
     found = gather(tracker, sweep, curves=[LOSS, "pretrain/rankme"])
     assert [(each.id, each.seed, each.status, each.reason) for each in found] == [
-        ("mae-default-0", 0, "finished", ""),
+        ("mae-default-0", 0, "done", ""),
         ("mae-default-1", 1, "failed", "out of memory: 80 GiB"),
         ("mae-mask_ratio=0.5-0", 0, "running", ""),
-        ("mae-mask_ratio=0.5-1", 1, "planned", ""),
+        ("mae-mask_ratio=0.5-1", 1, "pending", ""),
     ]
     assert found[0].run == first
     assert found[0].params == {"hyper.mask_ratio": "0.75"}
     assert found[0].metrics == {KNN: 71.5, LOSS: 71.5 / 3}
     assert found[0].tags == {"selfsup.id": "mae-default-0", "selfsup.data.train": "d1"}
     assert found[0].curves == {LOSS: [(1, 71.5), (2, 71.5 / 2), (3, 71.5 / 3)]}
-    assert found[3] == Result("mae-mask_ratio=0.5-1", 1, None, "planned", "", {}, {}, {}, {})
+    assert found[3] == Result("mae-mask_ratio=0.5-1", 1, None, "pending", "", {}, {}, {}, {})
 
 
 def test_a_run_that_was_ended_for_a_reason_stopped_and_one_interrupted_is_planned(
@@ -72,11 +72,11 @@ def test_a_run_that_was_ended_for_a_reason_stopped_and_one_interrupted_is_planne
 ) -> None:
     run(tracker, sweep, 0, "KILLED", "collapsed: feature std 0.001 at step 40")
     run(tracker, sweep, 1, "KILLED")
-    assert [each.status for each in gather(tracker, sweep)[:2]] == ["stopped", "planned"]
+    assert [each.status for each in gather(tracker, sweep)[:2]] == ["stopped", "pending"]
 
 
 def test_a_sweep_that_never_started(tracker: Tracker, sweep: Sweep, tmp_path: Path) -> None:
-    assert [each.status for each in gather(tracker, sweep, cache=tmp_path)] == ["planned"] * 4
+    assert [each.status for each in gather(tracker, sweep, cache=tmp_path)] == ["pending"] * 4
 
 
 def test_what_is_kept_follows_every_change(tracker: Tracker, sweep: Sweep, tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_what_is_kept_follows_every_change(tracker: Tracker, sweep: Sweep, tmp_p
     assert same()[0].status == "running"
     run(tracker, sweep, 0, "FINISHED", knn=82.0)
     tracker.finish(second, "FINISHED")
-    assert [each.status for each in same()[:2]] == ["finished", "finished"]
+    assert [each.status for each in same()[:2]] == ["done", "done"]
     tracker._client.delete_run(first)
-    assert same()[0].status == "planned"
+    assert same()[0].status == "pending"
 
 
 def test_finished_runs_are_read_once(

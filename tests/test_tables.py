@@ -263,7 +263,7 @@ def test_integrity_counts_every_run_once() -> None:
     one, results = study(NUMBERS)
     results = [*results[:5], replace(results[5], status="running"), replace(results[6], status="failed", reason="nan")]
     found = ablation(sweep(one), results).integrity
-    counts = ("planned", "finished", "running", "failed", "stopped", "missing")
+    counts = ("planned", "done", "running", "failed", "stopped", "missing")
     assert [found[name] for name in counts] == [8, 5, 1, 1, 0, 1]
     assert found["deviations"] == (
         "mae: mask_ratio=0.9: seed 1: running",

@@ -183,6 +183,10 @@ def main() -> NoReturn:
         if known := disk_error(error):
             _fail(known)
         raise
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("selfsup"):
+            raise
+        _fail(SelfsupError(f"{error.name} is not installed here: `pip install selfsup`, without --no-deps, brings it"))
     sys.exit(0)
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from selfsup.errors import CheckpointError
 from selfsup.mlflow_store import home
 from selfsup.progress import counting, labelling, say_left_out, several
 
@@ -76,7 +75,7 @@ def export(
 
 
 def _run_or_file(source: str) -> str:
-    """Return a file as it is, and the id of a run that is named. Raises CheckpointError where there is no one run."""
+    """Return a file as it is, and the id of a run that is named. Raises SpecError where there is no one run."""
     from selfsup.pipelines.planned import record
 
     if (
@@ -87,4 +86,4 @@ def _run_or_file(source: str) -> str:
         return source
     from selfsup.sweeps.stored import chosen, stored
 
-    return chosen(stored(home()), source, CheckpointError)
+    return chosen(stored(home()), source)

@@ -51,17 +51,18 @@ def list_runs(
         bool,
         typer.Option(
             "--json",
-            help="as JSON: [{name, id, sweep, study, arm, seed, kind, status, why, metrics, bytes, began, ended}]",
+            help="as JSON: "
+            "[{name, id, sweep, study, arm, seed, kind, status, why, metrics, stages, began, ended, bytes}]",
         ),
     ] = False,
 ) -> None:
     """List the runs of the store, the newest first: name, id, status, numbers, size. Other commands take the names."""
-    from selfsup.sweeps.listing import table
+    from selfsup.sweeps.listing import as_data, table
     from selfsup.sweeps.stored import selected, stored
 
     listed = selected(stored(home()), names or (), status)[:last]
     if as_json:
-        show_json([run._asdict() for run in listed])
+        show_json(as_data(listed, home()))
     else:
         show(table(listed, home(), names or ()))
 

@@ -32,6 +32,7 @@ ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label a
 HAS_ID = f"tags.`{ID}` LIKE '%'"  # a filter of MLflow: all runs of ours
 REASON = "selfsup.reason"  # why a run failed or was stopped
 DATA = "selfsup.data"  # .train, .val: the digest of the data set
+COMMIT, HARDWARE = "selfsup.commit", "selfsup.hardware"  # what made a run
 CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # code of a run, and accepted results
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's UI expects agents

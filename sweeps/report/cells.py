@@ -69,13 +69,13 @@ def arm_outcome(arm: Arm, metric: str, results: ResultsById) -> Outcome:
     for seed, key in sorted(arm.ids.items()):
         run = results.get(key)
         number = run.metrics.get(metric) if run else None
-        if run is None or run.status in ("planned", "running"):
+        if run is None or run.status in ("pending", "running"):
             pending.add(seed)
-        elif run.status == "finished" and number is not None and math.isfinite(number):
+        elif run.status == "done" and number is not None and math.isfinite(number):
             values[seed] = number
             if seed_hits := run.seen.get(metric):
                 hits[seed] = seed_hits
-        elif diverged(run.reason) or (run.status == "finished" and number is not None):
+        elif diverged(run.reason) or (run.status == "done" and number is not None):
             diverged_seeds.add(seed)
     return Outcome(values, frozenset(diverged_seeds), frozenset(pending), len(arm.ids), _hits(metric, values, hits))
 

@@ -53,7 +53,7 @@ def files(ablation: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]
 
 def pictures(ablation: Ablation, tracker: Tracker) -> dict[str, bytes]:
     """-> arm name: PNG of its first seed's reconstructions, of the same images under the same masks."""
-    runs = {result.id: result.run for result in ablation.results if result.status == "finished"}
+    runs = {result.id: result.run for result in ablation.results if result.status == "done"}
     images = {}
     for name, arm in _named(ablation.sweep):
         run = runs.get(arm.ids[min(arm.ids)])

@@ -12,15 +12,13 @@ from selfsup.sweeps.report.wording import heading, listed, numbered
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm, Study
 from selfsup.sweeps.spec.sweep import Sweep
-from selfsup.track import ACCEPTED, MODULES
-
-COMMIT, HARDWARE, DATA = "selfsup.commit", "selfsup.hardware", "selfsup.data"  # tags; of the last the beginning
+from selfsup.track import ACCEPTED, COMMIT, DATA, HARDWARE, MODULES
 
 ResultsById = Mapping[str, Result]
 
 
 def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[RegisteredPlan] = ()) -> dict[str, Any]:
-    """Count runs: planned, finished, failed, stopped, running, missing; and list, as tuples of text:
+    """Count runs: planned, done, failed, stopped, running, missing; and list, as tuples of text:
 
     differences: "study: arm" of every arm -> what else differs from its default, seed by seed; empty if nothing does.
     deviations: arms that lack planned seeds, and why. changes: of the plan since earlier plans of this name in MLflow.
@@ -31,13 +29,13 @@ def integrity(sweep: Sweep, results: ResultsById, plans: Sequence[RegisteredPlan
     arms = {f"{study.name}: {arm.name}": arm for study in sweep.studies for arm in study.arms}
     all_arms = {arm.name: arm for arm in sweep.baselines} | arms
     ids = {key for arm in all_arms.values() for key in arm.ids.values()}
-    status = Counter(results[key].status if key in results else "planned" for key in ids)
+    status = Counter(results[key].status if key in results else "pending" for key in ids)
     trials = sweep.search.trials if sweep.search else ()
     runs = {trial.result.id: trial.result for trial in trials} | dict(results)
     return {
         "planned": len(ids),
-        **{name: status[name] for name in ("finished", "failed", "stopped", "running")},
-        "missing": status["planned"],
+        **{name: status[name] for name in ("done", "failed", "stopped", "running")},
+        "missing": status["pending"],
         "differences": {name: tuple(lines) for name, lines in _all_differences(sweep, results)},
         "deviations": tuple(
             line for name, arm in all_arms.items() for line in _lacking(name, arm, results, sweep.metrics)
@@ -92,7 +90,7 @@ def _mixed(results: ResultsById) -> Iterator[str]:
     yield from (f"{number} versions of {name}" for name, number in sorted(versions.items()) if number > 1)
     if number := sum(ACCEPTED in run.tags for run in results.values()):
         yield f"{several(number, 'run')} made by earlier code and accepted"
-    if digests and (number := sum(MODULES not in run.tags and run.status == "finished" for run in results.values())):
+    if digests and (number := sum(MODULES not in run.tags and run.status == "done" for run in results.values())):
         yield f"{several(number, 'run')} of unknown code"
 
 
@@ -115,19 +113,19 @@ def _place(run: Result, use: str) -> str:
 
 
 def lacking(run: Result, metrics: Sequence[str]) -> str:
-    """Return why a finished run lacks a usable number under some metric; "" where it lacks none."""
+    """Return why a run that is done lacks a usable number under some metric; "" where it lacks none."""
     missing = [heading(name) for name in metrics if name not in run.metrics]
     odd = [heading(name) for name in metrics if not math.isfinite(run.metrics.get(name, 0.0))]
     parts = [f"without {listed(missing)}"] * bool(missing) + [f"{listed(odd)} not finite"] * bool(odd)
-    return f"finished, {'; '.join(parts)}" if parts else ""
+    return f"done, {'; '.join(parts)}" if parts else ""
 
 
 def _lacking(name: str, arm: Arm, results: ResultsById, metrics: Sequence[str]) -> Iterator[str]:
     why: dict[str, list[int]] = {}
     for seed, key in sorted(arm.ids.items()):
         run = results.get(key)
-        if run is None or run.status != "finished":
-            status = run.status if run and run.status != "planned" else "not run"
+        if run is None or run.status != "done":
+            status = run.status if run and run.status != "pending" else "not run"
             why.setdefault(status + (f" ({run.reason})" if run and run.reason else ""), []).append(seed)
         elif without := lacking(run, metrics):
             why.setdefault(without, []).append(seed)

@@ -102,7 +102,7 @@ def _integrity_lines(ablation: Ablation) -> Iterator[str]:
 
 def _run_lines(ablation: Ablation) -> Iterator[str]:
     integrity, sweep = ablation.integrity, ablation.sweep
-    yield f"{integrity['finished']} of {integrity['planned']} runs finished; made by `{sweep.command}`"
+    yield f"{integrity['done']} of {integrity['planned']} runs done; made by `{sweep.command}`"
     yield f"plan {sweep.digest}, {f'registered {when}' if (when := integrity['registered']) else 'not registered yet'}"
     yield from integrity["changes"]
     yield from integrity["deviations"]
@@ -160,7 +160,7 @@ def _rows(ablation: Ablation) -> Iterator[dict[str, object]]:
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     for study, arm in arms:
         for seed, key in sorted(arm.ids.items()):
-            run = results.get(key) or Result(key, seed, None, "planned", "", {}, {}, {}, {})
+            run = results.get(key) or Result(key, seed, None, "pending", "", {}, {}, {}, {})
             for metric in dict.fromkeys([*sweep.metrics, *sorted(run.metrics)]):
                 yield {
                     "sweep": sweep.name,

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from selfsup import modality
 from selfsup.mlflow_store import WORKFLOW
 from selfsup.sweeps.report import notes
-from selfsup.sweeps.report.integrity import COMMIT, DATA, HARDWARE
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.track import COMMIT, DATA, HARDWARE
 
 MADE_WITH = {"code": COMMIT, "train": f"{DATA}.train", "val": f"{DATA}.val", "hardware": HARDWARE}  # to its tag
 

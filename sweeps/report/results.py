@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 STATUS: Mapping[str, Status] = {
-    "SCHEDULED": "planned",
+    "SCHEDULED": "pending",
     "RUNNING": "running",
-    "FINISHED": "finished",
+    "FINISHED": "done",
     "FAILED": "failed",
     "KILLED": "stopped",
 }
@@ -102,14 +102,14 @@ def _result(
     hits: Mapping[str, Mapping[str, HitRecord]] = MappingProxyType({}),
 ) -> Result:
     if row is None:
-        return Result(id, seed, None, "planned", "", {}, {}, {}, {})
+        return Result(id, seed, None, "pending", "", {}, {}, {}, {})
     status, reason = STATUS[row["status"]], row["tags"].get(REASON, "")
     interrupted = status == "stopped" and not reason  # nobody decided it: the same command continues it
     return Result(
         id=id,
         seed=seed,
         run=row["run"],
-        status="planned" if interrupted else status,
+        status="pending" if interrupted else status,
         reason=reason,
         metrics=current_metrics(row["metrics"]),
         params=row["params"],

@@ -113,10 +113,10 @@ def _number(value: float) -> str:
 def _trial_counts(search_result: SearchResult) -> str:
     """Count trials: `30: 12 with a result, 16 stopped, 2 failed`."""
     status: Counter[str] = Counter(trial.result.status for trial in search_result.trials)
-    names = {"stopped": "stopped", "failed": "failed", "running": "running", "planned": "interrupted"}
-    incomplete = status["finished"] - len(search_result.ended)
+    names = {"stopped": "stopped", "failed": "failed", "running": "running", "pending": "interrupted"}
+    incomplete = status["done"] - len(search_result.ended)
     counts = [f"{len(search_result.ended)} with a result"]
-    counts += [f"{incomplete} finished without the metric"] if incomplete else []
+    counts += [f"{incomplete} done without the metric"] if incomplete else []
     counts += [f"{status[name]} {word}" for name, word in names.items() if status[name]]
     return f"{len(search_result.trials)}: {', '.join(counts)}"
 

@@ -182,13 +182,6 @@ def _power(n: int, effect: float, arms: int) -> float:
     )
 
 
-def places(half: float | None) -> int:
-    """Return the decimals that two significant digits of an interval have; 2 where there is no interval."""
-    if not half:
-        return 2
-    return max(0, 1 - math.floor(math.log10(float(f"{half:.1e}"))))
-
-
 @lru_cache(maxsize=1024)
 def critical(sizes: tuple[int, ...], control: int, dof: int, alpha: float) -> float:
     """Solve for Dunnett's bound, exceeded with probability alpha: between those of one comparison and of Bonferroni.

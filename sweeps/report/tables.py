@@ -187,7 +187,7 @@ def _began_as(study: Study, baseline: Arm) -> bool:
 def _line(arm: Arm, label: str, name: str, columns: Columns, results: ResultsById) -> Line:
     """Build the row of an arm. name: the key of its cells."""
     runs = [results[key] for _, key in sorted(arm.ids.items()) if key in results]
-    finished = [run.metrics for run in runs if run.status == "finished"]
+    finished = [run.metrics for run in runs if run.status == "done"]
     cost = {
         kind: [metrics[f"pretrain/{kind}"] for metrics in finished if f"pretrain/{kind}" in metrics] for kind in COST
     }
@@ -206,7 +206,7 @@ def _failures(runs: Sequence[Result], metrics: Sequence[str]) -> Iterator[str]:
     for run in runs:
         if run.status in ("failed", "stopped"):
             seeds_by_reason.setdefault(run.reason or run.status, []).append(run.seed)
-        elif run.status == "finished" and (missing := lacking(run, metrics)):
+        elif run.status == "done" and (missing := lacking(run, metrics)):
             seeds_by_reason.setdefault(missing, []).append(run.seed)
     yield from (f"{numbered(seeds)}: {reason}" for reason, seeds in seeds_by_reason.items())
 

@@ -15,6 +15,7 @@ from selfsup.sweeps.report.wording import (
     heading,
     interval,
     listed,
+    places,
     probability,
     shorter,
     some,
@@ -124,7 +125,7 @@ def _joint_claim(default: Line, lines: Sequence[Line], metric: str) -> str:
     """Write `0.75 > 0.1, 0.2 and 0.3 by 2.1 to 8.4 (adjusted p up to 0.004)`, for arms on one side of the default."""
     cells = [line.cells[metric] for line in lines]
     names, sizes = listed([_name(line) for line in lines]), sorted(abs(cell.difference or 0) for cell in cells)
-    digits = stats.places(max(cell.difference_half or 0 for cell in cells))
+    digits = places(max(cell.difference_half or 0 for cell in cells))
     above = cells[0].scale.sign * (cells[0].difference or 0) > 0
     better, worse = (names, _name(default)) if above else (_name(default), names)
     p = f"adjusted {_up_to([cell.p or 0 for cell in cells])}"

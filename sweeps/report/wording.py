@@ -1,10 +1,10 @@
 """The writing of names, values and numbers, in every format of a report."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfsup.sweeps.report.stats import places
 from selfsup.sweeps.spec.study import Factor
 
 
@@ -78,6 +78,13 @@ def interval(mean: float, half: float | None, sign: str = "", most: int = 12) ->
     while sign and half is not None and digits < most and _beyond(mean, half, digits) != (abs(mean) > half):
         digits += 1
     return f"{mean:{sign}z.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
+
+
+def places(half: float | None) -> int:
+    """Return the decimals that two significant digits of an interval have; 2 where there is no interval."""
+    if not half:
+        return 2
+    return max(0, 1 - math.floor(math.log10(float(f"{half:.1e}"))))
 
 
 def _beyond(mean: float, half: float, digits: int) -> bool:

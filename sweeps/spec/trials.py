@@ -51,7 +51,7 @@ class SearchResult:
     def ended(self) -> list[Trial]:
         """Return the trials that have a finite number for every metric of the search."""
         metrics = self.search.objectives
-        finished = [trial for trial in self.trials if trial.result.status == "finished"]
+        finished = [trial for trial in self.trials if trial.result.status == "done"]
         return [
             trial for trial in finished if all(math.isfinite(trial.metrics.get(name, math.nan)) for name in metrics)
         ]

@@ -85,7 +85,7 @@ def main(runs: int) -> None:
         tracker = Tracker(f"sqlite:///{store}").connect()
         with timed("first"):
             found = gather(tracker, planned, cache=cache)
-        assert sum(result.status == "finished" for result in found) == runs
+        assert sum(result.status == "done" for result in found) == runs
         with timed("again"):
             assert gather(tracker, planned, cache=cache) == found
         few = sweep(DRAWN)

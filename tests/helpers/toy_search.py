@@ -30,7 +30,7 @@ def trial(number: int, values: Mapping[str, Any], outcome: Outcome, study: str =
         id=f"{study}-{number}",
         seed=0,
         run=f"run-of-{study}-{number}",
-        status="stopped" if stopped else "finished",
+        status="stopped" if stopped else "done",
         reason=outcome if isinstance(outcome, str) else "",
         metrics={} if isinstance(outcome, str) else outcome,
         params={},
@@ -65,9 +65,7 @@ def sweep(search: SearchResult, fresh: Mapping[str, Sequence[float]] | None = No
         arms.append(Arm(name, {SETTING: shown}, changed, ids))
         params = {path: str(value) for path, value in (DEFAULTS | changed).items()}
         results += [
-            Result(
-                ids[seed], seed, f"run-{ids[seed]}", "finished", "", {KNN: number}, params | {"seed": str(seed)}, {}, {}
-            )
+            Result(ids[seed], seed, f"run-{ids[seed]}", "done", "", {KNN: number}, params | {"seed": str(seed)}, {}, {})
             for seed, number in enumerate(numbers, 1)
         ]
     setting = Factor(SETTING, tuple(arm.values[SETTING] for arm in arms), "spec values", None, False)

@@ -21,7 +21,7 @@ def result(key: str, seed: int, value: float | str, params: Mapping[str, Any]) -
         id=key,
         seed=seed,
         run=f"run-of-{key}",
-        status="failed" if failed else "finished",
+        status="failed" if failed else "done",
         reason=value if isinstance(value, str) else "",
         metrics={} if isinstance(value, str) else {KNN: value, "pretrain/seconds": 60.0 + seed},
         params={name: str(given) for name, given in params.items()}

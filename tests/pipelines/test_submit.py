@@ -107,7 +107,7 @@ def test_a_sweep_is_submitted_with_what_it_extends_and_ends_with_its_report(
     assert "temperature, knn top-1" in done.stdout  # the verdict
     report = Path(head.environment["SELFSUP_HOME"]) / "reports" / "tiny" / "report.html"
     assert "selfsup sweep sweeps/swept.yaml -s &#39;seeds=[7]&#39;" in report.read_text()
-    assert "2 of 2 finished" in report.read_text()
+    assert "2 of 2 done" in report.read_text()
 
 
 OWN_EVALUATION = """from selfsup import Evaluator, Knobs, Metric
@@ -245,7 +245,7 @@ def test_the_documented_ray_job_submit_from_the_root(head: Head, spec: dict[str,
     swept = sweep_of(spec, root).relative_to(root)
     ran = head.call(*documented, "env", f"SELFSUP_HOME={home}", "selfsup", "sweep", str(swept), cwd=root)
     assert ran.returncode == 0, ran.stdout
-    assert "2 of 2 finished" in (home / "reports" / "tiny" / "report.html").read_text()
+    assert "2 of 2 done" in (home / "reports" / "tiny" / "report.html").read_text()
     assert len(list((home / "stages").glob("pretrain-*/done.json"))) == 2  # the default was there already
     found = head.call(*documented, "python", "seen.py", cwd=root)
     [line] = [line for line in found.stdout.splitlines() if line.startswith("SEEN")]

@@ -95,7 +95,7 @@ def test_an_objective_is_searched_in_its_own_ranges(
     found = files.read(arms, tracker)
     assert found.sweep.search
     assert found.sweep.search.over
-    assert [trial.result.status for trial in found.sweep.search.trials] == ["finished"] * 2
+    assert [trial.result.status for trial in found.sweep.search.trials] == ["done"] * 2
     assert all(set(trial.values) == set(searched) for trial in found.sweep.search.trials)
     assert len(found.results) in (1, 2)  # the best, from a fresh seed, beside the recipe unless it is the recipe
     assert all(0 <= result.metrics[KNN] <= 100 for result in found.results)

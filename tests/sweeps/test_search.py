@@ -303,7 +303,7 @@ def test_two_methods_and_two_metrics_from_an_interrupted_search_to_its_report(
         "default",
         *(trial.name for trial in search.finalists),
     }
-    assert all(result.status == "finished" and result.seed == 1 for result in found.results)
+    assert all(result.status == "done" and result.seed == 1 for result in found.results)
     assert all(entry.ended for entry in statuses(it))
     again, _ = conduct(it, tracker)  # nothing is left
     assert report.files(report.read(again, tracker), {}) == report.files(found, {})

@@ -111,7 +111,7 @@ def undisturbed(bench: Callable[[], Bench]) -> pd.DataFrame:
     place.sweep()
     place.command("status")
     found = place.table()
-    assert set(found.status) == {"finished"}
+    assert set(found.status) == {"done"}
     assert len(found[found.metric == "eval/knn/top1"]) == 4
     return found
 
