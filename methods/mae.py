@@ -3,28 +3,36 @@
 He, Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, arXiv:2111.06377.
 Defaults are the paper's baseline, whose target is plain pixels; its best models set norm_pix_loss.
 
-Deviations from the authors' code: none but those of all objectives is known.
+The switches of Table 1 are knobs. Deviations from the authors' code: none but those of all objectives is known; it has
+the baseline alone, so the others follow the paper, which leaves open the PCA's data (here a model's, `parts.pca`), the
+strength of color jitter, and what fills blocks up to the ratio. mask_block and several class tokens
+(backbone.class_tokens) are Pixio's (arXiv 2512.15715), the target of gradients MaskFeat's (arXiv 2112.09133).
 
-B: batch, N: tokens, P: values of a patch.
+B: batch, N: tokens, K: visible tokens, P: values of a patch.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, Self, final
 
+import torch
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import GridMask, IndexMask, RandomMask
+from selfsup.masks import FilledBlockMask, GridMask, IndexMask, MaskRule, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks
 from selfsup.parts.decoder import Decoder
-from selfsup.parts.reconstruction import masked_mse, moments
+from selfsup.parts.reconstruction import masked_mse
+from selfsup.parts.targets import HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
-from selfsup.views import Crop, Views
+from selfsup.views import Center, Crop, Views
+
+FIXED = 224 / 256  # of the shorter side, the usual crop of one size
 
 
 @final
@@ -40,11 +48,26 @@ class MAE(Method):
         decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
         decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
         decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
-        mask: Literal["random", "grid"] = knob("random", "hidden: any patches, or all but one of every four (figure 6)")
+        mask: Literal["random", "grid", "block"] = knob(
+            "random", "hidden: any patches, all but one of every four, or rectangles (figure 6)"
+        )
+        mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
+        mask_token: bool = knob(False, "the encoder sees a learned token in place of every hidden patch (table 1c)")
+        target: Literal["pixels", "pca", "hog"] = knob(
+            "pixels", "what is painted: pixels, principal components of patches, or oriented gradients"
+        )
         norm_pix_loss: bool = knob(
             False, "paint each patch normalized by its own mean and deviation", sweep=Choice(False, True)
         )
+        components: int = knob(96, "of a patch, the target pca", gt=0)
+        cell: int = knob(8, "pixels a side of a histogram, the target hog", gt=0)
+        crops: Literal["random", "fixed", "none"] = knob(
+            "random", "crops of random size, of one size, or the middle without flips (table 1e)"
+        )
         crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
+        color_jitter: float = knob(
+            0.0, "strength of that of brightness, contrast and saturation; a quarter for hue", ge=0, le=1
+        )
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
@@ -56,29 +79,45 @@ class MAE(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        mask = GridMask() if hyper.mask == "grid" else RandomMask(hyper.mask_ratio)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask),))
+        rule = mask_rule(hyper)
+        if hyper.crops == "none":
+            return Views((Center(share=FIXED, rounded=True, mask=rule),))
+        crop = Crop(scale=(hyper.crop_min, 1.0), share=FIXED if hyper.crops == "fixed" else None, mask=rule)
+        if strength := hyper.color_jitter:
+            colors = replace(crop, brightness=strength, contrast=strength, saturation=strength, hue=strength / 4)
+            crop = replace(colors, jitter=1.0)
+        return Views((crop,))
 
     @classmethod
-    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:
         if hyper.mask == "grid" and hyper.mask_ratio != 0.75:
             message = f"a grid keeps one of every four patches, a mask ratio of 0.75, not {hyper.mask_ratio:g}"
             yield SpecError(f"{message}; leave it out, or use mask: random", "hyper.mask_ratio", "hyper.mask")
-        yield from checks.mask_leaves_both(RandomMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
+        if hyper.mask == "block" and len(setup.sizes) != 2:
+            yield SpecError("rectangles are of samples with two axes; use mask: random", "hyper.mask")
+        if hyper.mask != "random":
+            yield from checks.idle(hyper, "mask_block", "mask")
+        if hyper.target != "pixels":
+            yield from checks.idle(hyper, "norm_pix_loss", "target")
+        if hyper.crops == "none":
+            yield from checks.idle(hyper, "color_jitter", "crops")
+        if hyper.target == "pca":
+            yield from checks.enough_values("components", hyper.components, setup, info)
+        if hyper.target == "hog":
+            yield from checks.whole_cells("cell", hyper.cell, setup)
+        broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))
+        yield from broken or checks.mask_leaves_both(mask_rule(hyper), hyper.mask_ratio, setup.grid)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
-        self.decoder = Decoder(
-            self.backbone, width=hyper.decoder_width, depth=hyper.decoder_depth, heads=hyper.decoder_heads
-        )
-        self.norm_pix_loss = hyper.norm_pix_loss
+        self.target = target_of(hyper, self.backbone)
+        sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
+        self.decoder = Decoder(self.backbone, **sizes, values=self.target.values, fills=not hyper.mask_token)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, self.backbone.dim)) if hyper.mask_token else None
 
     def forward(self, batch: Batch) -> Out:
         tokens, mask = masked(batch)
-        target = tokens.value.take_along_dim(mask.hide[..., None], dim=1)
-        if self.norm_pix_loss:
-            mean, deviation = moments(target)
-            target = (target - mean) / deviation
+        target = self.target.of(tokens, mask.hide)
         hidden = self._decoded(tokens, mask)[:, mask.keep.shape[1] :]
         return Out(masked_mse(self.decoder.paint(hidden), target))
 
@@ -86,16 +125,37 @@ class MAE(Method):
         """-> (B, N, P): every patch as it is painted; with norm_pix_loss, at the true patch's mean and deviation."""
         tokens, mask = masked(batch)
         places = self._decoded(tokens, mask).take_along_dim(mask.restore[..., None], dim=1)
-        painted: Tensor = self.decoder.paint(places).float()
-        if self.norm_pix_loss:
-            mean, deviation = moments(tokens.value)
-            painted = painted * deviation + mean
-        return painted
+        return self.target.pixels(self.decoder.paint(places).float(), tokens)
 
     def _decoded(self, tokens: Tokens, mask: IndexMask) -> Tensor:
         """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
-        decoded: Tensor = self.decoder(self.backbone(tokens, mask.keep), mask)
+        decoded: Tensor
+        if self.mask_token is None:
+            decoded = self.decoder(self.backbone(tokens, mask.keep), mask)
+            return decoded
+        order = torch.cat(mask, dim=1)
+        hidden = (torch.arange(order.shape[1], device=order.device) >= mask.keep.shape[1]).expand_as(order)
+        seen = self.backbone(tokens, order, cover=(hidden, self.mask_token))
+        decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]))
         return decoded
+
+
+def mask_rule(hyper: MAE.Hyper) -> MaskRule:
+    """Return the rule by which patches are hidden."""
+    if hyper.mask == "grid":
+        return GridMask()
+    if hyper.mask == "block":
+        return FilledBlockMask(hyper.mask_ratio)
+    return RandomMask(hyper.mask_ratio, hyper.mask_block)
+
+
+def target_of(hyper: MAE.Hyper, encoder: TokenEncoder) -> Target:
+    """Return what the decoder predicts of a hidden patch."""
+    if hyper.target == "pca":
+        return PcaTarget(encoder, number=hyper.components)
+    if hyper.target == "hog":
+        return HogTarget(encoder, cell=hyper.cell)
+    return PixelTarget(encoder, normalized=hyper.norm_pix_loss)
 
 
 def masked(batch: Batch) -> tuple[Tokens, IndexMask]:

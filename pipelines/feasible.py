@@ -49,6 +49,8 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
     if load_method(method).class_token and not families.has_class_token(backbone.name):
         lacking = f"{short(method)} learns on the class token, and {backbone.name} has none"
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
+    if load_method(method).class_token and backbone.class_tokens > 1:
+        raise SpecError(f"{short(method)} learns on one class token; leave it out", "backbone.class_tokens")
 
 
 def _check_modality(planned: PlannedRun) -> None:

@@ -69,6 +69,24 @@ def test_places_and_stages_are_timms() -> None:
     same(stages[-1], cnn.spatial(images()))
 
 
+def test_several_class_tokens_are_averaged() -> None:
+    """timm's registers carry the others: the same tokens, and the mean of the first ones stands for an image."""
+    encoder, one = build(VIT.model_copy(update={"class_tokens": 3})), build(VIT)
+    assert isinstance(encoder, TokenEncoder)
+    assert encoder.position[0, :3].count_nonzero() == 0
+    assert encoder.position[0, 2:].equal(one.position[0])  # zero, then sines and cosines
+    vary(encoder)
+    hidden, tokens = encoder.eval().trunk.forward_features(images()), patchify(images(), 8)
+    same(encoder.pooled(tokens), hidden[:, :3].mean(dim=1))
+    same(encoder.spatial(tokens).flatten(2).mT, hidden[:, 3:])
+    names = "vit_small_patch14_reg4_dinov2", "beit_base_patch16_224"
+    for name in names:
+        with pytest.raises(SpecError, match="has no class token, or registers beside it"):
+            build(Backbone(name=name, class_tokens=2))
+    with pytest.raises(SpecError, match="no mean of class tokens: export it with --to torch"):
+        timm_kwargs(VIT.model_copy(update={"class_tokens": 2}))
+
+
 def test_a_smaller_crop_is_seen_at_resized_positions() -> None:
     """timm resizes the same way, but for antialiasing, which is without effect between equal sizes."""
     encoder = build(VIT)

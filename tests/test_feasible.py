@@ -40,6 +40,8 @@ def test_a_vit_without_the_class_token_that_a_method_learns_on(home: Home, metho
     with pytest.raises(SpecError, match=rf"{method} learns on the class token, and vit_base_.* has none; choose"):
         home.plan(method=method, **without)
     assert home.run(method=method, backbone__pool="mean").run.method == method
+    with pytest.raises(SpecError, match=rf"backbone\.class_tokens: {method} learns on one class token; leave it out"):
+        home.plan(method=method, backbone__class_tokens=2)
     assert home.run(method="dino", **without).run.method == "dino"
 
 

@@ -3,7 +3,17 @@ import math
 import pytest
 import torch
 
-from selfsup.masks import ATTEMPTS, ROUNDS, BlockMask, BoolMask, GridMask, IndexMask, RandomMask
+from selfsup.masks import (
+    ATTEMPTS,
+    ROUNDS,
+    BlockMask,
+    BoolMask,
+    FilledBlockMask,
+    GridMask,
+    IndexMask,
+    RandomMask,
+    squares,
+)
 
 
 def test_a_mask_by_hand():
@@ -90,6 +100,47 @@ def test_no_more_is_covered_than_asked_and_often_nearly_that():
     covered = rule.draw(torch.rand(500, rule.num_draws((14, 14))), (14, 14)).number
     assert covered.max() <= 58  # 0.3 of 196
     assert covered.double().mean() > 45
+
+
+@pytest.mark.parametrize(("grid", "unit"), [((8, 8), 4), ((4, 6), 2), ((2, 4, 4), 2)])
+def test_squares_stay_or_go_whole(grid, unit):
+    torch.manual_seed(0)
+    rule = RandomMask(0.75, unit)
+    mask = rule.draw(torch.rand(500, rule.num_draws(grid)), grid)
+    assert mask.keep.shape[1] == rule.typical(grid)[0] == int(rule.num_draws(grid) / 4) * unit ** len(grid)
+    cut = [length for size in grid for length in (size // unit, unit)]
+    cells = mask.removed.view(-1, *cut).permute(0, *range(1, 2 * len(grid), 2), *range(2, 2 * len(grid) + 1, 2))
+    cells = cells.reshape(500, rule.num_draws(grid), -1)
+    assert (cells.all(2) | ~cells.any(2)).all()
+    share = rule.typical(grid)[1] / math.prod(grid)
+    assert (cells.double().mean((0, 2)) - share).abs().max() < 4 * (share * (1 - share) / 500) ** 0.5
+
+
+def test_squares_by_hand():
+    assert squares((4, 4), 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+
+
+@pytest.mark.parametrize(("ratio", "targets"), [(0.5, 98), (0.75, 147), (0.4, 78)])
+def test_filled_blocks_hide_an_exact_number_and_all_that_blocks_do(ratio, targets):
+    """Of two single tokens at least, most masks have none: rectangles alone miss the ratio by less than one."""
+    torch.manual_seed(0)
+    grid, rule, blocks = (14, 14), FilledBlockMask(ratio), BlockMask(ratio, ratio)
+    draws = torch.rand(400, rule.num_draws(grid))
+    mask, covered = rule.draw(draws, grid), blocks.draw(draws[:, : blocks.num_draws(grid)], grid)
+    assert rule.typical(grid) == (196 - targets, targets)
+    assert mask.hide.shape == (400, targets)
+    assert torch.cat(mask, dim=1).sort(dim=1).values.equal(torch.arange(196).expand(400, -1))
+    assert not (covered.where & ~mask.removed).any()
+    assert (targets - covered.number).double().mean() < 1
+    assert rule.draw(draws[7:8], grid).hide.equal(mask.hide[7:8])  # of its own draws alone
+
+
+def test_single_tokens_fill_blocks_up_equally_often():
+    """Where no rectangle fits, nine of the 18 hidden tokens of a row are any."""
+    torch.manual_seed(0)
+    rule = FilledBlockMask(0.5)
+    removed = rule.draw(torch.rand(4000, rule.num_draws((1, 18))), (1, 18)).removed.double().mean(0)
+    assert (removed - 0.5).abs().max() < 4 * (0.25 / 4000) ** 0.5
 
 
 def test_a_rule_knows_its_typical_mask_by_hand():

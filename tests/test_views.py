@@ -93,6 +93,17 @@ def test_a_central_square_is_a_share_of_the_shorter_side():
     np.testing.assert_array_equal(central_boxes(Center(share=224 / 256), *size), exact)
 
 
+def test_a_square_of_a_fixed_share_is_anywhere():
+    """Of 40 x 80 pixels 0.875 is a square of 35, on one of 6 rows and 46 columns."""
+    square = Crop(share=0.875)
+    top, left, height, width = boxes(square, np.full(3000, 40), np.full(3000, 80), draws(3000)).T
+    assert set(height) == set(width) == {35.0}
+    assert sorted(set(top)) == list(range(6))
+    assert sorted(set(left)) == list(range(46))
+    assert abs(np.mean(left) - 22.5) < 4 * math.sqrt((46**2 - 1) / 12 / 3000)
+    assert square.geometry != Crop().geometry
+
+
 def test_a_shape_that_never_fits_falls_back_to_the_center():
     crop = Crop(scale=(2.0, 2.0))
     height, width = np.array([10, 100, 101, 100]), np.array([100, 10, 10, 110])

@@ -61,15 +61,16 @@ class Encoder(nn.Module, abc.ABC):
 class TokenEncoder(Encoder):
     """A plain ViT, BEiT or EVA. grid: patches along each axis of the samples that it is built for. patch_values: P.
 
-    num_prefix: class and register tokens, which stand before the patches.
+    num_prefix: class and register tokens, which stand before the patches. class_tokens: number of the first of them,
+    whose mean stands for a sample.
     """
 
     trunk: Any
     patch: int
 
-    def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean"]) -> None:
+    def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean"], class_tokens: int = 1) -> None:
         super().__init__()
-        self.trunk, self.pool = trunk, pool
+        self.trunk, self.pool, self.class_tokens = trunk, pool, class_tokens
         self.dim: int = self.trunk.embed_dim
         self.grid: Grid = self.trunk.patch_embed.grid_size
         self.patch = self.trunk.patch_embed.patch_size[0]
@@ -92,7 +93,7 @@ class TokenEncoder(Encoder):
         return self._encode(self._embedded(tokens, value, places, cover), tokens.grid, places, valid)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """(B, N, P) tokens -> (B, D): the class token, or the mean of valid patches."""
+        """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         return self._pooled(self(view), view)
 
@@ -110,7 +111,7 @@ class TokenEncoder(Encoder):
     def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
         """(B, T, D) -> (B, D)"""
         if self.pool == "cls":
-            return hidden[:, 0]
+            return hidden[:, 0] if self.class_tokens == 1 else hidden[:, : self.class_tokens].mean(dim=1)
         patches = hidden[:, self.num_prefix :]
         if view.valid is None:
             return patches.mean(dim=1)
@@ -268,7 +269,7 @@ def build(
     trunk = create(backbone, initialize, shape or image_shape(backbone))
     if not backbone.is_vit:
         return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
-    encoder = TokenEncoder(trunk, pool=backbone.pool)
+    encoder = TokenEncoder(trunk, pool=backbone.pool, class_tokens=backbone.class_tokens)
     if backbone.positions == "sincos" and trunk.pos_embed is not None:
         _fix_positions(encoder, loaded=bool(backbone.weights))
     return encoder

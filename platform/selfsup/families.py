@@ -63,7 +63,7 @@ def idle(name: str) -> dict[str, str]:
     if outside.is_outside(name):
         return dict.fromkeys(outside_backbone.idle(name), f"on {name}")
     if not takes_tokens(name):
-        knobs = ("patch_size", "depth", "heads", "positions", "pool")
+        knobs = ("patch_size", "depth", "heads", "positions", "pool", "class_tokens")
         return dict.fromkeys(knobs, f"on {name}, which is no plain ViT")
     learned = {} if _sketch(name).pos_embed is not None else {"positions": f"on {name}: its attention has them"}
     return {"stem": f"on {name}, a plain ViT"} | learned
@@ -72,6 +72,12 @@ def idle(name: str) -> dict[str, str]:
 def has_class_token(name: str) -> bool:
     """Return whether the token encoder of that name has a class token."""
     return _sketch(name).cls_token is not None
+
+
+def takes_class_tokens(name: str) -> bool:
+    """Return whether the token encoder of that name can have more class tokens: its one is alone before the patches."""
+    sketch = _sketch(name)
+    return type(sketch) is VisionTransformer and sketch.num_prefix_tokens == 1
 
 
 def is_plain(trunk: Any) -> bool:

@@ -87,24 +87,27 @@ class RandomMask(MaskRule):
     """A share of the tokens, each chosen independently, is left out.
 
     MAE (arXiv 2111.06377), section 3, "Simple implementation": the int(N * (1 - ratio)) tokens of least noise are kept,
-    in the order of their noise.
+    in the order of their noise. unit: tokens along each axis of the squares that stay or go together, as 4 x 4 in Pixio
+    (arXiv 2512.15715), by which the grid must divide; N counts these squares.
     """
 
     ratio: float
+    unit: int = 1
 
     def num_draws(self, grid: Grid) -> int:
-        return math.prod(grid)
+        return math.prod(size // self.unit for size in grid)
 
     def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
         seen, targets = self.typical(grid)
         assert seen > 0 < targets, f"mask ratio {self.ratio} keeps {seen} of {seen + targets} tokens"
         shuffle = noise.to(device).argsort(dim=1, stable=True)  # stable: equal noise, the same mask on every device
+        if self.unit > 1:
+            shuffle = squares(grid, self.unit).to(device)[shuffle].flatten(1)
         return IndexMask(keep=shuffle[:, :seen], hide=shuffle[:, seen:])
 
     def typical(self, grid: Grid) -> tuple[int, int]:
-        tokens = math.prod(grid)
-        seen = int(tokens * (1 - self.ratio))
-        return seen, tokens - seen
+        seen: int = int(self.num_draws(grid) * (1 - self.ratio)) * self.unit ** len(grid)
+        return seen, math.prod(grid) - seen
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,44 @@ class BlockMask(MaskRule):
     def _ratio(self, draws: Tensor) -> Tensor:
         """(B, num_draws) -> (B,): 0 for samples that are not masked."""
         return torch.where(draws[:, 0] < self.share, self.low + (self.high - self.low) * draws[:, 1], 0.0)
+
+
+@dataclass(frozen=True)
+class FilledBlockMask(MaskRule):
+    """Rectangles of tokens are left out, as `BlockMask` draws them, and single ones up to an exact number.
+
+    MAE (arXiv 2111.06377), figure 6, "block-wise sampling": an encoder that sees no masked token needs equally many
+    visible ones of every sample, which rectangles alone miss by one token on average.
+    """
+
+    ratio: float
+
+    def num_draws(self, grid: Grid) -> int:
+        return self._blocks.num_draws(grid) + math.prod(grid)
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
+        number = self._blocks.num_draws(grid)
+        covered = self._blocks.draw(noise[:, :number], grid).where
+        order = (noise[:, number:] + covered).argsort(dim=1, stable=True).to(device)  # on one device, equal on all
+        seen, _ = self.typical(grid)
+        return IndexMask(keep=order[:, :seen], hide=order[:, seen:])
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        tokens = math.prod(grid)
+        targets = math.floor(self.ratio * tokens)
+        return tokens - targets, targets
+
+    @property
+    def _blocks(self) -> BlockMask:
+        return BlockMask(self.ratio, self.ratio)
+
+
+def squares(grid: Grid, side: int) -> Tensor:
+    """-> (prod(grid) / side^A, side^A) int64: the tokens of each square, `side` tokens along each axis, of a grid."""
+    cut = [length for size in grid for length in (size // side, side)]
+    numbers = torch.arange(math.prod(grid)).view(cut)
+    axes = range(len(cut))
+    return numbers.permute(*axes[::2], *axes[1::2]).reshape(-1, side ** len(grid))
 
 
 def _sides(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:

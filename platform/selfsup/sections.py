@@ -93,6 +93,7 @@ class Backbone(Knobs):
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
     pool: Literal["cls", "mean"] = knob("cls", "feature of a sample: the class token, or the mean of the patches")
+    class_tokens: int = knob(1, "class tokens of a ViT; of several, the mean is the feature of a sample", gt=0, le=1000)
     init: Literal["objective", "backbone"] = knob(
         "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"
     )

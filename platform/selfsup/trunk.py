@@ -41,12 +41,14 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
 def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str, Any]:
     """Return kwargs of `timm.create_model` for a model that takes a trunk's state dict, and returns what `pooled` does.
 
-    Raises SpecError for the small stem and models from outside, which timm does not have.
+    Raises SpecError for the small stem, means of class tokens and models from outside, which timm does not have.
     """
     if outside.is_outside(backbone.name):
         raise SpecError(f"{backbone.name} is no model of timm: export it with --to torch")
     if not backbone.is_vit and backbone.stem == "small":
         raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
+    if backbone.class_tokens > 1 and backbone.pool == "cls":
+        raise SpecError(f"timm's {backbone.name} has no mean of class tokens: export it with --to torch")
     return _create_kwargs(backbone, shape or image_shape(backbone))
 
 
@@ -79,6 +81,13 @@ def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
         "num_heads": backbone.heads,
     }
     kwargs |= {name: size for name, size in sizes.items() if size is not None}
+    if backbone.class_tokens > 1:
+        if not families.takes_class_tokens(backbone.name):
+            message = (
+                f"{backbone.name} has no class token, or registers beside it; use vit_small_patch16_224 or the like"
+            )
+            raise SpecError(message, "backbone.class_tokens")
+        kwargs["reg_tokens"] = backbone.class_tokens - 1
     kwargs["global_pool"] = {"cls": "token", "mean": "avg"}[backbone.pool]
     late_norm = "fc_norm" if is_model_in_modules(backbone.name, ("vision_transformer", "deit")) else "use_fc_norm"
     return kwargs | {late_norm: False}  # so the final norm stands before pooling, for tokens too

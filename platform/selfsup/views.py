@@ -45,7 +45,8 @@ class Crop(ViewSpec):
     """A random resized crop and flip of an image, made on the CPU, then photometric changes, on the training device.
 
     size: pixels a side of the square result; None: the backbone's image size.
-    scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height.
+    scale: range of the crop's area, as a share of the image's. ratio: range of its width over its height. share: of the
+    image's shorter side, a square of that size anywhere instead.
     flip, jitter, gray, blur, solarize: the probability of each, in the order in which they are applied.
     gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
@@ -71,12 +72,14 @@ class Crop(ViewSpec):
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
     cells: int = 1
+    share: float | None = None
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
         assert 0 < self.ratio[0] <= self.ratio[1], self.ratio
         assert 0 < self.blur_sigma[0] <= self.blur_sigma[1], self.blur_sigma
         assert self.cells > 0, self.cells
+        assert self.share is None or 0 < self.share <= 1, self.share
 
     @property
     def parts(self) -> int:
@@ -89,7 +92,8 @@ class Crop(ViewSpec):
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of
+        squares = () if self.share is None else (self.share,)
+        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of, *squares
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,11 +164,16 @@ def boxes(
 
     The algorithm of torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect ratio
     (log-uniform); the first shape that fits the image, anywhere in it; if none fits, the largest central crop whose
-    aspect ratio is in range. draws are uniform in [0, 1).
+    aspect ratio is in range. A crop of a fixed share is a square of a pixel at least, anywhere. draws are uniform in
+    [0, 1).
     """
     image = np.stack([height, width], axis=1).astype(np.float64)
-    fits, shape = _first_fitting(crop, image, draws)
-    shape = np.where(fits, shape, _central(crop, image))
+    if crop.share is not None:
+        side = np.rint(crop.share * image.min(axis=1, keepdims=True)).clip(1)
+        fits, shape = np.ones_like(side, bool), np.concatenate([side, side], axis=1)
+    else:
+        fits, shape = _first_fitting(crop, image, draws)
+        shape = np.where(fits, shape, _central(crop, image))
     room = image - shape
     corner = np.floor(np.where(fits, draws[:, 2 * ATTEMPTS : -1] * (room + 1), room / 2))
     return np.concatenate([corner, shape], axis=1)

@@ -22,6 +22,19 @@ CASES = [
       for name in CROPS),
     ("mae", {"mask": "grid", "mask_ratio": 0.5}, "hyper.mask_ratio: a grid keeps one of every four patches, a mask "
      "ratio of 0.75, not 0.5; leave it out, or use mask: random"),
+    ("mae", {"mask": "block", "mask_block": 2},
+     "hyper.mask_block: mask_block: 2 has no effect with mask: block; leave "
+     "one of the two out"),
+    ("mae", {"target": "hog", "norm_pix_loss": True}, "hyper.norm_pix_loss: norm_pix_loss: true has no effect with "
+     "target: hog; leave one of the two out"),
+    ("mae", {"crops": "none", "color_jitter": 0.4}, "hyper.color_jitter: color_jitter: 0.4 has no effect with crops: "
+     "none; leave one of the two out"),
+    ("mae", {"target": "pca", "components": 769}, "hyper.components: a patch of 768 values has no 769 components "
+     "(hyper.components); use fewer"),
+    ("mae", {"target": "hog", "cell": 5}, "hyper.cell: patches of 16 pixels do not divide into cells of 5 "
+     "(hyper.cell)"),
+    ("mae", {"mask_block": 4}, "hyper.mask_block: a grid of 2 x 2 tokens does not divide into squares of 4 "
+     "(hyper.mask_block)"),
     ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
     *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of a sample; some "
        "must stay, some must go") for name in ("mae", "msn")),

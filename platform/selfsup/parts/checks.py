@@ -1,11 +1,14 @@
 """Checks that several objectives make of their knobs; each yields errors that name the settings at fault."""
 
+import json
 import math
 from collections.abc import Iterator
 
 from selfsup.errors import SpecError
+from selfsup.knob import Knobs
 from selfsup.masks import MaskRule
-from selfsup.sections import Backbone
+from selfsup.method import TrainInfo
+from selfsup.sections import Backbone, Setup
 
 
 def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[SpecError]:
@@ -25,6 +28,41 @@ def mask_leaves_both(rule: MaskRule, ratio: float, grid: tuple[int, ...] | None)
         message = f"a mask ratio of {ratio:g} keeps {seen} of the {math.prod(grid)} tokens of a sample"
         paths = "hyper.mask_ratio", "backbone.patch_size", "backbone.image_size"
         yield SpecError(f"{message}; some must stay, some must go", *paths)
+
+
+def idle(hyper: Knobs, knob: str, other: str) -> Iterator[SpecError]:
+    """Yield an error where a knob is not at its default, though the value of another takes its effect away."""
+    value = getattr(hyper, knob)
+    if value != type(hyper).model_fields[knob].default:
+        with_other = f"has no effect with {other}: {getattr(hyper, other)}"
+        message = f"{knob}: {json.dumps(value)} {with_other}; leave one of the two out"
+        yield SpecError(message, f"hyper.{knob}", f"hyper.{other}")
+
+
+def whole_squares(knob: str, side: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
+    """Yield an error where a grid does not divide into squares of `side` tokens a side."""
+    if grid is not None and any(size % side for size in grid):
+        message = f"a grid of {' x '.join(map(str, grid))} tokens does not divide into squares of {side} (hyper.{knob})"
+        yield SpecError(message, f"hyper.{knob}", "backbone.patch_size", "backbone.image_size")
+
+
+def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
+    """Yield an error where the patches of images do not divide into cells of so many pixels a side."""
+    patch = setup.backbone.patch_size
+    if len(setup.sizes) != 2:
+        yield SpecError("gradients are of samples with two axes", "hyper.target")
+    if patch and patch % cell:
+        message = f"patches of {patch} pixels do not divide into cells of {cell} (hyper.{knob})"
+        yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
+
+
+def enough_values(knob: str, number: int, setup: Setup, info: TrainInfo | None) -> Iterator[SpecError]:
+    """Yield an error where the values of a patch are fewer than `number`. Without info there are three channels."""
+    patch, channels = setup.backbone.patch_size, info.channels if info else 3
+    values = patch ** len(setup.sizes) * channels if patch else number
+    if number > values:
+        message = f"a patch of {values} values has no {number} components (hyper.{knob}); use fewer"
+        yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
 
 
 def whole_groups(knob: str, groups: int, samples: int) -> Iterator[SpecError]:

@@ -17,29 +17,44 @@ from selfsup.parts.positions import sincos
 class Decoder(nn.Module):
     """A narrow ViT over all places: the encoder's features at the visible ones, one learned token at every other.
 
-    MAE (arXiv 2111.06377), section 3, "MAE decoder". values: P, those of a pixel patch if None.
+    MAE (arXiv 2111.06377), section 3, "MAE decoder". values: P, those of a pixel patch if None. fills: whether places
+    are hidden from the encoder, which has no features for them.
     """
 
     positions: Tensor
 
-    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int, values: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: TokenEncoder,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        values: int | None = None,
+        fills: bool = True,
+    ) -> None:
         super().__init__()
         self.num_prefix = encoder.num_prefix
         self.embed = nn.Linear(encoder.dim, width)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width)) if fills else None
         self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, values or encoder.patch_values)
         xavier_linears(self)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if self.mask_token is not None:
+            nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
-        """(B, num_prefix + K, D), IndexMask -> (B, N, width), in the order of the mask: attention sees none."""
+        """(B, num_prefix + K, D), IndexMask -> (B, N, width), in the order of the mask: attention sees none.
+
+        Without hidden places, K is N.
+        """
         seen = self.embed(seen)
-        visible = seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)
-        hidden = self.mask_token + F.embedding(mask.hide, self.positions)
-        places: Tensor = self.blocks(torch.cat([seen[:, : self.num_prefix], visible, hidden], dim=1))
+        parts = [seen[:, : self.num_prefix], seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)]
+        if self.mask_token is not None:
+            parts.append(self.mask_token + F.embedding(mask.hide, self.positions))
+        places: Tensor = self.blocks(torch.cat(parts, dim=1))
         return places[:, self.num_prefix :]
 
     def paint(self, places: Tensor) -> Tensor:

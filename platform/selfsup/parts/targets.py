@@ -1,0 +1,92 @@
+"""Targets of masked image modeling that are computed from the pixels of hidden patches.
+
+B: batch, N: tokens, M: hidden tokens, P: values of a patch, V: values of a target.
+"""
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from selfsup.encoder import TokenEncoder
+from selfsup.parts.hog import BINS, drawn, hog_of_tokens
+from selfsup.parts.pca import components
+from selfsup.parts.reconstruction import moments
+from selfsup.parts.tokens import Tokens
+
+
+class Target(Protocol):
+    """A function of the patches that a decoder predicts. values: V."""
+
+    values: int
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        """(B, M) int64 -> (B, M, V): of the tokens with these numbers."""
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
+        """(B, N, V) -> (B, N, P): the patches that a prediction shows, in the units of the tokens."""
+
+
+class PixelTarget(nn.Module):
+    """Pixels of a patch, as they are or normalized by its own mean and deviation.
+
+    MAE (arXiv 2111.06377), section 3, "Reconstruction target". A picture has the true patch's mean and deviation.
+    """
+
+    def __init__(self, encoder: TokenEncoder, *, normalized: bool) -> None:
+        super().__init__()
+        self.values, self.normalized = encoder.patch_values, normalized
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        target = tokens.value.take_along_dim(hide[..., None], dim=1)
+        if self.normalized:
+            mean, deviation = moments(target)
+            target = (target - mean) / deviation
+        return target
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
+        if self.normalized:
+            mean, deviation = moments(tokens.value)
+            predicted = predicted * deviation + mean
+        return predicted
+
+
+class PcaTarget(nn.Module):
+    """The first V principal components of a patch, as `pca.components` has them.
+
+    MAE (arXiv 2111.06377), section 4.1, "Reconstruction target", in the space of patches.
+    """
+
+    basis: Tensor
+
+    def __init__(self, encoder: TokenEncoder, *, number: int) -> None:
+        super().__init__()
+        rank = len(encoder.grid)
+        channels = encoder.patch_values // encoder.patch**rank
+        basis = components(number, patch=encoder.patch, rank=rank, channels=channels)
+        self.values = number
+        self.register_buffer("basis", basis, persistent=False)
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        return tokens.value.take_along_dim(hide[..., None], dim=1).float() @ self.basis
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
+        return predicted @ self.basis.mT
+
+
+class HogTarget(nn.Module):
+    """Histograms of oriented gradients of the cells of a patch, drawn as strokes. cell: pixels a side.
+
+    MaskFeat (arXiv 2112.09133), section 3.2.
+    """
+
+    def __init__(self, encoder: TokenEncoder, *, cell: int) -> None:
+        super().__init__()
+        self.patch, self.cell = encoder.patch, cell
+        self.values = encoder.patch_values // cell**2 * BINS
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        target = hog_of_tokens(tokens, patch=self.patch, cell=self.cell)
+        return target.take_along_dim(hide[..., None], dim=1)
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
+        return drawn(predicted, patch=self.patch, cell=self.cell)
