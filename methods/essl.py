@@ -23,8 +23,7 @@ from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks, recipes
 from selfsup.parts.contrastive import batch_nce
 from selfsup.parts.heads import mlp
-from selfsup.parts.multicrop import joined
-from selfsup.parts.patch import turned
+from selfsup.parts.patch import turns
 from selfsup.sections import Setup
 from selfsup.views import Views
 
@@ -77,10 +76,7 @@ class ESSL(Method):
 
     def _rotation(self, batch: Batch) -> Tensor:
         """-> (): the cross-entropy of each small crop's four rotations; ln 4 by chance"""
-        crop = batch.views[2]
-        values = [turned(crop.value, turn, self.backbone.patch) for turn in range(TURNS)]
-        turns = joined([crop._replace(value=value) for value in values])
-        logits = self.predictor(self.backbone.pooled(turns)).float()
+        logits = self.predictor(self.backbone.pooled(turns(batch.views[2].value, self.backbone.patch))).float()
         truth = torch.arange(TURNS, device=logits.device).repeat_interleave(len(batch.sample))
         return F.cross_entropy(logits, truth)
 

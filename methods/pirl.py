@@ -25,7 +25,7 @@ from selfsup.parts import dist, initial
 from selfsup.parts.bank import Bank
 from selfsup.parts.contrastive import bank_scores, even_score, noise_nce, softmax_nce
 from selfsup.parts.heads import mlp
-from selfsup.parts.pretext import PUZZLE, mirrored, pieces, shuffled, turned
+from selfsup.parts.pretext import PUZZLE, at_each_piece, mirrored, pieces, shuffled, turned
 from selfsup.views import Crop, Views
 
 
@@ -108,9 +108,9 @@ class PIRL(Method):
             whole: Tensor = self.other(self.backbone.pooled(turned(images, draws[:, 0])))
             return whole
         order, place, mirror = torch.split(draws, [PUZZLE, 2 * PUZZLE, PUZZLE], dim=1)
-        cut = mirrored(pieces(images, place), mirror).transpose(0, 1)  # (9, N, ...): to the encoder, nine views
-        features = self.other(self.backbone.pooled(cut.flatten(0, 1))).reshape(PUZZLE, len(images), -1)
-        assembled: Tensor = self.assemble(shuffled(features.transpose(0, 1), order).flatten(1))
+        cut = mirrored(pieces(images, place), mirror)
+        features = at_each_piece(lambda cut: self.other(self.backbone.pooled(cut)), cut)
+        assembled: Tensor = self.assemble(shuffled(features, order).flatten(1))
         return assembled
 
     def _chosen(self, draws: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def header(recipe: str) -> str:
 
 
 def _is_of(recipe: str, method: str) -> bool:
-    return not outside.is_outside(method) and recipe.partition("/")[2].partition("_")[0] == method
+    return not outside.is_outside(method) and f"{recipe.partition('/')[2]}_".startswith(f"{method}_")
 
 
 @functools.cache

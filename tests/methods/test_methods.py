@@ -25,6 +25,7 @@ FAMILIES = (
     "contrastive",
     "distillation",
     "equivariance",
+    "pretext",
     "reconstruction",
     "redundancy reduction",
 )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from selfsup.parts.patch import patchify, turned, unpatchify
+from selfsup.parts.patch import patchify, pixels, seen_by, turned, turns, unpatchify
 from selfsup.parts.tokens import Tokens, joined
 
 
@@ -72,3 +72,17 @@ def test_places_are_numbered_with_the_last_axis_fastest_and_padding_joins() -> N
     padded = tokens._replace(valid=torch.zeros(2, 6, dtype=torch.bool))
     assert joined([tokens, tokens]).valid is None
     assert joined([tokens, padded]).valid.tolist() == [[True] * 6] * 2 + [[False] * 6] * 2
+
+
+def test_turns_are_the_four_orientations_one_after_the_other() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    expected = torch.cat([torch.rot90(images, quarters, (2, 3)) for quarters in range(4)])
+    assert turns(images, None).equal(expected)
+    assert turns(patchify(images, 4), 4).value.equal(patchify(expected, 4).value)
+
+
+def test_pixels_are_those_of_the_view() -> None:
+    images = torch.randn(2, 3, 8, 12)
+    assert pixels(seen_by(images, 4), 4).equal(images)
+    assert seen_by(images, None) is images
+    assert pixels(images, None) is images

@@ -1,6 +1,19 @@
+import itertools
+
+import numpy as np
+import pytest
 import torch
 
-from selfsup.parts.pretext import mirrored, pieces, shuffled, turned
+from selfsup.parts.pretext import (
+    at_each_piece,
+    mirrored,
+    one_channel,
+    permutations,
+    pieces,
+    shuffled,
+    standardized,
+    turned,
+)
 
 
 def test_pieces_lie_within_their_cells_at_the_places_drawn() -> None:
@@ -41,3 +54,65 @@ def test_half_of_all_images_are_mirrored() -> None:
     for sample, number, is_mirrored in ((0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)):
         image = images[sample, number]
         assert found[sample, number].equal(image[:, :, [4, 3, 2, 1, 0]] if is_mirrored else image)
+
+
+def test_pieces_move_around_the_middle_of_their_cells() -> None:
+    images = torch.arange(36 * 36.0).view(1, 1, 36, 36)  # cells of 12: pieces of 8, 1 to 3 pixels from the edge
+    for draw, first in ((0.0, 1), (0.5, 2), (0.999999, 3)):
+        cut = pieces(images, torch.full((1, 18), draw), piece=8, jitter=2)
+        assert cut[0, 0].equal(images[0, :, first : first + 8, first : first + 8])
+        assert cut[0, 8].equal(images[0, :, 24 + first : 32 + first, 24 + first : 32 + first])
+
+
+def test_pieces_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(AssertionError, match="pieces of 10 pixels that move by 3 do not fit cells of 12"):
+        pieces(torch.zeros(1, 1, 36, 36), torch.zeros(1, 18), piece=10, jitter=3)
+
+
+def test_pieces_are_embedded_each_at_its_place() -> None:
+    cut = torch.randn(2, 9, 3, 4, 4)
+    embedded = at_each_piece(lambda images: images.mean((2, 3)), cut)
+    torch.testing.assert_close(embedded, cut.mean((3, 4)))
+
+
+def test_an_image_is_standardized_by_its_own_moments() -> None:
+    images = 3 + 2 * torch.randn(2, 5, 3, 4, 4)
+    expected = images.numpy()
+    axes = (2, 3, 4)
+    expected = (expected - expected.mean(axes, keepdims=True)) / expected.std(axes, keepdims=True)
+    np.testing.assert_allclose(standardized(images).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert not standardized(torch.ones(1, 3, 2, 2)).any()
+
+
+def test_one_channel_is_kept() -> None:
+    images = torch.randn(3, 3, 4, 4)
+    kept = one_channel(images, torch.tensor([0.0, 0.5, 0.99]))
+    for number in range(3):
+        expected = torch.zeros(3, 4, 4)
+        expected[number] = images[number, number] - images[number, number].mean()
+        torch.testing.assert_close(kept[number], expected)
+
+
+def test_permutations_are_the_farthest_from_those_before() -> None:
+    """Each step of the greedy algorithm, over all 24 orders of four pieces, by Hamming distances in loops."""
+    every = list(itertools.permutations(range(4)))
+    chosen = [tuple(row) for row in permutations(24, 4).tolist()]
+    assert sorted(chosen) == every
+
+    def total(order: tuple[int, ...], others: list[tuple[int, ...]]) -> int:
+        return sum(a != b for other in others for a, b in zip(order, other, strict=True))
+
+    for number in range(1, 24):
+        before = chosen[:number]
+        assert total(chosen[number], before) == max(total(order, before) for order in every if order not in before)
+
+
+def test_permutations_of_nine_are_eight_places_apart() -> None:
+    """As the paper's table 4 has it for all its sets: 8 on average; the first nine differ everywhere."""
+    orders = permutations(100)
+    assert len({tuple(row) for row in orders.tolist()}) == 100
+    assert all(sorted(row) == list(range(9)) for row in orders.tolist())
+    apart = (orders[:, None] != orders[None]).sum(axis=2)[np.triu_indices(100, 1)]
+    assert 8 <= apart.mean() < 8.1
+    assert ((orders[:9, None] != orders[None, :9]).sum(axis=2)[np.triu_indices(9, 1)] == 9).all()
+    assert permutations(50).tolist() == orders[:50].tolist()

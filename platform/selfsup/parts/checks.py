@@ -77,3 +77,16 @@ def enough_samples(clusters: int, num_samples: int) -> Iterator[SpecError]:
     if clusters > num_samples:
         message = f"{clusters} clusters, but data.train holds {num_samples} samples. Use fewer clusters."
         yield SpecError(message, "hyper.clusters", "data.train")
+
+
+def pieces_fit(puzzle: int, piece: int, jitter: int, backbone: Backbone) -> Iterator[SpecError]:
+    """Yield an error where pieces do not fit the nine cells of a puzzle, or patches of a plain ViT either of them."""
+    cell, patch = puzzle // 3, backbone.patch_size if backbone.is_vit else None
+    if piece + jitter > cell:
+        moved = f", which move by {jitter}," if jitter else ""
+        message = f"pieces of {piece} pixels{moved} do not fit the cells of {cell} of a puzzle of {puzzle}"
+        yield SpecError(message, "hyper.piece", "hyper.puzzle", *["hyper.jitter"] * bool(jitter))
+    for name, size in (("puzzle", puzzle), ("piece", piece)):
+        if patch and size % patch:
+            message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
+            yield SpecError(message, f"hyper.{name}", "backbone.patch_size")

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from selfsup.parts.tokens import Grid, Tokens, places
+from selfsup.parts.tokens import Grid, Tokens, joined, places
 
 Patch = int | tuple[int, ...]  # points along each axis; one number for all
 
@@ -60,6 +60,26 @@ def turned(view: Tokens | Tensor, quarters: int, patch: int | None) -> Tokens | 
     if valid is not None:
         valid = torch.rot90(valid.view(batch, side, side), quarters, (1, 2)).reshape(batch, number)
     return Tokens(pixels.reshape(batch, number, size), view.coord, view.grid, valid)
+
+
+def turns(view: Tokens | Tensor, patch: int | None) -> Tokens | Tensor:
+    """(B, ...) -> (4 B, ...): a square view turned left by no, one, two and three quarters, one after the other."""
+    values = [turned(view, quarters, patch) for quarters in range(4)]
+    images = [value for value in values if isinstance(value, Tensor)]
+    return torch.cat(images) if images else joined([value for value in values if isinstance(value, Tokens)])
+
+
+def pixels(view: Tokens | Tensor, patch: int | None) -> Tensor:
+    """(B, ...) -> (B, C, *S): samples of a view, whatever its encoder sees. patch: points a side of a token."""
+    if isinstance(view, Tensor):
+        return view
+    assert patch is not None, "tokens are put together by their patch size"
+    return unpatchify(view.value, grid=view.grid, patch=patch)
+
+
+def seen_by(samples: Tensor, patch: int | None) -> Tokens | Tensor:
+    """(B, C, *S) -> a view for an encoder of this patch size; whole samples without one."""
+    return samples if patch is None else patchify(samples, patch)
 
 
 def _sides(patch: Patch, rank: int) -> tuple[int, ...]:

@@ -1,0 +1,102 @@
+"""Rotation, relative position and jigsaw, at the settings of their recipes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+
+from .authors import copied, learn, named, on_gpus, sgd, trained
+from .ours import Trained
+from .recipes import of_recipe
+
+ENCODER = {"backbone": "encoders.image"}
+
+
+def steps(begin: float, peak: float, *drops: float) -> Callable[[int, str], float]:
+    """Return a rise over two steps, and a division by ten after each of these shares of ten."""
+
+    def rate(step: int, _: str) -> float:
+        if step < 2:
+            return begin + (peak - begin) * (step + 1) / 2
+        return peak * 0.1 ** sum(step / 10 >= drop for drop in drops)
+
+    return rate
+
+
+def rotation(method: Method, batches: list[Batch]) -> Trained:
+    """All four turns of each image, by halves of eight images on two GPUs."""
+    names = ENCODER | {"head": "head"}
+    student = on_gpus(copied(method, names))
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        images = batch.views[0].value
+        left = images.flip(3).mT  # what was the right edge is on top
+        turned = torch.cat([images, left, images.flip(2, 3), left.flip(2, 3)])
+        logs = student["head"](student["backbone"].pooled(turned)).log_softmax(dim=1).view(4, 8, 4)
+        return -torch.stack([logs[turn, :, turn] for turn in range(4)]).mean()
+
+    move = sgd(student, steps(0.02, 0.2, 30 / 70, 50 / 70), decay=1e-4)
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+def cut(images: Tensor, draws: Tensor, cell: int, piece: int, jitter: int) -> list[Tensor]:
+    """(8, C, S, S), (8, 18) -> nine of (8, C, p, p)"""
+    margin, found = (cell - piece - jitter) // 2, []
+    for number in range(9):
+        samples = []
+        for image, own in zip(images, draws, strict=True):
+            top = number // 3 * cell + margin + int(own[2 * number] * (jitter + 1))
+            left = number % 3 * cell + margin + int(own[2 * number + 1] * (jitter + 1))
+            samples.append(image[:, top : top + piece, left : left + piece])
+        found.append(torch.stack(samples))
+    return found
+
+
+def own_scale(piece: Tensor) -> Tensor:
+    deviation = (piece.var((1, 2, 3), correction=0, keepdim=True) + 1e-6).sqrt()
+    return (piece - piece.mean((1, 2, 3), keepdim=True)) / deviation
+
+
+def relative_position(method: Method, batches: list[Batch]) -> Trained:
+    """Each neighbor before the piece in the middle, in all colors."""
+    names = ENCODER | {"head": "head"}
+    student = on_gpus(copied(method, names))
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        found = [own_scale(piece) for piece in cut(batch.views[0].value, batch.draws, 12, 8, 2)]
+        seen = student["backbone"].pooled(torch.cat(found)).chunk(9)
+        pairs = [torch.cat([seen[number], seen[4]], dim=1) for number in (0, 1, 2, 3, 5, 6, 7, 8)]
+        logs = student["head"](torch.cat(pairs)).log_softmax(dim=1).view(8, 8, 8)
+        return -torch.stack([logs[place, :, place] for place in range(8)]).mean()
+
+    move = sgd(student, steps(0.02, 0.2, 30 / 70, 50 / 70), decay=1e-4)
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+def jigsaw(method: Method, batches: list[Batch]) -> Trained:
+    """Pieces are laid out in one of six orders, and their embeddings side by side."""
+    names = ENCODER | {"embed": "embed", "head": "head"}
+    student = on_gpus(copied(method, names))
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        found = cut(batch.views[0].value, batch.draws, 12, 8, 4)
+        seen = torch.stack(student["embed"](student["backbone"].pooled(torch.cat(found))).chunk(9))
+        truth = [int(6 * draw) for draw in batch.draws[:, 18]]
+        rows = [seen[method.orders[name].tolist(), sample].flatten() for sample, name in enumerate(truth)]
+        return -student["head"](torch.stack(rows)).log_softmax(dim=1)[range(8), truth].mean()
+
+    move = sgd(student, steps(0.025, 0.1, 30 / 105, 60 / 105, 90 / 105, 100 / 105), decay=1e-4, least=2)
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+LOOPS = {
+    "rotation": of_recipe("rotation", rotation),
+    "relative_position": of_recipe("relative_position", relative_position, puzzle=36, piece=8, jitter=2, hidden=32),
+    "jigsaw": of_recipe("jigsaw", jigsaw, permutations=6, puzzle=36, piece=8, dim=16),
+}
