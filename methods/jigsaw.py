@@ -60,12 +60,11 @@ class Jigsaw(Method):
         self.embed = nn.Sequential(*mlp(self.backbone.dim, hyper.dim, out="norm"), nn.ReLU())
         widths = [hyper.hidden] if hyper.hidden else []
         self.head = mlp(PUZZLE * hyper.dim, *widths, hyper.permutations, out="bias")
-        orders = torch.from_numpy(permutations(hyper.permutations)).long()
-        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("orders", torch.tensor(permutations(hyper.permutations).tolist()), persistent=False)
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
-        places, draw = batch.draws.split([2 * PUZZLE, 1], dim=1)
+        places, draw = torch.split(batch.draws, [2 * PUZZLE, 1], dim=1)
         images = pixels(batch.views[0].value, self.backbone.patch)
         cut = pieces(images, places, piece=self.hyper.piece)
         features = at_each_piece(self._embedded, standardized(cut) if self.hyper.standardize else cut)

@@ -71,7 +71,7 @@ class RelativePosition(Method):
 
     def _cut(self, batch: Batch) -> Tensor:
         """-> (B, 9, C, p, p): each piece by its own mean and deviation"""
-        places, channels = batch.draws.split([2 * PUZZLE, PUZZLE], dim=1)
+        places, channels = torch.split(batch.draws, [2 * PUZZLE, PUZZLE], dim=1)
         images = pixels(batch.views[0].value, self.backbone.patch)
         cut = pieces(images, places, piece=self.hyper.piece, jitter=self.hyper.jitter)
         return standardized(cut if self.hyper.colors else one_channel(cut, channels))

@@ -26,7 +26,7 @@ TURNS = 4  # the quarters of a circle
 
 @final
 class Rotation(Method):
-    """Whoever tells how an image was turned has to recognize what it shows, and its parts."""
+    """Images are turned in four ways, which only what they show can tell apart."""
 
     paper, family = "1803.07728", "pretext"
     separable = True

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsup import augmentation, codebase, evaluations, outside
+from selfsup import augmentation, codebase, evaluations, modality, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
@@ -118,8 +118,17 @@ class PlannedRun:
     @property
     def info(self) -> TrainInfo:
         train, order = self.train, self.order
-        channels = train.fields[self.run.modality].channels
-        return TrainInfo(train.num_samples, len(train.classes), self.steps, order.steps_per_epoch, channels)
+        reading = train.fields[self.run.modality]
+        moments = {"mean": reading.mean, "std": reading.std} if self.run.modality == "image" else {}
+        return TrainInfo(
+            num_samples=train.num_samples,
+            num_classes=len(train.classes),
+            num_steps=self.steps,
+            steps_per_epoch=order.steps_per_epoch,
+            channels=reading.channels,
+            sizes=modality.sizes_of(self.run.input, self.run.backbone),
+            **moments,
+        )
 
     @cached_property
     def pretrain(self) -> Stage | None:

@@ -51,7 +51,7 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
     """Return an objective and a batch, both functions of the seed."""
     torch.manual_seed(seed)
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
-    info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2)
+    info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
     objective = method(hyper, {"image": trunk}, info)
     return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, samples))
 

@@ -21,13 +21,20 @@ Kind = Literal["vit", "cnn"]
 
 
 class TrainInfo(NamedTuple):
-    """The size of a training, which an objective may depend on. num_steps: of the optimizer. channels: of the data."""
+    """The size of a training and of its samples, which an objective may depend on.
+
+    num_steps: of the optimizer. channels: of the data. sizes: points along each axis of a sample that the encoder is
+    built for. mean, std: of each channel, by which samples are normalized; ImageNet's where no data is known.
+    """
 
     num_samples: int
     num_classes: int
     num_steps: int
     steps_per_epoch: int
     channels: int = 3
+    sizes: tuple[int, ...] = (224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
 class ParamOptions(NamedTuple):

@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "barlow": {"dim": 16},
     "byol": {"hidden": 64},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
+    "denoising": {"depth": 1, "width": 16},
     "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
     "dino": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "dinov2": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
@@ -59,9 +60,8 @@ def setting(
         kind = load(name)
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
         trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
-        method = kind(
-            knobs, {"image": trunk}, TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2)
-        )
+        info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
+        method = kind(knobs, {"image": trunk}, info)
         batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
     return method, batch
 

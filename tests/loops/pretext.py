@@ -1,4 +1,4 @@
-"""Rotation, relative position and jigsaw, at the settings of their recipes."""
+"""Pretext tasks and reconstructions of whole images, at the settings of their recipes."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from selfsup.batch import Batch
 from selfsup.method import Method
+from selfsup.parts.patch import patchify, unpatchify
 
-from .authors import copied, learn, named, on_gpus, sgd, trained
+from .authors import adamw, copied, learn, named, on_gpus, sgd, trained, warm
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -95,7 +96,36 @@ def jigsaw(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def hashed(word: int) -> int:
+    word = (word ^ (word >> 16)) * 0x85EBCA6B % 2**32
+    word = (word ^ (word >> 13)) * 0xC2B2AE35 % 2**32
+    return word ^ (word >> 16)
+
+
+def denoising(method: Method, batches: list[Batch]) -> Trained:
+    """A quarter of the values of each image is lost, by words of 32 bits; the error is of all of them."""
+    names = ENCODER | {"painter": "painter"}
+    student = copied(method, names)
+
+    def seen(patches: Tensor, draws: Tensor) -> Tensor:
+        images, (first, second) = unpatchify(patches[None], grid=(4, 4), patch=4)[0], (draws * 2**24).tolist()
+        mine = hashed(int(second) + 2**24)
+        words = [hashed(hashed((n * 0x9E3779B9 + int(first)) % 2**32) ^ mine) for n in range(768)]
+        return images * (torch.tensor(words).view(3, 16, 16) >= 2**30)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        tokens = batch.views[0].value
+        images = torch.stack([seen(*sample) for sample in zip(tokens.value, batch.draws, strict=True)])
+        places = student["backbone"](patchify(images, 4))[:, 1:].mT.unflatten(2, (4, 4))
+        return (patchify(student["painter"](places), 4).value - tokens.value).square().mean()
+
+    decay = lambda _, name, weight: 0.05 * (weight.ndim > 1 and not name.endswith("bias"))  # noqa: E731
+    losses, _ = learn(student, loss, batches, adamw(student, warm(1.5e-4 * 4), decay, betas=(0.9, 0.95)))
+    return trained(losses, named(student, names))
+
+
 LOOPS = {
+    "denoising": of_recipe("denoising", denoising, "vit", depth=1, width=16),
     "rotation": of_recipe("rotation", rotation),
     "relative_position": of_recipe("relative_position", relative_position, puzzle=36, piece=8, jitter=2, hidden=32),
     "jigsaw": of_recipe("jigsaw", jigsaw, permutations=6, puzzle=36, piece=8, dim=16),

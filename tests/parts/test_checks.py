@@ -44,8 +44,8 @@ CASES = [
      "(hyper.koleo_split)"),
     *((name, {"clusters": 17}, "hyper.clusters: 17 clusters, but data.train holds 16 samples. Use fewer clusters.")
       for name in ("deepcluster", "sela")),
-    ("jigsaw", {"puzzle": 96, "piece": 48}, "hyper.piece: pieces of 48 pixels do not fit the cells of 32 of a puzzle of "
-     "96"),
+    ("jigsaw", {"puzzle": 96, "piece": 48}, "hyper.piece: pieces of 48 pixels do not fit the cells of 32 of a puzzle "
+     "of 96"),
     ("jigsaw", {"puzzle": 96, "piece": 24}, "hyper.piece: hyper.piece of 24 pixels does not divide into patches of 16"),
     ("relative_position", {"puzzle": 144, "piece": 48, "jitter": 2}, "hyper.piece: pieces of 48 pixels, which move by "
      "2, do not fit the cells of 48 of a puzzle of 144"),

@@ -34,7 +34,7 @@ def pieces(images: Tensor, draws: Tensor, *, piece: int | None = None, jitter: i
 def at_each_piece(embed: Callable[[Tensor], Tensor], cut: Tensor) -> Tensor:
     """(N, P, C, p, p) -> (N, P, D): embeddings of all pieces, which go to the encoder as P views of N samples."""
     embedded = embed(cut.transpose(0, 1).flatten(0, 1))
-    return embedded.unflatten(0, (cut.shape[1], len(cut))).transpose(0, 1)
+    return embedded.view(cut.shape[1], len(cut), -1).transpose(0, 1)
 
 
 def standardized(images: Tensor) -> Tensor:
