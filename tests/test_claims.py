@@ -57,6 +57,9 @@ def test_while_arms_are_pending_nothing_is_the_best() -> None:
     one, results = study({**numbers, "0.6, 8": [1.0, 2.0, 3.0]})
     [ratio] = ablation(sweep(one), results).tables
     assert ratio.verdict[0].endswith("; 0.75 is the best.")
+    lost = [replace(run, status="failed", reason="infrastructure: a disk", metrics={}) for run in results[9:]]
+    [ended] = ablation(sweep(one), [*results[:9], *lost]).tables
+    assert "; of the 3 with enough seeds 0.75 may be the best" in ended.verdict[0], "all have ended: no `so far`"
     [early] = ablation(sweep(one), results[:9]).tables
     assert early.verdict[0].endswith("; of 3 with enough seeds so far 0.75 may be the best; pending: 0.6.")
     [three] = tables(numbers)

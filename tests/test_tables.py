@@ -390,7 +390,7 @@ def test_a_best_mean_that_a_baseline_reaches_says_so_in_table_and_sentence() -> 
     assert "the best mean is not above same" in methods.verdict[0]
     assert "| **61.0 ± 2.5 ‡** |" in markdown(whole)
     assert "[0.75]      61.0 ± 2.5‡" in console(whole)
-    assert "‡ best mean, but no better than a baseline   * best mean" in console(whole)
+    assert "‡ best mean, but no better than a baseline   Δ to the default" in console(whole)
     assert r"\bfseries 61.0 +- 2.5 {$^\ddagger$}" in latex(whole)
     alone = ablation(sweep(mae, baselines=[lower]), [*first, *fourth])
     assert "not above" not in " ".join(alone.tables[0].verdict)

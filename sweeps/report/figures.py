@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from selfsup.failures import COLLAPSE
+from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.hover import annotate
 from selfsup.sweeps.report.learning import LOSS, arm_curves, health, losses, panels_of
@@ -19,17 +20,10 @@ from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Study
 
-CURVES = (
-    "Mean and 95 % interval over the values of a factor. Dots, joined by thin lines: a seed; dashed: the default; "
-    "×: no result."
-)
+CURVES = "Mean and 95 % interval over the values of a factor. Dots, joined by thin lines: a seed; dashed: the default"
 GRID = (
     "Mean and 95 % interval of every combination. Framed: the default; bold: the best mean; †: not shown to "
-    "be worse than the best; ×: no result."
-)
-EFFECTS = (
-    "Difference to the default with simultaneous 95 % intervals. Blue: better; red: worse; hollow: cannot be told from "
-    "zero; ×: no result."
+    "be worse than the best"
 )
 LOSSES = "Training loss. Thin: a seed; thick: the mean of an arm's seeds."
 HEALTH = (
@@ -95,18 +89,43 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Iterator[Drawing]:
     if numeric := [table for table in tables if table.factor and numbers(table.factor)[1]]:
-        yield Drawing(study.name, "curves", CURVES, curves(numeric))
+        yield Drawing(study.name, "curves", f"{CURVES}{_crosses(numeric)}.", curves(numeric))
     for table in tables:
         if crossed := crossing(table):
-            yield Drawing(study.name, "grid", GRID, heat_map(table.metrics, crossed))
+            yield Drawing(study.name, "grid", f"{GRID}{_crosses([table])}.", heat_map(table.metrics, crossed))
     if len(study.arms) > 1:
-        yield Drawing(study.name, "effects", EFFECTS, effects(tables))
+        yield Drawing(study.name, "effects", _effects_caption(tables), effects(tables))
     groups = panels_of(study, tables)
     curve_names = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
     if LOSS in curve_names:
         yield Drawing(study.name, "loss", LOSSES, losses(groups, runs))
     if any(name in curve_names for name, _ in COLLAPSE.values()):
         yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(groups, runs))
+
+
+def _crosses(tables: Sequence[Table]) -> str:
+    return "; ×: no result" * any(cell.mean is None for cell in _compared(tables, default=True))
+
+
+def _effects_caption(tables: Sequence[Table]) -> str:
+    """Return the meaning of the marks that occur in a forest plot."""
+    cells = _compared(tables)
+    signs = {cell.scale.sign * (cell.difference or 0) > 0 for cell in cells if cell.differs}
+    parts = {
+        "blue: better": True in signs,
+        "red: worse": False in signs,
+        "hollow: cannot be told from zero": any(cell.difference is not None and not cell.differs for cell in cells),
+        "×: no result": any(cell.difference is None for cell in cells),
+    }
+    key = "; ".join(text for text, occurs in parts.items() if occurs)
+    intervals = " with simultaneous 95 % intervals" * any(cell.difference_half is not None for cell in cells)
+    return f"Difference to the default{intervals}. {key[:1].upper()}{key[1:]}."
+
+
+def _compared(tables: Sequence[Table], *, default: bool = False) -> list[Cell]:
+    """Return the cells of tables that a figure draws. default: those of default arms, too."""
+    lines = [line for table in tables for line in table.lines if default or not line.arm.default]
+    return [cell for line in lines for cell in line.cells.values()]
 
 
 def _collapsed_arms(study: Study, runs: Mapping[str, Result]) -> str:

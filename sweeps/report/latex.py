@@ -14,6 +14,7 @@ from selfsup.sweeps.report.columns import (
     name_columns,
 )
 from selfsup.sweeps.report.crossed import Crossing, crossing
+from selfsup.sweeps.report.legend import paper_legend
 from selfsup.sweeps.report.notes import COVERS
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.report.tabular import (
@@ -46,10 +47,6 @@ TESTS = (
     "with simultaneous 95 % intervals and adjusted p, the wider and larger of Dunnett's test over all {} arms and of "
     "Welch's of the two"
 )
-MARKS = (
-    "Bold: the best mean; †: not shown to be worse than the best (Hsu); ‡: the best mean, but no better than a "
-    "baseline."
-)
 
 
 def latex(ablation: Ablation) -> str:
@@ -69,7 +66,8 @@ def _side_by_side(sweep: str, study: Study, tables: Sequence[Table]) -> str:
     source = f" Paper: {study.source}." if study.source else ""
     lost = "; ".join(f"{table.title} {text}" for table in tables for text in failures(table))
     what = listed([table.title for table in tables])
-    caption = f"{study.name}: {what}. {_settings(study, list(factors))} {COVERS} {_n(tables)} {MARKS}{source}"
+    text = " ".join(filter(None, [_settings(study, list(factors)), COVERS, _n(tables), paper_legend(tables)]))
+    caption = f"{study.name}: {what}. {text}{source}"
     made = [part for table in tables for part in _tabulars(table, alone=len(tables) == 1)]
     titles = [f"({chr(97 + at % 26)}) {title}" if len(made) > 1 else "" for at, (title, _, _) in enumerate(made)]
     return _environment(
@@ -118,7 +116,7 @@ def _differences(sweep: str, study: Study, tables: Sequence[Table]) -> str:
 
 def _of_methods(sweep: str, table: Table) -> str:
     [(title, layout, rows)] = _tabulars(table, alone=True)
-    caption = f"{title.capitalize()}. {COVERS} {_n([table])} {MARKS}"
+    caption = " ".join(filter(None, [f"{title.capitalize()}.", COVERS, _n([table]), paper_legend([table])]))
     return _environment("table", caption, f"{sweep} {title}", [tabular(layout, rows)])
 
 

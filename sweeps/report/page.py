@@ -19,6 +19,7 @@ from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.columns import compared, expected, failures, name_columns, verdicts
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.figures import Drawing, svg
+from selfsup.sweeps.report.legend import marks
 from selfsup.sweeps.report.plots import INK
 from selfsup.sweeps.report.provenance import made_with, methods, mixed, run_origins, settings
 from selfsup.sweeps.report.table import Ablation, Line, Table
@@ -54,7 +55,7 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
     """Render the page. pictures: arm name -> PNG of its reconstructions."""
     origins = list(run_origins(ablation))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    own_filters = (compared, costs, inline_svg, paper_numbers, planned_seeds, seeds, seed_counts)
+    own_filters = (compared, costs, inline_svg, marks, measured, paper_numbers, seeds, seed_counts)
     filters = (*own_filters, crossing, failures, heading, name_columns, label, made_with, named, several, words)
     environment.filters |= {filter_.__name__: filter_ for filter_ in filters}
     return environment.from_string(_asset("page.html")).render(
@@ -111,11 +112,12 @@ def seed_counts(table: Table, metric: str) -> str:
     return counts([line.cells[metric].n for line in table.lines])
 
 
-def planned_seeds(tables: Sequence[Table]) -> str:
-    """Return `2 seeds`."""
+def measured(tables: Sequence[Table]) -> str:
+    """Return `Mean ± half of its 95 % interval over 2 seeds`; without an interval where no cell has one."""
     cells = [cell for table in tables for line in table.lines for cell in line.cells.values()]
     number = counts([cell.planned for cell in cells])
-    return f"{number} seed{'s' * (number != '1')}"
+    interval = " ± half of its 95\u00a0% interval" * any(cell.half is not None for cell in cells)
+    return f"Mean{interval} over {number} seed{'s' * (number != '1')}" if number != "1" else "A number is of one seed"
 
 
 def costs(line: Line) -> tuple[str, str]:
@@ -135,9 +137,14 @@ def costs(line: Line) -> tuple[str, str]:
 
 
 def inline_svg(drawing: Drawing) -> str:
-    """Return the figure as SVG for a page: in the page's text color, labelled for screen readers, with unique ids."""
+    """Return the figure as SVG for a page: in the page's text color, labelled for screen readers, with unique ids.
+
+    A phone shows it no larger than it was drawn: --drawn is that width, for the style sheet.
+    """
     own = re.sub(r"\W", "_", f"{drawing.study}-{drawing.kind}-")
     text = svg(drawing.figure).decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{own}", text).replace(INK, "currentColor")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(drawing.caption)}"', 1)
+    width = f"{72 * drawing.figure.get_figwidth():g}pt"
+    head = f'<svg role="img" style="--drawn: {width}" aria-label="{escape(drawing.caption)}"'
+    return text.replace("<svg", head, 1)

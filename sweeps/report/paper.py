@@ -13,17 +13,13 @@ from selfsup.sweeps.report import searching
 from selfsup.sweeps.report.cells import NOTHING, Cell
 from selfsup.sweeps.report.columns import Column, blocks, failures, title, verdicts
 from selfsup.sweeps.report.latex import latex
+from selfsup.sweeps.report.legend import console_legend
 from selfsup.sweeps.report.provenance import MADE_WITH, command, made_with, methods
 from selfsup.sweeps.report.table import COST, Ablation, Table
 from selfsup.sweeps.result import Result
 
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
-LEGEND = (
-    "* best mean   † not shown to be worse than the best   Δ to the default, of methods to the random encoder   "
-    "p adjusted for all arms   [default]"
-)
-BEHIND = "‡ best mean, but no better than a baseline"
 UNITS = {
     "seconds": "seconds",
     "gpu_hours": "GPU-hours",
@@ -58,9 +54,7 @@ def console(ablation: Ablation) -> str:
         for heading, columns in blocks(table, default="[{}]", mark=_starred):
             lines += [*filter(None, [heading]), *_aligned(columns)]
         parts.append("\n".join([*lines, *failures(table), *table.verdict]))
-    cells = [cell for table in ablation.tables for line in table.lines for cell in line.cells.values()]
-    legend = [f"{BEHIND}   " * any(cell.behind for cell in cells) + LEGEND] if ablation.tables else []
-    return "\n\n".join([*filter(None, parts), *legend])
+    return "\n\n".join(filter(None, [*parts, console_legend(ablation.tables)]))
 
 
 def frame(ablation: Ablation) -> pa.Table:

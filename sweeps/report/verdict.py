@@ -192,8 +192,10 @@ def _best(lines: Sequence[Line], metric: str) -> Iterator[str]:
     names = [_name(line) for line in replicated if line.cells[metric].tied]
     if len(names) == len(replicated):
         return
-    if len(replicated) < len(lines) or any(line.cells[metric].pending for line in lines):
+    if any(line.cells[metric].pending for line in lines):
         yield f"of {len(replicated)} with enough seeds so far {some(names)} may be the best"
+    elif len(replicated) < len(lines):
+        yield f"of the {len(replicated)} with enough seeds {some(names)} may be the best"
     elif len(names) == 1:
         yield f"{names[0]} is the best"
     elif len(names) <= MOST_NAMED:
