@@ -36,11 +36,12 @@ UNLABELLED = "{knn: null, linear: null}    # they need labels; add birds: {use: 
 
 
 class Start(NamedTuple):
-    """A spec to begin with. commands: what to type next, in this order."""
+    """A spec to begin with. commands: what to type next, in this order; later: and then, with what each makes."""
 
     text: str
     what: str
     commands: list[str]
+    later: dict[str, str]
 
 
 class _Data(NamedTuple):
@@ -74,8 +75,17 @@ def start(folder: Path, spec: Path, method: str) -> Start:
         factor=_factor(method),
         evals=LABELLED if data.labelled else UNLABELLED,
     )
-    commands = [*data.commands, ("plan", spec), ("run", spec)]
-    return Start(text, data.what, [shlex.join(["selfsup", *map(str, command)]) for command in commands])
+    commands = [_command(*words) for words in (*data.commands, ("plan", spec), ("run", spec))]
+    run = f"{method}:0" if spec.stem == method else f"{spec.stem}/{method}:0"
+    later = {
+        _command("embed", run, folder, "features.parquet"): "a row for each sample, with its feature",
+        _command("sweep", spec): f"once {spec.name} has `ablate`: a row for each setting",
+    }
+    return Start(text, data.what, commands, later)
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["selfsup", *map(str, words)])
 
 
 def _factor(method: str) -> str:

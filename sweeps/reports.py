@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from selfsup import whole
 from selfsup.mlflow_store import home
+from selfsup.stage import digest
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.layout import lay_out, statuses
 from selfsup.sweeps.report import paper
@@ -39,7 +40,7 @@ def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
 def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
     """Write the report, to SELFSUP_HOME and the sweep's run in MLflow: -> its numbers, and the path of its page."""
     ablation = read(arms, tracker, cache=home() / "cache")
-    root, folder = mlflow_tree.open_sweep(tracker, arms), home() / "reports" / arms.name
+    root, folder = mlflow_tree.open_sweep(tracker, arms), report_folder(arms)
     for name, data in files(ablation, pictures(ablation, tracker)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +48,12 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
         tracker.artifact(root, path, str(Path("report", name).parent))
     mlflow_tree.summarize(tracker, ablation)
     return ablation, folder / "report.html"
+
+
+def report_folder(arms: Sweep) -> Path:
+    """Return where the report of a sweep lies: `reports/NAME`, and with values of the command line beside it."""
+    variant = f"-{digest({'overrides': arms.overrides})}" if arms.overrides else ""
+    return home() / "reports" / f"{arms.name}{variant}"
 
 
 def frame(arms: Sweep) -> "pd.DataFrame":

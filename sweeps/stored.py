@@ -63,9 +63,13 @@ class StoredRun(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """Return every spelling that it goes by: with and without sweep, study, seed, and the arm's name `default`."""
+        """Return every spelling that it goes by: with and without sweep, study, seed, and the arm's name `default`.
+
+        One that a plain spec made is the default arm of a sweep that the spec has become, and goes by that name, too.
+        """
         arms = {self.arm, ""} if self.arm == "default" else {self.arm}
         parts = [(sweep, study, arm) for sweep in (self.sweep, "") for study in (self.study, "") for arm in arms]
+        parts += [(sweep, self.arm, "default") for sweep in (self.sweep, "") if not self.study]
         names = {joined(*part) for part in parts} | {self.name.rpartition(":")[0]}
         return {self.id, *names, *(f"{name}:{self.seed}" for name in names)} - {"", f":{self.seed}"}
 

@@ -135,7 +135,7 @@ def test_a_reader_lists_runs_without_torch_and_is_told_what_a_report_needs(tmp_p
     assert shown == (0, f"no runs under {tmp_path / 'home'}\n", "")
     lacking = process("-c", script, "status", "demo", cwd=tmp_path)
     assert (lacking.code, lacking.out) == (1, "")
-    assert lacking.err.startswith("selfsup: error[failed]: torch is not installed here: `pip install selfsup`")
+    assert lacking.err.startswith("selfsup: error[failed]: torch is not installed here; to install selfsup")
 
 
 BAD_SPECS = {
@@ -385,6 +385,7 @@ def test_an_unknown_run_of_a_sweep_is_refused_before_anything_starts(swept: Path
     done = selfsup("sweep", name, "--only", "mae-1", cwd=swept)
     assert done.code == 2
     assert f"mae: {arms} x 1 seed" in done.out
+    assert ("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec" in done.out) is (arms == "1 arm")
     assert "no run is called mae-1" in done.err
     assert not (swept / "home" / "stages").exists()
 
@@ -395,3 +396,9 @@ def test_a_report_can_be_made_before_anything_ran(swept: Path) -> None:
     assert "mask ratio, knn top-1: no results yet." in done.out
     page = (swept / "home" / "reports" / "tiny" / "report.html").read_text()
     assert "0 of 2 done, 2 missing" in page
+    other = selfsup("report", "swept.yaml", "-s", "seeds=2", cwd=swept)
+    assert other.code == 0, other.err
+    [beside] = (swept / "home" / "reports").glob("tiny-*/report.html")
+    assert f"the report:      {beside}" in other.out
+    assert "0 of 4 done" in beside.read_text()
+    assert (swept / "home" / "reports" / "tiny" / "report.html").read_text() == page, "it is of another plan, and stays"

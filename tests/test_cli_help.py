@@ -41,6 +41,14 @@ def test_no_sentence_is_cut_short() -> None:
     assert "..." not in shown.replace("[ARGS]...", "")
 
 
+def test_arguments_are_named_without_types_of_python() -> None:
+    """`SPEC <list[Path]>` says nothing to who reads it; what an option takes does: `--split <float>`."""
+    for words in ALL:
+        assert [line for line in help_of(*words).splitlines() if re.match(r"  [A-Z]\S+ <", line)] == [], words
+    assert "  SPEC  spec files, or shipped ones: photos/mae  [required]\n" in help_of("plan")
+    assert "  --split <float>  " in help_of("shards", "pack")
+
+
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_a_line_of_help_is_no_wider_than_a_terminal(words: tuple[str, ...]) -> None:
     lines = help_of(*words).splitlines()

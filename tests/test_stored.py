@@ -123,6 +123,13 @@ def test_a_whole_name_is_of_its_run_alone(runs: list[StoredRun]) -> None:
     assert chosen([alone, default], "flowers/mae/default:1") == "b"
 
 
+def test_a_run_of_a_plain_spec_goes_by_its_name_in_the_sweep_that_the_spec_becomes(runs: list[StoredRun]) -> None:
+    alone = runs[0]._replace(id="a", name="flowers/mae:1", sweep="flowers", study="", arm="mae", seed=1)
+    assert [chosen([alone], name) for name in ("flowers/mae/default:1", "mae/default:1", "flowers/mae:1")] == ["a"] * 3
+    swept = alone._replace(id="b", name="flowers/mae/default:1", study="mae", arm="default")
+    assert [chosen([swept], name) for name in ("flowers/mae/default:1", "flowers/mae:1")] == ["b"] * 2
+
+
 def test_runs_are_selected_by_parts_of_names_and_by_status(runs: list[StoredRun]) -> None:
     assert {run.id for run in selected(runs, ["default", "vicreg-n"])} == {"mae-d0", "mae-d1", "vicreg-n0"}
     assert {run.id for run in selected(runs, ["mask*:0"])} == {"mae-m0", "mae-k0"}

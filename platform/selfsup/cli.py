@@ -134,6 +134,8 @@ def sweep(
 
     sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
     show(_outline(sweep_file))
+    if sweep_file.kind == "plain":
+        typer.echo("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec compares others with it")
     arms, failed = conduct(sweep_file, tracker, only or (), code_policy(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
@@ -186,7 +188,7 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("selfsup"):
             raise
-        _fail(SelfsupError(f"{error.name} is not installed here: `pip install selfsup`, without --no-deps, brings it"))
+        _fail(SelfsupError(f"{error.name} is not installed here; to install selfsup without --no-deps brings it"))
     sys.exit(0)
 
 
@@ -255,6 +257,9 @@ def _report(arms: "Sweep", tracker: "Tracker") -> Path:
         for key in read_json(record(home(), run.id), stages=list)["stages"]:
             if str(key).startswith("pictures-"):
                 typer.echo(f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}")
+    trained = {key for study in arms.studies for key in study.arms[0].ids.values()}
+    for run in [result for result in ablation.results if result.id in trained and result.status == "done"][:1]:
+        typer.echo(f"features:        selfsup embed {run.id} SAMPLES OUT.parquet")
     typer.echo(f"the report:      {page}")
     typer.echo(f"                 {arms.report_command} --open")
     typer.echo("every number:    selfsup ui")

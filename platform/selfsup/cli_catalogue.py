@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from selfsup.columns import aligned
 from selfsup.errors import SpecError
 from selfsup.screen import show, show_json
 
@@ -105,6 +106,8 @@ def init(
     typer.echo(f"{path}: {method} on {first.what}. Next:")
     for command in first.commands:
         typer.echo(f"  {command}")
+    typer.echo("Then:")
+    typer.echo(aligned([(f"  {command}", made) for command, made in first.later.items()]))
 
 
 @catalogue.command()

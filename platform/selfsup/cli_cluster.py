@@ -49,7 +49,8 @@ def submit(
     from selfsup.sweeps.spec import sweepfile
 
     overrides, packages = set_ or [], own_packages(py_modules or [])
-    verb, title = sweepfile.command_for(specs, overrides), sweepfile.read(specs[0], overrides).name
+    sweep_files = [sweepfile.read(path, overrides) for path in specs]
+    verb, title = sweepfile.command_for(sweep_files), sweep_files[0].name
     check_visible([tree for path in specs for tree in sweepfile.trees(path, overrides)], shared or [])
     job = submit(
         verb,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 from selfsup.errors import SpecError
 
@@ -40,8 +40,22 @@ def code_policy(accept_code: bool, again: bool) -> "CodePolicy":
     return "accept" if accept_code else "again" if again else "refuse"
 
 
+class NamedArgument(TyperArgument):
+    """An argument that help shows by its name alone: `SPEC`, not `SPEC <list[Path]>`."""
+
+    def display_type_rich(self, ctx: Any) -> None:  # noqa: ARG002 (typer's own types are private)
+        return None
+
+
 class SectionedGroup(TyperGroup):
     """A group of commands whose help has sections, and the whole first sentence of each command."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        for parameter in command.params if command else ():
+            if isinstance(parameter, TyperArgument):
+                parameter.__class__ = NamedArgument  # typer makes arguments itself, of one class
+        return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 (typer's own types are private)
         width = max(map(len, self.commands))

@@ -77,6 +77,7 @@ def history(rows: Sequence[Row], objectives: Objectives) -> Figure:
         dots = axis.plot(number, value, "o", color=INK, markersize=2.8, alpha=0.75, markeredgewidth=0)
         named_series(dots[0], "result")
         with_values(axis)
+        axis.margins(y=0.16 if failed else None)  # crosses are below the lowest result
         axis.plot(failed, np.full(len(failed), 0.04), "x", color=RED, ms=3, transform=axis.get_xaxis_transform())
         axis.set(xlabel="trial", ylabel=words(heading(metric)))
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -103,10 +103,10 @@ def trees(path: Path, overrides: Sequence[str] = ()) -> list[Node]:
     return [layers.stack(*bare) for _, (bare, _) in _studies(layers, path, parts, layers.stack(*parts))]
 
 
-def command_for(specs: Sequence[Path], overrides: Sequence[str]) -> str:
-    """Return `run`, or `sweep` for a file with axes or a search. Raises SpecError for a mistake in any of them."""
-    swept = [path for path in specs if read(path, overrides).kind != "plain"]
-    if swept and len(specs) > 1:
+def command_for(sweep_files: Sequence[SweepFile]) -> str:
+    """Return `run`, or `sweep` for a file with axes or a search. Raises SpecError for one of these among several."""
+    swept = [sweep_file.path for sweep_file in sweep_files if sweep_file.kind != "plain"]
+    if swept and len(sweep_files) > 1:
         raise SpecError(f"{swept[0]}: a sweep is a job of its own; submit it alone")
     return "sweep" if swept else "run"
 

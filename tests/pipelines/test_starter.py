@@ -44,6 +44,10 @@ def test_its_commands_make_what_it_names(tmp_path: Path) -> None:
     [pack_, *others] = [shlex.split(command) for command in first.commands]
     assert pack_ == ["selfsup", "shards", "pack", str(images), str(tmp_path / "a-shards"), "--split", "0.1"]
     assert others == [["selfsup", "plan", str(spec)], ["selfsup", "run", str(spec)]]
+    assert [shlex.split(command)[1:] for command in first.later] == [
+        ["embed", "a/mae:0", str(images), "features.parquet"],
+        ["sweep", str(spec)],
+    ]
 
 
 def test_splits_of_the_users_own_are_kept(tmp_path: Path) -> None:
