@@ -204,11 +204,11 @@ def test_what_is_not_there_to_be_described_or_exported(tmp_path: Path) -> None:
     (tmp_path / "home" / "runs").mkdir(parents=True)
     (tmp_path / "home" / "runs" / "mae-1234.json").write_text('{"pretrain": "pretrain-1"}')
     missing = selfsup("export", "mae-12", "--to", "timm", cwd=tmp_path)
-    assert missing.code == 4
+    assert missing.code == 2
     assert "no run mae-12" in missing.err
     assert "mae-1234" in missing.err
     nothing = selfsup("embed", "mae-12", "photos", "out.parquet", cwd=tmp_path)
-    assert (nothing.code, nothing.out, nothing.err) == (4, "", missing.err), "one line, and no progress bar"
+    assert (nothing.code, nothing.out, nothing.err) == (2, "", missing.err), "one line, and no progress bar"
     unfinished = selfsup("export", "mae-1234", "--to", "timm", cwd=tmp_path)
     assert unfinished.code == 4
     assert "has not finished training" in unfinished.err
