@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from selfsup import progress
@@ -43,3 +45,17 @@ def test_what_is_left_goes_by_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -
     now[0] = 20_000.0
     assert remaining.after("simclr") == "3 of 3"
     assert Remaining({"a": 0.0, "b": 0.0}).after("a") == "1 of 2"
+
+
+def test_warnings_of_rays_nodes_reach_a_log_without_color(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray prints them itself, in yellow whether or not a terminal reads."""
+    from ray._private.worker import print_worker_logs
+
+    from selfsup.pipelines.cluster.ray_context import ENVIRONMENT
+
+    line = {"pid": "raylet", "lines": ["WARNING: 8 workers"], "ip": "a", "localhost": "a"}
+    monkeypatch.setenv("RAY_COLOR_PREFIX", ENVIRONMENT["RAY_COLOR_PREFIX"])
+    print_worker_logs(line, sys.stderr, ignore_prefix=False)
+    assert capsys.readouterr().err == "(raylet) WARNING: 8 workers\n"

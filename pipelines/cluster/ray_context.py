@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # until the end of a run is noticed; Ray's default is 2
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_COLOR_PREFIX": "0",  # Ray colors its nodes' warnings, in files too
     "RAY_worker_maximum_startup_concurrency": "16",  # forks are cheap; Ray warns of four times as many as it expects
 }
 TRACKING = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}  # for the Train page of a cluster's dashboard; takes an actor
