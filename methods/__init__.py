@@ -11,7 +11,8 @@ either side, where most have PIL's.
 
 SHIPPED = frozenset(
     """
-    amdim barlow byol deepcluster denoising densecl dino dinov2 essl ibot jigsaw mae moco mocov3 msn nnclr obow pirl
-    pixpro relative_position rotation sela simclr simsiam supervised swav tico vicreg
+    amdim barlow byol colorization context_encoder deepcluster denoising densecl dino dinov2 essl ibot jigsaw mae moco
+    mocov3 msn nnclr obow pirl pixpro relative_position rotation sela simclr simsiam split_brain supervised swav
+    tico vicreg
     """.split()  # noqa: SIM905
 )

@@ -16,6 +16,8 @@ TABLE = """
 amdim            adamw       1008     150   0      2e-4   0       1e-5    1e-5    500s    all  dim=1536 clip=20 penalty=0.05 optim.betas=(0.8,0.999) optim.drops=(0.6,0.9) optim.drop_factor=0.2
 barlow           lars.byol   2048    1000   0      1.6    1.6e-3  1.6e-5  1.6e-5  10      -    redundancy=0.0051 dim=8192 layers=3 bias_lr=0.0015 optim.trust=0.001
 byol             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    momentum=0.996 hidden=4096 dim=256 optim.trust=0.001
+colorization     adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  balance=0.5 neighbors=5 sigma=5 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
+context_encoder  adamw         64      25   0      2e-3   2e-3   0       0       0       -    region='shape' share=0.25 adversarial=0 bottleneck=4000 width=64 optim.betas=(0.5,0.999)
 deepcluster      lars.larc   4096     801   0.3    4.8    4.8e-3  1e-6    1e-6    11      -    clusters=3000 heads=3 temperature=0.1 hidden=2048 dim=128 optim.trust=0.001 train.norm_groups=8
 denoising        adamw       1024     300   0      6e-4   0       0.05    0.05    40      -    noise='mask' share=0.25 emphasis=1 depth=0
 densecl          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  queue=65536 momentum=0.999 dense=0.5 temperature=0.2 hidden=2048 dim=128 train.norm_groups=8
@@ -39,6 +41,7 @@ rotation         sgd          128      70   0.02   0.2    0       1e-4    1e-4  
 sela             sgd          256     402   0      0.08   0       1e-5    1e-5    0       all  clusters=3000 heads=10 sharpness=25 relabels=100 optim.drop_factor=0.1 train.norm_groups=4
 simclr           lars.simclr 4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 dim=128 loss_scale=2 strength=1.0 optim.trust=0.001
 simsiam          sgd          512     100   0      0.1    0       1e-4    1e-4    0       all  layers=3 dim=2048 bottleneck=512 constant=True
+split_brain      adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  detail=4 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 supervised       sgd         1024      90   0.1    0.4    0       1e-4    1e-4    5       -    smoothing=0.0 optim.drops=(30/90,60/90,80/90) optim.drop_factor=0.1 train.norm_groups=32
 swav             lars.larc   4096     800   0.3    4.8    4.8e-3  1e-6    1e-6    10      -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=0 freeze=1/800 optim.trust=0.001 train.norm_groups=8
 swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6    0       -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=3840 queue_begins=15/200 freeze=1/200 optim.trust=0.001 train.norm_groups=1

@@ -1,8 +1,12 @@
 """Pretext tasks and reconstructions of whole images, at the settings of their recipes."""
 
+import copy
+import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
 from selfsup.batch import Batch
@@ -14,6 +18,7 @@ from .ours import Trained
 from .recipes import of_recipe
 
 ENCODER = {"backbone": "encoders.image"}
+MEAN, STD = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=torch.float64)  # ImageNet's
 
 
 def steps(begin: float, peak: float, *drops: float) -> Callable[[int, str], float]:
@@ -124,9 +129,107 @@ def denoising(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def lab_of(images: Tensor) -> Tensor:
+    """(B, 3, H, W), normalized by ImageNet's moments -> (B, H, W, 3), by scikit-image."""
+    return torch.from_numpy(rgb2lab((images.movedim(1, 3) * STD + MEAN).clamp(0, 1).numpy()))
+
+
+def image_of(lab: Tensor) -> Tensor:
+    """(B, H, W, 3) -> (B, 3, H, W), normalized, by scikit-image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of colors that are cut off
+        rgb = torch.from_numpy(lab2rgb(lab.numpy()))
+    return ((rgb - MEAN) / STD).movedim(3, 1)
+
+
+def colorization(method: Method, batches: list[Batch]) -> Trained:
+    """Five soft bins, weighed by the mean frequency of bins in all batches before."""
+    names, centers = ENCODER | {"painter": "painter"}, method.centers
+    student, seen = copied(method, names), []
+    kernel = torch.exp(-((centers[:, None] - centers).square().sum(2)) / 50)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        lab = lab_of(batch.views[0].value)
+        gray = image_of(lab * torch.tensor([1.0, 0.0, 0.0]))
+        logs = student["painter"](student["backbone"].spatial(gray)).log_softmax(1).movedim(1, 3).flatten(0, 2)
+        colors = lab[:, ::4, ::4, 1:].flatten(0, 2)
+        apart = (colors[:, None] - centers).norm(dim=2)
+        nearest = apart.argsort(dim=1)[:, :5]
+        share = torch.exp(-(apart.gather(1, nearest) ** 2) / 50)
+        share = share / share.sum(1, keepdim=True)
+        prior = torch.stack(seen).mean(0) if seen else torch.full_like(kernel[0], 1 / len(centers))
+        smooth = prior @ kernel
+        weight = 1 / (0.5 * smooth + 0.5 / len(centers))
+        weight = weight / (smooth @ weight)
+        seen.append(torch.bincount(nearest[:, 0], minlength=len(centers)).double() / len(nearest))
+        return -(weight[nearest[:, 0]] * (share * logs.gather(1, nearest)).sum(1)).mean()
+
+    move = adamw(student, falling, lambda *_: 1e-3, betas=(0.9, 0.99))
+    losses, _ = learn(student, loss, batches, move)
+    buffers = {"prior": torch.stack(seen).mean(0), "batches": torch.tensor(10.0).double()}
+    return trained(losses, named(student, names) | buffers)
+
+
+def falling(step: int) -> float:
+    return 3.16e-5 * 0.31623 ** ((step / 10 >= 0.44444) + (step / 10 >= 0.83333))
+
+
+def split_brain(method: Method, batches: list[Batch]) -> Trained:
+    """Colors of the gray image, and the lightness of the colors, a class a place."""
+    names = ENCODER | {"colors": "colors", "lightness": "lightness"}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        lab = lab_of(batch.views[0].value)
+        colors = torch.cat([torch.full_like(lab[..., :1], 50), lab[..., 1:]], dim=3)
+        both = torch.cat([image_of(lab * torch.tensor([1.0, 0.0, 0.0])), image_of(colors)])
+        gray, other = student["backbone"].spatial(both).split(8)
+        small = lab[:, ::4, ::4].flatten(0, 2)
+        truth = [(small[:, None, 1:] - method.centers).norm(dim=2).argmin(1), small[:, 0].floor().clamp(0, 99).long()]
+        scores = student["colors"](gray), student["lightness"](other)
+        logs = [score.movedim(1, 3).flatten(0, 2).log_softmax(1) for score in scores]
+        return -sum(log[range(len(small)), own].mean() for log, own in zip(logs, truth, strict=True))
+
+    move = adamw(student, lambda step: 10 * falling(step), lambda *_: 1e-3, betas=(0.9, 0.99))
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+def context_encoder(method: Method, batches: list[Batch]) -> Trained:
+    """The middle, an overlap of one pixel around it ten times, and the game of two players, each with its own loss."""
+    parts = ("bottleneck", "decoder", "discriminator")
+    names = ENCODER | {part: part for part in parts}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        images = batch.views[0].value
+        seen, target = images.clone(), images[:, :, 4:12, 4:12]
+        seen[:, :, 5:11, 5:11] = 0
+        painted = student["decoder"](student["bottleneck"](student["backbone"].pooled(seen)))
+        weight = torch.full((8, 8), 10.0)
+        weight[1:7, 1:7] = 1
+        error = (weight * (painted - target) ** 2).mean()
+        still = copy.deepcopy(student["discriminator"]).requires_grad_(False)
+        deceived = -F.logsigmoid(still(painted)).mean()
+        true, false = student["discriminator"](target), student["discriminator"](painted.detach())
+        return 0.999 * error + 0.001 * deceived - (F.logsigmoid(true) + F.logsigmoid(-false)).mean()
+
+    scale = lambda name: 0.1 if name.startswith("discriminator") else 1.0  # noqa: E731
+    move = adamw(student, lambda _: 2e-3, lambda *_: 0.0, betas=(0.5, 0.999), scale=scale)
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+SPLIT_BRAIN = of_recipe("split_brain", split_brain, depth=1, width=16)  # at ten times its rate: ten steps are few
 LOOPS = {
+    "colorization": of_recipe("colorization", colorization, depth=1, width=16),
+    "context_encoder": of_recipe(
+        "context_encoder", context_encoder, region="center", overlap=1, adversarial=0.001, bottleneck=16, width=4
+    ),
     "denoising": of_recipe("denoising", denoising, "vit", depth=1, width=16),
     "rotation": of_recipe("rotation", rotation),
     "relative_position": of_recipe("relative_position", relative_position, puzzle=36, piece=8, jitter=2, hidden=32),
     "jigsaw": of_recipe("jigsaw", jigsaw, permutations=6, puzzle=36, piece=8, dim=16),
+    "split_brain": SPLIT_BRAIN._replace(optim=SPLIT_BRAIN.optim.model_copy(update={"lr": 3.16e-4})),
 }

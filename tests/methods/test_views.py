@@ -17,6 +17,8 @@ barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
+context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 deepcluster  6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 denoising    1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
@@ -53,6 +55,7 @@ rotation     1    -  0.08  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0
 sela         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.4  0.2   0    0
 simclr       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 simsiam      2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+split_brain  1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 supervised   1    -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 swav         2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 swav         6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0

@@ -90,3 +90,13 @@ def pieces_fit(puzzle: int, piece: int, jitter: int, backbone: Backbone) -> Iter
         if patch and size % patch:
             message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
             yield SpecError(message, f"hyper.{name}", "backbone.patch_size")
+
+
+def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError]:
+    """Yield an error where images have no colors, or patches of a plain ViT do not divide into places of `detail`."""
+    patch = backbone.patch_size if backbone.is_vit else None
+    if channels != 3:
+        yield SpecError(f"images of {channels} channels, but colors are of RGB; pack them with 3", "data.train")
+    if patch and patch % detail:
+        message = f"patches of {patch} pixels do not divide into places of {detail} (hyper.detail)"
+        yield SpecError(message, "hyper.detail", "backbone.patch_size")
