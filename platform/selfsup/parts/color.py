@@ -38,7 +38,7 @@ def bins() -> tuple[tuple[float, float], ...]:
     """Return a and b in the middle of each cell of 10 by 10 that a color of sRGB falls into."""
     level = torch.linspace(0, 1, LATTICE, dtype=torch.float64, device="cpu")
     lattice = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(1)[None]
-    cells = (to_lab(lattice)[0, 1:].T / CELL).round().unique(dim=0)
+    cells = (to_lab(lattice)[0, 1:].T / CELL).round().unique(dim=0)  # type: ignore[no-untyped-call]
     return tuple((CELL * a, CELL * b) for a, b in cells.tolist())
 
 
