@@ -9,9 +9,10 @@ from torch import Tensor
 from selfsup import families
 from selfsup.augmentation import OwnAugmentation
 from selfsup.augmentation_contract import broken
-from selfsup.encoder import INSTEAD, PooledEncoder, build
+from selfsup.encoder import PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
+from selfsup.families import INSTEAD
 from selfsup.method import load as load_method
 from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of

@@ -12,6 +12,7 @@ from selfsup.masks import (
     GridMask,
     IndexMask,
     RandomMask,
+    SquareMask,
     squares,
 )
 
@@ -61,6 +62,25 @@ def test_a_grid_keeps_the_first_token_of_each_cell(stride, grid, keep):
     assert mask.keep.tolist() == [keep] * 2
     assert mask.removed.tolist() == [[number not in keep for number in range(math.prod(grid))]] * 2
     assert rule.typical(grid) == (len(keep), math.prod(grid) - len(keep))
+
+
+def test_squares_are_those_of_the_least_noise():
+    """Of six squares of 2 x 2 tokens, 0.4 are 2.4: three."""
+    rule, grid = SquareMask(0.4, 2), (4, 6)
+    mask = rule.draw(torch.tensor([[0.3, 0.9, 0.1, 0.2, 0.8, 0.7]]), grid)
+    assert mask.where.view(grid).int().tolist() == [[1, 1, 0, 0, 1, 1]] * 2 + [[1, 1, 0, 0, 0, 0]] * 2
+    assert mask.number.tolist() == [12]
+    assert rule.typical(grid) == (24, 12)
+    assert mask.removed.equal(mask.where)
+
+
+def test_every_square_is_replaced_equally_often():
+    torch.manual_seed(0)
+    rule = SquareMask(0.6, 2)
+    where = rule.draw(torch.rand(4000, rule.num_draws((8, 8))), (8, 8)).where.view(-1, 4, 2, 4, 2)
+    assert where.equal(where[:, :, :1, :, :1].expand_as(where))  # each as a whole
+    share = where[:, :, 0, :, 0].double().mean(0)
+    assert (share - 10 / 16).abs().max() < 4.5 * (0.625 * 0.375 / 4000) ** 0.5
 
 
 def beit(draws: list[float], grid: tuple[int, int], *, low: float, high: float, share: float, least: int) -> list[bool]:
@@ -129,7 +149,7 @@ def test_filled_blocks_hide_an_exact_number_and_all_that_blocks_do(ratio, target
     mask, covered = rule.draw(draws, grid), blocks.draw(draws[:, : blocks.num_draws(grid)], grid)
     assert rule.typical(grid) == (196 - targets, targets)
     assert mask.hide.shape == (400, targets)
-    assert torch.cat(mask, dim=1).sort(dim=1).values.equal(torch.arange(196).expand(400, -1))
+    assert torch.cat([mask.keep, mask.hide], dim=1).sort(dim=1).values.equal(torch.arange(196).expand(400, -1))
     assert not (covered.where & ~mask.removed).any()
     assert (targets - covered.number).double().mean() < 1
     assert rule.draw(draws[7:8], grid).hide.equal(mask.hide[7:8])  # of its own draws alone

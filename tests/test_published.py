@@ -13,18 +13,23 @@ from selfsup.spec import Spec, read
 # that batch; weight decay, first and last; warm-up, in epochs or steps; "all" where biases and norms decay, too. Then
 # knobs of `hyper`, or of the sections named. Where they part, the authors' code comes before their paper.
 TABLE = """
+aim              adamw       4096  500000s   0      1e-3   0       0.05    0.05    31250s  -    prefix=True norm_pix_loss=True head_width=2048 head_depth=12 crop_min=0.4 backbone.width=1536 backbone.depth=24 backbone.heads=12 optim.clip_norm=1 optim.betas=(0.9,0.95)
 amdim            adamw       1008     150   0      2e-4   0       1e-5    1e-5    500s    all  dim=1536 clip=20 penalty=0.05 optim.betas=(0.8,0.999) optim.drops=(0.6,0.9) optim.drop_factor=0.2
 barlow           lars.byol   2048    1000   0      1.6    1.6e-3  1.6e-5  1.6e-5  10      -    redundancy=0.0051 dim=8192 layers=3 bias_lr=0.0015 optim.trust=0.001
 byol             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    momentum=0.996 hidden=4096 dim=256 optim.trust=0.001
 colorization     adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  balance=0.5 neighbors=5 sigma=5 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 context_encoder  adamw         64      25   0      2e-3   2e-3   0       0       0       -    region='shape' share=0.25 adversarial=0 bottleneck=4000 width=64 optim.betas=(0.5,0.999)
+data2vec         adamw       2048     800   0      2e-3   1e-5    0.05    0.05    10      -    average=6 beta=2 momentum=0.9998 mask_ratio=120.05/196 mask_block=16 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.25
 deepcluster      lars.larc   4096     801   0.3    4.8    4.8e-3  1e-6    1e-6    11      -    clusters=3000 heads=3 temperature=0.1 hidden=2048 dim=128 optim.trust=0.001 train.norm_groups=8
 denoising        adamw       1024     300   0      6e-4   0       0.05    0.05    40      -    noise='mask' share=0.25 emphasis=1 depth=0
 densecl          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  queue=65536 momentum=0.999 dense=0.5 temperature=0.2 hidden=2048 dim=128 train.norm_groups=8
 dino             adamw       1024     800   0      2e-3   1e-5    0.04    0.4     10      -    outputs=65536 norm_last_layer=False teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/800 momentum=0.996 freeze=1/800 backbone.drop_path=0.1 optim.betas=(0.9,0.999) optim.clip_each=None
 dinov2           adamw       2048 125000s   0    4e-3*2**0.5 1e-6 0.04    0.4     12500s  -    outputs=65536 shared_head=True balance='center' koleo_weight=0.1 koleo_crops=2 blur_inverted=True mask_share=0.5 mask_min=0.1 mask_max=0.5 teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/100 momentum=0.992 freeze=1/100 layer_decay=0.9 embed_scale=0.2 backbone.drop_path=0.3 optim.clip_norm=3 optim.betas=(0.9,0.999)
+droppos          adamw       2048     800   0      1.2e-3 0       0.05    0.05    10      -    mask_ratio=0.75 drop_ratio=0.75 smoothing=1 attentive=True temperature=0.1 decoder_width=512 decoder_depth=2 decoder_heads=16 optim.clip_each=5 optim.betas=(0.9,0.95)
 essl             lars.byol   4096     800   0      4.8    4.8e-3  1e-6    1e-6    10      -    equivariance=0.4 temperature=0.2 hidden=2048 dim=128 bottleneck=128 optim.trust=0.001
+flexpredict      adamw       2048     600   2e-4   8e-4   1e-4    0.04    0.4     15      -    noise=0.25 targets=4 target_min=0.15 target_max=0.2 aspect_min=0.75 aspect_max=1.5 context_min=0.85 context_max=1 min_keep=10 predictor_width=384 predictor_depth=6 predictor_heads=12 momentum=0.996 optim.betas=(0.9,0.999)
 ibot             adamw       1024     800   0      2e-3   1e-6    0.04    0.4     10      -    outputs=8192 norm_last_layer=False teacher_start=0.04 teacher_temperature=0.07 teacher_warmup=30/800 momentum=0.996 freeze=1/800 mask_share=0.5 mask_min=0.1 mask_max=0.5 backbone.drop_path=0.1 optim.clip_each=3 optim.betas=(0.9,0.999)
+ijepa            adamw       2048     300   2e-4   1e-3   1e-6    0.04    0.4     40      -    targets=4 target_min=0.15 target_max=0.2 aspect_min=0.75 aspect_max=1.5 context_min=0.85 context_max=1 min_keep=10 predictor_width=384 predictor_depth=12 predictor_heads=16 momentum=0.996 dense=0 optim.betas=(0.9,0.999)
 jigsaw           sgd          256     105   0.025  0.1    0       1e-4    1e-4    5       -    permutations=2000 standardize=False gray=0.66 dim=1000 hidden=None puzzle=255 piece=64 optim.drops=(30/105,60/105,90/105,100/105) train.norm_groups=8
 mae              adamw       4096    1600   0      2.4e-3 0       0.05    0.05    40      -    mask_ratio=0.75 norm_pix_loss=True decoder_width=512 decoder_depth=8 decoder_heads=16 optim.betas=(0.9,0.95)
 moco             sgd          256     800   0      0.03   0       1e-4    1e-4    0       all  temperature=0.2 queue=65536 momentum=0.999 head='mlp' dim=128 split=8 train.norm_groups=8
@@ -37,9 +42,11 @@ obow             sgd          256     200   0      0.03   3e-5    1e-4    1e-4  
 pirl             sgd         1024     800   0      0.12   1.2e-4  1e-4    1e-4    0       -    loss='nce' temperature=0.07 negatives=32000 invariance=0.5 momentum=0.5 dim=128 puzzle=255 train.norm_groups=32
 pixpro           lars.byol   1024     100   0.04   4.0    1e-6    1e-5    1e-5    5       -    reach=0.7 sharpness=2 layers=1 momentum=0.99 hidden=4096 dim=256 optim.trust=0.001
 relative_position sgd         512      70   0.02   0.2    0       1e-4    1e-4    5       all  puzzle=255 piece=64 jitter=21 colors=True gray=0.66 layers=1 hidden=4096 crop_min=(255/292)**2 optim.drops=(30/70,50/70) train.norm_groups=8
+ropim            adamw       2048     800   2e-6   6e-4   2e-5    0.05    0.05    10      -    ratio=0.14 optim.clip_norm=5 optim.betas=(0.9,0.95) backbone.drop_path=0.1
 rotation         sgd          128      70   0.02   0.2    0       1e-4    1e-4    5       all  crop_min=0.08 optim.drops=(30/70,50/70) optim.drop_factor=0.1 train.norm_groups=8
 sela             sgd          256     402   0      0.08   0       1e-5    1e-5    0       all  clusters=3000 heads=10 sharpness=25 relabels=100 optim.drop_factor=0.1 train.norm_groups=4
 simclr           lars.simclr 4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 dim=128 loss_scale=2 strength=1.0 optim.trust=0.001
+simmim           adamw       2048     800   2e-6   4e-4   0       0.05    0.05    10      -    mask_ratio=0.6 mask_side=2 optim.drops=(0.875,) optim.drop_factor=0.1 optim.clip_norm=5 optim.betas=(0.9,0.999) backbone.drop_path=0.1
 simsiam          sgd          512     100   0      0.1    0       1e-4    1e-4    0       all  layers=3 dim=2048 bottleneck=512 constant=True
 split_brain      adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  detail=4 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 supervised       sgd         1024      90   0.1    0.4    0       1e-4    1e-4    5       -    smoothing=0.0 optim.drops=(30/90,60/90,80/90) optim.drop_factor=0.1 train.norm_groups=32

@@ -29,8 +29,8 @@ def through(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Te
 def states(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None = None) -> Iterator[Tensor]:
     """(B, T, D), (K,) or (B, K) int64 -> (B, T, D) after each block of a ViT, a BEiT or an EVA.
 
-    places: of each token after the prefix, one list for all samples or one for each. attended: (B, 1, 1, T) bool, the
-    tokens that attention reads; None: all.
+    places: of each token after the prefix, one list for all samples or one for each. attended: (B, 1, 1 or T, T)
+    bool, the tokens that attention reads, for all or for each; None: all.
     """
     if isinstance(trunk, Beit):
         offset = biases(trunk, grid, places)
@@ -51,7 +51,7 @@ def _each(blocks: Any, x: Tensor, block: Callable[[Any, Tensor, int], Tensor]) -
 
 
 def _masked(bias: Tensor | None, attended: Tensor | None, x: Tensor) -> Tensor | None:
-    """([B,] H, T, T) or None, (B, 1, 1, T) bool or None -> what attention adds for pairs of tokens"""
+    """([B,] H, T, T) or None, (B, 1, 1 or T, T) bool or None -> what attention adds for pairs of tokens"""
     if attended is None:
         return bias
     return torch.zeros_like(attended, dtype=x.dtype).masked_fill(~attended, -math.inf) + (0.0 if bias is None else bias)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from selfsup import checkpoint, encoder
 from selfsup.batch import Batch, blank_batch
+from selfsup.masks import Mask, MaskRule
 from selfsup.method import Method, TrainInfo, load
 from selfsup.optim import build
 from selfsup.parts.patch import patchify
+from selfsup.parts.tokens import Grid
 from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
 from selfsup.train import read, train
@@ -63,10 +65,7 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
     values = [patchify(image, patch) if patch else image for image in images]
     grids = [tuple(length // (patch or 1) for length in crop.lengths) for crop in views.specs]
     rules = [crop.mask if patch else None for crop in views.specs]
-    masks = [
-        rule.draw(torch.rand(samples, rule.num_draws(grid)), grid) if rule else None
-        for rule, grid in zip(rules, grids, strict=True)
-    ]
+    masks = [_random_mask(rule, samples, grid) if rule else None for rule, grid in zip(rules, grids, strict=True)]
     draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(images)).unbind(1)
     parts = zip(blank.views, values, masks, boxes, strict=True)
     return blank._replace(
@@ -75,6 +74,12 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
         label=torch.arange(samples) % 3,
         draws=draws,
     )
+
+
+def _random_mask(rule: MaskRule, samples: int, grid: Grid) -> Mask:
+    noise, first = torch.rand(samples, rule.num_draws(grid)), rule.num_shared(grid)
+    noise[:, :first] = noise[:1, :first].clone()
+    return rule.draw(noise, grid)
 
 
 def random_boxes(samples: int, views: int) -> Tensor:

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup import blocks, families, outside
-from selfsup.errors import SpecError
+from selfsup import blocks, families
 from selfsup.parts.pieces import Maps, in_pieces
-from selfsup.parts.positions import resized, sincos
+from selfsup.parts.positions import resized
 from selfsup.parts.tokens import Grid, Tokens
 from selfsup.sections import Backbone, InputShape, image_shape
-from selfsup.trunk import create, timm_kwargs
+from selfsup.trunk import create, fix_positions, timm_kwargs
+
+Join = Callable[[Tensor, Tensor | float], Tensor]  # (B, K, D), (K, D) or (B, K, D) or no position, 0 -> (B, K, D)
 
 __all__ = ["Encoder", "PooledEncoder", "TokenEncoder", "build", "timm_kwargs"]
 
@@ -77,20 +78,30 @@ class TokenEncoder(Encoder):
         self.patch_values: int = self.trunk.patch_embed.proj.weight[0].numel()
         self.num_prefix: int = self.trunk.num_prefix_tokens
 
-    def forward(self, tokens: Tokens, keep: Tensor | None = None, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        cover: tuple[Tensor, Tensor] | None = None,
+        *,
+        join: Join | None = None,
+        attended: Tensor | None = None,
+    ) -> Tensor:
         """(B, N, P) tokens, (B, K) or None -> (B, num_prefix + K, D), after the final norm.
 
         tokens: in any order, placed by their coordinates. In a grid of another size than `grid`, positions are resized.
         No token attends to padding. keep: numbers of the tokens to process, all if None; the others cost nothing, and
         kept ones have their positions in the whole. cover: (B, N) bool and (1, D), the embedding of tokens there, at
-        their positions.
+        their positions. join: what becomes of embedded patches (B, K, D) and their positions, in place of their sum.
+        attended: (B, 1, T, T) bool, what each token reads, the prefix included; all valid ones if None.
         """
         value, places, valid = tokens.value, tokens.place, tokens.valid
         if keep is not None:
             value = value.take_along_dim(keep[..., None], dim=1)
             places = places[keep] if places.ndim == 1 else places.take_along_dim(keep, dim=1)
             valid = valid.take_along_dim(keep, dim=1) if valid is not None else None
-        return self._encode(self._embedded(tokens, value, places, cover), tokens.grid, places, valid)
+        hidden = self._embedded(tokens, value, places, cover, join)
+        return self._encode(hidden, tokens.grid, places, self._attended(valid) if attended is None else attended)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches."""
@@ -104,9 +115,13 @@ class TokenEncoder(Encoder):
     def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
         """Return number -> (B, D), pooled after each of these blocks and the final norm, which all of them pass."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        hidden = self._embedded(view, view.value, view.place, None)
-        states = enumerate(self._states(hidden, view.grid, view.place, view.valid), 1)
+        states = enumerate(self.states(view), 1)
         return {number: self._pooled(self.trunk.norm(state), view) for number, state in states if number in numbers}
+
+    def states(self, tokens: Tokens) -> Iterator[Tensor]:
+        """Yield (B, num_prefix + N, D) after each block, before the final norm."""
+        hidden = self._embedded(tokens, tokens.value, tokens.place)
+        return self._states(hidden, tokens.grid, tokens.place, self._attended(tokens.valid))
 
     def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
         """(B, T, D) -> (B, D)"""
@@ -130,29 +145,36 @@ class TokenEncoder(Encoder):
         assert position is not None, "its positions are in its attention"
         return position
 
-    def _embedded(self, tokens: Tokens, value: Tensor, places: Tensor, cover: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _embedded(
+        self,
+        tokens: Tokens,
+        value: Tensor,
+        places: Tensor,
+        cover: tuple[Tensor, Tensor] | None = None,
+        join: Join | None = None,
+    ) -> Tensor:
         """(B, K, P), (K,) or (B, K) -> (B, T, D): before the first block"""
         first, position = self._positions(tokens.grid)
         prefix, embedded = (self._prefix() + first).expand(value.shape[0], -1, -1), self._embed(value)
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
-        if position is not None:
-            embedded = embedded + F.embedding(places, position)
+        if position is not None or join is not None:
+            at = 0.0 if position is None else F.embedding(places, position)
+            embedded = embedded + at if join is None else join(embedded, at)
         return torch.cat([prefix, embedded], dim=1)
 
-    def _states(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Iterator[Tensor]:
+    def _states(self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None) -> Iterator[Tensor]:
         """(B, T, D) -> (B, T, D) after each block"""
         before = getattr(self.trunk, "norm_pre", nn.Identity())  # BEiT has none
-        attended = self._attended(valid) if valid is not None else None
         return blocks.states(self.trunk, before(hidden), grid, places, attended)
 
-    def _encode(self, hidden: Tensor, grid: Grid, places: Tensor, valid: Tensor | None) -> Tensor:
-        """(B, T, D), (K,) or (B, K), (B, K) bool or None -> (B, T, D)"""
+    def _encode(self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None) -> Tensor:
+        """(B, T, D), (K,) or (B, K), (B, 1, 1 or T, T) bool or None -> (B, T, D)"""
         by_sample = {"places": places} if places.ndim == 2 else {}
-        by_sample |= {"valid": valid} if valid is not None else {}
+        by_sample |= {"attended": attended} if attended is not None else {}
 
         def encode(hidden: Tensor, *parts: Tensor) -> tuple[Tensor]:
-            given: dict[str, Any] = {"places": places, "valid": None} | dict(zip(by_sample, parts, strict=True))
+            given: dict[str, Any] = {"places": places, "attended": None} | dict(zip(by_sample, parts, strict=True))
             for state in self._states(hidden, grid, **given):
                 hidden = state
             return (self.trunk.norm(hidden),)
@@ -160,9 +182,9 @@ class TokenEncoder(Encoder):
         [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
         return out
 
-    def _attended(self, valid: Tensor) -> Tensor:
-        """(B, K) bool -> (B, 1, 1, T) bool: the tokens that attention reads; prefix tokens are."""
-        return F.pad(valid, (self.num_prefix, 0), value=True)[:, None, None]
+    def _attended(self, valid: Tensor | None) -> Tensor | None:
+        """(B, K) bool or None -> (B, 1, 1, T) bool or None: the tokens that attention reads; prefix tokens are."""
+        return None if valid is None else F.pad(valid, (self.num_prefix, 0), value=True)[:, None, None]
 
     def _embed(self, value: Tensor) -> Tensor:
         """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel)."""
@@ -250,7 +272,7 @@ class PooledEncoder(Encoder):
         except Exception as error:  # whatever the models of timm raise
             if not view.is_meta or "overflow" in str(error):
                 raise
-            raise _unseen(self.name, view.shape[-1], error) from error
+            raise families.unseen(self.name, view.shape[-1], error) from error
 
     @property
     def widths(self) -> list[int]:
@@ -271,26 +293,5 @@ def build(
         return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool, class_tokens=backbone.class_tokens)
     if backbone.positions == "sincos" and trunk.pos_embed is not None:
-        _fix_positions(encoder, loaded=bool(backbone.weights))
+        fix_positions(trunk, loaded=bool(backbone.weights))
     return encoder
-
-
-INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
-
-
-def _unseen(name: str, size: int, error: Exception) -> SpecError:
-    own = size if outside.is_outside(name) else families.input_size(name)
-    instead = f"its own size is {own}, or {INSTEAD}" if own != size else INSTEAD
-    message = f"{name} cannot see images of {size} pixels: {families.reason(error)}; {instead}"
-    return SpecError(message, "backbone.name", "backbone.image_size")
-
-
-def _fix_positions(encoder: TokenEncoder, *, loaded: bool) -> None:
-    """Fix positions at sines and cosines, and at zero for class and register tokens, as MAE does."""
-    position = encoder.position.requires_grad_(False)
-    fixed = sincos(encoder.grid, encoder.dim)
-    fixed = torch.cat([fixed.new_zeros(position.shape[1] - len(fixed), encoder.dim), fixed])[None]
-    if loaded and not torch.allclose(position, fixed, atol=1e-3):
-        raise SpecError("they have learned positions: set backbone.positions: learned", "backbone.weights")
-    with torch.no_grad():
-        position.copy_(fixed)

@@ -16,9 +16,11 @@ from timm.models.beit import Beit
 from timm.models.eva import Eva
 
 from selfsup import outside, outside_backbone
+from selfsup.errors import SpecError
 
 TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
 TOKEN_CLASSES = (VisionTransformer, Beit, Eva)
+INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
 
 
 def unknown(name: str) -> str | None:
@@ -106,6 +108,14 @@ def reason(error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "timm" in Path(frame.filename).parts]
     line = f"{Path(frames[-1].filename).name} of timm demands `{frames[-1].line}`" if frames else type(error).__name__
     return str(error).strip() or line
+
+
+def unseen(name: str, size: int, error: Exception) -> SpecError:
+    """Return the error of a model that cannot see images of that size: what it raised, and what to do."""
+    own = size if outside.is_outside(name) else input_size(name)
+    instead = f"its own size is {own}, or {INSTEAD}" if own != size else INSTEAD
+    message = f"{name} cannot see images of {size} pixels: {reason(error)}; {instead}"
+    return SpecError(message, "backbone.name", "backbone.image_size")
 
 
 @lru_cache(maxsize=256)

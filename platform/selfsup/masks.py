@@ -1,7 +1,7 @@
 """Masks, which say what an encoder does not see of a view, and the rules that draw them.
 
-A new mask is one frozen dataclass here: the stream, plans, pictures and tests call a rule and know none by name.
-B: batch, N: tokens of a grid, K: kept tokens.
+A new mask is one frozen dataclass, here or in a module of its own: the stream, plans, pictures and tests call a rule
+and know none by name. B: batch, N: tokens of a grid, K: kept tokens.
 """
 
 import abc
@@ -20,15 +20,19 @@ ASPECT = 0.3  # of a rectangle, at least; at most its inverse
 
 
 class IndexMask(NamedTuple):
-    """Masks by token numbers. keep: (B, K) int64, seen by the encoder. hide: (B, N - K) int64, all others."""
+    """Masks by token numbers. keep: (B, K) int64, seen by the encoder. hide: (B, N - K) int64, all others.
+
+    targets: (B, S, M) int64, those of them that are to be predicted, in S sets that may overlap; None: all, as one set.
+    """
 
     keep: Tensor
     hide: Tensor
+    targets: Tensor | None = None
 
     @property
     def restore(self) -> Tensor:
         """-> (B, N) int64: the place of each token in [keep, hide]."""
-        return torch.cat(self, dim=1).argsort(dim=1)
+        return torch.cat([self.keep, self.hide], dim=1).argsort(dim=1)
 
     @property
     def removed(self) -> Tensor:
@@ -136,6 +140,32 @@ class GridMask(MaskRule):
 
 
 @dataclass(frozen=True)
+class SquareMask(MaskRule):
+    """A share of the squares of `side` by `side` tokens, each chosen independently, is replaced.
+
+    SimMIM (arXiv 2111.09886), section 3.2, whose squares have 32 pixels a side. Their number is rounded up, as in the
+    authors' code. The grid must divide into them.
+    """
+
+    ratio: float
+    side: int
+
+    def num_draws(self, grid: Grid) -> int:
+        return math.prod(size // self.side for size in grid)
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> BoolMask:
+        _, targets = self.typical(grid)
+        shuffle = noise.argsort(dim=1, stable=True)[:, : targets // self.side ** len(grid)]
+        replaced = squares(grid, self.side)[shuffle].flatten(1)
+        where = torch.zeros(len(noise), math.prod(grid), dtype=torch.bool).scatter_(1, replaced, True)
+        return BoolMask(where.to(device), torch.full((len(noise),), targets))
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        number = math.ceil(self.num_draws(grid) * self.ratio)
+        return math.prod(grid), number * self.side ** len(grid)
+
+
+@dataclass(frozen=True)
 class BlockMask(MaskRule):
     """Rectangles of tokens are replaced, up to a ratio drawn from [low, high].
 
@@ -170,7 +200,7 @@ class BlockMask(MaskRule):
         for area, aspect, top, left in draws[:, 2:].view(-1, ROUNDS, 4).permute(1, 2, 0):
             room = goal - covered.sum((1, 2))
             height, width = _sides(smallest + area * (room - smallest), aspect)
-            inside = _between(rows, top, height)[:, :, None] & _between(columns, left, width)[:, None]
+            inside = between(rows, top, height)[:, :, None] & between(columns, left, width)[:, None]
             gain = (inside & ~covered).sum((1, 2))
             fits = (height < rows) & (width < columns) & (gain > 0) & (gain <= room) & (failed < ATTEMPTS)
             covered |= inside & fits[:, None, None]
@@ -226,7 +256,7 @@ def _sides(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
     return (area * shape).clamp_min(0).sqrt().round(), (area / shape).clamp_min(0).sqrt().round()
 
 
-def _between(size: int, place: Tensor, length: Tensor) -> Tensor:
+def between(size: int, place: Tensor, length: Tensor) -> Tensor:
     """(B,) in [0, 1), (B,) -> (B, size) bool: the tokens of an axis that a segment of that length covers."""
     first = (place * (size - length + 1)).floor()[:, None]
     token = torch.arange(size)

@@ -11,6 +11,7 @@ from torch import nn
 from selfsup import families, outside, outside_trunk, weights
 from selfsup.errors import SpecError
 from selfsup.parts.heads import xavier_linears
+from selfsup.parts.positions import sincos
 from selfsup.sections import Backbone, InputShape, image_shape
 
 
@@ -132,3 +133,17 @@ def _shrink_stem(trunk: Any, backbone: Backbone) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm's
     trunk.register_module("conv1", conv)
     trunk.register_module("maxpool", nn.Identity())
+
+
+def fix_positions(trunk: Any, *, loaded: bool) -> None:
+    """Fix a ViT's positions at sines and cosines, and at zero for class and register tokens, as MAE does.
+
+    loaded: whether they are given ones, which must be these. Raises SpecError where they are not.
+    """
+    position = trunk.pos_embed.requires_grad_(False)
+    fixed = sincos(trunk.patch_embed.grid_size, trunk.embed_dim)
+    fixed = torch.cat([fixed.new_zeros(position.shape[1] - len(fixed), trunk.embed_dim), fixed])[None]
+    if loaded and not torch.allclose(position, fixed, atol=1e-3):
+        raise SpecError("they have learned positions: set backbone.positions: learned", "backbone.weights")
+    with torch.no_grad():
+        position.copy_(fixed)

@@ -2,6 +2,7 @@
 published, which knows of selfsup only the first weights and the forward passes of encoders and heads.
 """
 
-from . import contrasts, keys, large_batches, others, pretext, teachers
+from . import contrasts, keys, large_batches, others, predictive, pretext, teachers
 
-LOOPS = large_batches.LOOPS | teachers.LOOPS | keys.LOOPS | contrasts.LOOPS | others.LOOPS | pretext.LOOPS
+LOOPS = large_batches.LOOPS | teachers.LOOPS | keys.LOOPS | contrasts.LOOPS | others.LOOPS | predictive.LOOPS
+LOOPS |= pretext.LOOPS

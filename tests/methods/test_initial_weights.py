@@ -9,11 +9,17 @@ from selfsup.method import load, names
 from selfsup.sections import Backbone
 
 GLOROT, APART = (2 / 192) ** 0.5, (2 / 96) ** 0.5  # of 144 x 48 queries, keys and values together, and of each alone
+CUT = 0.02 * 0.54  # of a normal distribution that is cut at its own deviation
 STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embedding; of the class token
     "dino": (0.02, 144**-0.5, 0.02),
     "ibot": (0.02, 144**-0.5, 0.02),
     "dinov2": (0.02, 144**-0.5, 1e-6),
     "msn": (0.02, (2 / 48) ** 0.5, 0.02),
+    "ijepa": (0.02, 0.02, 0.02),
+    "data2vec": (CUT, CUT, CUT),
+    "ropim": (CUT, CUT, CUT),
+    "flexpredict": (0.02, 0.02, 0.02),
+    "simmim": (CUT, CUT, CUT),
     "mocov3": (APART, (2 / 96) ** 0.5, 1e-6),
 }
 UNIT = (

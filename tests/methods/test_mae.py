@@ -1,12 +1,10 @@
 """MAE against transformers' ViTMAEForPreTraining: the same weights, mask and pixels, the same loss and gradient."""
 
-from collections.abc import Mapping
-
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from transformers_names import renamed
 
 from selfsup.masks import RandomMask
 from selfsup.method import load
@@ -28,37 +26,6 @@ CONFIG = {
     "decoder_intermediate_size": 4 * 32,
     "mask_ratio": 0.75,
 }
-
-
-def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, or their gradients, by their names in transformers; positions are left as they are."""
-    theirs: dict[str, Tensor] = {}
-    for name, value in ours.items():
-        if "qkv" in name:
-            for part, piece in zip("qkv", value.chunk(3), strict=True):
-                theirs[rename(name.replace("attn.qkv", f"attention.{part}_proj"))] = piece
-        else:
-            theirs[rename(name)] = value
-    return theirs
-
-
-def rename(name: str) -> str:
-    for ours, theirs in {
-        "encoders.image.trunk.blocks": "vit.layers",
-        "encoders.image.trunk.norm": "vit.layernorm",
-        "encoders.image.trunk.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
-        "encoders.image.trunk.cls_token": "vit.embeddings.cls_token",
-        "encoders.image.trunk.pos_embed": "vit.embeddings.position_embeddings",
-        "decoder.blocks": "decoder.decoder_layers",
-        "decoder.embed": "decoder.decoder_embed",
-        "decoder.norm.": "decoder.decoder_norm.",
-        "decoder.head": "decoder.decoder_pred",
-        "attn.proj": "attention.o_proj",
-        "norm1": "layernorm_before",
-        "norm2": "layernorm_after",
-    }.items():
-        name = name.replace(ours, theirs)
-    return name
 
 
 def reference(method: MAE, *, norm_pix: bool) -> ViTMAEForPreTraining:

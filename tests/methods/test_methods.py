@@ -20,11 +20,13 @@ from selfsup.sections import Optim
 from selfsup.train import read, train
 
 FAMILIES = (
+    "autoregression",
     "baseline",
     "clustering",
     "contrastive",
     "distillation",
     "equivariance",
+    "latent prediction",
     "pretext",
     "reconstruction",
     "redundancy reduction",

@@ -12,6 +12,7 @@ from selfsup.views import Center, Crop
 # over height, share flipped, filter; share jittered, in brightness, contrast, saturation and hue; shares that are gray,
 # blurred, solarized.
 TABLE = """
+aim          1    -  0.4   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 amdim        2    -  0.3   1     0.7 1.4  0    bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
@@ -19,6 +20,7 @@ byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
+data2vec     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
 deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 deepcluster  6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 denoising    1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
@@ -29,12 +31,15 @@ dino        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 dinov2       1    -  0.32  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 dinov2       1    -  0.32  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 dinov2       8   96  0.05  0.32  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
+droppos      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 essl         1   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0
+flexpredict  1    -  0.3   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0.2   0.5  0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 ibot        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
+ijepa        1    -  0.3   1     3/4 4/3  0    bilinear  0    0   0   0   0    0     0    0
 jigsaw       1  240  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0.3   0    0
 mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 moco         2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
@@ -51,9 +56,11 @@ pirl         1  255  0.6   1     3/4 4/3  0    bilinear  1    0.4 0.4 0.4 0.2  0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 relative_position 1 432 0.41 1   1   1    0    bilinear  0    0   0   0   0    0     0    0
+ropim        1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 rotation     1    -  0.08  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 sela         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.4  0.2   0    0
 simclr       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
+simmim       1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 simsiam      2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 split_brain  1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 supervised   1    -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0

@@ -37,7 +37,9 @@ CASES = [
      "(hyper.mask_block)"),
     ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
     *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of a sample; some "
-       "must stay, some must go") for name in ("mae", "msn")),
+       "must stay, some must go") for name in ("droppos", "mae", "msn")),
+    ("simmim", {"mask_side": 4}, "hyper.mask_side: a grid of 2 x 2 tokens does not divide into squares of 4 "
+     "(hyper.mask_side)"),
     *((name, {"split": 4}, "hyper.split: the 6 samples of a forward pass do not divide into 4 groups (hyper.split)")
       for name in ("moco", "densecl")),
     ("dinov2", {"koleo_split": 5}, "hyper.koleo_split: the 12 samples of a forward pass do not divide into 5 groups "
@@ -63,6 +65,29 @@ def test_a_method_refuses_knobs_that_do_not_fit(method: str, hyper: dict[str, ob
 
 def test_what_the_data_decides_is_left_until_it_is_known() -> None:
     assert refused("sela", None, clusters=17) == []
+
+
+def test_positions_that_are_not_added_cannot_be_dropped() -> None:
+    beit = Backbone(name="beit_base_patch16_224", image_size=32, patch_size=16)
+    assert refused("droppos", backbone=beit, mask_ratio=0.5) == [
+        "backbone.name: beit_base_patch16_224 adds no positions to its patches, so none can be dropped"
+    ]
+
+
+def test_a_sketch_that_takes_nothing_away_is_refused() -> None:
+    [error] = refused("ropim", ratio=0.9)
+    assert error == "hyper.ratio: 4 patches at a ratio of 0.9 are not mixed: nothing is taken away"
+
+
+def test_i_jepas_blocks_must_leave_a_context() -> None:
+    assert refused("ijepa")[0].startswith("hyper.min_keep: 4 blocks leave 1 of 2 x 2 tokens, not more than 10;")
+
+
+def test_more_blocks_than_there_are_cannot_be_averaged() -> None:
+    shallow = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=16, depth=2)
+    assert refused("data2vec", backbone=shallow) == [
+        "hyper.average: a backbone of 2 blocks has no 6 last ones to average"
+    ]
 
 
 def test_a_cnn_has_no_patches() -> None:

@@ -69,7 +69,21 @@ def test_residual_branches_of_a_resnet_count_from_the_start() -> None:
     assert last(build(RESNET, initial.unit_residuals).trunk) == [1.0, 1.0, 1.0]
 
 
-RULES = (initial.truncated_normal, initial.kaiming_patches, initial.mocov3)
+def test_deep_blocks_begin_small_as_beits() -> None:
+    torch.manual_seed(0)
+    trunk = build(VIT, initial.beit).trunk
+    cut = 0.02 * 0.5396  # the deviation of a normal distribution within one deviation
+    for number, block in enumerate(trunk.blocks, start=1):
+        deviations = [
+            deviation(layer.weight) for layer in (block.attn.qkv, block.mlp.fc1, block.attn.proj, block.mlp.fc2)
+        ]
+        small = cut / (2 * number) ** 0.5
+        assert deviations == pytest.approx([cut, cut, small, small], rel=0.05)
+        assert block.mlp.fc1.weight.abs().max() <= 0.02
+    assert deviation(trunk.patch_embed.proj.weight) == pytest.approx(cut, rel=0.05)
+
+
+RULES = (initial.beit, initial.truncated_normal, initial.kaiming_patches, initial.mocov3)
 
 
 @pytest.mark.parametrize(("rule", "backbone"), [(rule, other) for rule in RULES for other in OTHERS])

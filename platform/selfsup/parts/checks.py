@@ -65,6 +65,12 @@ def enough_values(knob: str, number: int, setup: Setup, info: TrainInfo | None) 
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
 
 
+def added_positions(backbone: Backbone) -> Iterator[SpecError]:
+    """Yield an error for a ViT whose positions are in its attention: none is added to patches."""
+    if backbone.is_vit and "positions" in backbone.idle:
+        yield SpecError(f"{backbone.name} adds no positions to its patches, so none can be dropped", "backbone.name")
+
+
 def whole_groups(knob: str, groups: int, samples: int) -> Iterator[SpecError]:
     """Yield an error where the samples of a forward pass do not divide into so many groups."""
     if samples % groups:

@@ -1,12 +1,16 @@
 """Initial weights and drop-path of papers' encoders, where MAE's and timm's differ; other models stay as they are."""
 
+import math
 from typing import Any
 
+import torch
 from timm.layers.drop import DropPath
 from timm.models import ResNet
 from torch import nn
 
 from selfsup.families import is_plain
+
+STD = 0.02  # of BEiT's weights
 
 
 def truncated_normal(trunk: Any, *, tokens: float = 0.02) -> None:
@@ -24,6 +28,36 @@ def truncated_normal(trunk: Any, *, tokens: float = 0.02) -> None:
     if trunk.pos_embed is not None:
         nn.init.trunc_normal_(trunk.pos_embed, std=0.02)
     _draw_tokens(trunk, tokens)
+
+
+def beit(trunk: Any, *, cut: float = 1.0) -> None:
+    """Draw a ViT's layers, positions and tokens anew, cut at so many deviations of 0.02; deep layers begin small.
+
+    As the code of BEiT (arXiv 2106.08254), also of SimMIM and data2vec: what the i-th block adds is scaled by
+    1 / sqrt(2 i). I-JEPA's code does the same, but for the cut, which is at 100.
+    """
+    if not is_plain(trunk):
+        return
+    bound = cut * STD
+    tokens = trunk.cls_token, getattr(trunk, "reg_token", None), trunk.pos_embed
+    linears = [layer.weight for layer in trunk.modules() if isinstance(layer, nn.Linear)]
+    for weight in (*linears, trunk.patch_embed.proj.weight, *(token for token in tokens if token is not None)):
+        nn.init.trunc_normal_(weight, std=STD, a=-bound, b=bound)
+    shrink(trunk.blocks)
+    _forget_bias(trunk)
+
+
+def spared(name: str) -> bool:
+    """Return whether BEiT's code (arXiv 2106.08254) exempts a weight from decay by its name: class token, positions."""
+    return name.endswith((".cls_token", ".pos_embed"))
+
+
+@torch.no_grad()
+def shrink(blocks: Any) -> None:
+    """Divide the last layers of both branches of the i-th block by sqrt(2 i), as BEiT's code (arXiv 2106.08254)."""
+    for number, block in enumerate(blocks, start=1):
+        for layer in (block.attn.proj, block.mlp.fc2):
+            layer.weight.div_(math.sqrt(2 * number))
 
 
 def kaiming_patches(trunk: Any) -> None:

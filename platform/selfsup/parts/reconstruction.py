@@ -21,3 +21,13 @@ def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
     var, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (var + 1e-6).sqrt()
+
+
+def masked_smooth_l1(prediction: Tensor, target: Tensor, weight: Tensor, *, beta: float = 0.0) -> Tensor:
+    """(M, P), (M, P), (M,) -> (): smooth L1 averaged over a token's values, then by the weights of all M tokens.
+
+    beta: where the square of the error ends and its absolute value begins; 0: nowhere, plain L1, as in SimMIM
+    (arXiv 2111.09886), eq. 1. data2vec (arXiv 2202.03555), eq. 3, has 2 for images.
+    """
+    error = F.smooth_l1_loss(prediction.float(), target.float(), beta=beta, reduction="none")
+    return (error.mean(dim=1) * weight).sum()

@@ -1,0 +1,37 @@
+"""Names of the weights of our ViTs, and of MAE's decoder, in transformers."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights, or their gradients, by their names in transformers; positions are left as they are."""
+    theirs: dict[str, Tensor] = {}
+    for name, value in ours.items():
+        if "qkv" in name:
+            for part, piece in zip("qkv", value.chunk(3), strict=True):
+                theirs[rename(name.replace("attn.qkv", f"attention.{part}_proj"))] = piece
+        else:
+            theirs[rename(name)] = value
+    return theirs
+
+
+def rename(name: str) -> str:
+    """Return the name in transformers of a weight that is named alike in ours."""
+    for ours, theirs in {
+        "encoders.image.trunk.blocks": "vit.layers",
+        "encoders.image.trunk.norm": "vit.layernorm",
+        "encoders.image.trunk.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "encoders.image.trunk.cls_token": "vit.embeddings.cls_token",
+        "encoders.image.trunk.pos_embed": "vit.embeddings.position_embeddings",
+        "decoder.blocks": "decoder.decoder_layers",
+        "decoder.embed": "decoder.decoder_embed",
+        "decoder.norm.": "decoder.decoder_norm.",
+        "decoder.head": "decoder.decoder_pred",
+        "attn.proj": "attention.o_proj",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+    }.items():
+        name = name.replace(ours, theirs)
+    return name

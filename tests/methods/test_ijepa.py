@@ -1,0 +1,114 @@
+"""I-JEPA: its predictor against lightly's with the same weights, its targets and its dense term written out."""
+
+import math
+
+import pytest
+import torch
+from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
+from pydantic import ValidationError
+from small import SMALL
+from torch import Tensor
+
+from selfsup.encoder import build
+from selfsup.method import Batch, Method, TrainInfo, load
+from selfsup.multiblock import MultiBlockMask
+from selfsup.parts.tokens import places
+from selfsup.sections import Backbone
+
+IJEPA = load("ijepa")
+GAP = Backbone(  # without a class token, as theirs
+    name="vit_huge_patch14_gap_224", image_size=16, patch_size=4, width=48, depth=2, heads=3, pool="mean"
+)
+
+
+def made(setting, moved, **hyper: object) -> tuple[Method, Batch]:
+    _, batch = setting("ijepa")
+    method = IJEPA(
+        IJEPA.Hyper(**SMALL["ijepa"] | hyper),
+        {"image": build(GAP, IJEPA.initialize)},
+        TrainInfo(num_samples=8, num_classes=3, num_steps=10, steps_per_epoch=2),
+    )
+    moved(method.predictor, method.teacher)
+    return method, batch
+
+
+def theirs(method: Method) -> IJEPAPredictorTIMM:
+    predictor = IJEPAPredictorTIMM(num_patches=16, depth=1, mlp_dim=48, predictor_embed_dim=24, num_heads=3)
+    names = {"embed": "predictor_embed", "head": "predictor_proj", "mask_token": "decoder.mask_token"}
+    names |= {"blocks": "decoder.blocks", "norm": "decoder.norm"}
+    state = {}
+    for name, value in method.predictor.state_dict().items():
+        first, *rest = name.split(".")
+        state[".".join([names[first], *rest])] = value
+    missing = predictor.load_state_dict(state, strict=False)
+    assert missing.missing_keys == ["decoder.pos_embed"]  # the same sines and cosines, drawn by lightly
+    return predictor
+
+
+def normalized(method: Method, batch: Batch) -> Tensor:
+    features = method.teacher(batch.views[0].value).detach()
+    mean, var = features.mean(2, keepdim=True), features.var(2, keepdim=True, correction=0)
+    return (features - mean) / (var + 1e-5).sqrt()
+
+
+def test_the_loss_is_lightlys_predictor_against_normalized_features(setting, moved) -> None:
+    method, batch = made(setting, moved)
+    view, predictor = batch.views[0], theirs(method)
+    blocks = list(view.mask.targets.unbind(1))
+    predicted = predictor(method.backbone(view.value, view.mask.keep), view.mask.keep, blocks)
+    features = normalized(method, batch)
+    wanted = torch.cat([torch.stack([rows[at] for rows, at in zip(features, b, strict=True)]) for b in blocks])
+    apart = (predicted - wanted).abs()
+    expected = torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean()
+    loss = method(batch).loss
+    torch.testing.assert_close(loss, expected)
+    weights = list(method.backbone.trunk.blocks.parameters())
+    ours, other = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
+    torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-6)
+
+
+def test_the_dense_term_of_ijepa_is_written_out(setting, moved) -> None:
+    method, batch = made(setting, moved, dense=0.5)
+    view, features = batch.views[0], normalized(method, batch)
+    seen = method.backbone(view.value, view.mask.keep)
+    visible, _ = method.predictor(seen, view.mask.keep, view.mask.targets)
+    place, terms = places((4, 4)).tolist(), []
+    for sample in range(8):
+        for block in range(2):
+            for number, token in enumerate(view.mask.keep[sample].tolist()):
+                others = view.mask.targets[sample, block].tolist()
+                distance = min(math.dist(place[token], place[other]) for other in others)
+                apart = (visible[sample, block, number] - features[sample, token]).abs()
+                error = torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean()
+                terms.append(error / distance**0.5)
+    out = method(batch)
+    torch.testing.assert_close(out.log["visible"], torch.stack(terms).mean())
+    torch.testing.assert_close(out.loss, out.log["masked"] + 0.5 * out.log["visible"])
+
+
+def test_the_encoder_sees_the_context_alone(setting) -> None:
+    method, batch = setting("ijepa")
+    tokens = batch.views[0].value.value.requires_grad_()
+    method(batch).loss.backward()
+    assert not tokens.grad[batch.views[0].mask.removed].any()
+
+
+def test_the_teacher_follows_and_is_what_evaluation_gets(setting) -> None:
+    method, _ = setting("ijepa", momentum=0.9)
+    before = [weight.clone() for weight in method.teacher.parameters()]
+    with torch.no_grad():
+        for weight in method.backbone.parameters():
+            weight.add_(1.0)
+    method.after_step(0.5, {})  # half way from 0.9 to 1
+    for old, new in zip(before, method.encoder("image").parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.05)
+
+
+def test_an_objective_asks_for_one_crop_with_blocks() -> None:
+    [crop] = IJEPA.views(IJEPA.Hyper()).specs
+    assert crop.mask == MultiBlockMask(4, (0.15, 0.2), (0.75, 1.5), (0.85, 1.0), 10)
+
+
+def test_a_predictor_of_broken_heads_is_refused() -> None:
+    with pytest.raises(ValidationError, match="predictor_width 384 does not divide into 7 predictor_heads"):
+        IJEPA.Hyper(predictor_heads=7)
