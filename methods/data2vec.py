@@ -53,9 +53,15 @@ class Data2Vec(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        jitter = {"jitter": 1.0} | dict.fromkeys(("brightness", "contrast", "saturation"), hyper.strength)
-        mask = BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, **jitter),))
+        crop = Crop(
+            scale=(hyper.crop_min, 1.0),
+            jitter=1.0,
+            brightness=hyper.strength,
+            contrast=hyper.strength,
+            saturation=hyper.strength,
+            mask=BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block),
+        )
+        return Views((crop,))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

@@ -37,6 +37,7 @@ class DropPos(Method):
 
     paper, family, backbones = "2309.03576", "pretext", ("vit",)
     class_token = True
+    apart: Tensor  # squared distances of places
     sigma: Tensor  # of the smooth labels, in patches
 
     class Hyper(Knobs):

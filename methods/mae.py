@@ -133,7 +133,7 @@ class MAE(Method):
         if self.mask_token is None:
             decoded = self.decoder(self.backbone(tokens, mask.keep), mask)
             return decoded
-        order = torch.cat(mask, dim=1)
+        order = torch.cat([mask.keep, mask.hide], dim=1)
         hidden = (torch.arange(order.shape[1], device=order.device) >= mask.keep.shape[1]).expand_as(order)
         seen = self.backbone(tokens, order, cover=(hidden, self.mask_token))
         decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]))
