@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -42,6 +42,9 @@ bench-objectives: .venv/ready  # every objective on the photographs, 3 seeds eac
 
 bench-pieces: .venv/ready  # memory and time of a contrastive step, whole and in pieces; 5 minutes
 	$(BIN)/python tests/benchmarks/pieces.py
+
+bench-masking: .venv/ready  # time and memory of MAE's step against its mask ratio, and their picture; 3 minutes
+	$(BIN)/python tests/benchmarks/masking.py 20 build/masking.png
 
 lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check

@@ -26,7 +26,7 @@ from selfsup.masks import FilledBlockMask, GridMask, IndexMask, MaskRule, Random
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks
 from selfsup.parts.decoder import Decoder
-from selfsup.parts.reconstruction import masked_mse
+from selfsup.parts.reconstruction import masked, masked_mse
 from selfsup.parts.targets import HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
@@ -133,7 +133,7 @@ class MAE(Method):
         if self.mask_token is None:
             decoded = self.decoder(self.backbone(tokens, mask.keep), mask)
             return decoded
-        order = torch.cat([mask.keep, mask.hide], dim=1)
+        order = mask.order
         hidden = (torch.arange(order.shape[1], device=order.device) >= mask.keep.shape[1]).expand_as(order)
         seen = self.backbone(tokens, order, cover=(hidden, self.mask_token))
         decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]))
@@ -156,11 +156,3 @@ def target_of(hyper: MAE.Hyper, encoder: TokenEncoder) -> Target:
     if hyper.target == "hog":
         return HogTarget(encoder, cell=hyper.cell)
     return PixelTarget(encoder, normalized=hyper.norm_pix_loss)
-
-
-def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
-    """Return the tokens and the mask of the one view that `MAE.views` asks for."""
-    [view] = batch.views
-    assert isinstance(view.value, Tokens)
-    assert isinstance(view.mask, IndexMask)
-    return view.value, view.mask

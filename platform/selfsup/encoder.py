@@ -120,8 +120,7 @@ class TokenEncoder(Encoder):
 
     def states(self, tokens: Tokens) -> Iterator[Tensor]:
         """Yield (B, num_prefix + N, D) after each block, before the final norm."""
-        hidden = self._embedded(tokens, tokens.value, tokens.place)
-        return self._states(hidden, tokens.grid, tokens.place, self._attended(tokens.valid))
+        return self._states(self.embedded(tokens), tokens.grid, tokens.place, self._attended(tokens.valid))
 
     def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
         """(B, T, D) -> (B, D)"""
@@ -137,6 +136,10 @@ class TokenEncoder(Encoder):
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         places: Tensor = self(view)[:, self.num_prefix :].mT
         return places.reshape(*places.shape[:2], *view.grid)
+
+    def embedded(self, tokens: Tokens) -> Tensor:
+        """(B, N, P) tokens -> (B, num_prefix + N, D): at their positions, before the first block."""
+        return self._embedded(tokens, tokens.value, tokens.place)
 
     @property
     def position(self) -> nn.Parameter:

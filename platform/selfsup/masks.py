@@ -30,9 +30,14 @@ class IndexMask(NamedTuple):
     targets: Tensor | None = None
 
     @property
+    def order(self) -> Tensor:
+        """-> (B, N) int64: [keep, hide], a permutation of the tokens."""
+        return torch.cat([self.keep, self.hide], dim=1)
+
+    @property
     def restore(self) -> Tensor:
-        """-> (B, N) int64: the place of each token in [keep, hide]."""
-        return torch.cat([self.keep, self.hide], dim=1).argsort(dim=1)
+        """-> (B, N) int64: the place of each token in `order`."""
+        return self.order.argsort(dim=1)
 
     @property
     def removed(self) -> Tensor:

@@ -2,7 +2,7 @@
 published, which knows of selfsup only the first weights and the forward passes of encoders and heads.
 """
 
-from . import contrasts, keys, large_batches, others, predictive, pretext, teachers
+from . import contrasts, keys, large_batches, masked, others, predictive, pretext, teachers
 
-LOOPS = large_batches.LOOPS | teachers.LOOPS | keys.LOOPS | contrasts.LOOPS | others.LOOPS | predictive.LOOPS
-LOOPS |= pretext.LOOPS
+MODULES = contrasts, keys, large_batches, masked, others, predictive, pretext, teachers
+LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

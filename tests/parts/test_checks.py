@@ -35,6 +35,7 @@ CASES = [
      "(hyper.cell)"),
     ("mae", {"mask_block": 4}, "hyper.mask_block: a grid of 2 x 2 tokens does not divide into squares of 4 "
      "(hyper.mask_block)"),
+    ("mixedae", {"images": 3}, "hyper.images: 4 tokens do not divide into 3 equal shares of several (hyper.images)"),
     ("essl", {"small": 40}, f"hyper.small: local crops of 40 pixels (hyper.small) {NO_CROP}"),
     *((name, {"mask_ratio": 0.9}, "hyper.mask_ratio: a mask ratio of 0.9 keeps 0 of the 4 tokens of a sample; some "
        "must stay, some must go") for name in ("droppos", "mae", "msn")),
@@ -59,6 +60,7 @@ def test_a_method_refuses_knobs_that_do_not_fit(method: str, hyper: dict[str, ob
     fitting = {"clusters": 16} if "clusters" in load(method).Hyper.model_fields else {}
     fitting |= {"split": 3} if "split" in load(method).Hyper.model_fields else {}
     fitting |= {"mask_ratio": 0.5} if "mask_ratio" in load(method).Hyper.model_fields else {}
+    fitting |= {"images": 2} if "images" in load(method).Hyper.model_fields else {}
     assert refused(method, **fitting) == refused(method, **{"mask": "grid"} if method == "mae" else fitting) == []
     assert refused(method, **fitting | hyper) == [message]
 

@@ -46,6 +46,13 @@ def whole_squares(knob: str, side: int, grid: tuple[int, ...] | None) -> Iterato
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size", "backbone.image_size")
 
 
+def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
+    """Yield an error where the tokens of a grid do not divide into so many equal shares of two or more."""
+    if grid is not None and (math.prod(grid) % number or math.prod(grid) < 2 * number):
+        message = f"{math.prod(grid)} tokens do not divide into {number} equal shares of several (hyper.{knob})"
+        yield SpecError(message, f"hyper.{knob}", "backbone.patch_size", "backbone.image_size")
+
+
 def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
     """Yield an error where the patches of images do not divide into cells of so many pixels a side."""
     patch = setup.backbone.patch_size

@@ -111,3 +111,18 @@ def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tens
     positive = scores.take_along_dim(at, dim=1)[:, 0]  # (N, P)
     others = scores.scatter(1, at.expand(-1, 1, scores.shape[2]), -torch.inf).flatten(1).logsumexp(1, keepdim=True)
     return (torch.logaddexp(positive, others) - positive).mean(), raw.square().mean()
+
+
+def same_source(features: Tensor, source: Tensor, *, temperature: float) -> Tensor:
+    """(G, N, D), (G, N) int64 -> (): tell features of one source from the others of a sample, all of whom have several.
+
+    Supervised contrastive learning (Khosla et al., arXiv 2004.11362, equation 2) within each of G samples, as MixedAE's
+    (arXiv 2303.17152): cross-entropies averaged over the other features of a source, then over features.
+    """
+    with no_autocast(features):
+        unit = F.normalize(features.float(), dim=2)
+        itself = torch.eye(source.shape[1], dtype=torch.bool, device=source.device)
+        cosines = (unit @ unit.mT / temperature).masked_fill(itself, -torch.inf)
+        same = (source[:, :, None] == source[:, None]) & ~itself
+        entropies = torch.where(same, -cosines.log_softmax(dim=2), 0.0)
+        return (entropies.sum(dim=2) / same.sum(dim=2)).mean()

@@ -60,6 +60,13 @@ def shrink(blocks: Any) -> None:
             layer.weight.div_(math.sqrt(2 * number))
 
 
+def truncated_patches(trunk: Any) -> None:
+    """Draw a ViT's patch embedding with a standard deviation of 0.02, without a bias; as MaskFeat's code."""
+    if is_plain(trunk):
+        nn.init.trunc_normal_(trunk.patch_embed.proj.weight, std=0.02)
+        _forget_bias(trunk)
+
+
 def kaiming_patches(trunk: Any) -> None:
     """Draw a ViT's patch embedding from a normal distribution by He et al.'s rule, without a bias; as MSN's code."""
     if is_plain(trunk):

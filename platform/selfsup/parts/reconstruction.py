@@ -1,4 +1,4 @@
-"""Losses of reconstructions, in fp32 whatever precision the step has.
+"""Losses of reconstructions, in fp32 whatever precision the step has, and what they are of.
 
 B: batch, M: removed tokens, P: values of a token. Over W processes each returns its own share; the mean of the shares
 is the loss of the whole batch.
@@ -7,6 +7,10 @@ is the loss of the whole batch.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from selfsup.batch import Batch
+from selfsup.masks import IndexMask
+from selfsup.parts.tokens import Tokens
 
 
 def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -31,3 +35,11 @@ def masked_smooth_l1(prediction: Tensor, target: Tensor, weight: Tensor, *, beta
     """
     error = F.smooth_l1_loss(prediction.float(), target.float(), beta=beta, reduction="none")
     return (error.mean(dim=1) * weight).sum()
+
+
+def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
+    """Return the tokens and the mask of the one view of a batch."""
+    [view] = batch.views
+    assert isinstance(view.value, Tokens)
+    assert isinstance(view.mask, IndexMask)
+    return view.value, view.mask

@@ -1,0 +1,115 @@
+"""MaskFeat and MixedAE, at the settings of their recipes."""
+
+import copy
+
+import torch
+from precision import double_precision
+from torch import Tensor, nn
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+from selfsup.parts.hog import hog_of_tokens
+from selfsup.parts.patch import unpatchify
+
+from .authors import adamw, copied, learn, named, trained, warm
+from .ours import Trained
+from .recipes import of_recipe
+from .teachers import Masking
+
+
+def matrices(_: int, name: str, weight: Tensor) -> float:
+    return 0.05 * (weight.ndim > 1 and not name.endswith("bias"))
+
+
+def maskfeat(method: Method, batches: list[Batch]) -> Trained:
+    """Histograms at mask tokens; the gradient of all weights together is clipped to 0.02."""
+    names = {"head": "head"}
+    student = copied(method, names)
+    student["backbone"] = Masking(method.backbone, method.mask_token)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        tokens, removed = batch.views[0].value, batch.views[0].mask.removed
+        predicted = student["head"](student["backbone"](tokens, removed)[:, 1:])
+        with double_precision():
+            target = hog_of_tokens(tokens, patch=4, cell=2)
+        return (predicted - target)[removed].square().mean()
+
+    def clip() -> None:
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 0.02)
+
+    losses, _ = learn(student, loss, batches, adamw(student, warm(2e-4 * 8, begin=1e-6, end=1e-6), matrices, clip=clip))
+    parts = {"encoders.image": student["backbone"].encoder, "mask_token": student["backbone"].mask_token.detach()}
+    return trained(losses, parts | named(student, names))
+
+
+class Mixing(nn.Module):
+    """The parts of MixedAE: a ViT of patches of 4 pixels, a vector for each image of a mixed one, a decoder."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.encoder, self.decoder = copy.deepcopy(method.backbone), copy.deepcopy(method.decoder)
+        self.segments = nn.Parameter(method.segments.detach().clone())
+
+    def features(self, picture: Tensor, owner: Tensor, strongest: int) -> Tensor:
+        """(N, P), (N,) -> (1 + N, D): each query's strongest keys alone, in all blocks but the first."""
+        trunk, side = self.encoder.trunk, round(len(owner) ** 0.5)
+        patches = trunk.patch_embed(unpatchify(picture[None], grid=(side, side), patch=4))[0] + self.segments[owner]
+        x = torch.cat([trunk.cls_token[0], patches]) + trunk.pos_embed[0]
+        for number, block in enumerate(trunk.blocks):
+            q, k, v = block.attn.qkv(block.norm1(x)).view(len(x), 3, block.attn.num_heads, -1).permute(1, 2, 0, 3)
+            scores = torch.einsum("hqd,hkd->hqk", q, k) / q.shape[2] ** 0.5
+            if number:
+                weakest = scores.sort(dim=2, descending=True).values[..., strongest : strongest + 1]
+                scores = scores.masked_fill(scores <= weakest, -torch.inf)
+            mixed = torch.einsum("hqk,hkd->qhd", scores.softmax(dim=2), v).flatten(1)
+            x = x + block.attn.proj(mixed)
+            x = x + block.mlp(block.norm2(x))
+        return trunk.norm(x)
+
+    def painted(self, features: Tensor, own: list[int]) -> Tensor:
+        """(1 + N, D) -> (N, P), in the order of the grid: from the features of one image's patches."""
+        decoder, seen = self.decoder, self.decoder.embed(features)
+        places = decoder.mask_token[0].repeat(len(features) - 1, 1).index_put((torch.tensor(own),), seen[1:][own])
+        x = torch.cat([seen[:1], places + decoder.positions])[None]
+        return decoder.head(decoder.norm(decoder.blocks(x)))[0, 1:]
+
+    def forward(self, batch: Batch, images: int, contrast: float = 0.1, temperature: float = 0.25) -> Tensor:
+        view, errors, entropies = batch.views[0], [], []
+        values, order = view.value.value, view.mask.order
+        share = order.shape[1] // images
+        for first in range(0, len(values), images):
+            chosen = [order[first, own * share : (own + 1) * share].tolist() for own in range(images)]
+            owner = torch.tensor([next(own for own in range(images) if place in chosen[own]) for place in range(16)])
+            picture = torch.stack([values[first + own, place] for place, own in enumerate(owner.tolist())])
+            features = self.features(picture, owner, share)
+            for own, places in enumerate(chosen):
+                target = values[first + own]
+                target = (target - target.mean(1, keepdim=True)) / (target.var(1, keepdim=True) + 1e-6).sqrt()
+                error = (self.painted(features, places) - target).square().mean(dim=1)
+                errors += [error[place] for place in range(16) if place not in places]
+            unit = features[1:] / features[1:].norm(dim=1, keepdim=True)
+            cosines = unit @ unit.T / temperature
+            for place in range(16):
+                rest = torch.tensor([other for other in range(16) if other != place])
+                chance = cosines[place][rest] - cosines[place][rest].logsumexp(0)
+                entropies.append(-chance[owner[rest] == owner[place]].mean())
+        return torch.stack(errors).mean() + contrast * torch.stack(entropies).mean()
+
+
+def mixedae(method: Method, batches: list[Batch]) -> Trained:
+    """MAE's optimizer, on mixed images of two."""
+    student = nn.ModuleDict({"mixing": Mixing(method)})
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        return student["mixing"](batch, 2)
+
+    losses, _ = learn(student, loss, batches, adamw(student, warm(1.5e-4 * 16), matrices, betas=(0.9, 0.95)))
+    mixing = student["mixing"]
+    parts = {"encoders.image": mixing.encoder, "decoder": mixing.decoder, "segments": mixing.segments.detach()}
+    return trained(losses, parts)
+
+
+LOOPS = {
+    "maskfeat": of_recipe("maskfeat", maskfeat, "vit", cell=2),
+    "mixedae": of_recipe("mixedae", mixedae, "vit", images=2, decoder_width=32, decoder_depth=1, decoder_heads=4),
+}
