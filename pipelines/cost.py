@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import encoder, modality, origin
+from selfsup import modality, origin
 from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
-from selfsup.modality import shape_of, sizes_of, views_of
+from selfsup.modality import sizes_of, views_of
 from selfsup.outside import short
+from selfsup.pipelines import objective
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.sharing import describe as sharing
@@ -138,11 +139,8 @@ def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
 
 
 def meta_method(run: Run, info: TrainInfo) -> Method:
-    with _countable(run), torch.device("meta"):
-        bare = run.backbone.model_copy(update={"weights": None})
-        method = load(run.method)
-        shape = shape_of(run.input, bare, info.channels)
-        return method(run.hyper, {run.modality: encoder.build(bare, method.initialize, shape)}, info)
+    with _countable(run):
+        return objective.blank(run, info)
 
 
 @contextmanager
@@ -210,12 +208,20 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
     return [
         ("encoder", f"{run.backbone.name}, {_sizes(run)}"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
+        *(("before", f"{name}: {_earlier(run)}") for name, run in planned.before.items()),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
         *_remarks(run, planned.info),
     ]
+
+
+def _earlier(planned: PlannedRun) -> str:
+    """Return such as "photos, mae, seed 0: 480 steps of 32, done"."""
+    assert planned.pretrain
+    length = f"{several(planned.steps, 'step')} of {planned.run.train.batch}"
+    return f"{planned.spec}, {planned.method}, seed {planned.run.seed}: {length}{', done' * planned.pretrain.done}"
 
 
 def _sizes(run: Run) -> str:

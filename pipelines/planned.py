@@ -1,6 +1,5 @@
 """A planned run: its data, its stages and its id; nothing of it has started."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,37 +7,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsup import augmentation, codebase, evaluations, modality, outside
+from selfsup import augmentation, codebase, evaluations, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
-from selfsup.knob import as_dict, identity, non_default
+from selfsup.knob import as_dict
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.outside_backbone import portable
+from selfsup.pipelines import keys, objective
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.objective import TrainedMethod
+from selfsup.pipelines.usual import usual_feeder
 from selfsup.sections import Feeder
-from selfsup.settings import flatten
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
 from selfsup.stage import Settings, Stage, digest, write_json
-from selfsup.weights import content
 
-WORKER, EVALUATE, PICTURES = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures"))
-
-
-def usual_feeder() -> Feeder:
-    """Return the default of `stream.feeder`: threads on one machine, Ray's tasks on a cluster.
-
-    To be called where the user's command runs, since RAY_ADDRESS is set in Ray's own processes on one machine, too.
-    """
-    return "ray" if os.environ.get("RAY_ADDRESS") else "threads"
+WORKER, EVALUATE, PICTURES, TARGETS = (
+    f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures", "targets")
+)
 
 
 class Splits(NamedTuple):
@@ -54,7 +47,8 @@ class PlannedRun:
 
     root: the spec with the places of its values. peers: number of runs that begin together and that one stream can
     feed. usual: feeder where the spec says `auto`. code: policy for stages that other code made. others: data of the
-    evaluations that have data of their own, by name. study, arm: its place in a sweep, which screens show.
+    evaluations that have data of their own, by name. before: trainings that come before its own, by their sections:
+    start, teacher. study, arm: its place in a sweep, which screens show.
     """
 
     run: Run
@@ -67,14 +61,14 @@ class PlannedRun:
     usual: Feeder = field(default_factory=usual_feeder)
     code: CodePolicy = "refuse"
     others: Mapping[str, Splits] = field(default_factory=dict)
+    before: Mapping[str, "PlannedRun"] = field(default_factory=dict)
     study: str = field(default="", compare=False)
     arm: str = field(default="", compare=False)
 
     @cached_property
     def id(self) -> str:
-        """Return the name of the run. Names of evaluations are part of it, since metrics are named after them."""
-        named = [f"{stage.name} {stage.key}" if stage.name else stage.key for stage in self.stages]
-        return f"{self.method}-{digest(named)}"
+        """Return the name of the run. Names of stages are part of it, since metrics are named after them."""
+        return f"{self.method}-{digest([f'{stage.name} {stage.key}'.lstrip() for stage in self.stages])}"
 
     @property
     def method(self) -> str:
@@ -94,16 +88,10 @@ class PlannedRun:
 
     @cached_property
     def order(self) -> SampleOrder:
-        stream = self.run.stream
-        return SampleOrder(
-            samples=self.train.num_samples,
-            batch=self.run.train.batch,
-            seed=self.run.seed,
-            lanes=stream.lanes,
-            chunk=stream.chunk,
-            mix=stream.mix,
-            remainder=stream.remainder,
-        )
+        stream: dict[str, Any] = {
+            name: getattr(self.run.stream, name) for name in ("lanes", "chunk", "mix", "remainder")
+        }
+        return SampleOrder(samples=self.train.num_samples, batch=self.run.train.batch, seed=self.run.seed, **stream)
 
     @property
     def feeder(self) -> Feeder:
@@ -116,19 +104,8 @@ class PlannedRun:
         return self.run.train.duration.steps_of(batch=batch, steps_per_epoch=self.order.steps_per_epoch)
 
     @property
-    def info(self) -> TrainInfo:
-        train, order = self.train, self.order
-        reading = train.fields[self.run.modality]
-        moments = {"mean": reading.mean, "std": reading.std} if self.run.modality == "image" else {}
-        return TrainInfo(
-            num_samples=train.num_samples,
-            num_classes=len(train.classes),
-            num_steps=self.steps,
-            steps_per_epoch=order.steps_per_epoch,
-            channels=reading.channels,
-            sizes=modality.sizes_of(self.run.input, self.run.backbone),
-            **moments,
-        )
+    def size(self) -> TrainInfo:
+        return objective.size(self.run, self.train, self.steps, self.order.steps_per_epoch)
 
     @cached_property
     def pretrain(self) -> Stage | None:
@@ -137,14 +114,64 @@ class PlannedRun:
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
         backbone = self.run.backbone.name
         extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
+        before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
+        extra |= {name: stage.key for name, stage in before.items() if stage}
         extra |= codebase.backbone_digest(backbone)
         own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone)]
         if self.augment:
             parts.append("augment")
             extra |= codebase.augmentation_digest(self.augment.use)
             own.append(codebase.entry("augmentations", self.augment.use))
-        entries = (WORKER, self._modality, *own)
-        return self._stage("pretrain", parts, extra, entries=entries)
+        after = tuple(stage for stage in before.values() if stage)
+        return self._stage("pretrain", parts, extra, entries=(WORKER, self._modality, *own), after=after)
+
+    @property
+    def teacher(self) -> "PlannedRun | None":
+        return self.before.get("teacher")
+
+    @property
+    def start(self) -> Path | None:
+        """Return the file of the encoder that training starts from."""
+        earlier = self.before.get("start")
+        return earlier.pretrain.folder / objective.ENCODER if earlier and earlier.pretrain else None
+
+    @cached_property
+    def targets(self) -> Stage | None:
+        """Return the stage that makes targets of the teacher's features; None for a method that reads none."""
+        if not (self.teacher and self.teacher.pretrain) or load_method(self.run.method).learns_from != "targets":
+            return None
+        extra = {"teacher": self.teacher.pretrain.key, "data": self.train.digest}
+        entries = (TARGETS, self._modality, codebase.entry("methods", self.run.method))
+        parts = ["method", "seed", "hyper", "embed"]
+        return self._stage("targets", parts, extra, entries=entries, after=(self.teacher.pretrain,))
+
+    @property
+    def training(self) -> tuple[Stage, ...]:
+        """Return the stages of training, those of earlier trainings first, which are named by their sections."""
+        before = [
+            replace(stage, name=stage.name or name) for name, run in self.before.items() for stage in run.training
+        ]
+        return (*before, *(stage for stage in (self.targets, self.pretrain) if stage))
+
+    def owner(self, stage: Stage) -> "PlannedRun":
+        """Return the run whose stage it is: this one, or one before it."""
+        before = (run for run in self.before.values() if stage.key in {other.key for other in run.training})
+        return next((run.owner(stage) for run in before), self)
+
+    @property
+    def taught(self) -> TrainedMethod | None:
+        """Return the teacher as training loads it."""
+        if not (self.teacher and self.teacher.pretrain):
+            return None
+        run, targets = self.teacher, self.targets.folder / objective.TARGETS if self.targets else None
+        return TrainedMethod(run.run, run.size, self.teacher.pretrain.folder, run.taught, targets)
+
+    @cached_property
+    def info(self) -> TrainInfo:
+        """Return `size`, with the teacher on the meta device."""
+        if self.teacher is None:
+            return self.size
+        return objective.blank_taught(self.run, self.size, self.teacher.run, self.teacher.info)
 
     @cached_property
     def stats(self) -> Any:
@@ -175,9 +202,8 @@ class PlannedRun:
     def data(self) -> dict[str, Manifest]:
         """Return every data set by its use: train, val, and such as flowers.train."""
         own = {"train": self.train} | ({"val": self.val} if self.val else {})
-        return own | {
-            f"{name}.{use}": data for name in self.others for use, data in self.others[name]._asdict().items()
-        }
+        others = [(name, *split) for name, splits in self.others.items() for split in splits._asdict().items()]
+        return own | {f"{name}.{use}": data for name, use, data in others}
 
     @cached_property
     def embeds(self) -> dict[str, Stage]:
@@ -216,11 +242,9 @@ class PlannedRun:
         return {name: self._probe(evaluation, self.embeds[name]) for name, evaluation in self.evals.items()}
 
     def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
-        use, kind, hyper = evaluation.use, outside.short(evaluation.use), evaluation.hyper
-        common = {"features": embed.key, "seed": self.run.seed} | codebase.unshipped_digest("evals", use)
-        changed, full = common | {"hyper": non_default(hyper)}, common | {"hyper": identity(hyper)}
+        kind, made_of = outside.short(evaluation.use), keys.evaluation(evaluation, embed.key, self.run.seed)
         name = "" if evaluation.name == kind else evaluation.name
-        return Stage(kind, changed, full, self.home, (codebase.entry("evals", use),), (embed,), name)
+        return Stage(kind, *made_of, self.home, (codebase.entry("evals", evaluation.use),), (embed,), name)
 
     @cached_property
     def pictures(self) -> Stage | None:
@@ -235,16 +259,8 @@ class PlannedRun:
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run, each after those that it depends on."""
         embeds = {stage.key: stage for stage in self.embeds.values()}
-        laid_out = (self.pretrain, self.pictures, *embeds.values(), *self.probes.values())
-        return tuple(stage for stage in laid_out if stage)
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
-        done = {stage.space: stage.result() for stage in self.probes.values() if stage.done}
-        metrics = [metric for evaluation in self.evals.values() for metric in evaluation.metrics.items()]
-        places = [(name, *name.rsplit("/", 1)) for name, metric in metrics if metric.headline]
-        return {name: done[space][last] for name, space, last in places if last in done.get(space, {})}
+        own = self.pictures, *embeds.values(), *self.probes.values()
+        return (*self.training, *(stage for stage in own if stage))
 
     def remember(self) -> None:
         """Write the record of the run: its settings and the keys of its stages, under its id."""
@@ -256,9 +272,8 @@ class PlannedRun:
     def check_unchanged(self) -> None:
         """Raise SpecError where a file that is part of the id has changed since."""
         if replace(self).id != self.id:  # a copy reads it anew
-            backbone = self.run.backbone
-            path, file = ("weights", backbone.weights) if backbone.weights else ("name", backbone.name)
-            changed = f"{file} has changed since the run was planned"
+            path = "weights" if self.run.backbone.weights else "name"
+            changed = f"{getattr(self.run.backbone, path)} has changed since the run was planned"
             with located(self.root):
                 raise SpecError(f"{changed}; run the same command again: it is another run now", f"backbone.{path}")
 
@@ -273,34 +288,10 @@ class PlannedRun:
 
     def params(self) -> dict[str, str]:
         """Return the settings of the Run as texts by path, for MLflow."""
-        settings = as_dict(self.run) | {"method": self.method}
-        idle = load_modality(self.run.modality).idle
-        values = {path: str(value) for path, value in flatten(settings) if value is not None and path not in idle}
-        own = {f"evals.{name}.use": evaluation.use for name, evaluation in self.evals.items()}
-        own |= {"augment.use": self.augment.use} if self.augment else {}
-        return values | {path: outside.short(use) for path, use in own.items() if path in values}
-
-    def _by_content(self, sections: dict[str, Any]) -> dict[str, Any]:
-        """Return the sections with the method's short name, and the contents of files that a backbone names."""
-        backbone = self.run.backbone
-        files = {"name": portable(backbone.name)} if outside.is_config_folder(backbone.name) else {}
-        if backbone.weights not in (None, "timm"):
-            files["weights"] = content(backbone.weights)
-        named = {"backbone": sections["backbone"] | files} if files else {}
-        if augment := sections.get("augment"):
-            named["augment"] = augment | {"use": outside.short(augment["use"])}
-        return sections | {"method": self.method} | named
+        return keys.params(self.run, self.evals, self.augment)
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
-        changed, full = self._by_content(non_default(self.run)), self._by_content(identity(self.run))
-        parts = [*parts, *(["input"] if self.run.modality != "image" else [])]
-        return Stage(
-            kind,
-            {part: changed[part] for part in parts if part in changed} | dict(extra),
-            {part: full[part] for part in parts} | dict(extra),
-            self.home,
-            **made_by,
-        )
+        return Stage(kind, *keys.settings(self.run, parts, extra), self.home, **made_by)
 
 
 def record(home: Path, run_id: str) -> Path:

@@ -1,16 +1,18 @@
 """Plans: the runs of a spec with their stages and ids, before anything starts."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from selfsup.evaluations import Evaluation, listed
 from selfsup.layers import located
-from selfsup.pipelines import feasible
+from selfsup.pipelines import chain
 from selfsup.pipelines.data import bundled
 from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.planned import PlannedRun, Splits
+from selfsup.predecessor import SECTIONS
 from selfsup.spec import BASELINES, Run, Spec, run_type, used
 
 _manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDictionary()  # of the plans in memory
@@ -19,7 +21,7 @@ _manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDi
 def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     """Return every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
-    Raises DataError where a data set has no manifest, and what `feasible` does.
+    Raises DataError where a data set has no manifest, and what `chain.check` does.
     """
     runs = list(spec.runs)
     train, val = (
@@ -31,9 +33,14 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
         runs = [_baseline(run, name) for name in BASELINES for run in runs] + runs
     own_data = ((evaluation, _splits(spec, evaluation, train, val, home)) for evaluation in listed(spec.evals).values())
     others = {evaluation.name: splits for evaluation, splits in own_data if splits}
-    planned = [PlannedRun(run, spec.name, train, val, home, spec.root, others=others) for run in runs]
+    manifests = partial(_read, spec, home)
     with located(spec.root):
-        feasible.check(planned[-1])
+        before = [chain.before(run, train, home, manifests) for run in runs]
+        planned = [
+            PlannedRun(run, spec.name, train, val, home, spec.root, others=others, before=first)
+            for run, first in zip(runs, before, strict=True)
+        ]
+        chain.check(planned[-1])
     return tuple(run for run in planned if run.stages)
 
 
@@ -51,7 +58,11 @@ def _manifest(spec: Spec, url: str | None, path: str, home: Path) -> Manifest | 
     if url is None:
         return None
     with located(spec.root, path):
-        return _loaded(bundled.resolve(url, home), ReadOptions(missing=spec.stream.missing))
+        return _read(spec, home, url)
+
+
+def _read(spec: Spec, home: Path, url: str) -> Manifest:
+    return _loaded(bundled.resolve(url, home), ReadOptions(missing=spec.stream.missing))
 
 
 def _loaded(url: str, options: ReadOptions) -> Manifest:
@@ -69,5 +80,5 @@ def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
 
 
 def _baseline(run: Run, name: str) -> Run:
-    settings = {key: value for key, value in run.model_dump().items() if key not in ("hyper", "augment")}
+    settings = {key: value for key, value in run.model_dump().items() if key not in ("hyper", "augment", *SECTIONS)}
     return run_type(name, *used(settings)).model_validate(settings | {"method": name})

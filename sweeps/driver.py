@@ -28,6 +28,7 @@ from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.resources import TRIAL, at_a_time
+from selfsup.sweeps.status import scores
 from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, trial
 
 RESTARTS = 3  # of a trial that died without having noted why
@@ -139,8 +140,9 @@ class TrialMonitor(tune.Callback):
             return
         self._recorder.begin(run)
         shown = ExitStack()
-        if run.pretrain and not run.pretrain.done:
-            shown.enter_context(follow(run.pretrain, title(run), run.steps))
+        for stage in run.training:
+            if stage.kind == "pretrain" and not stage.done:
+                shown.enter_context(follow(stage, f"{title(run)} {stage.name}".rstrip(), run.owner(stage).steps))
         self._shown[run.id] = shown, monotonic()
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
@@ -172,8 +174,9 @@ class TrialMonitor(tune.Callback):
             say(f"{title(run)}: trained on from an older checkpoint: {line}")
         left = f" ({self._remaining.after(run.id)})" if self._remaining else ""
         if run.done:
-            scores = f": {scored(run.scores)}" if run.scores else ""
-            say(f"{title(run)} done in {monotonic() - began:.0f} s{scores}{left}")
+            numbers = scores(run)
+            ending = f": {scored(numbers)}" if numbers else ""
+            say(f"{title(run)} done in {monotonic() - began:.0f} s{ending}{left}")
         elif failure:
             self.failed.append(failure)
             self._alike[failure.kind, _impersonal(failure, run)] += 1

@@ -15,8 +15,9 @@ from ray.tune.search.optuna import OptunaSearch
 from selfsup.errors import CodeError, SpecError
 from selfsup.knob import Choice
 from selfsup.origin import CodePolicy
-from selfsup.pipelines.planned import PlannedRun, usual_feeder
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.usual import usual_feeder
 from selfsup.sections import Feeder
 from selfsup.sweeps.journal import FLAWED, Journal
 from selfsup.sweeps.spec.design import Design

@@ -43,7 +43,7 @@ def run_statuses(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[RunSta
     """Return baselines first, then arm by arm; a run that arms share is listed for each of them."""
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     return [
-        RunStatus(study, arm.name, seed, id, *_run_status(planned[id]), metrics=planned[id].scores)
+        RunStatus(study, arm.name, seed, id, *_run_status(planned[id]), metrics=scores(planned[id]))
         for study, arm in arms
         for seed, id in arm.ids.items()  # noqa: A001
     ]
@@ -117,3 +117,11 @@ def _run_status(run: PlannedRun) -> tuple[Status, str]:
 def _progress(run: PlannedRun) -> str:
     record = tail(run.pretrain.spool) if run.pretrain and not run.pretrain.done else None
     return f" at step {record.step} of {run.steps}" if record else ""
+
+
+def scores(run: PlannedRun) -> dict[str, float]:
+    """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
+    done = {stage.space: stage.result() for stage in run.probes.values() if stage.done}
+    metrics = [metric for evaluation in run.evals.values() for metric in evaluation.metrics.items()]
+    places = [(name, *name.rsplit("/", 1)) for name, metric in metrics if metric.headline]
+    return {name: done[space][last] for name, space, last in places if last in done.get(space, {})}

@@ -7,9 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from selfsup.pipelines import chain
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.predecessor import SECTIONS
 from selfsup.spec import BASELINES, Run, run_type
 from selfsup.sweeps.spec.sweepfile import read
 
@@ -38,7 +40,9 @@ def test_ids_and_keys_of_shipped_specs_stay(path: Path) -> None:
 
 def ids(path: Path) -> dict[str, list[str]]:
     """Run id -> keys of its stages: the first seed of every arm and its baselines, on data with a known digest."""
-    runs = [PlannedRun(run, "spec", DATA, DATA, Path("/home")) for run in listed(path)]
+    home = Path("/home")
+    before = ((run, chain.before(run, DATA, home, lambda _: DATA)) for run in listed(path))
+    runs = [PlannedRun(run, "spec", DATA, DATA, home, before=first) for run, first in before]
     return {run.id: [stage.key for stage in run.stages] for run in runs}
 
 
@@ -48,5 +52,6 @@ def listed(path: Path) -> Iterator[Run]:
             run = setting.spec.runs[0]
             yield run
             for name in BASELINES:
-                shared = {key: value for key, value in run.model_dump().items() if key not in ("hyper", "method")}
+                own = "hyper", "method", *SECTIONS
+                shared = {key: value for key, value in run.model_dump().items() if key not in own}
                 yield run_type(name).model_validate(shared | {"method": name})

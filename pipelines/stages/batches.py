@@ -22,6 +22,7 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.shared import SharedFeed
 from selfsup.pipelines.data.stream import Columns
+from selfsup.pipelines.objective import TrainedMethod
 from selfsup.spec import Run
 from selfsup.views import Views
 
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 class Task:
     """The task of every training worker of a run.
 
-    resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized.
+    resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized. teacher: that it
+    learns from. start: the file of the encoder that it starts from.
     """
 
     run: Run
@@ -42,6 +44,8 @@ class Task:
     folder: Path
     resolved: dict[str, Any]
     stats: Any
+    teacher: TrainedMethod | None = None
+    start: Path | None = None
 
     @property
     def steps(self) -> int:

@@ -22,6 +22,7 @@ from selfsup.evaluator import load as load_evaluator
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sealed import damage, sealed
@@ -149,21 +150,27 @@ class Load:
 
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
-    run = planned.run
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
-    train, val = planned.splits(evaluation.name)
-    weights = planned.pretrain.folder / "encoder.safetensors" if planned.pretrain else None
+    return embed_splits(planned, *planned.splits(evaluation.name), stage.folder, evaluation.evaluator.reads)
+
+
+def embed_splits(
+    planned: PlannedRun, train: Manifest, val: Manifest | None, folder: Path, reads: str = "pooled"
+) -> dict[str, float]:
+    """Write the features that the encoder of a run has for one split or two under a folder, whole or not at all."""
+    run = planned.run
+    weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     stats, view = planned.stats, modality.whole_of(run.input, run.backbone, run.embed.crop)
     shape = modality.shape_of(run.input, run.backbone, stats.channels)
-    source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, evaluation.evaluator.reads)
-    total = train.num_samples + val.num_samples
-    load = Load(train, val, view)
+    source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
+    total = train.num_samples + (val.num_samples if val else 0)
+    load = Load(train, val or train, view)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))
-    with sealed(stage.folder / "features") as part:
+    with sealed(folder / "features") as part:
         encode.write_parquet(str(part))
-    table = pq.read_table(stage.folder / "features", columns=["split"])
+    table = pq.read_table(folder / "features", columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 
 

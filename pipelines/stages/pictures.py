@@ -14,9 +14,9 @@ from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.collate import collate
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.evaluate import Load
-from selfsup.pipelines.stages.worker import build
 from selfsup.spec import Run
 from selfsup.stage import Stage
 from selfsup.whole import whole
@@ -29,8 +29,8 @@ def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write `reconstructions.png` to the stage's folder: three rows: as seen, predicted, original."""
     assert planned.pretrain is not None
     run, manifest = planned.run, planned.val or planned.train
-    method = build(run, planned.info, torch.device("cpu"))
-    tensors.fill(method, planned.pretrain.folder / "method.safetensors")
+    method = build(run, planned.size, torch.device("cpu"), teacher=planned.taught)
+    tensors.fill(method, planned.pretrain.folder / METHOD)
     batch = fixed_batch(run, manifest, method, planned.stats)
     with whole(stage.folder / "reconstructions.png") as part:
         grid(method.eval(), batch, planned.stats).save(part, format="png")

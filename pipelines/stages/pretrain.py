@@ -41,7 +41,17 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
     run, resources = planned.run, planned.run.resources
     data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30))
-    task = Task(run, data, planned.order, planned.info, stage.folder, dict(stage.resolved), planned.stats)
+    task = Task(
+        run,
+        data,
+        planned.order,
+        planned.size,
+        stage.folder,
+        dict(stage.resolved),
+        planned.stats,
+        planned.taught,
+        planned.start,
+    )
     stream = SampleStream(task.manifest, task.order, task.views, task.steps)
     task_bytes, launched = pickle.dumps(task), time.time()
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}

@@ -7,15 +7,16 @@ from functools import cache
 from pathlib import Path
 
 from selfsup import codebase, failures, origin
-from selfsup.pipelines.planned import EVALUATE, PICTURES, WORKER, PlannedRun
+from selfsup.pipelines.planned import EVALUATE, PICTURES, TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
+from selfsup.pipelines.stages.targets import targets
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
-codebase.modules(WORKER, EVALUATE, PICTURES)
+codebase.modules(WORKER, EVALUATE, PICTURES, TARGETS)
 
-WORK = {"pretrain": pretrain, "pictures": pictures, "embed": embed}  # every other stage is a probe
+WORK = {"pretrain": pretrain, "targets": targets, "pictures": pictures, "embed": embed}  # every other stage is a probe
 
 
 def perform(run: PlannedRun) -> None:
@@ -29,7 +30,7 @@ def perform(run: PlannedRun) -> None:
                 origin.settle([stage], run.code)
                 if not stage.done:
                     origin.claim(stage)
-                    stage.finish(WORK.get(stage.kind, probe)(run, stage))
+                    stage.finish(WORK.get(stage.kind, probe)(run.owner(stage), stage))
     except Exception as error:
         with suppress(OSError):  # as of a full disk
             failures.write(failures.classify(error), run.failure)

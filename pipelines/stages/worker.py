@@ -10,17 +10,17 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from selfsup import checkpoint, codebase, encoder, failures, optim, pretrained, saved, tensors
+from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, tensors
 from selfsup.errors import CheckpointError, ExhaustedError, SelfsupError, SpecError
 from selfsup.knob import identity
-from selfsup.method import Batch, Method, TrainInfo, load
+from selfsup.method import Batch, Method
 from selfsup.metrics_log import MetricsLog
 from selfsup.modality import chosen, shape_of
 from selfsup.parts import dist, health, norms
+from selfsup.pipelines.objective import ENCODER, METHOD, build
 from selfsup.pipelines.stages.batches import BatchLoader, Task
 from selfsup.pipelines.stages.gauges import Gauges
 from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
-from selfsup.spec import Run
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
 from selfsup.whole import write
@@ -54,7 +54,7 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
-    method = build(task.run, task.info, device)
+    method = build(task.run, task.info, device, teacher=task.teacher, start=task.start)
     module = _parallel(method, task.run.train.norm_groups, task.order.per_lane)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
@@ -69,7 +69,7 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     )
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
-        tensors.save(method.state_dict(), task.folder / "method.safetensors")
+        tensors.save(method.state_dict(), task.folder / METHOD)
         _save_encoder(task, method)
 
 
@@ -100,7 +100,7 @@ def _steps(
 
 
 def _save_encoder(task: Task, method: Method) -> None:
-    run, path = task.run, task.folder / "encoder.safetensors"
+    run, path = task.run, task.folder / ENCODER
     shape = shape_of(run.input, run.backbone, task.info.channels)
     name, knobs = chosen(run.input)
     notes = pretrained.notes(name, task.stats, knobs=knobs)
@@ -119,14 +119,6 @@ def check_code(task: Task) -> None:
         if any(task.resolved.get(key) != value for key, value in settings.items()):
             changed = f"{name} has changed since the run was planned"
             raise SpecError(f"{changed}; run the same command again: it is another run now", path)
-
-
-def build(run: Run, info: TrainInfo, device: torch.device) -> Method:
-    """Return the objective at its initial weights, a function of spec and seed; the encoder's of backbone and seed."""
-    torch.manual_seed(run.seed)
-    method = load(run.method)
-    trunk = encoder.build(run.backbone, method.initialize, shape_of(run.input, run.backbone, info.channels))
-    return method(run.hyper, {run.modality: trunk}, info).to(device)
 
 
 def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> int:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from selfsup import checkpoint, encoder
 from selfsup.batch import Batch, blank_batch
+from selfsup.frozen import Frozen
 from selfsup.masks import Mask, MaskRule
-from selfsup.method import Method, TrainInfo, load
+from selfsup.method import Method, TrainInfo, load, names
 from selfsup.optim import build
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Grid
@@ -54,8 +55,31 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
     torch.manual_seed(seed)
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
     info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
+    info = info._replace(teacher=example_teacher(method, backbone, info))
     objective = method(hyper, {"image": trunk}, info)
     return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, samples))
+
+
+def example_teacher(method: type[Method], backbone: Backbone, info: TrainInfo) -> Frozen | None:
+    """Return a teacher of the kind that an objective learns from, at its initial weights; None for one that needs none.
+
+    Its targets are made of random features.
+    """
+    if method.learns_from is None:
+        return None
+    usable = (load(name) for name in names())
+    kind = next(kind for kind in usable if kind.learns_from is None and _teaches(kind, method.learns_from, backbone))
+    trunk = encoder.build(backbone, kind.initialize)
+    features, sample = torch.randn(info.num_samples, trunk.dim), torch.arange(info.num_samples)
+    targets = None
+    if method.learns_from == "targets":
+        targets = method.prepare(method.Hyper(), features, sample, info.num_samples, seed=0)
+    return Frozen(kind(kind.Hyper(), {"image": trunk}, info), trunk.patch, targets=targets)
+
+
+def _teaches(kind: type[Method], lesson: str, backbone: Backbone) -> bool:
+    fits = ("vit" if backbone.is_vit else "cnn") in kind.backbones
+    return fits and (lesson != "codes" or kind.codes is not Method.codes)
 
 
 def random_batch(views: Views, patch: int | None, samples: int) -> Batch:

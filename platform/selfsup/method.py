@@ -10,7 +10,9 @@ from selfsup import outside, registry
 from selfsup.batch import Batch
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
+from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
+from selfsup.parts.tokens import Tokens
 from selfsup.sections import BASELINES, Setup
 from selfsup.views import Views
 
@@ -18,13 +20,15 @@ __all__ = ["Batch", "Method", "Out", "ParamOptions", "TrainInfo", "load", "names
 
 METHODS = "selfsup.methods"  # the package, which is above this one
 Kind = Literal["vit", "cnn"]
+Lesson = Literal["codes", "features", "targets"]
 
 
 class TrainInfo(NamedTuple):
-    """The size of a training and of its samples, which an objective may depend on.
+    """The size of a training and of its samples, which an objective may depend on, and the teacher that its spec names.
 
     num_steps: of the optimizer. channels: of the data. sizes: points along each axis of a sample that the encoder is
     built for. mean, std: of each channel, by which samples are normalized; ImageNet's where no data is known.
+    teacher: at any weights, on the meta device, in plans.
     """
 
     num_samples: int
@@ -35,6 +39,7 @@ class TrainInfo(NamedTuple):
     sizes: tuple[int, ...] = (224, 224)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    teacher: Frozen | None = None
 
 
 class ParamOptions(NamedTuple):
@@ -76,6 +81,8 @@ class Method(nn.Module, abc.ABC):
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
+    learns_from: ClassVar[Lesson | None] = None  # a spec's `teacher`: its codes, features, or `prepare` of these
+    num_codes: int = 0  # of a tokenizer
 
     @classmethod
     @abc.abstractmethod
@@ -138,6 +145,18 @@ class Method(nn.Module, abc.ABC):
             return view.value
         tokens = view.value.value
         return tokens if view.mask is None else tokens.masked_fill(view.mask.removed[..., None], 0.0)
+
+    def codes(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, N) int64: the code of each place of a view. Of tokenizers, which others learn from."""
+        raise NotImplementedError
+
+    @classmethod
+    def prepare(cls, hyper: Any, features: Tensor, sample: Tensor, num_samples: int, seed: int) -> Tensor:
+        """(M, D), (M,) -> (num_samples, ...): targets made of the teacher's features, once before training.
+
+        sample: the numbers of the training samples that could be read. Of objectives that learn from `targets`.
+        """
+        raise NotImplementedError
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:
         """Move teachers, queues and centers. t: in [0, 1), the share of training before this step."""

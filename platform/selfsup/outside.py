@@ -27,6 +27,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Knobs, default_problem, undeclared
 from selfsup.layers import find
 from selfsup.naming import WORD
+from selfsup.predecessor import SECTIONS
 from selfsup.shipped import files
 from selfsup.source import Entry, Node, Where
 
@@ -79,7 +80,7 @@ def rooted(root: Node) -> Node:
 
 
 def local_paths(root: Node) -> Iterator[tuple[Where, Node]]:
-    """Yield the place and the node of each path in a tree that is to be there where the spec runs: data and weights."""
+    """Yield place and node of each path in a tree that is to be there where the spec runs: data, weights and specs."""
     for place, is_path in _resources(root).items():
         axes = [(axis, *path) for axis in ("ablate", "grid") for path in ((".".join(map(str, place)),), place)]
         for entry in filter(None, (find(root, path) for path in (place, *axes))):
@@ -88,12 +89,13 @@ def local_paths(root: Node) -> Iterator[tuple[Where, Node]]:
 
 
 def _resources(root: Node) -> dict[Where, Callable[[str], bool]]:
-    """-> each place of data or weights: whether a text there is a path."""
+    """-> each place of data, weights or an earlier training's spec: whether a text there is a path."""
     backbone: dict[Where, Callable[[str], bool]] = {
         ("backbone", "weights"): _is_weights,
         ("backbone", "name"): is_config_folder,
     }
-    return dict.fromkeys(_data_places(root), _is_folder) | backbone
+    specs: dict[Where, Callable[[str], bool]] = {(section, "from"): _is_spec for section in SECTIONS}
+    return dict.fromkeys(_data_places(root), _is_folder) | backbone | specs
 
 
 def _data_places(root: Node) -> list[Where]:
@@ -104,6 +106,10 @@ def _data_places(root: Node) -> list[Where]:
 
 def _is_folder(url: str) -> bool:
     return bool(url) and "://" not in url
+
+
+def _is_spec(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) and name.removesuffix(".yaml") not in files()
 
 
 def _is_weights(path: str) -> bool:

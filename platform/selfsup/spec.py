@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 
-from selfsup import augmentation, conflicts, evaluations, explain, modality, outside
+from selfsup import augmentation, conflicts, evaluations, explain, modality, outside, predecessor
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
 from selfsup.naming import name_problem
+from selfsup.predecessor import SECTIONS, Predecessor
 from selfsup.renamed import current
 from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
@@ -50,6 +51,8 @@ class _Sections(Knobs):
     data: Data = knob(..., "the shards, as {train: ..., val: ...}")
     input: Knobs = knob(Nothing(), "the kind of data, such as {audio: {}}; images by default")
     backbone: Backbone = knob(Backbone(), "the encoder")
+    start: Predecessor | None = knob(None, SECTIONS["start"])
+    teacher: Predecessor | None = knob(None, SECTIONS["teacher"])
     hyper: Knobs = knob(Nothing(), "the method's own knobs")
     augment: Knobs | None = knob(None, "a photometric operation of your own on training views: {use: ./mine.py}")
     optim: Optim = knob(Optim(), "the optimizer and its schedule")
@@ -174,7 +177,7 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses, a
         "input": (inputs, knob(inputs(), docs["input"])),
         "evals": (evals, knob(evals(), docs["evals"])),
         "augment": (augmentation.section(augment) | None, knob(None, docs["augment"])),
-    }
+    } | predecessor.fields()
     title = outside.short(method) if method else method
     return create_model(f"{title}_{base.__name__.lower()}", __base__=base, **fields)
 

@@ -1,0 +1,53 @@
+"""The settings of a run as the keys of its stages are made of them, and as MLflow shows them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from selfsup import codebase, outside
+from selfsup.augmentation import OwnAugmentation
+from selfsup.evaluations import Evaluation
+from selfsup.knob import as_dict, identity, non_default
+from selfsup.modality import load
+from selfsup.outside_backbone import portable
+from selfsup.settings import flatten
+from selfsup.spec import Run
+from selfsup.stage import Settings
+from selfsup.weights import content
+
+
+def settings(run: Run, parts: list[str], extra: Settings) -> tuple[Settings, Settings]:
+    """Return what the key of a stage is made of, and all that is kept beside its result.
+
+    parts: sections of the spec that it depends on; of kinds of data other than images `input` is another. extra: more.
+    """
+    changed, full = (_by_content(run, sections) for sections in (non_default(run), identity(run)))
+    parts = [*parts, *(["input"] if run.modality != "image" else [])]
+    key = {part: changed[part] for part in parts if part in changed} | dict(extra)
+    return key, {part: full[part] for part in parts} | dict(extra)
+
+
+def evaluation(evaluation: Evaluation, features: str, seed: int) -> tuple[Settings, Settings]:
+    """Return the same of the stage of an evaluation. features: the key of the stage that embeds its data."""
+    common = {"features": features, "seed": seed} | codebase.unshipped_digest("evals", evaluation.use)
+    return common | {"hyper": non_default(evaluation.hyper)}, common | {"hyper": identity(evaluation.hyper)}
+
+
+def _by_content(run: Run, sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections with the method's short name, and the contents of files that a backbone names."""
+    backbone = run.backbone
+    files = {"name": portable(backbone.name)} if outside.is_config_folder(backbone.name) else {}
+    if backbone.weights not in (None, "timm"):
+        files["weights"] = content(backbone.weights)
+    named = {"backbone": sections["backbone"] | files} if files else {}
+    if augment := sections.get("augment"):
+        named["augment"] = augment | {"use": outside.short(augment["use"])}
+    return sections | {"method": outside.short(run.method)} | named
+
+
+def params(run: Run, evals: Mapping[str, Evaluation], augment: OwnAugmentation | None) -> dict[str, str]:
+    """Return the settings as texts by path."""
+    sections, idle = as_dict(run) | {"method": outside.short(run.method)}, load(run.modality).idle
+    values = {path: str(value) for path, value in flatten(sections) if value is not None and path not in idle}
+    own = {f"evals.{name}.use": evaluation.use for name, evaluation in evals.items()}
+    own |= {"augment.use": augment.use} if augment else {}
+    return values | {path: outside.short(use) for path, use in own.items() if path in values}

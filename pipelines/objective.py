@@ -1,0 +1,110 @@
+"""Objectives as training has them: at initial weights, with their teachers, or on the meta device for a plan."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from selfsup import encoder, tensors
+from selfsup.encoder import Encoder
+from selfsup.frozen import Frozen, Rescale
+from selfsup.method import Method, TrainInfo, load
+from selfsup.modality import shape_of, sizes_of
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.saved import read_encoder
+from selfsup.spec import Run
+
+ENCODER, METHOD, TARGETS = "encoder.safetensors", "method.safetensors", "targets.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """A finished training that another one learns from. info: its own, without a teacher.
+
+    folder: of its weights. teacher: of its own. targets: the file of what the learner's `prepare` made.
+    """
+
+    run: Run
+    info: TrainInfo
+    folder: Path
+    teacher: "TrainedMethod | None" = None
+    targets: Path | None = None
+
+
+def build(
+    run: Run,
+    info: TrainInfo,
+    device: torch.device,
+    *,
+    teacher: TrainedMethod | None = None,
+    start: Path | None = None,
+) -> Method:
+    """Return the objective at its initial weights, a function of spec and seed; the encoder's of backbone and seed.
+
+    start: the file of an encoder whose weights it begins with. Raises CheckpointError for damaged files of earlier
+    stages.
+    """
+    torch.manual_seed(run.seed)
+    trunk = initial_encoder(run, info.channels)
+    if start:
+        trunk.trunk.load_state_dict(read_encoder(start).state)
+    with torch.random.fork_rng(devices=[]):  # a teacher's initial weights, soon replaced, are drawn, too
+        taught = frozen(teacher, trunk.patch, info) if teacher else None
+    return load(run.method)(run.hyper, {run.modality: trunk}, info._replace(teacher=taught)).to(device)
+
+
+def frozen(trained: TrainedMethod, patch: int | None, learner: TrainInfo) -> Frozen:
+    """Return a teacher at its trained weights. patch: points a side of the learner's tokens."""
+    method = build(trained.run, trained.info, torch.device("cpu"), teacher=trained.teacher)
+    tensors.fill(method, trained.folder / METHOD)
+    targets = tensors.load(trained.targets)[0]["targets"] if trained.targets else None
+    return Frozen(method, patch, rescale(learner, trained.info), targets)
+
+
+def blank(run: Run, info: TrainInfo) -> Method:
+    """Return the objective on the meta device, without memory."""
+    with torch.device("meta"):
+        return load(run.method)(run.hyper, {run.modality: blank_encoder(run, info.channels)}, info)
+
+
+def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInfo) -> TrainInfo:
+    """Return the info of a run with its teacher, on the meta device."""
+    patch = blank_encoder(run, info.channels).patch
+    return info._replace(teacher=Frozen(blank(teacher, teacher_info), patch, rescale(info, teacher_info)))
+
+
+def blank_encoder(run: Run, channels: int) -> Encoder:
+    with torch.device("meta"):
+        bare = run.backbone.model_copy(update={"weights": None})
+        return initial_encoder(run.model_copy(update={"backbone": bare}), channels)
+
+
+def initial_encoder(run: Run, channels: int) -> Encoder:
+    """Return the encoder at the weights that the objective begins with. channels: of the data."""
+    shape = shape_of(run.input, run.backbone, channels)
+    return encoder.build(run.backbone, load(run.method).initialize, shape)
+
+
+def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInfo:
+    """Return the info of a training on some data, without a teacher."""
+    reading = data.fields[run.modality]
+    moments = {"mean": reading.mean, "std": reading.std} if run.modality == "image" else {}
+    return TrainInfo(
+        num_samples=data.num_samples,
+        num_classes=len(data.classes),
+        num_steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        channels=reading.channels,
+        sizes=sizes_of(run.input, run.backbone),
+        **moments,
+    )
+
+
+def rescale(own: TrainInfo, theirs: TrainInfo) -> Rescale | None:
+    """Return the change from samples as a learner sees them to a teacher's; None where both are normalized alike."""
+    if (own.mean, own.std) == (theirs.mean, theirs.std):
+        return None
+    parts = zip(own.mean, own.std, theirs.mean, theirs.std, strict=True)
+    changes = [(std / other_std, (mean - other_mean) / other_std) for mean, std, other_mean, other_std in parts]
+    scale, shift = zip(*changes, strict=True)
+    return Rescale(scale, shift)

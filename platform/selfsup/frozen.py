@@ -1,0 +1,77 @@
+"""Trained objectives that other objectives learn from: tokenizers, teachers, and what is made of their features."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.parts.patch import patchify, unpatchify
+from selfsup.parts.tokens import Tokens
+
+
+class Rescale(NamedTuple):
+    """Normalization by the statistics of other data. scale, shift: of each channel, of normalized values."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def apply(self, samples: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S)"""
+        scale, shift = (samples.new_tensor(part).view(-1, *[1] * (samples.ndim - 2)) for part in self)
+        return samples * scale + shift
+
+
+class Frozen(nn.Module):
+    """A trained Method on the device of the one that learns from it, in evaluation mode, without gradients.
+
+    It is no part of the learner's weights, so checkpoints leave it out. patch: points a side of the learner's tokens;
+    None for samples as a whole. rescale: from the learner's normalization to its own; None where they are the same.
+    targets: (num_samples, ...) what the learner's `prepare` made of its features; None in plans, and for a learner that
+    reads none.
+    """
+
+    def __init__(
+        self, method: Any, patch: int | None, rescale: Rescale | None = None, targets: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self._hidden = [method.eval().requires_grad_(False)]  # in a list: no submodule
+        self._patch, self._rescale, self.targets = patch, rescale, targets
+
+    @property
+    def method(self) -> Any:
+        return self._hidden[0]
+
+    @property
+    def num_codes(self) -> int:
+        return int(self.method.num_codes)
+
+    @torch.no_grad()
+    def codes(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, N) int64: the code of each place of its grid. view: one of the learner's, without a mask."""
+        codes: Tensor = self.method.codes(self._own(view))
+        return codes
+
+    @torch.no_grad()
+    def spatial(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, D, *grid): the features of its encoder. view: one of the learner's, without a mask."""
+        [modality] = self.method.encoders
+        places: Tensor = self.method.encoder(modality).spatial(self._own(view))
+        return places
+
+    def _own(self, view: Tokens | Tensor) -> Tokens | Tensor:
+        """Return a view of the learner as its own encoder sees it."""
+        [modality] = self.method.encoders
+        patch = self.method.encoder(modality).patch
+        if patch == self._patch and self._rescale is None:
+            return view
+        if isinstance(view, Tokens):
+            assert self._patch
+            view = unpatchify(view.value, grid=view.grid, patch=self._patch)
+        if self._rescale:
+            view = self._rescale.apply(view)
+        return view if patch is None else patchify(view, patch)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.method._apply(fn, recurse)
+        return self

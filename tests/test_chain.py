@@ -1,0 +1,183 @@
+"""Trainings that come before a run's own: how they are named, what depends on them, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from plans import METHOD, Home, make_sets
+
+from selfsup.errors import SpecError
+from selfsup.frozen import Frozen
+from selfsup.method import TrainInfo
+from selfsup.parts.patch import patchify
+from selfsup.pipelines import objective
+from selfsup.saved import restore_encoder, save_encoder
+from selfsup.tensors import save
+
+CODES = {"num_codes": 12, "code_dim": 4, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+CLUSTERED = {"method": "clusterfit", "hyper__clusters": 3, "hyper__iterations": 2}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, sets: Path) -> Home:
+    return Home(tmp_path, sets)
+
+
+def first(home: Home, name: str = "first.yaml", **changes: Any) -> str:
+    """Write the spec of an earlier training; return its name beside the later one's."""
+    data = {split: str(home.sets / name / "shards") for split, name in METHOD["data"].items()}
+    (home.folder / name).write_text(yaml.safe_dump(METHOD | {"name": "first", "data": data} | changes))
+    return name
+
+
+def test_an_earlier_training_is_a_stage_of_the_run_and_part_of_its_key(home: Home) -> None:
+    run = home.run(**CLUSTERED, teacher={"from": first(home)})
+    kinds = [f"{stage.kind} {stage.name}".rstrip() for stage in run.stages]
+    assert kinds == ["pretrain teacher", "targets", "pretrain", "embed", "knn", "linear"]
+    teacher = run.before["teacher"]
+    assert (teacher.method, teacher.spec, teacher.steps) == ("mae", "first", 4)
+    assert run.owner(run.stages[0]) is teacher
+    assert run.owner(run.stages[1]) is run
+    alone = home.run(**METHOD | {"name": "first"}).pretrain
+    assert alone
+    assert run.stages[0].key == alone.key  # found again by whoever trains it for itself
+
+
+def test_what_the_earlier_training_depends_on_the_later_one_does(home: Home) -> None:
+    name = first(home)
+    run = home.run(**CLUSTERED, teacher={"from": name})
+    same = home.run(**CLUSTERED, teacher={"from": str(home.folder / name)}, resources={"workers": 2})
+    assert same.id == run.id
+    assert same.before["teacher"].run.resources.workers == 2
+    first(home, hyper={"mask_ratio": 0.5})
+    assert home.run(**CLUSTERED, teacher={"from": name}).id != run.id
+    first(home)
+    assert home.run(**CLUSTERED, teacher={"from": name, "seed": 1}).id != run.id
+    other = home.run(**CLUSTERED, teacher={"from": name}, embed__crop=1.0)  # of the features that are clustered
+    assert [stage.key == kept.key for stage, kept in zip(other.training, run.training, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_it_trains_on_the_data_of_the_run_or_on_its_own(home: Home) -> None:
+    other = str(home.sets / "other" / "shards")
+    name = first(home, data={"train": other, "val": other})
+    same, own = (home.run(**CLUSTERED, teacher={"from": name, "data": data}) for data in ("same", "own"))
+    assert same.before["teacher"].train.root == same.train.root
+    assert own.before["teacher"].train.root == other
+
+
+def test_every_seed_has_the_teacher_of_seed_0_or_one_of_its_own(home: Home) -> None:
+    name = first(home)
+    seeds = {"seeds": 3, "baselines": False}
+    shared = home.plan(**CLUSTERED, **seeds, teacher={"from": name})
+    assert len({run.stages[0].key for run in shared}) == 1
+    paired = home.plan(**CLUSTERED, **seeds, teacher={"from": name, "seed": None})
+    assert [run.before["teacher"].run.seed for run in paired] == [0, 1, 2]
+
+
+def test_a_run_is_named_by_its_id(home: Home) -> None:
+    earlier = home.run(name="first")
+    earlier.remember()
+    run = home.run(**CLUSTERED, teacher={"from": earlier.id, "data": "same"})
+    assert earlier.pretrain
+    assert run.stages[0].key == earlier.pretrain.key
+    path = home.folder / "runs" / f"{earlier.id}.json"
+    path.write_text(path.read_text().replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
+    with pytest.raises(SpecError, match=rf"teacher\.from: {earlier.id} was trained by another version"):
+        home.run(**CLUSTERED, teacher={"from": earlier.id})
+
+
+def test_an_encoder_starts_from_that_of_an_earlier_training(home: Home) -> None:
+    run = home.run(start={"from": first(home, hyper={"mask_ratio": 0.5})})
+    earlier = run.before["start"]
+    assert earlier.pretrain
+    trunk = objective.initial_encoder(earlier.run, 3)
+    earlier.pretrain.folder.mkdir(parents=True)
+    save_encoder(trunk, earlier.run.backbone, earlier.pretrain.folder / objective.ENCODER)
+    built = objective.build(run.run, run.size, torch.device("cpu"), start=run.start).backbone.trunk.state_dict()
+    assert run.start
+    for name, weight in restore_encoder(run.start).trunk.state_dict().items():
+        assert weight.equal(built[name])
+
+
+def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they_are(home: Home) -> None:
+    teacher = {"from": first(home, method="vqvae", hyper=CODES)}
+    run = home.run(method="beit", teacher=teacher)
+    assert run.taught
+    assert run.teacher
+    method = objective.build(run.teacher.run, run.teacher.size, torch.device("cpu"))
+    method.embed.bias.data.fill_(7.0)
+    run.taught.folder.mkdir(parents=True)
+    save(method.state_dict(), run.taught.folder / objective.METHOD)
+    learner = objective.build(run.run, run.size, torch.device("cpu"), teacher=run.taught)
+    assert learner.teacher.method.embed.bias.unique().tolist() == [7.0]
+    assert not any("teacher" in name for name in learner.state_dict())
+    assert not learner.train().teacher.method.training
+    assert learner.to("meta").teacher.method.embed.bias.is_meta
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": "clusterfit"},
+            r"teacher: clusterfit learns from targets made of .* teacher: \{from: photos/simclr\}",
+        ),
+        ({"teacher": {"from": "first.yaml"}}, r"teacher: mae learns from no teacher; leave it out, or start: from it"),
+        ({"method": "beit", "teacher": {"from": "first.yaml"}}, r"teacher\.from: beit learns from the codes .*vqvae"),
+        ({"start": {"from": "nowhere"}}, r"start\.from: .*cannot read nowhere"),
+        ({"start": {"from": "circle.yaml"}}, r"start: 8 trainings, each named by the next, come before this one"),
+        ({"start": {"from": "first.yaml"}, "backbone__width": 64}, r"start\.from: its encoder does not fit: different"),
+        ({"start": {"from": "first.yaml"}, "backbone__weights": "timm"}, r"start: an encoder starts from one place"),
+        ({"start": {"from": "pixels.yaml"}}, r"start\.from: .*/pixels\.yaml trains nothing"),
+        ({"start": {"from": "short.yaml"}}, r"start\.from: .*/short\.yaml:\d+:\d+: optim\.warmup"),
+        ({"start": {}}, r"start\.from: required but missing"),
+    ],
+)
+def test_what_cannot_come_before_a_run_is_refused_where_it_is_named(
+    home: Home, changes: dict[str, Any], message: str
+) -> None:
+    first(home)
+    first(home, "circle.yaml", start={"from": "circle.yaml"})
+    first(home, "pixels.yaml", method="pixels")
+    first(home, "short.yaml", optim={"warmup": {"steps": 9}})
+    with pytest.raises(SpecError, match=message):
+        home.run(**changes)
+
+
+def test_a_tokenizer_needs_a_code_for_each_token(home: Home) -> None:
+    backbone = METHOD["backbone"] | {"patch_size": 16}
+    name = first(home, method="vqvae", hyper=CODES, backbone=backbone)
+    with pytest.raises(SpecError, match=r"a code for each place of another grid than the encoder's: 2x2 and 4x4"):
+        home.run(method="beit", teacher={"from": name})
+
+
+def test_a_teacher_sees_the_samples_of_its_learner_as_it_was_trained_to() -> None:
+    """With other patches, and normalized by other statistics."""
+
+    class Echo(torch.nn.Module):
+        encoders, patch = ("image",), 4
+
+        def encoder(self, _: str) -> "Echo":
+            return self
+
+        def codes(self, view: Any) -> torch.Tensor:
+            return view.value
+
+    images = torch.rand(2, 3, 8, 8)
+    mean, std, other_mean, other_std = 0.5, 0.25, 0.1, 0.5
+    infos = [TrainInfo(8, 2, 4, 2, mean=(m,) * 3, std=(s,) * 3) for m, s in ((mean, std), (other_mean, other_std))]
+    assert objective.rescale(infos[0], infos[0]) is None
+    change = objective.rescale(*infos)
+    seen = Frozen(Echo(), 2, change).codes(patchify((images - mean) / std, 2))
+    torch.testing.assert_close(seen, patchify((images - other_mean) / other_std, 4).value)
