@@ -16,10 +16,12 @@ TABLE = """
 aim              adamw       4096  500000s   0      1e-3   0       0.05    0.05    31250s  -    prefix=True norm_pix_loss=True head_width=2048 head_depth=12 crop_min=0.4 backbone.width=1536 backbone.depth=24 backbone.heads=12 optim.clip_norm=1 optim.betas=(0.9,0.95)
 amdim            adamw       1008     150   0      2e-4   0       1e-5    1e-5    500s    all  dim=1536 clip=20 penalty=0.05 optim.betas=(0.8,0.999) optim.drops=(0.6,0.9) optim.drop_factor=0.2
 barlow           lars.byol   2048    1000   0      1.6    1.6e-3  1.6e-5  1.6e-5  10      -    redundancy=0.0051 dim=8192 layers=3 bias_lr=0.0015 optim.trust=0.001
+beit             adamw       2048     800   0      1.5e-3 1e-5    0.05    0.05    10      -    mask_ratio=75.05/196 mask_block=16 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.1
 byol             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    momentum=0.996 hidden=4096 dim=256 optim.trust=0.001
 colorization     adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  balance=0.5 neighbors=5 sigma=5 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 context_encoder  adamw         64      25   0      2e-3   2e-3   0       0       0       -    region='shape' share=0.25 adversarial=0 bottleneck=4000 width=64 optim.betas=(0.5,0.999)
 data2vec         adamw       2048     800   0      2e-3   1e-5    0.05    0.05    10      -    average=6 beta=2 momentum=0.9998 mask_ratio=120.05/196 mask_block=16 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.25
+clusterfit       sgd         1024     105   0.1    0.4    0       1e-4    1e-4    5       -    clusters=16000 jitter=1.0 optim.drops=(30/105,60/105,90/105,100/105) optim.drop_factor=0.1 train.norm_groups=32
 deepcluster      lars.larc   4096     801   0.3    4.8    4.8e-3  1e-6    1e-6    11      -    clusters=3000 heads=3 temperature=0.1 hidden=2048 dim=128 optim.trust=0.001 train.norm_groups=8
 denoising        adamw       1024     300   0      6e-4   0       0.05    0.05    40      -    noise='mask' share=0.25 emphasis=1 depth=0
 densecl          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  queue=65536 momentum=0.999 dense=0.5 temperature=0.2 hidden=2048 dim=128 train.norm_groups=8
@@ -56,6 +58,7 @@ swav             lars.larc   4096     800   0.3    4.8    4.8e-3  1e-6    1e-6  
 swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6    0       -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=3840 queue_begins=15/200 freeze=1/200 optim.trust=0.001 train.norm_groups=1
 tico             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    decay=0.9 contrast=8 momentum=0.996 hidden=4096 dim=256
 vicreg           lars.byol   2048    1000   0      1.6    1.6e-3  1e-6    1e-6    10      -    invariance=25 variance=25 covariance=1 dim=8192 layers=3 optim.trust=0.001
+vqvae            adamw        256  500000s   0    1e-4   5e-5    1e-4    1e-4  10000s    -    num_codes=8192 code_dim=32 commitment=0.25 code_decay=0.99 optim.betas=(0.9,0.99)
 """  # noqa: E501
 ROWS = {cells[0]: cells[1:] for cells in map(str.split, TABLE.strip().splitlines())}
 

@@ -9,6 +9,8 @@ from torch import nn
 from selfsup import encoder
 from selfsup.batch import Batch
 from selfsup.contract import random_batch
+from selfsup.frozen import Frozen
+from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, load
 from selfsup.sections import Backbone
 from selfsup.views import sized
@@ -18,10 +20,12 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "aim": {"head_width": 32, "head_depth": 1},
     "amdim": {"dim": 24},
     "barlow": {"dim": 16},
+    "beit": {"mask_block": 2},
     "byol": {"hidden": 64},
     "colorization": {"depth": 1, "width": 16},
     "context_encoder": {"bottleneck": 16, "width": 4},
     "data2vec": {"average": 2, "mask_block": 2},
+    "clusterfit": {"clusters": 4, "iterations": 5},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
     "denoising": {"depth": 1, "width": 16},
     "densecl": {"queue": 32, "split": 2, "hidden": 64, "dim": 32},
@@ -50,6 +54,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
+    "vqvae": {"num_codes": 24, "code_dim": 8, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
 }
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
@@ -72,9 +77,20 @@ def setting(
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
         trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
+        if kind.learns_from:
+            info = info._replace(teacher=teacher(kind, knobs, samples))
         method = kind(knobs, {"image": trunk}, info)
         batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
     return method, batch
+
+
+def teacher(kind: type[Method], knobs: Knobs, samples: int) -> Frozen:
+    """Return a small tokenizer or encoder for an objective to learn from; the global generator stays as it was."""
+    with torch.random.fork_rng():
+        method, _ = setting("vqvae" if kind.learns_from == "codes" else "simclr", "vit", seed=1)
+        features = torch.randn(samples, method.backbone.dim, generator=torch.Generator().manual_seed(2))
+    made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if kind.learns_from == "targets" else None
+    return Frozen(method, PATCH, targets=made)
 
 
 def moved(*teachers: nn.Module, by: float = 0.1) -> None:

@@ -2,7 +2,17 @@
 published, which knows of selfsup only the first weights and the forward passes of encoders and heads.
 """
 
-from . import contrasts, keys, large_batches, masked, others, predictive, pretext, teachers
+from . import (
+    contrasts,
+    keys,
+    large_batches,
+    masked,
+    others,
+    predictive,
+    pretext,
+    teachers,
+    tokens,
+)
 
-MODULES = contrasts, keys, large_batches, masked, others, predictive, pretext, teachers
+MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

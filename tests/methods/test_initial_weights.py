@@ -17,6 +17,7 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "maskfeat": (0.02, 0.02, 0.02),
     "msn": (0.02, (2 / 48) ** 0.5, 0.02),
     "ijepa": (0.02, 0.02, 0.02),
+    "beit": (CUT, CUT, CUT),
     "data2vec": (CUT, CUT, CUT),
     "ropim": (CUT, CUT, CUT),
     "flexpredict": (0.02, 0.02, 0.02),

@@ -16,11 +16,13 @@ aim          1    -  0.4   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 amdim        2    -  0.3   1     0.7 1.4  0    bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+beit         1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 data2vec     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
+clusterfit   1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0     0    0
 deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 deepcluster  6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 denoising    1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
@@ -71,6 +73,7 @@ swav         6   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0
 tico         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 tico         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 vicreg       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0.1
+vqvae        1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 """
 GRAY_FIRST = {"sela"}  # before the jitter
 CENTRAL = {"obow": [Center(share=0.875, flip=0.5, rounded=True, resample="bilinear")]}  # before those of the table

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from selfsup.errors import SpecError
+from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
 from selfsup.masks import MaskRule
 from selfsup.method import TrainInfo
@@ -113,3 +114,18 @@ def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError
     if patch and patch % detail:
         message = f"patches of {patch} pixels do not divide into places of {detail} (hyper.detail)"
         yield SpecError(message, "hyper.detail", "backbone.patch_size")
+
+
+def whole_heads(width: int, heads: int) -> None:
+    """Raise ValueError where the channels of a decoder do not divide into its attention heads."""
+    if width % heads:
+        raise ValueError(f"decoder_width {width} does not divide into {heads} decoder_heads")
+
+
+def a_code_a_token(tokenizer: Frozen, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
+    """Yield an error where the codes of a tokenizer are not one for each token of a grid."""
+    own = tuple(tokenizer.method.backbone.grid)
+    if grid is not None and own != grid:
+        sizes = " and ".join("x".join(map(str, size)) for size in (own, grid))
+        message = f"the tokenizer has a code for each place of another grid than the encoder's: {sizes}"
+        yield SpecError(f"{message}; give both the same image and patch size", "teacher.from", "backbone.patch_size")

@@ -1,0 +1,99 @@
+"""VQ-VAE, and the objectives that learn from a teacher's codes and clusters, at the settings of their recipes."""
+
+import torch
+import torch.nn.functional as F
+from precision import double_precision
+from torch import Tensor, nn
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+
+from .authors import adamw, copied, learn, named, on_gpus, sgd, trained, warm
+from .ours import Trained
+from .predictive import beits_decay
+from .recipes import of_recipe
+from .teachers import Masking
+
+ENCODER = {"backbone": "encoders.image"}
+
+
+def vqvae(method: Method, batches: list[Batch]) -> Trained:
+    """Codes are moving averages of unit vectors, and rare ones vectors of the batch; matrices decay."""
+    names = ENCODER | {"project": "project", "embed": "embed", "decoder": "decoder"}
+    student, codes = copied(method, names), method.quantizer.codebook.clone()
+    count, total = torch.zeros_like(codes[:, 0]), torch.zeros_like(codes)
+    latest: list[Tensor] = []
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        tokens = batch.views[0].value
+        z = F.normalize(student["project"](student["backbone"](tokens)[:, 1:]), dim=2)
+        unit = F.normalize(codes, dim=1)
+        code = torch.cdist(z, unit.expand(len(z), -1, -1)).argmin(dim=2)
+        latest[:] = z.detach().flatten(0, 1), code.flatten()
+        passed = z + (unit[code] - z).detach()
+        painted = student["decoder"](student["embed"](passed) + method.positions)
+        return (painted - tokens.value).square().mean() + 0.25 * (z - unit[code]).square().mean()
+
+    optimizer = adamw(student, warm(1e-4, end=5e-5), lambda _, __, weight: 1e-4 * (weight.ndim > 1), betas=(0.9, 0.99))
+
+    def move(step: int) -> None:
+        optimizer(step)
+        z, code = latest
+        even = len(z) / len(codes)
+        for number in range(len(codes)):
+            own = z[code == number]
+            count[number] = 0.99 * count[number] + 0.01 * len(own)
+            total[number] = 0.99 * total[number] + 0.01 * own.sum(0)
+            if count[number] < 0.1 * even:
+                count[number], total[number] = even, even * z[number * len(z) // len(codes)]
+            codes[number] = total[number] / count[number]
+
+    losses, _ = learn(student, loss, batches, move)
+    own = {"quantizer.codebook": codes, "quantizer.count": count, "quantizer.total": total}
+    return trained(losses, named(student, names) | own)
+
+
+def clusterfit(method: Method, batches: list[Batch]) -> Trained:
+    """Matrices decay; the rate rises from 0.1 and is divided by ten four times; labels are clusters."""
+    names = ENCODER | {"head": "head"}
+    student = on_gpus(copied(method, names))
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        logits = student["head"](student["backbone"].pooled(batch.views[0].value))
+        return -logits.log_softmax(dim=1)[range(8), method.cluster[batch.sample]].mean()
+
+    def rate(step: int, _: str) -> float:
+        drops = sum(step >= 10 * epoch / 105 for epoch in (30, 60, 90, 100))
+        return 0.1 + 0.3 * (step + 1) / 2 if step < 2 else 0.4 * 0.1**drops
+
+    losses, _ = learn(student, loss, batches, sgd(student, rate, decay=1e-4, least=2))
+    return trained(losses, named(student, names) | {"cluster": method.cluster})
+
+
+def beit(method: Method, batches: list[Batch]) -> Trained:
+    """Cross-entropy image by image; neither vectors nor the class token and positions decay."""
+    student = copied(method, {"head": "head"})
+    student["backbone"] = Masking(method.backbone, method.mask_token)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        tokens, where = batch.views[0].value, batch.views[0].mask.where
+        with double_precision():
+            code = method.teacher.codes(tokens)
+        log_p = student["head"](student["backbone"](tokens, where)[:, 1:]).log_softmax(dim=2)
+        rows = zip(log_p, code, where, strict=True)
+        return torch.stack([-p[at].take_along_dim(c[at][:, None], dim=1).mean() for p, c, at in rows]).mean()
+
+    clip = lambda: torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)  # noqa: E731
+    losses, _ = learn(student, loss, batches, adamw(student, warm(1.5e-3, end=1e-5), beits_decay(0.05), clip=clip))
+    backbone = student["backbone"]
+    parts = {"encoders.image": backbone.encoder, "mask_token": backbone.mask_token, "head": student["head"]}
+    return trained(losses, parts)
+
+
+LOOPS = {
+    "beit": of_recipe("beit", beit, "vit", mask_block=2),
+    "clusterfit": of_recipe("clusterfit", clusterfit, clusters=4),
+    "vqvae": of_recipe(
+        "vqvae", vqvae, "vit", num_codes=24, code_dim=8, decoder_width=32, decoder_depth=2, decoder_heads=4
+    ),
+}

@@ -1,0 +1,62 @@
+"""BEiT against transformers' ViT with masked patches, and what it asks of masks and of its tokenizer."""
+
+import torch
+import torch.nn.functional as F
+from transformers import ViTConfig, ViTModel
+from transformers_names import renamed
+
+from selfsup.masks import BlockMask
+from selfsup.method import load
+from selfsup.parts.patch import unpatchify
+
+CONFIG = ViTConfig(
+    image_size=16,
+    patch_size=4,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=4 * 48,
+    layer_norm_eps=1e-6,
+)
+
+
+def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
+    method, batch = setting("beit")
+    for weight in method.parameters():  # no bias at zero, no scale at one
+        if weight.requires_grad:
+            weight.data += 0.05 * torch.randn_like(weight)
+    theirs = ViTModel(CONFIG, add_pooling_layer=False, use_mask_token=True)
+    encoder = {name: value for name, value in method.state_dict().items() if name.startswith("encoders.")}
+    named = {name.removeprefix("vit."): value for name, value in renamed(encoder).items()}
+    theirs.load_state_dict(named | {"embeddings.mask_token": method.mask_token.detach()[None]}, strict=True)
+    [view] = batch.views
+    where, code = view.mask.where, method.teacher.method.codes(view.value)
+    hidden = theirs(unpatchify(view.value.value, grid=(4, 4), patch=4), bool_masked_pos=where).last_hidden_state[:, 1:]
+    rows = zip(F.linear(hidden, method.head.weight.detach(), method.head.bias.detach()), code, where, strict=True)
+    expected = torch.stack([F.cross_entropy(logits[at], own[at]) for logits, own, at in rows]).mean()
+    loss = method(batch).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    loss.backward()
+    expected.backward()
+    grad = theirs.embeddings.patch_embeddings.projection.weight.grad
+    torch.testing.assert_close(method.backbone.trunk.patch_embed.proj.weight.grad, grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(method.mask_token.grad, theirs.embeddings.mask_token.grad[0], rtol=1e-3, atol=1e-5)
+
+
+def test_masked_patches_stay_hidden_from_the_encoder_but_not_from_the_tokenizer(setting) -> None:
+    method, batch = setting("beit")
+    [view] = batch.views
+    other = torch.where(view.mask.where[..., None], torch.randn_like(view.value.value), view.value.value)
+    seen = [method.backbone(view.value, cover=(view.mask.where, method.mask_token))]
+    codes = [method.teacher.codes(view.value)]
+    view.value.value.copy_(other)
+    seen.append(method.backbone(view.value, cover=(view.mask.where, method.mask_token)))
+    codes.append(method.teacher.codes(view.value))
+    assert seen[0].equal(seen[1])
+    assert not codes[0].equal(codes[1])
+
+
+def test_an_objective_masks_rectangles_of_16_patches_or_more() -> None:
+    kind = load("beit")
+    [crop] = kind.views(kind.Hyper()).specs
+    assert crop.mask == BlockMask(0.4, 0.4, smallest=16)
