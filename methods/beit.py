@@ -48,7 +48,7 @@ class BEiT(Method):
             ("brightness", "contrast", "saturation"), hyper.strength
         )
         mask = BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, **jitter),))
+        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, jitter=1.0, **jitter),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
