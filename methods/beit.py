@@ -44,11 +44,9 @@ class BEiT(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        jitter: dict[str, Any] = {"jitter": 1.0} | dict.fromkeys(
-            ("brightness", "contrast", "saturation"), hyper.strength
-        )
+        colors: dict[str, Any] = dict.fromkeys(("brightness", "contrast", "saturation"), hyper.strength)
         mask = BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, jitter=1.0, **jitter),))
+        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, jitter=1.0, **colors),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
