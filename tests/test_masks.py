@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from selfsup.masks import (
     BoolMask,
     FilledBlockMask,
     GridMask,
+    GroupMask,
     IndexMask,
     RandomMask,
     SquareMask,
@@ -177,3 +179,37 @@ def test_a_blank_mask_has_the_typical_size():
     assert left_out.removed.sum(dim=1).tolist() == [12] * 3
     assert isinstance(replaced, BoolMask)
     assert replaced.where.sum(dim=1).tolist() == replaced.number.tolist() == [4] * 3
+
+
+def test_groups_cover_a_share_and_hardly_more() -> None:
+    """Shares are uniform between a half and the ratio, but for the last rectangle, of 4 by 4 tokens at most."""
+    rule, grid = GroupMask(0.7), (14, 14)
+    noise = torch.rand(500, rule.num_draws(grid))
+    mask = rule.draw(noise, grid)
+    share, goal = mask.where.float().mean(dim=1), 0.5 + 0.2 * noise[:, 0]
+    assert mask.number.tolist() == mask.where.sum(dim=1).tolist()
+    assert (share >= goal - 1e-6).all()
+    assert (share < goal + 16 / 196).all()
+    assert rule.typical(grid) == (196, round(0.6 * 196))
+    found = mask.where.view(-1, 14, 14).float().mean(dim=0)
+    expected = torch.stack([by_hand(random.Random(seed)) for seed in range(500)]).float().mean(dim=0)
+    assert (found - expected).abs().max() < 4.5 * (0.5 / 500) ** 0.5
+
+
+def by_hand(draw: random.Random) -> torch.Tensor:
+    """Return a mask of 14 by 14 tokens, rectangle after rectangle."""
+    covered, goal = torch.zeros(14, 14, dtype=torch.bool), draw.uniform(0.5, 0.7) * 196
+    while covered.sum() < goal:
+        top, left = draw.randrange(14), draw.randrange(14)
+        covered[top : top + draw.randint(1, 4), left : left + draw.randint(1, 4)] = True
+    return covered
+
+
+def test_groups_are_rectangles_where_they_were_drawn() -> None:
+    rule = GroupMask(0.01)  # of 100 tokens one: the first rectangle is all
+    for top, left, height, width in ((0.0, 0.0, 0.0, 0.0), (0.55, 0.2, 0.99, 0.4), (0.99, 0.95, 0.99, 0.99)):
+        noise = torch.tensor([[0.0, top, left, height, width, *[0.5] * (4 * 127)]])
+        expected = torch.zeros(10, 10, dtype=torch.bool)
+        row, column = int(10 * top), int(10 * left)
+        expected[row : row + 1 + int(3 * height), column : column + 1 + int(3 * width)] = True
+        assert rule.draw(noise, (10, 10)).where.view(10, 10).equal(expected)

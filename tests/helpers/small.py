@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "droppos": {"mask_ratio": 0.5, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
     "flexpredict": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
+    "gmml": {"hidden": 32, "dim": 16},
     "ibot": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "ijepa": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
     "jigsaw": {"permutations": 6, "puzzle": 36, "piece": 8, "dim": 16, "hidden": 32},

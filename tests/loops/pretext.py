@@ -1,6 +1,7 @@
 """Pretext tasks and reconstructions of whole images, at the settings of their recipes."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from selfsup.batch import Batch
 from selfsup.method import Method
 from selfsup.parts.patch import patchify, unpatchify
 
-from .authors import adamw, copied, learn, named, on_gpus, sgd, trained, warm
+from .authors import adamw, copied, cosine, learn, named, on_gpus, sgd, trainable, trained, warm
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -46,6 +47,40 @@ def rotation(method: Method, batches: list[Batch]) -> Trained:
 
     move = sgd(student, steps(0.02, 0.2, 30 / 70, 50 / 70), decay=1e-4)
     losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+def gmml(method: Method, batches: list[Batch]) -> Trained:
+    """Noise in groups of patches of both views, SiT's contrast, and each gradient clipped by itself."""
+    names = ENCODER | {"painter": "painter", "projector": "projector"}
+    student = copied(method, names)
+
+    def seen(patches: Tensor, draws: Tensor, where: Tensor) -> Tensor:
+        first, second = (draws * 2**24).tolist()
+        mine = hashed(int(second) + 2**24)
+        words = [hashed(hashed((n * 0x9E3779B9 + int(first)) % 2**32) ^ mine) for n in range(2 * 768)]
+        radius, angle = torch.tensor([word // 2**8 / 2**24 for word in words], dtype=torch.float64).view(2, 16, 48)
+        return torch.where(where[:, None], (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos(), patches)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        errors, vectors = [], []
+        for view, draws in zip(batch.views, (batch.draws[:, :2], batch.draws[:, 2:]), strict=True):
+            value, where = view.value.value, view.mask.where
+            noisy = torch.stack([seen(*sample) for sample in zip(value, draws, where, strict=True)])
+            features = student["backbone"](view.value._replace(value=noisy))
+            errors.append((student["painter"](features[:, 1:]) - value)[where].abs().mean())
+            vectors.append(F.normalize(student["projector"](features.mean(1)), dim=1))
+        alike = torch.cat(vectors) @ torch.cat(vectors).T / 0.2
+        alike = alike - torch.diag(torch.full((16,), torch.inf, dtype=alike.dtype))
+        contrast = -alike.log_softmax(1)[range(16), [*range(8, 16), *range(8)]].mean()
+        return sum(errors) / 2 + contrast
+
+    def clip() -> None:
+        for _, weight in trainable(student):
+            weight.grad.mul_(min(1.0, 3 / (weight.grad.norm().item() + 1e-6)))
+
+    decay = lambda step, _, weight: cosine(step, 0.04, 0.4) * (weight.ndim > 1)  # noqa: E731
+    losses, _ = learn(student, loss, batches, adamw(student, warm(5e-4, end=1e-6), decay, clip=clip))
     return trained(losses, named(student, names))
 
 
@@ -230,6 +265,7 @@ LOOPS = {
     "denoising": of_recipe("denoising", denoising, "vit", depth=1, width=16),
     "rotation": of_recipe("rotation", rotation),
     "relative_position": of_recipe("relative_position", relative_position, puzzle=36, piece=8, jitter=2, hidden=32),
+    "gmml": of_recipe("gmml", gmml, "vit", hidden=32, dim=16, contrast=1.0),
     "jigsaw": of_recipe("jigsaw", jigsaw, permutations=6, puzzle=36, piece=8, dim=16),
     "split_brain": SPLIT_BRAIN._replace(optim=SPLIT_BRAIN.optim.model_copy(update={"lr": 3.16e-4})),
 }
