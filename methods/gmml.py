@@ -18,8 +18,9 @@ from torch import Tensor
 from selfsup.batch import View
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
+from selfsup.groupmask import GroupMask
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BoolMask, GroupMask
+from selfsup.masks import BoolMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks, dist, noise
 from selfsup.parts.contrastive import nt_xent

@@ -11,11 +11,10 @@ B: batch, G: mixed images, S: images of each, B = G * S, N: tokens, n: those of 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from pydantic import model_validator
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
@@ -73,8 +72,8 @@ class MixedAE(Method):
         super().__init__(hyper, encoders, info)
         self.hyper = hyper
         self.target = PixelTarget(self.backbone, normalized=hyper.norm_pix_loss)
-        sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
-        self.decoder = Decoder(self.backbone, **sizes)
+        width, depth, heads = hyper.decoder_width, hyper.decoder_depth, hyper.decoder_heads
+        self.decoder = Decoder(self.backbone, width=width, depth=depth, heads=heads)
         self.segments = nn.Parameter(0.02 * torch.randn(hyper.images, self.backbone.dim))
 
     def forward(self, batch: Batch) -> Out:
@@ -105,7 +104,7 @@ class MixedAE(Method):
         """
         number = self.hyper.images
         order = masked(batch)[1].order[::number]  # (G, N)
-        shares = order.unflatten(1, (number, -1))
+        shares = order.reshape(len(order), number, -1)
         others = torch.tensor([[*range(own), *range(own + 1, number)] for own in range(number)], device=order.device)
         mask = IndexMask(keep=shares.flatten(0, 1), hide=shares[:, others].flatten(2).flatten(0, 1))
         return mask, order.argsort(dim=1) // shares.shape[2]
@@ -136,14 +135,16 @@ class MixedAE(Method):
 
 def mix(values: Tensor, source: Tensor, images: int) -> Tensor:
     """(B, N, ...), (G, N) int64 -> (G, N, ...): of each token that of its image."""
-    grouped = values.unflatten(0, (-1, images))
-    return grouped.take_along_dim(source[:, None, :, None], dim=1)[:, 0]
+    grouped = values.reshape(-1, images, *values.shape[1:])
+    mixed: Tensor = grouped.take_along_dim(source[:, None, :, None], dim=1)[:, 0]
+    return mixed
 
 
 @torch.no_grad()
-def best(block: Block, hidden: Tensor, number: int) -> Tensor:
+def best(block: Any, hidden: Tensor, number: int) -> Tensor:
     """(G, T, D) -> (G, H, T, T) bool: of each query the keys of the largest products, `number` of them."""
     attention = block.attn
     parts = attention.qkv(block.norm1(hidden)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     products = attention.q_norm(parts[0]) @ attention.k_norm(parts[1]).mT
-    return products >= products.topk(number, dim=-1).values[..., -1:]
+    largest: Tensor = products >= products.topk(number, dim=-1).values[..., -1:]
+    return largest

@@ -4,6 +4,7 @@ import random
 import pytest
 import torch
 
+from selfsup.groupmask import GroupMask
 from selfsup.masks import (
     ATTEMPTS,
     ROUNDS,
@@ -11,7 +12,6 @@ from selfsup.masks import (
     BoolMask,
     FilledBlockMask,
     GridMask,
-    GroupMask,
     IndexMask,
     RandomMask,
     SquareMask,
