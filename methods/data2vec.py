@@ -41,12 +41,12 @@ class Data2Vec(Method):
     teacher: TokenEncoder
 
     class Hyper(Knobs):
+        mask_ratio: float = knob(0.6125, "share of patches that is masked, at most", sweep=Range(0.3, 0.8), gt=0, lt=1)
         average: int = knob(6, "last blocks of the teacher that are averaged", symbol="K", sweep=Choice(1, 3, 6), ge=1)
         beta: float = knob(
             2.0, "error at which its square turns into its absolute value", symbol="β", sweep=Choice(0.5, 2.0), ge=0
         )
         momentum: float = knob(0.9998, "of the teacher", symbol="τ", sweep=Choice(0.999, 0.9998), ge=0, le=1)
-        mask_ratio: float = knob(0.6125, "share of patches that is masked, at most", sweep=Range(0.3, 0.8), gt=0, lt=1)
         mask_block: int = knob(16, "patches of the smallest rectangle that is masked at once", ge=1)
         strength: float = knob(0.4, "strength of color jitter", sweep=Choice(0.0, 0.4), ge=0, le=1)
         crop_min: float = knob(0.08, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)

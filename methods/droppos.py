@@ -25,7 +25,6 @@ from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts import checks, dist
 from selfsup.parts.heads import xavier_linears
-from selfsup.parts.predictor import whole_heads
 from selfsup.parts.tokens import Tokens, places
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
@@ -63,7 +62,7 @@ class DropPos(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            whole_heads("decoder", self.decoder_width, self.decoder_heads)
+            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
             return self
 
     @classmethod

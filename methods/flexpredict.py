@@ -23,9 +23,9 @@ from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import initial, latent, noise
+from selfsup.parts import checks, initial, latent, noise
 from selfsup.parts.ema import ema_copy, ema_update
-from selfsup.parts.predictor import Predictor, whole_heads
+from selfsup.parts.predictor import Predictor
 from selfsup.parts.schedules import ramp
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
@@ -61,7 +61,7 @@ class FlexPredict(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            whole_heads("predictor", self.predictor_width, self.predictor_heads)
+            checks.whole_heads("predictor", self.predictor_width, self.predictor_heads)
             return self
 
     @classmethod

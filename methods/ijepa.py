@@ -20,9 +20,9 @@ from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import initial, latent
+from selfsup.parts import checks, initial, latent
 from selfsup.parts.ema import ema_copy, ema_update
-from selfsup.parts.predictor import Predictor, whole_heads
+from selfsup.parts.predictor import Predictor
 from selfsup.parts.schedules import ramp
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
@@ -56,7 +56,7 @@ class IJEPA(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            whole_heads("predictor", self.predictor_width, self.predictor_heads)
+            checks.whole_heads("predictor", self.predictor_width, self.predictor_heads)
             return self
 
     @classmethod

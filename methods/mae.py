@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
+from selfsup.frozen import Frozen
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import FilledBlockMask, GridMask, IndexMask, MaskRule, RandomMask
-from selfsup.method import Batch, Method, Out, TrainInfo
+from selfsup.method import Batch, Lesson, Method, Out, TrainInfo
 from selfsup.parts import checks
 from selfsup.parts.decoder import Decoder
-from selfsup.parts.reconstruction import masked, masked_mse
-from selfsup.parts.targets import HogTarget, PcaTarget, PixelTarget, Target
+from selfsup.parts.reconstruction import masked
+from selfsup.parts.targets import CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
 from selfsup.views import Center, Crop, Views
@@ -42,6 +43,7 @@ class MAE(Method):
     paper, family, backbones = "2111.06377", "reconstruction", ("vit",)
     modalities = None  # any: what it learns from a view does not depend on its kind
     separable = True
+    learns_from = "codes"  # where these are the target
 
     class Hyper(Knobs):
         mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)
@@ -53,8 +55,8 @@ class MAE(Method):
         )
         mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
         mask_token: bool = knob(False, "the encoder sees a learned token in place of every hidden patch (table 1c)")
-        target: Literal["pixels", "pca", "hog"] = knob(
-            "pixels", "what is painted: pixels, principal components of patches, or oriented gradients"
+        target: Literal["pixels", "pca", "hog", "codes"] = knob(
+            "pixels", "what is predicted: pixels, principal components, oriented gradients, or a tokenizer's codes"
         )
         norm_pix_loss: bool = knob(
             False, "paint each patch normalized by its own mean and deviation", sweep=Choice(False, True)
@@ -71,11 +73,12 @@ class MAE(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            if self.decoder_width % self.decoder_heads:
-                raise ValueError(
-                    f"decoder_width {self.decoder_width} does not divide into {self.decoder_heads} decoder_heads"
-                )
+            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
             return self
+
+    @classmethod
+    def lesson(cls, hyper: Hyper) -> Lesson | None:
+        return "codes" if hyper.target == "codes" else None
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
@@ -103,6 +106,8 @@ class MAE(Method):
             yield from checks.idle(hyper, "color_jitter", "crops")
         if hyper.target == "pca":
             yield from checks.enough_values("components", hyper.components, setup, info)
+        if hyper.target == "codes" and info and info.teacher:
+            yield from checks.a_code_a_token(info.teacher, setup.grid)
         if hyper.target == "hog":
             yield from checks.whole_cells("cell", hyper.cell, setup)
         broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))
@@ -110,7 +115,7 @@ class MAE(Method):
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
-        self.target = target_of(hyper, self.backbone)
+        self.target = target_of(hyper, self.backbone, info.teacher)
         sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
         self.decoder = Decoder(self.backbone, **sizes, values=self.target.values, fills=not hyper.mask_token)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, self.backbone.dim)) if hyper.mask_token else None
@@ -119,7 +124,7 @@ class MAE(Method):
         tokens, mask = masked(batch)
         target = self.target.of(tokens, mask.hide)
         hidden = self._decoded(tokens, mask)[:, mask.keep.shape[1] :]
-        return Out(masked_mse(self.decoder.paint(hidden), target))
+        return Out(self.target.loss(self.decoder.paint(hidden), target))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """-> (B, N, P): every patch as it is painted; with norm_pix_loss, at the true patch's mean and deviation."""
@@ -149,8 +154,11 @@ def mask_rule(hyper: MAE.Hyper) -> MaskRule:
     return RandomMask(hyper.mask_ratio, hyper.mask_block)
 
 
-def target_of(hyper: MAE.Hyper, encoder: TokenEncoder) -> Target:
+def target_of(hyper: MAE.Hyper, encoder: TokenEncoder, tokenizer: Frozen | None) -> Target:
     """Return what the decoder predicts of a hidden patch."""
+    if hyper.target == "codes":
+        assert tokenizer, "codes are a tokenizer's"
+        return CodeTarget(tokenizer)
     if hyper.target == "pca":
         return PcaTarget(encoder, number=hyper.components)
     if hyper.target == "hog":

@@ -1,9 +1,10 @@
 """MixedAE: a ViT sees four images mixed into one, tells their patches apart, and a decoder paints each image whole.
 
 Chen, Liu, Hong, Xu, Li and Yeung, "Mixed autoencoder for self-supervised visual representation learning", CVPR 2023,
-arXiv:2303.17152. Defaults are the paper's for ViT-B/16.
+arXiv:2303.17152. Written from what is remembered of the paper, its defaults too, of which its abstract has none: check
+them before a claim.
 
-There is no authors' code. Left open by the paper, as it was remembered here: mixed images are composed once for each
+There is no authors' code. Decided here: mixed images are composed once for each
 group of images; attention is of the strongest keys in all blocks but the first; the contrastive loss is a mean over
 patches and over the other patches of the same image.
 
@@ -52,10 +53,7 @@ class MixedAE(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            if self.decoder_width % self.decoder_heads:
-                raise ValueError(
-                    f"decoder_width {self.decoder_width} does not divide into {self.decoder_heads} decoder_heads"
-                )
+            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
             return self
 
     @classmethod

@@ -53,7 +53,7 @@ class VQVAE(Method):
 
         @model_validator(mode="after")
         def _whole_heads(self) -> Self:
-            checks.whole_heads(self.decoder_width, self.decoder_heads)
+            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
             return self
 
     @classmethod
@@ -83,7 +83,7 @@ class VQVAE(Method):
         [view] = batch.views
         assert isinstance(view.value, Tokens)
         quantized = self._quantized(view.value)
-        pixels = F.mse_loss(self._painted(quantized).float(), view.value.value.float())
+        pixels = F.mse_loss(self._painted(quantized.value).float(), view.value.value.float())
         log = {
             "pixels": pixels,
             "quantization": quantized.loss,
@@ -100,15 +100,19 @@ class VQVAE(Method):
         """-> (B, N) int64"""
         return self._quantized(view).code
 
+    def decoded(self, codes: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, P)"""
+        return self._painted(self.quantizer.vectors(codes)).float()
+
     def reconstruct(self, batch: Batch) -> Tensor:
         """-> (B, N, P): every patch, from its code and those of the others."""
-        return self._painted(self._quantized(batch.views[0].value)).float()
+        return self.decoded(self.codes(batch.views[0].value))
 
     def _quantized(self, view: Tokens | Tensor) -> Quantized:
         quantized: Quantized = self.quantizer(self.project(self.backbone(view)[:, self.backbone.num_prefix :]))
         return quantized
 
-    def _painted(self, quantized: Quantized) -> Tensor:
-        """-> (B, N, P)"""
-        painted: Tensor = self.decoder(self.embed(quantized.value) + self.positions)
+    def _painted(self, vectors: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, P)"""
+        painted: Tensor = self.decoder(self.embed(vectors) + self.positions)
         return painted

@@ -29,7 +29,7 @@ def before(run: Run, learner: Manifest, home: Path, manifests: Manifests, depth:
 
     Raises SpecError, with the paths of the sections, where there is none such, or where it cannot be trained.
     """
-    sections = {name: section for name in SECTIONS if (section := getattr(run, name))}
+    sections = {name: section for name in SECTIONS if (section := getattr(run, name)) and not _is_idle(name, run)}
     if sections and depth == DEEPEST:
         message = f"{DEEPEST} trainings, each named by the next, come before this one: does a spec name itself?"
         raise SpecError(message, *sections)
@@ -58,6 +58,14 @@ def _planned(
         changed = f"{section.source} was trained by another version, or files that it names have changed"
         raise SpecError(f"{changed}; name its spec instead, and it is trained anew", place)
     return planned
+
+
+def _is_idle(name: str, run: Run) -> bool:
+    """Return whether a teacher is of no use to a run's knobs, though to others: in a sweep of targets, say."""
+    if name != "teacher" or run.method in BASELINES:
+        return False
+    method = load_method(run.method)
+    return method.learns_from is not None and method.lesson(run.hyper) is None
 
 
 class _Origin(NamedTuple):
@@ -93,7 +101,7 @@ def check(planned: PlannedRun) -> None:
 def _check_teacher(planned: PlannedRun) -> None:
     """Raise SpecError where a method lacks the teacher that it learns from, or has one that teaches it nothing."""
     method, name, teacher = load_method(planned.run.method), short(planned.run.method), planned.teacher
-    lesson = method.learns_from
+    lesson = method.lesson(planned.run.hyper)
     if lesson and teacher is None:
         what = {"codes": "the codes of a tokenizer", "targets": "targets made of a trained encoder's features"}
         example = "photos/vqvae" if lesson == "codes" else "photos/simclr"

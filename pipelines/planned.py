@@ -138,12 +138,12 @@ class PlannedRun:
     @cached_property
     def targets(self) -> Stage | None:
         """Return the stage that makes targets of the teacher's features; None for a method that reads none."""
-        if not (self.teacher and self.teacher.pretrain) or load_method(self.run.method).learns_from != "targets":
+        teacher = self.teacher and self.teacher.pretrain
+        if not teacher or load_method(self.run.method).lesson(self.run.hyper) != "targets":
             return None
-        extra = {"teacher": self.teacher.pretrain.key, "data": self.train.digest}
+        extra = {"teacher": teacher.key, "data": self.train.digest}
         entries = (TARGETS, self._modality, codebase.entry("methods", self.run.method))
-        parts = ["method", "seed", "hyper", "embed"]
-        return self._stage("targets", parts, extra, entries=entries, after=(self.teacher.pretrain,))
+        return self._stage("targets", ["method", "seed", "hyper", "embed"], extra, entries=entries, after=(teacher,))
 
     @property
     def training(self) -> tuple[Stage, ...]:

@@ -126,6 +126,15 @@ def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they
     assert learner.to("meta").teacher.method.embed.bias.is_meta
 
 
+def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
+    teacher = {"from": first(home, method="vqvae", hyper=CODES)}
+    pixels, codes = (home.run(hyper={"target": target}, teacher=teacher) for target in ("pixels", "codes"))
+    assert pixels.id == home.run().id
+    assert [stage.name for stage in codes.training] == ["teacher", ""]
+    with pytest.raises(SpecError, match=r"teacher: mae learns from the codes of a tokenizer"):
+        home.run(hyper={"target": "codes"})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,7 +142,10 @@ def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they
             {"method": "clusterfit"},
             r"teacher: clusterfit learns from targets made of .* teacher: \{from: photos/simclr\}",
         ),
-        ({"teacher": {"from": "first.yaml"}}, r"teacher: mae learns from no teacher; leave it out, or start: from it"),
+        (
+            {"method": "simmim", "teacher": {"from": "first.yaml"}},
+            r"teacher: simmim learns from no teacher; leave it out",
+        ),
         ({"method": "beit", "teacher": {"from": "first.yaml"}}, r"teacher\.from: beit learns from the codes .*vqvae"),
         ({"start": {"from": "nowhere"}}, r"start\.from: .*cannot read nowhere"),
         ({"start": {"from": "circle.yaml"}}, r"start: 8 trainings, each named by the next, come before this one"),

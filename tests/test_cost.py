@@ -10,6 +10,7 @@ from selfsup.knob import Knobs
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines import cost as module
+from selfsup.pipelines import objective
 from selfsup.pipelines.cost import _remarks, cautions, cost
 from selfsup.spec import Run, run_type
 from selfsup.views import Crop, Views
@@ -74,7 +75,8 @@ class Product(Method):
 
 @pytest.fixture
 def product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load", lambda _: Product)
+    for planner in (module, objective):
+        monkeypatch.setattr(planner, "load", lambda _: Product)
 
 
 @pytest.mark.usefixtures("product")

@@ -65,15 +65,17 @@ def example_teacher(method: type[Method], backbone: Backbone, info: TrainInfo) -
 
     Its targets are made of random features.
     """
-    if method.learns_from is None:
+    hyper = method.Hyper()
+    lesson = method.lesson(hyper)
+    if lesson is None:
         return None
     usable = (load(name) for name in names())
-    kind = next(kind for kind in usable if kind.learns_from is None and _teaches(kind, method.learns_from, backbone))
+    kind = next(kind for kind in usable if kind.lesson(kind.Hyper()) is None and _teaches(kind, lesson, backbone))
     trunk = encoder.build(backbone, kind.initialize)
     features, sample = torch.randn(info.num_samples, trunk.dim), torch.arange(info.num_samples)
     targets = None
-    if method.learns_from == "targets":
-        targets = method.prepare(method.Hyper(), features, sample, info.num_samples, seed=0)
+    if lesson == "targets":
+        targets = method.prepare(hyper, features, sample, info.num_samples, seed=0)
     return Frozen(kind(kind.Hyper(), {"image": trunk}, info), trunk.patch, targets=targets)
 
 

@@ -53,6 +53,12 @@ class Frozen(nn.Module):
         return codes
 
     @torch.no_grad()
+    def decoded(self, codes: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, P): the patches that its codes stand for, as it sees them."""
+        patches: Tensor = self.method.decoded(codes)
+        return patches
+
+    @torch.no_grad()
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, D, *grid): the features of its encoder. view: one of the learner's, without a mask."""
         [modality] = self.method.encoders

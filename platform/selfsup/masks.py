@@ -88,7 +88,7 @@ class MaskRule(abc.ABC):
         number = torch.arange(tokens, device=device).expand(samples, -1)
         if seen < tokens:
             return IndexMask(keep=number[:, :seen], hide=number[:, seen:])
-        return BoolMask(number >= tokens - targets, torch.full((samples,), targets))
+        return BoolMask(number >= tokens - targets, torch.full((samples,), targets, device="cpu"))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Method(nn.Module, abc.ABC):
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
-    learns_from: ClassVar[Lesson | None] = None  # a spec's `teacher`: its codes, features, or `prepare` of these
+    learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`
     num_codes: int = 0  # of a tokenizer
 
     @classmethod
@@ -96,6 +96,11 @@ class Method(nn.Module, abc.ABC):
         info: None before the data is known.
         """
         yield from ()
+
+    @classmethod
+    def lesson(cls, hyper: Any) -> Lesson | None:  # noqa: ARG003
+        """Return what it learns from a teacher with these knobs: codes, features, targets made of these; or nothing."""
+        return cls.learns_from
 
     @staticmethod
     def initialize(trunk: Any) -> None:
@@ -148,6 +153,10 @@ class Method(nn.Module, abc.ABC):
 
     def codes(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, N) int64: the code of each place of a view. Of tokenizers, which others learn from."""
+        raise NotImplementedError
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, P): the patches that a tokenizer paints of codes."""
         raise NotImplementedError
 
     @classmethod

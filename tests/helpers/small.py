@@ -78,19 +78,19 @@ def setting(
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
         trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
-        if kind.learns_from:
-            info = info._replace(teacher=teacher(kind, knobs, samples))
+        if lesson := kind.lesson(knobs):
+            info = info._replace(teacher=teacher(kind, lesson, knobs, samples))
         method = kind(knobs, {"image": trunk}, info)
         batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
     return method, batch
 
 
-def teacher(kind: type[Method], knobs: Knobs, samples: int) -> Frozen:
+def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int) -> Frozen:
     """Return a small tokenizer or encoder for an objective to learn from; the global generator stays as it was."""
     with torch.random.fork_rng():
-        method, _ = setting("vqvae" if kind.learns_from == "codes" else "simclr", "vit", seed=1)
+        method, _ = setting("vqvae" if lesson == "codes" else "simclr", "vit", seed=1)
         features = torch.randn(samples, method.backbone.dim, generator=torch.Generator().manual_seed(2))
-    made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if kind.learns_from == "targets" else None
+    made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if lesson == "targets" else None
     return Frozen(method, PATCH, targets=made)
 
 

@@ -106,3 +106,16 @@ def test_a_grid_mask_shows_a_quarter_of_the_patches(setting) -> None:
 def test_a_decoder_of_broken_heads_is_refused() -> None:
     with pytest.raises(ValidationError, match="decoder_width 512 does not divide into 7 decoder_heads"):
         MAE.Hyper(decoder_heads=7)
+
+
+def test_codes_of_a_tokenizer_are_predicted_at_hidden_patches(setting) -> None:
+    method, batch = setting("mae", target="codes")
+    [view] = batch.views
+    logits = method.decoder.paint(method.decoder(method.backbone(view.value, view.mask.keep), view.mask))
+    hidden = logits[:, view.mask.keep.shape[1] :]
+    code = method.target.tokenizer.method.codes(view.value)
+    rows = [-row.log_softmax(1)[range(12), own[at]] for row, own, at in zip(hidden, code, view.mask.hide, strict=True)]
+    torch.testing.assert_close(method(batch).loss, torch.cat(rows).mean())
+    painted = method.reconstruct(batch)
+    order = logits.take_along_dim(view.mask.restore[..., None], dim=1).argmax(dim=2)
+    torch.testing.assert_close(painted, method.target.tokenizer.method.decoded(order))

@@ -71,5 +71,5 @@ def test_images_and_shards_without_labels_are_not_scored(tmp_path: Path) -> None
 
 
 def test_a_method_without_a_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="there is no recipe of 'nope' to begin with; there are amdim, barlow"):
+    with pytest.raises(SpecError, match="there is no recipe of 'nope' to begin with; there are aim, amdim"):
         start(tmp_path, tmp_path / "a.yaml", "nope")

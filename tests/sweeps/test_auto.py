@@ -62,7 +62,8 @@ def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refuse
         except SpecError as error:
             refused.append(str(error))
     assert len(sound) >= 10
-    assert all(re.search("_min\\) exceeds the maximum|clusters, but .* holds 4000", line) for line in refused)
+    known = r"_min\) exceeds the maximum|clusters, but .* holds 4000|blocks has no . last ones"
+    assert all(re.search(known, line) for line in refused)
     assert all(load(name).views(each.run.hyper) for each in sound)
     assert math.isfinite(cost(sound[0].run, sound[0].info).flops)
 

@@ -116,10 +116,10 @@ def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError
         yield SpecError(message, "hyper.detail", "backbone.patch_size")
 
 
-def whole_heads(width: int, heads: int) -> None:
-    """Raise ValueError where the channels of a decoder do not divide into its attention heads."""
+def whole_heads(part: str, width: int, heads: int) -> None:
+    """Raise ValueError where the channels of a part do not divide into its attention heads."""
     if width % heads:
-        raise ValueError(f"decoder_width {width} does not divide into {heads} decoder_heads")
+        raise ValueError(f"{part}_width {width} does not divide into {heads} {part}_heads")
 
 
 def a_code_a_token(tokenizer: Frozen, grid: tuple[int, ...] | None) -> Iterator[SpecError]:

@@ -55,9 +55,3 @@ class Predictor(nn.Module):
         features = self.head(self.norm(hidden[:, self.num_prefix :])).unflatten(0, (-1, sets))
         visible, asked = features.split([keep.shape[1], targets.shape[2]], dim=2)
         return visible, asked
-
-
-def whole_heads(part: str, width: int, heads: int) -> None:
-    """Raise ValueError where the channels of a part do not divide into its attention heads."""
-    if width % heads:
-        raise ValueError(f"{part}_width {width} does not divide into {heads} {part}_heads")

@@ -51,6 +51,10 @@ class VectorQuantizer(nn.Module):
         value = F.embedding(code, codebook)
         return Quantized(z + (value - z).detach(), code, z.detach(), F.mse_loss(z, value))
 
+    def vectors(self, code: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, N, D)"""
+        return F.embedding(code, self._compared(self.codebook))
+
     @torch.no_grad()
     def update(self, z: Tensor, code: Tensor) -> None:
         """Move the codes towards the vectors of a step. z: (B, N, D), code: (B, N) of this process."""

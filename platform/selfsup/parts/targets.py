@@ -1,16 +1,18 @@
-"""Targets of masked image modeling that are computed from the pixels of hidden patches.
+"""Targets of masked image modeling, which are made of the pixels of hidden patches.
 
 B: batch, N: tokens, M: hidden tokens, P: values of a patch, V: values of a target.
 """
 
 from typing import Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
+from selfsup.frozen import Frozen
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
 from selfsup.parts.pca import components
-from selfsup.parts.reconstruction import moments
+from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
 
 
@@ -21,6 +23,9 @@ class Target(Protocol):
 
     def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
         """(B, M) int64 -> (B, M, V): of the tokens with these numbers."""
+
+    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """(B, M, V), as of `of` -> (): averaged over the M hidden tokens, of which every sample has equally many."""
 
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
         """(B, N, V) -> (B, N, P): the patches that a prediction shows, in the units of the tokens."""
@@ -42,6 +47,8 @@ class PixelTarget(nn.Module):
             mean, deviation = moments(target)
             target = (target - mean) / deviation
         return target
+
+    loss = staticmethod(masked_mse)
 
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
         if self.normalized:
@@ -69,6 +76,8 @@ class PcaTarget(nn.Module):
     def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
         return tokens.value.take_along_dim(hide[..., None], dim=1).float() @ self.basis
 
+    loss = staticmethod(masked_mse)
+
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
         return predicted @ self.basis.mT
 
@@ -88,5 +97,28 @@ class HogTarget(nn.Module):
         target = hog_of_tokens(tokens, patch=self.patch, cell=self.cell)
         return target.take_along_dim(hide[..., None], dim=1)
 
+    loss = staticmethod(masked_mse)
+
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
         return drawn(predicted, patch=self.patch, cell=self.cell)
+
+
+class CodeTarget(nn.Module):
+    """The code that a tokenizer gives to a patch, one of V; a picture shows what it paints of the likeliest codes.
+
+    MAE (arXiv 2111.06377), table 1d, after BEiT.
+    """
+
+    def __init__(self, tokenizer: Frozen) -> None:
+        super().__init__()
+        self.tokenizer, self.values = tokenizer, tokenizer.num_codes
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        """(B, M) int64 -> (B, M) int64"""
+        return self.tokenizer.codes(tokens).take_along_dim(hide, dim=1)
+
+    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(predicted.float().flatten(0, 1), target.flatten())
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
+        return self.tokenizer.decoded(predicted.argmax(dim=2))
