@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from selfsup import evaluations, tensors
+from selfsup import conflicts, evaluations, tensors
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.layers import located
 from selfsup.method import Method, names
@@ -22,6 +22,7 @@ from selfsup.stage import read_json
 
 Manifests = Callable[[str], Manifest]  # by the URL of shards
 DEEPEST = 8  # trainings, one before the other
+SHARED = "resources", "stream", "train"  # sections that have to agree where a run's resources replace those of a spec
 
 
 def before(run: Run, learner: Manifest, home: Path, manifests: Manifests, depth: int = 0) -> dict[str, PlannedRun]:
@@ -49,6 +50,8 @@ def _planned(
         raise SpecError(f"{section.source} trains nothing: it is of {earlier.method}", place)
     if not origin.key:
         earlier = earlier.model_copy(update={"seed": run.seed if section.seed is None else section.seed})
+    for problem in conflicts.problems({part: getattr(earlier, part) for part in SHARED}, origin.root):
+        raise SpecError(f"{section.source} with the resources of this run: {problem.message}", place, "resources")
     train = manifests(earlier.data.train) if origin.key or section.data == "own" else learner
     with located(origin.root):
         chained = before(earlier, train, home, manifests, depth + 1)

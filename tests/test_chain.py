@@ -153,6 +153,10 @@ def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
         ({"start": {"from": "first.yaml"}, "backbone__weights": "timm"}, r"start: an encoder starts from one place"),
         ({"start": {"from": "pixels.yaml"}}, r"start\.from: .*/pixels\.yaml trains nothing"),
         ({"start": {"from": "short.yaml"}}, r"start\.from: .*/short\.yaml:\d+:\d+: optim\.warmup"),
+        (
+            {"start": {"from": "lane.yaml"}, "resources__workers": 2},
+            r"lane\.yaml with the resources of this run: more",
+        ),
         ({"start": {}}, r"start\.from: required but missing"),
     ],
 )
@@ -161,6 +165,7 @@ def test_what_cannot_come_before_a_run_is_refused_where_it_is_named(
 ) -> None:
     first(home)
     first(home, "circle.yaml", start={"from": "circle.yaml"})
+    first(home, "lane.yaml", stream={"lanes": 1})
     first(home, "pixels.yaml", method="pixels")
     first(home, "short.yaml", optim={"warmup": {"steps": 9}})
     with pytest.raises(SpecError, match=message):
