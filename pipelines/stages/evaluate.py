@@ -227,6 +227,17 @@ def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
 
     Raises DataError where a file is damaged or missing.
     """
+    table, value = read_features(folder)
+    label, split = table["label"].to_numpy(), table["split"].to_numpy()
+    train, val = (np.flatnonzero((split == part) & ((label >= 0) | (not labelled))) for part in (0, 1))
+    return Features(value[train], label[train], value[val], label[val], classes)
+
+
+def read_features(folder: Path) -> tuple[pa.Table, NDArray[np.float32]]:
+    """Return what `embed_splits` wrote, in the order of the data set, and its features, (N, D) or (N, T, D), read-only.
+
+    Raises DataError where a file is damaged or missing.
+    """
     if reason := damage(folder / "features"):
         raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
     table = pq.read_table(folder / "features").sort_by("id")
@@ -234,6 +245,4 @@ def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
     value = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
     if "tokens" in table.column_names and len(table):
         value = value.reshape(len(table), table["tokens"][0].as_py(), -1)
-    label, split = table["label"].to_numpy(), table["split"].to_numpy()
-    train, val = (np.flatnonzero((split == part) & ((label >= 0) | (not labelled))) for part in (0, 1))
-    return Features(value[train], label[train], value[val], label[val], classes)
+    return table, value

@@ -1,13 +1,12 @@
 """The targets stage: what an objective makes of a teacher's features of all training samples, before it trains."""
 
-import pyarrow.parquet as pq
 import torch
 
 from selfsup import tensors
 from selfsup.method import load
 from selfsup.pipelines.objective import TARGETS
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import embed_splits
+from selfsup.pipelines.stages.evaluate import embed_splits, read_features
 from selfsup.stage import Stage
 
 
@@ -16,10 +15,8 @@ def targets(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     assert planned.teacher
     run, train = planned.run, planned.train
     numbers = embed_splits(planned.teacher, train, None, stage.folder)
-    table = pq.read_table(stage.folder / "features").sort_by("id")
-    feature = table["feature"].combine_chunks()
-    features = torch.from_numpy(feature.flatten().to_numpy().reshape(len(table), -1))
-    sample = torch.from_numpy(table["id"].to_numpy())
+    table, value = read_features(stage.folder)
+    features, sample = torch.tensor(value), torch.tensor(table["id"].to_numpy())
     made = load(run.method).prepare(run.hyper, features, sample, train.num_samples, run.seed)
     tensors.save({"targets": made}, stage.folder / TARGETS)
     return numbers

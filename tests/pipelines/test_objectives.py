@@ -20,7 +20,7 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
     root = tmp_path_factory.mktemp("sets")
-    return {"train": make(root / "train", number=64).root, "val": make(root / "val", number=16, seed=1).root}
+    return {"train": make(root / "train", number=128).root, "val": make(root / "val", number=16, seed=1).root}
 
 
 @pytest.mark.parametrize("name", names())
