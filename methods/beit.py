@@ -10,7 +10,7 @@ the resolution, by another filter.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import checks, initial
+from selfsup.parts import checks, initial, recipes
 from selfsup.parts.distillation import covered
 from selfsup.parts.tokens import at
 from selfsup.sections import Setup
-from selfsup.views import Crop, Views
+from selfsup.views import Views
 
 
 @final
@@ -44,9 +43,7 @@ class BEiT(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        colors: dict[str, Any] = dict.fromkeys(("brightness", "contrast", "saturation"), hyper.strength)
-        mask = BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=mask, jitter=1.0, **colors),))
+        return Views((recipes.beit(hyper),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
@@ -59,8 +56,7 @@ class BEiT(Method):
         self.teacher = info.teacher
         self.mask_token = nn.Parameter(torch.empty(1, self.backbone.dim))  # a matrix: it decays, as theirs
         self.head = nn.Linear(self.backbone.dim, info.teacher.num_codes)
-        for weight in (self.mask_token, self.head.weight):
-            nn.init.trunc_normal_(weight, std=initial.STD, a=-initial.STD, b=initial.STD)
+        initial.cut_normal(self.mask_token, self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, batch: Batch) -> Out:

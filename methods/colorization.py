@@ -25,7 +25,7 @@ from selfsup.parts import checks, dist
 from selfsup.parts.color import bins, near_bins
 from selfsup.parts.lab_images import LabImages
 from selfsup.parts.painting import Painter, stride
-from selfsup.parts.patch import pixels, seen_by
+from selfsup.parts.patch import seen_by
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
@@ -70,7 +70,7 @@ class Colorization(Method):
         self.images, self.hyper = LabImages(info.mean, info.std), hyper
 
     def forward(self, batch: Batch) -> Out:
-        lab = self.images.lab(pixels(batch.views[0].value, self.backbone.patch))
+        lab = self.images.lab(batch.views[0].value, self.backbone.patch)
         nearest, share = self._targets(lab)
         logs = self._predicted(lab).float().log_softmax(dim=1).permute(0, 2, 3, 1)
         error = -(share * logs.gather(3, nearest)).sum(dim=3)
@@ -84,7 +84,7 @@ class Colorization(Method):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """-> (B, C, H, W): the image's own lightness in predicted colors"""
-        lab = self.images.lab(pixels(batch.views[0].value, self.backbone.patch))
+        lab = self.images.lab(batch.views[0].value, self.backbone.patch)
         chances = (self._predicted(lab).float().log_softmax(dim=1) / TEMPERATURE).softmax(dim=1)
         mean = torch.einsum("bqhw,qc->bchw", chances, self.centers)
         colors = F.interpolate(mean, size=tuple(lab.shape[2:]), mode="bilinear")
@@ -92,7 +92,7 @@ class Colorization(Method):
 
     def seen(self, batch: Batch) -> Tensor:
         """-> (B, C, H, W)"""
-        return self.images.gray(self.images.lab(pixels(batch.views[0].value, self.backbone.patch)))
+        return self.images.gray(self.images.lab(batch.views[0].value, self.backbone.patch))
 
     def _predicted(self, lab: Tensor) -> Tensor:
         """-> (B, Q, h, w): scores of bins"""

@@ -20,15 +20,14 @@ from torch import Tensor, nn
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
-from selfsup.masks import BlockMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
-from selfsup.parts import initial
+from selfsup.parts import initial, recipes
 from selfsup.parts.distillation import covered
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.reconstruction import masked_smooth_l1
 from selfsup.parts.tokens import Tokens, at
 from selfsup.sections import Setup
-from selfsup.views import Crop, Views
+from selfsup.views import Views
 
 
 @final
@@ -53,15 +52,7 @@ class Data2Vec(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        crop = Crop(
-            scale=(hyper.crop_min, 1.0),
-            jitter=1.0,
-            brightness=hyper.strength,
-            contrast=hyper.strength,
-            saturation=hyper.strength,
-            mask=BlockMask(hyper.mask_ratio, hyper.mask_ratio, smallest=hyper.mask_block),
-        )
-        return Views((crop,))
+        return Views((recipes.beit(hyper),))
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
@@ -75,8 +66,7 @@ class Data2Vec(Method):
         self.hyper = hyper
         self.mask_token = nn.Parameter(torch.empty(1, self.backbone.dim))  # a matrix: it decays, as theirs
         self.head = nn.Linear(self.backbone.dim, self.backbone.dim)
-        for weight in (self.mask_token, self.head.weight):
-            nn.init.trunc_normal_(weight, std=initial.STD, a=-initial.STD, b=initial.STD)
+        initial.cut_normal(self.mask_token, self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.teacher = ema_copy(self.backbone)
 

@@ -10,11 +10,10 @@ B: batch, N: tokens, K: visible ones, M: those of them without a position, D: ch
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Self, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -60,10 +59,7 @@ class DropPos(Method):
         decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
-            return self
+        _whole_heads = checks.whole_heads("decoder")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

@@ -13,11 +13,10 @@ B: batch, S: sets of targets, M: tokens of a set, D: channels.
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Self, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
@@ -59,10 +58,7 @@ class FlexPredict(Method):
         momentum: float = knob(0.996, **latent.MOMENTUM)
         crop_min: float = knob(0.3, **latent.CROP_MIN)
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("predictor", self.predictor_width, self.predictor_heads)
-            return self
+        _whole_heads = checks.whole_heads("predictor")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

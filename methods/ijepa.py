@@ -11,10 +11,9 @@ masks. The dense term is at one depth, where V-JEPA 2.1's is at several.
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Self, final
+from typing import final
 
 import torch
-from pydantic import model_validator
 
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
@@ -54,10 +53,7 @@ class IJEPA(Method):
         dense: float = knob(0.0, "weight of V-JEPA 2.1's term on visible patches", sweep=Choice(0.0, 0.5), ge=0)
         crop_min: float = knob(0.3, **latent.CROP_MIN)
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("predictor", self.predictor_width, self.predictor_heads)
-            return self
+        _whole_heads = checks.whole_heads("predictor")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

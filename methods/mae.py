@@ -13,10 +13,9 @@ B: batch, N: tokens, K: visible tokens, P: values of a patch.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, Self, final
+from typing import Literal, final
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
@@ -25,7 +24,7 @@ from selfsup.frozen import Frozen
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import FilledBlockMask, GridMask, IndexMask, MaskRule, RandomMask
 from selfsup.method import Batch, Lesson, Method, Out, TrainInfo
-from selfsup.parts import checks
+from selfsup.parts import checks, decoder
 from selfsup.parts.decoder import Decoder
 from selfsup.parts.reconstruction import masked
 from selfsup.parts.targets import CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
@@ -47,9 +46,9 @@ class MAE(Method):
 
     class Hyper(Knobs):
         mask_ratio: float = knob(0.75, "share of patches hidden from the encoder", sweep=Range(0.4, 0.9), gt=0, lt=1)
-        decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
-        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
-        decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
+        decoder_width: int = knob(512, **decoder.WIDTH)
+        decoder_depth: int = knob(8, **decoder.DEPTH)
+        decoder_heads: int = knob(16, **decoder.HEADS)
         mask: Literal["random", "grid", "block"] = knob(
             "random", "hidden: any patches, all but one of every four, or rectangles (figure 6)"
         )
@@ -71,10 +70,7 @@ class MAE(Method):
             0.0, "strength of that of brightness, contrast and saturation; a quarter for hue", ge=0, le=1
         )
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
-            return self
+        _whole_heads = checks.whole_heads("decoder")
 
     @classmethod
     def lesson(cls, hyper: Hyper) -> Lesson | None:

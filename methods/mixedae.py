@@ -12,10 +12,9 @@ B: batch, G: mixed images, S: images of each, B = G * S, N: tokens, n: those of 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
@@ -23,7 +22,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks
+from selfsup.parts import checks, decoder
 from selfsup.parts.contrastive import same_source
 from selfsup.parts.decoder import Decoder
 from selfsup.parts.patch import unpatchify
@@ -45,16 +44,13 @@ class MixedAE(Method):
         images: int = knob(4, "images of a mixed one, in equal shares", symbol="1/r", sweep=Choice(2, 4), ge=2)
         contrast: float = knob(0.1, "weight of telling images apart", symbol="λ", sweep=Choice(0.0, 0.1, 1.0), ge=0)
         temperature: float = knob(0.25, "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
-        decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
-        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
-        decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
+        decoder_width: int = knob(512, **decoder.WIDTH)
+        decoder_depth: int = knob(8, **decoder.DEPTH)
+        decoder_heads: int = knob(16, **decoder.HEADS)
         norm_pix_loss: bool = knob(True, "paint each patch normalized by its own mean and deviation")
         crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
-            return self
+        _whole_heads = checks.whole_heads("decoder")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

@@ -57,7 +57,7 @@ class SimMIM(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.mask_token = nn.Parameter(torch.empty(1, self.backbone.dim))  # a matrix: it decays, as theirs
-        nn.init.trunc_normal_(self.mask_token, std=initial.STD, a=-initial.STD, b=initial.STD)
+        initial.cut_normal(self.mask_token)
         self.head = nn.Linear(self.backbone.dim, self.backbone.patch_values)
 
     def forward(self, batch: Batch) -> Out:

@@ -25,7 +25,7 @@ from selfsup.parts import checks
 from selfsup.parts.color import bins, near_bins
 from selfsup.parts.lab_images import LabImages
 from selfsup.parts.painting import Painter, stride
-from selfsup.parts.patch import pixels, seen_by
+from selfsup.parts.patch import seen_by
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
@@ -64,7 +64,7 @@ class SplitBrain(Method):
         self.images, self.detail = LabImages(info.mean, info.std), hyper.detail
 
     def forward(self, batch: Batch) -> Out:
-        lab = self.images.lab(pixels(batch.views[0].value, self.backbone.patch))
+        lab = self.images.lab(batch.views[0].value, self.backbone.patch)
         of_gray, of_colors = self._predicted(lab)
         small = lab[:, :, :: self.detail, :: self.detail]
         color = near_bins(small[:, 1:].permute(0, 2, 3, 1), self.centers, 1, 1.0)[0][..., 0]
@@ -74,7 +74,7 @@ class SplitBrain(Method):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """-> (B, C, H, W): mean predictions of lightness and colors, each from the other"""
-        lab = self.images.lab(pixels(batch.views[0].value, self.backbone.patch))
+        lab = self.images.lab(batch.views[0].value, self.backbone.patch)
         of_gray, of_colors = (scores.float().softmax(dim=1) for scores in self._predicted(lab))
         levels = torch.arange(LEVELS, device=lab.device)[:, None] + 0.5
         means = [torch.einsum("bqhw,qc->bchw", *pair) for pair in ((of_colors, levels), (of_gray, self.centers))]
@@ -84,7 +84,7 @@ class SplitBrain(Method):
 
     def seen(self, batch: Batch) -> Tensor:
         """-> (B, C, H, W): of the two images the gray one"""
-        return self.images.gray(self.images.lab(pixels(batch.views[0].value, self.backbone.patch)))
+        return self.images.gray(self.images.lab(batch.views[0].value, self.backbone.patch))
 
     def _predicted(self, lab: Tensor) -> tuple[Tensor, Tensor]:
         """-> (B, Q, h, w), (B, LEVELS, h, w): scores of colors and of lightness"""

@@ -13,17 +13,16 @@ B: batch, N: tokens, P: values of a patch.
 """
 
 from collections.abc import Mapping
-from typing import Self, final
+from typing import final
 
 import torch.nn.functional as F
-from pydantic import model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks
+from selfsup.parts import checks, decoder
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.parts.quantizers import Quantized, VectorQuantizer
@@ -46,15 +45,12 @@ class VQVAE(Method):
         unit_codes: bool = knob(True, "compare codes at unit length", sweep=Choice(False, True))
         code_decay: float = knob(0.99, "of each code's moving average", symbol="γ", sweep=Choice(0.9, 0.99), ge=0, lt=1)
         commitment: float = knob(0.25, "weight of features that move to their codes", symbol="β", sweep=Range(0.1, 2.0))
-        decoder_width: int = knob(512, "channels of the decoder", sweep=Choice(128, 256, 512), gt=0, multiple_of=4)
-        decoder_depth: int = knob(8, "transformer blocks of the decoder", sweep=Choice(1, 2, 4, 8), ge=1, le=1000)
-        decoder_heads: int = knob(16, "attention heads of the decoder", gt=0)
+        decoder_width: int = knob(512, **decoder.WIDTH)
+        decoder_depth: int = knob(8, **decoder.DEPTH)
+        decoder_heads: int = knob(16, **decoder.HEADS)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
-        @model_validator(mode="after")
-        def _whole_heads(self) -> Self:
-            checks.whole_heads("decoder", self.decoder_width, self.decoder_heads)
-            return self
+        _whole_heads = checks.whole_heads("decoder")
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

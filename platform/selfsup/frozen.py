@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from selfsup.parts.patch import patchify, unpatchify
+from selfsup.parts.patch import pixels, seen_by
 from selfsup.parts.tokens import Tokens
 
 
@@ -71,12 +71,8 @@ class Frozen(nn.Module):
         patch = self.method.encoder(modality).patch
         if patch == self._patch and self._rescale is None:
             return view
-        if isinstance(view, Tokens):
-            assert self._patch
-            view = unpatchify(view.value, grid=view.grid, patch=self._patch)
-        if self._rescale:
-            view = self._rescale.apply(view)
-        return view if patch is None else patchify(view, patch)
+        samples = pixels(view, self._patch)
+        return seen_by(self._rescale.apply(samples) if self._rescale else samples, patch)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.method._apply(fn, recurse)

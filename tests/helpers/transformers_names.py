@@ -1,8 +1,20 @@
-"""Names of the weights of our ViTs, and of MAE's decoder, in transformers."""
+"""Our small ViT in transformers, and the names there of weights of our ViTs and of MAE's decoder."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
+from transformers import ViTConfig
+
+SMALL_VIT = ViTConfig(  # of `small.setting`
+    image_size=16,
+    patch_size=4,
+    encoder_stride=4,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=4 * 48,
+    layer_norm_eps=1e-6,
+)
 
 
 def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,22 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from transformers import ViTConfig, ViTModel
-from transformers_names import renamed
+from transformers import ViTModel
+from transformers_names import SMALL_VIT, renamed
 
 from selfsup.masks import BlockMask
 from selfsup.method import load
 from selfsup.parts.patch import unpatchify
-
-CONFIG = ViTConfig(
-    image_size=16,
-    patch_size=4,
-    hidden_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=4 * 48,
-    layer_norm_eps=1e-6,
-)
 
 
 def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
@@ -25,7 +15,7 @@ def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     for weight in method.parameters():  # no bias at zero, no scale at one
         if weight.requires_grad:
             weight.data += 0.05 * torch.randn_like(weight)
-    theirs = ViTModel(CONFIG, add_pooling_layer=False, use_mask_token=True)
+    theirs = ViTModel(SMALL_VIT, add_pooling_layer=False, use_mask_token=True)
     encoder = {name: value for name, value in method.state_dict().items() if name.startswith("encoders.")}
     named = {name.removeprefix("vit."): value for name, value in renamed(encoder).items()}
     theirs.load_state_dict(named | {"embeddings.mask_token": method.mask_token.detach()[None]}, strict=True)

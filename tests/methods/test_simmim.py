@@ -2,23 +2,12 @@
 
 import torch
 from torch import Tensor
-from transformers import ViTConfig, ViTForMaskedImageModeling
-from transformers_names import renamed
+from transformers import ViTForMaskedImageModeling
+from transformers_names import SMALL_VIT, renamed
 
 from selfsup.masks import SquareMask
 from selfsup.method import load
 from selfsup.parts.patch import unpatchify
-
-CONFIG = ViTConfig(
-    image_size=16,
-    patch_size=4,
-    encoder_stride=4,
-    hidden_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=4 * 48,
-    layer_norm_eps=1e-6,
-)
 
 
 def theirs_of(ours: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +26,7 @@ def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     for weight in method.parameters():  # no bias at zero, no scale at one
         if weight.requires_grad:
             weight.data += 0.05 * torch.randn_like(weight)
-    theirs = ViTForMaskedImageModeling(CONFIG)
+    theirs = ViTForMaskedImageModeling(SMALL_VIT)
     theirs.load_state_dict(theirs_of(method.state_dict()), strict=True)
     view = batch.views[0]
     pixels = unpatchify(view.value.value, grid=(4, 4), patch=4)

@@ -3,6 +3,9 @@
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
+
+from pydantic import model_validator
 
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
@@ -116,10 +119,16 @@ def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError
         yield SpecError(message, "hyper.detail", "backbone.patch_size")
 
 
-def whole_heads(part: str, width: int, heads: int) -> None:
-    """Raise ValueError where the channels of a part do not divide into its attention heads."""
-    if width % heads:
-        raise ValueError(f"{part}_width {width} does not divide into {heads} {part}_heads")
+def whole_heads(part: str) -> Any:
+    """Return a validator of knobs: it raises ValueError where the channels of a part do not divide into its heads."""
+
+    def check(knobs: Any) -> Any:
+        width, heads = getattr(knobs, f"{part}_width"), getattr(knobs, f"{part}_heads")
+        if width % heads:
+            raise ValueError(f"{part}_width {width} does not divide into {heads} {part}_heads")
+        return knobs
+
+    return model_validator(mode="after")(check)
 
 
 def a_code_a_token(tokenizer: Frozen, grid: tuple[int, ...] | None) -> Iterator[SpecError]:

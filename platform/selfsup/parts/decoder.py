@@ -3,15 +3,23 @@
 B: batch, N: tokens, K: visible tokens, D: channels of the encoder, P: values of a target.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
+from selfsup.knob import Choice
 from selfsup.masks import IndexMask
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
+
+Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
+WIDTH: Knob = {"doc": "channels of the decoder", "sweep": Choice(128, 256, 512), "gt": 0, "multiple_of": 4}
+DEPTH: Knob = {"doc": "transformer blocks of the decoder", "sweep": Choice(1, 2, 4, 8), "ge": 1, "le": 1000}
+HEADS: Knob = {"doc": "attention heads of the decoder", "gt": 0}
 
 
 class Decoder(nn.Module):

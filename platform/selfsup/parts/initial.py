@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from timm.layers.drop import DropPath
 from timm.models import ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup.families import is_plain
 
@@ -45,6 +45,12 @@ def beit(trunk: Any, *, cut: float = 1.0) -> None:
         nn.init.trunc_normal_(weight, std=STD, a=-bound, b=bound)
     shrink(trunk.blocks)
     _forget_bias(trunk)
+
+
+def cut_normal(*weights: Tensor) -> None:
+    """Draw weights from a normal distribution, cut at its deviation of 0.02, as BEiT's code (arXiv 2106.08254)."""
+    for weight in weights:
+        nn.init.trunc_normal_(weight, std=STD, a=-STD, b=STD)
 
 
 def spared(name: str) -> bool:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.parts.color import to_lab, to_rgb
+from selfsup.parts.patch import pixels
+from selfsup.parts.tokens import Tokens
 
 
 class LabImages(nn.Module):
@@ -22,9 +24,9 @@ class LabImages(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def lab(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), normalized -> (B, 3, H, W)"""
-        return to_lab((images * self.std + self.mean).clamp(0, 1))
+    def lab(self, view: Tokens | Tensor, patch: int | None = None) -> Tensor:
+        """(B, 3, H, W), or tokens of this patch size, normalized -> (B, 3, H, W)"""
+        return to_lab((pixels(view, patch) * self.std + self.mean).clamp(0, 1))
 
     @torch.no_grad()
     def normalized(self, lab: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal, Protocol
 
-from selfsup.masks import MaskRule
+from selfsup.masks import BlockMask, MaskRule
 from selfsup.views import Crop
 
 
@@ -63,6 +63,31 @@ def byol(
 def vicreg(*, crop_min: float = 0.08, blur: float = 0.5) -> Crop:
     """Return VICReg's crop (arXiv 2105.04906), appendix C.1: the mean of BYOL's two; the authors' code has both."""
     return replace(byol(crop_min=crop_min)[0], blur=blur, solarize=0.1)
+
+
+class MaskedCrop(Protocol):
+    """The knobs of a crop with rectangles masked: shares of the image, patches of the smallest, strength of jitter."""
+
+    @property
+    def mask_ratio(self) -> float: ...
+    @property
+    def mask_block(self) -> int: ...
+    @property
+    def strength(self) -> float: ...
+    @property
+    def crop_min(self) -> float: ...
+
+
+def beit(knobs: MaskedCrop) -> Crop:
+    """Return BEiT's crop (arXiv 2106.08254), section 3, also data2vec's, jittered as in the authors' code."""
+    return Crop(
+        scale=(knobs.crop_min, 1.0),
+        jitter=1.0,
+        brightness=knobs.strength,
+        contrast=knobs.strength,
+        saturation=knobs.strength,
+        mask=BlockMask(knobs.mask_ratio, knobs.mask_ratio, smallest=knobs.mask_block),
+    )
 
 
 class MultiCrop(Protocol):
