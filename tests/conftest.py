@@ -1,12 +1,17 @@
 """Fixtures of all tests: data sets, whole and damaged, and a Ray of two CPUs for the tests of a module."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import image_sets
 import pytest
 import torch
 
 from selfsup.pipelines.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    from plans import Home
 
 RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 
@@ -49,3 +54,19 @@ def shards(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifes
 @pytest.fixture(scope="session")
 def spoil() -> Callable[..., None]:
     return image_sets.spoil
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of small data sets, for plans."""
+    from plans import make_sets
+
+    return make_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, sets: Path) -> "Home":
+    """Return a planner of small specs, in a folder of its own."""
+    from plans import Home
+
+    return Home(tmp_path, sets)

@@ -1,12 +1,11 @@
 """Trainings that come before a run's own: how they are named, what depends on them, and what is refused."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from plans import METHOD, Home, make_sets
+from plans import METHOD, Home
 
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
@@ -18,16 +17,6 @@ from selfsup.tensors import save
 
 CODES = {"num_codes": 12, "code_dim": 4, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
 CLUSTERED = {"method": "clusterfit", "hyper__clusters": 3, "hyper__iterations": 2}
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sets(tmp_path_factory.mktemp("sets"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, sets: Path) -> Home:
-    return Home(tmp_path, sets)
 
 
 def first(home: Home, name: str = "first.yaml", **changes: Any) -> str:

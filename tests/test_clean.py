@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from command_line import selfsup
 from stores import add_record, add_run, add_stage
-from test_cli import selfsup
 
 from selfsup import stage
 from selfsup.errors import CheckpointError

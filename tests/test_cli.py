@@ -1,90 +1,34 @@
 """Every command as a user types it: its help, its exit codes, the text of its errors."""
 
 import errno
-import io
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import jsonschema  # type: ignore[import-untyped]
-import numpy as np
 import pytest
 import yaml
 from click import unstyle
-from PIL import Image
+from command_line import SPEC, Done, packed_folder, process, selfsup
 from servers import free_ports
-from tiny import BACKBONE
 from typer.testing import CliRunner
 
 from selfsup import cli
-from selfsup.cli import app, main
+from selfsup.cli import app
 from selfsup.knob import knob_lines
 from selfsup.spec import run_type
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "pipelines" / "photos"
-SPEC = {
-    "name": "tiny",
-    "method": "mae",
-    "data": {"train": "train", "val": "train"},
-    "backbone": BACKBONE,
-    "train": {"duration": {"steps": 4}, "batch": 8},
-    "evals": {"knn": {"k": 3}},
-}
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def selfsup(*argv: str, cwd: Path) -> Done:
-    """`selfsup ARGV`, by its real entry point and in this process, since a new one takes seconds to import torch."""
-    out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.chdir(cwd)
-        patch.setenv("SELFSUP_HOME", str(cwd / "home"))
-        patch.setattr(sys, "argv", ["selfsup", *argv])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    signal.signal(signal.SIGTERM, handler)
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, out.getvalue(), err.getvalue())
-
-
-def process(*argv: str, cwd: Path, **environment: str) -> Done:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    clean |= {"SELFSUP_HOME": str(cwd / "home"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *argv], cwd=cwd, env=clean | environment, capture_output=True, text=True, check=False
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a spec, the images of two classes, and their shards in `train`."""
-    folder = tmp_path_factory.mktemp("cli")
-    draw = np.random.default_rng(0)
-    for number in range(16):
-        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
-    done = selfsup("shards", "pack", "images", "train", "--shard-size", "6", "--resize", "12", cwd=folder)
-    assert done.code == 0, done.err
-    assert done.out == "train: 16 samples in 3 shards; 2 classes, all labelled: a 8, b 8\n"
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(SPEC))
-    return folder
+    return packed_folder(tmp_path_factory.mktemp("cli"))
 
 
 @pytest.mark.parametrize(
@@ -302,103 +246,3 @@ def test_pack_names_what_it_leaves_out(packed: Path, tmp_path: Path) -> None:
     missing = selfsup("shards", "pack", "nowhere", "out", cwd=tmp_path)
     assert missing.code == 3
     assert "nowhere" in missing.err
-
-
-@pytest.fixture(scope="module")
-def swept(packed: Path) -> Path:
-    """The folder with a sweep of two arms beside the spec."""
-    ablate = {"ablate": {"hyper.mask_ratio": [0.5, 0.75]}, "baselines": False}
-    (packed / "swept.yaml").write_text(yaml.safe_dump(SPEC | ablate))
-    return packed
-
-
-def test_a_sweep_is_not_run_and_the_right_command_is_told(swept: Path) -> None:
-    done = selfsup("run", "tiny.yaml", "swept.yaml", cwd=swept)
-    assert (done.code, done.out) == (2, "")
-    assert "swept.yaml: a sweep" in done.err
-    assert "`selfsup sweep swept.yaml`" in done.err
-
-
-def test_a_sweep_is_submitted_alone_and_whole(swept: Path) -> None:
-    together = selfsup("submit", "tiny.yaml", "swept.yaml", cwd=swept)
-    assert together.code == 2
-    assert "swept.yaml: a sweep is a job of its own" in together.err
-    wrong = selfsup("submit", "swept.yaml", "-s", "ablate.hyper.mask_ration=[0.5]", cwd=swept)
-    assert wrong.code == 2
-    assert "did you mean 'mask_ratio'?" in wrong.err
-
-
-def test_status_of_what_has_not_begun_exits_with_1(swept: Path) -> None:
-    done = selfsup("status", "swept.yaml", cwd=swept)
-    assert done.code == 1
-    head, *lines = done.out.splitlines()
-    assert head == "0 done, 0 running, 0 failed, 2 pending"
-    assert [line.split()[:6] for line in lines] == [
-        ["mae:", arm, "seed", "0", "pending", key]
-        for arm, key in zip(["default", "mask_ratio=0.5"], ids(swept), strict=True)
-    ]
-    nowhere = selfsup("status", "nowhere.yaml", cwd=swept)
-    assert nowhere.code == 2
-    assert "nowhere.yaml" in nowhere.err
-
-
-def test_a_report_of_no_sweep_opens_no_store(tmp_path: Path) -> None:
-    done = selfsup("report", "nowhere.yaml", cwd=tmp_path)
-    assert done.code == 2
-    assert not (tmp_path / "home").exists()
-
-
-def ids(swept: Path) -> list[str]:
-    told = selfsup("status", "swept.yaml", "--json", cwd=swept)
-    assert told.code == 1
-    return [entry["id"] for entry in json.loads(told.out)]
-
-
-def test_one_run_is_not_compared_and_no_unknown_one(swept: Path) -> None:
-    alone = selfsup("compare", "mae-1", "mae-1", cwd=swept)
-    assert (alone.code, alone.out) == (2, "")
-    assert "two runs or more" in alone.err
-    unknown = selfsup("compare", "mae-1", "mae-2", cwd=swept)
-    assert (unknown.code, unknown.out) == (2, "")
-    assert "no run mae-1; there is none yet" in unknown.err
-
-
-def test_the_json_of_a_plan_and_a_status(swept: Path) -> None:
-    shown = selfsup("plan", "swept.yaml", "tiny.yaml", "--json", cwd=swept)
-    assert shown.code == 0, shown.err
-    runs = json.loads(shown.out)
-    assert [(run["sweep"], run["study"], run["arm"], run["steps"], run["status"]) for run in runs] == [
-        ("tiny", "mae", "default", 4, "pending"),
-        ("tiny", "mae", "mask_ratio=0.5", 4, "pending"),
-        *(("tiny", "", arm, 0, "pending") for arm in ("raw pixels", "random encoder")),
-        ("tiny", "mae", "default", 4, "pending"),
-    ]
-    assert runs[0]["stages"] == {"pretrain": False, "pictures": False, "embed": False, "eval/knn": False}
-    (entry, _) = json.loads(selfsup("status", "swept.yaml", "--json", cwd=swept).out)
-    assert entry == {name: runs[0][name] for name in entry}
-    assert entry.keys() == {"study", "arm", "seed", "id", "status", "why", "kind", "metrics"}
-
-
-@pytest.mark.parametrize(("name", "arms"), [("swept.yaml", "2 arms"), ("tiny.yaml", "1 arm")])
-def test_an_unknown_run_of_a_sweep_is_refused_before_anything_starts(swept: Path, name: str, arms: str) -> None:
-    """A spec without axes is a sweep of one arm."""
-    done = selfsup("sweep", name, "--only", "mae-1", cwd=swept)
-    assert done.code == 2
-    assert f"mae: {arms} x 1 seed" in done.out
-    assert ("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec" in done.out) is (arms == "1 arm")
-    assert "no run is called mae-1" in done.err
-    assert not (swept / "home" / "stages").exists()
-
-
-def test_a_report_can_be_made_before_anything_ran(swept: Path) -> None:
-    done = selfsup("report", "swept.yaml", cwd=swept)
-    assert done.code == 0, done.err
-    assert "mask ratio, knn top-1: no results yet." in done.out
-    page = (swept / "home" / "reports" / "tiny" / "report.html").read_text()
-    assert "0 of 2 done, 2 missing" in page
-    other = selfsup("report", "swept.yaml", "-s", "seeds=2", cwd=swept)
-    assert other.code == 0, other.err
-    [beside] = (swept / "home" / "reports").glob("tiny-*/report.html")
-    assert f"the report:      {beside}" in other.out
-    assert "0 of 4 done" in beside.read_text()
-    assert (swept / "home" / "reports" / "tiny" / "report.html").read_text() == page, "it is of another plan, and stays"

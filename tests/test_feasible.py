@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plans import PLACE, Home, make_sets, weights
+from plans import PLACE, Home, weights
 
 from selfsup.errors import DataError, SpecError
 from selfsup.pipelines.planning import plan
@@ -16,16 +16,6 @@ from selfsup.spec import read
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
 from selfsup.views import Center
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sets(tmp_path_factory.mktemp("sets"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, sets: Path) -> Home:
-    return Home(tmp_path, sets)
 
 
 def test_a_batch_larger_than_the_set(home: Home) -> None:

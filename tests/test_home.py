@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import SPEC, selfsup
 from mutations import records, torn
 from test_checkpoint import RESOLVED, save, state
-from test_cli import SPEC, selfsup
 
 from selfsup import checkpoint, failures, hits, origin
 from selfsup.errors import CheckpointError, SelfsupError, SpecError

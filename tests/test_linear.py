@@ -92,7 +92,7 @@ def probed(value: torch.Tensor, label: torch.Tensor, parts: list[torch.Tensor], 
 
 
 def test_the_whole_linear_probe_is_a_loop_over_its_rates() -> None:
-    """Of 1000 samples 100 choose, 900 train for 20 epochs of 4 steps; each feature by its mean and deviation there."""
+    """100 of 1000 samples choose, 900 train for 20 epochs of 4 steps; each feature by its mean and deviation there."""
     features, lrs = digits(), [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3]
     features = features._replace(train=features.train.astype(np.float64), val=features.val.astype(np.float64))
     draw = torch.Generator().manual_seed(7)

@@ -67,7 +67,7 @@ def test_a_grid_keeps_the_first_token_of_each_cell(stride, grid, keep):
 
 
 def test_squares_are_those_of_the_least_noise():
-    """Of six squares of 2 x 2 tokens, 0.4 are 2.4: three."""
+    """0.4 of six squares of 2 x 2 tokens are 2.4: three."""
     rule, grid = SquareMask(0.4, 2), (4, 6)
     mask = rule.draw(torch.tensor([[0.3, 0.9, 0.1, 0.2, 0.8, 0.7]]), grid)
     assert mask.where.view(grid).int().tolist() == [[1, 1, 0, 0, 1, 1]] * 2 + [[1, 1, 0, 0, 0, 0]] * 2
@@ -144,7 +144,7 @@ def test_squares_by_hand():
 
 @pytest.mark.parametrize(("ratio", "targets"), [(0.5, 98), (0.75, 147), (0.4, 78)])
 def test_filled_blocks_hide_an_exact_number_and_all_that_blocks_do(ratio, targets):
-    """Of two single tokens at least, most masks have none: rectangles alone miss the ratio by less than one."""
+    """Most masks have no two single tokens: rectangles alone miss the ratio by less than one."""
     torch.manual_seed(0)
     grid, rule, blocks = (14, 14), FilledBlockMask(ratio), BlockMask(ratio, ratio)
     draws = torch.rand(400, rule.num_draws(grid))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from plans import Home, make_sets, weights
+from plans import Home, weights
 
 from selfsup.errors import SpecError
 from selfsup.pipelines.data.pack import pack
@@ -16,16 +16,6 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.stages.runner import perform
 from selfsup.stage import Stage
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sets(tmp_path_factory.mktemp("sets"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, sets: Path) -> Home:
-    return Home(tmp_path, sets)
 
 
 def keys(run: PlannedRun) -> dict[str, str]:

@@ -105,7 +105,7 @@ def test_no_recipe_is_left_out() -> None:
 
 
 def test_msns_schedules_are_cut_off_after_four_fifths() -> None:
-    """Of cosines over 1.25 times the training: to 1e-6 after the warm-up of 15 epochs, and of the decay from 0 on."""
+    """Cosines over 1.25 times the training: to 1e-6 after the warm-up of 15 epochs, and of the decay from 0 on."""
     after = (1 + math.cos(math.pi * (800 - 15) / (1000 - 15))) / 2
     optim = read("in1k/msn").optim
     assert optim.min_lr == pytest.approx(1e-6 + (1e-3 - 1e-6) * after, rel=0.005)

@@ -40,7 +40,7 @@ def test_the_notebook_runs_in_a_folder_without_files(
 
 
 def test_your_own_augmentation_keeps_the_contracts_and_blanks_bands(tmp_path: Path) -> None:
-    """Of draws 0.1, 0.2 and 0.9 the first is below its share of 0.2."""
+    """The first of the draws 0.1, 0.2 and 0.9 is below its share of 0.2."""
     *_, shown = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (file := tmp_path / "bands.py").write_text(shown)
     assert set(dict(check(str(file))).values()) == {""}

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import selfsup
 from stores import KNN, LINEAR, add_record, add_run, add_stage
-from test_cli import selfsup
 
 from selfsup.errors import SpecError
 from selfsup.sweeps.listing import volume

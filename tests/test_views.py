@@ -85,7 +85,7 @@ def test_a_crop_by_hand():
 
 
 def test_a_central_square_is_a_share_of_the_shorter_side():
-    """Of 375 pixels 224 / 256 are 328.125: 23.5 are left on either side, and 86 of 500; one pixel stays."""
+    """224 / 256 of 375 pixels are 328.125: 23.5 are left on either side, and 86 of 500; one pixel stays."""
     center, size = Center(share=224 / 256, rounded=True), (np.array([375, 500, 1]), np.array([500, 375, 9]))
     expected = [[23, 86, 328, 328], [86, 23, 328, 328], [0, 4, 1, 1]]
     np.testing.assert_array_equal(central_boxes(center, *size), expected)
@@ -94,7 +94,7 @@ def test_a_central_square_is_a_share_of_the_shorter_side():
 
 
 def test_a_square_of_a_fixed_share_is_anywhere():
-    """Of 40 x 80 pixels 0.875 is a square of 35, on one of 6 rows and 46 columns."""
+    """0.875 of 40 x 80 pixels is a square of 35, on one of 6 rows and 46 columns."""
     square = Crop(share=0.875)
     top, left, height, width = boxes(square, np.full(3000, 40), np.full(3000, 80), draws(3000)).T
     assert set(height) == set(width) == {35.0}

@@ -50,7 +50,7 @@ def expected(method: Method, batch: Batch, sigma: float, *, attentive: bool) -> 
 
 @pytest.mark.parametrize("attentive", [True, False])
 def test_the_loss_is_worked_out_place_by_place(attentive: bool, setting) -> None:
-    """Of 8 visible patches, int(8 / 4) keep their positions."""
+    """int(8 / 4) of 8 visible patches keep their positions."""
     method, batch = setting("droppos", attentive=attentive, mask_ratio=0.5, smoothing=1.5)
     loss, other = method(batch).loss, expected(method, batch, 1.5, attentive=attentive)
     torch.testing.assert_close(loss, other)

@@ -42,7 +42,7 @@ def test_the_loss_is_worked_out_target_by_target(sigma: float, setting, moved) -
 
 
 def test_places_scatter_as_the_embedding_says(setting) -> None:
-    """Of many targets, the noise has the covariance of the embedding times its transpose, times the variance."""
+    """The noise of many targets has the covariance of the embedding times its transpose, times the variance."""
     method, batch = setting("flexpredict", noise=0.5)
     matrix = method.predictor.embed.weight.detach()
     drawn = gaussian(batch.draws, (4000, 48)).flatten(0, 1)

@@ -38,7 +38,7 @@ def test_only_queries_are_learned_from(setting) -> None:
 
 @pytest.mark.parametrize("through", [False, True])
 def test_the_gradient_flows_through_this_batch_where_told_so(setting, through: bool) -> None:
-    """Of q^T C q over the batch, C = 0.8 C' + 0.2 Q^T Q / N: by the chain rule of the whole, or with C held."""
+    """The gradient is of q^T C q, C = 0.8 C' + 0.2 Q^T Q / N: by the chain rule of the whole, or with C held."""
     method, batch = setting("tico", decay=0.8, contrast=5.0, batch_gradient=through)
     method.covariance.copy_(torch.eye(len(method.covariance)) / 7)
     method(batch).loss.backward()

@@ -33,7 +33,7 @@ def test_components_are_scikit_learns_on_data_of_the_model(lengths: tuple[int, .
 
 @pytest.mark.parametrize(("patch", "number"), [(16, 96), (8, 24)])
 def test_they_hold_nearly_as_much_of_photographs_as_their_own(patch: int, number: int) -> None:
-    """Of two photographs' patches, 98 % of the variance that the best components for these hold."""
+    """98 % of the variance of two photographs' patches that the best components for these hold."""
     photos = [torch.tensor(image[:288, :448]) / 255 for image in (data.coffee(), data.chelsea())]
     patches = torch.cat([patchify(photo.movedim(-1, 0)[None], patch).value[0] for photo in photos]).double().numpy()
     theirs = PCA(number).fit(patches)

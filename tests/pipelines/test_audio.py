@@ -60,7 +60,7 @@ def shown(data: bytes, view: Excerpt, draw: float = 0.0) -> np.ndarray:
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 def test_spectrograms_and_their_normalization_are_those_of_ast() -> None:
-    """Of 3 s, followed by zeros; AST (arXiv 2104.01778) is where Audio-MAE takes both from."""
+    """3 s, followed by zeros; AST (arXiv 2104.01778) is where Audio-MAE takes both from."""
     from transformers import ASTFeatureExtractor
 
     waveform, view = noise(3.0), Excerpt(knobs=AudioInput(), is_random=False)
@@ -236,7 +236,7 @@ def test_statistics_are_of_spectrograms_each_recording_with_the_same_weight() ->
 def test_a_run_is_normalized_by_the_statistics_of_its_own_rate_and_bins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two recordings, by the moments of all their values at 32 kHz and 32 bins; measured once."""
+    """Two recordings, by the moments of all their values at 32 kHz and 32 bins; measured once."""
     (tmp_path / "in").mkdir()
     loudness = {"quiet": noise(0.5), "loud": 4 * noise(1.0, seed=1)}
     for name, waveform in loudness.items():
