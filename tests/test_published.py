@@ -60,6 +60,7 @@ swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6  
 tico             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    decay=0.9 contrast=8 momentum=0.996 hidden=4096 dim=256
 vicreg           lars.byol   2048    1000   0      1.6    1.6e-3  1e-6    1e-6    10      -    invariance=25 variance=25 covariance=1 dim=8192 layers=3 optim.trust=0.001
 vqvae            adamw        256  500000s   0    1e-4   5e-5    1e-4    1e-4  10000s    -    num_codes=8192 code_dim=32 commitment=0.25 code_decay=0.99 optim.betas=(0.9,0.99)
+vqvae_gumbel     adamw        512 3000000s  0    1e-4   1.25e-6 1e-4    1e-4    0       -    quantizer='gumbel' num_codes=8192 code_dim=128 temperature=1 temperature_end=1/16 temperature_fall=150/3000 kl_weight=6.6 kl_rise=5/3000 optim.betas=(0.9,0.999)
 """  # noqa: E501
 ROWS = {cells[0]: cells[1:] for cells in map(str.split, TABLE.strip().splitlines())}
 

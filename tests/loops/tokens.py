@@ -1,4 +1,6 @@
-"""VQ-VAE, and the objectives that learn from a teacher's codes and clusters, at the settings of their recipes."""
+"""VQ-VAE, DALL-E's dVAE, and what learns from a teacher's codes and clusters, at the settings of their recipes."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,9 @@ from torch import Tensor, nn
 
 from selfsup.batch import Batch
 from selfsup.method import Method
+from selfsup.parts.noise import uniform
 
-from .authors import adamw, copied, learn, named, on_gpus, sgd, trained, warm
+from .authors import adamw, copied, cosine, learn, named, on_gpus, sgd, trained, warm
 from .ours import Trained
 from .predictive import beits_decay
 from .recipes import of_recipe
@@ -50,6 +53,30 @@ def vqvae(method: Method, batches: list[Batch]) -> Trained:
 
     losses, _ = learn(student, loss, batches, move)
     own = {"quantizer.codebook": codes, "quantizer.count": count, "quantizer.total": total}
+    return trained(losses, named(student, names) | own)
+
+
+def dvae(method: Method, batches: list[Batch]) -> Trained:
+    """Mixtures of codes by Gumbel noise; after the first step the temperature is 1/16 and the divergence weighs 6.6."""
+    names = ENCODER | {"project": "project", "embed": "embed", "decoder": "decoder"}
+    student = copied(method, names)
+    student["codes"] = nn.ParameterList([method.quantizer.codebook.detach().clone()])
+    count = torch.zeros(24, dtype=torch.float64)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
+        tokens, (temperature, weight) = batch.views[0].value, (1 / 16, 6.6) if step else (1.0, 0.0)
+        log_p = student["project"](student["backbone"](tokens)[:, 1:]).log_softmax(dim=2)
+        noise = -(-uniform(batch.draws, (16, 24)).log()).log()
+        mixture = torch.exp((log_p + noise) / temperature)
+        mixture = mixture / mixture.sum(dim=2, keepdim=True) @ student["codes"][0]
+        painted = student["decoder"](student["embed"](mixture) + method.positions)
+        count.mul_(0.99).add_(0.01 * log_p.argmax(dim=2).flatten().bincount(minlength=24).double())
+        divergence = (log_p.exp() * (log_p + math.log(24))).sum(dim=2).mean()
+        return (painted - tokens.value).square().mean() + weight / 48 * divergence
+
+    optimizer = adamw(student, lambda step: cosine(step, 1e-4, 1.25e-6), lambda _, __, weight: 1e-4 * (weight.ndim > 1))
+    losses, _ = learn(student, loss, batches, optimizer)
+    own = {"quantizer.codebook": student["codes"][0], "quantizer.count": count}
     return trained(losses, named(student, names) | own)
 
 
@@ -95,5 +122,8 @@ LOOPS = {
     "clusterfit": of_recipe("clusterfit", clusterfit, clusters=4),
     "vqvae": of_recipe(
         "vqvae", vqvae, "vit", num_codes=24, code_dim=8, decoder_width=32, decoder_depth=2, decoder_heads=4
+    ),
+    "vqvae_gumbel": of_recipe(
+        "vqvae_gumbel", dvae, "vit", num_codes=24, code_dim=8, decoder_width=32, decoder_depth=2, decoder_heads=4
     ),
 }

@@ -33,6 +33,8 @@ CASES = [
      "(hyper.components); use fewer"),
     ("mae", {"target": "hog", "cell": 5}, "hyper.cell: patches of 16 pixels do not divide into cells of 5 "
      "(hyper.cell)"),
+    ("vqvae", {"kl_weight": 1.0}, "hyper.kl_weight: kl_weight: 1.0 has no effect with quantizer: vq; leave one of the "
+     "two out"),
     ("mae", {"mask_block": 4}, "hyper.mask_block: a grid of 2 x 2 tokens does not divide into squares of 4 "
      "(hyper.mask_block)"),
     ("mixedae", {"images": 3}, "hyper.images: 4 tokens do not divide into 3 equal shares of several (hyper.images)"),

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from selfsup.parts.noise import gaussian, uniform
+from selfsup.parts.noise import gaussian, gumbel, uniform
 
 
 def mixed(word: int) -> int:
@@ -22,10 +22,11 @@ def test_it_is_the_hash_of_draws_and_numbers() -> None:
             assert found[sample].flatten()[number].item() == (mixed(inner) >> 8) / 2**24
 
 
-def test_it_is_uniform_and_normal() -> None:
+def test_it_is_uniform_normal_and_gumbel() -> None:
     draws = torch.rand(20, 2)
     assert stats.kstest(uniform(draws, (3, 20, 20)).flatten().numpy(), "uniform").pvalue > 0.01
     assert stats.kstest(gaussian(draws, (3, 20, 20)).flatten().numpy(), "norm").pvalue > 0.01
+    assert stats.kstest(gumbel(draws, (3, 20, 20)).flatten().numpy(), "gumbel_r").pvalue > 0.01
 
 
 def test_values_do_not_depend_on_each_other() -> None:
@@ -48,3 +49,8 @@ def test_noise_keeps_precision_and_place() -> None:
     assert uniform(torch.rand(2, 2, dtype=torch.float64), (3,)).dtype == torch.float64
     assert gaussian(torch.zeros(2, 2), (4, 5)).shape == (2, 4, 5)
     assert gaussian(torch.full((1, 2), 1 - 2**-24), (1000,)).isfinite().all()
+
+
+def test_gumbel_noise_is_finite_for_the_least_and_the_largest_draw(monkeypatch) -> None:
+    monkeypatch.setattr("selfsup.parts.noise.uniform", lambda *_: torch.tensor([0.0, 1 - 2**-24]))
+    assert gumbel(torch.zeros(1, 2), (2,)).isfinite().all()

@@ -27,6 +27,11 @@ def gaussian(draws: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
 
 
+def gumbel(draws: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(B, 2) in [0, 1) -> (B, *shape), from the standard Gumbel distribution, by its inverse."""
+    return -(-uniform(draws, shape).clamp_min(0.5 / STEPS).log()).log()
+
+
 def _mixed(word: Tensor) -> Tensor:
     """Return words of 32 bits, in which each bit of the given ones has changed about half of all."""
     word = (word ^ (word >> 16)) * 0x85EBCA6B & WORD

@@ -14,6 +14,11 @@ def ramp(t: float, start: float, end: float, until: float) -> float:
     return end if t >= until else start + (end - start) * t / until
 
 
+def cosine_ramp(t: float, start: float, end: float, until: float) -> float:
+    """Return half a cosine from start to end, reached at the share `until` and kept."""
+    return end if t >= until else cosine(t / until, start, end)
+
+
 def layer_decay(name: str, depth: int, decay: float) -> float:
     """Return the learning-rate scale of a weight in a plain ViT: a factor `decay` for its block and each block above.
 
