@@ -1,8 +1,9 @@
-"""MaskFeat and MixedAE, at the settings of their recipes."""
+"""MaskFeat, MixedAE and MACRL, at the settings of their recipes."""
 
 import copy
 
 import torch
+import torch.nn.functional as F
 from precision import double_precision
 from torch import Tensor, nn
 
@@ -109,7 +110,42 @@ def mixedae(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, parts)
 
 
+def macrl(method: Method, batches: list[Batch]) -> Trained:
+    """MAE's optimizer; both views are encoded and painted image by image; keys move by a thousandth."""
+    names = {"backbone": "encoders.image", "decoder": "decoder", "projector": "projector"}
+    keys = {"backbone": "key", "projector": "key_projector"}
+    student, teacher, queue = copied(method, names), copied(method, keys), method.queue.rows.clone()
+
+    def painted(tokens: Tensor, keep: Tensor, seen: Tensor) -> Tensor:
+        decoder = student["decoder"]
+        places = decoder.mask_token[0].repeat(16, 1).index_put((keep,), decoder.embed(seen[1:])) + decoder.positions
+        x = decoder.blocks(torch.cat([decoder.embed(seen[:1]), places])[None])
+        hidden = [place for place in range(16) if place not in keep]
+        return (decoder.head(decoder.norm(x))[0, 1:] - tokens)[hidden].abs().mean()
+
+    def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
+        errors, vectors = [], []
+        for view in batch.views:
+            features = student["backbone"](view.value, view.mask.keep)
+            rows = zip(view.value.value, view.mask.keep, features, strict=True)
+            errors += [painted(*row) for row in rows]
+            vectors.append(features[:, 1:].mean(1))
+        weak = batch.views[1]
+        key = teacher["projector"](teacher["backbone"](weak.value, weak.mask.keep)[:, 1:].mean(1))
+        query, key = F.normalize(student["projector"](vectors[0]), dim=1), F.normalize(key.detach(), dim=1)
+        scores = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T.clone()], dim=1) / 0.2
+        queue[8 * step % 24 : 8 * step % 24 + 8] = key
+        return torch.stack(errors).mean() + (scores.logsumexp(1) - scores[:, 0]).mean()
+
+    move = adamw(student, warm(1.5e-4 * 4), matrices, betas=(0.9, 0.95))
+    losses, _ = learn(student, loss, batches, move, teacher=teacher, momentum=lambda _: 0.999)
+    return trained(losses, named(student, names) | named(teacher, keys) | {"queue.rows": queue})
+
+
 LOOPS = {
+    "macrl": of_recipe(
+        "macrl", macrl, "vit", queue=24, dim=16, decoder_width=32, decoder_depth=1, decoder_heads=4
+    )._replace(shaken=True),
     "maskfeat": of_recipe("maskfeat", maskfeat, "vit", cell=2),
     "mixedae": of_recipe("mixedae", mixedae, "vit", images=2, decoder_width=32, decoder_depth=1, decoder_heads=4),
 }

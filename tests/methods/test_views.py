@@ -44,6 +44,8 @@ ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 ibot        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
 ijepa        1    -  0.3   1     3/4 4/3  0    bilinear  0    0   0   0   0    0     0    0
 jigsaw       1  240  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0.3   0    0
+macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
+macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 maskfeat     1    -  0.5   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 mixedae      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.batch import Batch
+from selfsup.batch import Batch, View
 from selfsup.masks import IndexMask
 from selfsup.parts.tokens import Tokens
 
@@ -40,6 +40,11 @@ def masked_smooth_l1(prediction: Tensor, target: Tensor, weight: Tensor, *, beta
 def masked(batch: Batch) -> tuple[Tokens, IndexMask]:
     """Return the tokens and the mask of the one view of a batch."""
     [view] = batch.views
+    return masked_view(view)
+
+
+def masked_view(view: View) -> tuple[Tokens, IndexMask]:
+    """Return the tokens and the mask of a view."""
     assert isinstance(view.value, Tokens)
     assert isinstance(view.mask, IndexMask)
     return view.value, view.mask
