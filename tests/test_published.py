@@ -18,6 +18,7 @@ amdim            adamw       1008     150   0      2e-4   0       1e-5    1e-5  
 barlow           lars.byol   2048    1000   0      1.6    1.6e-3  1.6e-5  1.6e-5  10      -    redundancy=0.0051 dim=8192 layers=3 bias_lr=0.0015 optim.trust=0.001
 beit             adamw       2048     800   0      1.5e-3 1e-5    0.05    0.05    10      -    mask_ratio=75.05/196 mask_block=16 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.1
 byol             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    momentum=0.996 hidden=4096 dim=256 optim.trust=0.001
+cae              adamw       2048     800   0      1.5e-3 1e-5    0.05    0.05    20      -    mask_ratio=98/196 alignment=2 regressor_depth=4 decoder_depth=4 scale=0.1 crop_min=0.08 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.1
 colorization     adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  balance=0.5 neighbors=5 sigma=5 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 context_encoder  adamw         64      25   0      2e-3   2e-3   0       0       0       -    region='shape' share=0.25 adversarial=0 bottleneck=4000 width=64 optim.betas=(0.5,0.999)
 data2vec         adamw       2048     800   0      2e-3   1e-5    0.05    0.05    10      -    average=6 beta=2 momentum=0.9998 mask_ratio=120.05/196 mask_block=16 optim.clip_norm=3 optim.betas=(0.9,0.999) backbone.drop_path=0.25

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selfsup.batch import Batch
 from selfsup.method import Method
 from selfsup.parts.noise import uniform
+from selfsup.parts.patch import unpatchify
 
 from .authors import adamw, copied, cosine, learn, named, on_gpus, sgd, trained, warm
 from .ours import Trained
@@ -117,8 +118,73 @@ def beit(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, parts)
 
 
+def crossed(block: nn.Module, hidden: Tensor, read: Tensor, hidden_place: Tensor, place: Tensor) -> Tensor:
+    """Apply a block of CAE's regressor by torch's own multi-head attention, which takes tokens first."""
+    query, key = block.norm_query(hidden + hidden_place), block.norm_key(read + place)
+    bias = torch.cat([block.query.bias, torch.zeros_like(block.value.bias), block.value.bias])
+    tokens_first = [x.transpose(0, 1) for x in (query, key, block.norm_value(read))]
+    mixed, _ = F.multi_head_attention_forward(
+        *tokens_first,
+        hidden.shape[2],
+        block.heads,
+        None,
+        bias,
+        None,
+        None,
+        False,
+        0.0,
+        block.out.weight,
+        block.out.bias,
+        need_weights=False,
+        use_separate_proj_weight=True,
+        q_proj_weight=block.query.weight,
+        k_proj_weight=block.key.weight,
+        v_proj_weight=block.value.weight,
+    )
+    x = block.norm(hidden + block.scale_attention.gamma * mixed.transpose(0, 1))
+    return x + block.scale_mlp.gamma * block.mlp.fc2(F.gelu(block.mlp.fc1(x)))
+
+
+def caes_loss(method: Method, student: nn.ModuleDict, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of hidden codes and twice the squared distance to the encoder's own features."""
+    [view], [block], trunk = batch.views, student["regressor"].blocks, student["backbone"].trunk
+    place = method.regressor.positions.expand(8, -1, -1)
+
+    def at(x: Tensor, numbers: Tensor) -> Tensor:
+        return torch.stack([row[own] for row, own in zip(x, numbers, strict=True)])
+
+    def encoded(numbers: Tensor) -> Tensor:
+        patches = trunk.patch_embed(unpatchify(view.value.value, grid=(4, 4), patch=4)) + trunk.pos_embed[:, 1:]
+        first = (trunk.cls_token + trunk.pos_embed[:, :1]).expand(8, -1, -1)
+        return trunk.norm(trunk.blocks(torch.cat([first, at(patches, numbers)], dim=1)))[:, 1:]
+
+    keep, hide = view.mask.keep, view.mask.hide
+    seen, query = encoded(keep), student["regressor"].query.expand(8, hide.shape[1], -1)
+    everywhere = torch.cat([at(place, keep), at(place, hide)], dim=1)
+    found = student["regressor"].norm(
+        crossed(block, query, torch.cat([seen, query], dim=1), at(place, hide), everywhere)
+    )
+    logits = student["decoder"](found + at(place, hide))
+    with double_precision():
+        code = at(method.target.tokenizer.codes(view.value), hide)
+    entropy = -logits.log_softmax(dim=2).gather(2, code[..., None]).mean()
+    return entropy + 2 * (found - encoded(hide).detach()).square().mean()
+
+
+def cae(method: Method, batches: list[Batch]) -> Trained:
+    """Vectors do not decay, class token and query do."""
+    names = ENCODER | {"regressor": "regressor", "decoder": "decoder"}
+    student = copied(method, names)
+    clip = lambda: torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)  # noqa: E731
+    decay = lambda _, __, weight: 0.05 * (weight.ndim > 1)  # noqa: E731
+    move = adamw(student, warm(1.5e-3, end=1e-5), decay, clip=clip)
+    losses, _ = learn(student, lambda student, _, batch, __: caes_loss(method, student, batch), batches, move)
+    return trained(losses, named(student, names))
+
+
 LOOPS = {
     "beit": of_recipe("beit", beit, "vit", mask_block=2),
+    "cae": of_recipe("cae", cae, "vit", regressor_depth=1, decoder_depth=2),
     "clusterfit": of_recipe("clusterfit", clusterfit, clusters=4),
     "vqvae": of_recipe(
         "vqvae", vqvae, "vit", num_codes=24, code_dim=8, decoder_width=32, decoder_depth=2, decoder_heads=4

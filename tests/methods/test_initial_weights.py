@@ -18,6 +18,7 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "msn": (0.02, (2 / 48) ** 0.5, 0.02),
     "ijepa": (0.02, 0.02, 0.02),
     "beit": (CUT, CUT, CUT),
+    "cae": (GLOROT, CUT, CUT),
     "data2vec": (CUT, CUT, CUT),
     "ropim": (CUT, CUT, CUT),
     "flexpredict": (0.02, 0.02, 0.02),

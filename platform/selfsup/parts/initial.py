@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from timm.layers import LayerScale
 from timm.layers.drop import DropPath
 from timm.models import ResNet
 from torch import Tensor, nn
@@ -45,6 +46,21 @@ def beit(trunk: Any, *, cut: float = 1.0) -> None:
         nn.init.trunc_normal_(weight, std=STD, a=-bound, b=bound)
     shrink(trunk.blocks)
     _forget_bias(trunk)
+
+
+@torch.no_grad()
+def cae(trunk: Any) -> None:
+    """Draw a ViT's patch embedding and class token cut at a deviation of 0.02; scales of what blocks add begin at 0.1.
+
+    As CAE's code (arXiv 2202.03026) for ViT-B; deit3_base_patch16_224 has such scales.
+    """
+    if not is_plain(trunk):
+        return
+    cut_normal(trunk.patch_embed.proj.weight, *([] if trunk.cls_token is None else [trunk.cls_token]))
+    _forget_bias(trunk)
+    for layer in trunk.modules():
+        if isinstance(layer, LayerScale):
+            layer.gamma.fill_(0.1)
 
 
 def cut_normal(*weights: Tensor) -> None:
