@@ -118,9 +118,10 @@ class TokenEncoder(Encoder):
         states = enumerate(self.states(view), 1)
         return {number: self._pooled(self.trunk.norm(state), view) for number, state in states if number in numbers}
 
-    def states(self, tokens: Tokens) -> Iterator[Tensor]:
-        """Yield (B, num_prefix + N, D) after each block, before the final norm."""
-        return self._states(self.embedded(tokens), tokens.grid, tokens.place, self._attended(tokens.valid))
+    def states(self, tokens: Tokens, attended: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield (B, num_prefix + N, D) after each block, before the final norm. attended: as of `forward`."""
+        read = self._attended(tokens.valid) if attended is None else attended
+        return self._states(self.embedded(tokens), tokens.grid, tokens.place, read)
 
     def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
         """(B, T, D) -> (B, D)"""

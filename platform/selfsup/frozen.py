@@ -58,6 +58,12 @@ class Frozen(nn.Module):
         patches: Tensor = self.method.decoded(codes)
         return patches
 
+    @property
+    def dim(self) -> int:
+        """Return the channels of its encoder's features."""
+        [modality] = self.method.encoders
+        return int(self.method.encoder(modality).dim)
+
     @torch.no_grad()
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, D, *grid): the features of its encoder. view: one of the learner's, without a mask."""

@@ -1,4 +1,4 @@
-"""SimMIM, I-JEPA, data2vec, DropPos, FlexPredict, ROPIM and AIM, at the settings of their recipes."""
+"""SimMIM, I-JEPA, data2vec, DropPos, FlexPredict, ROPIM, AIM and SemAIM, at the settings of their recipes."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from selfsup.batch import Batch
 from selfsup.method import Method
-from selfsup.parts.noise import gaussian
-from selfsup.parts.patch import unpatchify
+from selfsup.parts.noise import gaussian, uniform
+from selfsup.parts.patch import patchify, unpatchify
 from selfsup.parts.tokens import Tokens
 
 from .authors import Rate, adamw, copied, cosine, learn, named, trained, warm
@@ -236,6 +236,43 @@ def aim(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def semaim(method: Method, batches: list[Batch]) -> Trained:
+    """One sample after another, its patches laid out in their order: what each reads is a triangle."""
+    names = {"backbone": "encoders.image", "decoder": "decoder", "head": "head"}
+    student, apart = copied(method, names), torch.arange(-4, 5, dtype=torch.float64)
+    kernel = torch.exp(-(apart[:, None] ** 2 + apart**2) / 2).repeat(3, 1, 1, 1)
+
+    def ordered(image: Tensor, chance: Tensor) -> Tensor:
+        with torch.no_grad():
+            first, *rest = student["backbone"].trunk.forward_features(image)[0]
+        center = int(torch.stack([F.cosine_similarity(first, patch, dim=0) for patch in rest]).argmax())
+        place = torch.tensor([((n // 4 - center // 4) ** 2 + (n % 4 - center % 4) ** 2) ** 0.5 for n in range(16)])
+        return (place + 1e-3 * chance).argsort()
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        trunk, losses = student["backbone"].trunk, []
+        images = unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)
+        seen = torch.ones(17, 17, dtype=torch.bool).tril()
+        for image, chance in zip(images.split(1), uniform(batch.draws, (16,)), strict=True):
+            order = ordered(image, chance)
+            patches = (trunk.patch_embed(image) + trunk.pos_embed[:, 1:])[:, order]
+            x = torch.cat([trunk.cls_token + trunk.pos_embed[:, :1], patches], dim=1)
+            query = student["decoder"].positions[None, order]
+            for block, other in zip(trunk.blocks, student["decoder"].blocks, strict=True):
+                x = block(x, attn_mask=seen[None, None])
+                query = other(query, x[:, :16], seen[None, None, :16, :16])
+            blurred = F.conv2d(image, kernel / kernel[0].sum(), padding=4, groups=3)
+            target = patchify(blurred, 4).value[0, order]
+            target = (target - target.mean(1, keepdim=True)) / (target.var(1, keepdim=True) + 1e-6).sqrt()
+            losses.append((student["head"](trunk.norm(query))[0] - target).square().mean())
+        return torch.stack(losses).mean()
+
+    clip = lambda: torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)  # noqa: E731
+    decay = lambda _, name, weight: 0.05 * matrices(name, weight)  # noqa: E731
+    losses, _ = learn(student, loss, batches, adamw(student, warm(2e-4 * 8), decay, betas=(0.9, 0.95), clip=clip))
+    return trained(losses, named(student, names))
+
+
 LOOPS = {
     "simmim": of_recipe("simmim", simmim, "vit"),
     "ijepa": of_recipe("ijepa", ijepa, "vit"),
@@ -244,4 +281,5 @@ LOOPS = {
     "flexpredict": of_recipe("flexpredict", flexpredict, "vit"),
     "ropim": of_recipe("ropim", ropim, "vit"),
     "aim": of_recipe("aim", aim, "vit"),
+    "semaim": of_recipe("semaim", semaim, "vit", decoder_depth=2),
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfsup.batch import Batch, View
 from selfsup.masks import IndexMask
+from selfsup.parts.precision import no_autocast
 from selfsup.parts.tokens import Tokens
 
 
@@ -25,6 +26,19 @@ def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
     var, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (var + 1e-6).sqrt()
+
+
+def blurred(images: Tensor, deviation: float) -> Tensor:
+    """(B, C, H, W) -> (B, C, H, W): convolved with a Gaussian, cut at four deviations, in pixels; zero outside.
+
+    SemAIM's code (arXiv 2312.10457) blurs its targets so, after SAIM's.
+    """
+    channels, radius = images.shape[1], round(4 * deviation)
+    apart = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.softmax(-apart.square() / (2 * deviation**2), dim=0).expand(channels, 1, 1, -1)
+    with no_autocast(images):
+        across = F.conv2d(images, kernel, padding=(0, radius), groups=channels)
+        return F.conv2d(across, kernel.mT, padding=(radius, 0), groups=channels)
 
 
 def masked_smooth_l1(prediction: Tensor, target: Tensor, weight: Tensor, *, beta: float = 0.0) -> Tensor:
