@@ -177,8 +177,12 @@ def test_a_teacher_sees_the_samples_of_its_learner_as_it_was_trained_to() -> Non
         def encoder(self, _: str) -> "Echo":
             return self
 
+        grid = 2, 2
+
         def codes(self, view: Any) -> torch.Tensor:
             return view.value
+
+        decoded = staticmethod(lambda codes: codes)
 
     images = torch.rand(2, 3, 8, 8)
     mean, std, other_mean, other_std = 0.5, 0.25, 0.1, 0.5
@@ -187,3 +191,5 @@ def test_a_teacher_sees_the_samples_of_its_learner_as_it_was_trained_to() -> Non
     change = objective.rescale(*infos)
     seen = Frozen(Echo(), 2, change).codes(patchify((images - mean) / std, 2))
     torch.testing.assert_close(seen, patchify((images - other_mean) / other_std, 4).value)
+    painted = Frozen(Echo(), 4, change).decoded(seen)
+    torch.testing.assert_close(painted, patchify((images - mean) / std, 4).value)

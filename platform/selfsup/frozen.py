@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from selfsup.parts.patch import pixels, seen_by
+from selfsup.parts.patch import patchify, pixels, seen_by, unpatchify
 from selfsup.parts.tokens import Tokens
 
 
@@ -18,8 +18,16 @@ class Rescale(NamedTuple):
 
     def apply(self, samples: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S)"""
-        scale, shift = (samples.new_tensor(part).view(-1, *[1] * (samples.ndim - 2)) for part in self)
+        scale, shift = self._of(samples)
         return samples * scale + shift
+
+    def undo(self, samples: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S): the inverse of `apply`"""
+        scale, shift = self._of(samples)
+        return (samples - shift) / scale
+
+    def _of(self, samples: Tensor) -> list[Tensor]:
+        return [samples.new_tensor(part).view(-1, *[1] * (samples.ndim - 2)) for part in self]
 
 
 class Frozen(nn.Module):
@@ -54,9 +62,14 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def decoded(self, codes: Tensor) -> Tensor:
-        """(B, N) int64 -> (B, N, P): the patches that its codes stand for, as it sees them."""
+        """(B, N) int64 -> (B, N, P): the patches that its codes stand for, normalized as the learner's."""
         patches: Tensor = self.method.decoded(codes)
-        return patches
+        if self._rescale is None:
+            return patches
+        [modality] = self.method.encoders
+        encoder = self.method.encoder(modality)
+        samples = unpatchify(patches, grid=encoder.grid, patch=encoder.patch)
+        return patchify(self._rescale.undo(samples), encoder.patch).value
 
     @property
     def dim(self) -> int:

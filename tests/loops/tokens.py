@@ -141,8 +141,8 @@ def crossed(block: nn.Module, hidden: Tensor, read: Tensor, hidden_place: Tensor
         k_proj_weight=block.key.weight,
         v_proj_weight=block.value.weight,
     )
-    x = block.norm(hidden + block.scale_attention.gamma * mixed.transpose(0, 1))
-    return x + block.scale_mlp.gamma * block.mlp.fc2(F.gelu(block.mlp.fc1(x)))
+    x = block.norm(hidden + block.scale_attention * mixed.transpose(0, 1))
+    return x + block.scale_mlp * block.mlp.fc2(F.gelu(block.mlp.fc1(x)))
 
 
 def caes_loss(method: Method, student: nn.ModuleDict, batch: Batch) -> Tensor:
@@ -161,14 +161,14 @@ def caes_loss(method: Method, student: nn.ModuleDict, batch: Batch) -> Tensor:
     keep, hide = view.mask.keep, view.mask.hide
     seen, query = encoded(keep), student["regressor"].query.expand(8, hide.shape[1], -1)
     everywhere = torch.cat([at(place, keep), at(place, hide)], dim=1)
-    found = student["regressor"].norm(
+    features = student["regressor"].norm(
         crossed(block, query, torch.cat([seen, query], dim=1), at(place, hide), everywhere)
     )
-    logits = student["decoder"](found + at(place, hide))
+    logits = student["decoder"](features + at(place, hide))
     with double_precision():
         code = at(method.target.tokenizer.codes(view.value), hide)
     entropy = -logits.log_softmax(dim=2).gather(2, code[..., None]).mean()
-    return entropy + 2 * (found - encoded(hide).detach()).square().mean()
+    return entropy + 2 * (features - encoded(hide).detach()).square().mean()
 
 
 def cae(method: Method, batches: list[Batch]) -> Trained:
@@ -182,10 +182,46 @@ def cae(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def mages_loss(method: Method, student: nn.ModuleDict, batch: Batch) -> Tensor:
+    """Return the cross-entropy with smooth labels of masked codes, sample by sample, by blocks of timm."""
+    [view], trunk, decoder, losses = batch.views, student["backbone"].trunk, student["decoder"], []
+    with double_precision():
+        code = method.teacher.codes(view.value)
+        pixels = view.value.value if method.hyper.input == "pixels" else method.teacher.decoded(code)
+    patches = trunk.patch_embed(unpatchify(pixels, grid=(4, 4), patch=4))
+    for row, own, keep, masked in zip(patches, code, view.mask.keep, view.mask.targets[:, 0], strict=True):
+        hidden = set(masked.tolist())
+        seen = [student["mask"][0][0] if number in hidden else row[number] for number in keep.tolist()]
+        x = torch.cat([trunk.cls_token[0], torch.stack(seen)]) + trunk.pos_embed[0, [0, *(keep + 1).tolist()]]
+        first, *features = decoder.embed(trunk.norm(trunk.blocks(x[None]))[0])
+        known = {
+            number: feature for number, feature in zip(keep.tolist(), features, strict=True) if number not in hidden
+        }
+        grid = torch.stack([known.get(number, first) for number in range(16)]) + decoder.positions
+        log_p = decoder.head(decoder.norm(decoder.blocks(torch.cat([first[None], grid])[None])))[0, 1:].log_softmax(
+            dim=1
+        )
+        losses.append(torch.stack([-0.9 * log_p[n, own[n]] - 0.1 * log_p[n].mean() for n in sorted(hidden)]).mean())
+    return torch.stack(losses).mean()
+
+
+def mage(method: Method, batches: list[Batch]) -> Trained:
+    """MAE's optimizer, with gradients cut at a norm of 3; the masked token, a matrix, decays."""
+    names = ENCODER | {"decoder": "decoder"}
+    student = copied(method, names)
+    student["mask"] = nn.ParameterList([method.mask_token.detach().clone()])
+    clip = lambda: torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)  # noqa: E731
+    decay = lambda _, __, weight: 0.05 * (weight.ndim > 1)  # noqa: E731
+    move = adamw(student, warm(2.4e-3), decay, betas=(0.9, 0.95), clip=clip)
+    losses, _ = learn(student, lambda student, _, batch, __: mages_loss(method, student, batch), batches, move)
+    return trained(losses, named(student, names) | {"mask_token": student["mask"][0]})
+
+
 LOOPS = {
     "beit": of_recipe("beit", beit, "vit", mask_block=2),
     "cae": of_recipe("cae", cae, "vit", regressor_depth=1, decoder_depth=2),
     "clusterfit": of_recipe("clusterfit", clusterfit, clusters=4),
+    "mage": of_recipe("mage", mage, "vit", decoder_width=32, decoder_depth=2, decoder_heads=2),
     "vqvae": of_recipe(
         "vqvae", vqvae, "vit", num_codes=24, code_dim=8, decoder_width=32, decoder_depth=2, decoder_heads=4
     ),

@@ -48,6 +48,7 @@ jigsaw       1  240  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0
 macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+mage         1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 maskfeat     1    -  0.5   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 mixedae      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 moco         2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0

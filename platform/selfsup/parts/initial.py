@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import torch
-from timm.layers import LayerScale
 from timm.layers.drop import DropPath
 from timm.models import ResNet
 from torch import Tensor, nn
@@ -58,9 +57,9 @@ def cae(trunk: Any) -> None:
         return
     cut_normal(trunk.patch_embed.proj.weight, *([] if trunk.cls_token is None else [trunk.cls_token]))
     _forget_bias(trunk)
-    for layer in trunk.modules():
-        if isinstance(layer, LayerScale):
-            layer.gamma.fill_(0.1)
+    for name, weight in trunk.named_parameters():
+        if name.endswith(".gamma"):
+            weight.fill_(0.1)
 
 
 def cut_normal(*weights: Tensor) -> None:

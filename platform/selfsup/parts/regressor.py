@@ -5,7 +5,7 @@ B: batch, K: visible tokens, M: hidden ones, T: all, D: channels of the encoder.
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerScale, Mlp
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from selfsup.encoder import TokenEncoder
@@ -54,7 +54,7 @@ class CrossBlock(nn.Module):
         self.query, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
         self.key = nn.Linear(dim, dim, bias=False)  # it would add the same to all scores of a query
         self.mlp = Mlp(dim, 4 * dim)
-        self.scale_attention, self.scale_mlp = (LayerScale(dim, init_values=scale) for _ in range(2))
+        self.scale_attention, self.scale_mlp = (nn.Parameter(torch.full((dim,), scale)) for _ in range(2))
 
     def forward(self, hidden: Tensor, read: Tensor, hidden_place: Tensor, place: Tensor) -> Tensor:
         """(B, M, D), (B, T, D), (B, M, D), (B, T, D): positions -> (B, M, D)"""
@@ -62,6 +62,6 @@ class CrossBlock(nn.Module):
         key, value = self.key(self.norm_key(read + place)), self.value(self.norm_value(read))
         heads = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-        hidden = self.norm(hidden + self.scale_attention(self.out(mixed)))
-        out: Tensor = hidden + self.scale_mlp(self.mlp(hidden))
+        hidden = self.norm(hidden + self.scale_attention * self.out(mixed))
+        out: Tensor = hidden + self.scale_mlp * self.mlp(hidden)
         return out
