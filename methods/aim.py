@@ -1,10 +1,12 @@
 """AIM: a ViT that reads patches in order predicts the pixels of the next one from those before it.
 
 El-Nouby, Klein, Zhai, Bautista, Toshev, Shankar, Susskind and Joulin, "Scalable pre-training of large autoregressive
-image models", ICML 2024, arXiv:2401.08541. Defaults are the paper's for AIM-0.6B.
+image models", ICML 2024, arXiv:2401.08541. Defaults are the paper's for AIM-0.6B, as far as its model's code, lightly's
+implementation and reviews tell them.
 
-There is no authors' code of the training, and here the errors of an image are averaged before those of a batch. The
-trunk has biases, the paper's none; a trunk's class token reads what the first patch reads, the paper's has none.
+Deviations from the authors' code: its trunk, all that it has, is without biases and class token, and has a norm after
+the patch embedding; here a class token reads what the first patch reads. The errors of an image are averaged before
+those of a batch, which no source tells.
 
 B: batch, N: patches, T: these and prefix tokens of the trunk, P: values of a patch, D: channels.
 """
@@ -40,7 +42,7 @@ class AIM(Method):
         norm_pix_loss: bool = knob(
             True, "predict each patch normalized by its own mean and deviation", sweep=Choice(True, False)
         )
-        head_width: int = knob(2048, "channels of the head", sweep=Choice(512, 1024, 2048), gt=0, multiple_of=4)
+        head_width: int = knob(2048, "channels of the head", sweep=Choice(512, 1024, 2048), gt=0)
         head_depth: int = knob(12, "blocks of the head, an MLP each", sweep=Choice(1, 8, 12), ge=0, le=1000)
         crop_min: float = knob(0.4, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
@@ -104,14 +106,17 @@ class AIM(Method):
 
 
 class PixelHead(nn.Module):
-    """MLPs with residuals between them, patch by patch, so that the trunk need not end in pixels (section 3.2)."""
+    """MLPs with residuals between them, patch by patch, so that the trunk need not end in pixels (section 3.2).
+
+    Positions are added before it, as the paper has it and lightly's implementation.
+    """
 
     positions: Tensor
 
     def __init__(self, encoder: TokenEncoder, *, width: int, depth: int) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder.dim, width, bias=False)
-        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
+        self.register_buffer("positions", sincos(encoder.grid, encoder.dim), persistent=False)
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(depth + 1))
         self.blocks = nn.ModuleList(Mlp(width, 4 * width, bias=False) for _ in range(depth))
         self.paint = nn.Linear(width, encoder.patch_values, bias=False)
@@ -119,7 +124,7 @@ class PixelHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, P)"""
-        hidden = self.embed(hidden) + self.positions
+        hidden = self.embed(hidden + self.positions)
         *before, last = self.norms
         for norm, block in zip(before, self.blocks, strict=True):
             hidden = hidden + block(norm(hidden))

@@ -1,10 +1,15 @@
-"""AIM: patch after patch through timm's layers with attention written out; what no prediction may depend on."""
+"""AIM: patch after patch through timm's layers with attention written out, and through lightly's."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from lightly.models.modules.heads_timm import AIMPredictionHead
+from lightly.models.modules.masked_causal_vision_transformer import MaskedCausalVisionTransformer
+from lightly.models.utils import get_2d_sincos_pos_embed
+from torch import Tensor, nn
 
 from selfsup.method import Batch, Method, load
 from selfsup.parts.patch import unpatchify
@@ -35,7 +40,7 @@ def test_the_loss_is_worked_out_patch_by_patch(prefix: bool, norm: bool, setting
     first = [1 + int(draw * 15) if prefix else 1 for draw in batch.draws[:, 0].tolist()]
     assert not prefix or len(set(first)) > 3
     hidden, head, losses = read(method, batch, first), method.head, []
-    x = hidden @ head.embed.weight.T + head.positions
+    x = (hidden + head.positions) @ head.embed.weight.T
     for layer, block in enumerate(head.blocks):
         inner = torch.nn.functional.gelu(head.norms[layer](x) @ block.fc1.weight.T)
         x = x + inner @ block.fc2.weight.T
@@ -53,6 +58,27 @@ def test_the_loss_is_worked_out_patch_by_patch(prefix: bool, norm: bool, setting
     weights = [*method.backbone.trunk.blocks.parameters(), *head.parameters()]
     for ours, theirs in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_predictions_are_those_of_lightlys_transformer_and_head(setting) -> None:
+    method, batch = setting("aim", double=True)
+    trunk, first = method.backbone.trunk, method._first(batch)
+    theirs = MaskedCausalVisionTransformer(16, 4, embed_dim=48, depth=2, num_heads=3, num_classes=0).double()
+    theirs.load_state_dict(trunk.state_dict())
+    head = AIMPredictionHead(48, 48, hidden_dim=32, num_blocks=1, norm_layer=partial(nn.LayerNorm, eps=1e-6)).double()
+    head.load_state_dict(dict(zip(head.state_dict(), ordered(method.head), strict=True)))
+    mask = F.pad(torch.arange(16) >= first[:, None], (1, 0), value=False)
+    images = unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)
+    position = torch.from_numpy(get_2d_sincos_pos_embed(48, 4, cls_token=False))
+    expected = head(theirs.forward_features(images, mask=mask)[:, 1:] + position)[:, :-1]
+    torch.testing.assert_close(method._next(batch.views[0].value, first), expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def ordered(head: nn.Module) -> list[Tensor]:
+    """The weights of our head of one block in the order of lightly's."""
+    [block], (norm, last) = head.blocks, head.norms
+    parts = head.embed, norm, block, last, head.paint
+    return [weight for part in parts for weight in part.state_dict().values()]
 
 
 def test_no_prediction_depends_on_its_own_or_a_later_patch(setting) -> None:
