@@ -8,24 +8,28 @@ the baseline alone, so the others follow the paper, which leaves open the PCA's 
 strength of color jitter, and what fills blocks up to the ratio. mask_block and several class tokens
 (backbone.class_tokens) are Pixio's (arXiv 2512.15715), the target of gradients MaskFeat's (arXiv 2112.09133).
 
+On a Hiera (arXiv 2306.00989), whose mask units are squares of two by two tokens, mask_block is 2, and multi_scale is
+theirs. Deviation from its authors' code: the decoder's positions are MAE's, fixed, where theirs are learned.
+
 B: batch, N: tokens, K: visible tokens, P: values of a patch.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from selfsup.encoder import TokenEncoder
+from selfsup.encoder import HieraEncoder, SparseEncoder
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import FilledBlockMask, GridMask, IndexMask, MaskRule, RandomMask
-from selfsup.method import Batch, Lesson, Method, Out, TrainInfo
-from selfsup.parts import checks, decoder
+from selfsup.method import Batch, Lesson, Method, Out, ParamOptions, TrainInfo
+from selfsup.parts import checks, decoder, initial
 from selfsup.parts.decoder import Decoder
+from selfsup.parts.fusion import Fusion
 from selfsup.parts.reconstruction import masked
 from selfsup.parts.targets import CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
@@ -41,7 +45,7 @@ class MAE(Method):
 
     paper, family, backbones = "2111.06377", "reconstruction", ("vit",)
     modalities = None  # any: what it learns from a view does not depend on its kind
-    separable = True
+    mask_units = separable = True
     learns_from = "codes"  # where these are the target
 
     class Hyper(Knobs):
@@ -53,6 +57,9 @@ class MAE(Method):
             "random", "hidden: any patches, all but one of every four, or rectangles (figure 6)"
         )
         mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
+        multi_scale: bool = knob(
+            False, "the decoder sees all resolutions of a Hiera, not the last alone", sweep=Choice(False, True)
+        )
         mask_token: bool = knob(False, "the encoder sees a learned token in place of every hidden patch (table 1c)")
         target: Literal["pixels", "pca", "hog", "codes"] = knob(
             "pixels", "what is predicted: pixels, principal components, oriented gradients, or a tokenizer's codes"
@@ -92,6 +99,7 @@ class MAE(Method):
         if hyper.mask == "grid" and hyper.mask_ratio != 0.75:
             message = f"a grid keeps one of every four patches, a mask ratio of 0.75, not {hyper.mask_ratio:g}"
             yield SpecError(f"{message}; leave it out, or use mask: random", "hyper.mask_ratio", "hyper.mask")
+        yield from checks.mask_units(hyper, setup.backbone)
         if hyper.mask == "block" and len(setup.sizes) != 2:
             yield SpecError("rectangles are of samples with two axes; use mask: random", "hyper.mask")
         if hyper.mask != "random":
@@ -109,8 +117,13 @@ class MAE(Method):
         broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))
         yield from broken or checks.mask_leaves_both(mask_rule(hyper), hyper.mask_ratio, setup.grid)
 
-    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+    @staticmethod
+    def initialize(trunk: Any) -> None:
+        initial.hiera(trunk)
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, SparseEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
+        self.fusion = Fusion(self.backbone) if hyper.multi_scale else None
         self.target = target_of(hyper, self.backbone, info.teacher)
         sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
         self.decoder = Decoder(self.backbone, **sizes, values=self.target.values, fills=not hyper.mask_token)
@@ -128,17 +141,29 @@ class MAE(Method):
         places = self._decoded(tokens, mask).take_along_dim(mask.restore[..., None], dim=1)
         return self.target.pixels(self.decoder.paint(places).float(), tokens)
 
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        """Return the options of the optimizer: a Hiera's positions, which are learned, do not decay."""
+        return ParamOptions(no_weight_decay=isinstance(self.backbone, HieraEncoder) and "pos_embed" in name)
+
     def _decoded(self, tokens: Tokens, mask: IndexMask) -> Tensor:
         """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
         decoded: Tensor
         if self.mask_token is None:
-            decoded = self.decoder(self.backbone(tokens, mask.keep), mask)
+            decoded = self.decoder(self._seen(tokens, mask.keep), mask)
             return decoded
         order = mask.order
         hidden = (torch.arange(order.shape[1], device=order.device) >= mask.keep.shape[1]).expand_as(order)
         seen = self.backbone(tokens, order, cover=(hidden, self.mask_token))
         decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]))
         return decoded
+
+    def _seen(self, tokens: Tokens, keep: Tensor) -> Tensor:
+        """(B, K) int64 -> (B, prefix + K, D): the visible tokens' features, of all resolutions if they are fused"""
+        encoder = self.backbone
+        seen: Tensor = (
+            encoder.normed(self.fusion(encoder.scales(tokens, keep))) if self.fusion else encoder(tokens, keep)
+        )
+        return seen
 
 
 def mask_rule(hyper: MAE.Hyper) -> MaskRule:
@@ -150,7 +175,7 @@ def mask_rule(hyper: MAE.Hyper) -> MaskRule:
     return RandomMask(hyper.mask_ratio, hyper.mask_block)
 
 
-def target_of(hyper: MAE.Hyper, encoder: TokenEncoder, tokenizer: Frozen | None) -> Target:
+def target_of(hyper: MAE.Hyper, encoder: SparseEncoder, tokenizer: Frozen | None) -> Target:
     """Return what the decoder predicts of a hidden patch."""
     if hyper.target == "codes":
         assert tokenizer, "codes are a tokenizer's"

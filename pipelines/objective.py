@@ -82,7 +82,8 @@ def blank_encoder(run: Run, channels: int) -> Encoder:
 def initial_encoder(run: Run, channels: int) -> Encoder:
     """Return the encoder at the weights that the objective begins with. channels: of the data."""
     shape = shape_of(run.input, run.backbone, channels)
-    return encoder.build(run.backbone, load(run.method).initialize, shape)
+    method = load(run.method)
+    return encoder.build(run.backbone, method.initialize, shape, mask_units=method.mask_units)
 
 
 def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInfo:

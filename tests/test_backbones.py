@@ -8,7 +8,7 @@ from selfsup.describe import backbones
 from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.families import input_size, table
-from selfsup.method import names
+from selfsup.method import load, names
 from selfsup.pipelines.feasible import check_images
 from selfsup.sections import Backbone, image_shape
 
@@ -24,6 +24,7 @@ def served(name: str) -> tuple[str, str, str, str, str]:
             build(backbone.model_copy(update={"pool": "mean"}))
         return "tokens", "yes", "no", "yes", ""
     shape = image_shape(backbone)
+    masked = ", ".join(name for name in names() if load(name).mask_units) if backbone.is_hiera else "no"
     try:
         check_images(backbone, shape, (shape.sizes,))
     except SpecError as error:
@@ -31,8 +32,8 @@ def served(name: str) -> tuple[str, str, str, str, str]:
     try:
         check_images(backbone, shape, (shape.sizes,), places=True, stages=True)
     except SpecError as error:
-        return "pooled", "no", "no", "yes", _why(error)
-    return "pooled", "no", "yes", "yes", ""
+        return "pooled", masked, "no", "yes", _why(error)
+    return "pooled", masked, "yes", "yes", ""
 
 
 def _why(error: SpecError) -> str:

@@ -108,7 +108,7 @@ def test_describe_shows_tests_and_deviations(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 100
     asked = CliRunner().invoke(app, ["describe", "--proof", "--json"]).output
     assert list(json.loads(asked)) == names()
-    assert json.loads(asked)["mae"]["recipes"] == ["in1k/mae"]
+    assert json.loads(asked)["mae"]["recipes"] == ["in1k/mae", "in1k/mae_hiera"]
     own = tmp_path / "mine.py"
     own.write_text((TESTS.parent / "methods" / "simclr.py").read_text().replace("Deviations from", "Deviating from"))
     shown = CliRunner().invoke(app, ["describe", str(own), "--proof"]).output

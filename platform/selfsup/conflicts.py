@@ -102,13 +102,16 @@ def _known(backbone: Backbone) -> Iterator[Conflict]:
         yield Conflict(("backbone.name",), problem)
 
 
-def _kind(backbones: Collection[str], method: str, backbone: Backbone) -> Iterator[Conflict]:
-    if backbone.unknown:
+def _kind(backbones: Collection[str], mask_units: bool, method: str, backbone: Backbone) -> Iterator[Conflict]:
+    if backbone.unknown or (mask_units and backbone.is_hiera):
         return
     if backbone.is_vit and "vit" not in backbones:
         message = f"{method} reads feature maps, which {backbone.name}, a plain ViT, has none of; choose a CNN or Swin"
         yield Conflict(("backbone.name", "method"), message)
-    if not backbone.is_vit and "cnn" not in backbones:
+    elif backbone.is_hiera and "cnn" not in backbones:
+        message = f"{method} works on all tokens of a plain ViT, and {backbone.name} can only leave out mask units"
+        yield Conflict(("backbone.name", "method"), f"{message}; choose a plain ViT, or mae")
+    elif not backbone.is_vit and "cnn" not in backbones:
         message = f"{method} works on tokens, which {backbone.name} does not take; choose a plain ViT"
         yield Conflict(("backbone.name", "method"), message)
 

@@ -1,12 +1,13 @@
 """Encoders over timm: plain ViTs that see tokens and can leave some out, and models of any kind that see images.
 
+A Hiera sees images, too, unless an objective leaves out its mask units.
+
     encoder = build(backbone)      # at its initial weights: a function of the backbone and torch's seed
     encoder = build(backbone, DINO.initialize)    # those that an objective begins with
 
 B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 """
 
-import abc
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
@@ -14,49 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup import blocks, families
-from selfsup.parts.pieces import Maps, in_pieces
+from selfsup import blocks
+from selfsup.encoder_interface import Encoder
+from selfsup.hiera import HieraEncoder
+from selfsup.parts.pieces import in_pieces
 from selfsup.parts.positions import resized
 from selfsup.parts.tokens import Grid, Tokens
+from selfsup.pooled_encoder import PooledEncoder
 from selfsup.sections import Backbone, InputShape, image_shape
 from selfsup.trunk import create, fix_positions, timm_kwargs
 
 Join = Callable[[Tensor, Tensor | float], Tensor]  # (B, K, D), (K, D) or (B, K, D) or no position, 0 -> (B, K, D)
 
-__all__ = ["Encoder", "PooledEncoder", "TokenEncoder", "build", "timm_kwargs"]
-
-
-class Encoder(nn.Module, abc.ABC):
-    """An encoder, which objectives train and evaluation freezes. trunk: a timm model with its own state dict. dim: D.
-
-    patch: pixels a side of a token; None for an encoder that sees images. pieces: number of parts in which a batch
-    goes through the trunk, to save memory. position_offset: tokens a side beyond the grid's own
-    that resized positions are computed for.
-    """
-
-    trunk: nn.Module
-    dim: int
-    patch: int | None = None
-    pieces: int = 1
-    position_offset: float = 0.0
-
-    @abc.abstractmethod
-    def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """-> (B, D): one vector a sample. view: as the stream delivers it."""
-
-    @abc.abstractmethod
-    def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """-> (B, D, H, W): one vector a place; H and W are the encoder's own. view: as the stream delivers it."""
-
-    @property
-    def num_layers(self) -> int:
-        """Return after how many layers there are features: blocks of a ViT, resolutions of a CNN."""
-        return 1
-
-    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
-        """Return number -> (B, D_i), the features after each of these layers; the last layer's are `pooled`'s."""
-        assert set(numbers) <= {1}, f"one layer, not {numbers}"
-        return {number: self.pooled(view) for number in numbers}
+__all__ = ["Encoder", "HieraEncoder", "PooledEncoder", "SparseEncoder", "TokenEncoder", "build", "timm_kwargs"]
 
 
 class TokenEncoder(Encoder):
@@ -218,83 +189,26 @@ class TokenEncoder(Encoder):
         return position if grid == self.grid else resized(position, self.grid, grid, self.position_offset)
 
 
-class PooledEncoder(Encoder):
-    """A model of images, up to its pooling: a CNN, a Swin or any other of timm. name: for errors.
-
-    Its weights are in channels-last order: faster on CPUs and GPUs alike.
-    """
-
-    trunk: Any
-
-    def __init__(self, trunk: nn.Module, dim: int, name: str) -> None:
-        super().__init__()
-        self.trunk, self.dim, self.name = trunk, dim, name
-        for weight in trunk.parameters():
-            if weight.ndim == 4:  # no other rank has that order
-                weight.data = weight.data.to(memory_format=torch.channels_last)  # 1 x 1 kernels, too
-
-    def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D)"""
-        [pooled] = self._through(lambda images: (self.trunk(images),), view)
-        return pooled
-
-    def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, h, w): the features before pooling."""
-        [places] = self._through(lambda images: (self.trunk.forward_features(images),), view)
-        return places if places.shape[1] == self.dim else places.permute(0, 3, 1, 2)  # Swin and others end in channels
-
-    def stages(self, view: Tensor) -> list[Tensor]:
-        """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first."""
-        return list(
-            self._through(lambda images: tuple(self.trunk.forward_intermediates(images, intermediates_only=True)), view)
-        )
-
-    @property
-    def num_layers(self) -> int:
-        return len(getattr(self.trunk, "feature_info", [0]))
-
-    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
-        """Return number -> (B, D_i): the mean over each of these resolutions, the finest first; last, `pooled`."""
-        assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
-        if not set(numbers) - {self.num_layers}:
-            return {number: self.pooled(view) for number in numbers}
-        *stages, pooled = self._through(self._stages_and_pooled, view)
-        last = self.num_layers
-        return {number: pooled if number == last else stages[number - 1].mean((2, 3)) for number in sorted(numbers)}
-
-    def _stages_and_pooled(self, images: Tensor) -> Maps:
-        """(B, C, H, W) -> those of `stages`, then (B, D), by one forward pass."""
-        last, stages = self.trunk.forward_intermediates(images)
-        return *stages, self.trunk.forward_head(last)
-
-    def _through(self, encode: Callable[[Tensor], Maps], view: Tokens | Tensor) -> Maps:
-        """Apply `encode` in pieces. Raises SpecError on the meta device for images that the trunk cannot see."""
-        assert isinstance(view, Tensor), "a pooled encoder sees images, not tokens"
-        images = view.contiguous(memory_format=torch.channels_last)
-        try:
-            return in_pieces(encode, images, self.pieces, self.trunk)
-        except Exception as error:  # whatever the models of timm raise
-            if not view.is_meta or "overflow" in str(error):
-                raise
-            raise families.unseen(self.name, view.shape[-1], error) from error
-
-    @property
-    def widths(self) -> list[int]:
-        """Return the channels D_i of `stages`."""
-        return [stage["num_chs"] for stage in self.trunk.feature_info]
+SparseEncoder = TokenEncoder | HieraEncoder  # what leaves out tokens, which then cost nothing
 
 
 def build(
-    backbone: Backbone, initialize: Callable[[Any], None] | None = None, shape: InputShape | None = None
+    backbone: Backbone,
+    initialize: Callable[[Any], None] | None = None,
+    shape: InputShape | None = None,
+    *,
+    mask_units: bool = False,
 ) -> Encoder:
     """Return the encoder at its initial weights, or with `backbone.weights`. Raises SpecError where there can be none.
 
     initialize: an objective's change of a timm model's initial weights, in place. shape: of samples; None: RGB
-    images of the backbone's own size.
+    images of the backbone's own size. mask_units: whether a Hiera is to see tokens, and leave out mask units.
     """
-    trunk = create(backbone, initialize, shape or image_shape(backbone))
+    mask_units = mask_units and backbone.is_hiera
+    trunk = create(backbone, initialize, shape or image_shape(backbone), mask_units=mask_units)
     if not backbone.is_vit:
-        return PooledEncoder(trunk, trunk.head_hidden_size, backbone.name)
+        kind = HieraEncoder if mask_units else PooledEncoder
+        return kind(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool, class_tokens=backbone.class_tokens)
     if backbone.positions == "sincos" and trunk.pos_embed is not None:
         fix_positions(trunk, loaded=bool(backbone.weights))

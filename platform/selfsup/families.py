@@ -5,6 +5,7 @@ import difflib
 import traceback
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from selfsup.errors import SpecError
 
 TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
 TOKEN_CLASSES = (VisionTransformer, Beit, Eva)
+POOLINGS = 2  # of a Hiera's resolutions while MAE trains it: one less than in evaluation, as in its authors' MAE
 INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
 
 
@@ -41,7 +43,7 @@ class ModelFamily(NamedTuple):
     model_class: str
     example: str
     encoder: str  # "tokens", "pooled" or "none"
-    masked: str  # "yes" or "no", as the next two
+    masked: str  # "yes" or "no", as the next two; or the method that leaves out its mask units
     dense: str
     pooled: str
     why_not: str
@@ -64,11 +66,32 @@ def idle(name: str) -> dict[str, str]:
     """Return the knobs of a backbone without effect on the encoder of that name, each with the reason."""
     if outside.is_outside(name):
         return dict.fromkeys(outside_backbone.idle(name), f"on {name}")
+    if is_hiera(name):
+        return dict.fromkeys(("positions", "pool", "class_tokens"), f"on {name}, which is no plain ViT")
     if not takes_tokens(name):
         knobs = ("patch_size", "depth", "heads", "positions", "pool", "class_tokens")
         return dict.fromkeys(knobs, f"on {name}, which is no plain ViT")
     learned = {} if _sketch(name).pos_embed is not None else {"positions": f"on {name}: its attention has them"}
     return {"stem": f"on {name}, a plain ViT"} | learned
+
+
+@lru_cache(maxsize=256)
+def is_hiera(name: str) -> bool:
+    """Return whether timm's model of that name is a Hiera; False for names that timm does not have."""
+    return not outside.is_outside(name) and is_model_in_modules(name, ("hiera",))
+
+
+def own_patch(name: str) -> int | None:
+    """Return the pixels a side of a token of a ViT of that name, or of a Hiera's in training; None for others."""
+    if is_hiera(name):
+        return int(_sketch(name).patch_stride[0] * 2**POOLINGS)
+    return int(_sketch(name).patch_embed.patch_size[0]) if takes_tokens(name) else None
+
+
+def hiera_stages(name: str) -> tuple[int, ...]:
+    """Return how many blocks the Hiera of that name has at each resolution."""
+    ends = _sketch(name).stage_ends
+    return tuple(end - before for before, end in pairwise((-1, *ends)))
 
 
 def has_class_token(name: str) -> bool:

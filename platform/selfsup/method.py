@@ -75,6 +75,7 @@ class Method(nn.Module, abc.ABC):
     Hyper: ClassVar[type[Knobs]]
     family: ClassVar[str]
     backbones: ClassVar[tuple[Kind, ...]] = ("vit", "cnn")  # those that it can train
+    mask_units: ClassVar[bool] = False  # whether it trains a Hiera, too, on some of its mask units alone
     class_token: ClassVar[bool] = False  # whether it learns on a ViT's class token, whatever backbone.pool is
     needs_labels: ClassVar[bool] = False  # whether it learns from labels
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work

@@ -134,6 +134,20 @@ class Backbone(Knobs):
 
         return takes_tokens(self.name)
 
+    @property
+    def patch(self) -> int | None:
+        """Return the pixels a side of a token: patch_size, or the name's own; None for models that see images alone."""
+        from selfsup.families import own_patch
+
+        return self.patch_size or own_patch(self.name)
+
+    @property
+    def is_hiera(self) -> bool:
+        """Return whether it is a Hiera, which MAE trains on some of its mask units alone."""
+        from selfsup.families import is_hiera
+
+        return is_hiera(self.name)
+
 
 class Optim(Knobs):
     name: Literal["adamw", "sgd", "lars"] = knob("adamw", "optimizer", sweep=Choice("adamw", "sgd", "lars"))
@@ -266,8 +280,8 @@ class Setup(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, ...] | None:
-        """Return the tokens along each axis of a sample; None without a patch size, or where that does not divide."""
-        patch = self.backbone.patch_size
+        """Return the tokens along each axis of a sample; None without patches, or where these do not divide it."""
+        patch = self.backbone.patch
         if not patch or any(size % patch for size in self.sizes):
             return None
         return tuple(size // patch for size in self.sizes)

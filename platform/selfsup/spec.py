@@ -280,6 +280,11 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
     if "method" not in wrong:
         method = tree["method"]
         sound["method"] = outside.short(method)
-        sound["backbones"] = ("vit", "cnn") if method in BASELINES else _method(method).backbones
-        sound |= {} if method in BASELINES else {"check": _method(method).check}
+        sound |= {"backbones": ("vit", "cnn"), "mask_units": False} if method in BASELINES else _needs(method)
     return sound
+
+
+def _needs(method: str) -> dict[str, Any]:
+    """Return the encoders that a method can train, and the check of its knobs."""
+    kind = _method(method)
+    return {"backbones": kind.backbones, "mask_units": kind.mask_units, "check": kind.check}

@@ -10,21 +10,25 @@ from torch import nn
 
 from selfsup import families, outside, outside_trunk, weights
 from selfsup.errors import SpecError
+from selfsup.families import POOLINGS
+from selfsup.hiera import UNIT
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.sections import Backbone, InputShape, image_shape
 
 
-def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: InputShape) -> Any:
+def create(
+    backbone: Backbone, initialize: Callable[[Any], None] | None, shape: InputShape, *, mask_units: bool = False
+) -> Any:
     """Return the timm model, Any since timm has no typed interface, at initial weights or with `backbone.weights`.
 
-    initialize: an objective's change of the initial weights.
+    initialize: an objective's change of the initial weights. mask_units: whether a Hiera's are to be left out.
     Raises SpecError for a name that timm does not have, for a stem that it cannot have, for sizes that do not fit
     together, and for weights that cannot be read or do not fit.
     """
     if outside.is_outside(backbone.name):
         return outside_trunk.create(backbone, shape)
-    trunk = _named(backbone, shape)
+    trunk = _named(backbone, shape, {"q_pool": POOLINGS} if mask_units else {})
     if backbone.is_vit:
         _check_vit(trunk, backbone, shape)
         _initialize(trunk)
@@ -32,6 +36,8 @@ def create(backbone: Backbone, initialize: Callable[[Any], None] | None, shape: 
             trunk.rope.aug_active = False  # a forward pass draws nothing
     elif backbone.stem == "small":
         _shrink_stem(trunk, backbone)
+    elif backbone.is_hiera:
+        _check_hiera(trunk, shape)
     if initialize and backbone.init == "objective":
         initialize(trunk)
     if backbone.weights:
@@ -53,14 +59,16 @@ def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str
     return _create_kwargs(backbone, shape or image_shape(backbone))
 
 
-def _named(backbone: Backbone, shape: InputShape) -> Any:
+def _named(backbone: Backbone, shape: InputShape, options: dict[str, Any]) -> Any:
+    """Return the model that a backbone names. options: of timm's constructor, beside those of the backbone."""
     name = backbone.name
     if problem := families.unknown(name):
         raise SpecError(problem, "backbone.name")
-    if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet",)):
+    if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet", "hiera")):
         raise SpecError(f"it is for ViTs and for ResNets such as resnet18, not for {name}", "backbone.width")
+    kwargs = _create_kwargs(backbone, shape)
     try:
-        return timm.create_model(**_create_kwargs(backbone, shape))
+        return timm.create_model(**kwargs, **options)
     except Exception as error:  # whatever timm's constructors raise
         message = f"timm cannot build {name} as asked: {families.reason(error)}"
         raise SpecError(message, "backbone") from error
@@ -72,6 +80,8 @@ def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
         kwargs["drop_path_rate"] = backbone.drop_path
     if shape.channels != 3:
         kwargs["in_chans"] = shape.channels
+    if backbone.is_hiera:
+        return kwargs | _hiera_kwargs(backbone, shape)
     if not backbone.is_vit:
         return kwargs | _pooled_kwargs(backbone, shape)
     sizes = {
@@ -99,6 +109,40 @@ def _pooled_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
         return {"channels": [backbone.width * 2**stage for stage in range(4)]}
     usual = families.input_size(backbone.name) == _side(shape)
     return {"img_size": _side(shape)} if families.is_sized(backbone.name) and not usual else {}
+
+
+def _hiera_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
+    """Return the sizes of a Hiera: its third resolution has more or fewer blocks, as in the sizes of its authors.
+
+    Raises SpecError for sizes that do not fit together.
+    """
+    sizes: dict[str, Any] = {"img_size": _side(shape), "embed_dim": backbone.width, "num_heads": backbone.heads}
+    if patch := backbone.patch_size:
+        stride, rest = divmod(patch, 2**POOLINGS)
+        if rest:
+            message = f"tokens of a Hiera begin with a quarter of its pixels a side, and {patch} has none"
+            raise SpecError(message, "backbone.patch_size")
+        kernel = {"patch_kernel": 2 * stride - 1, "patch_stride": stride, "patch_padding": stride - 1}  # 7, 4 and 3
+        sizes |= {name: (size, size) for name, size in kernel.items()}
+    if backbone.depth:
+        first, second, third, last = families.hiera_stages(backbone.name)
+        third += backbone.depth - (first + second + third + last)
+        if third < 1:
+            message = f"{backbone.name} has {first + second + last} blocks beside those of its third resolution"
+            raise SpecError(f"{message}; expected more, not {backbone.depth}", "backbone.depth")
+        sizes["stages"] = (first, second, third, last)
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _check_hiera(trunk: Any, shape: InputShape) -> None:
+    unit = UNIT * trunk.patch_stride[0] * 2**POOLINGS
+    if any(size % unit for size in shape.sizes):
+        message = f"samples of {' x '.join(map(str, shape.sizes))} points do not divide into mask units of {unit}"
+        raise SpecError(message, "backbone.patch_size", "backbone.image_size")
+    width, heads = trunk.blocks[0].dim, trunk.blocks[0].attn.heads
+    if width % heads:
+        message = f"{width} channels do not divide into {heads} heads"
+        raise SpecError(message, "backbone.heads", "backbone.width")
 
 
 def _side(shape: InputShape) -> int | tuple[int, ...]:

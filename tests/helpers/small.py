@@ -65,6 +65,7 @@ BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
     "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
     "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
+    "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }
 Setting = tuple[Method, Batch]
 
@@ -80,12 +81,14 @@ def setting(
         torch.manual_seed(seed)
         kind = load(name)
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
-        trunk = encoder.build(BACKBONES[backbone or kind.backbones[0]], kind.initialize)
-        info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
+        settings = BACKBONES[backbone or kind.backbones[0]]
+        trunk = encoder.build(settings, kind.initialize, mask_units=kind.mask_units)
+        size = settings.image_size
+        info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(size, size))
         if lesson := kind.lesson(knobs):
             info = info._replace(teacher=teacher(kind, lesson, knobs, samples))
         method = kind(knobs, {"image": trunk}, info)
-        batch = random_batch(sized(kind.views(knobs), SIZE), trunk.patch, samples)
+        batch = random_batch(sized(kind.views(knobs), size), trunk.patch, samples)
     return method, batch
 
 

@@ -1,4 +1,4 @@
-"""MaskFeat, MixedAE and MACRL, at the settings of their recipes."""
+"""MaskFeat, MixedAE, MACRL and MAE of a Hiera, at the settings of their recipes."""
 
 import copy
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from precision import double_precision
 from torch import Tensor, nn
+from transformers_hiera import noise, ours, reference, theirs
 
 from selfsup.batch import Batch
 from selfsup.method import Method
@@ -142,10 +143,30 @@ def macrl(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names) | named(teacher, keys) | {"queue.rows": queue})
 
 
+def mae_hiera(method: Method, batches: list[Batch]) -> Trained:
+    """transformers' model, whose rate is not of the batch; the encoder's positions do not decay."""
+    student = nn.ModuleDict({"mae": reference(method)})
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        view = batch.views[0]
+        images = unpatchify(view.value.value, grid=view.value.grid, patch=8)
+        with double_precision():
+            return student["mae"](images, noise=noise(view.mask)).loss
+
+    def decay(step: int, name: str, weight: Tensor) -> float:
+        return 0.0 if "position_embeddings" in name else matrices(step, name, weight)
+
+    losses, _ = learn(student, loss, batches, adamw(student, warm(8e-4), decay, betas=(0.9, 0.95)))
+    weights = student["mae"].state_dict()
+    parts = {name: ours(name, weights[theirs(method, name)]) for name, _ in method.named_parameters()}
+    return trained(losses, parts)
+
+
 LOOPS = {
     "macrl": of_recipe(
         "macrl", macrl, "vit", queue=24, dim=16, decoder_width=32, decoder_depth=1, decoder_heads=4
     )._replace(shaken=True),
+    "mae_hiera": of_recipe("mae_hiera", mae_hiera, "hiera", decoder_width=32, decoder_depth=1, decoder_heads=4),
     "maskfeat": of_recipe("maskfeat", maskfeat, "vit", cell=2),
     "mixedae": of_recipe("mixedae", mixedae, "vit", images=2, decoder_width=32, decoder_depth=1, decoder_heads=4),
 }

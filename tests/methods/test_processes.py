@@ -24,6 +24,7 @@ from selfsup.parts.contrastive import even_score, noise_nce, nt_xent
 from selfsup.train import backward, cut, split
 
 SAMPLES = 8
+NARROW = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4}
 Make = Callable[..., tuple[Method, Batch]]  # `setting` of helpers/small.py
 Result = dict[str, Tensor]  # "mean ...": its mean over processes is compared; "rows ...": its rows are laid end to end
 
@@ -149,6 +150,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
     "swav queue": queued,
     "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
+    "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }
 for _name in names():
     for _kind in load(_name).backbones:

@@ -83,7 +83,7 @@ def test_deep_blocks_begin_small_as_beits() -> None:
     assert deviation(trunk.patch_embed.proj.weight) == pytest.approx(cut, rel=0.05)
 
 
-RULES = (initial.beit, initial.truncated_normal, initial.kaiming_patches, initial.mocov3)
+RULES = (initial.beit, initial.truncated_normal, initial.kaiming_patches, initial.mocov3, initial.hiera)
 
 
 @pytest.mark.parametrize(("rule", "backbone"), [(rule, other) for rule in RULES for other in OTHERS])

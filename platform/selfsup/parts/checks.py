@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
+from selfsup.hiera import UNIT
 from selfsup.knob import Knobs
 from selfsup.masks import MaskRule
 from selfsup.method import TrainInfo
@@ -43,6 +44,22 @@ def idle(hyper: Knobs, knob: str, other: str) -> Iterator[SpecError]:
         with_other = f"has no effect with {other}: {getattr(hyper, other)}"
         message = f"{knob}: {json.dumps(value)} {with_other}; leave one of the two out"
         yield SpecError(message, f"hyper.{knob}", f"hyper.{other}")
+
+
+def mask_units(hyper: Any, backbone: Backbone) -> Iterator[SpecError]:
+    """Yield errors where MAE's knobs are not of what a Hiera can leave out, or are of a Hiera alone."""
+    name = backbone.name
+    if not backbone.is_hiera:
+        if hyper.multi_scale:
+            message = f"{name} has one resolution, and multi_scale is of a Hiera's; leave it out"
+            yield SpecError(message, "hyper.multi_scale", "backbone.name")
+        return
+    if hyper.mask_token:
+        message = f"{name} leaves mask units out, and has no place for mask tokens; leave it out"
+        yield SpecError(message, "hyper.mask_token", "backbone.name")
+    if hyper.mask != "random" or hyper.mask_block != UNIT:
+        message = f"{name} leaves out mask units of {UNIT} by {UNIT} tokens; expected mask: random, mask_block: {UNIT}"
+        yield SpecError(message, "hyper.mask_block", "hyper.mask", "backbone.name")
 
 
 def whole_squares(knob: str, side: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selfsup.encoder import TokenEncoder
+from selfsup.encoder import SparseEncoder
 from selfsup.knob import Choice
 from selfsup.masks import IndexMask
 from selfsup.parts.heads import xavier_linears
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        encoder: TokenEncoder,
+        encoder: SparseEncoder,
         *,
         width: int,
         depth: int,

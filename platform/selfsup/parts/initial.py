@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from timm.layers.drop import DropPath
-from timm.models import ResNet
+from timm.models import Hiera, ResNet
 from torch import Tensor, nn
 
 from selfsup.families import is_plain
+from selfsup.parts.heads import xavier_linears
 
 STD = 0.02  # of BEiT's weights
 
@@ -108,6 +109,14 @@ def mocov3(trunk: Any) -> None:
                 nn.init.xavier_uniform_(matrix)
     _forget_bias(trunk)
     _draw_tokens(trunk, 1e-6)
+
+
+def hiera(trunk: Any) -> None:
+    """Draw a Hiera's linear layers and patch embedding by Glorot's rule, as the MAE of its authors' code does."""
+    if isinstance(trunk, Hiera):
+        xavier_linears(trunk)
+        weight: Tensor = trunk.patch_embed.get_parameter("proj.weight")
+        nn.init.xavier_uniform_(weight.data.flatten(1))  # a view
 
 
 def unit_residuals(trunk: Any) -> None:

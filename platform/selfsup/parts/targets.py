@@ -8,7 +8,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.encoder import TokenEncoder
+from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
 from selfsup.parts.pca import components
@@ -37,7 +37,7 @@ class PixelTarget(nn.Module):
     MAE (arXiv 2111.06377), section 3, "Reconstruction target". A picture has the true patch's mean and deviation.
     """
 
-    def __init__(self, encoder: TokenEncoder, *, normalized: bool) -> None:
+    def __init__(self, encoder: SparseEncoder, *, normalized: bool) -> None:
         super().__init__()
         self.values, self.normalized = encoder.patch_values, normalized
 
@@ -65,7 +65,7 @@ class PcaTarget(nn.Module):
 
     basis: Tensor
 
-    def __init__(self, encoder: TokenEncoder, *, number: int) -> None:
+    def __init__(self, encoder: SparseEncoder, *, number: int) -> None:
         super().__init__()
         rank = len(encoder.grid)
         channels = encoder.patch_values // encoder.patch**rank
@@ -88,7 +88,7 @@ class HogTarget(nn.Module):
     MaskFeat (arXiv 2112.09133), section 3.2.
     """
 
-    def __init__(self, encoder: TokenEncoder, *, cell: int) -> None:
+    def __init__(self, encoder: SparseEncoder, *, cell: int) -> None:
         super().__init__()
         self.patch, self.cell = encoder.patch, cell
         self.values = encoder.patch_values // cell**2 * BINS

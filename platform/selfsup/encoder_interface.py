@@ -1,0 +1,44 @@
+"""The interface of encoders, which objectives train and evaluation freezes.
+
+B: batch, D: channels.
+"""
+
+import abc
+from collections.abc import Collection
+
+from torch import Tensor, nn
+
+from selfsup.parts.tokens import Tokens
+
+
+class Encoder(nn.Module, abc.ABC):
+    """An encoder, which objectives train and evaluation freezes. trunk: a timm model with its own state dict. dim: D.
+
+    patch: pixels a side of a token; None for an encoder that sees images. pieces: number of parts in which a batch
+    goes through the trunk, to save memory. position_offset: tokens a side beyond the grid's own
+    that resized positions are computed for.
+    """
+
+    trunk: nn.Module
+    dim: int
+    patch: int | None = None
+    pieces: int = 1
+    position_offset: float = 0.0
+
+    @abc.abstractmethod
+    def pooled(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, D): one vector a sample. view: as the stream delivers it."""
+
+    @abc.abstractmethod
+    def spatial(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, D, H, W): one vector a place; H and W are the encoder's own. view: as the stream delivers it."""
+
+    @property
+    def num_layers(self) -> int:
+        """Return after how many layers there are features: blocks of a ViT, resolutions of a CNN."""
+        return 1
+
+    def layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
+        """Return number -> (B, D_i), the features after each of these layers; the last layer's are `pooled`'s."""
+        assert set(numbers) <= {1}, f"one layer, not {numbers}"
+        return {number: self.pooled(view) for number in numbers}
