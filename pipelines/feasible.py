@@ -9,6 +9,7 @@ from torch import Tensor
 from selfsup import families
 from selfsup.augmentation import OwnAugmentation
 from selfsup.augmentation_contract import broken
+from selfsup.blank import without_memory
 from selfsup.encoder import PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
@@ -128,7 +129,7 @@ def check_images(
     shape: that it is built for. places: whether feature maps are read; stages: whether those of every stage are.
     Found by a forward pass without memory, since timm has too many models for rules.
     """
-    with torch.device("meta"):
+    with without_memory():
         encoder = build(backbone.model_copy(update={"weights": None}), shape=shape).eval()
         assert isinstance(encoder, PooledEncoder)
         for size in sizes:
@@ -159,7 +160,7 @@ def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
 @lru_cache(maxsize=64)
 def _try(backbone: Backbone, shape: InputShape) -> None:
     """Build a token encoder on the meta device, without memory, for the errors of its constructor."""
-    with torch.device("meta"):
+    with without_memory():
         build(backbone, shape=shape)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from selfsup import encoder, tensors
+from selfsup.blank import without_memory
 from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen, Rescale
 from selfsup.method import Method, TrainInfo, load
@@ -63,7 +64,7 @@ def frozen(trained: TrainedMethod, patch: int | None, learner: TrainInfo) -> Fro
 
 def blank(run: Run, info: TrainInfo) -> Method:
     """Return the objective on the meta device, without memory."""
-    with torch.device("meta"):
+    with without_memory():
         return load(run.method)(run.hyper, {run.modality: blank_encoder(run, info.channels)}, info)
 
 
@@ -74,7 +75,7 @@ def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInf
 
 
 def blank_encoder(run: Run, channels: int) -> Encoder:
-    with torch.device("meta"):
+    with without_memory():
         bare = run.backbone.model_copy(update={"weights": None})
         return initial_encoder(run.model_copy(update={"backbone": bare}), channels)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
-import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer, is_model_in_modules
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 
 from selfsup import outside, outside_backbone
+from selfsup.blank import without_memory
 from selfsup.errors import SpecError
 
 TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
@@ -144,7 +144,7 @@ def unseen(name: str, size: int, error: Exception) -> SpecError:
 @lru_cache(maxsize=256)
 def _sketch(name: str) -> Any:
     """Return a timm model without memory, of one block where it can be: the depth is no part of its class."""
-    with torch.device("meta"):
+    with without_memory():
         try:
             return timm.create_model(name, num_classes=0, depth=1)
         except (AssertionError, TypeError):

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from lightly import loss
+from lightly.data.ijepa_collate import IJEPAMaskCollator
 from lightly.models import modules, utils
 from lightly.models.modules import heads
+from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
 from torch import Tensor, nn
 
 from selfsup.sections import Backbone
@@ -239,6 +241,29 @@ class MAE(nn.Module):
         tokens = utils.set_at_index(utils.repeat_token(self.decoder.mask_token, size), keep, seen)
         painted = self.paint(utils.get_at_index(self.decoder(tokens), hide))
         return F.mse_loss(painted, utils.get_at_index(utils.patchify(images, self.patch), hide - 1))
+
+
+class IJEPA(nn.Module):
+    """Blocks of the paper; the predictor sees patches alone."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        embed, dim = trunk.vit.patch_embed, trunk.vit.embed_dim
+        self.trunk, self.teacher = trunk, frozen(copy.deepcopy(trunk))
+        self.predictor = IJEPAPredictorTIMM(embed.num_patches, 12, dim, predictor_embed_dim=384, num_heads=16)
+        blocks = {"enc_mask_scale": (0.85, 1.0), "pred_mask_scale": (0.15, 0.2), "aspect_ratio": (0.75, 1.5)}
+        sizes = {"input_size": embed.img_size, "patch_size": embed.patch_size[0], "npred": 4, "min_keep": 10}
+        self.collator = IJEPAMaskCollator(**blocks, **sizes)
+
+    def forward(self, views: Views) -> Tensor:
+        utils.update_momentum(self.trunk, self.teacher, MOMENTUM)
+        images, [keep], blocks = self.collator(list(views[0]))
+        with torch.no_grad():
+            features = self.teacher.encode(images)[:, 1:]
+            target = utils.apply_masks(F.layer_norm(features, features.shape[-1:]), blocks)
+        first = torch.zeros(len(keep), 1, dtype=keep.dtype)
+        seen = self.trunk.encode(images, idx_keep=torch.cat([first, keep + 1], dim=1))[:, 1:]
+        return F.smooth_l1_loss(self.predictor(seen, [keep], blocks), target)
 
 
 def on(trunk: nn.Module, head: nn.Module) -> nn.Sequential:

@@ -51,6 +51,7 @@ class Task(NamedTuple):
 
 
 SIMCLR = Task("simclr", lightly_loops.simclr, {"temperature": 0.5})
+IJEPA = Task("ijepa", lightly_loops.IJEPA, {}, Backbone(name="vit_small_patch16_224"))
 SIMPLE = Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0)
 
 
@@ -79,6 +80,14 @@ def simclr(device: str, size: int, precision: Precision) -> Loop:
 
 def lightly(device: str, size: int, precision: Precision) -> Loop:
     return example(SIMCLR, device, size, precision)
+
+
+def ijepa(device: str, size: int, precision: Precision) -> Loop:
+    return ours(IJEPA, device, size, precision)
+
+
+def lightly_ijepa(device: str, size: int, precision: Precision) -> Loop:
+    return example(IJEPA, device, size, precision)
 
 
 def ours(

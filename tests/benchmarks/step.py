@@ -1,12 +1,13 @@
 """A training step of ours beside that of what a user would pick instead; and on a GPU, how much of it MAE makes use of.
 
-python tests/benchmarks/step.py
+python tests/benchmarks/step.py ["I-JEPA ViT-S/16" ...]
 
 Equal work: the same backbone, heads, batch, precision and optimizer, on images given as tensors. The two take turns,
 step by step, so what else the machine does meets both. Memory is of a process that does nothing else.
 """
 
 import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +26,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfsup.train import Precision
 
 ROUNDS, WARMUP, STEPS = 9, 2, 20
-PAIRS = {"MAE ViT-S/16": ("mae", "vitmae"), "SimCLR ResNet-18": ("simclr", "lightly")}
-PROJECTS = {"mae": "selfsup", "vitmae": "transformers", "simclr": "selfsup", "lightly": "lightly"}
-CPU_BATCH = {"MAE ViT-S/16": 8, "SimCLR ResNet-18": 16}
+PAIRS = {  # what is compared: our loop, theirs, whose theirs is
+    "MAE ViT-S/16": ("mae", "vitmae", "transformers"),
+    "I-JEPA ViT-S/16": ("ijepa", "lightly_ijepa", "lightly"),
+    "SimCLR ResNet-18": ("simclr", "lightly", "lightly"),
+}
+CPU_BATCH = {"MAE ViT-S/16": 8, "I-JEPA ViT-S/16": 8, "SimCLR ResNet-18": 16}
 GPU_BATCH = 256
 PHASES = ("forward", "backward", "optimizer", "rest")
 VITS = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224", "ViT-L/16": "vit_large_patch16_224"}
@@ -93,14 +97,14 @@ class Clock:
 
 
 def compare(task: str, device: str, size: int, precision: Precision) -> None:
-    names = PAIRS[task]
+    *names, project = PAIRS[task]
     demands = {name: apart(demand, name, device, size, precision) for name in names}
     spent = in_turn({name: Clock(getattr(loops, name)(device, size, precision), device) for name in names})
     ratio = Ratio.of(*spent.values())
-    print(f"\n{task}, {size} images, {precision} on {device}: {ratio.median:.3f} of what {PROJECTS[names[1]]} takes")
+    print(f"\n{task}, {size} images, {precision} on {device}: {ratio.median:.3f} of what {project} takes")
     print(f"(median of {ROUNDS} pairs; half of them between {ratio.low:.3f} and {ratio.high:.3f})\n{header()}")
-    for name in names:
-        print(row(PROJECTS[name], spent[name], size, demands[name]))
+    for name, title in zip(names, ("selfsup", project), strict=True):
+        print(row(title, spent[name], size, demands[name]))
 
 
 def in_turn(clocks: dict[str, Clock]) -> dict[str, list[Spent]]:
@@ -197,11 +201,11 @@ def row(name: str, spent: Sequence[Spent], size: int, needs: Demand, whole: floa
     return f"{name:<18}{size / whole:10.1f}" + "".join([*(f"{time:10.1f}" for time in times), *rates])
 
 
-def main() -> None:
+def main(chosen: list[str]) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}")
-    for task, size in CPU_BATCH.items():
-        compare(task, "cpu", size, "fp32")
-    if not torch.cuda.is_available():
+    for task in chosen or PAIRS:
+        compare(task, "cpu", CPU_BATCH[task], "fp32")
+    if chosen or not torch.cuda.is_available():
         return
     for task in PAIRS:
         compare(task, "cuda", GPU_BATCH, "bf16")
@@ -212,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

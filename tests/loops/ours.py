@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from selfsup.batch import Batch
-from selfsup.method import Method
+from selfsup.method import Method, load
 from selfsup.optim import build
 from selfsup.parts import dist, norms
 from selfsup.sections import Optim
@@ -48,19 +48,25 @@ class Loop(NamedTuple):
     shaken: bool = False
     groups: int = 1
 
+    @property
+    def encoder(self) -> str:
+        """Return a kind of encoder that `setting` has: of a CNN the narrow one."""
+        kind = self.backbone or load(self.method).backbones[0]
+        return "narrow cnn" if kind == "cnn" else kind
+
 
 def begin(loop: Loop, setting: Make, seed: int = 0) -> tuple[Method, list[Batch]]:
     """Return the objective at its initial weights, in double precision, and three batches."""
-    method, _ = setting(loop.method, loop.backbone, samples=loop.samples, double=True, seed=seed, **loop.hyper)
+    method, _ = setting(loop.method, loop.encoder, samples=loop.samples, double=True, seed=seed, **loop.hyper)
     if loop.shaken:
         with torch.no_grad():
             for weight in method.parameters():
                 weight.add_(0.1 * torch.randn_like(weight))
-    return method, list(_batches(setting, loop.method, loop.backbone, loop.samples, *loop.hyper.items()))
+    return method, list(_batches(setting, loop.method, loop.encoder, loop.samples, *loop.hyper.items()))
 
 
 @cache
-def _batches(setting: Make, method: str, backbone: str | None, samples: int, *hyper: tuple[str, object]) -> list[Batch]:
+def _batches(setting: Make, method: str, backbone: str, samples: int, *hyper: tuple[str, object]) -> list[Batch]:
     asked = {"samples": samples, "double": True, **dict(hyper)}
     return [setting(method, backbone, seed=seed, **asked)[1] for seed in range(3)]
 
