@@ -55,6 +55,11 @@ def test_a_step_that_two_processes_make_otherwise_is_told(tmp_path: Path) -> Non
     assert all(text.startswith("these differ: the loss, ") for text in broken.values()), broken
 
 
+def test_what_a_process_raises_is_told(tmp_path: Path) -> None:
+    problems = dict(process_contract.check(write(tmp_path, "__import__('torch').distributed.get_rank() / 0")))
+    assert set(problems.values()) == {"in two processes: ZeroDivisionError: division by zero"}
+
+
 @pytest.mark.parametrize(("second", "problem"), [(1.0, ""), (2.0, "these differ: the loss; ")])
 def test_what_differs_on_one_batch_alone_is_rounding(
     monkeypatch: pytest.MonkeyPatch, second: float, problem: str

@@ -5,13 +5,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.contract import BACKBONES, SAMPLES, example
@@ -31,16 +32,15 @@ Result = dict[str, Tensor]
 def check(name: str) -> Iterator[tuple[str, str]]:
     """Yield the contract, on each kind of backbone, and how the method breaks it; "" where it keeps it."""
     with tempfile.TemporaryDirectory() as folder:
+        failure = _run(name, Path(folder))
         for kind in load(name).backbones:
-            yield f"two processes do what one does, on a {kind}", _problem(name, kind, Path(folder))
+            yield f"two processes do what one does, on a {kind}", failure or _problem(name, kind, Path(folder))
 
 
 def _problem(name: str, kind: str, folder: Path) -> str:
-    """Return how processes fail, or what they compute otherwise than one does on every batch; "" for neither."""
+    """Return what processes compute otherwise than one does on every batch; "" where they do not."""
     names: list[str] = []
     for seed in SEEDS:
-        if not _path(folder, kind, seed, rank=0).exists() and (failure := _run(name, folder, seed)):
-            return failure
         names = _differing(step(name, kind, seed), _joined(folder, kind, seed))
         if not names:
             return ""
@@ -62,23 +62,12 @@ def step(name: str, kind: str, seed: int) -> Result:
     return {"the loss": out.loss} | {name: grad for name, grad in grads.items() if grad is not None} | buffers
 
 
-def _run(name: str, folder: Path, seed: int) -> str:
+def _run(name: str, folder: Path) -> str:
     """Run the processes, which write their results to the folder; return how they failed, "" where they did not."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with ExitStack() as stack:
-        processes = []
-        for rank in range(WORLD):
-            command = [sys.executable, "-m", __spec__.name, name, str(folder), str(seed), str(rank)]
-            errors = stack.enter_context((folder / f"{rank}.txt").open("w"))
-            processes.append(subprocess.Popen(command, env=environment, stdout=errors, stderr=errors))
-            stack.callback(processes[-1].kill)
-        codes = [process.wait() for process in processes]
-    failed = [rank for rank, code in enumerate(codes) if code]
-    return f"process {failed[0]}: {_last_line(folder / f'{failed[0]}.txt')}" if failed else ""
-
-
-def _last_line(path: Path) -> str:
-    return (path.read_text().strip().splitlines() or ["it was killed"])[-1]
+    command = [sys.executable, "-m", __spec__.name, name, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return f"in two processes: {done.stderr.strip().splitlines()[-1]}" if done.returncode else ""
 
 
 def _path(folder: Path, kind: str, seed: int, rank: int) -> Path:
@@ -103,15 +92,15 @@ def _differing(one: Result, several: Result) -> list[str]:
     ]
 
 
-def main(name: str, folder: str, seed: int, rank: int) -> None:
-    init_process_group(
-        "gloo", init_method=f"file://{folder}/store-{seed}", rank=rank, world_size=WORLD, timeout=PATIENCE
-    )
-    for kind in load(name).backbones:
-        results = {title: value.detach() for title, value in step(name, kind, seed).items()}
-        torch.save(results, _path(Path(folder), kind, seed, rank))
-    destroy_process_group()
+def work(rank: int, name: str, folder: Path) -> None:
+    init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD, timeout=PATIENCE)
+    try:
+        for kind, seed in product(load(name).backbones, SEEDS):
+            results = {title: value.detach() for title, value in step(name, kind, seed).items()}
+            torch.save(results, _path(folder, kind, seed, rank))
+    finally:  # else an error hangs at the end of a fork
+        destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    start_processes(work, (sys.argv[1], Path(sys.argv[2])), nprocs=WORLD, start_method="fork")
