@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -15,6 +16,7 @@ FUNCTION_WORDS = (
 )
 
 
+@cache
 def parsed(*folders: str) -> dict[Path, ast.Module]:
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in paths}
