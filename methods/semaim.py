@@ -95,13 +95,19 @@ class SemAIM(Method):
         target, mean, deviation = self._pixels(tokens)
         return Out(F.mse_loss(predicted, (target - mean) / deviation))
 
-    def reconstruct(self, batch: Batch) -> Tensor | None:
-        """-> (B, N, P): what is predicted of each patch from all before it; None of features."""
-        if self.teacher:
-            return None
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """-> (B, N, P): what is predicted of each patch from all before it; of features, the patch that fits them best.
+
+        Of those of the whole batch, by the angle of the teacher's features.
+        """
         tokens = self._tokens(batch)
+        predicted = self._predicted(tokens, self._ranks(batch))
+        if self.teacher:
+            known = F.normalize(self._features(tokens), dim=2).flatten(0, 1)
+            fits = F.normalize(predicted, dim=2) @ known.T  # (B, N, B * N)
+            return tokens.value.flatten(0, 1)[fits.argmax(dim=2)]
         _, mean, deviation = self._pixels(tokens)
-        return self._predicted(tokens, self._ranks(batch)) * deviation + mean
+        return predicted * deviation + mean
 
     def seen(self, batch: Batch) -> Tensor:
         """-> (B, N, P): the first half of the patches in their order."""
