@@ -13,7 +13,7 @@ SHIPPED = frozenset(
     """
     aim amdim barlow beit byol cae clusterfit colorization context_encoder data2vec deepcluster denoising densecl dino
     dinov2 droppos essl flexpredict gmml ibot ijepa jigsaw macrl mae mage maskfeat mixedae moco mocov3 msn nnclr obow
-    pirl pixpro relative_position ropim rotation sela semaim simclr simmim simsiam split_brain supervised swav tico
-    vicreg vqvae
+    pirl pixpro relative_position ropim rotation sela selfie semaim simclr simmim simsiam split_brain supervised swav
+    tico vicreg vqvae
     """.split()  # noqa: SIM905
 )

@@ -54,6 +54,7 @@ relative_position sgd         512      70   0.02   0.2    0       1e-4    1e-4  
 ropim            adamw       2048     800   2e-6   6e-4   2e-5    0.05    0.05    10      -    ratio=0.14 optim.clip_norm=5 optim.betas=(0.9,0.95) backbone.drop_path=0.1
 rotation         sgd          128      70   0.02   0.2    0       1e-4    1e-4    5       all  crop_min=0.08 optim.drops=(30/70,50/70) optim.drop_factor=0.1 train.norm_groups=8
 sela             sgd          256     402   0      0.08   0       1e-5    1e-5    0       all  clusters=3000 heads=10 sharpness=25 relabels=100 optim.drop_factor=0.1 train.norm_groups=4
+selfie           sgd          512 120000s   0      0.2    0       1e-4    1e-4    5000s   -    image=224 piece=32 mask_ratio=0.25 pool_width=1024 pool_depth=3 pool_heads=32
 semaim           adamw       2048     800   0      1.6e-3 0       0.05    0.05    30      -    order='semantic' target='pixels' norm_pix_loss=True blur=1 decoder_depth=12 crop_min=0.2 optim.clip_norm=3 optim.betas=(0.9,0.95)
 simclr           lars.simclr 4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 dim=128 loss_scale=2 strength=1.0 optim.trust=0.001
 simmim           adamw       2048     800   2e-6   4e-4   0       0.05    0.05    10      -    mask_ratio=0.6 mask_side=2 optim.drops=(0.875,) optim.drop_factor=0.1 optim.clip_norm=5 optim.betas=(0.9,0.999) backbone.drop_path=0.1

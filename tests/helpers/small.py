@@ -54,6 +54,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "ropim": {"ratio": 0.3},
     "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "semaim": {"decoder_depth": 2},
+    "selfie": {"image": 32, "piece": 8, "mask_ratio": 0.4, "pool_width": 24, "pool_depth": 1, "pool_heads": 2},
     "simsiam": {"dim": 64, "bottleneck": 16},
     "split_brain": {"depth": 1, "width": 16},
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},

@@ -256,6 +256,33 @@ def context_encoder(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def selfie(method: Method, batches: list[Batch]) -> Trained:
+    """Each gap of an image is filled with one of its missing pieces; all pieces are normalized together."""
+    names = ENCODER | {"embed": "embed", "pool": "pool"}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        images, pool, terms = batch.views[0].value, student["pool"], []
+        cut = [
+            images[:, :, row : row + 8, column : column + 8] for row in range(0, 32, 8) for column in range(0, 32, 8)
+        ]
+        embedded = student["embed"](student["backbone"].pooled(torch.cat(cut))).view(16, len(images), -1)
+        at = [pool.rows[place // 4] + pool.columns[place % 4] for place in range(16)]
+        for sample, draws in enumerate(batch.draws):
+            order = draws.argsort().tolist()
+            seen, missing = order[:9], order[9:]
+            tokens = torch.stack([pool.start[0, 0], *(embedded[place, sample] + at[place] for place in seen)])
+            summary = pool.norm(pool.blocks(tokens[None]))[0, 0]
+            for number, gap in enumerate(missing):
+                scores = embedded[missing, sample] @ (summary + at[gap])
+                terms.append(scores.logsumexp(0) - scores[number])
+        return torch.stack(terms).mean()
+
+    rate = warm(0.2)
+    losses, _ = learn(student, loss, batches, sgd(student, lambda step, _: rate(step), decay=1e-4, least=2))
+    return trained(losses, named(student, names))
+
+
 SPLIT_BRAIN = of_recipe("split_brain", split_brain, depth=1, width=16)  # at ten times its rate: ten steps are few
 LOOPS = {
     "colorization": of_recipe("colorization", colorization, depth=1, width=16),
@@ -267,5 +294,6 @@ LOOPS = {
     "relative_position": of_recipe("relative_position", relative_position, puzzle=36, piece=8, jitter=2, hidden=32),
     "gmml": of_recipe("gmml", gmml, "vit", hidden=32, dim=16, contrast=1.0),
     "jigsaw": of_recipe("jigsaw", jigsaw, permutations=6, puzzle=36, piece=8, dim=16),
+    "selfie": of_recipe("selfie", selfie, image=32, piece=8, mask_ratio=0.4, pool_width=24, pool_depth=1, pool_heads=2),
     "split_brain": SPLIT_BRAIN._replace(optim=SPLIT_BRAIN.optim.model_copy(update={"lr": 3.16e-4})),
 }

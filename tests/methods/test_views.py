@@ -68,6 +68,7 @@ relative_position 1 432 0.41 1   1   1    0    bilinear  0    0   0   0   0    0
 ropim        1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 rotation     1    -  0.08  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 sela         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.4  0.2   0    0
+selfie       1  224  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 semaim       1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 simclr       2    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
 simmim       1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0

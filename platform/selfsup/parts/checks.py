@@ -128,6 +128,15 @@ def pieces_fit(puzzle: int, piece: int, jitter: int, backbone: Backbone) -> Iter
             yield SpecError(message, f"hyper.{name}", "backbone.patch_size")
 
 
+def whole_pieces(image: int, piece: int, backbone: Backbone) -> Iterator[SpecError]:
+    """Yield an error where an image or a piece of it does not divide into the patches of a plain ViT."""
+    patch = backbone.patch_size if backbone.is_vit else None
+    for name, size in (("image", image), ("piece", piece)):
+        if patch and size % patch:
+            message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
+            yield SpecError(message, f"hyper.{name}", "backbone.patch_size")
+
+
 def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError]:
     """Yield an error where images have no colors, or patches of a plain ViT do not divide into places of `detail`."""
     patch = backbone.patch_size if backbone.is_vit else None
