@@ -31,7 +31,7 @@ from selfsup.views import Crop, Views
 
 @final
 class Selfie(Method):
-    """Of all pieces that are missing, the right one fits a gap best; the others are the distractors."""
+    """The right one of all missing pieces fits a gap best; the others are its distractors."""
 
     paper, family = "1906.02940", "pretext"
 
