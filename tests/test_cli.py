@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from selfsup import cli
 from selfsup.cli import app
+from selfsup.errors import SpecError
 from selfsup.knob import knob_lines
 from selfsup.spec import run_type
 
@@ -175,6 +176,48 @@ def test_describe_tells_all_about_every_knob() -> None:
     assert "adamw | sgd | lars" in lines["optim.name"]
     for knob in knob_lines(run_type("simclr")):
         assert knob.doc in lines[knob.path]
+
+
+def test_describe_lists_the_evaluators() -> None:
+    shown = CliRunner().invoke(app, ["describe", "--evals"]).output
+    lines = {line.split()[0]: line for line in shown.splitlines() if line}
+    assert lines["knn"].split()[1:7] == ["arXiv:1805.01978", "pooled", "top1", "%", "↑,", "top5"]
+    assert lines["linear"].split()[1:7] == ["arXiv:2111.06377", "pooled", "top1", "%", "↑,", "lr"]
+    assert lines["linear"].endswith("a grid of learning rates at once.")
+
+
+def test_describe_tells_all_about_an_evaluator() -> None:
+    shown = CliRunner().invoke(app, ["describe", "--evals", "knn"]).output
+    temperature = next(line for line in shown.splitlines() if line.startswith("evals.knn.temperature"))
+    assert all(told in temperature for told in ("0.07", "τ", "> 0", "0.01 to 1, log", "fades with distance"))
+
+
+def test_describe_shows_the_knobs_of_an_evaluator_of_the_users_own(tmp_path: Path) -> None:
+    (file := tmp_path / "mine.py").write_text(
+        "from selfsup import Evaluator, Knobs, Metric, knob\n\n\n"
+        "class Mine(Evaluator):\n"
+        "    metrics = {'score': Metric()}\n\n"
+        "    class Hyper(Knobs):\n"
+        "        power: float = knob(2.0, 'exponent', gt=0)\n\n"
+        "    def __init__(self, hyper): ...\n"
+        "    def run(self, features, *, seed, device='cpu'): ...\n"
+    )
+    shown = CliRunner().invoke(app, ["describe", "--evals", str(file)]).output.splitlines()
+    assert shown[1].split() == ["evals.mine.power", "2.0", "number", ">", "0", "exponent"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["describe", "knn"], "no method is called 'knn' (an evaluator is: selfsup describe --evals knn)"),
+        (["describe", "--evals", "knnn"], "no evaluator is called 'knnn' (did you mean 'knn'?)"),
+        (["check-evaluator", "linaer"], "no evaluator is called 'linaer' (did you mean 'linear'?)"),
+    ],
+)
+def test_a_name_that_is_none_is_told_what_is_near(command: list[str], message: str) -> None:
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, SpecError)
+    assert str(refused.exception) == message
 
 
 def test_the_schema_is_one_and_takes_the_specs_of_this_repository() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from selfsup import evaluator
 from selfsup.cli import app
 from selfsup.knob import knob_lines
 from selfsup.method import names
@@ -49,6 +50,23 @@ def test_of_knobs() -> None:
     assert knobs["hyper.dim"]["sweep"] == {"values": [64, 128, 256]}
 
 
+def test_of_evaluators() -> None:
+    evaluators = {line.pop("evaluator"): line for line in data("describe", "--evals")}
+    assert list(evaluators) == evaluator.names()
+    assert evaluators["linear"].keys() == {"paper", "reads", "metrics", "summary"}
+    assert (evaluators["knn"]["paper"], evaluators["knn"]["reads"]) == ("arXiv:1805.01978", "pooled")
+    assert evaluators["linear"]["metrics"]["lr"] == {"unit": "", "better": None, "headline": False}
+    assert all(line["paper"].startswith("arXiv:") for line in evaluators.values())
+
+
+def test_of_an_evaluators_knobs() -> None:
+    knobs = {knob["path"]: knob for knob in data("describe", "--evals", "knn")}
+    assert list(knobs) == [f"evals.knn.{name}" for name in ("k", "temperature", "use", "data.train", "data.val")]
+    of_method = {knob["path"]: knob for knob in data("describe", "simclr")}
+    assert all(of_method[path] == knob for path, knob in knobs.items())
+    assert knobs["evals.knn.temperature"]["sweep"] == {"low": 0.01, "high": 1.0, "log": True}
+
+
 def test_of_contracts() -> None:
     contracts = data("check-evaluator", "knn")
     assert contracts
@@ -65,6 +83,6 @@ def test_of_damaged_shards(make: Any, tmp_path: Path) -> None:
     assert tar.name in problem
 
 
-@pytest.mark.parametrize("command", ["describe --backbones --proof"])
+@pytest.mark.parametrize("command", ["describe --backbones --proof", "describe knn --evals --proof"])
 def test_what_excludes_each_other_is_refused(command: str) -> None:
     assert CliRunner().invoke(app, command.split()).exit_code == 2

@@ -17,24 +17,41 @@ VERDICTS = {"^no ": "bold red", "^yes ": "green"}
 
 @catalogue.command()
 def describe(
-    method: Annotated[str | None, typer.Argument(metavar="METHOD", help="a method; without it, all are listed")] = None,
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="a method, or with --evals an evaluator; without it, all are listed"),
+    ] = None,
     families: Annotated[bool, typer.Option("--backbones", help="which of timm's families serve which methods")] = False,
+    evals: Annotated[bool, typer.Option("--evals", help="the evaluators, or the knobs of the one named")] = False,
     compared: Annotated[bool, typer.Option("--proof", help="what it is compared with, and its deviations")] = False,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
             help="as JSON: of the methods [{method, family, backbones, paper, summary}], of one [{path, type, default, "
-            "required, bounds, symbol, sweep, result, doc, was}], --backbones [{family, model_class ...}], "
+            "required, bounds, symbol, sweep, result, doc, was}], --backbones [{family, model_class ...}], --evals "
+            "[{evaluator, paper, reads, metrics: {NAME: {unit, better, headline}}, summary}], of one as of a method, "
             "--proof {METHOD: {loss, loop, recipe, recipes, run, deviations}}",
         ),
     ] = False,
 ) -> None:
-    """Show every knob of a method: default, symbol, range, meaning. Without a name, list the methods."""
-    if families and compared:
-        raise typer.BadParameter("--backbones and --proof exclude each other")
-    describer = _describe_data if as_json else _describe_text
-    describer(method, families=families, compared=compared)
+    """Show every knob of a method, or of an evaluator: default, symbol, range, meaning. Without a name, list them."""
+    if families + evals + compared > 1:
+        raise typer.BadParameter("--backbones, --evals and --proof exclude each other")
+    if evals:
+        _describe_evaluators(method, as_json=as_json)
+    else:
+        describer = _describe_data if as_json else _describe_text
+        describer(method, families=families, compared=compared)
+
+
+def _describe_evaluators(use: str | None, *, as_json: bool) -> None:
+    from selfsup import describe
+
+    if as_json:
+        show_json(describe.evaluator_knob_data(use) if use else describe.evaluator_data())
+    else:
+        typer.echo(describe.evaluator_knobs(use) if use else describe.evaluators())
 
 
 def _describe_text(method: str | None, *, families: bool, compared: bool) -> None:

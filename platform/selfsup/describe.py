@@ -1,11 +1,13 @@
-"""The output of `selfsup describe`: the methods, every knob of one, and the proofs of each."""
+"""The output of `selfsup describe`: methods and evaluators, every knob of one, and the proofs of each method."""
 
 import inspect
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from selfsup import evaluations, evaluator, outside
 from selfsup.columns import aligned
 from selfsup.families import table
 from selfsup.knob import REQUIRED, Choice, KnobLine, Range, knob_lines
@@ -14,6 +16,8 @@ from selfsup.proof import Claim, Proof, common, proof
 from selfsup.spec import run_type
 
 WIDTH = 100  # of wrapped text
+ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
+ARROWS = {"max": " ↑", "min": " ↓", None: ""}
 
 
 def catalogue() -> str:
@@ -27,11 +31,50 @@ def methods() -> list[dict[str, Any]]:
     lines = []
     for name in names():
         method = load(name)
-        summary = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n")[0]
         keys = ("method", "family", "backbones", "paper", "summary")
-        values = (name, method.family, method.backbones, f"arXiv:{method.paper}", summary)
+        values = (
+            name,
+            method.family,
+            method.backbones,
+            f"arXiv:{method.paper}",
+            _module_doc(method).partition("\n")[0],
+        )
         lines.append(dict(zip(keys, values, strict=True)))
     return lines
+
+
+def _module_doc(kind: type) -> str:
+    """Return the docstring of the module that defines a class."""
+    return inspect.getdoc(inspect.getmodule(kind)) or ""
+
+
+def evaluators() -> str:
+    """Return a line for each evaluator: name, paper, features, metrics, and the first line of its module."""
+    head = ("evaluator", "paper", "reads", "metrics", "what it does")
+    lines = [(*list(line.values())[:3], _scales(line["metrics"]), line["summary"]) for line in evaluator_data()]
+    return f"{aligned([head, *lines])}\n\n↑ more is better, ↓ less is"
+
+
+def evaluator_data() -> list[dict[str, Any]]:
+    """Return evaluator, paper, reads, metrics and summary, the first line of its module, of each evaluator.
+
+    paper: the first that the docstring of its module cites.
+    """
+    lines = []
+    for name in evaluator.names():
+        kind = evaluator.load(name)
+        doc = _module_doc(kind)
+        cited = ARXIV.search(doc)
+        metrics = {metric: scale._asdict() for metric, scale in kind.metrics.items()}
+        keys = ("evaluator", "paper", "reads", "metrics", "summary")
+        values = (name, f"arXiv:{cited[1]}" if cited else "", kind.reads, metrics, doc.partition("\n")[0])
+        lines.append(dict(zip(keys, values, strict=True)))
+    return lines
+
+
+def _scales(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return metrics with their units and which way is better, such as "top1 % ↑, lr"."""
+    return ", ".join(f"{name} {scale['unit']}".rstrip() + ARROWS[scale["better"]] for name, scale in metrics.items())
 
 
 def backbones() -> str:
@@ -108,14 +151,36 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 def knobs(method: str) -> str:
     """Return a line for every knob in a spec of this method. Raises SpecError where there is no such method."""
-    lines = [_line(knob) for knob in knob_lines(run_type(method))]
-    return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *lines])
+    return _knob_table(knob_lines(run_type(method)))
 
 
 def knob_data(method: str) -> list[dict[str, Any]]:
     """Return the lines of `knobs` as data; the default of a required one is None."""
+    return _knob_data(knob_lines(run_type(method)))
+
+
+def evaluator_knobs(use: str) -> str:
+    """Return a line for every knob of an evaluation. Raises SpecError where there is no such evaluator."""
+    return _knob_table(_evaluator_lines(use))
+
+
+def evaluator_knob_data(use: str) -> list[dict[str, Any]]:
+    """Return the lines of `evaluator_knobs` as data."""
+    return _knob_data(_evaluator_lines(use))
+
+
+def _evaluator_lines(use: str) -> list[KnobLine]:
+    evaluator.load(use)  # says why where it cannot
+    return knob_lines(evaluations.kind(use), f"evals.{outside.short(use)}.")
+
+
+def _knob_table(lines: Sequence[KnobLine]) -> str:
+    return aligned([("knob", "default", "symbol", "allowed", "a sweep looks in", "meaning"), *map(_line, lines)])
+
+
+def _knob_data(lines: Sequence[KnobLine]) -> list[dict[str, Any]]:
     data = []
-    for knob in knob_lines(run_type(method)):
+    for knob in lines:
         required = knob.default is REQUIRED
         data.append(asdict(knob) | {"required": required, "default": None if required else knob.default})
     return data

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup import outside, registry
 from selfsup.errors import DataError, SpecError
+from selfsup.explain import did_you_mean
 from selfsup.knob import Knobs
 from selfsup.naming import STAGES, WORD
 
@@ -127,10 +128,13 @@ def names() -> list[str]:
 def load(name: str) -> type[Evaluator]:
     """Return the evaluator in `evals/<name>.py`, in a file of the user's, or `module:Class`.
 
-    Raises SpecError where one from outside cannot be imported, or is no complete evaluator.
+    Raises SpecError where there is none, where one from outside cannot be imported, or is no complete evaluator.
     """
     if outside.is_outside(name):
         return _with_metrics(outside.load(name, Evaluator, (*STAGES, *names())), name)
+    if name not in names():
+        hint = did_you_mean(name, names()) or f"there are {', '.join(names())}"
+        raise SpecError(f"no evaluator is called '{name}' ({hint})")
     kind: type[Evaluator] = registry.only(EVALS, name, Evaluator)
     return kind
 

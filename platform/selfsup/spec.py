@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 
-from selfsup import augmentation, conflicts, evaluations, explain, modality, outside, predecessor
+from selfsup import augmentation, conflicts, evaluations, evaluator, explain, modality, outside, predecessor
 from selfsup.errors import SpecError
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
@@ -197,7 +197,8 @@ def _method(name: str) -> "type[Method]":
     import selfsup.method
 
     if not outside.is_outside(name) and name not in selfsup.method.names():
-        hint = explain.did_you_mean(name, methods()) or f"there are {', '.join(methods())}"
+        evaluated = f"an evaluator is: selfsup describe --evals {name}" if name in evaluator.names() else ""
+        hint = evaluated or explain.did_you_mean(name, methods()) or f"there are {', '.join(methods())}"
         raise SpecError(f"no method is called '{name}' ({hint})")
     return selfsup.method.load(name)
 
