@@ -48,7 +48,7 @@ class BEiT(Method):
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
         if info and info.teacher:
-            yield from checks.a_code_a_token(info.teacher, setup.grid)
+            yield from checks.a_code_a_token(info.teacher, setup)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

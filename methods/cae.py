@@ -60,7 +60,7 @@ class CAE(Method):
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:
         yield from checks.mask_leaves_both(FilledBlockMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
         if info and info.teacher:
-            yield from checks.a_code_a_token(info.teacher, setup.grid)
+            yield from checks.a_code_a_token(info.teacher, setup)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

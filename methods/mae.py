@@ -111,7 +111,7 @@ class MAE(Method):
         if hyper.target == "pca":
             yield from checks.enough_values("components", hyper.components, setup, info)
         if hyper.target == "codes" and info and info.teacher:
-            yield from checks.a_code_a_token(info.teacher, setup.grid)
+            yield from checks.a_code_a_token(info.teacher, setup)
         if hyper.target == "hog":
             yield from checks.whole_cells("cell", hyper.cell, setup)
         broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))

@@ -90,7 +90,7 @@ class MAGE(Method):
             for name in ("temperature", "dim"):
                 yield from checks.idle(hyper, name, "contrast")
         if info and info.teacher:
-            yield from checks.a_code_a_token(info.teacher, setup.grid)
+            yield from checks.a_code_a_token(info.teacher, setup)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

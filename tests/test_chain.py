@@ -161,10 +161,12 @@ def test_what_cannot_come_before_a_run_is_refused_where_it_is_named(
         home.run(**changes)
 
 
-def test_a_tokenizer_needs_a_code_for_each_token(home: Home) -> None:
-    backbone = METHOD["backbone"] | {"patch_size": 16}
-    name = first(home, method="vqvae", hyper=CODES, backbone=backbone)
-    with pytest.raises(SpecError, match=r"a code for each place of another grid than the encoder's: 2x2 and 4x4"):
+@pytest.mark.parametrize(
+    ("sizes", "codes"), [({"patch_size": 16}, "2x2 of 16"), ({"image_size": 16, "patch_size": 4}, "4x4 of 4")]
+)
+def test_a_tokenizer_needs_a_code_for_each_token(home: Home, sizes: dict[str, int], codes: str) -> None:
+    name = first(home, method="vqvae", hyper=CODES, backbone=METHOD["backbone"] | sizes)
+    with pytest.raises(SpecError, match=f"the tokenizer's codes are {codes} pixels, the encoder's tokens 4x4 of 8 pi"):
         home.run(method="beit", teacher={"from": name})
 
 

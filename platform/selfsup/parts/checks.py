@@ -159,10 +159,13 @@ def whole_heads(part: str) -> Any:
     return model_validator(mode="after")(check)
 
 
-def a_code_a_token(tokenizer: Frozen, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
-    """Yield an error where the codes of a tokenizer are not one for each token of a grid."""
-    own = tuple(tokenizer.method.backbone.grid)
-    if grid is not None and own != grid:
-        sizes = " and ".join("x".join(map(str, size)) for size in (own, grid))
-        message = f"the tokenizer has a code for each place of another grid than the encoder's: {sizes}"
+def a_code_a_token(tokenizer: Frozen, setup: Setup) -> Iterator[SpecError]:
+    """Yield an error where the codes of a tokenizer are not one for each token of a sample."""
+    if setup.grid is None:
+        return
+    encoder = tokenizer.method.backbone
+    own, other = (setup.grid, setup.backbone.patch), (tuple(encoder.grid), encoder.patch)
+    if own != other:
+        codes, tokens = (f"{'x'.join(map(str, grid))} of {patch} pixels" for grid, patch in (other, own))
+        message = f"the tokenizer's codes are {codes}, the encoder's tokens {tokens}"
         yield SpecError(f"{message}; give both the same image and patch size", "teacher.from", "backbone.patch_size")
