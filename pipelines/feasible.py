@@ -245,7 +245,8 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
         _check_labelled(name, f"evals.{name}", manifest, own[use])
     _check_several(name, splits.train, own["train"])
     _check_classes(splits, own)
-    if few := evaluation.evaluator.lacks(evaluation.hyper, splits.train.num_labelled):
+    labelled, classes = splits.train.num_labelled, len(splits.train.classes)
+    if few := evaluation.evaluator.lacks(evaluation.hyper, labelled, classes):
         raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
 
 

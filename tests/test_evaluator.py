@@ -33,18 +33,18 @@ def test_reading_a_protocol_imports_no_torch(name: str) -> None:
 @pytest.mark.parametrize("name", evaluator.names())
 def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
-    value, label = draw.normal(size=(60, 5)).astype(np.float32), draw.integers(0, 6, 60)
-    features = Features(value[:40], label[:40], value[40:], label[40:], classes=6)
+    value, label = draw.normal(size=(620, 5)).astype(np.float32), draw.integers(0, 6, 620)
+    features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
     protocol = evaluator.load(name)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
     assert first.keys() == protocol.metrics.keys()
-    assert {metric.unit for name, metric in protocol.metrics.items() if isinstance(first[name], np.ndarray)} == {"%"}
+    assert {metric.unit for name, metric in protocol.metrics.items() if isinstance(first[name], np.ndarray)} <= {"%"}
     shown = [metric for metric in protocol.metrics.values() if metric.headline]
     assert shown
     assert all(metric.better for metric in shown), "a table must know which way is up"
     assert all(0 <= value <= 100 for value in evaluator.numbers(first).values())
-    assert {value.shape for value in first.values() if isinstance(value, np.ndarray)} == {(20,)}
+    assert {value.shape for value in first.values() if isinstance(value, np.ndarray)} <= {(20,)}
 
 
 @pytest.mark.parametrize("name", evaluator.names())

@@ -10,9 +10,9 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import normalize
 
 from selfsup.errors import DataError
-from selfsup.evals import logistic
 from selfsup.evals.logistic import Logistic, unit
 from selfsup.evaluator import Features
+from selfsup.parts import softmax_regression
 
 CS = (0.01, 1.0, 100.0)
 
@@ -64,19 +64,19 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features, generator = digits(), torch.Generator().manual_seed(0)
     weight = torch.randn(65, 10, generator=generator, dtype=torch.float64)
     held = unit(torch.as_tensor(features.train)), torch.as_tensor(features.train_label)
-    whole = logistic.slope(weight, *held)
-    monkeypatch.setattr(logistic, "LOGITS", 10 * 7)
-    parts = logistic.slope(weight, *held)
+    whole = softmax_regression.slope(weight, *held)
+    monkeypatch.setattr(softmax_regression, "LOGITS", 10 * 7)
+    parts = softmax_regression.slope(weight, *held)
     assert parts[0] == pytest.approx(whole[0])
     torch.testing.assert_close(parts[1], whole[1])
 
 
 def test_one_sample_is_too_few() -> None:
-    assert Logistic.lacks(Logistic.Hyper(), 2) is None
+    assert Logistic.lacks(Logistic.Hyper(), 2, 2) is None
     few = Features(np.ones((1, 2), np.float32), np.array([0]), np.ones((1, 2), np.float32), np.array([0]), classes=2)
     with pytest.raises(DataError, match="every guess would be"):
         dict(Logistic(Logistic.Hyper()).run(few, seed=0))
-    told = Logistic.lacks(Logistic.Hyper(), 1)
+    told = Logistic.lacks(Logistic.Hyper(), 1, 2)
     assert told
     assert told.message.endswith("it needs 2 or more, not 1")
 

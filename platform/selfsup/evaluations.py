@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
     @property
     def metrics(self) -> dict[str, Metric]:
         """Return them by the name that MLflow has them under: `eval/flowers/top1`."""
-        return {f"eval/{self.name}/{name}": metric for name, metric in self.evaluator.metrics.items()}
+        return {f"eval/{self.name}/{name}": metric for name, metric in self.evaluator.yields(self.hyper).items()}
 
 
 class Unknown(Knobs, extra="allow"):

@@ -71,7 +71,7 @@ class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
     reads: one vector a sample, or one a token. target: the field of a sample that is predicted; None without labels.
-    metrics: what `run` yields.
+    metrics: all that `run` may yield.
     """
 
     Hyper: ClassVar[type[Knobs]]
@@ -83,9 +83,14 @@ class Evaluator(abc.ABC):
     def __init__(self, hyper: Knobs) -> None: ...
 
     @classmethod
-    def lacks(cls, hyper: Any, labelled: int) -> Few | None:  # noqa: ARG003
-        """Return why so many labelled training samples are too few; None where they do."""
+    def lacks(cls, hyper: Any, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
+        """Return why so many labelled training samples of so many classes are too few; None where they do."""
         return None
+
+    @classmethod
+    def yields(cls, hyper: Any) -> Mapping[str, Metric]:  # noqa: ARG003
+        """Return those of `metrics` that `run` yields with these knobs."""
+        return cls.metrics
 
     @abc.abstractmethod
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:

@@ -36,7 +36,7 @@ class KNN(Evaluator):
         self.hyper = hyper
 
     @classmethod
-    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:
+    def lacks(cls, hyper: Hyper, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
         few = f"{hyper.k} neighbors, but train has {labelled} labelled samples; set a smaller k"
         return Few("k", few) if hyper.k > labelled else None
 
@@ -44,7 +44,7 @@ class KNN(Evaluator):
         import torch
 
         check(features)
-        if few := self.lacks(self.hyper, len(features.train)):
+        if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise SpecError(f"{few.knob}: {few.message}")
         bank, query = (torch.as_tensor(part, device=device) for part in (features.train, features.val))
         bank_label, label = (

@@ -64,7 +64,7 @@ class Linear(Evaluator):
         self.hyper = hyper
 
     @classmethod
-    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:  # noqa: ARG003
+    def lacks(cls, hyper: Hyper, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
         few = "a learning rate is chosen on a tenth of the labelled training samples: it needs 2 or more"
         return Few("", f"{few}, not {labelled}") if labelled < 2 else None
 
@@ -86,7 +86,7 @@ class Linear(Evaluator):
         left_out, rest = (
             torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
         )
-        if few := self.lacks(self.hyper, len(value)):
+        if few := self.lacks(self.hyper, len(value), features.classes):
             raise DataError(few.message)
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
         value = (value - mean) / std

@@ -23,8 +23,6 @@ from selfsup.knob import Knobs, knob
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOGITS = 2**25  # how many are held at once: 256 MiB
-
 
 class Logistic(Evaluator):
     """Top-1 of a softmax over a linear map of unit features; the strength that was chosen is reported beside it."""
@@ -51,21 +49,23 @@ class Logistic(Evaluator):
         self.hyper = hyper
 
     @classmethod
-    def lacks(cls, hyper: Hyper, labelled: int) -> Few | None:  # noqa: ARG003
+    def lacks(cls, hyper: Hyper, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
         few = "C is chosen on a tenth of the labelled training samples: it needs 2 or more"
         return Few("", f"{few}, not {labelled}") if labelled < 2 else None
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
+        from selfsup.parts.softmax_regression import guesses
+
         check(features)
-        if few := self.lacks(self.hyper, len(features.train)):
+        if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
         train, val = (unit(torch.as_tensor(part, device=device)) for part in (features.train, features.val))
         label = torch.as_tensor(features.train_label, device=device)
         c = self.choose(train, label, features.classes, seed)
         weight = self.fit(train, label, np.zeros((train.shape[1], features.classes)), c)
-        yield "top1", (val @ torch.as_tensor(weight, device=device)).argmax(1).cpu().numpy() == features.val_label
+        yield "top1", guesses(weight, val) == features.val_label
         yield "c", c
 
     def choose(self, train: "Tensor", label: "Tensor", classes: int, seed: int) -> float:
@@ -74,6 +74,8 @@ class Logistic(Evaluator):
         Each fit starts from the one of the next smaller C.
         """
         import torch
+
+        from selfsup.parts.softmax_regression import slope
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
         order = torch.randperm(len(train), generator=draw).to(train.device)
@@ -86,20 +88,11 @@ class Logistic(Evaluator):
 
     def fit(self, train: "Tensor", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
         """(N, D + 1), (N,), (D + 1, K) -> (D + 1, K): minimize the mean loss + |W|² / 2 C N; the bias is free."""
-        import torch
-        from scipy.optimize import minimize
+        from selfsup.parts import softmax_regression
 
         decay = np.ones((len(start), 1)) / (c * len(train))
         decay[-1] = 0  # the bias
-
-        def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            weight = flat.reshape(start.shape)
-            loss, gradient = slope(torch.as_tensor(weight, device=train.device), train, label)
-            return loss + float((decay * weight**2).sum()) / 2, (gradient.cpu().numpy() + decay * weight).ravel()
-
-        options = {"maxiter": self.hyper.iterations, "maxfun": 2 * self.hyper.iterations, "ftol": 0, "gtol": 1e-8}
-        best: NDArray[np.float64] = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).x
-        return best.reshape(start.shape)
+        return softmax_regression.fit(train, label, start, decay, iterations=self.hyper.iterations)
 
 
 def unit(value: "Tensor") -> "Tensor":
@@ -107,18 +100,3 @@ def unit(value: "Tensor") -> "Tensor":
     import torch
 
     return torch.nn.functional.pad(torch.nn.functional.normalize(value.double()), (0, 1), value=1.0)
-
-
-def slope(weight: "Tensor", value: "Tensor", label: "Tensor") -> tuple[float, "Tensor"]:
-    """(D + 1, K), (N, D + 1), (N,) -> the mean cross-entropy and (D + 1, K), its gradient"""
-    import torch
-
-    loss, gradient = 0.0, weight * 0
-    rows = max(1, LOGITS // weight.shape[1])
-    for part, own in zip(torch.split(value, rows), torch.split(label, rows), strict=True):
-        share = (part @ weight).log_softmax(1)
-        loss -= float(share[range(len(own)), own].sum())
-        error = share.exp()
-        error[range(len(own)), own] -= 1
-        gradient += part.T @ error
-    return loss / len(value), gradient / len(value)

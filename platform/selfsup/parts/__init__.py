@@ -1,1 +1,1 @@
-"""Pieces that objectives share: heads, losses, EMA, queues, schedules. They know no objective."""
+"""Pieces that objectives and evaluations share: heads, losses, EMA, queues, schedules. They know none of these."""
