@@ -1,3 +1,3 @@
 """The downstream protocols, a file each. SHIPPED: as in `methods`."""
 
-SHIPPED = frozenset({"knn", "linear", "logistic", "lowshot"})
+SHIPPED = frozenset({"knn", "linear", "logistic", "lowshot", "retrieval"})

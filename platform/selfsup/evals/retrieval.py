@@ -1,0 +1,71 @@
+"""Retrieval by frozen features: each validation sample ranks all training samples by cosine similarity.
+
+As the retrieval of Mathilde Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
+arXiv 2104.14294, section 4.2 (unit features of a frozen encoder, mean average precision). Recall at 1 is of Hyun Oh
+Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016, arXiv 1511.06452. Deviations:
+relevant are the training samples of the query's class, where DINO has the landmarks of Oxford and Paris at several
+scales. Samples of equal similarity share a rank, as in scikit-learn's average precision; a query whose class has no
+training sample counts 0.
+"""
+
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from selfsup.evaluator import Evaluator, Features, Metric, Score, check
+from selfsup.knob import Knobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIMILARITIES = 2**23  # how many cosines are ranked at once: 32 MiB, and about ten times that in ranks
+
+
+class Retrieval(Evaluator):
+    """Mean average precision of training samples of the query's class, and whether the most similar one is of it.
+
+    map is the mean over queries, class_map the mean over classes of their queries' mean.
+    """
+
+    metrics = MappingProxyType({"map": Metric(), "class_map": Metric(headline=False), "recall1": Metric()})
+
+    class Hyper(Knobs):
+        pass
+
+    def __init__(self, hyper: Hyper) -> None:
+        self.hyper = hyper
+
+    def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
+        import torch
+
+        check(features)
+        bank, query = (
+            torch.nn.functional.normalize(torch.as_tensor(part, device=device))
+            for part in (features.train, features.val)
+        )
+        bank_label, label = (
+            torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
+        )
+        rows = max(1, SIMILARITIES // len(bank))
+        parts = [
+            ranked(part @ bank.T, bank_label == own[:, None])
+            for part, own in zip(torch.split(query, rows), torch.split(label, rows), strict=True)
+        ]
+        precision, first = (torch.cat(values) for values in zip(*parts, strict=True))
+        yield "map", 100 * float(precision.mean())
+        yield "class_map", 100 * float(torch.stack([precision[label == own].mean() for own in label.unique()]).mean())
+        yield "recall1", first.cpu().numpy()
+
+
+def ranked(similarity: "Tensor", relevant: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """(M, N), (M, N) bool -> (M,) float64, (M,) bool: average precision, and whether the most similar one is relevant.
+
+    Average precision is the mean over relevant samples of the precision among all that are at least as similar.
+    """
+    import torch
+
+    value, order = similarity.sort(dim=1, descending=True, stable=True)
+    hit = relevant.gather(1, order)
+    number = torch.searchsorted(-value, -value, right=True)  # how many are at least as similar
+    precision = hit.cumsum(1).gather(1, number - 1).double() / number
+    return (precision * hit).sum(1) / hit.sum(1).clamp_min(1), hit[:, 0]
