@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.contract import BACKBONES, SAMPLES, example
@@ -103,4 +103,4 @@ def work(rank: int, name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    start_processes(work, (sys.argv[1], Path(sys.argv[2])), nprocs=WORLD, start_method="fork")
+    start_processes(work, (sys.argv[1], Path(sys.argv[2])), nprocs=WORLD, start_method="fork")  # type: ignore[no-untyped-call]
