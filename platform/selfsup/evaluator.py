@@ -104,8 +104,11 @@ def numbers(scores: Mapping[str, Score]) -> dict[str, float]:
     }
 
 
-def check(features: Features) -> None:
-    """Raise DataError for features that no protocol can score: an accuracy of them would look like a number."""
+def check(features: Features, *, labelled: bool = True) -> None:
+    """Raise DataError for features that no protocol can score: an accuracy of them would look like a number.
+
+    labelled: whether the protocol reads labels.
+    """
     for part, value, label in (
         ("train", features.train, features.train_label),
         ("val", features.val, features.val_label),
@@ -113,14 +116,14 @@ def check(features: Features) -> None:
         assert value.ndim == 2, f"{part} features must be (N, D), not {value.shape}"
         assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
         if len(value) == 0:
-            raise DataError(f"evaluation: no {part} sample has both a label and a file that decodes")
+            raise DataError(f"evaluation: no {part} sample has {'both a label and ' * labelled}a file that decodes")
         if not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).any(1).sum())
             raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
-        if label.min() < 0 or label.max() >= features.classes:
+        if labelled and (label.min() < 0 or label.max() >= features.classes):
             labels = f"{label.min()} to {label.max()}"
             raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {labels}")
-    if (features.train_label == features.train_label[0]).all():
+    if labelled and (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
 

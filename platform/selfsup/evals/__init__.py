@@ -1,3 +1,3 @@
 """The downstream protocols, a file each. SHIPPED: as in `methods`."""
 
-SHIPPED = frozenset({"knn", "linear", "logistic", "lowshot", "retrieval"})
+SHIPPED = frozenset({"knn", "linear", "logistic", "lowshot", "retrieval", "spectrum"})

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
 from selfsup.knob import Knobs
 
@@ -51,10 +53,12 @@ class Retrieval(Evaluator):
             ranked(part @ bank.T, bank_label == own[:, None])
             for part, own in zip(torch.split(query, rows), torch.split(label, rows), strict=True)
         ]
-        precision, first = (torch.cat(values) for values in zip(*parts, strict=True))
+        precision, first = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
+        queries = np.bincount(features.val_label)
+        by_class = np.bincount(features.val_label, weights=precision)[queries > 0] / queries[queries > 0]
         yield "map", 100 * float(precision.mean())
-        yield "class_map", 100 * float(torch.stack([precision[label == own].mean() for own in label.unique()]).mean())
-        yield "recall1", first.cpu().numpy()
+        yield "class_map", 100 * float(by_class.mean())
+        yield "recall1", first
 
 
 def ranked(similarity: "Tensor", relevant: "Tensor") -> tuple["Tensor", "Tensor"]:
