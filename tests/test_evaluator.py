@@ -34,9 +34,10 @@ def test_reading_a_protocol_imports_no_torch(name: str) -> None:
 @pytest.mark.parametrize("name", evaluator.names())
 def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
-    value, label = draw.normal(size=(620, 5)).astype(np.float32), draw.integers(0, 6, 620)
-    features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
     protocol = evaluator.load(name)
+    value = draw.normal(size=(620, 3, 5) if protocol.reads == "tokens" else (620, 5)).astype(np.float32)
+    label = draw.integers(0, 6, 620)
+    features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
     assert first.keys() == protocol.metrics.keys()
@@ -60,9 +61,11 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     ],
 )
 def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarray], message: str) -> None:
-    protocol = evaluator.load(name)
+    protocol, features = evaluator.load(name), GOOD._replace(**wrong)
+    if protocol.reads == "tokens":
+        features = features._replace(train=features.train[:, None], val=features.val[:, None])
     with pytest.raises(DataError, match=message):
-        dict(protocol(protocol.Hyper()).run(GOOD._replace(**wrong), seed=0))
+        dict(protocol(protocol.Hyper()).run(features, seed=0))
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -76,3 +79,11 @@ def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarra
 )
 def test_no_number_is_made_of_bad_labels(name: str, wrong: dict[str, np.ndarray], message: str) -> None:
     test_no_number_is_made_of_bad_features(name, wrong, message)
+
+
+def test_features_that_are_checked_in_parts_are_counted_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = np.ones((7, 2, 3), np.float32)
+    value[[0, 3, 6], 1, [0, 1, 2]] = np.nan, np.inf, -np.inf
+    monkeypatch.setattr(evaluator, "CHECKED", 12)
+    with pytest.raises(DataError, match="3 of 7 train features are not finite"):
+        evaluator.check(Features(value, np.arange(7) % 2, value[1:3], np.array([0, 1]), classes=2))

@@ -58,6 +58,7 @@ class Metric(NamedTuple):
 
 
 ACCURACY = Metric()
+CHECKED = 2**26  # numbers that are checked at once
 
 
 class Few(NamedTuple):
@@ -113,12 +114,11 @@ def check(features: Features, *, labelled: bool = True) -> None:
         ("train", features.train, features.train_label),
         ("val", features.val, features.val_label),
     ):
-        assert value.ndim == 2, f"{part} features must be (N, D), not {value.shape}"
+        assert value.ndim in (2, 3), f"{part} features must be (N, D) or (N, T, D), not {value.shape}"
         assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
         if len(value) == 0:
             raise DataError(f"evaluation: no {part} sample has {'both a label and ' * labelled}a file that decodes")
-        if not np.isfinite(value).all():
-            bad = int((~np.isfinite(value)).any(1).sum())
+        if bad := _not_finite(value):
             raise DataError(f"evaluation: {bad} of {len(value)} {part} features are not finite: the encoder diverged")
         if labelled and (label.min() < 0 or label.max() >= features.classes):
             labels = f"{label.min()} to {label.max()}"
@@ -126,6 +126,13 @@ def check(features: Features, *, labelled: bool = True) -> None:
     if labelled and (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
+
+
+def _not_finite(value: NDArray[np.float32]) -> int:
+    """Return how many samples have a number that is not finite. They may lie on disk: a part is read at a time."""
+    rows = max(1, CHECKED * len(value) // value.size)
+    parts = (value[start : start + rows].reshape(-1, value.size // len(value)) for start in range(0, len(value), rows))
+    return sum(int((~np.isfinite(part)).any(1).sum()) for part in parts)
 
 
 def names() -> list[str]:

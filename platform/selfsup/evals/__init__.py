@@ -1,3 +1,3 @@
 """The downstream protocols, a file each. SHIPPED: as in `methods`."""
 
-SHIPPED = frozenset({"knn", "linear", "logistic", "lowshot", "retrieval", "spectrum"})
+SHIPPED = frozenset({"attentive", "knn", "linear", "logistic", "lowshot", "retrieval", "spectrum"})
