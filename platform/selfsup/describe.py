@@ -16,7 +16,7 @@ from selfsup.proof import Claim, Proof, common, proof
 from selfsup.spec import run_type
 
 WIDTH = 100  # of wrapped text
-ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
+ARXIV = re.compile(r"arXiv[:\s]\s*(\d{4}\.\d{4,5})")
 ARROWS = {"max": " ↑", "min": " ↓", None: ""}
 
 

@@ -57,7 +57,7 @@ class Probes(NamedTuple):
         """(B, T, D) -> (G, B, C). No probe reads another's numbers: one that diverges turns NaN alone."""
         focus = (self.query[:, :, None] @ self.key).flatten(0, 2) / math.sqrt(self.query.shape[2])  # (G H, D)
         share = (tokens @ focus.T).softmax(1)  # (B, T, G H)
-        mean = (share.mT @ tokens).movedim(1, 0).unflatten(0, self.query.shape[:2])  # (G, H, B, D)
+        mean = (share.mT @ tokens).movedim(1, 0).reshape(*self.query.shape[:2], *tokens.shape[::2])  # (G, H, B, D)
         pooled = (mean @ self.value.mT).movedim(1, 2).flatten(2)  # (G, B, H d)
         return pooled @ self.weight + self.bias
 
@@ -116,7 +116,7 @@ class Attentive(Evaluator):
         epochs: int = knob(20, "passes over the training tokens", ge=1)
         steps: int = knob(200, "at least, in more epochs where samples are few", ge=1)
         batch: int = knob(128, "samples per step", ge=1)
-        head_width: int = knob(64, "channels of a head of attention, or more where these divide no feature", ge=1)
+        head_width: int = knob(64, "channels of a head of attention, or the next more that divide a feature", ge=1)
 
         @field_validator("lrs")
         @classmethod
@@ -149,7 +149,7 @@ class Attentive(Evaluator):
         fit = self.fit(features, seed=seed, device=device)
         val = TokenSet(features.val, torch.as_tensor(features.val_label), fit.mean, fit.std)
         with torch.inference_mode():
-            parts = torch.arange(len(features.val)).split(self.hyper.batch)
+            parts = torch.split(torch.arange(len(features.val)), self.hyper.batch)
             guess = torch.cat([fit.probe.logits(val.read(rows)[0])[0].argmax(1) for rows in parts])
         yield "top1", guess.cpu().numpy() == features.val_label
         yield "lr", fit.lr
@@ -203,7 +203,7 @@ class Attentive(Evaluator):
         import torch
 
         with torch.inference_mode():
-            parts = [cross_entropy(probes, *train.read(part)) for part in rows.split(self.hyper.batch)]
+            parts = [cross_entropy(probes, *train.read(part)) for part in torch.split(rows, self.hyper.batch)]
         return torch.cat(parts, 1).mean(1)
 
 
@@ -227,7 +227,7 @@ def moments(tokens: NDArray[np.float32], rows: "Tensor", device: str) -> tuple["
     import torch
 
     sums = torch.zeros(2, tokens.shape[2], dtype=torch.float64, device=device)
-    for part in rows.split(max(1, VALUES // math.prod(tokens.shape[1:]))):
+    for part in torch.split(rows, max(1, VALUES // math.prod(tokens.shape[1:]))):
         value = torch.as_tensor(tokens[part.numpy()], device=device)
         sums += torch.stack([value.double().sum((0, 1)), value.double().square().sum((0, 1))])
     mean, square = sums / (len(rows) * tokens.shape[1])
