@@ -177,7 +177,11 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("hyper: {mask_ratoi: 0.5}", "5:9: hyper.mask_ratoi: unknown key (did you mean 'mask_ratio'?)"),
             ("hyper: {temperature: 0.5}", "5:9: hyper.temperature: unknown key (a knob of contrast)"),
             ("duration: {steps: 5}", "5:1: duration: unknown key (it belongs at train.duration)"),
-            ("batch: 5", "5:1: batch: unknown key (it belongs at embed.batch or evals.linear.batch or train.batch)"),
+            (
+                "batch: 5",
+                "5:1: batch: unknown key "
+                "(it belongs at embed.batch or evals.attentive.batch or evals.linear.batch or train.batch)",
+            ),
             ("color: red", "5:1: color: unknown key"),
             # types
             ("stream: {mix: 2.0}", "5:15: stream.mix: expected integer, not 2.0 (write 2)"),
