@@ -87,6 +87,11 @@ def test_another_name_is_the_same_work_with_metrics_of_its_own(plans: Plans) -> 
     assert both.probes["few"].key == plain.probes["knn"].key != both.probes["knn"].key
 
 
+def test_knobs_say_which_metrics_there_are(plans: Plans) -> None:
+    run = plans({"few": {"use": "lowshot", "per_class": [1], "shares": []}})
+    assert list(run.evals["few"].metrics) == ["eval/few/shot1"]
+
+
 def test_the_order_in_a_file_makes_no_other_run(plans: Plans) -> None:
     first, second = {"few": {"use": "knn", "k": 3}}, {"knn": {"k": 5}}
     assert plans(first | second).id == plans(second | first).id
@@ -149,6 +154,11 @@ def test_a_run_without_labels_is_evaluated_on_data_that_has_them(plans: Plans) -
             r"few needs labels.*8 samples of evals\.few\.data\.val",
         ),
         ({"use": "knn", "k": 13, "data": ("flowers", "val")}, SpecError, r"evals\.few\.k: 13 neighbors.* 12 labelled"),
+        (
+            {"use": "lowshot", "shares": [], "data": ("flowers", "val")},
+            SpecError,
+            r"evals\.few\.per_class: 3 splits of shot5 take 30 samples, but train has 12 labelled samples of 2 classes",
+        ),
         (
             {"use": "linear", "data": ("own", "foreign")},
             DataError,

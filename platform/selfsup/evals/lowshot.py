@@ -4,8 +4,9 @@ The protocol of Mahmoud Assran et al., "Masked Siamese Networks for Label-Effici
 2204.07141, section 5.1 and the authors' logistic_eval.py: 1, 2 or 5 images per class in three splits, or one percent of
 the labels; each feature less the mean of its own channels, then of unit length; multinomial logistic regression without
 intercept, a penalty of 0.0025 / N against the mean loss of N samples. Ten percent is added by the same rule.
-Deviations: splits are drawn by the seed, not the authors' lists of ImageNet; shares are balanced over classes and have
-as many splits; the fit is L-BFGS to its optimum, where the authors stop at a relative duality gap of 1e-3.
+Deviations: splits are drawn by the seed, not the authors' lists of ImageNet; a share is the nearest whole number of
+samples per class, the same for all (1 % of ImageNet: 13), and has as many splits; the fit is by L-BFGS, where the
+authors stop at a relative duality gap of 1e-3.
 """
 
 from collections.abc import Iterator
