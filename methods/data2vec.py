@@ -56,7 +56,7 @@ class Data2Vec(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        depth = setup.backbone.depth
+        depth = setup.backbone.blocks
         if depth is not None and hyper.average > depth:
             message = f"a backbone of {depth} blocks has no {hyper.average} last ones to average"
             yield SpecError(message, "hyper.average", "backbone.depth")

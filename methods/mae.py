@@ -115,7 +115,8 @@ class MAE(Method):
         if hyper.target == "hog":
             yield from checks.whole_cells("cell", hyper.cell, setup)
         broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))
-        yield from broken or checks.mask_leaves_both(mask_rule(hyper), hyper.mask_ratio, setup.grid)
+        rule, block = mask_rule(hyper), ["hyper.mask_block"] * (hyper.mask_block > 1)
+        yield from broken or checks.mask_leaves_both(rule, hyper.mask_ratio, setup.grid, *block)
 
     @staticmethod
     def initialize(trunk: Any) -> None:

@@ -57,7 +57,9 @@ class MAGE(Method):
         mask_mean: float = knob(
             0.55, "mean of that share, before it is cut", symbol="μ", sweep=Range(0.4, 0.8), gt=0, le=1
         )
-        mask_std: float = knob(0.25, "its deviation, before it is cut", symbol="σ", sweep=Range(0.1, 0.4), gt=0, le=1)
+        mask_std: float = knob(
+            0.25, "its deviation, before it is cut", symbol="σ", sweep=Range(0.1, 0.4), ge=1e-3, le=1
+        )
         input: Literal["pixels", "decoded"] = knob(
             "pixels", "what the encoder sees: pixels, or what the tokenizer paints of all codes"
         )

@@ -33,7 +33,9 @@ class PixPro(Method):
     paper, family, backbones = "2011.10043", "distillation", ("cnn",)
 
     class Hyper(Knobs):
-        reach: float = knob(0.7, "how far places may lie apart, in their diagonals", symbol="T", sweep=Range(0.35, 2.0))
+        reach: float = knob(
+            0.7, "how far places may lie apart, in their diagonals", symbol="T", sweep=Range(0.35, 2.0), gt=0
+        )
         sharpness: float = knob(2.0, "exponent of similarity", symbol="γ", sweep=Choice(0.5, 1.0, 2.0, 4.0), gt=0)
         layers: int = knob(1, "linear layers of what is propagated", symbol="l", sweep=Choice(1, 2, 3), ge=1, le=100)
         momentum: float = knob(0.99, "of the target at first", sweep=Choice(0.9, 0.97, 0.99, 0.996), ge=0, le=1)

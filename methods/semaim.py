@@ -53,7 +53,12 @@ class SemAIM(Method):
             True, "predict each patch normalized by its own mean and deviation", sweep=Choice(True, False)
         )
         blur: float = knob(
-            1.0, "deviation of the Gaussian that blurs target pixels; 0: none", symbol="σ", sweep=Choice(0.0, 1.0), ge=0
+            1.0,
+            "deviation of the Gaussian that blurs target pixels; 0: none",
+            symbol="σ",
+            sweep=Choice(0.0, 1.0),
+            ge=0,
+            le=100,
         )
         decoder_depth: int = knob(
             12, "blocks of the decoder, evenly beside the encoder's", sweep=Choice(1, 3, 6, 12), ge=1, le=1000
@@ -70,7 +75,7 @@ class SemAIM(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        depth = setup.backbone.depth
+        depth = setup.backbone.blocks
         if depth is not None and depth % hyper.decoder_depth:
             message = f"{depth} blocks of the encoder do not divide into {hyper.decoder_depth} of the decoder"
             yield SpecError(message, "hyper.decoder_depth", "backbone.depth")

@@ -56,7 +56,9 @@ class VQVAE(Method):
         code_dim: int = knob(32, "channels of a code", sweep=Choice(8, 16, 32, 64), gt=0)
         unit_codes: bool = knob(True, "compare codes at unit length", sweep=Choice(False, True))
         code_decay: float = knob(0.99, "of each code's moving average", symbol="γ", sweep=Choice(0.9, 0.99), ge=0, lt=1)
-        commitment: float = knob(0.25, "weight of features that move to their codes", symbol="β", sweep=Range(0.1, 2.0))
+        commitment: float = knob(
+            0.25, "weight of features that move to their codes", symbol="β", sweep=Range(0.1, 2.0), ge=0
+        )
         decoder_width: int = knob(512, **decoder.WIDTH)
         decoder_depth: int = knob(8, **decoder.DEPTH)
         decoder_heads: int = knob(16, **decoder.HEADS)

@@ -30,7 +30,7 @@ def before(run: Run, learner: Manifest, home: Path, manifests: Manifests, depth:
 
     Raises SpecError, with the paths of the sections, where there is none such, or where it cannot be trained.
     """
-    sections = {name: section for name in SECTIONS if (section := getattr(run, name)) and not _is_idle(name, run)}
+    sections = {name: section for name in SECTIONS if (section := getattr(run, name)) and not is_idle(name, run)}
     if sections and depth == DEEPEST:
         message = f"{DEEPEST} trainings, each named by the next, come before this one: does a spec name itself?"
         raise SpecError(message, *sections)
@@ -63,7 +63,7 @@ def _planned(
     return planned
 
 
-def _is_idle(name: str, run: Run) -> bool:
+def is_idle(name: str, run: Run) -> bool:
     """Return whether a teacher is of no use to a run's knobs, though to others: in a sweep of targets, say."""
     if name != "teacher" or run.method in BASELINES:
         return False

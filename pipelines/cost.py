@@ -16,7 +16,7 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import sizes_of, views_of
 from selfsup.outside import short
-from selfsup.pipelines import objective
+from selfsup.pipelines import chain, objective
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import unique
 from selfsup.pipelines.sharing import describe as sharing
@@ -232,6 +232,11 @@ def _sizes(run: Run) -> str:
 
 def _remarks(run: Run, info: TrainInfo) -> Iterator[tuple[str, str]]:
     yield from (("beware", text) for text in cautions(run, info))
+    if run.teacher and chain.is_idle("teacher", run):
+        yield (
+            "beware",
+            f"teacher: {run.teacher.source} teaches {short(run.method)} nothing with these knobs (hyper.target)",
+        )
     if run.published:
         apart = run.published.linear is not None and "linear" not in run.published.comparable
         beside = "; not to be set beside eval/linear, which is trained on features embedded once" if apart else ""

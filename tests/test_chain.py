@@ -12,6 +12,7 @@ from selfsup.frozen import Frozen
 from selfsup.method import TrainInfo
 from selfsup.parts.patch import patchify
 from selfsup.pipelines import objective
+from selfsup.pipelines.cost import _remarks
 from selfsup.saved import restore_encoder, save_encoder
 from selfsup.tensors import save
 
@@ -119,6 +120,8 @@ def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
     teacher = {"from": first(home, method="vqvae", hyper=CODES)}
     pixels, codes = (home.run(hyper={"target": target}, teacher=teacher) for target in ("pixels", "codes"))
     assert pixels.id == home.run().id
+    idle = ("beware", f"teacher: {home.folder / 'first.yaml'} teaches mae nothing with these knobs (hyper.target)")
+    assert [list(_remarks(run.run, run.info)) for run in (pixels, codes)] == [[idle], []]
     assert [stage.name for stage in codes.training] == ["teacher", ""]
     with pytest.raises(SpecError, match=r"teacher: mae learns from the codes of a tokenizer"):
         home.run(hyper={"target": "codes"})

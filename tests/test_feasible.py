@@ -35,6 +35,23 @@ def test_a_vit_without_the_class_token_that_a_method_learns_on(home: Home, metho
     assert home.run(method="dino", **without).run.method == "dino"
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hyper__decoder_depth": 5}, r"hyper\.decoder_depth: 12 blocks of the encoder do not divide into 5"),
+        ({"method": "data2vec", "hyper__average": 13}, r"hyper\.average: .*12"),
+        (
+            {"method": "mae", "backbone__name": "vit_base_patch16_siglip_224"},
+            r"backbone\.name: vit_base_patch16_siglip_224 has no class token; use backbone\.pool: mean",
+        ),
+        ({"method": "mae", "hyper": {"mask_block": 4}}, r"hyper\.mask_block: a mask ratio of 0\.75 keeps 0 of the 16"),
+    ],
+)
+def test_a_depth_and_a_class_token_that_are_the_name_s_own(home: Home, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        home.plan(**{"method": "semaim"} | changes)
+
+
 @pytest.mark.parametrize("method", ["deepcluster", "sela"])
 def test_more_clusters_than_samples(home: Home, method: str) -> None:
     with pytest.raises(SpecError, match=r"hyper\.clusters: 17 clusters, but .* holds 16 samples"):

@@ -88,6 +88,15 @@ def own_patch(name: str) -> int | None:
     return int(_sketch(name).patch_embed.patch_size[0]) if takes_tokens(name) else None
 
 
+@lru_cache(maxsize=256)
+def own_depth(name: str) -> int | None:
+    """Return the transformer blocks of a ViT of that name; None for others."""
+    if not takes_tokens(name):
+        return None
+    with without_memory():
+        return len(timm.create_model(name, num_classes=0).blocks)
+
+
 def hiera_stages(name: str) -> tuple[int, ...]:
     """Return how many blocks the Hiera of that name has at each resolution."""
     ends = _sketch(name).stage_ends

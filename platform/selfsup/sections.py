@@ -142,6 +142,13 @@ class Backbone(Knobs):
         return self.patch_size or own_patch(self.name)
 
     @property
+    def blocks(self) -> int | None:
+        """Return the transformer blocks of a ViT: depth, or the name's own; None for others."""
+        from selfsup.families import own_depth
+
+        return self.depth or own_depth(self.name)
+
+    @property
     def is_hiera(self) -> bool:
         """Return whether it is a Hiera, which MAE trains on some of its mask units alone."""
         from selfsup.families import is_hiera

@@ -66,6 +66,8 @@ def _named(backbone: Backbone, shape: InputShape, options: dict[str, Any]) -> An
         raise SpecError(problem, "backbone.name")
     if not backbone.is_vit and backbone.width and not is_model_in_modules(name, ("resnet", "hiera")):
         raise SpecError(f"it is for ViTs and for ResNets such as resnet18, not for {name}", "backbone.width")
+    if backbone.is_vit and backbone.pool == "cls" and not families.has_class_token(name):
+        raise SpecError(f"{name} has no class token; use backbone.pool: mean", "backbone.pool", "backbone.name")
     kwargs = _create_kwargs(backbone, shape)
     try:
         return timm.create_model(**kwargs, **options)

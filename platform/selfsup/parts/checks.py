@@ -25,15 +25,18 @@ def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[S
 
 
 def mask_leaves_both(
-    rule: MaskRule, ratio: float, grid: tuple[int, ...] | None, *, knob: str = "mask_ratio"
+    rule: MaskRule, ratio: float, grid: tuple[int, ...] | None, *others: str, knob: str = "mask_ratio"
 ) -> Iterator[SpecError]:
-    """Yield an error where a mask of the ratio that a knob has shows an encoder all tokens of a grid, or none."""
+    """Yield an error where a mask of the ratio that a knob has shows an encoder all tokens of a grid, or none.
+
+    others: paths of further settings that the mask depends on.
+    """
     if grid is None:
         return
     seen, targets = rule.typical(grid)
     if not seen or not targets:
         message = f"a mask ratio of {ratio:g} keeps {seen} of the {math.prod(grid)} tokens of a sample"
-        paths = f"hyper.{knob}", "backbone.patch_size", "backbone.image_size"
+        paths = f"hyper.{knob}", *others, "backbone.patch_size", "backbone.image_size"
         yield SpecError(f"{message}; some must stay, some must go", *paths)
 
 

@@ -1,0 +1,49 @@
+"""The ends of knobs: at every bound that a knob declares, views and checks answer or refuse, and never crash."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import annotated_types
+import pytest
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from selfsup.conflicts import _min_below_max
+from selfsup.method import load, names
+from selfsup.sections import Backbone, Resources, Setup, Train
+
+SETUP = Setup(
+    Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=8),
+    Train(duration={"steps": 4}),  # type: ignore[arg-type]
+    Resources(),
+    (32, 32),
+)
+
+
+def ends(field: FieldInfo) -> Iterator[float]:
+    """Yield the least and the largest value of a number; next to a bound that is none itself, the nearest float."""
+    tiny = 1 if field.annotation is int else 1e-300
+    for bound in field.metadata:
+        if isinstance(bound, annotated_types.Gt):
+            yield bound.gt + tiny
+        elif isinstance(bound, annotated_types.Ge):
+            yield bound.ge
+        elif isinstance(bound, annotated_types.Lt):
+            yield bound.lt - max(tiny, 2.0**-52) if tiny < 1 else bound.lt - 1
+        elif isinstance(bound, annotated_types.Le):
+            yield bound.le
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_bound_of_a_knob_is_planned_or_refused(name: str) -> None:
+    kind: Any = load(name)
+    for knob, field in kind.Hyper.model_fields.items():
+        for end in ends(field):
+            try:
+                hyper = kind.Hyper(**{knob: end})
+            except ValidationError:  # as it does not go with another knob
+                continue
+            refused = [*kind.check(hyper, SETUP), *_min_below_max(hyper)]
+            for rule in [view.mask for view in kind.views(hyper).specs if view.mask] if not refused else ():
+                seen, targets = rule.typical(SETUP.grid)
+                assert seen > 0 <= targets, f"{knob}: {end}"
