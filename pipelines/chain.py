@@ -53,6 +53,8 @@ def _planned(
     for problem in conflicts.problems({part: getattr(earlier, part) for part in SHARED}, origin.root):
         raise SpecError(f"{section.source} with the resources of this run: {problem.message}", place, "resources")
     train = manifests(earlier.data.train) if origin.key or section.data == "own" else learner
+    if train is learner and earlier.modality != run.modality:
+        raise SpecError(f"{section.source} reads {earlier.modality} data, and this run {run.modality}", place)
     with located(origin.root):
         chained = before(earlier, train, home, manifests, depth + 1)
         planned = PlannedRun(earlier, origin.spec, train, None, home, origin.root, before=chained)

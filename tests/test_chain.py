@@ -116,6 +116,12 @@ def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they
     assert learner.to("meta").teacher.method.embed.bias.is_meta
 
 
+def test_a_spec_of_another_kind_of_data_is_told_at_the_section_that_names_it(home: Home) -> None:
+    name = first(home, method="vqvae", hyper=CODES)
+    with pytest.raises(SpecError, match=rf"spec\.yaml:\d+:\d+: teacher\.from: .*{name} reads image .*this run audio"):
+        home.run(method="beit", teacher={"from": name}, input={"audio": {}})
+
+
 def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
     teacher = {"from": first(home, method="vqvae", hyper=CODES)}
     pixels, codes = (home.run(hyper={"target": target}, teacher=teacher) for target in ("pixels", "codes"))

@@ -94,7 +94,8 @@ def own_depth(name: str) -> int | None:
     if not takes_tokens(name):
         return None
     with without_memory():
-        return len(timm.create_model(name, num_classes=0).blocks)
+        trunk: Any = timm.create_model(name, num_classes=0)
+    return len(trunk.blocks)
 
 
 def hiera_stages(name: str) -> tuple[int, ...]:
