@@ -1,6 +1,7 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -227,22 +230,43 @@ def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
 
     Raises DataError where a file is damaged or missing.
     """
-    table, value = read_features(folder)
-    label, split = table["label"].to_numpy(), table["split"].to_numpy()
-    train, val = (np.flatnonzero((split == part) & ((label >= 0) | (not labelled))) for part in (0, 1))
-    return Features(value[train], label[train], value[val], label[val], classes)
+    table, value = read_features(folder, labelled=labelled)
+    label = np.array(table["label"].to_numpy())  # a copy: PyTorch wants arrays that can be written
+    train = int((table["split"].to_numpy() == 0).sum())  # they come first
+    return Features(value[:train], label[:train], value[train:], label[train:], classes)
 
 
-def read_features(folder: Path) -> tuple[pa.Table, NDArray[np.float32]]:
-    """Return what `embed_splits` wrote, in the order of the data set, and its features, (N, D) or (N, T, D), read-only.
+def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:
+    """Return what `embed_splits` wrote, in the order of the data set, and its features, (N, D) or (N, T, D).
 
-    Raises DataError where a file is damaged or missing.
+    labelled: only samples with a label. Tokens are mapped from disk. Raises DataError where a file is damaged or
+    missing.
     """
     if reason := damage(folder / "features"):
         raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
-    table = pq.read_table(folder / "features").sort_by("id")
-    width = table.schema.field("feature").type.list_size
-    value = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    if "tokens" in table.column_names and len(table):
-        value = value.reshape(len(table), table["tokens"][0].as_py(), -1)
+    stored = pyarrow.dataset.dataset(folder / "features")
+    table = stored.to_table([name for name in stored.schema.names if name != "feature"]).sort_by("id")
+    table = table.filter(pc.field("label") >= 0) if labelled else table
+    width = stored.schema.field("feature").type.list_size
+    tokens = table["tokens"][0].as_py() if "tokens" in table.column_names and len(table) else None
+    value = _room((len(table), tokens, width // tokens) if tokens else (len(table), width), folder)
+    for batch in stored.to_batches(["id", "feature"], batch_size=READ_BATCH, batch_readahead=1, fragment_readahead=1):
+        place, known = _places_of(batch["id"].to_numpy(), table["id"].to_numpy())
+        value[place] = batch["feature"].flatten().to_numpy().reshape(-1, *value.shape[1:])[known]
     return table, value
+
+
+def _room(shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
+    """Return an array to fill: tokens may be more than memory holds, and lie in a file that ends with the process."""
+    if len(shape) == 2:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(B,), sorted (N,) -> the places in ids of those that are there, (K,), and which these are, (B,)"""
+    place = np.searchsorted(ids, wanted)
+    known = place < len(ids)
+    known[known] = ids[place[known]] == wanted[known]
+    return place[known], known
