@@ -57,9 +57,7 @@ class MAE(Method):
             "random", "hidden: any patches, all but one of every four, or rectangles (figure 6)"
         )
         mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
-        multi_scale: bool = knob(
-            False, "the decoder sees all resolutions of a Hiera, not the last alone", sweep=Choice(False, True)
-        )
+        multi_scale: bool = knob(False, "the decoder sees all resolutions of a Hiera, not the last alone")
         mask_token: bool = knob(False, "the encoder sees a learned token in place of every hidden patch (table 1c)")
         target: Literal["pixels", "pca", "hog", "codes"] = knob(
             "pixels", "what is predicted: pixels, principal components, oriented gradients, or a tokenizer's codes"

@@ -60,9 +60,7 @@ class SemAIM(Method):
             ge=0,
             le=100,
         )
-        decoder_depth: int = knob(
-            12, "blocks of the decoder, evenly beside the encoder's", sweep=Choice(1, 3, 6, 12), ge=1, le=1000
-        )
+        decoder_depth: int = knob(12, "blocks of the decoder, evenly beside the encoder's", ge=1, le=1000)
         crop_min: float = knob(0.2, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
     @classmethod

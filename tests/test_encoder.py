@@ -274,7 +274,7 @@ WRONG = {
     "did you mean .*vit_small_patch16_224": {"name": "vit_smal_patch16_224"},
     r"timm\.list_models": {"name": "zzz"},
     "cannot build.*divisible by num_heads": {"width": 100},
-    "needs the class token": {"name": "vit_base_patch16_siglip_224", "depth": 1},
+    "has no class token": {"name": "vit_base_patch16_siglip_224", "depth": 1},
     "samples of 65 x 65 points do not divide into patches of 16": {"image_size": 65},
     "multiple of 4 channels, not 90": {"width": 90, "heads": 3},
     "small is made for ResNets": {"name": "convnext_atto", "stem": "small"},
