@@ -68,6 +68,12 @@ class Few(NamedTuple):
     message: str
 
 
+def nothing_held_out(choice: str, labelled: int) -> Few | None:
+    """Return why so many samples have no tenth to choose on; None where they do. choice: such as "C"."""
+    few = f"{choice} is chosen on a tenth of the labelled training samples: it needs 2 or more, not {labelled}"
+    return Few("", few) if labelled < 2 else None
+
+
 class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 

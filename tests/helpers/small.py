@@ -107,3 +107,10 @@ def moved(*teachers: nn.Module, by: float = 0.1) -> None:
     for teacher in teachers:
         for weight in teacher.parameters():
             weight.data.add_(by * torch.randn_like(weight))
+
+
+def shake(method: nn.Module) -> None:
+    """Move all trained weights by noise, so that no bias is zero and no scale one."""
+    for weight in method.parameters():
+        if weight.requires_grad:
+            weight.data.add_(0.05 * torch.randn_like(weight))

@@ -78,6 +78,15 @@ def copied(method: Method, names: Names) -> nn.ModuleDict:
     return nn.ModuleDict({part: copy.deepcopy(method.get_submodule(path)) for part, path in names.items()})
 
 
+def same_gradients(method: Method, network: nn.ModuleDict, names: Names) -> None:
+    """Compare the gradients of an objective's trained weights with those of copies, in double precision."""
+    for part, path in names.items():
+        theirs = dict(network[part].named_parameters())
+        for name, weight in method.get_submodule(path).named_parameters():
+            if weight.requires_grad:
+                torch.testing.assert_close(weight.grad, theirs[name].grad, rtol=1e-9, atol=1e-12)
+
+
 def on_gpus(network: nn.ModuleDict) -> nn.ModuleDict:
     """Normalize the halves of eight samples apart, as two GPUs do; running statistics are their mean."""
     for norm in network.modules():

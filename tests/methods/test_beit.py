@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from small import shake
 from transformers import ViTModel
 from transformers_names import SMALL_VIT, renamed
 
@@ -12,9 +13,7 @@ from selfsup.parts.patch import unpatchify
 
 def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     method, batch = setting("beit")
-    for weight in method.parameters():  # no bias at zero, no scale at one
-        if weight.requires_grad:
-            weight.data += 0.05 * torch.randn_like(weight)
+    shake(method)
     theirs = ViTModel(SMALL_VIT, add_pooling_layer=False, use_mask_token=True)
     encoder = {name: value for name, value in method.state_dict().items() if name.startswith("encoders.")}
     named = {name.removeprefix("vit."): value for name, value in renamed(encoder).items()}

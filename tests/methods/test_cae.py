@@ -1,9 +1,10 @@
 """CAE: its loss by torch's own multi-head attention, what its encoder sees, and what it paints."""
 
 import torch
-from loops.authors import copied
+from loops.authors import copied, same_gradients
 from loops.tokens import caes_loss
 from precision import double_precision
+from small import shake
 
 from selfsup.encoder import build
 from selfsup.masks import FilledBlockMask
@@ -16,9 +17,7 @@ CAE = load("cae")
 
 def test_the_loss_is_torchs_attention_in_value_and_gradient(setting) -> None:
     method, batch = setting("cae", double=True)
-    for weight in method.parameters():  # no bias at zero, no scale at one
-        if weight.requires_grad:
-            weight.data += 0.05 * torch.randn_like(weight)
+    shake(method)
     names = {"backbone": "encoders.image", "regressor": "regressor", "decoder": "decoder"}
     student = copied(method, names)
     with double_precision():
@@ -26,11 +25,7 @@ def test_the_loss_is_torchs_attention_in_value_and_gradient(setting) -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
     loss.backward()
     expected.backward()
-    for part, path in names.items():
-        theirs = dict(student[part].named_parameters())
-        for name, weight in method.get_submodule(path).named_parameters():
-            if weight.requires_grad:
-                torch.testing.assert_close(weight.grad, theirs[name].grad, rtol=1e-9, atol=1e-12)
+    same_gradients(method, student, names)
 
 
 def test_hidden_patches_reach_the_loss_as_targets_only(setting) -> None:

@@ -1,6 +1,7 @@
 """SimMIM against transformers' ViTForMaskedImageModeling: the same weights, mask and pixels, loss and gradient."""
 
 import torch
+from small import shake
 from torch import Tensor
 from transformers import ViTForMaskedImageModeling
 from transformers_names import SMALL_VIT, renamed
@@ -23,9 +24,7 @@ def theirs_of(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     method, batch = setting("simmim")
-    for weight in method.parameters():  # no bias at zero, no scale at one
-        if weight.requires_grad:
-            weight.data += 0.05 * torch.randn_like(weight)
+    shake(method)
     theirs = ViTForMaskedImageModeling(SMALL_VIT)
     theirs.load_state_dict(theirs_of(method.state_dict()), strict=True)
     view = batch.views[0]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check, nothing_held_out
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class Attentive(Evaluator):
 
     @classmethod
     def lacks(cls, hyper: Hyper, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
-        few = "a learning rate is chosen on a tenth of the labelled training samples: it needs 2 or more"
-        return Few("", f"{few}, not {labelled}") if labelled < 2 else None
+        return nothing_held_out("a learning rate", labelled)
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
