@@ -27,7 +27,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, decoder
+from selfsup.parts import checks, decoder, latent
 from selfsup.parts.contrastive import batch_nce
 from selfsup.parts.decoder import Decoder
 from selfsup.parts.heads import mlp
@@ -159,7 +159,5 @@ class MAGE(Method):
 
 def _masked(view: View) -> tuple[Tokens, IndexMask, Tensor]:
     """Return the tokens of a view, its mask, and the numbers of those that are masked, (B, M)."""
-    assert isinstance(view.value, Tokens)
-    assert isinstance(view.mask, IndexMask)
-    assert view.mask.targets is not None
-    return view.value, view.mask, view.mask.targets[:, 0]
+    tokens, mask, targets = latent.masked_view(view)
+    return tokens, mask, targets[:, 0]

@@ -57,7 +57,7 @@ class Selfie(Method):
             message = f"images of {hyper.image} pixels do not divide into pieces of {hyper.piece}"
             yield SpecError(message, "hyper.piece", "hyper.image")
             return
-        yield from checks.whole_pieces(hyper.image, hyper.piece, setup.backbone)
+        yield from checks.whole_pieces(setup.backbone, image=hyper.image, piece=hyper.piece)
         seen, missing = RandomMask(hyper.mask_ratio).typical((hyper.image // hyper.piece,) * 2)
         if not seen or missing < 2:
             message = f"of {seen + missing} pieces {missing} are missing; some must stay, and two or more go"

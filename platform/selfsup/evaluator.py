@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import field_validator
 
 from selfsup import outside, registry
 from selfsup.errors import DataError, SpecError
@@ -66,6 +67,17 @@ class Few(NamedTuple):
 
     knob: str
     message: str
+
+
+def all_positive(knob: str, choice: str) -> Any:
+    """Return a validator of a knob that lists choices: it raises ValueError where one is not greater than 0."""
+
+    def check(values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError(f"every {choice} must be greater than 0")
+        return values
+
+    return field_validator(knob)(check)
 
 
 def nothing_held_out(choice: str, labelled: int) -> Few | None:

@@ -84,7 +84,7 @@ def is_hiera(name: str) -> bool:
 def own_patch(name: str) -> int | None:
     """Return the pixels a side of a token of a ViT of that name, or of a Hiera's in training; None for others."""
     if is_hiera(name):
-        return int(_sketch(name).patch_stride[0] * 2**POOLINGS)
+        return hiera_patch(_sketch(name))
     return int(_sketch(name).patch_embed.patch_size[0]) if takes_tokens(name) else None
 
 
@@ -96,6 +96,11 @@ def own_depth(name: str) -> int | None:
     with without_memory():
         trunk: Any = timm.create_model(name, num_classes=0)
     return len(trunk.blocks)
+
+
+def hiera_patch(trunk: Any) -> int:
+    """Return the pixels a side of a token that a Hiera ends in while MAE trains it."""
+    return int(trunk.patch_stride[0] * 2**POOLINGS)
 
 
 def hiera_stages(name: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsup.families import POOLINGS
+from selfsup.families import POOLINGS, hiera_patch
 from selfsup.masks import squares
 from selfsup.parts.patch import pixels, unpatchify
 from selfsup.parts.pieces import Maps, in_pieces
@@ -35,7 +35,7 @@ class HieraEncoder(PooledEncoder):
 
     def __init__(self, trunk: Any, dim: int, name: str) -> None:
         super().__init__(trunk, dim, name)
-        self.patch = trunk.patch_stride[0] * 2**POOLINGS
+        self.patch = hiera_patch(trunk)
         self.grid: Grid = tuple(UNIT * number for number in trunk.mask_spatial_shape)
         self.patch_values: int = trunk.in_chans * self.patch ** len(self.grid)
         self._ends = [*trunk.stage_ends[:POOLINGS], trunk.stage_ends[-1]]

@@ -137,7 +137,7 @@ def _hiera_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
 
 
 def _check_hiera(trunk: Any, shape: InputShape) -> None:
-    unit = UNIT * trunk.patch_stride[0] * 2**POOLINGS
+    unit = UNIT * families.hiera_patch(trunk)
     if any(size % unit for size in shape.sizes):
         message = f"samples of {' x '.join(map(str, shape.sizes))} points do not divide into mask units of {unit}"
         raise SpecError(message, "backbone.patch_size", "backbone.image_size")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check, nothing_held_out
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -118,12 +118,7 @@ class Attentive(Evaluator):
         batch: int = knob(128, "samples per step", ge=1)
         head_width: int = knob(64, "channels of a head of attention, or the next more that divide a feature", ge=1)
 
-        @field_validator("lrs")
-        @classmethod
-        def _positive(cls, lrs: tuple[float, ...]) -> tuple[float, ...]:
-            if min(lrs) <= 0:
-                raise ValueError("every learning rate must be greater than 0")
-            return lrs
+        _positive = all_positive("lrs", "learning rate")
 
         @field_validator("weight_decays")
         @classmethod

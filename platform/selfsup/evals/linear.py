@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import field_validator
-
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check, nothing_held_out
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -53,12 +51,7 @@ class Linear(Evaluator):
         epochs: int = knob(50, "passes over the training features", ge=1)
         batch: int = knob(256, "samples per step", ge=1)
 
-        @field_validator("lrs")
-        @classmethod
-        def _positive(cls, lrs: tuple[float, ...]) -> tuple[float, ...]:
-            if min(lrs) <= 0:
-                raise ValueError("every learning rate must be greater than 0")
-            return lrs
+        _positive = all_positive("lrs", "learning rate")
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check, nothing_held_out
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -38,12 +37,7 @@ class Logistic(Evaluator):
         )
         iterations: int = knob(1000, "of L-BFGS, at most", ge=1)
 
-        @field_validator("cs")
-        @classmethod
-        def _positive(cls, cs: tuple[float, ...]) -> tuple[float, ...]:
-            if min(cs) <= 0:
-                raise ValueError("every C must be greater than 0")
-            return cs
+        _positive = all_positive("cs", "C")
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper

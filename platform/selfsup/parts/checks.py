@@ -120,21 +120,18 @@ def enough_samples(clusters: int, num_samples: int) -> Iterator[SpecError]:
 
 def pieces_fit(puzzle: int, piece: int, jitter: int, backbone: Backbone) -> Iterator[SpecError]:
     """Yield an error where pieces do not fit the nine cells of a puzzle, or patches of a plain ViT either of them."""
-    cell, patch = puzzle // 3, backbone.patch_size if backbone.is_vit else None
+    cell = puzzle // 3
     if piece + jitter > cell:
         moved = f", which move by {jitter}," if jitter else ""
         message = f"pieces of {piece} pixels{moved} do not fit the cells of {cell} of a puzzle of {puzzle}"
         yield SpecError(message, "hyper.piece", "hyper.puzzle", *["hyper.jitter"] * bool(jitter))
-    for name, size in (("puzzle", puzzle), ("piece", piece)):
-        if patch and size % patch:
-            message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
-            yield SpecError(message, f"hyper.{name}", "backbone.patch_size")
+    yield from whole_pieces(backbone, puzzle=puzzle, piece=piece)
 
 
-def whole_pieces(image: int, piece: int, backbone: Backbone) -> Iterator[SpecError]:
-    """Yield an error where an image or a piece of it does not divide into the patches of a plain ViT."""
+def whole_pieces(backbone: Backbone, **sizes: int) -> Iterator[SpecError]:
+    """Yield an error where knobs of so many pixels, an image or a piece of it, do not divide into a ViT's patches."""
     patch = backbone.patch_size if backbone.is_vit else None
-    for name, size in (("image", image), ("piece", piece)):
+    for name, size in sizes.items():
         if patch and size % patch:
             message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
             yield SpecError(message, f"hyper.{name}", "backbone.patch_size")

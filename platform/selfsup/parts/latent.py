@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.batch import Batch
+from selfsup.batch import Batch, View
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Range
 from selfsup.masks import IndexMask
 from selfsup.multiblock import MultiBlockMask
+from selfsup.parts import reconstruction
 from selfsup.parts.tokens import Grid, Tokens, places
 
 Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
@@ -93,10 +94,14 @@ def context_left(knobs: Blocks, grid: Grid | None) -> Iterator[SpecError]:
 def masked(batch: Batch) -> tuple[Tokens, IndexMask, Tensor]:
     """Return the tokens of the one view, its mask, and the targets in it, (B, S, M)."""
     [view] = batch.views
-    assert isinstance(view.value, Tokens)
-    assert isinstance(view.mask, IndexMask)
-    assert view.mask.targets is not None
-    return view.value, view.mask, view.mask.targets
+    return masked_view(view)
+
+
+def masked_view(view: View) -> tuple[Tokens, IndexMask, Tensor]:
+    """Return the tokens of a view, its mask, and the targets in it, (B, S, M)."""
+    tokens, mask = reconstruction.masked_view(view)
+    assert mask.targets is not None
+    return tokens, mask, mask.targets
 
 
 @torch.no_grad()
