@@ -234,8 +234,9 @@ def _check_labels(run: PlannedRun) -> None:
 
 
 def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
-    """Raise where the data of an evaluation has too few labels to learn from, or none to be scored by."""
+    """Raise where the encoder has no such feature, or the data too few labels to learn from or to be scored by."""
     name, splits = evaluation.name, run.splits(evaluation.name)
+    evaluation.evaluator.reads_of(evaluation.hyper).check(run.run.backbone, f"evals.{name}")
     if evaluation.evaluator.target is None:
         return
     own = {

@@ -11,7 +11,7 @@ from selfsup.modality import load
 from selfsup.outside_backbone import portable
 from selfsup.settings import flatten
 from selfsup.spec import Run
-from selfsup.stage import Settings
+from selfsup.stage import Settings, Stage
 from selfsup.weights import content
 
 
@@ -24,6 +24,19 @@ def settings(run: Run, parts: list[str], extra: Settings) -> tuple[Settings, Set
     parts = [*parts, *(["input"] if run.modality != "image" else [])]
     key = {part: changed[part] for part in parts if part in changed} | dict(extra)
     return key, {part: full[part] for part in parts} | dict(extra)
+
+
+def embedding(run: Run, data: Settings, own: str, pretrain: Stage | None) -> tuple[Settings, Settings]:
+    """Return the same of a stage that embeds data. data: what of it. own: the digest of the run's training data."""
+    extra = {**data, "method": outside.short(run.method)}
+    if pretrain:
+        return settings(run, ["embed"], extra | {"pretrain": pretrain.key})
+    if run.method == "untrained":
+        normalized_by = {"normalized_by": own} if data["train"] != own else {}
+        extra |= codebase.backbone_digest(run.backbone.name) | normalized_by
+        return settings(run, ["embed", "backbone", "seed"], extra)
+    size = {"image_size": run.backbone.image_size} if run.modality == "image" else {}
+    return settings(run, ["embed"], extra | size)
 
 
 def evaluation(evaluation: Evaluation, features: str, seed: int) -> tuple[Settings, Settings]:

@@ -11,6 +11,7 @@ from selfsup import augmentation, codebase, evaluations, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
+from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import as_dict
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
@@ -208,33 +209,31 @@ class PlannedRun:
     @cached_property
     def embeds(self) -> dict[str, Stage]:
         """Return the stage that embeds the data of each evaluation, shared by those that read the same features."""
-        stages: dict[tuple[str, str, str], Stage] = {}
-        own = self.train.digest, self.val.digest if self.val else "", "pooled"
+        stages: dict[tuple[str, str, FeatureChoice], Stage] = {}
+        own = self.train.digest, self.val.digest if self.val else "", OWN
         by_name = {}
         for name, evaluation in self.evals.items():
             train, val = (data.digest for data in self.splits(name))
-            what = train, val, evaluation.evaluator.reads
+            what = train, val, self.feature(evaluation)
             if what not in stages:
                 stages[what] = self._embed(*what, name="" if what == own else name)
             by_name[name] = stages[what]
         return by_name
 
-    def _embed(self, train: str, val: str, reads: str, name: str) -> Stage:
+    def feature(self, evaluation: Evaluation) -> FeatureChoice:
+        """Return the feature that an evaluation reads of this encoder; raw samples have one, and one a token."""
+        choice = evaluation.evaluator.reads_of(evaluation.hyper)
+        if self.run.method == "pixels" and choice.kind != "tokens":
+            return OWN
+        return choice.of(self.run.backbone)
+
+    def _embed(self, train: str, val: str, reads: FeatureChoice, name: str) -> Stage:
         """Lay out the stage that embeds data sets of these digests. name: of the stage."""
-        extra: dict[str, Any] = {"train": train, "val": val, "method": self.method}
-        extra |= {"reads": reads} if reads != "pooled" else {}
-        made_by: dict[str, Any] = {"entries": (EVALUATE, self._modality), "name": name}
-        if self.pretrain:
-            extra["pretrain"] = self.pretrain.key
-            return self._stage("embed", ["embed"], extra, after=(self.pretrain,), **made_by)
-        if self.run.method == "untrained":
-            backbone = self.run.backbone.name
-            extra |= codebase.backbone_digest(backbone)
-            made_by["entries"] += codebase.backbone_entry(backbone)
-            extra |= {"normalized_by": self.train.digest} if train != self.train.digest else {}
-            return self._stage("embed", ["embed", "backbone", "seed"], extra, **made_by)
-        extra |= {"image_size": self.run.backbone.image_size} if self.run.modality == "image" else {}
-        return self._stage("embed", ["embed"], extra, **made_by)
+        data = {"train": train, "val": val} | reads.identity
+        made_of = keys.embedding(self.run, data, self.train.digest, self.pretrain)
+        backbone = codebase.backbone_entry(self.run.backbone.name) if self.run.method == "untrained" else ()
+        after = (self.pretrain,) if self.pretrain else ()
+        return Stage("embed", *made_of, self.home, (EVALUATE, self._modality, *backbone), after, name)
 
     @cached_property
     def probes(self) -> dict[str, Stage]:

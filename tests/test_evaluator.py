@@ -35,7 +35,8 @@ def test_reading_a_protocol_imports_no_torch(name: str) -> None:
 def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
     protocol = evaluator.load(name)
-    value = draw.normal(size=(620, 3, 5) if protocol.reads == "tokens" else (620, 5)).astype(np.float32)
+    reads = protocol.reads_of(protocol.Hyper())
+    value = draw.normal(size=(620, 3, 5) if reads.kind == "tokens" else (620, 5 * reads.parts)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))

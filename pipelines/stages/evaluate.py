@@ -22,6 +22,7 @@ from selfsup import codebase, encoder, hits, modality, saved
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
+from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
@@ -45,7 +46,7 @@ class EncoderSource:
     """The encoder of an embed stage: none for raw samples, one at its initial weights, or a trained one.
 
     shape: of the samples that it is built for. view: of each sample. stats: by which samples are normalized. weights:
-    file of a trained encoder. reads: as the evaluator's.
+    file of a trained encoder. reads: the feature; raw samples have one, and one a token.
     """
 
     method: str
@@ -55,12 +56,12 @@ class EncoderSource:
     view: ViewSpec
     stats: Any
     weights: Path | None
-    reads: str = "pooled"
+    reads: FeatureChoice = OWN
 
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
         if self.method == "pixels":
-            return _pixels if self.reads == "pooled" else _places
+            return _places if self.reads.kind == "tokens" else _pixels
         if self.weights:
             trunk = saved.restore_encoder(self.weights)
         else:
@@ -71,7 +72,8 @@ class EncoderSource:
 
         def embed(raw: torch.Tensor) -> torch.Tensor:
             view = model.view_of(raw.to(device))
-            return trunk.pooled(view) if self.reads == "pooled" else trunk.spatial(view).flatten(2).mT
+            is_dense = self.reads.kind == "tokens"
+            return trunk.spatial(view).flatten(2).mT if is_dense else trunk.features(view, *self.reads)
 
         return embed
 
@@ -154,11 +156,15 @@ class Load:
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
-    return embed_splits(planned, *planned.splits(evaluation.name), stage.folder, evaluation.evaluator.reads)
+    return embed_splits(planned, *planned.splits(evaluation.name), stage.folder, planned.feature(evaluation))
 
 
 def embed_splits(
-    planned: PlannedRun, train: Manifest, val: Manifest | None, folder: Path, reads: str = "pooled"
+    planned: PlannedRun,
+    train: Manifest,
+    val: Manifest | None,
+    folder: Path,
+    reads: FeatureChoice = OWN,
 ) -> dict[str, float]:
     """Write the features that the encoder of a run has for one split or two under a folder, whole or not at all."""
     run = planned.run

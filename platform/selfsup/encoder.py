@@ -8,6 +8,7 @@ A Hiera sees images, too, unless an objective leaves out its mask units.
 B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
@@ -77,7 +78,14 @@ class TokenEncoder(Encoder):
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        return self._pooled(self(view), view)
+        return self._pooled(self(view), view, self.pool)
+
+    def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
+        assert isinstance(view, Tokens), "a ViT sees tokens, not images"
+        hidden = [self.trunk.norm(state) for state in deque(self.states(view), maxlen=blocks)]
+        pool = {"pooled": self.pool, "cls_mean": "cls"}.get(kind, kind)
+        means = [self._pooled(hidden[-1], view, "mean")] if kind == "cls_mean" else []
+        return torch.cat([*(self._pooled(state, view, pool) for state in hidden), *means], dim=1)
 
     @property
     def num_layers(self) -> int:
@@ -87,16 +95,17 @@ class TokenEncoder(Encoder):
         """Return number -> (B, D), pooled after each of these blocks and the final norm, which all of them pass."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         states = enumerate(self.states(view), 1)
-        return {number: self._pooled(self.trunk.norm(state), view) for number, state in states if number in numbers}
+        chosen = {number: self.trunk.norm(state) for number, state in states if number in numbers}
+        return {number: self._pooled(hidden, view, self.pool) for number, hidden in chosen.items()}
 
     def states(self, tokens: Tokens, attended: Tensor | None = None) -> Iterator[Tensor]:
         """Yield (B, num_prefix + N, D) after each block, before the final norm. attended: as of `forward`."""
         read = self._attended(tokens.valid) if attended is None else attended
         return self._states(self.embedded(tokens), tokens.grid, tokens.place, read)
 
-    def _pooled(self, hidden: Tensor, view: Tokens) -> Tensor:
+    def _pooled(self, hidden: Tensor, view: Tokens, pool: str) -> Tensor:
         """(B, T, D) -> (B, D)"""
-        if self.pool == "cls":
+        if pool == "cls":
             return hidden[:, 0] if self.class_tokens == 1 else hidden[:, : self.class_tokens].mean(dim=1)
         patches = hidden[:, self.num_prefix :]
         if view.valid is None:

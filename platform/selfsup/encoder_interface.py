@@ -33,6 +33,11 @@ class Encoder(nn.Module, abc.ABC):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, D, H, W): one vector a place; H and W are the encoder's own. view: as the stream delivers it."""
 
+    def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
+        """-> (B, P * D): vectors of a kind, as FeatureChoice has them, after each of the last blocks, concatenated."""
+        assert (kind, blocks) == ("pooled", 1), f"no {kind} of {blocks} blocks"
+        return self.pooled(view)
+
     @property
     def num_layers(self) -> int:
         """Return after how many layers there are features: blocks of a ViT, resolutions of a CNN."""

@@ -12,6 +12,7 @@ from pydantic import field_validator
 from selfsup import outside, registry
 from selfsup.errors import DataError, SpecError
 from selfsup.explain import did_you_mean
+from selfsup.feature_choice import FeatureChoice, FeatureKnobs
 from selfsup.knob import Knobs
 from selfsup.naming import STAGES, WORD
 
@@ -89,8 +90,8 @@ def nothing_held_out(choice: str, labelled: int) -> Few | None:
 class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
-    reads: one vector a sample, or one a token. target: the field of a sample that is predicted; None without labels.
-    metrics: all that `run` may yield.
+    reads: one vector a sample, which one FeatureKnobs choose, or one a token. target: the field of a sample that is
+    predicted; None without labels. metrics: all that `run` may yield.
     """
 
     Hyper: ClassVar[type[Knobs]]
@@ -100,6 +101,11 @@ class Evaluator(abc.ABC):
 
     @abc.abstractmethod
     def __init__(self, hyper: Knobs) -> None: ...
+
+    @classmethod
+    def reads_of(cls, hyper: Any) -> FeatureChoice:
+        """Return the feature that `run` reads with these knobs."""
+        return hyper.choice if isinstance(hyper, FeatureKnobs) else FeatureChoice(cls.reads)
 
     @classmethod
     def lacks(cls, hyper: Any, labelled: int, classes: int) -> Few | None:  # noqa: ARG003

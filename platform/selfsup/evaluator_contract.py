@@ -40,7 +40,8 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     """Return features of six classes that overlap. Without labels these are -1."""
     draw = np.random.default_rng(0)
     label = np.arange(TRAIN + VAL) % CLASSES
-    shape = (TOKENS, DIM) if kind.reads == "tokens" else (DIM,)
+    choice = kind.reads_of(kind.Hyper())
+    shape = (TOKENS, DIM) if choice.kind == "tokens" else (choice.parts * DIM,)
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)

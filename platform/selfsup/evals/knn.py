@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Features, Few, Hits, Metric, Score, check
-from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.feature_choice import FeatureKnobs
+from selfsup.knob import Choice, Range, knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class KNN(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric(), "top5": Metric(headline=False)})
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         k: int = knob(20, "neighbors that vote", symbol="k", sweep=Choice(5, 10, 20, 50, 100, 200), ge=1)
         temperature: float = knob(
             0.07, "how fast a vote fades with distance", symbol="τ", sweep=Range(0.01, 1.0, log=True), gt=0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import FeatureKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -44,7 +45,7 @@ class Linear(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric(), "lr": Metric(unit="", better=None, headline=False)})
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         lrs: tuple[float, ...] = knob(
             (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "learning rates to choose from", min_length=1
         )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import FeatureKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class Logistic(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric(), "c": Metric(unit="", better=None, headline=False)})
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         cs: tuple[float, ...] = knob(
             tuple(10.0**exponent for exponent in range(-6, 6)),
             "weights of the summed loss to choose from, against half of the squared norm",

@@ -19,7 +19,8 @@ from pydantic import field_validator
 
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import FeatureKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ class LowShot(Evaluator):
 
     metrics = MappingProxyType({name: Metric() for name in (*SHOTS.values(), *SHARES.values())})
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         per_class: tuple[int, ...] = knob((1, 2, 5), "samples of each class, of 1, 2 and 5: a metric each")
         shares: tuple[float, ...] = knob((0.01, 0.1), "shares of train, of 0.01 and 0.1: a metric each")
         splits: int = knob(3, "draws of samples, of which a metric is the mean", ge=1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
-from selfsup.knob import Knobs
+from selfsup.feature_choice import FeatureKnobs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class Retrieval(Evaluator):
 
     metrics = MappingProxyType({"map": Metric(), "class_map": Metric(headline=False), "recall1": Metric()})
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         pass
 
     def __init__(self, hyper: Hyper) -> None:

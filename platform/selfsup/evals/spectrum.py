@@ -20,7 +20,8 @@ from pydantic import ValidationInfo, field_validator
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import FeatureKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class Spectrum(Evaluator):
         }
     )
 
-    class Hyper(Knobs):
+    class Hyper(FeatureKnobs):
         t: float = knob(2.0, "how fast the potential of uniformity fades with squared distance", gt=0, le=20)
         first_rank: int = knob(4, "first eigenvalue that the power law is fitted to; the largest is 1", ge=1)
         last_rank: int = knob(100, "last eigenvalue that it is fitted to, where there are as many", ge=2)

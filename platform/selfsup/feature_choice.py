@@ -1,0 +1,65 @@
+"""The feature of a frozen encoder that an evaluation reads, and the knobs that choose it."""
+
+from typing import Any, Literal, NamedTuple
+
+from selfsup.errors import SpecError
+from selfsup.knob import Knobs, knob
+from selfsup.sections import Backbone
+
+Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
+
+
+class FeatureChoice(NamedTuple):
+    """A feature of a sample: one vector, or with `tokens` one for each token.
+
+    kind: pooled, the encoder's own; cls, the class token's; mean, that of the patches; cls_mean, both. blocks: the last
+    so many, each after the final norm, whose vectors are concatenated; cls_mean ends with the mean of the last alone.
+    """
+
+    kind: Literal[Pooling, "tokens"] = "pooled"
+    blocks: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Return how many vectors of the encoder's width make one feature."""
+        return self.blocks + (self.kind == "cls_mean")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what differs from the encoder's own feature, as a part of keys."""
+        kind = {"reads": self.kind} if self.kind != "pooled" else {}
+        return kind | ({"blocks": self.blocks} if self.blocks > 1 else {})
+
+    def of(self, backbone: Backbone) -> "FeatureChoice":
+        """Return the choice by the one name that a feature has: what the backbone pools by is its own."""
+        return self._replace(kind="pooled") if self.kind == backbone.pool else self
+
+    def check(self, backbone: Backbone, path: str) -> None:
+        """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
+        from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
+
+        if self in (OWN, FeatureChoice("tokens")):
+            return
+        if not backbone.is_vit:
+            message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
+            raise SpecError(f"{message}; use feature: pooled, blocks: 1", f"{path}.feature", f"{path}.blocks")
+        if self.kind in ("cls", "cls_mean") and not has_class_token(backbone.name):
+            message = f"{backbone.name} has no class token; use feature: mean"
+            raise SpecError(message, f"{path}.feature")
+        if backbone.blocks and self.blocks > backbone.blocks:
+            message = f"it reads the last {self.blocks} blocks, and {backbone.name} has {backbone.blocks}"
+            raise SpecError(f"{message}; set fewer", f"{path}.blocks")
+
+
+OWN = FeatureChoice()  # the encoder's own
+
+
+class FeatureKnobs(Knobs):
+    """Knobs of an evaluation that reads one vector a sample."""
+
+    feature: Pooling = knob("pooled", "pooled: the encoder's own; of ViTs also class token, mean of patches, or both")
+    blocks: int = knob(1, "last blocks of a ViT whose features are concatenated; cls_mean: and one mean", ge=1)
+
+    @property
+    def choice(self) -> FeatureChoice:
+        return FeatureChoice(self.feature, self.blocks)
