@@ -13,6 +13,7 @@ from selfsup.errors import DataError
 from selfsup.evals.logistic import Logistic, unit
 from selfsup.evaluator import Features
 from selfsup.parts import softmax_regression
+from selfsup.parts.softmax_regression import Inputs
 
 CS = (0.01, 1.0, 100.0)
 
@@ -31,7 +32,7 @@ def reference(value: np.ndarray, label: np.ndarray, c: float) -> LogisticRegress
 @pytest.mark.parametrize("c", CS)
 def test_probabilities_are_those_of_scikit_learn(c: float) -> None:
     features = digits()
-    train, val = (unit(torch.as_tensor(part)) for part in (features.train, features.val))
+    train, val = Inputs(features.train, unit), unit(torch.as_tensor(features.val))
     weight = Logistic(Logistic.Hyper()).fit(train, torch.as_tensor(features.train_label), np.zeros((65, 10)), c)
     found = (val @ torch.as_tensor(weight)).softmax(1).numpy()
     expected = reference(features.train, features.train_label, c).predict_proba(normalize(features.val))
@@ -63,9 +64,9 @@ def test_val_is_never_looked_at() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features, generator = digits(), torch.Generator().manual_seed(0)
     weight = torch.randn(65, 10, generator=generator, dtype=torch.float64)
-    held = unit(torch.as_tensor(features.train)), torch.as_tensor(features.train_label)
+    held = Inputs(features.train, unit), torch.as_tensor(features.train_label)
     whole = softmax_regression.slope(weight, *held)
-    monkeypatch.setattr(softmax_regression, "LOGITS", 10 * 7)
+    monkeypatch.setattr(softmax_regression, "HELD", 65 * 7)
     parts = softmax_regression.slope(weight, *held)
     assert parts[0] == pytest.approx(whole[0])
     torch.testing.assert_close(parts[1], whole[1])

@@ -43,8 +43,18 @@ def test_features_are_in_the_order_of_the_data_set(tmp_path: Path, shape: tuple[
         assert (found.train_label.tolist(), found.val_label.tolist()) == (LABEL[train].tolist(), LABEL[val].tolist())
 
 
-def test_tokens_are_mapped_from_a_file_that_has_no_name(tmp_path: Path) -> None:
-    found = features(written(tmp_path, np.zeros((8, 3, 2), np.float32)), 2)
+@pytest.mark.parametrize("shape", [(8, 6), (8, 3, 2)], ids=["pooled", "tokens"])
+def test_features_are_mapped_from_a_file_that_has_no_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    found = features(written(tmp_path, np.zeros(shape, np.float32)), 2)
     assert isinstance(found.train, np.memmap)
     assert isinstance(found.val, np.memmap)
     assert [path.name for path in tmp_path.iterdir()] == ["features"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))
+    with pytest.raises(OSError, match="No space left"):
+        read_features(written(tmp_path, np.zeros((8, 6), np.float32)))

@@ -37,6 +37,7 @@ from selfsup.views import ViewSpec
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256
+ZEROS = bytes(2**20)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -245,7 +246,7 @@ def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
 def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:
     """Return what `embed_splits` wrote, in the order of the data set, and its features, (N, D) or (N, T, D).
 
-    labelled: only samples with a label. Tokens are mapped from disk. Raises DataError where a file is damaged or
+    labelled: only samples with a label. Features are mapped from disk. Raises DataError where a file is damaged or
     missing.
     """
     if reason := damage(folder / "features"):
@@ -263,11 +264,14 @@ def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, ND
 
 
 def _room(shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
-    """Return an array to fill: tokens may be more than memory holds, and lie in a file that ends with the process."""
-    if len(shape) == 2:
+    """Return an array to fill, of features that may be more than memory holds: a file that ends with the process."""
+    if math.prod(shape) == 0:  # no file of no length is mapped
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        for _ in range(math.ceil(4 * math.prod(shape) / len(ZEROS))):
+            file.write(ZEROS)  # a full disk raises here; where a mapped file has holes, it ends the process later
+        file.flush()
+        return np.memmap(file, np.float32, "r+", shape=shape)
 
 
 def _places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -23,6 +23,8 @@ from selfsup.knob import knob
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from selfsup.parts.softmax_regression import Inputs
+
 
 class Logistic(Evaluator):
     """Top-1 of a softmax over a linear map of unit features; the strength that was chosen is reported beside it."""
@@ -50,37 +52,38 @@ class Logistic(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
-        from selfsup.parts.softmax_regression import guesses
+        from selfsup.parts.softmax_regression import Inputs, guesses
 
         check(features)
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
-        train, val = (unit(torch.as_tensor(part, device=device)) for part in (features.train, features.val))
+        train, val = (Inputs(part, unit, device=device) for part in (features.train, features.val))
         label = torch.as_tensor(features.train_label, device=device)
-        c = self.choose(train, label, features.classes, seed)
-        weight = self.fit(train, label, np.zeros((train.shape[1], features.classes)), c)
+        c = self.choose(features.train, label, features.classes, seed)
+        weight = self.fit(train, label, np.zeros((train.width, features.classes)), c)
         yield "top1", guesses(weight, val) == features.val_label
         yield "c", c
 
-    def choose(self, train: "Tensor", label: "Tensor", classes: int, seed: int) -> float:
+    def choose(self, train: NDArray[np.float32], label: "Tensor", classes: int, seed: int) -> float:
         """Return the C whose fit to nine tenths of train has the lowest cross-entropy on the last tenth.
 
         Each fit starts from the one of the next smaller C.
         """
         import torch
 
-        from selfsup.parts.softmax_regression import slope
+        from selfsup.parts.softmax_regression import Inputs, slope
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
-        order = torch.randperm(len(train), generator=draw).to(train.device)
-        left_out, rest = order.tensor_split([math.ceil(len(train) / 10)])
-        losses, weight = {}, np.zeros((train.shape[1], classes))
+        order = torch.randperm(len(train), generator=draw).tensor_split([math.ceil(len(train) / 10)])
+        left_out, rest = (Inputs(train, unit, rows.sort().values, label.device) for rows in order)
+        losses, weight = {}, np.zeros((rest.width, classes))
         for c in sorted(self.hyper.cs):
-            weight = self.fit(train[rest], label[rest], weight, c)
-            losses[c] = slope(torch.as_tensor(weight, device=train.device), train[left_out], label[left_out])[0]
+            weight = self.fit(rest, label[rest.rows.to(label.device)], weight, c)
+            held = torch.as_tensor(weight, device=label.device)
+            losses[c] = slope(held, left_out, label[left_out.rows.to(label.device)])[0]
         return min(losses, key=losses.__getitem__)
 
-    def fit(self, train: "Tensor", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
+    def fit(self, train: "Inputs", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
         """(N, D + 1), (N,), (D + 1, K) -> (D + 1, K): minimize the mean loss + |W|² / 2 C N; the bias is free."""
         from selfsup.parts import softmax_regression
 

@@ -25,6 +25,8 @@ from selfsup.knob import knob
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from selfsup.parts.softmax_regression import Inputs
+
 SHOTS = {1: "shot1", 2: "shot2", 5: "shot5"}  # samples per class -> metric
 SHARES = {0.01: "percent1", 0.1: "percent10"}  # share of train -> metric
 
@@ -77,31 +79,30 @@ class LowShot(Evaluator):
         return {name: cls.metrics[name] for name in sizes(hyper, 0, 1)}
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
-        import torch
+        from selfsup.parts.softmax_regression import Inputs
 
         check(features)
         label, classes = features.train_label, features.classes
         if few := self.lacks(self.hyper, len(label), classes):
             raise SpecError(f"{few.knob}: {few.message}")
-        val = centered(torch.as_tensor(features.val, device=device))
+        val = Inputs(features.val, centered, device=device)
         for name, number in sizes(self.hyper, len(label), classes).items():
-            guesses = [
-                self.guesses(features.train[rows], label[rows], val, classes)
-                for rows in draw(label, number, self.hyper.splits, seed)
-            ]
+            guesses = [self.guesses(features, rows, val) for rows in draw(label, number, self.hyper.splits, seed)]
             yield name, 100 * float(np.mean([guess == features.val_label for guess in guesses]))
 
-    def guesses(
-        self, value: NDArray[np.float32], label: NDArray[np.int64], val: "Tensor", classes: int
-    ) -> NDArray[np.int64]:
-        """(N, D), (N,), (M, D) -> (M,): the classes of `val` by the fit to N samples"""
+    def guesses(self, features: Features, rows: NDArray[np.int64], val: "Inputs") -> NDArray[np.int64]:
+        """-> (M,): the classes of `val` by the fit to these training samples"""
         import torch
 
         from selfsup.parts import softmax_regression
 
-        train, own = centered(torch.as_tensor(value, device=val.device)), torch.as_tensor(label, device=val.device)
-        start, decay = np.zeros((train.shape[1], classes)), np.full((train.shape[1], 1), self.hyper.decay / len(train))
-        weight = softmax_regression.fit(train, own, start, decay, iterations=self.hyper.iterations)
+        train = softmax_regression.Inputs(features.train, centered, torch.as_tensor(rows), val.device)
+        label = torch.as_tensor(features.train_label[rows], device=val.device)
+        start, decay = (
+            np.zeros((train.width, features.classes)),
+            np.full((train.width, 1), self.hyper.decay / len(train)),
+        )
+        weight = softmax_regression.fit(train, label, start, decay, iterations=self.hyper.iterations)
         return softmax_regression.guesses(weight, val)
 
 

@@ -1,21 +1,56 @@
 """Softmax regression, L2-regularized, fitted by L-BFGS in float64. N: samples, D: inputs, K: classes."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-LOGITS = 2**25  # how many are held at once: 256 MiB
+HELD = 2**25  # how many numbers are held at once: 256 MiB
 Weight = NDArray[np.float64]
 
 
-def fit(value: Tensor, label: Tensor, start: Weight, decay: Weight, *, iterations: int) -> Weight:
+class Inputs:
+    """N samples, made of features that may lie on disk, a part at a time; kept where one part is all.
+
+    features: (F, ...) float32. made: -> (n, D) float64, of n samples' features. rows: (N,), which samples; None: all.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        made: Callable[[Tensor], Tensor],
+        rows: Tensor | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._features, self._made, self.device = features, made, device
+        self.rows = torch.arange(len(features)) if rows is None else rows
+        self.width = made(torch.zeros(1, *features.shape[1:])).shape[1]
+        self._whole: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield (size, D), of the last samples fewer."""
+        if len(self) > size:
+            yield from (self._part(rows) for rows in torch.split(self.rows, size))
+        else:
+            self._whole = self._part(self.rows) if self._whole is None else self._whole
+            yield self._whole
+
+    def _part(self, rows: Tensor) -> Tensor:
+        return self._made(torch.as_tensor(self._features[rows.numpy()], device=self.device))
+
+
+def fit(inputs: Inputs, label: Tensor, start: Weight, decay: Weight, *, iterations: int) -> Weight:
     """(N, D), (N,), (D, K), (D, 1) -> (D, K): minimize the mean cross-entropy + Σ decay W² / 2, from `start` on."""
 
     def objective(flat: Weight) -> tuple[float, Weight]:
         weight = flat.reshape(start.shape)
-        loss, gradient = slope(torch.as_tensor(weight, device=value.device), value, label)
+        loss, gradient = slope(torch.as_tensor(weight, device=inputs.device), inputs, label)
         return loss + float((decay * weight**2).sum()) / 2, (gradient.cpu().numpy() + decay * weight).ravel()
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0, "gtol": 1e-8}
@@ -23,22 +58,26 @@ def fit(value: Tensor, label: Tensor, start: Weight, decay: Weight, *, iteration
     return best.reshape(start.shape)
 
 
-def slope(weight: Tensor, value: Tensor, label: Tensor) -> tuple[float, Tensor]:
+def slope(weight: Tensor, inputs: Inputs, label: Tensor) -> tuple[float, Tensor]:
     """(D, K), (N, D), (N,) -> the mean cross-entropy and (D, K), its gradient"""
-    loss, gradient = 0.0, weight * 0
-    rows = max(1, LOGITS // weight.shape[1])
-    for part, own in zip(torch.split(value, rows), torch.split(label, rows), strict=True):
+    loss, gradient, size = 0.0, weight * 0, _size(weight)
+    for part, own in zip(inputs.split(size), torch.split(label, size), strict=True):
         share = (part @ weight).log_softmax(1)
         loss -= float(share[range(len(own)), own].sum())
         error = share.exp()
         error[range(len(own)), own] -= 1
         gradient += part.T @ error
-    return loss / len(value), gradient / len(value)
+    return loss / len(inputs), gradient / len(inputs)
 
 
-def guesses(weight: Weight, value: Tensor) -> NDArray[np.int64]:
+def guesses(weight: Weight, inputs: Inputs) -> NDArray[np.int64]:
     """(D, K), (N, D) -> (N,): the class of the largest logit"""
-    matrix = torch.as_tensor(weight, device=value.device)
-    parts = torch.split(value, max(1, LOGITS // weight.shape[1]))
-    guess: NDArray[np.int64] = torch.cat([(part @ matrix).argmax(1) for part in parts]).cpu().numpy()
+    matrix = torch.as_tensor(weight, device=inputs.device)
+    parts = [(part @ matrix).argmax(1) for part in inputs.split(_size(matrix))]
+    guess: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
     return guess
+
+
+def _size(weight: Tensor) -> int:
+    """Return how many samples are held at once, with a logit for each class."""
+    return max(1, HELD // max(weight.shape))
