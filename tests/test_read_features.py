@@ -55,6 +55,7 @@ def test_features_are_mapped_from_a_file_that_has_no_name(tmp_path: Path, shape:
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))
-    with pytest.raises(OSError, match="No space left"):
-        read_features(written(tmp_path, np.zeros((8, 6), np.float32)))
+    with Path("/dev/full").open("r+b", buffering=0) as file:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: file)
+        with pytest.raises(OSError, match="No space left"):
+            read_features(written(tmp_path, np.zeros((8, 6), np.float32)))
