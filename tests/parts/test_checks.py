@@ -67,6 +67,21 @@ def test_a_method_refuses_knobs_that_do_not_fit(method: str, hyper: dict[str, ob
     assert refused(method, **fitting | hyper) == [message]
 
 
+@pytest.mark.parametrize(
+    ("method", "hyper"),
+    [
+        ("dino", {"local_size": 40}),
+        ("mae", {"target": "hog", "cell": 5}),
+        ("mae", {"target": "pca", "components": 769}),
+        ("jigsaw", {"puzzle": 96, "piece": 24}),
+        ("colorization", {"detail": 5}),
+    ],
+)
+def test_patches_that_a_name_says_count_as_those_that_a_spec_says(method: str, hyper: dict[str, object]) -> None:
+    own = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=None)
+    assert refused(method, backbone=own, **hyper) == refused(method, **hyper) != []
+
+
 def test_what_the_data_decides_is_left_until_it_is_known() -> None:
     assert refused("sela", None, clusters=17) == []
 

@@ -18,7 +18,7 @@ from selfsup.sections import Backbone, Setup
 
 def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[SpecError]:
     """Yield an error where crops of `size` pixels a side do not divide into the patches of a plain ViT."""
-    patch = backbone.patch_size
+    patch = backbone.patch
     if size and patch and backbone.is_vit and size % patch:
         message = f"local crops of {size} pixels (hyper.{knob}) do not divide into patches of {patch}"
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
@@ -81,7 +81,7 @@ def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterato
 
 def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
     """Yield an error where the patches of images do not divide into cells of so many pixels a side."""
-    patch = setup.backbone.patch_size
+    patch = setup.backbone.patch
     if len(setup.sizes) != 2:
         yield SpecError("gradients are of samples with two axes", "hyper.target")
     if patch and patch % cell:
@@ -91,7 +91,7 @@ def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
 
 def enough_values(knob: str, number: int, setup: Setup, info: TrainInfo | None) -> Iterator[SpecError]:
     """Yield an error where the values of a patch are fewer than `number`. Without info there are three channels."""
-    patch, channels = setup.backbone.patch_size, info.channels if info else 3
+    patch, channels = setup.backbone.patch, info.channels if info else 3
     values = patch ** len(setup.sizes) * channels if patch else number
     if number > values:
         message = f"a patch of {values} values has no {number} components (hyper.{knob}); use fewer"
@@ -130,7 +130,7 @@ def pieces_fit(puzzle: int, piece: int, jitter: int, backbone: Backbone) -> Iter
 
 def whole_pieces(backbone: Backbone, **sizes: int) -> Iterator[SpecError]:
     """Yield an error where knobs of so many pixels, an image or a piece of it, do not divide into a ViT's patches."""
-    patch = backbone.patch_size if backbone.is_vit else None
+    patch = backbone.patch if backbone.is_vit else None
     for name, size in sizes.items():
         if patch and size % patch:
             message = f"hyper.{name} of {size} pixels does not divide into patches of {patch}"
@@ -139,7 +139,7 @@ def whole_pieces(backbone: Backbone, **sizes: int) -> Iterator[SpecError]:
 
 def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError]:
     """Yield an error where images have no colors, or patches of a plain ViT do not divide into places of `detail`."""
-    patch = backbone.patch_size if backbone.is_vit else None
+    patch = backbone.patch if backbone.is_vit else None
     if channels != 3:
         yield SpecError(f"images of {channels} channels, but colors are of RGB; pack them with 3", "data.train")
     if patch and patch % detail:

@@ -1,0 +1,104 @@
+"""Time and memory of downstream protocols on features as many as ImageNet's: a twentieth, a tenth, and what follows.
+
+    python tests/benchmarks/probes.py [NAME ...]
+
+Features lie on disk, as those of a run do, 384 channels of 1000 classes, 10,000 of them for validation. Protocols that
+train do a stated part of their work; all else is at its defaults. Each in a process of its own, on the CPU. Memory is
+what the process adds of its own: pages of the file are the system's, which takes them back where it lacks room.
+"""
+
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfsup import evaluator
+from selfsup.evaluator import Features
+
+WIDTH, CLASSES, VAL, IMAGENET = 384, 1000, 10_000, 1_281_167
+SIZES = IMAGENET // 20, IMAGENET // 10
+PART: Mapping[str, dict[str, Any]] = {  # of the work of protocols that train
+    "linear": {"epochs": 1},
+    "logistic": {"cs": (1.0,), "iterations": 5},
+    "lowshot": {"per_class": (1,), "shares": (0.01,), "iterations": 5},
+}
+HEADER = f"{'protocol':<16}{'of its work':<44}{'samples':>10}{'s':>8}{'MiB':>7}{'growth':>8}{'s at 1.28 M':>13}"
+
+
+def measured(name: str, size: int, folder: str) -> tuple[float, float]:
+    """Return seconds, and MiB at most beyond what the process held before."""
+    protocol = evaluator.load(name)
+    subject = protocol(protocol.Hyper.model_validate(PART.get(name, {})))
+    features = Features(*drawn(size, folder), *drawn(VAL, folder), CLASSES)
+    before, peak = held(), Peak()
+    began = time.perf_counter()
+    dict(subject.run(features, seed=0))
+    return time.perf_counter() - began, peak.stop() - before
+
+
+def drawn(size: int, folder: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return features on disk around a center of each class, and labels."""
+    draw = np.random.default_rng(size)
+    label, center = np.arange(size) % CLASSES, np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+    value = np.lib.format.open_memmap(Path(folder) / f"{size}.npy", "w+", np.float32, (size, WIDTH))
+    for start in range(0, size, 4096):
+        own = label[start : start + 4096]
+        value[start : start + 4096] = center[own] + 3 * draw.normal(size=(len(own), WIDTH))
+    value.flush()
+    return value, label
+
+
+class Peak:
+    """The most memory that this process holds of its own until `stop`, in MiB."""
+
+    def __init__(self) -> None:
+        self._most, self._ended = held(), threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+
+    def stop(self) -> float:
+        self._ended.set()
+        self._watch.join()
+        return self._most
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.01):
+            self._most = max(self._most, held())
+
+
+def held() -> float:
+    """MiB that belong to no file"""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 1024
+
+
+def main(names: list[str]) -> None:
+    pooled = [name for name in evaluator.names() if evaluator.load(name).reads == "pooled"]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}\n{HEADER}")
+    for name in names or pooled:
+        seconds = list[float]()
+        for size in SIZES:
+            with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as alone:
+                spent, memory = alone.apply(measured, (name, size, folder))
+            seconds.append(spent)
+            print(f"{name:<16}{PART.get(name, '')!s:<44}{size:>10,}{spent:>8.1f}{memory:>7.0f}", end="", flush=True)
+            print("" if len(seconds) == 1 else grown(*seconds))
+
+
+def grown(half: float, whole: float) -> str:
+    """Return the exponent of the growth, and the seconds that follow from it for ImageNet."""
+    exponent = np.log2(whole / half)
+    return f"{exponent:>8.2f}{whole * (IMAGENET / SIZES[-1]) ** exponent:>13.0f}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
