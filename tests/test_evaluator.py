@@ -41,8 +41,8 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
-    assert first.keys() == protocol.metrics.keys()
-    assert {metric.unit for name, metric in protocol.metrics.items() if isinstance(first[name], np.ndarray)} <= {"%"}
+    assert first.keys() == protocol.yields(protocol.Hyper()).keys()
+    assert {protocol.metrics[name].unit for name, score in first.items() if isinstance(score, np.ndarray)} <= {"%"}
     shown = [metric for metric in protocol.metrics.values() if metric.headline]
     assert shown
     assert all(metric.better for metric in shown), "a table must know which way is up"

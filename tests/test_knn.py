@@ -1,7 +1,12 @@
 """Weighted kNN against scikit-learn's, and against votes counted by hand."""
 
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -18,7 +23,7 @@ def digits() -> Features:
     return Features(value[:1400], label[:1400], value[1400:], label[1400:], classes=10)
 
 
-def run(features: Features, **hyper: float) -> dict[str, float]:
+def run(features: Features, **hyper: Any) -> dict[str, float]:
     return numbers(dict(KNN(KNN.Hyper.model_validate(hyper)).run(features, seed=0)))
 
 
@@ -74,3 +79,45 @@ def test_more_neighbors_than_samples_are_refused() -> None:
     features = Features(angles(0, 1), np.array([0, 1]), angles(0), np.array([0]), classes=2)
     with pytest.raises(SpecError, match=r"^k: 3 neighbors, but train has 2 labelled samples"):
         run(features, k=3)
+
+
+KS, TEMPERATURES = (1, 10, 200), (0.01, 0.07, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_setting_is_chosen_on_a_tenth_of_train_as_by_a_loop_over_scikit_learns(seed: int) -> None:
+    features = digits()
+    order = torch.randperm(1400, generator=torch.Generator().manual_seed(seed)).numpy()
+    held, rest = order[:140], order[140:]
+    scores = {}
+    for k, temperature in product(KS, TEMPERATURES):
+        reference = KNeighborsClassifier(
+            k, metric="cosine", algorithm="brute", weights=lambda d, t=temperature: np.exp(-d / t)
+        )
+        reference.fit(features.train[rest], features.train_label[rest])
+        scores[k, temperature] = reference.score(features.train[held], features.train_label[held])
+    found = numbers(dict(KNN(KNN.Hyper(ks=KS, temperatures=TEMPERATURES)).run(features, seed=seed)))
+    assert (found["k"], found["temperature"]) == max(scores, key=scores.__getitem__)
+    alone = run(features, k=int(found["k"]), temperature=found["temperature"])
+    assert found == alone | {name: found[name] for name in ("k", "temperature")}
+
+
+def test_one_setting_is_not_chosen_and_several_are_named() -> None:
+    assert list(KNN.yields(KNN.Hyper())) == list(KNN.yields(KNN.Hyper(ks=(5,)))) == ["top1", "top5"]
+    assert list(KNN.yields(KNN.Hyper(ks=(5, 10)))) == ["top1", "top5", "k", "temperature"]
+    assert run(digits(), ks=(5,)) == run(digits(), k=5)
+
+
+def test_more_neighbors_than_nine_tenths_are_refused() -> None:
+    few = KNN.lacks(KNN.Hyper(ks=(1, 19)), 20, 2)
+    assert few == ("ks", "19 neighbors, but nine tenths of train have 18 labelled samples; set a smaller k")
+    assert KNN.lacks(KNN.Hyper(ks=(1, 18)), 20, 2) is None
+    lonely = KNN.lacks(KNN.Hyper(ks=(1, 2)), 1, 2)
+    assert lonely is not None
+    assert "needs 2 or more, not 1" in lonely.message
+
+
+@pytest.mark.parametrize("wrong", [{"ks": (5, 0)}, {"temperatures": (0.1, -1.0)}])
+def test_settings_that_are_none_are_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        KNN.Hyper.model_validate(wrong)

@@ -120,7 +120,7 @@ def test_what_other_code_made_is_refused_accepted_or_made_again(edit: Edit, work
     with pytest.raises(SpecError, match=r"(?s)^1 stage was made by .*pretrain-\w+: methods\.simclr\n.*--again") as one:
         settle(work, "refuse")
     assert str(one.value).startswith("1 stage was made by other code than this; changed since:\n")
-    edit("selfsup.evals.knn", "(cosine / self", "(2 * cosine / self")
+    edit("selfsup.evals.knn", "(cosine / temp", "(2 * cosine / temp")
     with pytest.raises(SpecError, match=r"^2 stages were made by other code than this; changed since:\n"):
         settle(work, "refuse")
     settle(work, "accept")

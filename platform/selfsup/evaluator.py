@@ -74,7 +74,7 @@ def all_positive(knob: str, choice: str) -> Any:
     """Return a validator of a knob that lists choices: it raises ValueError where one is not greater than 0."""
 
     def check(values: tuple[float, ...]) -> tuple[float, ...]:
-        if min(values) <= 0:
+        if min(values, default=1) <= 0:
             raise ValueError(f"every {choice} must be greater than 0")
         return values
 
