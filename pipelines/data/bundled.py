@@ -1,12 +1,15 @@
-"""Two small data sets made from images that scikit-image and scikit-learn ship, without a download.
+"""Three small data sets made from images that scikit-image and scikit-learn ship, without a download.
 
 bundled://photos/train  4000 crops, 250 from each of 16 photographs; label: the photograph
 bundled://photos/val     960 crops, 60 from each, of tiles that share no pixel with training crops
 bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
+bundled://scenes/train  1000 rendered scenes with segmentation, depth and a second view; see `scenes`
+bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,34 +18,20 @@ import numpy as np
 from PIL import Image
 
 from selfsup.errors import DataError
+from selfsup.pipelines.data import scenes
+from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.photographs import PHOTOS, SPLITS, photograph, tiles
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.levels import Pixels
+from selfsup.progress import say
 from selfsup.scratch import scratch
 
-SPLITS = ("train", "val")
-PHOTOS = {  # class -> function in skimage.data, or file in scikit-learn
-    "astronaut": "astronaut",
-    "brick": "brick",
-    "cameraman": "camera",
-    "cat": "chelsea",
-    "coffee": "coffee",
-    "coins": "coins",
-    "flower": "flower.jpg",
-    "galaxies": "hubble_deep_field",
-    "grass": "grass",
-    "gravel": "gravel",
-    "moon": "moon",
-    "motorcycle": "stereo_motorcycle",
-    "pagoda": "china.jpg",
-    "retina": "retina",
-    "rocket": "rocket",
-    "tissue": "immunohistochemistry",
-}
+Images = Callable[[str], Iterator[tuple[str, Pixels]]]  # of a split
+Maker = Callable[[str, Path, Path], None]  # packs a split, given a folder to work in, and one for the shards
 CROP = 64  # pixels
 PER_PHOTO = {"train": 250, "val": 60}
-VAL_TILES = (0, 2, 4, 1, 3)  # column per row of the 5x5 tiles of a photograph, so that both splits see all of it
 ZOOM = (0.6, 1.0)  # of a tile's shorter side: 42 to 282 pixels, so that the smallest crops are enlarged 1.5 times
 MIN_STD = 4.0  # gray levels over pixels and channels: crops below it are black corners
 DIGIT = 32  # pixels
@@ -69,8 +58,7 @@ def build(name: str, home: Path) -> Path:
     with scratch(folder.parent, f".{name}-") as work:
         packed = work / "made"
         for split in SPLITS:
-            _write(work / split, MAKERS[name](split))
-            pack(work / split, packed / split)
+            MAKERS[name](split, work / split, packed / split)
         try:
             packed.rename(folder)
         except OSError:  # another process was first
@@ -79,44 +67,27 @@ def build(name: str, home: Path) -> Path:
     return folder
 
 
-def _write(folder: Path, images: Iterator[tuple[str, Pixels]]) -> None:
-    for number, (label, image) in enumerate(images):
-        path = folder / label / f"{number:04d}.jpg"
+def _images(images: Images, split: str, work: Path, out: Path) -> None:
+    """Pack labelled images. work: a folder for their files."""
+    for number, (label, image) in enumerate(images(split)):
+        path = work / label / f"{number:04d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(image, quality=92))
+    pack(work, out)
+
+
+def _scenes(split: str, _: Path, out: Path) -> None:
+    say(f"rendering {scenes.NUMBER[split]} scenes of bundled://scenes/{split}, once")
+    pack_annotated(scenes.samples(split), out, classes=scenes.CLASSES)
 
 
 def _photos(split: str) -> Iterator[tuple[str, Pixels]]:
     draw = np.random.Generator(np.random.PCG64(SPLITS.index(split)))
     for name in PHOTOS:
-        tiles = _tiles(_photograph(name), split)
-        crops = (_crop(tiles[number % len(tiles)], draw) for number in count())
+        parts = tiles(photograph(name), split)
+        crops = (_crop(parts[number % len(parts)], draw) for number in count())
         detailed = (crop for crop in crops if crop.std() >= MIN_STD)
         yield from ((name, crop) for crop in islice(detailed, PER_PHOTO[split]))
-
-
-def _tiles(photo: Image.Image, split: str) -> list[Image.Image]:
-    """Return the tiles of a split as images of their own, so that no resampling reads beyond an edge."""
-    side = len(VAL_TILES)
-    x, y = ([length * number // side for number in range(side + 1)] for length in photo.size)
-    return [
-        photo.crop((x[column], y[row], x[column + 1], y[row + 1]))
-        for row in range(side)
-        for column in range(side)
-        if (VAL_TILES[row] == column) == (split == "val")
-    ]
-
-
-def _photograph(name: str) -> Image.Image:
-    import skimage.data
-    import sklearn.datasets  # takes a second, and the set mostly exists
-
-    source = PHOTOS[name]
-    if source.endswith(".jpg"):
-        image = sklearn.datasets.load_sample_image(source)
-    else:
-        image = getattr(skimage.data, source)()
-    return Image.fromarray(image[0] if isinstance(image, tuple) else image).convert("RGB")
 
 
 def _crop(tile: Image.Image, draw: np.random.Generator) -> Pixels:
@@ -138,4 +109,4 @@ def _digits(split: str) -> Iterator[tuple[str, Pixels]]:
         yield str(digits.target[number]), np.asarray(large)
 
 
-MAKERS = {"photos": _photos, "digits": _digits}
+MAKERS: dict[str, Maker] = {"photos": partial(_images, _photos), "digits": partial(_images, _digits), "scenes": _scenes}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -101,11 +101,19 @@ def _prepare(out: str, sources: Sources) -> dict[str, str]:
     """Remove the manifest and write the names of classes; return the marks of the shards in `out`."""
     if not urls.is_remote(out) and Path(out).is_relative_to(sources.root):
         raise DataError(f"{out} lies inside {sources.root}, the {sources.modality} files to pack; choose another place")
+    return clear(out, sources.classes)
+
+
+def clear(out: str, classes: Sequence[str]) -> dict[str, str]:
+    """Remove the manifest in a folder and write the names of classes; return the marks of the shards in it.
+
+    Raises DataError for a shard that was not packed here.
+    """
     marks = {name: _mark_in(out, name) for name in storage.list_files(out, suffix=".tar", must_exist=False)}
     storage.remove(out, head.NAME)  # it is not valid from here on
     storage.remove(out, CLASSNAMES)
-    if sources.classes:
-        storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in sources.classes).encode())
+    if classes:
+        storage.write(out, CLASSNAMES, "".join(f"{name}\n" for name in classes).encode())
     return marks
 
 

@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import sklearn.datasets
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.pipelines.data import bundled, shards
+from selfsup.pipelines.data import bundled, photographs, shards
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
 from selfsup.pipelines.modalities.pixels.decode import decode
@@ -61,7 +62,9 @@ def test_no_pixel_of_a_photograph_is_in_both_splits() -> None:
     photo = Image.fromarray(np.stack([numbers >> 8, numbers & 255, numbers * 0], axis=-1).astype(np.uint8))
     found = {}
     for split in ("train", "val"):
-        pixels = np.concatenate([np.asarray(tile).reshape(-1, 3) for tile in bundled._tiles(photo, split)]).astype(int)
+        pixels = np.concatenate([np.asarray(tile).reshape(-1, 3) for tile in photographs.tiles(photo, split)]).astype(
+            int
+        )
         found[split] = (pixels[:, 0] * 256 + pixels[:, 1]).tolist()
     assert sorted(found["train"] + found["val"]) == list(range(width * height))
     assert 0.18 < len(found["val"]) / (width * height) < 0.22
@@ -98,6 +101,17 @@ def test_digits_are_sklearns_each_once(home: Path) -> None:
     assert np.bincount(labels).tolist() == np.bincount(digits.target).tolist()
 
 
+def test_scenes_are_packed_with_all_that_belongs_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled.scenes, "NUMBER", {"train": 6, "val": 3})
+    data = load(bundled.resolve("bundled://scenes/train", tmp_path))
+    assert (data.num_samples, data.num_labelled, data.classes) == (6, 6, ("box", "cylinder", "panel", "sphere"))
+    assert data.members == ("cls", "depth.png", "inst.png", "jpg", "json", "right.depth.png", "right.jpg", "seg.png")
+    images, labels = columns(data)
+    assert {image.shape for image in images} == {(96, 96, 3)}
+    assert [bundled.scenes.sample("train", number).label for number in range(6)] == labels.tolist()
+    assert shards.check(data.home) == []
+
+
 def test_other_urls_are_left_alone(tmp_path: Path) -> None:
     for url in ("s3://bucket/set", "/data/set", "relative/set"):
         assert bundled.resolve(url, tmp_path) == url
@@ -118,14 +132,14 @@ def test_it_is_built_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_process_may_be_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others: list[Any] = []
 
-    def maker(_: str) -> Iterator[tuple[str, np.ndarray]]:
+    def images(_: str) -> Iterator[tuple[str, np.ndarray]]:
         if not others:  # while this one is at work, another starts and ends
             others.append(tmp_path)
             others.append(bundled.build("gray", tmp_path))
             others.append((others[1] / "train" / "000000.tar").stat().st_ino)
         yield "gray", np.full((8, 8, 3), 77, np.uint8)
 
-    monkeypatch.setattr(bundled, "MAKERS", {"gray": maker})
+    monkeypatch.setattr(bundled, "MAKERS", {"gray": partial(bundled._images, images)})
     folder = bundled.build("gray", tmp_path)
     assert others == [tmp_path, folder, (folder / "train" / "000000.tar").stat().st_ino]  # the first one's stays
     assert [path.name for path in (tmp_path / "data").iterdir()] == [folder.name]

@@ -1,0 +1,106 @@
+"""Rendered scenes with ground truth that is right by construction: boxes, spheres, cylinders and panels on a floor.
+
+They are textured with photographs that scikit-image and scikit-learn ship, and no photographs themselves: a table of
+them shows whether a protocol works, and how objectives differ on simple geometry, not what they do on real images.
+
+bundled://scenes/train  1000 scenes of 96x96 pixels with one to four objects
+bundled://scenes/val     250 others; textures of the two splits share no pixel
+
+    .jpg, .cls          the scene; the category of the object that shows most pixels
+    .seg.png            the class of each pixel: one of SURFACES
+    .inst.png           the object that each pixel belongs to, from 1; 0: floor and wall
+    .depth.png          millimeters along the camera's axis
+    .right.jpg          the scene from 0.4 m farther to the right, by a camera with the same axes
+    .right.depth.png    its depth
+    .json               caption; objects: instance, category, color, texture, box in pixels (left, top, right, bottom),
+                        center and size in meters; cameras: intrinsics, and the pose of each, from places in the scene
+                        to places before the camera: x right, y down, z ahead
+
+A scene is a pure function of its split and number. Motion would be another list of cameras, or of solids.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, png
+from selfsup.pipelines.data.scenes.draw import CATEGORIES, Object, Shot, shot
+from selfsup.pipelines.data.scenes.render import FLOOR, render, trace
+from selfsup.pipelines.modalities.pixels.coding import jpeg
+
+NUMBER = {"train": 1000, "val": 250}
+CLASSES = sorted(CATEGORIES)
+SURFACES = ("wall", "floor", *CATEGORIES)
+QUALITY = 92  # of JPEGs
+
+
+def samples(split: str) -> Iterator[AnnotatedSample]:
+    """Yield the scenes of a split."""
+    return (sample(split, number) for number in range(NUMBER[split]))
+
+
+def sample(split: str, number: int) -> AnnotatedSample:
+    """Return a scene as members of a shard."""
+    scene = shot(split, number)
+    instance = np.where(scene.seen.surface > FLOOR, scene.seen.surface - FLOOR, 0).astype(np.uint8)
+    objects = [_object(item, instance == item.number) for item in scene.objects]
+    largest = max(objects, key=lambda item: int((instance == item["instance"]).sum()))
+    members = {
+        "jpg": jpeg(render(scene.scene, scene.left), quality=QUALITY),
+        "seg.png": png(_classes(scene)[scene.seen.surface]),
+        "inst.png": png(instance),
+        "depth.png": png(millimeters(scene.seen.depth)),
+        "right.jpg": jpeg(render(scene.scene, scene.right), quality=QUALITY),
+        "right.depth.png": png(millimeters(trace(scene.scene, scene.right).depth)),
+        "json": json.dumps({"caption": caption(scene), "objects": objects, "cameras": _cameras(scene)}).encode(),
+    }
+    return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["category"]))
+
+
+def caption(scene: Shot) -> str:
+    """Return such as "a red sphere left of a blue box, and a white panel": objects by the pixels that they show."""
+    pixels = np.bincount(scene.seen.surface.ravel(), minlength=FLOOR + 1 + len(scene.objects))[FLOOR + 1 :]
+    first, *rest = (scene.objects[place] for place in np.argsort(-pixels, kind="stable").tolist())
+    if not rest:
+        return _words(first)
+    others = [f"and {_words(item)}" for item in rest[1:]]
+    return ", ".join([f"{_words(first)} {_relation(first, rest[0])} {_words(rest[0])}", *others])
+
+
+def _words(item: Object) -> str:
+    return f"a {item.color} {item.category}"
+
+
+def _relation(one: Object, other: Object) -> str:
+    """Return where one is, as the camera sees it, by the longer of the distances across and along its axis."""
+    across, along = (one.solid.center[axis] - other.solid.center[axis] for axis in (0, 2))
+    if abs(across) >= abs(along):
+        return "left of" if across < 0 else "right of"
+    return "in front of" if along < 0 else "behind"
+
+
+def _object(item: Object, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return {
+        "instance": item.number,
+        "category": item.category,
+        "color": item.color,
+        "texture": item.texture,
+        "box": [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1],
+        "center": item.solid.center,
+        "size": [2 * side for side in item.solid.size],
+    }
+
+
+def _classes(scene: Shot) -> NDArray[np.uint8]:
+    """-> (surfaces,): the class of each"""
+    return np.array(
+        [SURFACES.index(name) for name in ("wall", "floor", *(item.category for item in scene.objects))], np.uint8
+    )
+
+
+def _cameras(scene: Shot) -> dict[str, Any]:
+    return {"intrinsics": scene.left.intrinsics, "left": scene.left.pose, "right": scene.right.pose}
