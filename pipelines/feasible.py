@@ -13,12 +13,14 @@ from selfsup.blank import without_memory
 from selfsup.encoder import PooledEncoder, build
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
+from selfsup.evaluator import MAPS
 from selfsup.families import INSTEAD
 from selfsup.method import load as load_method
 from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.dense import check_maps
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
@@ -242,6 +244,9 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     own = {
         use: f"evals.{name}.data.{use}" if getattr(evaluation.data, use) else f"data.{use}" for use in splits._fields
     }
+    if evaluation.evaluator.target in MAPS:
+        check_maps(run.run, evaluation, splits._asdict(), own)
+        return
     for use, manifest in splits._asdict().items():
         _check_labelled(name, f"evals.{name}", manifest, own[use])
     _check_several(name, splits.train, own["train"])

@@ -9,6 +9,7 @@ from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
 from selfsup.modality import load
 from selfsup.outside_backbone import portable
+from selfsup.pipelines.dense import places_side
 from selfsup.settings import flatten
 from selfsup.spec import Run
 from selfsup.stage import Settings, Stage
@@ -36,6 +37,7 @@ def embedding(run: Run, data: Settings, own: str, pretrain: Stage | None) -> tup
         extra |= codebase.backbone_digest(run.backbone.name) | normalized_by
         return settings(run, ["embed", "backbone", "seed"], extra)
     size = {"image_size": run.backbone.image_size} if run.modality == "image" else {}
+    size |= {"places": places_side(run.backbone)} if data.get("squashed") else {}
     return settings(run, ["embed"], extra | size)
 
 

@@ -1,10 +1,4 @@
-"""Packing of samples with dense annotation into WebDataset shards: maps of an image beside it, under the same key.
-
-.seg.png    the class of each pixel, from 0, of 8 or 16 bits; the largest value, 255 or 65535: none
-.inst.png   the object that each pixel belongs to, from 1; 0: none
-.depth.png  the depth of each pixel along the camera's axis, of 16 bits, in millimeters; 0: unknown
-.json       anything else, such as objects, a caption, cameras
-"""
+"""Packing of samples with dense annotation into WebDataset shards: maps beside an image, see `annotation`, and more."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence

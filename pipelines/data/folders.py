@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.pipelines.data import urls
 from selfsup.progress import number_of
 
 HIDDEN = (".", "__", "@", "#", "$")  # how names begin of what file managers, cameras and servers keep: @eaDir, __MACOSX
@@ -86,6 +87,16 @@ def modality_in(folder: Path) -> str | None:
     files = {name: sum(counts[suffix] for suffix in suffixes(name)) for name in modality.names()}
     name = max(files, key=files.__getitem__)
     return name if files[name] else None
+
+
+def first_step(home: str, index: str) -> str:
+    """Return what makes a manifest where there is none, by what a local folder holds. index: what indexes shards."""
+    folder = Path(home)
+    if not urls.is_remote(home) and not folder.exists():
+        return f"there is no such folder: name one of shards, or make it by `selfsup shards pack SAMPLES {home}`"
+    if urls.is_remote(home) or not folder.is_dir() or any(folder.glob("*.tar")) or not (kind := modality_in(folder)):
+        return f"for a folder of shards, {index}"
+    return f"it is a folder of {kind} files: run `selfsup shards pack {home} OUT`, and name OUT instead"
 
 
 def suffixes(name: str) -> frozenset[str]:

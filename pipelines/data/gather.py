@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup import modality
 from selfsup.errors import DataError
-from selfsup.pipelines.data import classes, labels, tars
+from selfsup.pipelines.data import annotation, classes, labels, tars
 from selfsup.pipelines.data.rows import Table, row
 
 KINDS = ("label", *labels.UNSURE)  # columns of labels
@@ -20,18 +20,18 @@ BLOCK = 2**20  # rows in memory
 class SampleSpool:
     """Samples with provisional labels, numbered in order of appearance per kind of label.
 
-    rows: of the shards, as in manifest.SHARD_ROW. members: the kinds of members of all samples. having: modality -> how
-    many samples have it. unread: the first unreadable label of each shard.
+    rows: of the shards, as in manifest.SHARD_ROW. members: the kinds of members of all samples. having: modality
+    or annotation -> how many samples have it. unread: the first unreadable label of each shard.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._modalities = file, modality.names()
-        places = [(name, "<i8" if name == "start" else "<i4", (len(self._modalities),)) for name in ("start", "length")]
+        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES]
+        places = [(name, "<i8" if name == "start" else "<i4", (len(self._parts),)) for name in ("start", "length")]
         self._row = np.dtype([*places, *((kind, "<i4") for kind in KINDS)])  # a label as its number in the vocabulary
         self._vocabularies: dict[str, dict[str, int] | None] = {kind: {} for kind in KINDS}  # None: not labels
         self.rows: list[tuple[Any, ...]] = []
         self.members: set[str] = set()
-        self.having = dict.fromkeys(self._modalities, 0)
+        self.having = dict.fromkeys(self._parts, 0)
         self.unread: list[str] = []
         self.num_samples = self.num_unread = 0
 
@@ -43,7 +43,7 @@ class SampleSpool:
     def add(self, scan: tars.ShardScan) -> None:
         """Append the samples of a shard. Raises DataError for more distinct labels than classes are possible."""
         table = np.empty(len(scan.samples), self._row)
-        for number, name in enumerate(self._modalities):
+        for number, name in enumerate(self._parts):
             places = scan.samples[name].combine_chunks()
             self.having[name] += len(places) - places.null_count
             for part in ("start", "length"):
@@ -75,18 +75,23 @@ class SampleSpool:
     @property
     def complete(self) -> list[str]:
         """Return the modalities that all samples have. Raises DataError where there is none."""
-        if names := [name for name, number in self.having.items() if number == self.num_samples]:
+        if names := [name for name in modality.names() if self.having[name] == self.num_samples]:
             return names
         counts = ", ".join(f"{number} have {name}" for name, number in self.having.items() if number)
         raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
 
+    @property
+    def annotations(self) -> tuple[str, ...]:
+        """Return the annotations that all samples have."""
+        return tuple(name for name in annotation.SUFFIXES if self.having[name] == self.num_samples)
+
     def read(self, kind: str, classes: NDArray[np.int32], fields: Sequence[str]) -> Iterator[Table]:
-        """Yield rows of these fields in blocks.
+        """Yield rows of these fields and annotations in blocks.
 
         kind: the column of labels. classes: (labels,) the class of each distinct label.
         """
         self._file.seek(0)
-        columns = [self._modalities.index(name) for name in fields]
+        columns = [self._parts.index(name) for name in fields]
         while data := self._file.read(BLOCK * self._row.itemsize):
             spooled = np.frombuffer(data, self._row)
             table = np.empty(len(spooled), row(len(fields)))

@@ -1,7 +1,7 @@
 """The schema of manifest.json, and its validation."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
@@ -22,7 +22,8 @@ class ManifestHead(BaseModel):
 
     root: the folder of the shards; None: that of the manifest. digest: of everything that results depend on. rows: the
     digest of the sample index. members: the kinds of members of the shards. fields: of every sample, modality -> how it
-    is read and normalized, in the order of the columns of the sample index.
+    is read and normalized, in the order of the columns of the sample index. annotations: of every sample; the next
+    columns.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -37,6 +38,7 @@ class ManifestHead(BaseModel):
     members: tuple[str, ...]
     classes: tuple[str, ...]
     fields: Annotated[dict[str, Any], Field(min_length=1)]
+    annotations: tuple[Literal["seg", "inst", "depth"], ...] = ()
 
     @field_validator("fields")
     @classmethod

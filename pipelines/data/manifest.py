@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ from selfsup.pipelines.data.fetch import (
     cached_reads,
     direct_reads,
 )
-from selfsup.pipelines.data.folders import modality_in
+from selfsup.pipelines.data.folders import first_step
 from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
@@ -45,7 +44,16 @@ from selfsup.pipelines.data.rows import RowsSummary, SampleIndex, Table, write_r
 
 SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
-HEAD = ("digest", "num_samples", "num_labelled", "num_shards", "members", "classes", "fields")  # of manifest.json
+HEAD = (
+    "digest",
+    "num_samples",
+    "num_labelled",
+    "num_shards",
+    "members",
+    "classes",
+    "fields",
+    "annotations",
+)  # of manifest.json
 MAX_NAME_BYTES = 1024  # the longest key of an object store
 READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
@@ -56,7 +64,8 @@ class Manifest:
 
     home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only.
     digest: of everything that results depend on; rows_digest: of places and labels. members: the kinds of members of
-    the shards. fields: of every sample, modality -> how it is read and normalized, in the order of the index's columns.
+    the shards. fields: of every sample, modality -> how it is read and normalized. annotations: of every sample, maps.
+    The columns of the index are the fields, then the annotations.
     """
 
     home: str
@@ -69,6 +78,7 @@ class Manifest:
     classes: tuple[str, ...]
     fields: Mapping[str, Any]
     shards: pa.Table = field(repr=False, compare=False)
+    annotations: tuple[str, ...] = ()
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
 
     @property
@@ -96,7 +106,7 @@ class Manifest:
         return SampleIndex(
             self.home,
             samples=self.num_samples,
-            fields=len(self.fields),
+            fields=len(self.fields) + len(self.annotations),
             classes=len(self.classes),
             digest=self.rows_digest,
             cache=cache,
@@ -146,7 +156,7 @@ def load(url: str, options: ReadOptions | None = None) -> Manifest:
     """
     home = urls.absolute(url)
     remedy = _remedy(home)
-    data = storage.read(home, head.NAME, remedy=_first_step(home))
+    data = storage.read(home, head.NAME, remedy=first_step(home, _remedy(home)))
     content = head.parse(data, url=urls.join(home, head.NAME), remedy=remedy)
     manifest = Manifest(
         home=home,
@@ -196,7 +206,8 @@ def digest(manifest: Manifest) -> str:
         for name, stats in manifest.fields.items()
         for part in [*([] if only_images else [name]), *stats.identity()]
     ]
-    return hashlib.blake2b(json.dumps([*shards, *rest, *fields]).encode(), digest_size=16).hexdigest()
+    content = [*shards, *rest, *fields, *([manifest.annotations] if manifest.annotations else [])]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 def write_tables(home: str, shards: pa.Table, fields: int, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
@@ -234,11 +245,11 @@ def head_from(manifest: Manifest) -> ManifestHead:
 
 
 class SampleReader:
-    """Random access to a field of samples by number."""
+    """Random access to a field, or an annotation, of samples by number."""
 
     def __init__(self, manifest: Manifest, field: str) -> None:
         self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
-        self._column = list(manifest.fields).index(field)
+        self._column = [*manifest.fields, *manifest.annotations].index(field)
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
@@ -278,16 +289,6 @@ class SampleReader:
             length=manifest.read_options.samples_per_fetch,
             digest=manifest.digest,
         )
-
-
-def _first_step(home: str) -> str:
-    """Return what makes a manifest where there is none, by what a local folder holds."""
-    folder = Path(home)
-    if not urls.is_remote(home) and not folder.exists():
-        return f"there is no such folder: name one of shards, or make it by `selfsup shards pack SAMPLES {home}`"
-    if urls.is_remote(home) or not folder.is_dir() or any(folder.glob("*.tar")) or not (kind := modality_in(folder)):
-        return f"for a folder of shards, {_remedy(home)}"
-    return f"it is a folder of {kind} files: run `selfsup shards pack {home} OUT`, and name OUT instead"
 
 
 def _remedy(folder: str) -> str:

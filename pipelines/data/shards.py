@@ -129,7 +129,8 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         numbers, names = classes.number_classes(spool.labels[kind], known)
         table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=manifest.SHARD_ROW)
         fields = _fields(root, spool, reading)
-        summary = manifest.write_tables(home, table, len(fields), partial(spool.read, kind, numbers, list(fields)))
+        parts = [*fields, *spool.annotations]
+        summary = manifest.write_tables(home, table, len(parts), partial(spool.read, kind, numbers, parts))
     for text in _remarks(spool, kind, known, summary.num_labelled):
         remark(f"{root}: {text}")
     return Manifest(
@@ -142,6 +143,7 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         members=tuple(sorted(spool.members)),
         classes=names,
         fields=fields,
+        annotations=spool.annotations,
         shards=table,
     )
 
@@ -157,7 +159,8 @@ def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Readi
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
     for name, number in spool.having.items():
         if 0 < number < spool.num_samples:
-            yield f"{number} of {spool.num_samples} samples have {name}, which is no field of the data set therefore"
+            part = "field" if name in modality.names() else "annotation"
+            yield f"{number} of {spool.num_samples} samples have {name}, which is no {part} of the data set therefore"
     if spool.num_unread:
         yield f"{spool.num_unread} labels cannot be read and count as none, such as {spool.unread[0]}"
     yield from classes.remarks(spool.labels, kind, spool.num_samples, known)

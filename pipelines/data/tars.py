@@ -19,7 +19,7 @@ import pyarrow as pa
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.modality import Data
-from selfsup.pipelines.data import labels
+from selfsup.pipelines.data import annotation, labels
 
 DECOMPRESSORS = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"(\xb5/\xfd": "zstd -d"}
 MARK = "selfsup.mark"  # in the tar's global header, which readers skip
@@ -32,8 +32,8 @@ PLACE = pa.struct({"start": pa.int64(), "length": pa.int32()})  # of a member wi
 class ShardScan(NamedTuple):
     """The content of a shard.
 
-    samples: key, label as text, and the place of the member of each modality, null where there is none; in the order of
-    their first members. unread: a message for each label that cannot be parsed.
+    samples: key, label as text, and the place of the member of each modality and annotation, null where there is none;
+    in the order of their first members. unread: a message for each label that cannot be parsed.
     """
 
     name: str
@@ -134,7 +134,7 @@ def scan(data: bytes, *, name: str) -> ShardScan:
 
 def _schema() -> pa.Schema:
     texts = dict.fromkeys(("key", "label", *labels.UNSURE), pa.string())
-    return pa.schema(texts | dict.fromkeys(modality.names(), PLACE))
+    return pa.schema(texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES), PLACE))
 
 
 def _first(row: Mapping[str, Any]) -> int:
@@ -215,11 +215,12 @@ def _key(name: str) -> tuple[str, str] | None:
 
 
 def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
-    """Return the place of the member of each modality, None where there is none."""
+    """Return the place of the member of each modality and annotation, None where there is none."""
     members = {kind: _member(sample, kind, name) for kind in modality.names()}
     if not any(members.values()):
         expected = " or ".join(_wanted(kind) for kind in modality.names())
         raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
+    members |= {name: sample.members.get(suffix) for name, suffix in annotation.SUFFIXES.items()}
     return {
         kind: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
         for kind, member in members.items()

@@ -3,8 +3,8 @@
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,24 @@ from numpy.typing import NDArray
 
 from selfsup import codebase, encoder, hits, modality, saved
 from selfsup.errors import DataError, SpecError
-from selfsup.evaluator import Features, Score, numbers
+from selfsup.evaluator import MAPS, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages import raw_values
+from selfsup.pipelines.stages.maps import MapSource
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sealed import damage, sealed
 from selfsup.sections import Backbone, InputShape
 from selfsup.spec import Run
 from selfsup.stage import Stage
-from selfsup.views import ViewSpec
+from selfsup.views import Center, ViewSpec
 
-PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
 READ_BATCH = 256
 ZEROS = bytes(2**20)
 
@@ -62,7 +64,9 @@ class EncoderSource:
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
         if self.method == "pixels":
-            return _places if self.reads.kind == "tokens" else _pixels
+            if self.reads.squashed:
+                return partial(raw_values.squares, side=places_side(self.backbone))
+            return raw_values.places if self.reads.kind == "tokens" else raw_values.pooled
         if self.weights:
             trunk = saved.restore_encoder(self.weights)
         else:
@@ -74,25 +78,13 @@ class EncoderSource:
         def embed(raw: torch.Tensor) -> torch.Tensor:
             view = model.view_of(raw.to(device))
             is_dense = self.reads.kind == "tokens"
-            return trunk.spatial(view).flatten(2).mT if is_dense else trunk.features(view, *self.reads)
+            return (
+                trunk.spatial(view).flatten(2).mT
+                if is_dense
+                else trunk.features(view, self.reads.kind, self.reads.blocks)
+            )
 
         return embed
-
-
-def _pixels(raw: torch.Tensor) -> torch.Tensor:
-    return _small(raw).flatten(1)
-
-
-def _places(raw: torch.Tensor) -> torch.Tensor:
-    return _small(raw).flatten(2).mT
-
-
-def _small(raw: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, C) -> (B, C, h, w)"""
-    value = raw.movedim(-1, 1)
-    height, width = (min(PIXELS, side) for side in value.shape[2:])
-    pooled = torch.nn.functional.adaptive_avg_pool2d(value.float(), (height, width))
-    return pooled / 255 if raw.dtype == torch.uint8 else pooled
 
 
 @lru_cache(maxsize=1)
@@ -171,6 +163,9 @@ def embed_splits(
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     stats, view = planned.stats, modality.whole_of(run.input, run.backbone, run.embed.crop)
+    if reads.squashed:
+        assert isinstance(view, Center), "maps are of images"
+        view = replace(view, squashed=True)
     shape = modality.shape_of(run.input, run.backbone, stats.channels)
     source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
     total = train.num_samples + (val.num_samples if val else 0)
@@ -210,14 +205,22 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     folder = planned.embeds[evaluation.name].folder
     code = codebase.unshipped_digest("evals", evaluation.use)
-    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code)
+    target = evaluation.evaluator.target
+    maps = MapSource(target, (train, val), planned.run.backbone.image_size) if target in MAPS else None
+    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code, maps)
     scores, label = ray.get(result)
     hits.save(stage.folder, hits.identity(val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
 
 def _probe(
-    use: str, hyper: Knobs, folder: Path, classes: int, seed: int, code: Mapping[str, str]
+    use: str,
+    hyper: Knobs,
+    folder: Path,
+    classes: int,
+    seed: int,
+    code: Mapping[str, str],
+    maps: MapSource | None = None,
 ) -> tuple[dict[str, Score], NDArray[np.int64]]:
     """-> scores by name, and labels of the validation samples. code: the digest of an evaluator of the user's."""
     if codebase.unshipped_digest("evals", use) != code:
@@ -226,21 +229,28 @@ def _probe(
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
-    data = features(folder, classes, labelled=evaluator.target is not None)
+    data = features(folder, classes, labelled=evaluator.target == "class", maps=maps)
     scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label
 
 
-def features(folder: Path, classes: int, *, labelled: bool = True) -> Features:
-    """Read the features of an embed stage, in the order of the data set. labelled: only samples with a label.
+def features(folder: Path, classes: int, *, labelled: bool = True, maps: MapSource | None = None) -> Features:
+    """Read the features of an embed stage, in the order of the data set, and maps of the same samples.
 
-    Raises DataError where a file is damaged or missing.
+    classes: of labels; of maps there are as many as they show. labelled: only samples with a label. Raises DataError
+    where a file is damaged or missing.
     """
     table, value = read_features(folder, labelled=labelled)
     label = np.array(table["label"].to_numpy())  # a copy: PyTorch wants arrays that can be written
     train = int((table["split"].to_numpy() == 0).sum())  # they come first
-    return Features(value[:train], label[:train], value[train:], label[train:], classes)
+    data = Features(value[:train], label[:train], value[train:], label[train:], classes)
+    if maps is None:
+        return data
+    side = maps.side(value.shape[1])
+    room = _room((len(value), side, side), folder, maps.dtype)
+    shown = maps.read(table["id"].to_numpy(), room)
+    return data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
 
 
 def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:
@@ -263,15 +273,15 @@ def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, ND
     return table, value
 
 
-def _room(shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
-    """Return an array to fill, of features that may be more than memory holds: a file that ends with the process."""
+def _room(shape: tuple[int, ...], folder: Path, dtype: type[np.generic] = np.float32) -> NDArray[Any]:
+    """Return an array to fill, of 4 bytes a number, perhaps more than memory holds: in a file that ends with it."""
     if math.prod(shape) == 0:  # no file of no length is mapped
-        return np.empty(shape, np.float32)
+        return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(math.ceil(4 * math.prod(shape) / len(ZEROS))):
             file.write(ZEROS)  # a full disk raises here; where a mapped file has holes, it ends the process later
         file.flush()
-        return np.memmap(file, np.float32, "r+", shape=shape)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def _places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -30,8 +30,8 @@ EXCLUDED = frozenset(
     conflicts errors evaluations evaluator explain failures feature_choice knob layers metric_names metrics_log
     mlflow_store origin outside progress recipes redact registry renamed screen sealed settings shipped shipper source
     spec spec_schema stage tensors track whole
-    pipelines.cluster pipelines.cost pipelines.embed pipelines.export pipelines.feasible pipelines.planned
-    pipelines.planning pipelines.sharing pipelines.trained
+    pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
+    pipelines.planned pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.sources pipelines.data.storage
     pipelines.data.tars pipelines.data.urls

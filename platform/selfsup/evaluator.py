@@ -23,7 +23,10 @@ class Features(NamedTuple):
     """Features of a labelled data set by a frozen encoder.
 
     train: (N, D) float32, or (N, T, D) for an evaluator that reads tokens. train_label: (N,) int64 in [0, classes).
-    val: (M, D). val_label: (M,). Of an evaluator without a target labels are -1 where there are none.
+    val: (M, D). val_label: (M,). Of an evaluator of another target labels are -1 where there are none.
+    train_map, val_map: of one whose target is a map, (N, S, S) and (M, S, S), of the whole image: tokens are squares of
+    it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
+    no object. depth: float32, meters, 0 where it is unknown.
     """
 
     train: NDArray[np.float32]
@@ -31,8 +34,12 @@ class Features(NamedTuple):
     val: NDArray[np.float32]
     val_label: NDArray[np.int64]
     classes: int
+    train_map: "Map | None" = None
+    val_map: "Map | None" = None
 
 
+Map = NDArray[Any]  # a value for each pixel
+MAPS = ("seg", "inst", "depth")  # targets with a value for each pixel
 Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
 Score = float | Hits  # an accuracy says of each sample whether it was right
 Better = Literal["max", "min"]
@@ -91,12 +98,13 @@ class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
     reads: one vector a sample, which one FeatureKnobs choose, or one a token. target: the field of a sample that is
-    predicted; None without labels. metrics: all that `run` may yield.
+    predicted: its class, or one of MAPS, whose tokens are of the whole image, squashed to a square; None without
+    labels. metrics: all that `run` may yield.
     """
 
     Hyper: ClassVar[type[Knobs]]
     reads: ClassVar[Literal["pooled", "tokens"]] = "pooled"
-    target: ClassVar[Literal["class"] | None] = "class"
+    target: ClassVar[Literal["class", "seg", "inst", "depth"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
 
     @abc.abstractmethod
@@ -105,7 +113,9 @@ class Evaluator(abc.ABC):
     @classmethod
     def reads_of(cls, hyper: Any) -> FeatureChoice:
         """Return the feature that `run` reads with these knobs."""
-        return hyper.choice if isinstance(hyper, FeatureKnobs) else FeatureChoice(cls.reads)
+        if isinstance(hyper, FeatureKnobs):
+            return hyper.choice
+        return FeatureChoice(cls.reads, squashed=cls.target in MAPS)
 
     @classmethod
     def lacks(cls, hyper: Any, labelled: int, classes: int) -> Few | None:  # noqa: ARG003

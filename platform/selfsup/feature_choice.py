@@ -14,10 +14,12 @@ class FeatureChoice(NamedTuple):
 
     kind: pooled, the encoder's own; cls, the class token's; mean, that of the patches; cls_mean, both. blocks: the last
     so many, each after the final norm, whose vectors are concatenated; cls_mean ends with the mean of the last alone.
+    squashed: of the whole image, whatever its shape, not of a square in its middle.
     """
 
     kind: Literal[Pooling, "tokens"] = "pooled"
     blocks: int = 1
+    squashed: bool = False
 
     @property
     def parts(self) -> int:
@@ -28,7 +30,8 @@ class FeatureChoice(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """Return what differs from the encoder's own feature, as a part of keys."""
         kind = {"reads": self.kind} if self.kind != "pooled" else {}
-        return kind | ({"blocks": self.blocks} if self.blocks > 1 else {})
+        view = {"squashed": True} if self.squashed else {}
+        return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view
 
     def of(self, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own."""
@@ -38,7 +41,7 @@ class FeatureChoice(NamedTuple):
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
-        if self in (OWN, FeatureChoice("tokens")):
+        if self._replace(squashed=False) in (OWN, FeatureChoice("tokens")):
             return
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"

@@ -98,7 +98,7 @@ class Crop(ViewSpec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Center(ViewSpec):
-    """A square in the middle of an image, of a share of its shorter side.
+    """A square in the middle of an image, of a share of its shorter side; or all of it, squashed to a square.
 
     size: pixels a side of the result; None: the backbone's image size. flip: the probability that it is mirrored.
     rounded: to whole pixels, as random crops are, which are resized five times as fast as fractions of them.
@@ -109,6 +109,7 @@ class Center(ViewSpec):
     share: float = 1.0
     flip: float = 0.0
     rounded: bool = False
+    squashed: bool = False
     resample: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __post_init__(self) -> None:
@@ -120,7 +121,8 @@ class Center(ViewSpec):
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        return self.size, self.share, self.flip, self.rounded, self.resample, self.of
+        squashed = (True,) if self.squashed else ()
+        return self.size, self.share, self.flip, self.rounded, self.resample, self.of, *squashed
 
 
 def _square(size: int | None) -> tuple[int, ...]:
@@ -180,8 +182,10 @@ def boxes(
 
 
 def central_boxes(center: Center, height: NDArray[np.integer], width: NDArray[np.integer]) -> NDArray[np.float64]:
-    """(n,), (n,) -> (n, 4): top, left, height, width of each square in the middle, of a pixel at least."""
+    """(n,), (n,) -> (n, 4): top, left, height, width of each square in the middle, of a pixel at least, or of all."""
     image = np.stack([height, width], axis=1).astype(np.float64)
+    if center.squashed:
+        return np.concatenate([np.zeros_like(image), image], axis=1)
     side = (center.share * image.min(axis=1, keepdims=True)).clip(1)
     if center.rounded:
         side = np.rint(side)

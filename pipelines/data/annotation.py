@@ -1,0 +1,47 @@
+"""Maps of an image that lie beside it in its shard, under the same key: reading and resizing.
+
+.seg.png    the class of each pixel, from 0, of 8 or 16 bits; the largest value, 255 or 65535: none
+.inst.png   the object that each pixel belongs to, from 1; 0: none
+.depth.png  the depth of each pixel along the camera's axis, of 16 bits, in millimeters; 0: unknown
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from selfsup.errors import DataError
+from selfsup.evaluator import MAPS, Map
+from selfsup.modality import Data
+
+SUFFIXES = {name: f"{name}.png" for name in MAPS}  # of members
+
+
+def read(name: str, data: Data, side: int, key: str) -> Map:
+    """Return a map as its evaluators read it, of the whole image, squashed to `side` pixels a side.
+
+    Of resizing, the nearest pixel counts. key: of its sample. Raises DataError for a map that cannot be read.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            values = np.asarray(image)  # of a palette the numbers
+    except Exception as error:  # as Pillow's decoders raise many types on corrupt bytes
+        raise DataError(f"{key}.{SUFFIXES[name]}: not a PNG that can be read: {error}") from error
+    if values.ndim != 2 or values.dtype.kind not in "ui":
+        raise DataError(f"{key}.{SUFFIXES[name]}: expected one number a pixel, of 8 or 16 bits, got {image.mode}")
+    return _values(name, values[_nearest(values.shape[0], side)][:, _nearest(values.shape[1], side)])
+
+
+def _nearest(length: int, side: int) -> NDArray[np.int64]:
+    """-> (side,): the pixel in whose middle, or next to it, lies that of each new one"""
+    return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
+
+
+def _values(name: str, stored: NDArray[np.integer]) -> Map:
+    if name == "depth":
+        return (stored / 1000).astype(np.float32)
+    values = stored.astype(np.int32)
+    if name == "seg":
+        values[values == (255 if stored.dtype == np.uint8 else 65535)] = -1
+    return values

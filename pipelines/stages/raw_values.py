@@ -1,0 +1,31 @@
+"""Features of raw samples, loaded views (B, H, W, C), with which a table compares those of encoders."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
+
+
+def pooled(raw: Tensor) -> Tensor:
+    """-> (B, D): colors of at most 32 x 32 places"""
+    return _small(raw).flatten(1)
+
+
+def places(raw: Tensor) -> Tensor:
+    """-> (B, T, C): a color a place"""
+    return _small(raw).flatten(2).mT
+
+
+def squares(raw: Tensor, side: int) -> Tensor:
+    """-> (B, T, P): the values of squares of `side` pixels a side"""
+    value = raw.movedim(-1, 1).float()
+    return F.unfold(value / 255 if raw.dtype == torch.uint8 else value, side, stride=side).mT
+
+
+def _small(raw: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, h, w)"""
+    value = raw.movedim(-1, 1)
+    height, width = (min(PIXELS, side) for side in value.shape[2:])
+    pooled = F.adaptive_avg_pool2d(value.float(), (height, width))
+    return pooled / 255 if raw.dtype == torch.uint8 else pooled
