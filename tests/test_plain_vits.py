@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.attention import LastAttention, class_attention, keys
 from selfsup.encoder import TokenEncoder, build, timm_kwargs
 from selfsup.parts.patch import patchify
 from selfsup.saved import restore_encoder, save_encoder
@@ -122,3 +123,35 @@ def test_rotations_of_another_grid_are_those_of_a_model_of_that_size() -> None:
     other, _ = encoder_of(name, image_size=16)
     other.trunk.load_state_dict(encoder.trunk.state_dict())
     same(encoder(patchify(images(16), 8)), other(patchify(images(16), 8)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shares_of_the_last_attention_times_its_values_are_what_it_yields(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, _ = encoder_of(name)
+    attend, calls = F.scaled_dot_product_attention, list[tuple[Tensor, Tensor]]()
+
+    def remembered(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        calls.append((value, out := attend(query, key, value, **options)))
+        return out
+
+    last = LastAttention.of(encoder, patchify(images(), 8))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", remembered)
+    encoder(patchify(images(), 8))
+    value, out = calls[-1]
+    same(last.of_first_token()[:, :, None] @ value, out[:, :, :1])
+
+
+def test_keys_and_shares_are_those_of_the_weights() -> None:
+    encoder, view = encoder_of("vit_tiny_patch16_224")[0], patchify(images(), 8)
+    before, _ = encoder.states(view)
+    block = encoder.trunk.blocks[-1]
+    query, key, _ = block.attn.qkv(block.norm1(before)).chunk(3, dim=-1)
+    same(keys(encoder, view), key[:, 1:])
+    for head in range(3):
+        part = slice(16 * head, 16 * head + 16)
+        same(
+            class_attention(encoder, view)[..., head],
+            (query[:, :1, part] @ key[..., part].mT / 4).softmax(-1)[:, 0, 1:],
+        )
