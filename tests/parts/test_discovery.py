@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selfsup.parts.discovery import lost, overlap, token_cut
+from selfsup.parts.discovery import lost, most, overlap, token_cut
 
 GRID = (6, 8)
 OBJECT = (2, 1, 5, 4)  # left, top, right, bottom
@@ -20,27 +20,41 @@ def features(box: tuple[int, int, int, int] = OBJECT, *, noise: float = 0.1) -> 
 @pytest.mark.parametrize("find", [lost, token_cut])
 @pytest.mark.parametrize("box", [OBJECT, (0, 0, 3, 3), (5, 3, 8, 6), (3, 2, 4, 3)])
 def test_a_small_object_is_found(find, box) -> None:
-    assert find(features(box), GRID) == box
+    assert find(features(box), GRID) == [box]
 
 
 @pytest.mark.parametrize("find", [lost, token_cut])
 def test_only_the_part_that_hangs_together_is_boxed(find) -> None:
     value = features().reshape(*GRID, 16)
     value[5, 7] = value[2, 3]  # one patch of the same kind, far off
-    assert find(value.reshape(-1, 16), GRID) in (OBJECT, (7, 5, 8, 6))
+    assert find(value.reshape(-1, 16), GRID) in ([OBJECT], [(7, 5, 8, 6)])
 
 
 def test_lost_by_hand() -> None:
     """Of a row of five patches, the last two correlate with each other alone, which is less than the others do."""
     value = np.array([[1.0, 0.1], [1.0, 0.2], [1.0, 0.0], [-1.0, 0.0], [-0.5, 0.0]])
-    assert lost(value, (1, 5)) == (3, 0, 5, 1)
-    assert lost(value, (1, 5), seeds=1) == (3, 0, 5, 1)
+    assert lost(value, (1, 5)) == [(3, 0, 5, 1)]
+    assert lost(value, (1, 5), seeds=1) == [(3, 0, 5, 1)]
 
 
 def test_token_cut_by_hand() -> None:
     """Two patches and three that nothing joins: the cut is between them, and its vector is largest in the smaller."""
     value = np.eye(2)[[0, 0, 0, 1, 1]]
-    assert token_cut(value, (1, 5)) == (3, 0, 5, 1)
+    assert token_cut(value, (1, 5)) == [(3, 0, 5, 1)]
+
+
+def test_most_finds_several_objects_and_drops_lines() -> None:
+    """Two objects, which correlate with nothing else, a line of one row, and a ground that is nowhere the same."""
+    value = np.zeros((*GRID, 16))
+    value[..., 0] = 1 + np.random.default_rng(0).random(GRID)
+    for channel, (left, top, right, bottom) in enumerate([(0, 0, 2, 2), (5, 1, 8, 3), (1, 5, 6, 6)], start=1):
+        value[top:bottom, left:right] = 0
+        value[top:bottom, left:right, channel] = 1
+    assert sorted(most(value.reshape(-1, 16), GRID)) == [(0, 0, 2, 2), (5, 1, 8, 3)]
+
+
+def test_no_object_is_found_where_there_are_no_features() -> None:
+    assert lost(np.zeros((48, 4)), GRID) == most(np.zeros((48, 4)), GRID) == []
 
 
 def test_overlap() -> None:
