@@ -20,6 +20,8 @@ from selfsup.knob import Choice, Range, knob
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from selfsup.parts.cosines import Directions
+
 SIMILARITIES = 2**26  # how many cosines are held at once: 256 MB
 
 
@@ -70,13 +72,13 @@ class KNN(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
+        from selfsup.parts.cosines import Directions
+
         check(features)
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise SpecError(f"{few.knob}: {few.message}")
-        bank, query = (
-            torch.nn.functional.normalize(torch.as_tensor(part, device=device))
-            for part in (features.train, features.val)
-        )
+        bank = Directions(torch.as_tensor(features.train, device=device))
+        query = torch.as_tensor(features.val, device=device)
         bank_label, label = (
             torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
         )
@@ -91,17 +93,17 @@ class KNN(Evaluator):
         if len(grid(self.hyper)) > 1:
             yield from (("k", float(k)), ("temperature", temperature))
 
-    def choose(self, bank: "Tensor", label: "Tensor", classes: int, seed: int) -> tuple[int, float]:
+    def choose(self, bank: "Directions", label: "Tensor", classes: int, seed: int) -> tuple[int, float]:
         """Return k and temperature that are right most often on a tenth of train, the smallest of equal ones."""
         import torch
 
         if len(choices := grid(self.hyper)) == 1:
             return choices[0]
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
-        left_out = torch.randperm(len(bank), generator=draw)[: math.ceil(len(bank) / 10)].to(bank.device)
+        left_out = torch.randperm(len(bank), generator=draw)[: math.ceil(len(bank) / 10)].to(label.device)
         right = [0] * len(choices)
         for rows in torch.split(left_out, max(1, SIMILARITIES // len(bank))):
-            cosine, neighbor = nearest(bank[rows], bank, choices[-1][0], left_out)
+            cosine, neighbor = nearest(bank.value[rows], bank, choices[-1][0], left_out)
             for number, (k, temperature) in enumerate(choices):
                 tally = votes(cosine[:, :k], label[neighbor[:, :k]], temperature, classes)
                 right[number] += int(_hits(tally, label[rows], 1).sum())
@@ -113,9 +115,9 @@ def grid(hyper: KNN.Hyper) -> list[tuple[int, float]]:
     return list(product(sorted(hyper.ks or [hyper.k]), sorted(hyper.temperatures or [hyper.temperature])))
 
 
-def nearest(query: "Tensor", bank: "Tensor", k: int, absent: "Tensor | None" = None) -> tuple["Tensor", "Tensor"]:
+def nearest(query: "Tensor", bank: "Directions", k: int, absent: "Tensor | None" = None) -> tuple["Tensor", "Tensor"]:
     """(M, D), (N, D) -> (M, k) cosines and rows of the bank, the most similar first. absent: rows that are left out."""
-    cosine = query @ bank.T
+    cosine = bank.cosines(query)
     if absent is not None:
         cosine[:, absent] = -2.0  # less than any cosine
     value, row = cosine.topk(k)

@@ -40,17 +40,17 @@ class Retrieval(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         import torch
 
+        from selfsup.parts.cosines import Directions
+
         check(features)
-        bank, query = (
-            torch.nn.functional.normalize(torch.as_tensor(part, device=device))
-            for part in (features.train, features.val)
-        )
+        bank = Directions(torch.as_tensor(features.train, device=device))
+        query = torch.as_tensor(features.val, device=device)
         bank_label, label = (
             torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
         )
         rows = max(1, SIMILARITIES // len(bank))
         parts = [
-            ranked(part @ bank.T, bank_label == own[:, None])
+            ranked(bank.cosines(part), bank_label == own[:, None])
             for part, own in zip(torch.split(query, rows), torch.split(label, rows), strict=True)
         ]
         precision, first = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
