@@ -20,6 +20,9 @@ from selfsup.spec import Duration, Run, Spec, read, run_type, spec_type
 from selfsup.spec_schema import schema
 
 EVALUATORS = ", ".join(evaluator.names())
+BATCHED = " or ".join(
+    f"evals.{name}.batch" for name in evaluator.names() if "batch" in evaluator.load(name).Hyper.model_fields
+)
 
 
 @pytest.fixture(autouse=True)
@@ -179,8 +182,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
             ("duration: {steps: 5}", "5:1: duration: unknown key (it belongs at train.duration)"),
             (
                 "batch: 5",
-                "5:1: batch: unknown key "
-                "(it belongs at embed.batch or evals.attentive.batch or evals.linear.batch or train.batch)",
+                f"5:1: batch: unknown key (it belongs at embed.batch or {BATCHED} or train.batch)",
             ),
             ("color: red", "5:1: color: unknown key"),
             # types

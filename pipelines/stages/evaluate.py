@@ -207,7 +207,8 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     code = codebase.unshipped_digest("evals", evaluation.use)
     target = evaluation.evaluator.target
     maps = MapSource(target, (train, val), planned.run.backbone.image_size) if target in MAPS else None
-    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), planned.run.seed, code, maps)
+    parts, seed = planned.feature(evaluation).parts, planned.run.seed
+    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), parts, seed, code, maps)
     scores, label = ray.get(result)
     hits.save(stage.folder, hits.identity(val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
@@ -218,6 +219,7 @@ def _probe(
     hyper: Knobs,
     folder: Path,
     classes: int,
+    parts: int,
     seed: int,
     code: Mapping[str, str],
     maps: MapSource | None = None,
@@ -229,7 +231,7 @@ def _probe(
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
-    data = features(folder, classes, labelled=evaluator.target == "class", maps=maps)
+    data = features(folder, classes, labelled=evaluator.target == "class", maps=maps)._replace(parts=parts)
     scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label

@@ -67,7 +67,8 @@ def evaluator_data() -> list[dict[str, Any]]:
         cited = ARXIV.search(doc)
         metrics = {metric: scale._asdict() for metric, scale in kind.metrics.items()}
         keys = ("evaluator", "paper", "reads", "metrics", "summary")
-        values = (name, f"arXiv:{cited[1]}" if cited else "", kind.reads, metrics, doc.partition("\n")[0])
+        paper, reads = f"arXiv:{cited[1]}" if cited else "", str(kind.reads_of(kind.Hyper()))
+        values = (name, paper, reads, metrics, doc.partition("\n")[0])
         lines.append(dict(zip(keys, values, strict=True)))
     return lines
 

@@ -26,7 +26,8 @@ class Features(NamedTuple):
     val: (M, D). val_label: (M,). Of an evaluator of another target labels are -1 where there are none.
     train_map, val_map: of one whose target is a map, (N, S, S) and (M, S, S), of the whole image: tokens are squares of
     it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
-    no object. depth: float32, meters, 0 where it is unknown.
+    no object. depth: float32, meters, 0 where it is unknown. parts: vectors of the encoder's width that D is made of; 1
+    of raw samples.
     """
 
     train: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Features(NamedTuple):
     classes: int
     train_map: "Map | None" = None
     val_map: "Map | None" = None
+    parts: int = 1
 
 
 Map = NDArray[Any]  # a value for each pixel

@@ -45,7 +45,8 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)
-    return Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], CLASSES if labelled else 0)
+    classes = CLASSES if labelled else 0
+    return Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], classes, parts=choice.parts)
 
 
 def run(kind: Kind, features: Features) -> Scores:

@@ -33,6 +33,9 @@ class FeatureChoice(NamedTuple):
         view = {"squashed": True} if self.squashed else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view
 
+    def __str__(self) -> str:
+        return f"{self.kind}, last {self.blocks} blocks" if self.blocks > 1 else self.kind
+
     def of(self, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own."""
         return self._replace(kind="pooled") if self.kind == backbone.pool else self
@@ -45,9 +48,10 @@ class FeatureChoice(NamedTuple):
             return
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
-            raise SpecError(f"{message}; use feature: pooled, blocks: 1", f"{path}.feature", f"{path}.blocks")
+            remedy = "use feature: pooled, blocks: 1, or leave it out"
+            raise SpecError(f"{message}; {remedy}", f"{path}.feature", f"{path}.blocks")
         if self.kind in ("cls", "cls_mean") and not has_class_token(backbone.name):
-            message = f"{backbone.name} has no class token; use feature: mean"
+            message = f"{backbone.name} has no class token; use feature: mean, or leave the evaluation out"
             raise SpecError(message, f"{path}.feature")
         if backbone.blocks and self.blocks > backbone.blocks:
             message = f"it reads the last {self.blocks} blocks, and {backbone.name} has {backbone.blocks}"

@@ -183,6 +183,8 @@ class Attentive(Evaluator):
         """Train G probes in place by AdamW, each with its rate and decay of the grid, on the samples `rest`."""
         import torch
 
+        from selfsup.parts.linear_heads import batches
+
         lr, decay = train.mean.new_tensor(grid).mT  # (G,) each
         lr, decays = lr * self.hyper.batch / 256, Probes(decay, decay, decay, decay, torch.zeros_like(decay))
         averages = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in probes]
@@ -227,17 +229,6 @@ def moments(tokens: NDArray[np.float32], rows: "Tensor", device: str) -> tuple["
     mean, square = sums / (len(rows) * tokens.shape[1])
     std = ((square - mean.square()).clamp(min=0) + VARIANCE).sqrt()
     return mean.to(value.dtype), std.to(value.dtype)
-
-
-def batches(rows: "Tensor", size: int, number: int, draw: "Generator") -> Iterator["Tensor"]:
-    """Yield so many batches of at most `size` samples, equal but for one: an epoch after another, each shuffled."""
-    import torch
-
-    per_epoch = math.ceil(len(rows) / size)
-    for step in range(number):
-        if step % per_epoch == 0:
-            parts = rows[torch.randperm(len(rows), generator=draw)].tensor_split(per_epoch)
-        yield parts[step % per_epoch]
 
 
 def schedule(step: int, total: int) -> float:

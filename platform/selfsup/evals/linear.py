@@ -22,7 +22,8 @@ from selfsup.knob import knob
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-MOMENTUM = 0.9
+    from selfsup.parts.linear_heads import Heads
+
 EPSILON = 1e-6  # added to a feature's variance, as MAE's BatchNorm does
 
 
@@ -84,44 +85,21 @@ class Linear(Evaluator):
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
         value = (value - mean) / std
         lrs = sorted(self.hyper.lrs)
-        weight, bias = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
-        share = _logits(value[left_out], weight, bias).log_softmax(-1)
-        loss = -share[range(len(left_out)), :, label[left_out]].mean(0)  # (G,)
-        best = int(loss.nan_to_num(math.inf).argmin())
-        return Probe(weight[:, best], bias[best], mean, std, lrs[best])
+        heads = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
+        best = int(heads.losses(value[left_out], label[left_out]).argmin())
+        return Probe(heads.weight[:, best], heads.bias[best], mean, std, lrs[best])
 
     def descend(
         self, value: "Tensor", label: "Tensor", lrs: list[float], *, classes: int, draw: "Generator"
-    ) -> tuple["Tensor", "Tensor"]:
-        """(N, D), (N,), G rates -> (D, G, C), (G, C): SGD from zero weights, the heads side by side in one product.
-
-        A head whose rate is too high turns NaN alone: no head reads another's numbers.
-        """
+    ) -> "Heads":
+        """(N, D), (N,), G rates -> G heads, trained from zero weights, side by side."""
         import torch
 
-        weight, bias = value.new_zeros(value.shape[1], len(lrs), classes), value.new_zeros(len(lrs), classes)
-        speeds = torch.zeros_like(weight), torch.zeros_like(bias)
-        rates = value.new_tensor(lrs)[:, None]
-        per_epoch = math.ceil(len(value) / self.hyper.batch)
-        for epoch in range(self.hyper.epochs):
-            order = torch.randperm(len(value), generator=draw).to(value.device)
-            for step, rows in enumerate(order.tensor_split(per_epoch), start=epoch * per_epoch):
-                t = step / (self.hyper.epochs * per_epoch)
-                slopes = _slopes(value[rows], label[rows], weight, bias)
-                for head, speed, slope in zip((weight, bias), speeds, slopes, strict=True):
-                    speed.mul_(MOMENTUM).add_(slope)
-                    head -= rates * (0.5 + 0.5 * math.cos(math.pi * t)) * speed
-        return weight, bias
+        from selfsup.parts.linear_heads import Heads, batches, descend
 
-
-def _logits(value: "Tensor", weight: "Tensor", bias: "Tensor") -> "Tensor":
-    """(N, D), (D, G, C), (G, C) -> (N, G, C)"""
-    return (value @ weight.flatten(1)).view(-1, *bias.shape) + bias
-
-
-def _slopes(value: "Tensor", label: "Tensor", weight: "Tensor", bias: "Tensor") -> tuple["Tensor", "Tensor"]:
-    """(N, D), (N,), (D, G, C), (G, C) -> (D, G, C), (G, C): gradient of each head's mean cross-entropy, softmax - 1."""
-    error = _logits(value, weight, bias).softmax(-1)
-    error[range(len(label)), :, label] -= 1
-    error /= len(label)
-    return (value.T @ error.flatten(1)).view(weight.shape), error.sum(0)
+        heads = Heads(value.new_zeros(value.shape[1], len(lrs), classes), value.new_zeros(len(lrs), classes))
+        rows = torch.arange(len(value), device=value.device)
+        total = self.hyper.epochs * math.ceil(len(value) / self.hyper.batch)
+        steps = ((value[part], label[part]) for part in batches(rows, self.hyper.batch, total, draw))
+        descend([(slice(None), heads)], steps, value.new_tensor(lrs), total)
+        return heads
