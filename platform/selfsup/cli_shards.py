@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfsup.cli_help import SectionedGroup
-from selfsup.progress import counting, labelling, say, say_left_out, several
+from selfsup.progress import Bar, counting, labelling, say, say_left_out, several
 from selfsup.screen import show_json
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def shards_pack(
         typer.Argument(metavar="OUT", help="where the shards and their manifest go: a folder, or s3://, gs:// ..."),
     ],
     split: Annotated[float | None, typer.Option(help="share of each class for OUT/val; the rest is OUT/train")] = None,
+    layout: Annotated[
+        str | None, typer.Option("--as", help="a public data set with maps beside images: ade20k, voc, coco, nyu")
+    ] = None,
     flat: Annotated[bool, typer.Option("--flat", help="take the samples of all folders, without labels")] = False,
     resize: Annotated[int | None, typer.Option(min=1, help="shorter side in pixels; never enlarges")] = None,
     quality: Annotated[
@@ -58,6 +61,9 @@ def shards_pack(
     _check(split, background)
     coding = {"resize": resize, "quality": quality, "keep": keep or None, "background": background}
     coding = {name: value for name, value in coding.items() if value is not None}  # not every modality has them
+    if layout:
+        _pack_as(layout, images_dir.absolute(), out, shard_size, is_plain=not (split or flat or coding))
+        return
     sources = find(images_dir.absolute(), flat=flat)
     if sources.splits:
         say(f"{' and '.join(sources.splits)} are taken for classes; if they are splits, pack each by itself")
@@ -78,6 +84,21 @@ def shards_pack(
             )
         say_left_out(packed.skipped, packed.left_out, "decoded")
         typer.echo(f"{place}: {_contents(packed.manifest)}{_sizes(packed.classes)}")
+
+
+def _pack_as(layout: str, folder: Path, out: str, shard_size: int, *, is_plain: bool) -> None:
+    """Pack the splits of a public data set, each image with its maps. is_plain: whether no other option is given."""
+    from selfsup.pipelines.data import layouts
+    from selfsup.pipelines.data.annotated import pack_annotated
+
+    if layout not in layouts.LAYOUTS:
+        raise typer.BadParameter(f"{layout}; expected one of {', '.join(layouts.LAYOUTS)}", param_hint="--as")
+    if not is_plain:
+        raise typer.BadParameter("packs the splits and files as they are; give --shard-size alone", param_hint="--as")
+    for name, part in layouts.read(layout, folder).items():
+        samples = map(part.sample, Bar(iterable=part.entries, unit=" images"))
+        manifest = pack_annotated(samples, f"{out}/{name}", shard_size=shard_size)
+        typer.echo(f"{out}/{name}: {_contents(manifest)}; with {', '.join(manifest.annotations)}")
 
 
 def _check(split: float | None, background: str | None) -> None:

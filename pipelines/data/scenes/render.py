@@ -116,7 +116,8 @@ def render(scene: Scene, camera: Camera) -> Pixels:
         color, normal = _surface(scene, number, points[:, own], texture, footprint[own])
         colors[:, own] = color * _light(scene, points[:, own], normal)
     shades = colors.reshape(3, side, SAMPLES, side, SAMPLES).sum((2, 4)) / SAMPLES**2
-    return np.round(255 * shades.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    image: Pixels = np.round(255 * shades.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    return image
 
 
 def _surface(scene: Scene, number: int, points: Points, texture: Texture, footprint: Values) -> tuple[Points, Points]:
@@ -138,12 +139,13 @@ def _light(scene: Scene, points: Points, normal: Points) -> Values:
     for solid in scene.solids:
         shade |= np.isfinite(meet(solid, start, np.broadcast_to(sun, points.shape)))
     cosine = np.maximum(dot(normal, sun), 0)
-    return AMBIENT + (1 - AMBIENT) * np.where(shade, 0.0, cosine)
+    light: Values = AMBIENT + (1 - AMBIENT) * np.where(shade, 0.0, cosine)
+    return light
 
 
 def _cast(scene: Scene, origin: Points, rays: Points) -> tuple[Values, NDArray[np.int64]]:
     """Return the distance of what each ray meets first, and the number of its surface."""
-    floor = np.where(rays[1] < 0, origin[1] / np.minimum(rays[1], -LIFT) * -1, np.inf)
+    floor = np.where(rays[1] < 0, origin[1] / np.maximum(-rays[1], LIFT), np.inf)
     wall = (scene.wall - origin[2]) / rays[2]
     distances = np.stack([wall, floor, *(meet(solid, origin, rays) for solid in scene.solids)])
     first = distances.argmin(0)
