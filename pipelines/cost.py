@@ -210,6 +210,7 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
         *(("before", f"{name}: {_earlier(run)}") for name, run in planned.before.items()),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
+        *(("after", f"{name}: {_length(tuned)}") for name, tuned in planned.tuned.items()),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
@@ -220,8 +221,13 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
 def _earlier(planned: PlannedRun) -> str:
     """Return such as "photos, mae, seed 0: 480 steps of 32, done"."""
     assert planned.pretrain
-    length = f"{several(planned.steps, 'step')} of {planned.run.train.batch}"
-    return f"{planned.spec}, {planned.method}, seed {planned.run.seed}: {length}{', done' * planned.pretrain.done}"
+    return f"{planned.spec}, {planned.method}, seed {planned.run.seed}: {_length(planned)}"
+
+
+def _length(planned: PlannedRun) -> str:
+    """Return such as "480 steps of 32, done"."""
+    done = planned.pretrain and planned.pretrain.done
+    return f"{several(planned.steps, 'step')} of {planned.run.train.batch}{', done' if done else ''}"
 
 
 def _sizes(run: Run) -> str:

@@ -19,6 +19,7 @@ from selfsup.method import load as load_method
 from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
+from selfsup.pipelines import tuning
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.dense import check_maps
 from selfsup.pipelines.planned import PlannedRun, Splits
@@ -210,7 +211,10 @@ def _check_batch(planned: PlannedRun) -> None:
 def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
     run, sizes = planned.run, sizes_of(planned.run.input, planned.run.backbone)
-    setup = Setup(run.backbone, run.train, run.resources, sizes)
+    setup, kind = Setup(run.backbone, run.train, run.resources, sizes), ready(run.modality)
+    for view in _views(run):
+        if problem := kind.unfit(view, planned.train.fields[run.modality]):
+            raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")
     for error in load_method(run.method).check(run.hyper, setup, planned.info):
         raise error
 
@@ -254,6 +258,9 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     labelled, classes = splits.train.num_labelled, len(splits.train.classes)
     if few := evaluation.evaluator.lacks(evaluation.hyper, labelled, classes):
         raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
+    if evaluation.evaluator.reads == "logits":
+        with tuning.located(evaluation):
+            check(run.tuned[name])
 
 
 def _check_labelled(reader: str, path: str, manifest: Manifest, split: str) -> None:

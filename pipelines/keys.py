@@ -9,6 +9,7 @@ from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
 from selfsup.modality import load
 from selfsup.outside_backbone import portable
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.dense import places_side
 from selfsup.settings import flatten
 from selfsup.spec import Run
@@ -39,6 +40,17 @@ def embedding(run: Run, data: Settings, own: str, pretrain: Stage | None) -> tup
     size = {"image_size": run.backbone.image_size} if run.modality == "image" else {}
     size |= {"places": places_side(run.backbone)} if data.get("squashed") else {}
     return settings(run, ["embed"], extra | size)
+
+
+def training_data(train: Manifest, by: Manifest | None) -> dict[str, Any]:
+    """Return training data as a part of keys. by: the data by whose statistics they are normalized; None: their own."""
+    own = {"data": train.digest} | (train.subset.identity if train.subset else {})
+    return own | ({"normalized_by": by.digest} if by and by.digest != train.digest else {})
+
+
+def code(train: Manifest) -> tuple[str, ...]:
+    """Return the modules that choose the training samples, where these are a part of a data set."""
+    return (f"{codebase.PACKAGE}.pipelines.data.subset",) if train.subset else ()
 
 
 def evaluation(evaluation: Evaluation, features: str, seed: int) -> tuple[Settings, Settings]:

@@ -9,17 +9,14 @@ from typing import Any, NamedTuple
 
 from selfsup import augmentation, codebase, evaluations, outside
 from selfsup.augmentation import OwnAugmentation
-from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.feature_choice import OWN, FeatureChoice
-from selfsup.knob import as_dict
-from selfsup.layers import located
 from selfsup.method import Method, TrainInfo
 from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.pipelines import keys, objective
+from selfsup.pipelines import keys, objective, tuning
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
@@ -28,7 +25,7 @@ from selfsup.pipelines.usual import usual_feeder
 from selfsup.sections import Feeder
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
-from selfsup.stage import Settings, Stage, digest, write_json
+from selfsup.stage import Settings, Stage, digest
 
 WORKER, EVALUATE, PICTURES, TARGETS = (
     f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures", "targets")
@@ -49,7 +46,8 @@ class PlannedRun:
     root: the spec with the places of its values. peers: number of runs that begin together and that one stream can
     feed. usual: feeder where the spec says `auto`. code: policy for stages that other code made. others: data of the
     evaluations that have data of their own, by name. before: trainings that come before its own, by their sections:
-    start, teacher. study, arm: its place in a sweep, which screens show.
+    start, teacher. normalized_by: data by whose statistics samples are normalized; None: its own. study, arm: its place
+    in a sweep, which screens show.
     """
 
     run: Run
@@ -63,6 +61,7 @@ class PlannedRun:
     code: CodePolicy = "refuse"
     others: Mapping[str, Splits] = field(default_factory=dict)
     before: Mapping[str, "PlannedRun"] = field(default_factory=dict)
+    normalized_by: Manifest | None = None
     study: str = field(default="", compare=False)
     arm: str = field(default="", compare=False)
 
@@ -89,9 +88,7 @@ class PlannedRun:
 
     @cached_property
     def order(self) -> SampleOrder:
-        stream: dict[str, Any] = {
-            name: getattr(self.run.stream, name) for name in ("lanes", "chunk", "mix", "remainder")
-        }
+        stream: dict[str, Any] = self.run.stream.model_dump(include={"lanes", "chunk", "mix", "remainder"})
         return SampleOrder(samples=self.train.num_samples, batch=self.run.train.batch, seed=self.run.seed, **stream)
 
     @property
@@ -114,11 +111,12 @@ class PlannedRun:
             return None
         parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
         backbone = self.run.backbone.name
-        extra = {"data": self.train.digest} | codebase.unshipped_digest("methods", self.run.method)
+        extra = keys.training_data(self.train, self.normalized_by)
+        extra |= codebase.unshipped_digest("methods", self.run.method)
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
         extra |= {name: stage.key for name, stage in before.items() if stage}
         extra |= codebase.backbone_digest(backbone)
-        own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone)]
+        own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone), *keys.code(self.train)]
         if self.augment:
             parts.append("augment")
             extra |= codebase.augmentation_digest(self.augment.use)
@@ -154,10 +152,27 @@ class PlannedRun:
         ]
         return (*before, *(stage for stage in (self.targets, self.pretrain) if stage))
 
+    @cached_property
+    def tuned(self) -> dict[str, "PlannedRun"]:
+        """Return the runs that go on from its encoder with labels, by the evaluations that score them."""
+        own: dict[str, Any] = {"val": None, "others": {}, "root": Node(Mark(""), {}), "normalized_by": self.train}
+        own["before"] = {"start": self} if self.pretrain else {}
+        scored = [evaluation for evaluation in self.evals.values() if evaluation.evaluator.reads == "logits"]
+        runs = {one: tuning.training(self.run, one, goes_on=bool(self.pretrain)) for one in scored}
+        parts = {one: tuning.labelled(self.splits(one.name).train, one, self.run.seed) for one in scored}
+        return {one.name: replace(self, run=runs[one], train=parts[one], **own) for one in scored}
+
+    @property
+    def tunings(self) -> tuple[Stage, ...]:
+        """Return the stages of their trainings, which are named by the evaluations."""
+        named = [replace(run.pretrain, name=name) for name, run in self.tuned.items() if run.pretrain]
+        return tuple({stage.key: stage for stage in named}.values())
+
     def owner(self, stage: Stage) -> "PlannedRun":
-        """Return the run whose stage it is: this one, or one before it."""
+        """Return the run whose stage it is: this one, one before it, or one that an evaluation scores."""
         before = (run for run in self.before.values() if stage.key in {other.key for other in run.training})
-        return next((run.owner(stage) for run in before), self)
+        tuned = (run for run in self.tuned.values() if run.pretrain and run.pretrain.key == stage.key)
+        return next((run.owner(stage) for run in before), next(tuned, self))
 
     @property
     def taught(self) -> TrainedMethod | None:
@@ -177,7 +192,7 @@ class PlannedRun:
     @cached_property
     def stats(self) -> Any:
         """Return the Stats by which samples are normalized: the manifest's, or measured at settings of `input`."""
-        return measured.stats(self.train, self.run.input, self.home)
+        return measured.stats(self.normalized_by or self.train, self.run.input, self.home)
 
     @property
     def augment(self) -> OwnAugmentation | None:
@@ -189,8 +204,9 @@ class PlannedRun:
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
-        """Return the evaluations, by name."""
-        return evaluations.listed(self.run.evals)
+        """Return the evaluations, by name; of raw samples those that need no encoder."""
+        listed, is_raw = evaluations.listed(self.run.evals), self.run.method == "pixels"
+        return {name: one for name, one in listed.items() if not (is_raw and one.evaluator.reads == "logits")}
 
     def splits(self, evaluation: str) -> Splits:
         """Return the data that an evaluation is made on."""
@@ -209,15 +225,17 @@ class PlannedRun:
     @cached_property
     def embeds(self) -> dict[str, Stage]:
         """Return the stage that embeds the data of each evaluation, shared by those that read the same features."""
-        stages: dict[tuple[str, str, FeatureChoice], Stage] = {}
+        stages: dict[Any, Stage] = {}
         own = self.train.digest, self.val.digest if self.val else "", OWN
         by_name = {}
         for name, evaluation in self.evals.items():
             train, val = (data.digest for data in self.splits(name))
             what = train, val, self.feature(evaluation)
-            if what not in stages:
-                stages[what] = self._embed(*what, name="" if what == own else name)
-            by_name[name] = stages[what]
+            reader = self.tuned.get(name, self)
+            key = what, reader.pretrain and reader.pretrain.key
+            if key not in stages:
+                stages[key] = reader._embed(*what, name="" if what == own else name)
+            by_name[name] = stages[key]
         return by_name
 
     def feature(self, evaluation: Evaluation) -> FeatureChoice:
@@ -258,23 +276,8 @@ class PlannedRun:
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run, each after those that it depends on."""
         embeds = {stage.key: stage for stage in self.embeds.values()}
-        own = self.pictures, *embeds.values(), *self.probes.values()
+        own = self.pictures, *self.tunings, *embeds.values(), *self.probes.values()
         return (*self.training, *(stage for stage in own if stage))
-
-    def remember(self) -> None:
-        """Write the record of the run: its settings and the keys of its stages, under its id."""
-        path = record(self.home, self.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stages = {"pretrain": self.pretrain and self.pretrain.key, "stages": [stage.key for stage in self.stages]}
-        write_json(path, {"run": as_dict(self.run), "spec": self.spec, **stages})
-
-    def check_unchanged(self) -> None:
-        """Raise SpecError where a file that is part of the id has changed since."""
-        if replace(self).id != self.id:  # a copy reads it anew
-            path = "weights" if self.run.backbone.weights else "name"
-            changed = f"{getattr(self.run.backbone, path)} has changed since the run was planned"
-            with located(self.root):
-                raise SpecError(f"{changed}; run the same command again: it is another run now", f"backbone.{path}")
 
     @property
     def done(self) -> bool:

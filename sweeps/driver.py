@@ -140,7 +140,7 @@ class TrialMonitor(tune.Callback):
             return
         self._recorder.begin(run)
         shown = ExitStack()
-        for stage in run.training:
+        for stage in (*run.training, *run.tunings):
             if stage.kind == "pretrain" and not stage.done:
                 shown.enter_context(follow(stage, f"{title(run)} {stage.name}".rstrip(), run.owner(stage).steps))
         self._shown[run.id] = shown, monotonic()

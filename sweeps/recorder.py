@@ -13,7 +13,7 @@ from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
-from selfsup.stage import digest
+from selfsup.stage import Stage, digest
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ACCEPTED, CODE, COMMIT, HARDWARE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
@@ -56,8 +56,8 @@ class Recorder:
             say(f"{planned.id}: {error}; it runs all the same")
             return
         shipper = Shipper(self._tracker)
-        if planned.pretrain:
-            shipper.add(run, planned.pretrain.spool, prefix="pretrain/")
+        for stage in _curves(planned):
+            shipper.add(run, stage.spool, prefix=f"{stage.space}/")
         shipper.start()
         self._live[planned.id] = run, shipper
 
@@ -108,8 +108,8 @@ class Recorder:
     def publish(self, planned: PlannedRun) -> None:
         """Record all results of a run from its stages' folders. Idempotent. Raises TrackError."""
         run = self._open(planned)
-        if planned.pretrain:
-            self._tracker.ship(run, planned.pretrain.spool, prefix="pretrain/")
+        for stage in _curves(planned):
+            self._tracker.ship(run, stage.spool, prefix=f"{stage.space}/")
         for stage in planned.stages:
             if stage.done:
                 values = {f"{stage.space}/{name}": value for name, value in stage.result().items()}
@@ -142,6 +142,11 @@ class Recorder:
             datasets=[(Path(data.root).name, data.digest, use) for use, data in planned.data.items()],
             parent=self._parents.get(planned.id),
         )
+
+
+def _curves(planned: PlannedRun) -> list[Stage]:
+    """Return the stages of trainings whose curves are the run's: its own, and those that evaluations score."""
+    return [*([planned.pretrain] if planned.pretrain else []), *planned.tunings]
 
 
 def _code(planned: PlannedRun) -> dict[str, str]:

@@ -86,7 +86,7 @@ def records(home: Path) -> dict[str, RunRecord]:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a record that `PlannedRun.remember` wrote. Raises CheckpointError where it is damaged."""
+    """Read a record that `records.remember` wrote. Raises CheckpointError where it is damaged."""
     try:
         content = read_json(path, run=dict, spec=str, stages=list)
         method = outside.short(str(content["run"]["method"]))

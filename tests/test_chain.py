@@ -13,6 +13,7 @@ from selfsup.method import TrainInfo
 from selfsup.parts.patch import patchify
 from selfsup.pipelines import objective
 from selfsup.pipelines.cost import _remarks
+from selfsup.pipelines.records import remember
 from selfsup.saved import restore_encoder, save_encoder
 from selfsup.tensors import save
 
@@ -77,7 +78,7 @@ def test_every_seed_has_the_teacher_of_seed_0_or_one_of_its_own(home: Home) -> N
 
 def test_a_run_is_named_by_its_id(home: Home) -> None:
     earlier = home.run(name="first")
-    earlier.remember()
+    remember(earlier)
     run = home.run(**CLUSTERED, teacher={"from": earlier.id, "data": "same"})
     assert earlier.pretrain
     assert run.stages[0].key == earlier.pretrain.key

@@ -23,6 +23,7 @@ from selfsup.metrics_log import MetricsLog, sent_bytes, tail
 from selfsup.mlflow_store import home
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.records import remember
 from selfsup.pipelines.trained import find
 from selfsup.sealed import DIGESTS, damage, digest
 from selfsup.spec import read
@@ -101,7 +102,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make: Any) -> tuple[Path,
     spec = SPEC | {"data": {"train": data, "val": data}, "baselines": False}
     (top / "tiny.yaml").write_text(yaml.safe_dump(spec))
     (run,) = plan(read(top / "tiny.yaml"), top / "home")
-    run.remember()
+    remember(run)
     failures.write(Failure("user error", "SpecError", "so it was"), run.failure)
     for stage in run.stages:
         origin.claim(stage)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfsup.method import load, names
-from selfsup.sections import Published
+from selfsup.published import Published
 from selfsup.spec import read
 
 ROOT = Path(__file__).parent.parent / "pipelines"

@@ -10,7 +10,7 @@ bounded number of pages of the rows of samples.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -39,8 +39,8 @@ from selfsup.pipelines.data.folders import first_step
 from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
-from selfsup.pipelines.data.rows import NAME as SAMPLES
-from selfsup.pipelines.data.rows import RowsSummary, SampleIndex, Table, write_rows
+from selfsup.pipelines.data.rows import SampleIndex, Table
+from selfsup.pipelines.data.subset import Subset
 
 SHARDS = "manifest-shards.parquet"
 SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
@@ -62,10 +62,10 @@ READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after te
 class Manifest:
     """A data set. Pickled as its address and digest; unpickling raises DataError where the data set has changed.
 
-    home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only.
-    digest: of everything that results depend on; rows_digest: of places and labels. members: the kinds of members of
-    the shards. fields: of every sample, modality -> how it is read and normalized. annotations: of every sample, maps.
-    The columns of the index are the fields, then the annotations.
+    home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only. digest: of
+    everything that results depend on but `subset`, the part that it is of (None: all); rows_digest: of places and
+    labels. members: the kinds of members of the shards. fields: of every sample, modality -> how it is read and
+    normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
     """
 
     home: str
@@ -80,6 +80,24 @@ class Manifest:
     shards: pa.Table = field(repr=False, compare=False)
     annotations: tuple[str, ...] = ()
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
+    subset: Subset | None = None
+
+    @property
+    def total(self) -> int:
+        """Return the number of samples in its shards."""
+        return int(self.shards["samples"].to_numpy().sum())
+
+    def part(self, subset: Subset) -> "Manifest":
+        """Return a part of the data set: samples are numbered anew, in the same order."""
+        if subset.per_class is None and self.num_labelled == self.num_samples:
+            return self
+        size = len(subset.numbers(self.rows.take(np.arange(self.total))["label"]))
+        return replace(self, num_samples=size, num_labelled=size, subset=subset)
+
+    @cached_property
+    def chosen(self) -> Ints | None:
+        """-> (num_samples,) the numbers of its samples in the data set; None where it is whole"""
+        return self.subset and self.subset.numbers(self.rows.take(np.arange(self.total))["label"])
 
     @property
     def num_shards(self) -> int:
@@ -105,7 +123,7 @@ class Manifest:
         cache = self.cache if urls.is_remote(self.home) else None
         return SampleIndex(
             self.home,
-            samples=self.num_samples,
+            samples=self.total,
             fields=len(self.fields) + len(self.annotations),
             classes=len(self.classes),
             digest=self.rows_digest,
@@ -124,13 +142,13 @@ class Manifest:
         Where the cache holds all chunks that the order has in play, whole chunks are fetched and cached; else a chunk
         would be fetched for one sample of it at a time, and single samples are.
         """
-        size = sum(self.shards["bytes"].to_pylist()) / self.num_samples
+        size = sum(self.shards["bytes"].to_pylist()) / self.total
         fits = order.in_play * size <= cache
         options = ReadOptions(cache, order.chunk if fits else 1, self.read_options.missing)
         return replace(self, read_options=options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reload, (self.home, self.digest, self.read_options)
+        return _reload, (self.home, self.digest, self.read_options, self.subset)
 
 
 class Sample(NamedTuple):
@@ -142,11 +160,11 @@ class Sample(NamedTuple):
 
 
 @lru_cache(maxsize=8)  # shares pages, open files and connections among all tasks of a process
-def _reload(home: str, digest: str, options: ReadOptions) -> Manifest:
+def _reload(home: str, digest: str, options: ReadOptions, subset: Subset | None = None) -> Manifest:
     manifest = load(home, options)
     if manifest.digest != digest:
         raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
-    return manifest
+    return manifest.part(subset) if subset else manifest
 
 
 def load(url: str, options: ReadOptions | None = None) -> Manifest:
@@ -210,40 +228,6 @@ def digest(manifest: Manifest) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def write_tables(home: str, shards: pa.Table, fields: int, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
-    """Write the rows of shards, and those of samples in blocks; `write_head` completes the manifest.
-
-    fields: of a sample.
-    """
-    summary = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()), fields=fields)
-    sink = pa.BufferOutputStream()
-    pq.write_table(shards.cast(SHARD_ROW), sink)
-    storage.write(home, SHARDS, sink.getvalue().to_pybytes())
-    return summary
-
-
-def remove_tables(home: str) -> None:
-    """Remove the tables of an incomplete manifest, one without manifest.json."""
-    if head.NAME not in storage.list_files(home, suffix=head.NAME):
-        storage.remove(home, SHARDS)
-        storage.remove(home, SAMPLES)
-
-
-def write_head(draft: Manifest) -> Manifest:
-    """Write manifest.json; return the manifest with its digest."""
-    manifest = replace(draft, digest=digest(draft))
-    storage.write(manifest.home, head.NAME, (head_from(manifest).model_dump_json(indent=2) + "\n").encode())
-    return manifest
-
-
-def head_from(manifest: Manifest) -> ManifestHead:
-    """Return the content of manifest.json."""
-    root = None if manifest.root == manifest.home else manifest.root  # None: the folder can be moved
-    values = {name: getattr(manifest, name) for name in HEAD}
-    values["fields"] = {name: stats.model_dump(mode="json") for name, stats in manifest.fields.items()}
-    return ManifestHead(version=head.VERSION, root=root, rows=manifest.rows_digest, **values)
-
-
 class SampleReader:
     """Random access to a field, or an annotation, of samples by number."""
 
@@ -260,6 +244,7 @@ class SampleReader:
         if len(index) == 0:
             return []
         assert 0 <= index.min() <= index.max() < self.manifest.num_samples
+        index = index if self.manifest.chosen is None else self.manifest.chosen[index]
         samples: list[Sample] = [Sample("", b"", None)] * len(index)
         with ThreadPoolExecutor(self._threads) as pool:
             rows = self._rows.take(index, self._column, pool.map)

@@ -6,7 +6,7 @@ Philox4x32-10, vectorized over counters: Salmon et al., "Parallel random numbers
 import numpy as np
 from numpy.typing import NDArray
 
-CROP, PHOTO, MASK, ORDER, DRAW, STEP_MASK, OWN = 0, 1, 2, 3, 4, 5, 6  # purposes; view v draws with purpose + 16 * v
+CROP, PHOTO, MASK, ORDER, DRAW, STEP_MASK, OWN, CHANGE = range(8)  # purposes; view v draws with purpose + 16 * v
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)

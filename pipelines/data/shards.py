@@ -16,7 +16,7 @@ import pyarrow as pa
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.modality import DecodeError, Reading
-from selfsup.pipelines.data import classes, manifest, storage, tars, urls
+from selfsup.pipelines.data import classes, manifest, manifest_writer, storage, tars, urls
 from selfsup.pipelines.data.gather import SampleSpool
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.rows import Table
@@ -110,9 +110,9 @@ def assemble(
     try:
         fields = {name: statistics(draft, name, remark) for name in draft.fields}
     except DataError:
-        manifest.remove_tables(home)
+        manifest_writer.remove_tables(home)
         raise
-    return manifest.write_head(replace(draft, fields=fields))
+    return manifest_writer.write_head(replace(draft, fields=fields))
 
 
 def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark, reading: Readings) -> Manifest:
@@ -130,7 +130,7 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=manifest.SHARD_ROW)
         fields = _fields(root, spool, reading)
         parts = [*fields, *spool.annotations]
-        summary = manifest.write_tables(home, table, len(parts), partial(spool.read, kind, numbers, parts))
+        summary = manifest_writer.write_tables(home, table, len(parts), partial(spool.read, kind, numbers, parts))
     for text in _remarks(spool, kind, known, summary.num_labelled):
         remark(f"{root}: {text}")
     return Manifest(

@@ -23,7 +23,7 @@ from selfsup.errors import DataError
 from selfsup.modality import Boxes, DecodeError, Raw
 from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
-from selfsup.pipelines.data.philox import CROP, Ints, uniform
+from selfsup.pipelines.data.philox import CHANGE, CROP, Ints, uniform
 from selfsup.views import Views
 
 READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory
@@ -142,7 +142,7 @@ class _StepMaker:
     def prefetch(self, threads: int, memory: int) -> tuple[int, int]:
         """Return how many steps to read together, and how many to prepare ahead, within so much memory."""
         manifest = self._stream.manifest
-        encoded = self._batch * sum(manifest.shards["bytes"].to_pylist()) // manifest.num_samples
+        encoded = self._batch * sum(manifest.shards["bytes"].to_pylist()) // manifest.total
         length = max(1, min(READ_SAMPLES // self._batch, memory // (8 * encoded)))
         fits = (memory - 2 * length * encoded) // (self._stream.step_bytes(len(self._lanes)) + encoded) - 2
         useful = 1 + ceil(4 * threads * PIECE / self._batch)
@@ -185,9 +185,19 @@ class _StepMaker:
             except DecodeError:
                 loaded, failed = self._replace(group, at)
                 bad += [sample.key, *failed]
-            for view, raw in zip(views, loaded, strict=True):
-                view[place] = raw
+            for number, (view, raw) in enumerate(zip(views, loaded, strict=True)):
+                view[place] = self._changed(raw, number, group, at)
         return bad
+
+    def _changed(self, raw: Raw, number: int, group: _ReadGroup, at: int) -> Raw:
+        """Return a loaded view as augmentation on the host leaves it. number: of the view."""
+        view = self._stream.views.specs[number]
+        if not (draws := self._modality.change_draws(view)):
+            return raw
+        epoch, index = (numbers.ravel()[at : at + 1] for numbers in (group.epoch, group.index))
+        purpose = CHANGE + 16 * number
+        own = uniform(seed=self._stream.order.seed, epoch=epoch, index=index, purpose=purpose, draws=draws)
+        return self._modality.change(raw, view, self._reading, own[0])
 
     def _load(self, sample: Sample, boxes: Boxes) -> list[Raw]:
         return self._modality.load(sample.data, boxes, self._stream.views.specs, self._reading)

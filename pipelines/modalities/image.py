@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STATISTICS_SIDE = 256  # pixels, about that of training images: the deviation falls with the resolution
 DIGITS = 6  # of mean and deviation
 MIN_STD = 1 / 255  # images of one flat color would divide by zero
+RAND_AUGMENT_DRAWS = 2
 PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
 
 
@@ -103,6 +104,22 @@ class Image(Modality):
 
         sizes, filters = [view.size or 0 for view in views], [view.resample for view in views]
         return crops(data, boxes[:, :4], sizes, filters, (boxes[:, 4] > 0).tolist(), reading.how)
+
+    def change_draws(self, view: Crop | Center) -> int:
+        return RAND_AUGMENT_DRAWS if isinstance(view, Crop) and view.rand_augment else 0
+
+    def change(self, raw: Raw, view: Crop | Center, reading: ImageStats, draws: NDArray[np.floating]) -> Raw:
+        if not isinstance(view, Crop) or view.rand_augment is None:
+            return raw
+        from selfsup.pipelines.modalities.pixels.randaugment import rand_augment
+
+        return rand_augment(raw, draws, view.rand_augment, reading.mean)
+
+    def unfit(self, view: Crop | Center, reading: ImageReading) -> str:
+        changed = isinstance(view, Crop) and view.rand_augment
+        if changed and (reading.channels, reading.depth) != (3, 8):
+            return f"RandAugment takes RGB of 8 bits, not {reading.channels} channels of {reading.depth}"
+        return ""
 
     def fit(self, samples: "Tensor", view: Crop | Center, reading: ImageReading) -> "Tensor":
         """(B, C, H, W), integers or floats in [0, 1] -> (B, size, size, C), floats in [0, 1]"""

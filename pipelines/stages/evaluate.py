@@ -22,14 +22,15 @@ from selfsup import codebase, encoder, hits, modality, saved
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluator import MAPS, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
-from selfsup.feature_choice import OWN, FeatureChoice
+from selfsup.feature_choice import LOGITS, OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.dense import places_side
-from selfsup.pipelines.objective import ENCODER
+from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import raw_values
+from selfsup.pipelines.stages.classify import HeadSource
 from selfsup.pipelines.stages.maps import MapSource
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sealed import damage, sealed
@@ -77,18 +78,17 @@ class EncoderSource:
 
         def embed(raw: torch.Tensor) -> torch.Tensor:
             view = model.view_of(raw.to(device))
-            is_dense = self.reads.kind == "tokens"
-            return (
-                trunk.spatial(view).flatten(2).mT
-                if is_dense
-                else trunk.features(view, self.reads.kind, self.reads.blocks)
-            )
+            kind, blocks, _ = self.reads
+            return trunk.spatial(view).flatten(2).mT if kind == "tokens" else trunk.features(view, kind, blocks)
 
         return embed
 
 
+Source = EncoderSource | HeadSource
+
+
 @lru_cache(maxsize=1)
-def _loaded(source: EncoderSource) -> Callable[[torch.Tensor], torch.Tensor]:
+def _loaded(source: Source) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the model of a source, which a task's process keeps for its next block."""
     return source.model()
 
@@ -96,7 +96,7 @@ def _loaded(source: EncoderSource) -> Callable[[torch.Tensor], torch.Tensor]:
 class Encode:
     """A map from blocks of images to blocks of features: a task on CPUs, an actor where there is an accelerator."""
 
-    def __init__(self, source: EncoderSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
 
     @torch.inference_mode()
@@ -110,17 +110,20 @@ class Encode:
 
 
 class Load:
-    """A map from numbers of samples, validation after training, to a view and a label of each that can be decoded."""
+    """A map from numbers of samples, validation after training, to a view and a label of each that can be decoded.
 
-    def __init__(self, train: Manifest, val: Manifest, view: ViewSpec) -> None:
-        self._splits = train, val
+    first: the number that 0 stands for.
+    """
+
+    def __init__(self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0) -> None:
+        self._splits, self._first = (train, val), first
         self._class = [
             np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
         ]  # label -> its number in train's classes; the last: no label
         self._view, self._modality = view, view.modality
 
     def __call__(self, batch: Columns) -> Columns:
-        number, limit = batch["id"], self._splits[0].num_samples
+        number, limit = batch["id"] + self._first, self._splits[0].num_samples
         parts = [self._read(split, number[(number >= limit) == split]) for split in (0, 1)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -149,7 +152,8 @@ class Load:
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
     evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
-    return embed_splits(planned, *planned.splits(evaluation.name), stage.folder, planned.feature(evaluation))
+    reader, splits = planned.tuned.get(evaluation.name, planned), planned.splits(evaluation.name)
+    return embed_splits(reader, *splits, stage.folder, planned.feature(evaluation))
 
 
 def embed_splits(
@@ -159,7 +163,7 @@ def embed_splits(
     folder: Path,
     reads: FeatureChoice = OWN,
 ) -> dict[str, float]:
-    """Write the features that the encoder of a run has for one split or two under a folder, whole or not at all."""
+    """Write features of one split or two by the encoder of a run, or logits of the second, to a folder; or nothing."""
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     stats, view = planned.stats, modality.whole_of(run.input, run.backbone, run.embed.crop)
@@ -167,9 +171,12 @@ def embed_splits(
         assert isinstance(view, Center), "maps are of images"
         view = replace(view, squashed=True)
     shape = modality.shape_of(run.input, run.backbone, stats.channels)
-    source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
-    total = train.num_samples + (val.num_samples if val else 0)
-    load = Load(train, val or train, view)
+    source: Source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
+    first = train.num_samples if reads == LOGITS else 0
+    if weights and first:
+        source = HeadSource(run, planned.size, weights.with_name(METHOD), view, stats)
+    total = train.num_samples + (val.num_samples if val else 0) - first
+    load = Load(train, val or train, view, first)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from selfsup import codebase, failures, origin
+from selfsup.pipelines import records
 from selfsup.pipelines.planned import EVALUATE, PICTURES, TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
@@ -23,8 +24,8 @@ def perform(run: PlannedRun) -> None:
     """Execute all stages of a run that are not done. An error is also written to `run.failure`."""
     try:
         run.failure.unlink(missing_ok=True)
-        run.remember()
-        run.check_unchanged()
+        records.remember(run)
+        records.check_unchanged(run)
         for stage in run.stages:
             with stage.held():
                 origin.settle([stage], run.code)

@@ -41,7 +41,7 @@ class TokenEncoder(Encoder):
     trunk: Any
     patch: int
 
-    def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean"], class_tokens: int = 1) -> None:
+    def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean", "mean_norm"], class_tokens: int = 1) -> None:
         super().__init__()
         self.trunk, self.pool, self.class_tokens = trunk, pool, class_tokens
         self.dim: int = self.trunk.embed_dim
@@ -76,16 +76,19 @@ class TokenEncoder(Encoder):
         return self._encode(hidden, tokens.grid, places, self._attended(valid) if attended is None else attended)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches."""
+        """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches; mean_norm: normalized last."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        return self._pooled(self(view), view, self.pool)
+        if self.pool != "mean_norm":
+            return self._pooled(self(view), view, self.pool)
+        hidden = self._encode(self.embedded(view), view.grid, view.place, self._attended(view.valid), nn.Identity())
+        return self._feature(hidden, view, self.pool)
 
     def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        hidden = [self.trunk.norm(state) for state in deque(self.states(view), maxlen=blocks)]
+        states = deque(self.states(view), maxlen=blocks)
         pool = {"pooled": self.pool, "cls_mean": "cls"}.get(kind, kind)
-        means = [self._pooled(hidden[-1], view, "mean")] if kind == "cls_mean" else []
-        return torch.cat([*(self._pooled(state, view, pool) for state in hidden), *means], dim=1)
+        means = [self._feature(states[-1], view, "mean")] if kind == "cls_mean" else []
+        return torch.cat([*(self._feature(state, view, pool) for state in states), *means], dim=1)
 
     @property
     def num_layers(self) -> int:
@@ -95,13 +98,19 @@ class TokenEncoder(Encoder):
         """Return number -> (B, D), pooled after each of these blocks and the final norm, which all of them pass."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         states = enumerate(self.states(view), 1)
-        chosen = {number: self.trunk.norm(state) for number, state in states if number in numbers}
-        return {number: self._pooled(hidden, view, self.pool) for number, hidden in chosen.items()}
+        return {number: self._feature(state, view, self.pool) for number, state in states if number in numbers}
 
     def states(self, tokens: Tokens, attended: Tensor | None = None) -> Iterator[Tensor]:
         """Yield (B, num_prefix + N, D) after each block, before the final norm. attended: as of `forward`."""
         read = self._attended(tokens.valid) if attended is None else attended
         return self._states(self.embedded(tokens), tokens.grid, tokens.place, read)
+
+    def _feature(self, state: Tensor, view: Tokens, pool: str) -> Tensor:
+        """(B, T, D) before the final norm -> (B, D)"""
+        if pool != "mean_norm":
+            return self._pooled(self.trunk.norm(state), view, pool)
+        normed: Tensor = self.trunk.norm(self._pooled(state, view, pool))
+        return normed
 
     def _pooled(self, hidden: Tensor, view: Tokens, pool: str) -> Tensor:
         """(B, T, D) -> (B, D)"""
@@ -152,8 +161,11 @@ class TokenEncoder(Encoder):
         before = getattr(self.trunk, "norm_pre", nn.Identity())  # BEiT has none
         return blocks.states(self.trunk, before(hidden), grid, places, attended)
 
-    def _encode(self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None) -> Tensor:
-        """(B, T, D), (K,) or (B, K), (B, 1, 1 or T, T) bool or None -> (B, T, D)"""
+    def _encode(
+        self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None, norm: nn.Module | None = None
+    ) -> Tensor:
+        """(B, T, D), (K,) or (B, K), (B, 1, 1 or T, T) bool or None -> (B, T, D). norm: the trunk's own if None."""
+        norm = norm or self.trunk.norm
         by_sample = {"places": places} if places.ndim == 2 else {}
         by_sample |= {"attended": attended} if attended is not None else {}
 
@@ -161,7 +173,7 @@ class TokenEncoder(Encoder):
             given: dict[str, Any] = {"places": places, "attended": None} | dict(zip(by_sample, parts, strict=True))
             for state in self._states(hidden, grid, **given):
                 hidden = state
-            return (self.trunk.norm(hidden),)
+            return (norm(hidden),)
 
         [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
         return out

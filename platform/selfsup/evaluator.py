@@ -99,13 +99,14 @@ def nothing_held_out(choice: str, labelled: int) -> Few | None:
 class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
-    reads: one vector a sample, which one FeatureKnobs choose, or one a token. target: the field of a sample that is
-    predicted: its class, or one of MAPS, whose tokens are of the whole image, squashed to a square; None without
-    labels. metrics: all that `run` may yield.
+    reads: one vector a sample, which one FeatureKnobs choose, or one a token; or the logits of a head that `training`
+    trained with the encoder, of which there are none for train. target: the field of a sample that is predicted: its
+    class, or one of MAPS, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all
+    that `run` may yield.
     """
 
     Hyper: ClassVar[type[Knobs]]
-    reads: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    reads: ClassVar[Literal["pooled", "tokens", "logits"]] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
 
@@ -118,6 +119,15 @@ class Evaluator(abc.ABC):
         if isinstance(hyper, FeatureKnobs):
             return hyper.choice
         return FeatureChoice(cls.reads, squashed=cls.target in MAPS)
+
+    @classmethod
+    def training(cls, hyper: Any) -> Mapping[str, Any] | None:  # noqa: ARG003
+        """Return the training that makes the logits that it reads, by sections of a spec; None where it reads features.
+
+        They are method, hyper and optim; those settings of backbone, train and stream that are not the run's; and under
+        `share` that of the labelled training samples, as many of each class, where it is of a part of them.
+        """
+        return None
 
     @classmethod
     def lacks(cls, hyper: Any, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
@@ -141,15 +151,14 @@ def numbers(scores: Mapping[str, Score]) -> dict[str, float]:
     }
 
 
-def check(features: Features, *, labelled: bool = True) -> None:
+def check(features: Features, *, labelled: bool = True, learns: bool = True) -> None:
     """Raise DataError for features that no protocol can score: an accuracy of them would look like a number.
 
-    labelled: whether the protocol reads labels.
+    labelled: whether the protocol reads labels. learns: whether it learns from train, of which there may be none else.
     """
-    for part, value, label in (
-        ("train", features.train, features.train_label),
-        ("val", features.val, features.val_label),
-    ):
+    train = ("train", features.train, features.train_label)
+    has_train = learns or len(features.train) > 0
+    for part, value, label in (*([train] if has_train else []), ("val", features.val, features.val_label)):
         assert value.ndim in (2, 3), f"{part} features must be (N, D) or (N, T, D), not {value.shape}"
         assert label.shape == value.shape[:1], f"{len(value)} {part} features, {len(label)} labels"
         if len(value) == 0:
@@ -159,7 +168,7 @@ def check(features: Features, *, labelled: bool = True) -> None:
         if labelled and (label.min() < 0 or label.max() >= features.classes):
             labels = f"{label.min()} to {label.max()}"
             raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {labels}")
-    if labelled and (features.train_label == features.train_label[0]).all():
+    if labelled and has_train and (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
 

@@ -10,14 +10,14 @@ Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
 
 
 class FeatureChoice(NamedTuple):
-    """A feature of a sample: one vector, or with `tokens` one for each token.
+    """A feature of a sample: one vector, or with `tokens` one for each token; with `logits` those of a trained head.
 
     kind: pooled, the encoder's own; cls, the class token's; mean, that of the patches; cls_mean, both. blocks: the last
     so many, each after the final norm, whose vectors are concatenated; cls_mean ends with the mean of the last alone.
     squashed: of the whole image, whatever its shape, not of a square in its middle.
     """
 
-    kind: Literal[Pooling, "tokens"] = "pooled"
+    kind: Literal[Pooling, "tokens", "logits"] = "pooled"
     blocks: int = 1
     squashed: bool = False
 
@@ -44,7 +44,7 @@ class FeatureChoice(NamedTuple):
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
-        if self._replace(squashed=False) in (OWN, FeatureChoice("tokens")):
+        if self._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
             return
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
@@ -59,6 +59,7 @@ class FeatureChoice(NamedTuple):
 
 
 OWN = FeatureChoice()  # the encoder's own
+LOGITS = FeatureChoice("logits")
 
 
 class FeatureKnobs(Knobs):

@@ -160,6 +160,10 @@ class Method(nn.Module, abc.ABC):
         """(B, N) int64 -> (B, N, P): the patches that a tokenizer paints of codes."""
         raise NotImplementedError
 
+    def classify(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, C): a number for each class, the largest for the likeliest. Of objectives that learn from labels."""
+        raise NotImplementedError
+
     @classmethod
     def prepare(cls, hyper: Any, features: Tensor, sample: Tensor, num_samples: int, seed: int) -> Tensor:
         """(M, D), (M,) -> (num_samples, ...): targets made of the teacher's features, once before training.

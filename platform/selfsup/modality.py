@@ -103,6 +103,18 @@ class Modality(abc.ABC):
     def load(self, data: Data, boxes: Boxes, views: Sequence[Any], reading: Any) -> list[Raw]:
         """(V, 2A + 1) and more -> V views of a sample, decoded once. Raises DecodeError for a damaged one."""
 
+    def change_draws(self, view: Any) -> int:  # noqa: ARG002
+        """Return how many random numbers `change` takes for a view, uniform in [0, 1); 0: it changes nothing."""
+        return 0
+
+    def change(self, raw: Raw, view: Any, reading: Any, draws: NDArray[np.floating]) -> Raw:  # noqa: ARG002
+        """(*S, C) as loaded, (change_draws,) -> (*S, C): augmented on the host, by what no device computes."""
+        return raw
+
+    def unfit(self, view: Any, reading: Any) -> str:  # noqa: ARG002
+        """Return why samples that are read so have no such view; "" where they have."""
+        return ""
+
     def fit(self, samples: "Tensor", view: Any, reading: Any) -> "Tensor":
         """(B, C, *S), samples as a user holds them -> (B, *S, C), as `load` gives them: the part that a view shows.
 

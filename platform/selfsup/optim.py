@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from timm.models._manipulate import group_with_matcher
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -14,33 +15,64 @@ from selfsup.parts.schedules import cosine
 from selfsup.sections import LarsForm, Optim
 
 Groups = list[dict[str, Any]]
+HEAD = "what no layer is called"  # which timm counts as the layer above all
 
 
 def build(method: Method, optim: Optim) -> Optimizer:
     """Return the optimizer that `optim` names over trainable weights; call `schedule` before each step."""
     decay_all = optim.decay_all or (optim.name == "lars" and optim.lars_form == "larc")
-    groups = param_groups(method, optim.weight_decay, decay_all=decay_all)
+    groups = param_groups(method, optim.weight_decay, decay_all=decay_all, layer_decay=optim.layer_decay)
     match optim.name:
         case "adamw":  # fused: one pass over the weights, several times faster than the loop on CPUs and GPUs alike
             return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
         case "sgd":
-            return SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
+            return SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
         case "lars":
             return LARS(groups, lr=optim.lr, momentum=optim.momentum, trust=optim.trust, form=optim.lars_form)
 
 
-def param_groups(method: Method, weight_decay: float, *, decay_all: bool = False) -> Groups:
-    """Group trainable parameters by their options. Biases, norms and scalars do not decay unless `decay_all`."""
+def param_groups(method: Method, weight_decay: float, *, decay_all: bool = False, layer_decay: float = 1.0) -> Groups:
+    """Group trainable parameters by their options. Biases, norms and scalars do not decay unless `decay_all`.
+
+    layer_decay: as of `by_layer`.
+    """
     groups: defaultdict[ParamOptions, list[Tensor]] = defaultdict(list)
+    layers = by_layer(method, layer_decay) if layer_decay < 1 else {}
     for name, weight in method.named_parameters():
         if weight.requires_grad:
             options = method.param_options(name, weight)
+            if name in layers:
+                scale, undecayed = layers[name]
+                options = options._replace(
+                    lr_scale=options.lr_scale * scale, no_weight_decay=options.no_weight_decay or undecayed
+                )
             decayed = (decay_all or weight.ndim > 1) and not options.no_weight_decay
             groups[options._replace(no_weight_decay=not decayed)].append(weight)
     return [
         {"params": weights, "weight_decay": 0.0 if options.no_weight_decay else weight_decay, **options._asdict()}
         for options, weights in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def by_layer(method: Method, decay: float) -> dict[str, tuple[float, bool]]:
+    """Return the factor on the learning rate of each weight of timm's encoders, and whether it does not decay at all.
+
+    As in BEiT (arXiv 2106.08254) and MAE: `decay` to the power of the layers above; the embedding is a layer, the final
+    norm counts with the head. Layers, class tokens and positions, which do not decay, are those that timm names.
+    """
+    factors: dict[str, tuple[float, bool]] = {}
+    for kind, encoder in method.encoders.items():
+        trunk: Any = encoder.trunk
+        start = f"encoders.{kind}.trunk."
+        if not hasattr(trunk, "group_matcher"):  # from outside
+            continue
+        weights = iter([*trunk.named_parameters(), (HEAD, None)])
+        layers = group_with_matcher(weights, trunk.group_matcher(coarse=False), reverse=True)
+        head, undecayed = layers.pop(HEAD), getattr(trunk, "no_weight_decay", set)()
+        for name, layer in layers.items():
+            scale = 1.0 if name.startswith("norm.") else decay ** (head - layer)
+            factors[start + name] = scale, name in undecayed
+    return factors
 
 
 def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmup: int, batch: int) -> float:

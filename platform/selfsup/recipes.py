@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.layers import Layers, plain
-from selfsup.sections import Published
+from selfsup.published import Published
 from selfsup.shipped import files
 
 SHARED = "common"  # what the specs of a folder have in common; no recipe

@@ -92,7 +92,9 @@ class Backbone(Knobs):
     heads: int | None = knob(None, "attention heads; null: the name's own", gt=0)
     drop_path: float = knob(0.0, "share of residual branches left out in training", sweep=Range(0, 0.5), ge=0, lt=1)
     positions: Literal["sincos", "learned"] = knob("sincos", "position embedding: fixed 2-D sines, or learned")
-    pool: Literal["cls", "mean"] = knob("cls", "feature of a sample: the class token, or the mean of the patches")
+    pool: Literal["cls", "mean", "mean_norm"] = knob(
+        "cls", "feature of a sample: the class token, or the mean of the patches, after the final norm or before it"
+    )
     class_tokens: int = knob(1, "class tokens of a ViT; of several, the mean is the feature of a sample", gt=0, le=1000)
     init: Literal["objective", "backbone"] = knob(
         "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"
@@ -166,11 +168,19 @@ class Optim(Knobs):
     weight_decay_end: float | None = knob(None, "where a cosine takes the decay; null: it stays", ge=0)
     betas: tuple[Share, Share] = knob((0.9, 0.95), "AdamW's averages of gradient and square", symbol="β₁, β₂")
     momentum: float = knob(0.9, "momentum of SGD and LARS", ge=0, lt=1)
+    nesterov: bool = knob(False, "SGD looks ahead by its momentum")
     trust: float = knob(0.001, "LARS's ratio of a step to the weight's norm", gt=0)
     lars_form: LarsForm = knob("byol", "LARS as in BYOL, in SimCLR (momentum of steps), or LARC (adapts all weights)")
     warmup: Duration | None = knob(None, "linear rise of the learning rate at the start")
     warmup_lr: float = knob(0.0, "where that rise begins", ge=0)
     min_lr: float = knob(0.0, "where the cosine ends", ge=0)
+    layer_decay: float = knob(
+        1.0,
+        "learning rate of a layer of timm's encoders, as a share of the next one's",
+        sweep=Range(0.5, 1.0),
+        gt=0,
+        le=1,
+    )
     drops: tuple[Share, ...] = knob(
         (), "shares of training after which the learning rate drops; none: a cosine instead"
     )
@@ -214,44 +224,6 @@ class Stream(Knobs):
 class Embed(Knobs):
     crop: float = knob(0.875, "share of the shorter side kept, centered", gt=0, le=1)
     batch: int = knob(256, "samples at a time", result=False, ge=1)
-
-
-PROTOCOLS = {  # training of a linear probe; only the first is that of the evaluation `linear`
-    "frozen": "on features embedded once",
-    "augmented": "on augmented views",
-    "four_blocks": "on the last four blocks' class tokens of augmented views",
-    "best_layer": "on the best layer, of augmented views",
-    "online": "trained along with the encoder",
-    "head": "the network's own head",
-}
-Protocol = Literal["frozen", "augmented", "four_blocks", "best_layer", "online", "head"]
-
-
-class Published(Knobs):
-    """Published numbers of a recipe, in per cent of top-1, to be compared with a run.
-
-    kNN is on frozen features of the central crop, as in the evaluation `knn`.
-    """
-
-    source: str = knob(..., "publication of the numbers", result=False, min_length=1)
-    knn: float | None = knob(None, "kNN top-1", result=False, ge=0, le=100)
-    linear: float | None = knob(None, "top-1 of a linear probe", result=False, ge=0, le=100)
-    protocol: Protocol | None = knob(None, "how that probe was trained; frozen: as the evaluation linear", result=False)
-    finetune: float | None = knob(None, "top-1 after fine-tuning", result=False, ge=0, le=100)
-    tolerance: float | None = knob(None, "points by which a run of it may miss them", result=False, ge=0)
-
-    @property
-    def comparable(self) -> dict[str, float]:
-        """Return the numbers that evaluations here measure by the same protocol, by the evaluation's name."""
-        numbers = {"knn": self.knn, "linear": self.linear if self.protocol == "frozen" else None}
-        return {name: number for name, number in numbers.items() if number is not None}
-
-    def __str__(self) -> str:
-        within = f" ± {self.tolerance:g}" if self.tolerance is not None else ""
-        how = f" {PROTOCOLS[self.protocol]}" if self.protocol else ""
-        numbers = {"kNN": (self.knn, ""), "linear": (self.linear, how), "fine-tuned": (self.finetune, "")}
-        parts = [f"{name} {number:g}{within}{how}" for name, (number, how) in numbers.items() if number is not None]
-        return f"{', '.join(parts)} ({self.source})"
 
 
 class Resources(Knobs):

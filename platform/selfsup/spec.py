@@ -24,8 +24,9 @@ from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
 from selfsup.naming import name_problem
 from selfsup.predecessor import SECTIONS, Predecessor
+from selfsup.published import Published
 from selfsup.renamed import current
-from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Published, Resources, Stream, Train
+from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
 if TYPE_CHECKING:

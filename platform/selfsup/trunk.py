@@ -56,6 +56,8 @@ def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str
         raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
     if backbone.class_tokens > 1 and backbone.pool == "cls":
         raise SpecError(f"timm's {backbone.name} has no mean of class tokens: export it with --to torch")
+    if backbone.is_vit and backbone.pool == "mean_norm":
+        raise SpecError(f"timm calls the norm behind pooling of {backbone.name} otherwise: export it with --to torch")
     return _create_kwargs(backbone, shape or image_shape(backbone))
 
 
@@ -101,7 +103,7 @@ def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
             )
             raise SpecError(message, "backbone.class_tokens")
         kwargs["reg_tokens"] = backbone.class_tokens - 1
-    kwargs["global_pool"] = {"cls": "token", "mean": "avg"}[backbone.pool]
+    kwargs["global_pool"] = "token" if backbone.pool == "cls" else "avg"
     late_norm = "fc_norm" if is_model_in_modules(backbone.name, ("vision_transformer", "deit")) else "use_fc_norm"
     return kwargs | {late_norm: False}  # so the final norm stands before pooling, for tokens too
 

@@ -51,6 +51,7 @@ class Crop(ViewSpec):
     gray_first: gray before jitter, as MoCo v1 and SeLa apply them.
     brightness, contrast, saturation, hue: strengths, as those of torchvision's ColorJitter.
     blur_sigma: range of the Gaussian's standard deviation, in pixels of the result.
+    rand_augment: mean and deviation of the magnitude of timm's RandAugment, of 10; None: none. It is done on the CPU.
     cells: rows and columns of a grid whose cells are changed photometrically each by itself; what is beyond them, of a
     size that they do not divide, stays as it is.
     """
@@ -73,6 +74,7 @@ class Crop(ViewSpec):
     solarize: float = 0.0
     cells: int = 1
     share: float | None = None
+    rand_augment: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         assert 0 < self.scale[0] <= self.scale[1], self.scale
@@ -93,7 +95,8 @@ class Crop(ViewSpec):
     @property
     def geometry(self) -> tuple[Any, ...]:
         squares = () if self.share is None else (self.share,)
-        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of, *squares
+        changes = () if self.rand_augment is None else ("rand_augment", *self.rand_augment)
+        return self.size, self.scale, self.ratio, self.flip, self.resample, self.of, *squares, *changes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from selfsup.explain import as_yaml, did_you_mean
 from selfsup.layers import plain, written
-from selfsup.sections import PROTOCOLS
+from selfsup.published import PROTOCOLS
 from selfsup.source import Entry, Node, Problem
 
 Expected = Mapping[str, Mapping[str, float]]

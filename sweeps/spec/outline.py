@@ -99,7 +99,9 @@ def _stages(runs: Sequence[PlannedRun]) -> Iterator[str]:
 
 def _left(runs: Sequence[PlannedRun]) -> Iterator[str]:
     """Yield the training that remains, that before others included, and its hours."""
-    trainings = ((stage, run.owner(stage)) for run in runs for stage in run.training if stage.kind == "pretrain")
+    trainings = (
+        (stage, run.owner(stage)) for run in runs for stage in (*run.training, *run.tunings) if stage.kind == "pretrain"
+    )
     left = list({stage.key: run for stage, run in trainings if not stage.done}.values())
     samples = sum(map(_samples, left))
     yield f"left to train: {several(len(left), 'run')}, {sum(run.steps for run in left):,} steps, {samples:,} samples"

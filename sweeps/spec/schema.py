@@ -3,7 +3,7 @@
 from typing import Any
 
 from selfsup import spec, spec_schema
-from selfsup.sections import PROTOCOLS
+from selfsup.published import PROTOCOLS
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.sweepfile import SweepHeader
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
-from selfsup.pipelines.data import head, manifest, rows, tars
+from selfsup.pipelines.data import head, manifest, manifest_writer, rows, tars
 from selfsup.pipelines.data.feed import Feed, StreamDatasource
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
@@ -81,7 +81,7 @@ class Made(AbstractFileSystem):
             fields={"image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))},
             shards=table,
         )
-        return manifest.head_from(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
+        return manifest_writer.head_from(replace(draft, digest=manifest.digest(draft))).model_dump_json().encode()
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         name = path.rpartition("/")[2]

@@ -23,9 +23,8 @@ from selfsup.pipelines.data.manifest import (
     SampleReader,
     digest,
     load,
-    write_head,
-    write_tables,
 )
+from selfsup.pipelines.data.manifest_writer import write_head, write_tables
 
 COUNTS = (3, 5, 1, 4)
 

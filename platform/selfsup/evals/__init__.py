@@ -2,6 +2,6 @@
 
 SHIPPED = frozenset(
     """
-    attentive knn linear linear_dino linear_dinov2 linear_mae logistic lowshot retrieval spectrum
+    attentive finetune knn linear linear_dino linear_dinov2 linear_mae logistic lowshot retrieval semi spectrum
     """.split()  # noqa: SIM905
 )

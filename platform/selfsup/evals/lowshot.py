@@ -20,6 +20,7 @@ from pydantic import field_validator
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
 from selfsup.feature_choice import FeatureKnobs
+from selfsup.few import draw, shared
 from selfsup.knob import knob
 
 if TYPE_CHECKING:
@@ -109,20 +110,7 @@ class LowShot(Evaluator):
 def sizes(hyper: LowShot.Hyper, labelled: int, classes: int) -> dict[str, int]:
     """Return the number of samples that each class gives to a split, by metric."""
     shots = {SHOTS[number]: number for number in hyper.per_class}
-    return shots | {SHARES[share]: round(share * labelled / classes) for share in hyper.shares}
-
-
-def draw(label: NDArray[np.int64], number: int, splits: int, seed: int) -> list[NDArray[np.int64]]:
-    """(N,) -> the rows of each split: `number` of each class, in no two splits.
-
-    A class with fewer samples than all splits take together repeats them, and gives no sample twice to one split.
-    """
-    order = np.random.default_rng(seed).permutation(len(label))
-    members = np.split(order[np.argsort(label[order], kind="stable")], np.bincount(label).cumsum()[:-1])
-    return [
-        np.concatenate([rows[(start + np.arange(min(number, len(rows)))) % len(rows)] for rows in members if len(rows)])
-        for start in range(0, splits * number, number)
-    ]
+    return shots | {SHARES[share]: shared(share, labelled, classes) for share in hyper.shares}
 
 
 def centered(value: "Tensor") -> "Tensor":

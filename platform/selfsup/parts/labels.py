@@ -16,6 +16,12 @@ def cross_entropy(logits: Tensor, label: Tensor, *, smoothing: float = 0.0) -> T
     return _share(losses, label)
 
 
+def soft_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """(N, C), (N, C), (N,) bool -> (): cross-entropy with shares of classes. counted: the samples that have any."""
+    losses = -(target * logits.float().log_softmax(dim=1)).sum(dim=1)
+    return _share(losses * counted, counted.long() - 1)
+
+
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:
     """(N, C), (N,) int64 -> (): the share of samples whose class is the likeliest."""
     return _share((logits.argmax(dim=1) == label).float(), label)
