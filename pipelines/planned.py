@@ -93,13 +93,18 @@ class PlannedRun:
 
     @property
     def feeder(self) -> Feeder:
-        feeder = self.run.stream.feeder
-        return self.usual if feeder == "auto" else feeder
+        return self.usual if self.run.stream.feeder == "auto" else self.run.stream.feeder
 
     @property
     def steps(self) -> int:
-        batch = self.run.train.batch
-        return self.run.train.duration.steps_of(batch=batch, steps_per_epoch=self.order.steps_per_epoch)
+        return self.run.train.duration.steps_of(batch=self.order.batch, steps_per_epoch=self.order.steps_per_epoch)
+
+    @property
+    def due(self) -> range:
+        """Return the steps after which the encoder is evaluated while it trains; the last is not among them."""
+        pace = evaluations.every(self.run.evals) if self.pretrain and self.evals.keys() - self.tuned.keys() else None
+        gap = pace.steps_of(batch=self.order.batch, steps_per_epoch=self.order.steps_per_epoch) if pace else self.steps
+        return range(gap, self.steps, gap)
 
     @property
     def size(self) -> TrainInfo:
@@ -109,13 +114,12 @@ class PlannedRun:
     def pretrain(self) -> Stage | None:
         if self.run.method in BASELINES:
             return None
-        parts = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"]
-        backbone = self.run.backbone.name
-        extra = keys.training_data(self.train, self.normalized_by)
-        extra |= codebase.unshipped_digest("methods", self.run.method)
+        parts, backbone = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"], self.run.backbone.name
+        extra = keys.training_data(self.train, self.normalized_by) | codebase.unshipped_digest(
+            "methods", self.run.method
+        )
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
-        extra |= {name: stage.key for name, stage in before.items() if stage}
-        extra |= codebase.backbone_digest(backbone)
+        extra |= {name: stage.key for name, stage in before.items() if stage} | codebase.backbone_digest(backbone)
         own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone), *keys.code(self.train)]
         if self.augment:
             parts.append("augment")
@@ -233,17 +237,15 @@ class PlannedRun:
             what = train, val, self.feature(evaluation)
             reader = self.tuned.get(name, self)
             key = what, reader.pretrain and reader.pretrain.key
-            if key not in stages:
-                stages[key] = reader._embed(*what, name="" if what == own else name)
-            by_name[name] = stages[key]
+            stage = stages.get(key) or reader._embed(*what, name="" if what == own else name)
+            by_name[name] = stages[key] = stage
         return by_name
 
     def feature(self, evaluation: Evaluation) -> FeatureChoice:
         """Return the feature that an evaluation reads of this encoder; raw samples have one, and one a token."""
         choice = evaluation.evaluator.reads_of(evaluation.hyper)
-        if self.run.method == "pixels" and choice.kind != "tokens":
-            return OWN
-        return choice.of(self.run.backbone)
+        is_alike = self.run.method == "pixels" and choice.kind != "tokens"
+        return OWN if is_alike else choice.of(self.run.backbone)
 
     def _embed(self, train: str, val: str, reads: FeatureChoice, name: str) -> Stage:
         """Lay out the stage that embeds data sets of these digests. name: of the stage."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,7 +29,7 @@ from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.resources import TRIAL, at_a_time
-from selfsup.sweeps.status import scores
+from selfsup.sweeps.status import latest_scores, scores
 from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, trial
 
 RESTARTS = 3  # of a trial that died without having noted why
@@ -142,7 +143,8 @@ class TrialMonitor(tune.Callback):
         shown = ExitStack()
         for stage in (*run.training, *run.tunings):
             if stage.kind == "pretrain" and not stage.done:
-                shown.enter_context(follow(stage, f"{title(run)} {stage.name}".rstrip(), run.owner(stage).steps))
+                owner, name = run.owner(stage), f"{title(run)} {stage.name}".rstrip()
+                shown.enter_context(follow(stage, name, owner.steps, partial(_latest, owner)))
         self._shown[run.id] = shown, monotonic()
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:  # type: ignore[override]
@@ -199,6 +201,10 @@ class FailureStopper(tune.Stopper):
         if self._monitor.enough:
             self._monitor.over = "the others failed alike"
         return self._monitor.enough
+
+
+def _latest(run: PlannedRun) -> str:
+    return scored(latest_scores(run))
 
 
 def title(run: PlannedRun) -> str:

@@ -106,6 +106,8 @@ class BudgetStopper(tune.Stopper):
         return not result[TRAINED] and (bool(self._monitor.over) or self._collapsed(trial_id, result))
 
     def _collapsed(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if not any(name.startswith("pretrain/") for name in result):  # a report of an evaluation
+            return False
         settled = result[STEP] > GRACE * self._monitor.steps(trial_id)
         why = failures.collapsed(result) if settled else ""
         self._suspect[trial_id] = self._suspect[trial_id] + 1 if why else 0

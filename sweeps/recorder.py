@@ -10,10 +10,11 @@ from selfsup import failures, origin
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.curves import logs
 from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
-from selfsup.stage import Stage, digest
+from selfsup.stage import digest
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ACCEPTED, CODE, COMMIT, HARDWARE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
@@ -56,8 +57,8 @@ class Recorder:
             say(f"{planned.id}: {error}; it runs all the same")
             return
         shipper = Shipper(self._tracker)
-        for stage in _curves(planned):
-            shipper.add(run, stage.spool, prefix=f"{stage.space}/")
+        for log, prefix in _logs(planned).items():
+            shipper.add(run, log, prefix=prefix)
         shipper.start()
         self._live[planned.id] = run, shipper
 
@@ -108,12 +109,14 @@ class Recorder:
     def publish(self, planned: PlannedRun) -> None:
         """Record all results of a run from its stages' folders. Idempotent. Raises TrackError."""
         run = self._open(planned)
-        for stage in _curves(planned):
-            self._tracker.ship(run, stage.spool, prefix=f"{stage.space}/")
+        for log, prefix in _logs(planned).items():
+            self._tracker.ship(run, log, prefix=prefix)
+        evaluations = {probe.key for probe in planned.probes.values()} if planned.pretrain else set()
         for stage in planned.stages:
             if stage.done:
                 values = {f"{stage.space}/{name}": value for name, value in stage.result().items()}
-                self._tracker.metrics(run, values, time=stage.time)
+                step = planned.steps if stage.key in evaluations else 0  # the last of a learning curve
+                self._tracker.metrics(run, values, step=step, time=stage.time)
                 for path in stage.artifacts():
                     self._tracker.artifact(run, path, stage.name or stage.kind)
         if planned.done:
@@ -144,9 +147,9 @@ class Recorder:
         )
 
 
-def _curves(planned: PlannedRun) -> list[Stage]:
-    """Return the stages of trainings whose curves are the run's: its own, and those that evaluations score."""
-    return [*([planned.pretrain] if planned.pretrain else []), *planned.tunings]
+def _logs(planned: PlannedRun) -> dict[Path, str]:
+    """Return the logs of a run and of the trainings that evaluations score, each with the prefix of its metrics."""
+    return {**logs(planned), **{stage.spool: f"{stage.space}/" for stage in planned.tunings}}
 
 
 def _code(planned: PlannedRun) -> dict[str, str]:

@@ -121,7 +121,17 @@ def _progress(run: PlannedRun) -> str:
 
 def scores(run: PlannedRun) -> dict[str, float]:
     """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
-    done = {stage.space: stage.result() for stage in run.probes.values() if stage.done}
+    return _headlines(run, {stage.space: stage.result() for stage in run.probes.values() if stage.done})
+
+
+def latest_scores(run: PlannedRun) -> dict[str, float]:
+    """Return the headline metrics of the latest evaluations during training, likewise."""
+    latest = {stage.space: tail(stage.spool) for stage in run.probes.values()}
+    return _headlines(run, {space: record.values for space, record in latest.items() if record})
+
+
+def _headlines(run: PlannedRun, values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the headline metrics of a run's evaluations. values: by the space of their stage."""
     metrics = [metric for evaluation in run.evals.values() for metric in evaluation.metrics.items()]
     places = [(name, *name.rsplit("/", 1)) for name, metric in metrics if metric.headline]
-    return {name: done[space][last] for name, space, last in places if last in done.get(space, {})}
+    return {name: values[space][last] for name, space, last in places if last in values.get(space, {})}

@@ -1,7 +1,8 @@
 """The schedulers that stop trials which fall behind: Tune's, which here spare trials in their second half.
 
 Times are parts of a training, of which a whole one has 27: trials of any length are compared where they have done the
-same share, and the rungs of ASHA lie after 1, 3 and 9 parts.
+same share, and the rungs of ASHA lie after 1, 3 and 9 parts; where it ranks by an evaluation, at the first one after
+each of these.
 """
 
 from collections.abc import Iterable
@@ -11,9 +12,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.curves import logs
 from selfsup.sweeps.search import StopReasons
 from selfsup.sweeps.spec.search import Search
-from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_at
+from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_of
 
 GRACE = 1  # part before which nothing is stopped
 LATEST = PARTS / 2  # after which nothing is
@@ -75,11 +77,11 @@ def scheduler(search: Search, earlier: Iterable[PlannedRun], stop_reasons: StopR
     if isinstance(rule, FirstHalfStopping):
         rule.stop_reasons = stop_reasons
     for run in earlier:
-        assert run.pretrain
         trial = EarlierTrial(run.id)
         rule.on_trial_add(None, trial)  # type: ignore[arg-type]
-        for record in records(run.pretrain.spool, committed=False):
-            rule.on_trial_result(None, trial, report_at(run, record.step, record.values))  # type: ignore[arg-type]
+        for log in logs(run):
+            for record in records(log, committed=False):
+                rule.on_trial_result(None, trial, report_of(run, log, record))  # type: ignore[arg-type]
     return rule
 
 

@@ -18,7 +18,7 @@ from selfsup import evaluator, failures, outside
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.mlflow_store import default_uri, sqlite_path
 from selfsup.stage import damaged, is_locked, read_json
-from selfsup.sweeps.report.results import EVAL, Row, all_rows
+from selfsup.sweeps.report.results import EVAL, Row, all_rows, final_metrics
 from selfsup.sweeps.result import Status
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ID, LABEL, REASON, SEED, Tracker
@@ -193,7 +193,7 @@ def _of_row(sweep: str, row: Row, record: RunRecord | None, home: Path) -> Store
         seed,
         "trial" if is_trial else "run",
         *_status(row, record, home),
-        headline(row["metrics"], row["params"]),
+        headline(final_metrics(row), row["params"]),
         record.stages if record else (),
         _iso(row["started"]),
         _iso(row["ended"]),

@@ -2,19 +2,21 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
 
 from selfsup.failures import Failure, classify
-from selfsup.metrics_log import records, tail
+from selfsup.metrics_log import Record, records, tail
 from selfsup.pipelines.cluster.ray_context import disable_progress_bars
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.curves import logs
 from selfsup.pipelines.stages.runner import perform
 
 POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not
-PART, PARTS = "part", 27  # of every report: the same as so many of 27 parts, alike for trainings of any length
+PART, PARTS = "part", 27  # of every report: when its numbers are of, in 27 parts, alike for trainings of any length
 TRAINED = "trained"  # of every report: whether the training is over, so that to stop the trial saves nothing
 FAILURE = "failure"  # of the last report of one that failed: a Failure, which a full disk takes no note of
 ENDED = "ended"  # of the last report: whether the run came to all of its results
@@ -51,16 +53,26 @@ def _perform(run: PlannedRun, failed: list[Failure]) -> None:
 
 
 def _progress(run: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:
-    spool, last_step = run.pretrain.spool if run.pretrain else None, 0
+    seen = dict.fromkeys(logs(run), 0)
     while work.is_alive():
         work.join(POLL)
-        if spool is None or (latest := tail(spool)) is None or latest.step <= last_step:
-            continue
-        for record in records(spool, committed=False):
-            if record.step > last_step:
-                last_step, latest = record.step, tail(spool)  # a report may have waited for Tune
-                numbers = record.values if last_step < run.steps else {}
-                yield report_at(run, last_step, numbers, trained=latest is not None and latest.step >= run.steps)
+        for log in seen:
+            if (latest := tail(log)) is None or latest.step <= seen[log]:
+                continue
+            for record in records(log, committed=False):
+                if record.step > seen[log]:
+                    seen[log] = record.step
+                    yield report_of(run, log, record)
+
+
+def report_of(run: PlannedRun, log: Path, record: Record) -> dict[str, float]:
+    """Return the report of a record of the training, or of an evaluation while it goes on, in one of a run's logs."""
+    assert run.pretrain
+    latest = tail(run.pretrain.spool)  # a report may have waited for Tune
+    reached, last = latest.step if latest else 0, record.step == run.steps
+    step = record.step if log == run.pretrain.spool else reached
+    values = {} if last else {f"{logs(run)[log]}{name}": value for name, value in record.values.items()}
+    return report_at(run, step, {}, trained=reached >= run.steps) | values | {PART: PARTS * record.step / run.steps}
 
 
 def report_at(run: PlannedRun, step: int, values: Mapping[str, float], *, trained: bool = False) -> dict[str, float]:

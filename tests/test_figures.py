@@ -179,6 +179,17 @@ def test_a_learning_curve_has_the_color_of_its_value_thin_for_a_seed_and_thick_f
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0.5", "0.75 (default)", "0.9"]
 
 
+def test_evaluations_during_training_are_a_panel_each() -> None:
+    one, results = study({"0.75, 8": [60.0, 62.0]})
+    curve = {KNN: [(step, 60.0 + step) for step in (2, 4, 6)]}
+    learned = [replace(run, curves=curve) for run in results]
+    drawn = {drawing.kind: drawing for drawing in drawings(ablation(sweep(one), learned))}
+    [axis] = drawn["evaluations"].figure.axes
+    assert axis.get_ylabel() == "knn top-1"
+    assert [*axis.lines[0].get_xydata()[-1]] == [6.0, 66.0]
+    assert "evaluations" not in {drawing.kind for drawing in drawings(ablation(sweep(one), results))}
+
+
 def test_values_that_are_no_numbers_differ_in_color_or_dashes() -> None:
     names = tuple("abcdefghijkl")
     looks = looks_of(Factor("optim.name", names, "a", None, False))

@@ -1,9 +1,12 @@
 import sys
+from pathlib import Path
 
 import pytest
 
 from selfsup import progress
-from selfsup.progress import Remaining, counting, labelling
+from selfsup.metrics_log import MetricsLog
+from selfsup.progress import Remaining, counting, follow, labelling
+from selfsup.stage import Stage
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,17 @@ def test_what_is_left_goes_by_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -
     now[0] = 20_000.0
     assert remaining.after("simclr") == "3 of 3"
     assert Remaining({"a": 0.0, "b": 0.0}).after("a") == "1 of 2"
+
+
+def test_a_training_s_line_ends_with_its_latest_evaluations(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    stage = Stage("pretrain", {}, {}, tmp_path)
+    MetricsLog(stage.spool).append(5, {"loss": 1.5, "samples_per_second": 20.0})
+    with follow(stage, "mae", 10, lambda: "knn 45.00"):
+        pass
+    assert "5/10 steps, loss 1.500, 20 samples/s, knn 45.00 " in capsys.readouterr().err
 
 
 def test_warnings_of_rays_nodes_reach_a_log_without_color(

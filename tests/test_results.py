@@ -75,6 +75,21 @@ def test_a_run_that_was_ended_for_a_reason_stopped_and_one_interrupted_is_planne
     assert [each.status for each in gather(tracker, sweep)[:2]] == ["stopped", "pending"]
 
 
+@pytest.mark.parametrize(("status", "number"), [("RUNNING", None), ("KILLED", None), ("FINISHED", 60.0)])
+def test_an_evaluation_on_the_way_is_a_point_of_the_curve_and_no_result(
+    tracker: Tracker, sweep: Sweep, status: str, number: float | None
+) -> None:
+    id = sweep.studies[0].arms[0].ids[0]  # noqa: A001
+    opened = tracker.open(id=id, name=id, experiment=sweep.name, params={"evals.every.steps": 10}, tags={})
+    for step in (10, 20, 30):
+        tracker.metrics(opened, {KNN: 2.0 * step}, step=step, time=step)
+    if status != "RUNNING":
+        tracker.finish(opened, status, "fell behind")  # type: ignore[arg-type]
+    result = gather(tracker, sweep, curves=[KNN])[0]
+    assert result.metrics.get(KNN) == number
+    assert result.curves[KNN] == [(10, 20.0), (20, 40.0), (30, 60.0)]
+
+
 def test_a_sweep_that_never_started(tracker: Tracker, sweep: Sweep, tmp_path: Path) -> None:
     assert [each.status for each in gather(tracker, sweep, cache=tmp_path)] == ["pending"] * 4
 

@@ -77,8 +77,11 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
         text = "extends: masked.yaml\nhyper: {width: {search: auto}}\nsearch: "
         loss = sweep(text + "{metric: pretrain/loss, scheduler: asha}\n").search
         rankme = sweep(text + "{metric: eval/knn/top1, scheduler: median, rank: pretrain/rankme}\n").search
+        knn = sweep(text + "{metric: eval/knn/top1, scheduler: asha}\nevals: {every: {steps: 2}}\n").search
         assert loss is not None
         assert rankme is not None
+        assert knn is not None
+        assert knn.ranking == ("eval/knn/top1", "max")
         assert (loss.ranking, rankme.ranking) == (("pretrain/loss", "min"), ("pretrain/rankme", "max"))
 
     def test_a_required_knob_may_be_searched_and_the_method_be_one_of_the_studies(self) -> None:
@@ -139,8 +142,13 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
              "nsga2, not 'tp' (did you mean 'tpe'?)"),
             ("{metric: eval/knn/top1, trails: 5}", "3:33: search.trails: unknown key (did you mean 'trials'?)"),
             ("{metric: [eval/knn/top1, pretrain/loss], sampler: random, scheduler: asha}", "3:9: search: scheduler: "
-             "asha compares trials that still train, which have no eval/knn/top1 yet; say rank: pretrain/rankme or "
-             "another number of the training"),
+             "asha ranks trials by one number, and there are several metrics; say which is it, as rank: "
+             "pretrain/rankme"),
+            ("{metric: eval/knn/top1, scheduler: asha}", "3:1: search: scheduler: asha compares trials that still "
+             "train, which have no eval/knn/top1 yet; say evals: {every: {epochs: 10}}, which evaluates while they do, "
+             "or rank: pretrain/rankme or another number of the training"),
+            ("{metric: pretrain/loss, scheduler: asha, rank: eval/knm/top1}", "3:1: search: scheduler: asha compares "
+             "trials that still train, and no evaluation of every study gives eval/knm/top1"),
             ("{metric: pretrain/loss, rank: pretrain/rankme}", "3:9: search: rank: without effect, since scheduler: "
              "none stops no trial"),
             ("{metric: eval/knn/top1, scheduler: pbt}", "3:44: search.scheduler: pbt is not offered: it overwrites "

@@ -34,7 +34,7 @@ class Task:
     """The task of every training worker of a run.
 
     resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized. teacher: that it
-    learns from. start: the file of the encoder that it starts from.
+    learns from. start: the file of the encoder that it starts from. due: steps after which the encoder is evaluated.
     """
 
     run: Run
@@ -46,6 +46,7 @@ class Task:
     stats: Any
     teacher: TrainedMethod | None = None
     start: Path | None = None
+    due: range = range(0)
 
     @property
     def steps(self) -> int:

@@ -1,7 +1,6 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from selfsup import codebase, encoder, hits, modality, saved
 from selfsup.errors import DataError, SpecError
+from selfsup.evaluations import Evaluation
 from selfsup.evaluator import MAPS, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import LOGITS, OWN, FeatureChoice
@@ -31,6 +31,7 @@ from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import raw_values
 from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pipelines.stages.filled import mapped, places_of
 from selfsup.pipelines.stages.maps import MapSource
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sealed import damage, sealed
@@ -40,7 +41,6 @@ from selfsup.stage import Stage
 from selfsup.views import Center, ViewSpec
 
 READ_BATCH = 256
-ZEROS = bytes(2**20)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -166,17 +166,12 @@ def embed_splits(
     """Write features of one split or two by the encoder of a run, or logits of the second, to a folder; or nothing."""
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
-    stats, view = planned.stats, modality.whole_of(run.input, run.backbone, run.embed.crop)
-    if reads.squashed:
-        assert isinstance(view, Center), "maps are of images"
-        view = replace(view, squashed=True)
-    shape = modality.shape_of(run.input, run.backbone, stats.channels)
-    source: Source = EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
+    source: Source = source_of(planned, weights, reads)
     first = train.num_samples if reads == LOGITS else 0
     if weights and first:
-        source = HeadSource(run, planned.size, weights.with_name(METHOD), view, stats)
+        source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
     total = train.num_samples + (val.num_samples if val else 0) - first
-    load = Load(train, val or train, view, first)
+    load = Load(train, val or train, source.view, first)
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))
@@ -184,6 +179,17 @@ def embed_splits(
         encode.write_parquet(str(part))
     table = pq.read_table(folder / "features", columns=["split"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
+
+
+def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:
+    """Return the encoder of a run. weights: the file of a trained one. reads: the feature."""
+    run, stats = planned.run, planned.stats
+    view = modality.whole_of(run.input, run.backbone, run.embed.crop)
+    if reads.squashed:
+        assert isinstance(view, Center), "maps are of images"
+        view = replace(view, squashed=True)
+    shape = modality.shape_of(run.input, run.backbone, stats.channels)
+    return EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
 
 
 def encoded(
@@ -206,19 +212,26 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     Writes which images it had right to the stage's folder.
     """
     evaluation = planned.evals[stage.name or stage.kind]
-    train, val = planned.splits(evaluation.name)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
-    # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
-    task = ray.remote(_probe).options(num_cpus=_cpus(planned.run), num_gpus=gpus, scheduling_strategy="SPREAD")
     folder = planned.embeds[evaluation.name].folder
-    code = codebase.unshipped_digest("evals", evaluation.use)
-    target = evaluation.evaluator.target
-    maps = MapSource(target, (train, val), planned.run.backbone.image_size) if target in MAPS else None
-    parts, seed = planned.feature(evaluation).parts, planned.run.seed
-    result = task.remote(evaluation.use, evaluation.hyper, folder, len(train.classes), parts, seed, code, maps)
-    scores, label = ray.get(result)
-    hits.save(stage.folder, hits.identity(val.digest, label), scores)
+    scores, label = scored(planned, evaluation, folder, cpus=_cpus(planned.run), gpus=gpus)
+    hits.save(stage.folder, hits.identity(planned.splits(evaluation.name).val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
+
+
+def scored(
+    planned: PlannedRun, evaluation: Evaluation, folder: Path, *, cpus: float, gpus: int
+) -> tuple[dict[str, Score], NDArray[np.int64]]:
+    """Return the scores of an evaluation, and the labels of validation samples, from the features in a folder."""
+    splits, target = planned.splits(evaluation.name), evaluation.evaluator.target
+    code = codebase.unshipped_digest("evals", evaluation.use)
+    maps = MapSource(target, splits, planned.run.backbone.image_size) if target in MAPS else None
+    parts, seed = planned.feature(evaluation).parts, planned.run.seed
+    # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
+    task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
+    result = task.remote(evaluation.use, evaluation.hyper, folder, len(splits.train.classes), parts, seed, code, maps)
+    scores, label = ray.get(result)
+    return scores, label
 
 
 def _probe(
@@ -257,7 +270,7 @@ def features(folder: Path, classes: int, *, labelled: bool = True, maps: MapSour
     if maps is None:
         return data
     side = maps.side(value.shape[1])
-    room = _room((len(value), side, side), folder, maps.dtype)
+    room = mapped((len(value), side, side), folder, maps.dtype)
     shown = maps.read(table["id"].to_numpy(), room)
     return data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
 
@@ -275,27 +288,8 @@ def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, ND
     table = table.filter(pc.field("label") >= 0) if labelled else table
     width = stored.schema.field("feature").type.list_size
     tokens = table["tokens"][0].as_py() if "tokens" in table.column_names and len(table) else None
-    value = _room((len(table), tokens, width // tokens) if tokens else (len(table), width), folder)
+    value = mapped((len(table), tokens, width // tokens) if tokens else (len(table), width), folder)
     for batch in stored.to_batches(["id", "feature"], batch_size=READ_BATCH, batch_readahead=1, fragment_readahead=1):
-        place, known = _places_of(batch["id"].to_numpy(), table["id"].to_numpy())
+        place, known = places_of(batch["id"].to_numpy(), table["id"].to_numpy())
         value[place] = batch["feature"].flatten().to_numpy().reshape(-1, *value.shape[1:])[known]
     return table, value
-
-
-def _room(shape: tuple[int, ...], folder: Path, dtype: type[np.generic] = np.float32) -> NDArray[Any]:
-    """Return an array to fill, of 4 bytes a number, perhaps more than memory holds: in a file that ends with it."""
-    if math.prod(shape) == 0:  # no file of no length is mapped
-        return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for _ in range(math.ceil(4 * math.prod(shape) / len(ZEROS))):
-            file.write(ZEROS)  # a full disk raises here; where a mapped file has holes, it ends the process later
-        file.flush()
-        return np.memmap(file, dtype, "r+", shape=shape)
-
-
-def _places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(B,), sorted (N,) -> the places in ids of those that are there, (K,), and which these are, (B,)"""
-    place = np.searchsorted(ids, wanted)
-    known = place < len(ids)
-    known[known] = ids[place[known]] == wanted[known]
-    return place[known], known

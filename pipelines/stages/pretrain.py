@@ -51,6 +51,7 @@ def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
         planned.stats,
         planned.taught,
         planned.start,
+        planned.due,
     )
     stream = SampleStream(task.manifest, task.order, task.views, task.steps)
     task_bytes, launched = pickle.dumps(task), time.time()

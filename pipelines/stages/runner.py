@@ -9,6 +9,7 @@ from pathlib import Path
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
 from selfsup.pipelines.planned import EVALUATE, PICTURES, TARGETS, WORKER, PlannedRun
+from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
@@ -31,7 +32,9 @@ def perform(run: PlannedRun) -> None:
                 origin.settle([stage], run.code)
                 if not stage.done:
                     origin.claim(stage)
-                    stage.finish(WORK.get(stage.kind, probe)(run.owner(stage), stage))
+                    with evaluating(run, stage):
+                        result = WORK.get(stage.kind, probe)(run.owner(stage), stage)
+                    stage.finish(result)
     except Exception as error:
         with suppress(OSError):  # as of a full disk
             failures.write(failures.classify(error), run.failure)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -26,6 +27,7 @@ from selfsup.train import Step, read, train
 from selfsup.whole import write
 
 DAMAGED = "bad-checkpoints.txt"
+SNAPSHOTS = "snapshots"  # folder of encoders to be evaluated while training goes on
 
 
 def work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
@@ -70,7 +72,7 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
         tensors.save(method.state_dict(), task.folder / METHOD)
-        _save_encoder(task, method)
+        save_encoder(task, method, task.folder / ENCODER)
 
 
 def _steps(
@@ -99,12 +101,18 @@ def _steps(
     )
 
 
-def _save_encoder(task: Task, method: Method) -> None:
-    run, path = task.run, task.folder / ENCODER
+def save_encoder(task: Task, method: Method, path: Path) -> None:
+    """Write the encoder of a method to a file, atomically."""
+    run = task.run
     shape = shape_of(run.input, run.backbone, task.info.channels)
     name, knobs = chosen(run.input)
     notes = pretrained.notes(name, task.stats, knobs=knobs)
     saved.save_encoder(method.encoder(run.modality), run.backbone, path, shape, notes)
+
+
+def snapshot(folder: Path, step: int) -> Path:
+    """Return the file of the encoder after a step, in the folder of a training."""
+    return folder / SNAPSHOTS / f"{step:09d}.safetensors"
 
 
 def check_code(task: Task) -> None:
@@ -174,7 +182,8 @@ class Watch:
                 step.number == total or step.number % every == 0
                 for every in (settings.log_every, settings.checkpoint_every)
             )
-            if not (log or save):
+            due = step.number in self._task.due
+            if not (log or save or due):
                 continue
             if settings.norm_groups > 1:
                 norms.average_statistics(self._method)
@@ -185,6 +194,8 @@ class Watch:
                 rate = (step.number - seen) * self._task.order.batch / (now - since)
                 self._log(step.number, values, rate=rate, wait=wait)
                 since, seen, waited = now, step.number, self._loader.waited
+            if due:
+                self._leave(step.number)
             if save:
                 self._save(step.number)
         numbers = spent | self._meter.read() | self._loader.counted()
@@ -207,6 +218,14 @@ class Watch:
         embedding = dist.gather(trunk.pooled(self._loader.latest.views[0].value))
         trunk.train()
         return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
+
+    def _leave(self, number: int) -> None:
+        """Leave the encoder to be evaluated. Before a checkpoint, so that none is missing after a kill."""
+        if self._metrics_log is None:
+            return
+        path = snapshot(self._task.folder, number)
+        path.parent.mkdir(exist_ok=True)
+        save_encoder(self._task, self._method, path)
 
     def _save(self, number: int) -> None:
         if self._metrics_log is None:

@@ -35,7 +35,8 @@ EXCLUDED = frozenset(
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.sources pipelines.data.storage
     pipelines.data.tars pipelines.data.urls
-    pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner sweeps
+    pipelines.stages.curves pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain
+    pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.py is excluded, their modules are not

@@ -2,8 +2,9 @@
 
     evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}, few: {use: knn, k: 5}}
     evals: {mine: {use: ./mine.py}, other: {use: my_lab.evals:Other}}
+    evals: {every: {epochs: 10}, knn: {}}
 
-`use` defaults to the name, `data` to the run's own.
+`use` defaults to the name, `data` to the run's own. `every` is no evaluation: it asks for all of them during training.
 """
 
 import functools
@@ -20,11 +21,13 @@ from selfsup.explain import did_you_mean
 from selfsup.knob import Knobs, knob
 from selfsup.layers import find
 from selfsup.naming import WORD
-from selfsup.sections import EvalData
+from selfsup.sections import Duration, EvalData
 from selfsup.source import Node, Problem
 
 Uses = tuple[tuple[str, str | None], ...]  # (name, evaluator) of evaluations with a name of their own; None: taken back
 USE = "which evaluation it is; null: the one that it is named after"
+EVERY = "every"  # the one key that is no evaluation
+EVERY_DOC = "how often all of them are made of the encoder as it trains, as {epochs: 10}; null: once it is trained"
 
 
 class Evaluation(NamedTuple):
@@ -51,7 +54,12 @@ class Unknown(Knobs, extra="allow"):
 
 def listed(section: Knobs) -> dict[str, Evaluation]:
     """Return the evaluations of a run, by name and in the order of names."""
-    return {name: _evaluation(name, knobs) for name, knobs in section if knobs is not None}
+    return {name: _evaluation(name, knobs) for name, knobs in section if name != EVERY and knobs is not None}
+
+
+def every(section: Knobs) -> Duration | None:
+    """Return how often the evaluations of a run are made during training; None where they are not."""
+    return getattr(section, EVERY, None)
 
 
 def _evaluation(name: str, knobs: Any) -> Evaluation:
@@ -102,21 +110,22 @@ def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
 
 def _entries(tree: Mapping[str, Any]) -> dict[str, Any]:
     entries = tree.get("evals")
-    return entries if isinstance(entries, dict) else {}
+    return {name: entry for name, entry in entries.items() if name != EVERY} if isinstance(entries, dict) else {}
 
 
 def hints(tree: Mapping[str, Any]) -> dict[str, str]:
     """Return, by path, what is wrong with entries of `evals` that are no evaluation."""
     known = evaluator.names()
     which = f"a name of your own says which evaluation it is, as in {{use: {known[0]}}}: {', '.join(known)}"
-    return {f"evals.{name}": unfit(name) or which for name in _entries(tree) if name not in known}
+    wrong = {f"evals.{name}": unfit(name) or which for name in _entries(tree) if name not in known}
+    return wrong | {f"evals.{EVERY}.use": unfit(EVERY)}
 
 
 def unfit(name: str) -> str:
     """Return why a name cannot be that of an evaluation and its metrics; "" where it can."""
     if not WORD.fullmatch(name):
         return "a name of an evaluation is a letter, then letters, digits, - and _, at most 60 together"
-    return f"{name} is a word of the program; choose another name" if hasattr(Knobs, name) else ""
+    return f"{name} is a word of the program; choose another name" if name == EVERY or hasattr(Knobs, name) else ""
 
 
 @functools.cache
@@ -126,6 +135,7 @@ def section(named: Uses = ()) -> type[Knobs]:
         name: (None if use is None else kind(use) | None, knob(None, _doc(use)))
         for name, use in sorted((dict(zip(evaluator.names(), evaluator.names(), strict=True)) | dict(named)).items())
     }
+    fields[EVERY] = (Duration | None, knob(None, EVERY_DOC, result=False))
     return create_model("Evals", __base__=Knobs, **fields)
 
 

@@ -112,11 +112,14 @@ def timed(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
-    """Show steps, loss, samples/s and time left of a training stage, read from its metrics log while the block runs."""
+def follow(stage: "Stage", title: str, steps: int, scores: Callable[[], str] = str) -> Iterator[None]:
+    """Show steps, loss, samples/s and time left of a training stage, read from its metrics log while the block runs.
+
+    scores: returns the text of the latest evaluations, such as `knn 97.78`.
+    """
     bar = Bar(total=steps, desc=title, bar_format=LINE)
     stop = threading.Event()
-    updater = threading.Thread(target=_update, args=(stage, bar, stop), daemon=True)
+    updater = threading.Thread(target=_update, args=(stage, bar, stop, scores), daemon=True)
     updater.start()
     try:
         yield
@@ -126,7 +129,7 @@ def follow(stage: "Stage", title: str, steps: int) -> Iterator[None]:
         bar.close()
 
 
-def _update(stage: "Stage", bar: Bar, stop: threading.Event) -> None:
+def _update(stage: "Stage", bar: Bar, stop: threading.Event, scores: Callable[[], str]) -> None:
     stopped = False
     while not stopped:
         stopped = stop.wait(0.5)
@@ -136,5 +139,6 @@ def _update(stage: "Stage", bar: Bar, stop: threading.Event) -> None:
         if bar.n == 0:  # the clock starts at the first step of this attempt
             bar.initial, bar.start_t = record.step, time()
         rate, loss = record.values.get("samples_per_second", 0.0), record.values.get("loss", 0.0)
-        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} samples/s", refresh=False)
+        parts = f"loss {loss:.3f}", f"{rate:,.0f} samples/s", scores()
+        bar.set_postfix_str(", ".join(filter(None, parts)), refresh=False)
         bar.update(record.step - bar.n)

@@ -36,7 +36,8 @@ __all__ = ["BASELINES", "Backbone", "Data", "Duration", "Embed", "Optim", "Resou
 __all__ += ["WHOLE", "check", "methods", "read", "run_type", "spec_type", "used"]
 
 MOST_SEEDS = 1000
-WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"))  # one value each: a new unit replaces the old
+# one value each: a new unit replaces the old
+WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"), ("evals", "every"))
 
 
 class Nothing(Knobs):

@@ -14,7 +14,7 @@ from selfsup.failures import COLLAPSE
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.hover import annotate
-from selfsup.sweeps.report.learning import LOSS, arm_curves, health, losses, panels_of
+from selfsup.sweeps.report.learning import LOSS, arm_curves, evaluations, health, losses, panels_of
 from selfsup.sweeps.report.plots import INK, curves, effects, heat_map, numbers
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.result import Result
@@ -26,6 +26,7 @@ GRID = (
     "be worse than the best"
 )
 LOSSES = "Training loss. Thin: a seed; thick: the mean of an arm's seeds."
+EVALUATIONS = "Evaluations during training; the last is the result. Thin: a seed; thick: the mean of an arm's seeds."
 HEALTH = (
     "Embeddings. Thin: a seed; thick: the mean. Red cross: a seed ends below the dashed line, where collapse is "
     "suspected"
@@ -52,7 +53,7 @@ STYLE: dict[Any, Any] = {
 class Drawing(NamedTuple):
     """A figure of a study.
 
-    kind: "curves", "grid", "effects", "loss", "health". caption: content and meaning of marks.
+    kind: "curves", "grid", "effects", "loss", "evaluations", "health". caption: content and meaning of marks.
     """
 
     study: str
@@ -68,7 +69,9 @@ def drawings(ablation: Ablation) -> list[Drawing]:
         return [
             drawing
             for study in ablation.sweep.studies
-            for drawing in _drawings(study, [table for table in ablation.tables if table.study == study.name], runs)
+            for drawing in _drawings(
+                study, [table for table in ablation.tables if table.study == study.name], ablation.sweep.metrics, runs
+            )
         ]
 
 
@@ -87,7 +90,9 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     return file.getvalue()
 
 
-def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result]) -> Iterator[Drawing]:
+def _drawings(
+    study: Study, tables: Sequence[Table], metrics: Sequence[str], runs: Mapping[str, Result]
+) -> Iterator[Drawing]:
     if numeric := [table for table in tables if table.factor and numbers(table.factor)[1]]:
         yield Drawing(study.name, "curves", f"{CURVES}{_crosses(numeric)}.", curves(numeric))
     for table in tables:
@@ -99,6 +104,8 @@ def _drawings(study: Study, tables: Sequence[Table], runs: Mapping[str, Result])
     curve_names = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
     if LOSS in curve_names:
         yield Drawing(study.name, "loss", LOSSES, losses(groups, runs))
+    if shown := [metric for metric in metrics if metric in curve_names]:
+        yield Drawing(study.name, "evaluations", EVALUATIONS, evaluations(groups, shown, runs))
     if any(name in curve_names for name, _ in COLLAPSE.values()):
         yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(groups, runs))
 

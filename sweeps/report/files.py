@@ -18,7 +18,7 @@ PICTURES = "pictures/reconstructions.png"
 
 def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
     """Read what MLflow holds of a sweep now, also while it runs. cache: a folder that makes the next call fast."""
-    results = gather(tracker, sweep, curves=CURVES, cache=cache)
+    results = gather(tracker, sweep, curves=(*CURVES, *sweep.metrics), cache=cache)
     experiment = tracker.experiment(sweep.name)
     place = experiment_page(tracker.uri, experiment.experiment_id) if experiment else ""
     plans = mlflow_tree.plans(tracker, sweep.name)

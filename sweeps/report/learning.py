@@ -1,4 +1,4 @@
-"""Learning curves: training loss, and the spread of embeddings, over steps. A color is a value of the factor."""
+"""Learning curves: training loss, evaluations, spread of embeddings, over steps. A color is a value of the factor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from selfsup.progress import several
 from selfsup.sweeps.report.hover import named_series, with_values
 from selfsup.sweeps.report.plots import AMOUNTS, BLUE, DASHED, HEIGHT, KINDS, RED, numbers, panels, wrapped
 from selfsup.sweeps.report.table import Table
-from selfsup.sweeps.report.wording import clipped, label, named
+from selfsup.sweeps.report.wording import clipped, heading, label, named
 from selfsup.sweeps.result import Curve, Result
 from selfsup.sweeps.spec.study import Arm, Factor, Study
 
@@ -54,6 +54,18 @@ def losses(groups: Sequence[Panel], runs: Mapping[str, Result]) -> Figure:
     for group, axis in zip(groups, axes, strict=True):
         _draw(axis, LOSS, group, runs)
         axis.set(title=group.title, xlabel="step", ylabel="loss")
+        _legend(axis, group)
+    return figure
+
+
+def evaluations(groups: Sequence[Panel], metrics: Sequence[str], runs: Mapping[str, Result]) -> Figure:
+    """Draw evaluations during training, a panel per group and metric."""
+    both = [(group, metric) for group in groups for metric in metrics]
+    columns = 2 if len(both) in (2, 4) else 3
+    figure, axes = wrapped(len(both), columns, height=max(HEIGHT, _legend_height(groups)))
+    for (group, metric), axis in zip(both, axes, strict=True):
+        _draw(axis, metric, group, runs)
+        axis.set(title=group.title, xlabel="step", ylabel=heading(metric))
         _legend(axis, group)
     return figure
 

@@ -41,6 +41,7 @@ TABLES = (
 )
 Row = dict[str, Any]  # a run as the cache holds it, see _row
 EVAL = "eval/"  # what the names of evaluations' numbers begin with
+EVERY = "evals.every."  # what the parameters of a run begin with that is evaluated while it trains
 SKEW = 60_000  # milliseconds by which the clocks of machines that finish runs may differ
 
 
@@ -111,12 +112,24 @@ def _result(
         run=row["run"],
         status="pending" if interrupted else status,
         reason=reason,
-        metrics=current_metrics(row["metrics"]),
+        metrics=final_metrics(row),
         params=row["params"],
         tags=row["tags"],
         curves={name: by_run[row["run"]] for name, by_run in curves.items() if row["run"] in by_run},
         seen={name: by_run[row["run"]] for name, by_run in hits.items() if row["run"] in by_run},
     )
+
+
+def final_metrics(row: Row) -> dict[str, float]:
+    """Return the metrics of a run, without those of evaluations on the way while it is not done."""
+    on_the_way = row["status"] != "FINISHED" and _has_curves(row)
+    metrics = current_metrics(row["metrics"])
+    return {name: value for name, value in metrics.items() if not (on_the_way and name.startswith(EVAL))}
+
+
+def _has_curves(row: Row) -> bool:
+    """Return whether a run is evaluated while it trains."""
+    return any(name.startswith(EVERY) for name in row["params"])
 
 
 def _current(tracker: Tracker, experiment: str, cache: sqlite3.Connection) -> dict[str, Row]:
@@ -154,6 +167,7 @@ def _curves(tracker: Tracker, name: str, runs: Sequence[Row], cache: sqlite3.Con
     stored = cache.execute("SELECT run, ended, points FROM curves WHERE name = ?", [name])
     known = {(run, ended): [(step, value) for step, value in json.loads(points)] for run, ended, points in stored}
     rows = [row for row in runs if name in current_metrics(row["metrics"])]
+    rows = [row for row in rows if not name.startswith(EVAL) or _has_curves(row)]
     curves: dict[str, Curve] = {}
     new = []
     for row in rows:

@@ -68,7 +68,7 @@ class Search(Knobs):
         "tpe", "the sampler of Optuna that proposes trials"
     )
     scheduler: Scheduler = knob("none", "the scheduler that stops trials which fall behind")
-    rank: Objective | None = knob(None, "training number to rank by; null: metric, where training has it")
+    rank: Objective | None = knob(None, "the number that a scheduler ranks training trials by; null: metric")
     trials: int = knob(20, "largest number of trials", ge=1, le=100_000)
     samples: int | None = knob(None, "training samples of all trials together; null: no limit", gt=0)
     hours: float | None = knob(None, "hours by the clock; null: no limit", gt=0)
@@ -96,10 +96,9 @@ class Search(Knobs):
                 f"scheduler: none{', or sampler: tpe' * (len(self.metric) == 1)}"
             )
         if self.scheduler != "none" and not self._rank_objective:
-            metric, _ = _pair(self.metric[0])
             raise ValueError(
-                f"scheduler: {self.scheduler} compares trials that still train, which have no {metric} yet; "
-                "say rank: pretrain/rankme or another number of the training"
+                f"scheduler: {self.scheduler} ranks trials by one number, and there are several metrics; say which is "
+                "it, as rank: pretrain/rankme"
             )
         return self
 
@@ -110,9 +109,8 @@ class Search(Knobs):
 
     @property
     def _rank_objective(self) -> str:
-        """Return the objective that a scheduler ranks by; "" where training has no such number."""
-        text = self.rank or (self.metric[0] if len(self.metric) == 1 else "")
-        return text if text.partition(" ")[2].startswith("pretrain/") else ""
+        """Return the objective that a scheduler ranks by; "" where several metrics leave that open."""
+        return self.rank or (self.metric[0] if len(self.metric) == 1 else "")
 
     @property
     def objectives(self) -> dict[str, str]:

@@ -181,10 +181,26 @@ def _search_problems(top: Node, designs: Sequence[Design], search: Search | None
         if metric.startswith("eval/") and not all(_measures(metric, study) for study in designs):
             hint = explain.did_you_mean(metric, {name for study in designs for name in metrics(study.default)})
             yield Problem(section.key, ("search", "metric"), f"no evaluation of every study gives {metric}", hint)
+    if search.scheduler != "none" and (why := _unranked(search, designs)):
+        yield Problem(section.key, ("search",), why)
     without = any(not study.default.resources.gpus_per_worker for study in designs)
     if "pretrain/gpu_hours" in search.objectives and without:
         message = "pretrain/gpu_hours is not measured without resources.gpus_per_worker; pretrain/seconds is"
         yield Problem(section.key, ("search", "metric"), message)
+
+
+def _unranked(search: Search, designs: Sequence[Design]) -> str:
+    """Return why a scheduler has no number to rank trials by while they train; "" where it has one."""
+    metric, _ = search.ranking
+    if metric.startswith("pretrain/"):
+        return ""
+    compares = f"scheduler: {search.scheduler} compares trials that still train"
+    if not metric.startswith("eval/") or not all(_measures(metric, study) for study in designs):
+        return f"{compares}, and no evaluation of every study gives {metric}"
+    if not all(evaluations.every(study.default.evals) for study in designs):
+        remedy = "say evals: {every: {epochs: 10}}, which evaluates while they do, or rank: pretrain/rankme or another"
+        return f"{compares}, which have no {metric} yet; {remedy} number of the training"
+    return ""
 
 
 def _primary_problems(top: Node, designs: Sequence[Design], primary: str | None) -> Iterator[Problem]:

@@ -36,6 +36,7 @@ from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
 from selfsup.pipelines.stages.batches import Task
 from selfsup.pipelines.stages.pictures import fixed_batch, pictures
+from selfsup.pipelines.stages.runner import perform
 from selfsup.pipelines.stages.worker import build
 from selfsup.saved import restore_encoder
 from selfsup.sealed import damage, sealed
@@ -154,6 +155,20 @@ def test_a_damaged_checkpoint_and_what_ray_left_of_its_own_notes_change_nothing(
     )
     assert not list((folder(each) / "ray").rglob("checkpoint*"))
     assert [damage(folder(each) / name) for name in (before, latest)] == ["", ""]
+
+
+def test_evaluations_on_the_way_change_no_digit_of_training(
+    planned: Callable[..., PlannedRun], straight: PlannedRun
+) -> None:
+    """On the two CPUs of this Ray, which training may have all: they are made all the same."""
+    each = planned(evals={"every": {"steps": 25}}, resources={"data_cpus": 1.0})
+    perform(each)
+    _assert_same(each, straight)
+    for name, probe in each.probes.items():
+        assert [record.step for record in records(probe.spool)] == [25, 50]
+        assert all(0 <= record.values["top1"] <= 100 for record in records(probe.spool)), name
+        assert not (probe.folder / "bad-evaluations.txt").exists()
+    assert not (folder(each) / "snapshots").exists()
 
 
 def _assert_same(each: PlannedRun, other: PlannedRun) -> None:

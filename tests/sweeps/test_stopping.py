@@ -12,7 +12,7 @@ import ray.cloudpickle
 from ray import tune
 
 from selfsup.knob import Range
-from selfsup.metrics_log import MetricsLog
+from selfsup.metrics_log import MetricsLog, Record, records
 from selfsup.stage import Stage, digest
 from selfsup.sweeps import driver, trial
 from selfsup.sweeps.explore import BudgetStopper
@@ -37,7 +37,13 @@ class Live:
 
 
 def run(steps: int, **more: Any) -> Any:
-    return SimpleNamespace(steps=steps, run=SimpleNamespace(seed=0, train=SimpleNamespace(batch=16)), **more)
+    told = {"probes": {}, "tuned": {}, "due": range(0)} | more
+    return SimpleNamespace(steps=steps, run=SimpleNamespace(seed=0, train=SimpleNamespace(batch=16)), **told)
+
+
+def logged(path: Path, space: str = "pretrain") -> Any:
+    """A stage with a log."""
+    return SimpleNamespace(spool=path, space=space)
 
 
 def ranked(kind: str) -> Search:
@@ -137,7 +143,7 @@ def test_a_scheduler_goes_on_from_the_trials_of_earlier_sessions(kind: str, tmp_
         spool = MetricsLog(path := tmp_path / str(number))
         for step in (10, 20, 30, 90):
             spool.append(step, {"loss": loss})
-        earlier.append(run(90, id=str(number), pretrain=SimpleNamespace(spool=path)))
+        earlier.append(run(90, id=str(number), pretrain=logged(path)))
 
     def verdict(loss: float, past: list[Any]) -> str:
         judge, live = scheduler(ranked(kind), past, NOBODY), Live("now")
@@ -181,7 +187,7 @@ class TestReports:
         over = threading.Event()
         work = threading.Thread(target=over.wait, daemon=True)
         work.start()
-        progress = trial._progress(run(3, pretrain=SimpleNamespace(spool=tmp_path / "spool")), work)
+        progress = trial._progress(run(3, pretrain=logged(tmp_path / "spool")), work)
         spool.append(1, {"loss": 3.0})
         assert next(progress) == {STEP: 1, SAMPLES: 16, PART: 9.0, TRAINED: False, LOSS: 3.0}
         spool.append(2, {"loss": 2.0})
@@ -190,6 +196,45 @@ class TestReports:
         assert next(progress) == {STEP: 3, SAMPLES: 48, PART: 27.0, TRAINED: True}
         over.set()
         assert list(progress) == []
+
+    def test_an_evaluation_comes_with_the_part_of_training_that_it_is_of(self, tmp_path: Path) -> None:
+        spool, knn = MetricsLog(tmp_path / "spool"), MetricsLog(tmp_path / "knn")
+        probes = {"knn": logged(tmp_path / "knn", "eval/knn")}
+        toy = run(27, pretrain=logged(tmp_path / "spool"), probes=probes, due=range(3, 27, 3))
+        for step in (3, 6, 9):
+            spool.append(step, {"loss": 1.0})
+        knn.append(3, {"top1": 50.0})
+        [record] = records(tmp_path / "knn", committed=False)
+        report = trial.report_of(toy, tmp_path / "knn", record)
+        assert report == {STEP: 9, SAMPLES: 144, PART: 3.0, TRAINED: False, "eval/knn/top1": 50.0}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_by_evaluations_what_falls_behind_at_a_rung_is_stopped(self, kind: str, tmp_path: Path) -> None:
+        """They are due after a tenth each: four come in the first half. Losses are of no account."""
+        judge: Any = scheduler(Search.model_validate({"metric": "eval/knn/top1", "scheduler": kind}), (), NOBODY)
+        (tmp_path / "spool").touch()
+        probes = {"knn": logged(tmp_path / "knn", "eval/knn")}
+        toy = run(100, pretrain=logged(tmp_path / "spool"), probes=probes, due=range(10, 100, 10))
+
+        def ends(name: str, top1: float) -> int:
+            judge.on_trial_add(None, live := Live(name))
+            for step in range(10, 100, 10):
+                assert judge.on_trial_result(None, live, report_at(run(100), step - 5, {"loss": top1})) == "CONTINUE"
+                report = trial.report_of(toy, tmp_path / "knn", Record(step, 0, {"top1": top1}))
+                if judge.on_trial_result(None, live, report) == "STOP":
+                    return step
+            return 100
+
+        assert [ends(str(number), 80.0) for number in range(4)] == [100] * 4
+        assert ends("behind", 60.0) <= 40
+        assert ends("ahead", 90.0) == 100
+
+    def test_a_report_of_an_evaluation_is_no_sign_of_health(self) -> None:
+        watch: Any = SimpleNamespace(steps=lambda _: 27, stopped={}, over="", enough=False, fair=0)
+        spent, flat = BudgetStopper(watch, UNBOUNDED), {"loss": 4.0, "chance": 4.0}
+        for step in range(4, 7):
+            assert spent("a", report_at(run(27), step, flat)) == (step == 6)
+            assert not spent("a", report_at(run(27), step, {}) | {"eval/knn/top1": 50.0})
 
     def test_a_spent_budget_leaves_what_has_trained_to_its_evaluation(self) -> None:
         watch: Any = SimpleNamespace(steps=lambda _: 3, stopped={}, over="", enough=False, fair=0)
@@ -216,7 +261,7 @@ class TestReports:
 class Toy(SimpleNamespace):
     """A run of 27 steps without a network: its last loss tells it apart, and above 0.8 all others, too."""
 
-    steps, probes = PARTS, {}
+    steps, probes, tuned, due = PARTS, {}, {}, range(0)
 
     @property
     def id(self) -> str:
@@ -224,7 +269,7 @@ class Toy(SimpleNamespace):
 
     @property
     def pretrain(self) -> Stage:
-        return Stage("train", {"drawn": self.drawn}, {}, self.home)
+        return Stage("pretrain", {"drawn": self.drawn}, {}, self.home)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

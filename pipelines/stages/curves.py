@@ -1,0 +1,132 @@
+"""Learning curves: encoders that training leaves at due steps are evaluated while it goes on.
+
+Training waits for nothing of it, and so the tasks ask for no CPU, of which training may have every one; for a GPU only
+where one is free. The code is that of the final evaluation: only Ray Data, which does not start without a CPU, is left
+out. A value is a record in the log of the evaluation's stage, and is never made twice.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+
+from selfsup import failures, origin
+from selfsup.evaluator import numbers
+from selfsup.metrics_log import MetricsLog, tail
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.evaluate import Encode, EncoderSource, Load, scored, source_of
+from selfsup.pipelines.stages.worker import SNAPSHOTS
+from selfsup.sealed import sealed
+from selfsup.stage import Stage
+
+POLL = 0.5  # seconds between looks for another encoder
+BAD = "bad-evaluations.txt"
+
+
+@contextmanager
+def evaluating(planned: PlannedRun, stage: Stage) -> Iterator[None]:
+    """Evaluate the encoders that a training leaves, while the block trains; at its end, those that are left.
+
+    stage: any of the run's; nothing is done for others than its own training.
+    """
+    if not planned.due or not planned.pretrain or stage.key != planned.pretrain.key:
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(planned, stage.folder, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    rmtree(stage.folder / SNAPSHOTS, ignore_errors=True)
+
+
+def logs(planned: PlannedRun) -> dict[Path, str]:
+    """Return the metrics logs that grow while a run trains, and the prefix of each one's metrics in MLflow."""
+    stages = (planned.pretrain, *(_frozen(planned).values() if planned.due else ()))
+    return {stage.spool: f"{stage.space}/" for stage in stages if stage}
+
+
+def _frozen(planned: PlannedRun) -> dict[str, Stage]:
+    """Return the stages of evaluations, by name, without those that train the encoder further."""
+    return {name: probe for name, probe in planned.probes.items() if name not in planned.tuned}
+
+
+def _follow(planned: PlannedRun, folder: Path, ended: threading.Event) -> None:
+    is_last = False
+    while not is_last:
+        is_last = ended.wait(POLL)
+        for path in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
+            if (step := int(path.stem)) in planned.due:
+                evaluate(planned, step, path)
+            path.unlink()
+
+
+def evaluate(planned: PlannedRun, step: int, weights: Path) -> None:
+    """Record what the evaluations of a run say of its encoder after a step, those that have no record of it yet."""
+    missing = [name for name, probe in _frozen(planned).items() if _latest(probe) < step]
+    for key in dict.fromkeys(planned.embeds[name].key for name in missing):
+        names = [name for name in missing if planned.embeds[name].key == key]
+        with TemporaryDirectory(dir=weights.parent) as scratch, _failing(planned, names, step):
+            _embed(planned, names[0], weights, Path(scratch))
+            for name in names:
+                with _failing(planned, [name], step):
+                    _record(planned, name, step, Path(scratch))
+
+
+@contextmanager
+def _failing(planned: PlannedRun, names: Sequence[str], step: int) -> Iterator[None]:
+    """Note an error beside the evaluations that it is of: training goes on, and the final evaluation decides."""
+    try:
+        yield
+    except Exception as error:  # an evaluator may raise any
+        for name in names:
+            origin.claim(probe := planned.probes[name])
+            with (probe.folder / BAD).open("a") as file:
+                file.write(f"step {step}: {failures.classify(error).reason}\n")
+
+
+def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
+    """Write the features that an evaluation reads."""
+    source = source_of(planned, weights, planned.feature(planned.evals[name]))
+    train, val = planned.splits(name)
+    total, batch = train.num_samples + val.num_samples, planned.run.embed.batch
+    task = ray.remote(embed).options(num_cpus=0, num_gpus=_free_gpus(), scheduling_strategy="SPREAD")
+    ray.get(task.remote(source, Load(train, val, source.view), total, batch, folder))
+
+
+def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
+    scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=_free_gpus())
+    origin.claim(probe := planned.probes[name])
+    log = MetricsLog(probe.spool)
+    log.append(step, numbers(scores))
+    log.commit(step)
+
+
+def embed(source: EncoderSource, load: Load, total: int, batch: int, folder: Path) -> None:
+    """Write the features of `total` samples, as `embed_splits` does, by this process alone."""
+    encode, writer = Encode(source), None
+    with sealed(folder / "features") as part:
+        for start in range(0, total, batch):
+            table = encode(load({"id": np.arange(start, min(start + batch, total))}))
+            writer = writer or pq.ParquetWriter(part / "part.parquet", table.schema)
+            writer.write_table(table)
+        if writer:
+            writer.close()
+
+
+def _latest(probe: Stage) -> int:
+    record = tail(probe.spool)
+    return record.step if record else 0
+
+
+def _free_gpus() -> int:
+    return int(ray.available_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]

@@ -1,0 +1,153 @@
+"""Evaluations during training: when they are due, that each is made once, and that training knows nothing of them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from plans import TINY, Home, weights
+
+from selfsup.errors import DataError, SpecError
+from selfsup.feature_choice import OWN
+from selfsup.metrics_log import records
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages import curves, evaluate
+from selfsup.pipelines.stages.worker import snapshot
+from selfsup.sweeps.recorder import Recorder
+
+STEPS = {"steps": 4}  # of 8 samples, of which an epoch has 16
+
+
+@pytest.mark.parametrize(
+    ("every", "due"),
+    [({"steps": 1}, [1, 2, 3]), ({"epochs": 1}, [2]), ({"samples": 17}, [3]), ({"steps": 4}, []), (None, [])],
+)
+def test_due_steps_are_a_function_of_the_spec_and_the_last_is_the_run_s_own(
+    home: Home, every: dict[str, int] | None, due: list[int]
+) -> None:
+    assert [*home.run(evals__every=every, train__duration=STEPS).due] == due
+
+
+def test_ids_and_keys_are_those_without_it(home: Home) -> None:
+    for plain, often in zip(home.plan(), home.plan(evals__every={"steps": 1}), strict=True):
+        assert (plain.id, [stage.key for stage in plain.stages]) == (often.id, [stage.key for stage in often.stages])
+        assert not plain.due
+        assert bool(often.due) == bool(often.pretrain)  # baselines do not train
+    assert home.run(evals={"every": {"steps": 1}}).due == range(0)  # nothing is evaluated
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ({"use": "knn"}, "every.use: unknown key .every is a word of the program; choose another name"),
+        ({}, "every: give exactly one of steps, epochs, samples, not none"),
+        (5, "every: expected {steps, epochs, samples} | null, not 5"),
+    ],
+)
+def test_no_evaluation_is_called_so(home: Home, every: Any, expected: str) -> None:
+    with pytest.raises(SpecError, match=expected.replace("{", r"\{").replace("|", r"\|")):
+        home.run(evals__every=every)
+
+
+@pytest.fixture
+def run(home: Home) -> PlannedRun:
+    planned = home.run(evals__every={"steps": 1})
+    assert planned.pretrain
+    planned.pretrain.claim()
+    return planned
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put numbers in place of tasks on Ray; -> what was embedded and scored, in order."""
+    made: list[str] = []
+
+    def score(planned: PlannedRun, evaluation: Any, folder: Path, **_: Any) -> Any:
+        weights = (folder / "weights").read_text()
+        made.append(f"{evaluation.name} {weights}")
+        if (evaluation.name, weights) == ("linear", "2"):
+            raise DataError("it diverged")
+        return {"top1": float(weights)}, planned.id
+
+    def embed(_: PlannedRun, __: str, path: Path, folder: Path) -> None:
+        (folder / "weights").write_text(weights := path.read_text())
+        made.append(f"embed {weights}")
+
+    for name, stub in {"scored": score, "_embed": embed, "_free_gpus": lambda: 0, "POLL": 0.01}.items():
+        monkeypatch.setattr(curves, name, stub)
+    return made
+
+
+def leave(run: PlannedRun, *steps: int) -> None:
+    assert run.pretrain
+    for step in steps:
+        path = snapshot(run.pretrain.folder, step)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(step))
+
+
+def curve(run: PlannedRun, name: str) -> dict[int, float]:
+    return {record.step: record.values["top1"] for record in records(run.probes[name].spool)}
+
+
+def test_each_encoder_is_embedded_once_in_order_whatever_fails_and_is_gone(run: PlannedRun, calls: list[str]) -> None:
+    assert run.pretrain
+    with curves.evaluating(run, run.pretrain):
+        leave(run, 1, 2)
+        leave(run, 3)  # as training ends
+    assert calls == [f"{what} {step}" for step in (1, 2, 3) for what in ("embed", "knn", "linear")]
+    assert curve(run, "knn") == {1: 1.0, 2: 2.0, 3: 3.0}
+    assert curve(run, "linear") == {1: 1.0, 3: 3.0}
+    assert (run.probes["linear"].folder / curves.BAD).read_text() == "step 2: user error: it diverged\n"
+    assert not snapshot(run.pretrain.folder, 1).parent.exists()
+
+
+def test_after_a_kill_what_is_missing_is_made_and_nothing_twice(run: PlannedRun, calls: list[str]) -> None:
+    assert run.pretrain
+    leave(run, 1)
+    curves.evaluate(run, 1, snapshot(run.pretrain.folder, 1))
+    with pytest.raises(KeyboardInterrupt), curves.evaluating(run, run.pretrain):
+        raise KeyboardInterrupt  # training ends after one that was evaluated, but not removed
+    with curves.evaluating(run, run.pretrain):
+        leave(run, 1, 2, 4)  # training repeats the first step; the last is not due
+    assert calls == ["embed 1", "knn 1", "linear 1", "embed 2", "knn 2", "linear 2"]
+
+
+def test_of_other_stages_nothing_is_evaluated(run: PlannedRun, calls: list[str]) -> None:
+    leave(run, 1)
+    with curves.evaluating(run, run.probes["knn"]):
+        pass
+    assert calls == []
+
+
+def test_features_are_those_of_the_encoder_left(run: PlannedRun, tmp_path: Path) -> None:
+    path = Path(weights(tmp_path / "left.safetensors", seed=3))
+    source = evaluate.source_of(run, path, OWN)
+    load = evaluate.Load(*run.splits("knn"), source.view)
+    curves.embed(source, load, total=20, batch=6, folder=tmp_path)
+    features = evaluate.features(tmp_path, classes=2)
+    columns = load({"id": np.arange(20)})
+    whole = evaluate.Encode(source)(dict(columns))["feature"].combine_chunks().flatten().to_numpy()
+    np.testing.assert_allclose(np.concatenate([features.train, features.val]), whole.reshape(20, TINY.width), atol=1e-6)
+    assert [*features.train_label, *features.val_label] == columns["label"].tolist()
+
+
+def test_final_numbers_are_the_last_of_the_curve_in_mlflow(run: PlannedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    for stage in run.stages:
+        stage.claim()
+        stage.finish({"top1": 1.0})
+    tracker: Any = SimpleNamespace(
+        ship=lambda _, log, prefix: shipped.update({log.parent.name: prefix}),
+        metrics=lambda _, values, step, **__: numbers.update(dict.fromkeys(values, step)),
+        artifact=lambda *_: None,
+        model=lambda *_, **__: None,
+        finish=lambda *_: None,
+    )
+    monkeypatch.setattr(Recorder, "_open", lambda *_: "run")
+    Recorder(tracker).publish(run)
+    assert [*shipped.values()] == ["pretrain/", "eval/knn/", "eval/linear/"]
+    assert numbers["eval/knn/top1"] == numbers["eval/linear/top1"] == run.steps == 4
+    assert numbers["pretrain/top1"] == 0
