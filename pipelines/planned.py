@@ -115,11 +115,10 @@ class PlannedRun:
         if self.run.method in BASELINES:
             return None
         parts, backbone = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"], self.run.backbone.name
-        extra = keys.training_data(self.train, self.normalized_by) | codebase.unshipped_digest(
-            "methods", self.run.method
-        )
+        extra = keys.training_data(self.train, self.normalized_by)
+        extra |= codebase.unshipped_digest("methods", self.run.method) | codebase.backbone_digest(backbone)
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
-        extra |= {name: stage.key for name, stage in before.items() if stage} | codebase.backbone_digest(backbone)
+        extra |= {name: stage.key for name, stage in before.items() if stage}
         own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone), *keys.code(self.train)]
         if self.augment:
             parts.append("augment")
@@ -230,8 +229,7 @@ class PlannedRun:
     def embeds(self) -> dict[str, Stage]:
         """Return the stage that embeds the data of each evaluation, shared by those that read the same features."""
         stages: dict[Any, Stage] = {}
-        own = self.train.digest, self.val.digest if self.val else "", OWN
-        by_name = {}
+        by_name, own = {}, (self.train.digest, self.val.digest if self.val else "", OWN)
         for name, evaluation in self.evals.items():
             train, val = (data.digest for data in self.splits(name))
             what = train, val, self.feature(evaluation)

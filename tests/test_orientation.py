@@ -11,7 +11,10 @@ from toy_sweep import KNN, arm, study, sweep
 from selfsup import evaluator
 from selfsup.errors import SpecError
 from selfsup.evaluator import Metric
+from selfsup.sweeps.report import paper
+from selfsup.sweeps.report.compare import compare
 from selfsup.sweeps.report.decision import Decision, Outcome
+from selfsup.sweeps.report.page import page
 from selfsup.sweeps.report.plots import BLUE, RED, effects
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.report.tables import ablation
@@ -39,6 +42,28 @@ def test_the_least_is_bold_and_alone_not_shown_to_be_worse() -> None:
     more = by_label(planted(Metric(unit="m")).tables[0])
     assert {label for label, cell in more.items() if cell.best} == {"0.9"}
     assert [cells[label].difference for label in cells] == [more[label].difference for label in more]
+
+
+def test_the_least_is_bold_in_every_text_of_the_report() -> None:
+    """A row of 0.5 has the bold number, and no other row."""
+    report = planted(LESS)
+    bold = {
+        "markdown": [line for line in paper.markdown(report).splitlines() if line.startswith("|") and "**" in line],
+        "latex": [line for line in paper.latex(report).splitlines() if r"\bfseries" in line],
+        "console": [line for line in paper.console(report).splitlines() if "*  " in line or line.endswith("*")],
+    }
+    for name, lines in bold.items():
+        assert len(lines) == 1, name
+        assert "0.5" in lines[0].partition("±")[0], name
+    html = page(report, [], {})
+    rows = [row for row in html.split("<tr") if 'class="best"' in row]
+    assert ["0.5" in row for row in rows] == [True]
+
+
+def test_a_comparison_of_runs_says_of_what_less_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator.load("knn"), "metrics", {"top1": LESS})
+    _, (one, other, *_) = study({"0.75, 8": [130.0, 127.0]})
+    assert f"{KNN} (less is better)" in compare(one, other)
 
 
 def test_claims_name_the_better_first() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from selfsup.evaluator import ACCURACY, Metric
 from selfsup.failures import diverged
 from selfsup.hits import HitRecord
-from selfsup.sweeps.report import images, stats
+from selfsup.sweeps.report import bootstrap, images, stats
+from selfsup.sweeps.report.bootstrap import Interval
 from selfsup.sweeps.report.decision import Decision, ImageHits, Outcome
 from selfsup.sweeps.report.wording import interval
 from selfsup.sweeps.result import Result
@@ -33,7 +34,8 @@ class Cell:
     ended. half: half width of the 95 % interval of the mean, from the arm's own seeds. difference: to the default's
     mean; difference_half: half width of its simultaneous interval; p: adjusted for all arms. best: the best mean of
     the table, among arms with two seeds or more; behind: of the best mean, the baselines that it is no better than;
-    tied: not shown to be below the true best. expected: the paper's number.
+    tied: not shown to be below the true best. expected: the paper's number. over_images: ends of the 95 % interval of
+    the difference over validation images, with these seeds; difference_half is of that over seeds.
     """
 
     n: int
@@ -52,6 +54,7 @@ class Cell:
     text: str
     scale: Metric = ACCURACY
     behind: tuple[str, ...] = ()
+    over_images: Interval | None = None
 
     @property
     def differs(self) -> bool:
@@ -148,8 +151,16 @@ def compared_with_control(cells: Mapping[str, Cell], decided: Decision) -> dict[
                 difference=cell.mean - level,
                 difference_half=comparison and comparison.half,
                 p=comparison and comparison.p,
+                over_images=_over_images(decided.arms[name].hits, decided.arms[decided.control].hits),
             )
     return compared
+
+
+def _over_images(one: ImageHits | None, other: ImageHits | None) -> Interval | None:
+    """Return the ends of the interval of a difference over images; None where it is not known, or not of the same."""
+    if one is None or other is None or one.images != other.images:
+        return None
+    return bootstrap.difference(one.hits, other.hits)
 
 
 def baseline_cell(arm: Arm, metric: str, results: ResultsById) -> Cell:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from selfsup.progress import several
-from selfsup.sweeps.report import searching
+from selfsup.sweeps.report import searching, uncertainty
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.columns import compared, expected, failures, name_columns, verdicts
 from selfsup.sweeps.report.crossed import crossing
@@ -73,6 +73,8 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
         mixed=mixed(ablation),
         settings=dict(settings(ablation)),
         notes=[*methods(ablation), *dict.fromkeys(table.note for table in ablation.tables)],
+        apart=uncertainty.blocks,
+        apart_covers=uncertainty.COVERS,
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from selfsup.sweeps.report import searching
+from selfsup.sweeps.report import searching, uncertainty
 from selfsup.sweeps.report.cells import NOTHING, Cell
-from selfsup.sweeps.report.columns import Column, blocks, failures, title, verdicts
+from selfsup.sweeps.report.columns import Block, Column, blocks, failures, title, verdicts
 from selfsup.sweeps.report.latex import latex
 from selfsup.sweeps.report.legend import console_legend
 from selfsup.sweeps.report.provenance import MADE_WITH, command, made_with, methods
@@ -38,6 +38,7 @@ def markdown(ablation: Ablation) -> str:
     parts += [part for title, columns in searching.blocks(ablation) for part in (f"## {title}", _pipe_table(columns))]
     for table, after in zip_longest(ablation.tables, ablation.tables[1:]):
         parts += [f"## {title(table)}", *_markdown_table(table), _bullets(failures(table))]
+        parts += [text for block in uncertainty.blocks([table]) for text in _apart(block)]
         parts += [] if after and after.note == table.note else [table.note]
     parts += ["## Integrity", _bullets(list(_integrity_lines(ablation))), "## Notes", _bullets(methods(ablation))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -112,6 +113,12 @@ def _markdown_table(table: Table) -> Iterator[str]:
         whole = columns if heading else [*columns, *_costs(table)]
         yield heading and f"**{heading}**"
         yield _pipe_table(whole)
+
+
+def _apart(block: Block) -> Iterator[str]:
+    yield f"**{block.title}**"
+    yield _pipe_table(block.columns)
+    yield uncertainty.COVERS
 
 
 def _pipe_table(columns: Sequence[Column]) -> str:
