@@ -1,6 +1,6 @@
 """The settings of a run as the keys of its stages are made of them, and as MLflow shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfsup import codebase, outside
@@ -53,9 +53,10 @@ def code(train: Manifest) -> tuple[str, ...]:
     return (f"{codebase.PACKAGE}.pipelines.data.subset",) if train.subset else ()
 
 
-def evaluation(evaluation: Evaluation, features: str, seed: int) -> tuple[Settings, Settings]:
-    """Return the same of the stage of an evaluation. features: the key of the stage that embeds its data."""
-    common = {"features": features, "seed": seed} | codebase.unshipped_digest("evals", evaluation.use)
+def evaluation(evaluation: Evaluation, embedded: Sequence[Stage], seed: int) -> tuple[Settings, Settings]:
+    """Return the same of the stage of an evaluation. embedded: the stages of its features, and of its views."""
+    common: dict[str, Any] = {kind: stage.key for kind, stage in zip(("features", "views"), embedded, strict=False)}
+    common |= {"seed": seed} | codebase.unshipped_digest("evals", evaluation.use)
     return common | {"hyper": non_default(evaluation.hyper)}, common | {"hyper": identity(evaluation.hyper)}
 
 

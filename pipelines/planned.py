@@ -16,7 +16,7 @@ from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.pipelines import keys, objective, tuning
+from selfsup.pipelines import embedding, keys, objective, tuning
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
@@ -27,9 +27,7 @@ from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
 from selfsup.stage import Settings, Stage, digest
 
-WORKER, EVALUATE, PICTURES, TARGETS = (
-    f"selfsup.pipelines.stages.{name}" for name in ("worker", "evaluate", "pictures", "targets")
-)
+WORKER, PICTURES, TARGETS = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "pictures", "targets"))
 
 
 class Splits(NamedTuple):
@@ -46,8 +44,7 @@ class PlannedRun:
     root: the spec with the places of its values. peers: number of runs that begin together and that one stream can
     feed. usual: feeder where the spec says `auto`. code: policy for stages that other code made. others: data of the
     evaluations that have data of their own, by name. before: trainings that come before its own, by their sections:
-    start, teacher. normalized_by: data by whose statistics samples are normalized; None: its own. study, arm: its place
-    in a sweep, which screens show.
+    start, teacher. normalized_by: data of the statistics that normalize; None: its own. study, arm: in a sweep.
     """
 
     run: Run
@@ -232,36 +229,39 @@ class PlannedRun:
         by_name, own = {}, (self.train.digest, self.val.digest if self.val else "", OWN)
         for name, evaluation in self.evals.items():
             train, val = (data.digest for data in self.splits(name))
-            what = train, val, self.feature(evaluation)
-            reader = self.tuned.get(name, self)
+            what = train, val, self.feature(evaluation).whole
+            reader, data = self.tuned.get(name, self), {"train": train, "val": val} | what[2].identity
             key = what, reader.pretrain and reader.pretrain.key
-            stage = stages.get(key) or reader._embed(*what, name="" if what == own else name)
+            stage = stages.get(key) or reader._embed("embed", data, "" if what == own else name)
             by_name[name] = stages[key] = stage
         return by_name
 
-    def feature(self, evaluation: Evaluation) -> FeatureChoice:
-        """Return the feature that an evaluation reads of this encoder; raw samples have one, and one a token."""
-        choice = evaluation.evaluator.reads_of(evaluation.hyper)
-        is_alike = self.run.method == "pixels" and choice.kind != "tokens"
-        return OWN if is_alike else choice.of(self.run.backbone)
+    @cached_property
+    def views(self) -> dict[str, Stage]:
+        """Return the stage that embeds augmented views for each evaluation that reads some, shared likewise."""
+        reads = {name: what for name, evaluation in self.evals.items() if (what := self.feature(evaluation)).views}
+        data = {name: {"train": self.splits(name).train.digest} | what.identity for name, what in reads.items()}
+        made = {name: self._embed("views", part, name) for name, part in data.items()}
+        first = {stage.key: stage for stage in reversed(made.values())}
+        return {name: first[stage.key] for name, stage in made.items()}
 
-    def _embed(self, train: str, val: str, reads: FeatureChoice, name: str) -> Stage:
-        """Lay out the stage that embeds data sets of these digests. name: of the stage."""
-        data = {"train": train, "val": val} | reads.identity
-        made_of = keys.embedding(self.run, data, self.train.digest, self.pretrain)
-        backbone = codebase.backbone_entry(self.run.backbone.name) if self.run.method == "untrained" else ()
-        after = (self.pretrain,) if self.pretrain else ()
-        return Stage("embed", *made_of, self.home, (EVALUATE, self._modality, *backbone), after, name)
+    def feature(self, evaluation: Evaluation) -> FeatureChoice:
+        """Return the feature that an evaluation reads of this encoder."""
+        return evaluation.evaluator.reads_of(evaluation.hyper).of(self.run.method, self.run.backbone)
+
+    def _embed(self, kind: str, data: Settings, name: str) -> Stage:
+        return embedding.stage(kind, self.run, self.home, data, self.train.digest, self.pretrain, name)
 
     @cached_property
     def probes(self) -> dict[str, Stage]:
         """Return the stage of each evaluation, by its name."""
-        return {name: self._probe(evaluation, self.embeds[name]) for name, evaluation in self.evals.items()}
+        return {name: self._probe(one, self.embeds[name], self.views.get(name)) for name, one in self.evals.items()}
 
-    def _probe(self, evaluation: Evaluation, embed: Stage) -> Stage:
-        kind, made_of = outside.short(evaluation.use), keys.evaluation(evaluation, embed.key, self.run.seed)
+    def _probe(self, evaluation: Evaluation, *embedded: Stage | None) -> Stage:
+        after = tuple(stage for stage in embedded if stage)
+        kind, made_of = outside.short(evaluation.use), keys.evaluation(evaluation, after, self.run.seed)
         name = "" if evaluation.name == kind else evaluation.name
-        return Stage(kind, *made_of, self.home, (codebase.entry("evals", evaluation.use),), (embed,), name)
+        return Stage(kind, *made_of, self.home, (codebase.entry("evals", evaluation.use),), after, name)
 
     @cached_property
     def pictures(self) -> Stage | None:
@@ -275,7 +275,7 @@ class PlannedRun:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run, each after those that it depends on."""
-        embeds = {stage.key: stage for stage in self.embeds.values()}
+        embeds = {stage.key: stage for stage in (*self.embeds.values(), *self.views.values())}
         own = self.pictures, *self.tunings, *embeds.values(), *self.probes.values()
         return (*self.training, *(stage for stage in own if stage))
 

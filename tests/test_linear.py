@@ -14,6 +14,7 @@ from torch import nn
 from selfsup.errors import DataError
 from selfsup.evals.linear import Linear
 from selfsup.evaluator import Features, numbers
+from selfsup.parts.linear_heads import passes
 
 
 def digits() -> Features:
@@ -59,7 +60,8 @@ def test_each_head_is_torchs_sgd_alone() -> None:
     value, label = torch.as_tensor(features.train) / 16, torch.as_tensor(features.train_label)
     lrs, epochs, batch = [0.01, 0.3], 3, 250
     probe = Linear(Linear.Hyper(epochs=epochs, batch=batch))
-    weight, bias = probe.descend(value, label, lrs, classes=10, draw=torch.Generator().manual_seed(0))
+    steps = passes([value.numpy()], label, torch.arange(1000), batch, epochs * 4, torch.Generator().manual_seed(0))
+    weight, bias = probe.descend(steps, epochs * 4, torch.tensor(lrs), (64, 10))
     for head, lr in enumerate(lrs):
         layer = nn.Linear(64, 10)
         nn.init.zeros_(layer.weight)

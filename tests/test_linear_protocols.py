@@ -71,7 +71,7 @@ def test_dinov2s_heads_are_a_loop_over_rates_blocks_and_poolings() -> None:
     features, lrs, batch = digits(parts=5), (0.01, 0.1, 1.0), 256
     probe = LinearDINOv2(LinearDINOv2.Hyper(lrs=lrs, epochs=3, steps=1, batch=batch))
     draw = torch.Generator().manual_seed(7)
-    held, rest = torch.randperm(500, generator=draw).split([50, 450])
+    tenth, rest = torch.randperm(500, generator=draw).split([50, 450])
     value, label = torch.as_tensor(features.train), torch.as_tensor(features.train_label)
     columns = {(1, 0): (192, 256), (1, 1): (192, 320), (4, 0): (0, 256), (4, 1): (0, 320)}
     begins = {key: begun(stop - start, draw).state_dict() for key, (start, stop) in columns.items()}
@@ -83,7 +83,7 @@ def test_dinov2s_heads_are_a_loop_over_rates_blocks_and_poolings() -> None:
         sgd = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=0)
         cut = [(part[:, start:stop], own) for part, own in steps]
         trained(layer, [sgd], lambda step, lr=lr: lr * (1 + math.cos(math.pi * step / 6)) / 2, cut)
-        losses[key, lr] = nn.functional.cross_entropy(layer(value[held, start:stop]), label[held]).item()
+        losses[key, lr] = nn.functional.cross_entropy(layer(value[tenth, start:stop]), label[tenth]).item()
         layers[key, lr] = layer
     (blocks, mean), lr = best = min(losses, key=losses.__getitem__)
     fit = probe.fit(features, seed=7)
@@ -181,3 +181,28 @@ def test_grids_that_are_none_are_refused(wrong: dict[str, Any]) -> None:
 def test_one_sample_is_too_few(kind: type[evaluator.Evaluator]) -> None:
     assert kind.lacks(kind.Hyper(), 1, 2)
     assert kind.lacks(kind.Hyper(), 2, 2) is None
+
+
+@pytest.mark.parametrize("name", ["linear", *NAMES])
+def test_epochs_are_on_augmented_views_in_turn_and_a_held_out_sample_is_in_none(name: str) -> None:
+    """Three epochs, one on each of three views: of nine tenths of the samples, or of all where nothing is chosen."""
+    kind, seen = evaluator.load(name), set[tuple[int, int]]()
+
+    class Recorded(np.ndarray):  # type: ignore[type-arg]
+        number = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, np.ndarray):
+                seen.update((self.number, row) for row in key.tolist())
+            return np.asarray(super().__getitem__(key))
+
+    features = digits()
+    tables = [features.train.view(Recorded) for _ in range(3)]
+    for number, table in enumerate(tables):
+        table.number = number
+    features = features._replace(views=tables)
+    hyper = kind.Hyper.model_validate({"epochs": 3, "batch": 500} | ({} if name == "linear" else {"steps": 1}))
+    kind(hyper).fit(features, seed=0)  # type: ignore[attr-defined]
+    rows = [{row for number, row in seen if number == table} for table in range(3)]
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == (500 if name in ("linear_dino", "linear_mae") else 450)

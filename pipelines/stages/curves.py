@@ -20,7 +20,8 @@ from selfsup import failures, origin
 from selfsup.evaluator import numbers
 from selfsup.metrics_log import MetricsLog, tail
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import Encode, EncoderSource, Load, scored, source_of
+from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
+from selfsup.pipelines.stages.evaluate import Load, scored, source_of
 from selfsup.pipelines.stages.worker import SNAPSHOTS
 from selfsup.sealed import sealed
 from selfsup.stage import Stage
@@ -56,8 +57,9 @@ def logs(planned: PlannedRun) -> dict[Path, str]:
 
 
 def _frozen(planned: PlannedRun) -> dict[str, Stage]:
-    """Return the stages of evaluations, by name, without those that train the encoder further."""
-    return {name: probe for name, probe in planned.probes.items() if name not in planned.tuned}
+    """Return the stages of evaluations, by name, without those that train the encoder further or read several views."""
+    others = planned.tuned.keys() | planned.views.keys()
+    return {name: probe for name, probe in planned.probes.items() if name not in others}
 
 
 def _follow(planned: PlannedRun, folder: Path, ended: threading.Event) -> None:

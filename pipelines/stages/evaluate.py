@@ -1,9 +1,8 @@
 """The evaluate stages: images are embedded once, to Parquet, and every downstream protocol reads that."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from selfsup import codebase, encoder, hits, modality, saved
+from selfsup import codebase, hits, modality
 from selfsup.errors import DataError, SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import MAPS, Features, Score, numbers
@@ -26,87 +25,19 @@ from selfsup.feature_choice import LOGITS, OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
-from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages import raw_values
 from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource, Source
 from selfsup.pipelines.stages.filled import mapped, places_of
 from selfsup.pipelines.stages.maps import MapSource
-from selfsup.pretrained import PretrainedEncoder
+from selfsup.pipelines.stages.view_table import ViewTable, chosen
 from selfsup.sealed import damage, sealed
-from selfsup.sections import Backbone, InputShape
 from selfsup.spec import Run
 from selfsup.stage import Stage
 from selfsup.views import Center, ViewSpec
 
 READ_BATCH = 256
-
-Columns = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class EncoderSource:
-    """The encoder of an embed stage: none for raw samples, one at its initial weights, or a trained one.
-
-    shape: of the samples that it is built for. view: of each sample. stats: by which samples are normalized. weights:
-    file of a trained encoder. reads: the feature; raw samples have one, and one a token.
-    """
-
-    method: str
-    backbone: Backbone
-    seed: int
-    shape: InputShape
-    view: ViewSpec
-    stats: Any
-    weights: Path | None
-    reads: FeatureChoice = OWN
-
-    def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
-        if self.method == "pixels":
-            if self.reads.squashed:
-                return partial(raw_values.squares, side=places_side(self.backbone))
-            return raw_values.places if self.reads.kind == "tokens" else raw_values.pooled
-        if self.weights:
-            trunk = saved.restore_encoder(self.weights)
-        else:
-            torch.manual_seed(self.seed)
-            trunk = encoder.build(self.backbone, shape=self.shape)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = PretrainedEncoder(trunk, self.view, self.stats).to(device).eval()
-
-        def embed(raw: torch.Tensor) -> torch.Tensor:
-            view = model.view_of(raw.to(device))
-            kind, blocks, _ = self.reads
-            return trunk.spatial(view).flatten(2).mT if kind == "tokens" else trunk.features(view, kind, blocks)
-
-        return embed
-
-
-Source = EncoderSource | HeadSource
-
-
-@lru_cache(maxsize=1)
-def _loaded(source: Source) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the model of a source, which a task's process keeps for its next block."""
-    return source.model()
-
-
-class Encode:
-    """A map from blocks of images to blocks of features: a task on CPUs, an actor where there is an accelerator."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    @torch.inference_mode()
-    def __call__(self, batch: Columns) -> pa.Table:
-        raw = torch.from_numpy(np.array(batch.pop("sample")))
-        feature = _loaded(self._source)(raw).float().cpu().numpy()
-        shape = feature.shape[1:]
-        column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
-        tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
-        return pa.table({name: pa.array(value) for name, value in (batch | tokens).items()} | {"feature": column})
 
 
 class Load:
@@ -171,13 +102,19 @@ def embed_splits(
     if weights and first:
         source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
     total = train.num_samples + (val.num_samples if val else 0) - first
-    load = Load(train, val or train, source.view, first)
+    return write_features(source, Load(train, val or train, source.view, first), run, total, folder)
+
+
+def write_features(
+    source: Source, load: Callable[[Columns], Columns], run: Run, total: int, folder: Path
+) -> dict[str, float]:
+    """Write the features of so many views to a folder, or nothing. load: their numbers -> those that can be decoded."""
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
     encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))
     with sealed(folder / "features") as part:
         encode.write_parquet(str(part))
-    table = pq.read_table(folder / "features", columns=["split"])
+    table = pq.read_table(folder / "features", columns=["id"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 
 
@@ -226,53 +163,58 @@ def scored(
     splits, target = planned.splits(evaluation.name), evaluation.evaluator.target
     code = codebase.unshipped_digest("evals", evaluation.use)
     maps = MapSource(target, splits, planned.run.backbone.image_size) if target in MAPS else None
-    parts, seed = planned.feature(evaluation).parts, planned.run.seed
+    choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
+    table = made_by and ViewTable(made_by.folder, choice.views, chosen(splits.train.num_samples, choice.images))
+    read = partial(features, folder, len(splits.train.classes), maps=maps, views=table)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
-    result = task.remote(evaluation.use, evaluation.hyper, folder, len(splits.train.classes), parts, seed, code, maps)
+    result = task.remote(evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code)
     scores, label = ray.get(result)
     return scores, label
 
 
 def _probe(
-    use: str,
-    hyper: Knobs,
-    folder: Path,
-    classes: int,
-    parts: int,
-    seed: int,
-    code: Mapping[str, str],
-    maps: MapSource | None = None,
+    use: str, hyper: Knobs, read: Callable[..., Features], parts: int, seed: int, code: Mapping[str, str]
 ) -> tuple[dict[str, Score], NDArray[np.int64]]:
-    """-> scores by name, and labels of the validation samples. code: the digest of an evaluator of the user's."""
+    """-> scores by name, and labels of the validation samples.
+
+    read: features, given `labelled`. parts: as of Features. code: the digest of an evaluator of the user's.
+    """
     if codebase.unshipped_digest("evals", use) != code:
         raise SpecError(
             f"{use} has changed since the run was planned; run the same command again: it is another run now"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
-    data = features(folder, classes, labelled=evaluator.target == "class", maps=maps)._replace(parts=parts)
+    data = read(labelled=evaluator.target == "class")._replace(parts=parts)
     scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label
 
 
-def features(folder: Path, classes: int, *, labelled: bool = True, maps: MapSource | None = None) -> Features:
-    """Read the features of an embed stage, in the order of the data set, and maps of the same samples.
+def features(
+    folder: Path,
+    classes: int,
+    *,
+    labelled: bool = True,
+    maps: MapSource | None = None,
+    views: ViewTable | None = None,
+) -> Features:
+    """Read the features of an embed stage, in the order of the data set, and maps and views of the same samples.
 
     classes: of labels; of maps there are as many as they show. labelled: only samples with a label. Raises DataError
     where a file is damaged or missing.
     """
     table, value = read_features(folder, labelled=labelled)
-    label = np.array(table["label"].to_numpy())  # a copy: PyTorch wants arrays that can be written
+    ids, label = (np.array(table[name].to_numpy()) for name in ("id", "label"))  # copies: PyTorch wants to write
     train = int((table["split"].to_numpy() == 0).sum())  # they come first
     data = Features(value[:train], label[:train], value[train:], label[train:], classes)
-    if maps is None:
-        return data
-    side = maps.side(value.shape[1])
-    room = mapped((len(value), side, side), folder, maps.dtype)
-    shown = maps.read(table["id"].to_numpy(), room)
-    return data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
+    if maps:
+        side = maps.side(value.shape[1])
+        room = mapped((len(value), side, side), folder, maps.dtype)
+        shown = maps.read(ids, room)
+        data = data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
+    return data._replace(views=views.read(ids[:train], data.train)) if views else data
 
 
 def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
-from selfsup.pipelines.planned import EVALUATE, PICTURES, TARGETS, WORKER, PlannedRun
+from selfsup.pipelines.embedding import EVALUATE, VIEWS
+from selfsup.pipelines.planned import PICTURES, TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
 from selfsup.pipelines.stages.targets import targets
+from selfsup.pipelines.stages.views import views
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
-codebase.modules(WORKER, EVALUATE, PICTURES, TARGETS)
+codebase.modules(WORKER, EVALUATE, VIEWS, PICTURES, TARGETS)
 
-WORK = {"pretrain": pretrain, "targets": targets, "pictures": pictures, "embed": embed}  # every other stage is a probe
+# every other stage is a probe
+WORK = {"pretrain": pretrain, "targets": targets, "pictures": pictures, "embed": embed, "views": views}
 
 
 def perform(run: PlannedRun) -> None:

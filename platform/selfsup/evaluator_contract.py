@@ -45,8 +45,9 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)
-    classes = CLASSES if labelled else 0
-    return Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], classes, parts=choice.parts)
+    features = Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], CLASSES if labelled else 0)
+    moved = value[:TRAIN] + 0.1 * draw.normal(size=(choice.views, TRAIN, *shape)).astype(np.float32)
+    return features._replace(parts=choice.parts, views=moved if choice.views else None)
 
 
 def run(kind: Kind, features: Features) -> Scores:

@@ -14,12 +14,20 @@ class FeatureChoice(NamedTuple):
 
     kind: pooled, the encoder's own; cls, the class token's; mean, that of the patches; cls_mean, both. blocks: the last
     so many, each after the final norm, whose vectors are concatenated; cls_mean ends with the mean of the last alone.
-    squashed: of the whole image, whatever its shape, not of a square in its middle.
+    squashed: of the whole image, whatever its shape, not of a square in its middle. views: augmented ones of each
+    training sample, whose features are read, too; images: of so many samples, None: of all.
     """
 
     kind: Literal[Pooling, "tokens", "logits"] = "pooled"
     blocks: int = 1
     squashed: bool = False
+    views: int = 0
+    images: int | None = None
+
+    @property
+    def whole(self) -> "FeatureChoice":
+        """Return the choice without views."""
+        return self._replace(views=0, images=None)
 
     @property
     def parts(self) -> int:
@@ -31,20 +39,26 @@ class FeatureChoice(NamedTuple):
         """Return what differs from the encoder's own feature, as a part of keys."""
         kind = {"reads": self.kind} if self.kind != "pooled" else {}
         view = {"squashed": True} if self.squashed else {}
-        return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view
+        views = {"views": self.views, "images": self.images} if self.views else {}
+        return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:
         return f"{self.kind}, last {self.blocks} blocks" if self.blocks > 1 else self.kind
 
-    def of(self, backbone: Backbone) -> "FeatureChoice":
-        """Return the choice by the one name that a feature has: what the backbone pools by is its own."""
+    def of(self, method: str, backbone: Backbone) -> "FeatureChoice":
+        """Return the choice by the one name that a feature has: what the backbone pools by is its own.
+
+        Raw samples have one, and one a token.
+        """
+        if method == "pixels" and self.kind != "tokens":
+            return self._replace(kind="pooled", blocks=1)
         return self._replace(kind="pooled") if self.kind == backbone.pool else self
 
     def check(self, backbone: Backbone, path: str) -> None:
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
-        if self._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
+        if self.whole._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
             return
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
@@ -71,3 +85,13 @@ class FeatureKnobs(Knobs):
     @property
     def choice(self) -> FeatureChoice:
         return FeatureChoice(self.feature, self.blocks)
+
+
+class ViewKnobs(FeatureKnobs):
+    """Knobs of an evaluation that trains on augmented views, if asked to."""
+
+    views: int = knob(0, "augmented views of each sample, trained on in turn; 0: the sample as it is", ge=0)
+
+    @property
+    def choice(self) -> FeatureChoice:
+        return super().choice._replace(views=self.views)

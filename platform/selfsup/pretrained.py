@@ -74,14 +74,14 @@ class PretrainedEncoder(nn.Module):
         device = next(self.encoder.parameters()).device
         return self.view_of(self._modality.fit(samples.to(device), self.view, self.stats))
 
-    def view_of(self, raw: Tensor) -> Tokens | Tensor:
-        """(B, *S, C), the view as it is loaded -> what the encoder sees"""
-        value = self.normalized(raw)
+    def view_of(self, raw: Tensor, draws: Tensor | None = None) -> Tokens | Tensor:
+        """(B, *S, C), the view as it is loaded -> what the encoder sees. draws: of a view that is augmented."""
+        value = self.normalized(raw, draws)
         return value if self.encoder.patch is None else patchify(value, self.encoder.patch)
 
-    def normalized(self, raw: Tensor) -> Tensor:
+    def normalized(self, raw: Tensor, draws: Tensor | None = None) -> Tensor:
         """(B, *S, C), the view as it is loaded -> (B, C, *S)"""
-        values = self._modality.augment(raw, self.view, torch.empty(raw.shape[0], 0))
+        values = self._modality.augment(raw, self.view, torch.empty(raw.shape[0], 0) if draws is None else draws)
         return self._modality.normalize(values, self.view, self.stats)
 
 

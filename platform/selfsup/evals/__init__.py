@@ -2,6 +2,7 @@
 
 SHIPPED = frozenset(
     """
-    attentive finetune knn linear linear_dino linear_dinov2 linear_mae logistic lowshot retrieval semi spectrum
+    attentive finetune invariance knn linear linear_dino linear_dinov2 linear_mae logistic lowshot retrieval semi
+    spectrum
     """.split()  # noqa: SIM905
 )

@@ -3,10 +3,10 @@
 The protocol of Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv 2111.06377,
 appendix A.1 (standardised features, momentum 0.9, no weight decay, cosine schedule), with SGD for LARS and a grid of
 rates as in Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193. Deviations: features are embedded once, without
-augmentation, and standardised over all samples, not over each batch; heads begin at zero, not at random; the rate is
-chosen on a tenth of train on which no head is trained, never on val, and the chosen head is the one reported: it is not
-trained again on that tenth. Chosen is the lowest cross-entropy, since the accuracy of a small held-out set jumps by
-chance from rate to rate.
+augmentation or of `views` crops, and standardised over all samples, not over each batch; heads begin at zero, not at
+random; the rate is chosen on a tenth of train on which no head is trained, never on val, and the chosen head is the one
+reported: it is not trained again on that tenth. Chosen is the lowest cross-entropy, since the accuracy of a small
+held-out set jumps by chance from rate to rate.
 """
 
 import math
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
-from selfsup.feature_choice import FeatureKnobs
+from selfsup.feature_choice import ViewKnobs
 from selfsup.knob import knob
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
-    from selfsup.parts.linear_heads import Heads
+    from selfsup.parts.linear_heads import Heads, Steps
 
 EPSILON = 1e-6  # added to a feature's variance, as MAE's BatchNorm does
 
@@ -46,7 +46,7 @@ class Linear(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric(), "lr": Metric(unit="", better=None, headline=False)})
 
-    class Hyper(FeatureKnobs):
+    class Hyper(ViewKnobs):
         lrs: tuple[float, ...] = knob(
             (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "learning rates to choose from", min_length=1
         )
@@ -75,31 +75,25 @@ class Linear(Evaluator):
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
+        from selfsup.parts.linear_heads import passes
+
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
-        left_out, rest = (
-            torch.randperm(len(value), generator=draw).to(device).tensor_split([math.ceil(len(value) / 10)])
-        )
+        left_out, rest = torch.randperm(len(value), generator=draw).tensor_split([math.ceil(len(value) / 10)])
         if few := self.lacks(self.hyper, len(value), features.classes):
             raise DataError(few.message)
         mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
-        value = (value - mean) / std
-        lrs = sorted(self.hyper.lrs)
-        heads = self.descend(value[rest], label[rest], lrs, classes=features.classes, draw=draw)
-        best = int(heads.losses(value[left_out], label[left_out]).argmin())
+        lrs, number = sorted(self.hyper.lrs), self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch)
+        raw = passes(features.tables, label, rest, self.hyper.batch, number, draw)
+        steps = (((part - mean) / std, own) for part, own in raw)
+        heads = self.descend(steps, number, value.new_tensor(lrs), (value.shape[1], features.classes))
+        best = int(heads.losses((value[left_out] - mean) / std, label[left_out]).argmin())
         return Probe(heads.weight[:, best], heads.bias[best], mean, std, lrs[best])
 
-    def descend(
-        self, value: "Tensor", label: "Tensor", lrs: list[float], *, classes: int, draw: "Generator"
-    ) -> "Heads":
-        """(N, D), (N,), G rates -> G heads, trained from zero weights, side by side."""
-        import torch
+    def descend(self, steps: "Steps", number: int, rates: "Tensor", shape: tuple[int, int]) -> "Heads":
+        """Return heads of these rates, (G,), trained from zero weights, (D, C) each, side by side."""
+        from selfsup.parts.linear_heads import Heads, descend
 
-        from selfsup.parts.linear_heads import Heads, batches, descend
-
-        heads = Heads(value.new_zeros(value.shape[1], len(lrs), classes), value.new_zeros(len(lrs), classes))
-        rows = torch.arange(len(value), device=value.device)
-        total = self.hyper.epochs * math.ceil(len(value) / self.hyper.batch)
-        steps = ((value[part], label[part]) for part in batches(rows, self.hyper.batch, total, draw))
-        descend([(slice(None), heads)], steps, value.new_tensor(lrs), total)
+        heads = Heads(rates.new_zeros(shape[0], len(rates), shape[1]), rates.new_zeros(len(rates), shape[1]))
+        descend([(slice(None), heads)], steps, rates, number)
         return heads

@@ -4,8 +4,8 @@ The protocol of Mathilde Caron et al., "Emerging Properties in Self-Supervised V
 2104.14294, as in the authors' eval_linear.py: small random weights, no normalization, SGD with momentum 0.9, no weight
 decay, a rate of 0.001 at batch 256 that falls along half a cosine, 100 epochs of batches of 1024. ViT-S has the class
 tokens of four blocks, which is the default; `feature: cls_mean, blocks: 1` is ViT-B's, `feature: pooled, blocks: 1` a
-ResNet's. Deviations: features are embedded once, without augmentation; the rate falls at each step, not each epoch;
-training is longer where samples are few; reported is the end of training, not the best epoch on val.
+ResNet's. Deviations: features are embedded once, without augmentation or of `views` crops; the rate falls at each step,
+not each epoch; training is longer where samples are few; reported is the end of training, not the best epoch on val.
 """
 
 import math
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
-from selfsup.feature_choice import FeatureKnobs, Pooling
+from selfsup.feature_choice import Pooling, ViewKnobs
 from selfsup.knob import Range, knob
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class LinearDINO(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric()})
 
-    class Hyper(FeatureKnobs):
+    class Hyper(ViewKnobs):
         feature: Pooling = knob("cls", "pooled: the encoder's own; or class token, mean of patches, both")
         blocks: int = knob(4, "last blocks of a ViT whose features are concatenated; cls_mean: and one mean", ge=1)
         lr: float = knob(
@@ -57,6 +57,6 @@ class LinearDINO(Evaluator):
         like = torch.as_tensor(features.train[:1], device=device)
         head = begin(like.shape[1], 1, features.classes, like, draw)
         total = max(self.hyper.epochs * math.ceil(len(rows) / self.hyper.batch), self.hyper.steps)
-        steps = passes([features.train], label, rows, self.hyper.batch, total, draw)
+        steps = passes(features.tables, label, rows, self.hyper.batch, total, draw)
         descend([(slice(None), head)], steps, like.new_tensor([self.hyper.lr * self.hyper.batch / 256]), total)
         return head

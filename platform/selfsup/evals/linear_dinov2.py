@@ -4,9 +4,10 @@ The protocol of Maxime Oquab et al., "DINOv2: Learning Robust Visual Features wi
 2304.07193, as in the authors' eval/linear.py: thirteen rates, scaled to the batch, by the class tokens of the last
 block or of the last four, without or with the mean of the last patches; small random weights, no normalization, SGD
 with momentum 0.9 and no weight decay, half a cosine to zero, ten epochs of batches of 1024. Deviations: features are
-embedded once, without augmentation; all heads of one input begin at one draw; training is longer where samples are few;
-the head is chosen by the lowest cross-entropy on a tenth of train on which none is trained, not by the accuracy on val,
-and is reported as it is, not trained again on that tenth. Raw samples, which have one feature, are one input.
+embedded once, without augmentation or of `views` crops; all heads of one input begin at one draw; training is longer
+where samples are few; the head is chosen by the lowest cross-entropy on a tenth of train on which none is trained, not
+by the accuracy on val, and is reported as it is, not trained again on that tenth. Raw samples, which have one feature,
+are one input.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
-from selfsup.feature_choice import FeatureChoice
+from selfsup.feature_choice import FeatureChoice, Pooling
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Input = tuple[int, bool]  # the last blocks whose class tokens are read, and whether the mean of the patches is, too
 
 
-class Fit(NamedTuple):
+class ChosenHead(NamedTuple):
     """The head chosen, G = 1, its input, the columns that this is in the features, and its learning rate."""
 
     head: "Heads"
@@ -59,6 +60,7 @@ class LinearDINOv2(Evaluator):
         epochs: int = knob(10, "passes over the training features", ge=1)
         steps: int = knob(200, "at least, in more epochs where samples are few", ge=1)
         batch: int = knob(1024, "samples per step", ge=1)
+        views: int = knob(0, "augmented views of each sample, trained on in turn; 0: the sample as it is", ge=0)
 
         _lrs = all_positive("lrs", "learning rate")
         _blocks = all_positive("blocks", "number of blocks")
@@ -69,7 +71,8 @@ class LinearDINOv2(Evaluator):
     @classmethod
     def reads_of(cls, hyper: Hyper) -> FeatureChoice:
         """Return the feature that has all inputs in it: class tokens, the last block's at the end, then the mean."""
-        return FeatureChoice("cls_mean" if "cls_mean" in hyper.features else "cls", max(hyper.blocks))
+        kind: Pooling = "cls_mean" if "cls_mean" in hyper.features else "cls"
+        return FeatureChoice(kind, max(hyper.blocks), views=hyper.views)
 
     @classmethod
     def lacks(cls, hyper: Hyper, labelled: int, classes: int) -> Few | None:  # noqa: ARG003
@@ -88,7 +91,7 @@ class LinearDINOv2(Evaluator):
         yield "blocks", float(fit.input[0])
         yield "cls_mean", float(fit.input[1])
 
-    def fit(self, features: Features, *, seed: int, device: str = "cpu") -> Fit:
+    def fit(self, features: Features, *, seed: int, device: str = "cpu") -> ChosenHead:
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
@@ -98,17 +101,17 @@ class LinearDINOv2(Evaluator):
         left_out, rest = torch.randperm(len(features.train), generator=draw).tensor_split(
             [math.ceil(len(features.train) / 10)]
         )
-        held, label = read(features.train, left_out, device), torch.as_tensor(features.train_label, device=device)
+        tenth, label = read(features.train, left_out, device), torch.as_tensor(features.train_label, device=device)
         lrs, inputs = sorted(self.hyper.lrs), self.inputs(features)
-        heads = [begin(held[:, part].shape[1], len(lrs), features.classes, held, draw) for part in inputs.values()]
+        heads = [begin(tenth[:, part].shape[1], len(lrs), features.classes, tenth, draw) for part in inputs.values()]
         total = max(self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch), self.hyper.steps)
-        steps = passes([features.train], label, rest, self.hyper.batch, total, draw)
-        rates = held.new_tensor(lrs) * self.hyper.batch / 256
+        steps = passes(features.tables, label, rest, self.hyper.batch, total, draw)
+        rates = tenth.new_tensor(lrs) * self.hyper.batch / 256
         descend(list(zip(inputs.values(), heads, strict=True)), steps, rates, total)
-        losses = [own.losses(held[:, part], label[left_out]) for own, part in zip(heads, inputs.values(), strict=True)]
+        losses = [own.losses(tenth[:, part], label[left_out]) for own, part in zip(heads, inputs.values(), strict=True)]
         number, head = divmod(int(torch.stack(losses).argmin()), len(lrs))
         chosen, columns = list(inputs.items())[number]
-        return Fit(heads[number].alone(head), chosen, columns, lrs[head])
+        return ChosenHead(heads[number].alone(head), chosen, columns, lrs[head])
 
     def inputs(self, features: Features) -> dict[Input, slice]:
         """Return the columns of each input; all for features that are one vector of an encoder, or raw samples."""

@@ -5,8 +5,8 @@ appendix A.1, as in the authors' main_linprobe.py: each channel normalized by it
 small random weights, LARS with momentum 0.9, trust 0.001 and no weight decay, which leaves the bias alone; a rate of
 0.1 at batch 256, batches of 16384, ten epochs of warm-up, half a cosine to zero, 90 epochs (50 for ViT-L and H). The
 feature is the encoder's own, which for MAE's is the class token. Deviations: features are embedded once, without
-augmentation; where samples are fewer than a batch, each is all of them at the rate of a full one, for `steps` at least;
-reported is the end of training, not the best epoch on val.
+augmentation or of `views` crops; where samples are fewer than a batch, each is all of them at the rate of a full one,
+for `steps` at least; reported is the end of training, not the best epoch on val.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
-from selfsup.feature_choice import FeatureKnobs
+from selfsup.feature_choice import ViewKnobs
 from selfsup.knob import Range, knob
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EPSILON, TRUST = 1e-6, 0.001  # added to a variance; of LARS
 
 
-class Probe(NamedTuple):
+class NormedHead(NamedTuple):
     """A head, G = 1, behind its normalization."""
 
     norm: "BatchNorm1d"
@@ -39,7 +39,7 @@ class LinearMAE(Evaluator):
 
     metrics = MappingProxyType({"top1": Metric()})
 
-    class Hyper(FeatureKnobs):
+    class Hyper(ViewKnobs):
         lr: float = knob(0.1, "learning rate at batch 256; scaled to the batch", sweep=Range(0.01, 1.0, log=True), gt=0)
         epochs: int = knob(90, "passes over the training features", ge=1)
         warmup: int = knob(10, "epochs of them in which the rate rises from zero", ge=0)
@@ -65,7 +65,7 @@ class LinearMAE(Evaluator):
             value = probe.norm.eval()(torch.as_tensor(features.val, device=device))
         yield "top1", probe.head.guesses(value) == features.val_label
 
-    def fit(self, features: Features, *, seed: int, device: str = "cpu") -> Probe:
+    def fit(self, features: Features, *, seed: int, device: str = "cpu") -> NormedHead:
         """Train one head. Reads nothing of val."""
         import torch
 
@@ -79,11 +79,11 @@ class LinearMAE(Evaluator):
         head = begin(like.shape[1], 1, features.classes, like, draw)
         speeds = [torch.zeros_like(weight) for weight in head]
         total = max(self.hyper.epochs * math.ceil(len(rows) / self.hyper.batch), self.hyper.steps)
-        for step, (value, own) in enumerate(passes([features.train], label, rows, self.hyper.batch, total, draw)):
+        for step, (value, own) in enumerate(passes(features.tables, label, rows, self.hyper.batch, total, draw)):
             weight, bias = head.slopes(norm(value), own)
             [trust] = trust_ratios([head.weight], [weight], 0.0, trust=TRUST)
             sgd(head, speeds, (trust * weight, bias), self.rate(step / total))
-        return Probe(norm, head)
+        return NormedHead(norm, head)
 
     def rate(self, t: float) -> float:
         """Return the learning rate after a share t of training, 0 <= t < 1."""

@@ -1,0 +1,23 @@
+"""The stages that embed the data of a run's evaluations."""
+
+from pathlib import Path
+
+from selfsup import codebase
+from selfsup.modality import MODALITIES
+from selfsup.pipelines import keys
+from selfsup.spec import Run
+from selfsup.stage import Settings, Stage
+
+EVALUATE, VIEWS = "selfsup.pipelines.stages.evaluate", "selfsup.pipelines.stages.views"
+ENTRIES = {"embed": EVALUATE, "views": VIEWS}  # kind of stage -> the module that computes it
+
+
+def stage(kind: str, run: Run, home: Path, data: Settings, own: str, pretrain: Stage | None, name: str) -> Stage:
+    """Lay out a stage that embeds data by the encoder of a run.
+
+    data: what of it. own: the digest of the run's training data. pretrain: what trains the encoder. name: of the stage.
+    """
+    made_of = keys.embedding(run, data, own, pretrain)
+    backbone = codebase.backbone_entry(run.backbone.name) if run.method == "untrained" else ()
+    entries = ENTRIES[kind], f"{MODALITIES}.{run.modality}", *backbone
+    return Stage(kind, *made_of, home, entries, (pretrain,) if pretrain else (), name)

@@ -1,0 +1,96 @@
+"""The encoder of embed stages, and the map from blocks of samples to blocks of their features."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup import encoder, saved
+from selfsup.feature_choice import OWN, FeatureChoice
+from selfsup.pipelines.dense import places_side
+from selfsup.pipelines.stages import raw_values
+from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pretrained import PretrainedEncoder
+from selfsup.sections import Backbone, InputShape
+from selfsup.views import ViewSpec
+
+Columns = dict[str, NDArray[Any]]
+Embed = Callable[..., Tensor]  # loaded views, and draws where they are augmented -> features
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """The encoder of an embed stage: none for raw samples, one at its initial weights, or a trained one.
+
+    shape: of the samples that it is built for. view: of each sample. stats: by which samples are normalized. weights:
+    file of a trained encoder. reads: the feature; raw samples have one, and one a token.
+    """
+
+    method: str
+    backbone: Backbone
+    seed: int
+    shape: InputShape
+    view: ViewSpec
+    stats: Any
+    weights: Path | None
+    reads: FeatureChoice = OWN
+
+    def model(self) -> Embed:
+        """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
+        if self.method == "pixels":
+            return self._raw()
+        if self.weights:
+            trunk = saved.restore_encoder(self.weights)
+        else:
+            torch.manual_seed(self.seed)
+            trunk = encoder.build(self.backbone, shape=self.shape)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = PretrainedEncoder(trunk, self.view, self.stats).to(device).eval()
+
+        def embed(raw: Tensor, draws: Tensor | None = None) -> Tensor:
+            view = model.view_of(raw.to(device), draws)
+            if self.reads.kind == "tokens":
+                return trunk.spatial(view).flatten(2).mT
+            return trunk.features(view, self.reads.kind, self.reads.blocks)
+
+        return embed
+
+    def _raw(self) -> Embed:
+        values: Callable[[Tensor], Tensor] = raw_values.places if self.reads.kind == "tokens" else raw_values.pooled
+        if self.reads.squashed:
+            values = partial(raw_values.squares, side=places_side(self.backbone))
+        return lambda raw, *_: values(raw)
+
+
+Source = EncoderSource | HeadSource
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Source) -> Embed:
+    """Return the model of a source, which a task's process keeps for its next block."""
+    return source.model()
+
+
+class Encode:
+    """A map from blocks of images to blocks of features: a task on CPUs, an actor where there is an accelerator."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @torch.inference_mode()
+    def __call__(self, batch: Columns) -> pa.Table:
+        raw = torch.from_numpy(np.array(batch.pop("sample")))
+        draws = [torch.from_numpy(np.array(batch.pop("draws")))] if "draws" in batch else []
+        feature = _loaded(self._source)(raw, *draws).float().cpu().numpy()
+        shape = feature.shape[1:]
+        column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
+        tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
+        return pa.table({name: pa.array(value) for name, value in (batch | tokens).items()} | {"feature": column})

@@ -1,0 +1,51 @@
+"""Features of augmented views of training samples on disk, as evaluations read them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.dataset
+from numpy.typing import NDArray
+
+from selfsup.errors import DataError
+from selfsup.pipelines.data.philox import permute
+from selfsup.pipelines.stages.filled import mapped, places_of
+from selfsup.sealed import damage
+
+READ_BATCH = 256
+
+
+class ViewTable(NamedTuple):
+    """The features that a views stage wrote. number: of views of a sample. chosen: the samples' numbers, sorted."""
+
+    folder: Path
+    number: int
+    chosen: NDArray[np.int64]
+
+    def read(self, ids: NDArray[np.int64], own: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,), sorted, (N, D) -> (V, K, D), of those that have views, mapped from disk.
+
+        own: features of the samples, which stand for views that cannot be decoded. Raises DataError where a file is
+        damaged or missing.
+        """
+        if reason := damage(self.folder / "features"):
+            remedy = f"remove {self.folder} and run the spec again: it is made anew"
+            raise DataError(f"{self.folder / 'features'}: {reason}; {remedy}")
+        rows = np.flatnonzero(np.isin(ids, self.chosen))
+        value = mapped((self.number, len(rows), own.shape[1]), self.folder)
+        for start in range(0, len(rows), READ_BATCH):
+            value[:, start : start + READ_BATCH] = own[rows[start : start + READ_BATCH]]
+        stored = pyarrow.dataset.dataset(self.folder / "features")
+        options = {"batch_size": READ_BATCH, "batch_readahead": 1, "fragment_readahead": 1}
+        for batch in stored.to_batches(["id", "view", "feature"], **options):
+            place, known = places_of(batch["id"].to_numpy(), ids[rows])
+            feature = batch["feature"].flatten().to_numpy().reshape(len(batch), -1)
+            value[batch["view"].to_numpy()[known], place] = feature[known]
+        return value
+
+
+def chosen(samples: int, images: int | None) -> NDArray[np.int64]:
+    """Return the numbers of so many samples of a data set, drawn alike for all runs, sorted; None: of all."""
+    if images is None or images >= samples:
+        return np.arange(samples)
+    return np.sort(permute(np.arange(images), samples, seed=0, epoch=0))

@@ -1,0 +1,106 @@
+"""Augmented views that evaluations read: which are made, what their stages are called, and how they are read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from plans import Home
+
+from selfsup import modality
+from selfsup.errors import DataError
+from selfsup.pipelines.data.manifest import SampleReader
+from selfsup.pipelines.data.philox import CROP, uniform
+from selfsup.pipelines.stages.evaluate import features
+from selfsup.pipelines.stages.view_table import ViewTable, chosen
+from selfsup.pipelines.stages.views import LoadViews
+from selfsup.sealed import sealed
+from selfsup.views import CROP_DRAWS, Crop, boxes, flips
+
+SIZE = 8
+
+
+def test_views_are_random_crops_and_flips_that_depend_on_view_and_sample_alone(home: Home) -> None:
+    train = home.run().train
+    samples, crop = np.array([1, 4, 9]), Crop(size=SIZE)
+    load = LoadViews(train, crop, samples)
+    together = load({"id": np.arange(6)})
+    assert together["id"].tolist() == [1, 4, 9, 1, 4, 9]
+    assert together["view"].tolist() == [0, 0, 0, 1, 1, 1]
+    alone = [load({"id": np.array([number])}) for number in reversed(range(6))]
+    for name, column in together.items():
+        np.testing.assert_array_equal(column, np.concatenate([part[name] for part in reversed(alone)]))
+    kind, reading = modality.load("image"), train.fields["image"]
+    for number, sample in enumerate(SampleReader(train, "image").read(np.tile(samples, 2))):
+        draws = uniform(
+            seed=0, epoch=np.array([number // 3]), index=samples[[number % 3]], purpose=CROP, draws=CROP_DRAWS
+        )
+        height, width = (np.array([size]) for size in kind.extent(sample.data, reading))
+        box = np.concatenate([boxes(crop, height, width, draws), flips(crop, draws)[:, None]], 1)
+        [expected] = kind.load(sample.data, box, [crop], reading)
+        np.testing.assert_array_equal(together["sample"][number], expected)
+    assert len({part.tobytes() for part in together["sample"]}) == 6
+
+
+def test_views_are_embedded_once_for_all_that_read_the_same_and_beside_other_features(home: Home) -> None:
+    plain = home.run(evals={"linear": {}})
+    views = {"linear": {"views": 3}, "more": {"use": "linear_mae", "views": 3}, "invariance": {}}
+    run = home.run(evals=views)
+    assert run.embeds["linear"].key == plain.embeds["linear"].key
+    assert run.embeds["invariance"] is run.embeds["linear"]
+    assert run.probes["linear"].key != plain.probes["linear"].key
+    assert run.views["linear"] is run.views["more"]
+    assert run.views["invariance"].key != run.views["linear"].key
+    spaces = [stage.space for stage in run.stages if stage.kind in ("embed", "views")]
+    assert spaces == ["embed", "views/invariance", "views/linear"]
+    assert run.probes["linear"].after == (run.embeds["linear"], run.views["linear"])
+    assert not plain.views
+    pixels = home.plan(evals=views, baselines=True)[0]
+    assert pixels.method == "pixels"
+    assert pixels.views.keys() == views.keys()
+
+
+def test_a_share_of_the_samples_is_drawn_alike_and_sorted() -> None:
+    some = chosen(1000, 50)
+    assert some.tolist() == sorted(set(some.tolist())) == chosen(1000, 50).tolist()
+    assert len(some) == 50
+    assert some.max() < 1000
+    assert chosen(7, None).tolist() == chosen(7, 9).tolist() == list(range(7))
+
+
+def written(folder: Path, columns: dict[str, NDArray[Any]], value: NDArray[np.float32]) -> Path:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(value.ravel()), value.shape[1])
+    table = pa.table({name: pa.array(cells) for name, cells in columns.items()} | {"feature": column})
+    folder.mkdir(exist_ok=True)
+    with sealed(folder / "features") as part:
+        pq.write_table(table, part / "a.parquet")
+    return folder
+
+
+def test_views_are_read_beside_their_samples_and_a_missing_one_is_the_sample_itself(tmp_path: Path) -> None:
+    """Samples 0 to 5, of which 2 has no label and 4 cannot be decoded, then one of val; views of 0, 2, 3 and 5."""
+    ids, label, split = np.array([0, 1, 2, 3, 5, 6]), np.array([0, 1, -1, 0, 1, 1]), np.array([0, 0, 0, 0, 0, 1])
+    own = 100 + np.arange(12, dtype=np.float32).reshape(6, 2)
+    center = written(tmp_path / "center", {"id": ids, "label": label, "split": split}, own)
+    shuffled = {"id": np.array([5, 3, 0, 3, 2, 0]), "view": np.array([1, 0, 1, 1, 0, 0])}
+    value = np.arange(12, dtype=np.float32).reshape(6, 2)
+    table = ViewTable(written(tmp_path / "views", shuffled, value), 2, np.array([0, 2, 3, 5]))
+    found = features(center, 2, views=table).views
+    assert found is not None
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, [[value[5], value[1], own[4]], [value[2], value[3], value[0]]])
+    every = features(center, 2, labelled=False, views=table)
+    assert every.views is not None
+    assert every.views.shape == (2, 4, 2)
+    assert features(center, 2).views is None
+
+
+def test_a_damaged_table_of_views_is_told(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"id": np.array([0]), "view": np.array([0])}, np.zeros((1, 2), np.float32))
+    (folder / "features" / "a.parquet").write_bytes(b"")
+    table = ViewTable(folder, 1, np.array([0]))
+    with pytest.raises(DataError, match=r"a\.parquet is not as it was written; remove .* run the spec again"):
+        table.read(np.array([0]), np.zeros((1, 2), np.float32))
