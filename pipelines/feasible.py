@@ -289,11 +289,11 @@ def _check_classes(splits: Splits, paths: Mapping[str, str]) -> None:
     """Raise DataError where validation has a class that training lacks, since classes are matched by name."""
     train, val = splits
     known = set(train.classes)
-    if foreign := [name for name in val.classes if name not in known]:
+    if foreign := [name for name in val.classes if name and name not in known]:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise DataError(
             f"{val.root} has the class {foreign[0]!r}{more}, which none of the {len(known)} classes of "
             f"{paths['train']}, {train.root}, is called: its labels would mean nothing. Name classes alike in both: "
-            "folders for `selfsup shards pack`, classnames.txt for `selfsup shards index`.",
+            "folders for `selfsup shards pack`, classnames.txt for `selfsup shards index`; or map them by `classes`.",
             paths["val"],
         )

@@ -11,6 +11,7 @@ from selfsup.pipelines import chain
 from selfsup.pipelines.data import bundled
 from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import Manifest, load
+from selfsup.pipelines.data.renaming import renamed
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.predecessor import SECTIONS
 from selfsup.spec import BASELINES, Run, Spec, run_type, used
@@ -50,7 +51,10 @@ def _splits(spec: Spec, evaluation: Evaluation, train: Manifest, val: Manifest |
     train = _manifest(spec, data.train, f"{place}.train", home) or train
     val = _manifest(spec, data.val, f"{place}.val", home) or val
     assert val, f"{evaluation.name} without validation data"
-    return Splits(train, val) if data.train or data.val else None
+    if data.classes:
+        with located(spec.root, f"{place}.classes"):
+            val = renamed(val, data.classes)
+    return Splits(train, val) if data.train or data.val or data.classes else None
 
 
 def _manifest(spec: Spec, url: str | None, path: str, home: Path) -> Manifest | None:

@@ -66,6 +66,7 @@ class Manifest:
     everything that results depend on but `subset`, the part that it is of (None: all); rows_digest: of places and
     labels. members: the kinds of members of the shards. fields: of every sample, modality -> how it is read and
     normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
+    renamed: whether its classes are called otherwise than in its files.
     """
 
     home: str
@@ -81,6 +82,7 @@ class Manifest:
     annotations: tuple[str, ...] = ()
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
     subset: Subset | None = None
+    renamed: bool = False
 
     @property
     def total(self) -> int:
@@ -93,6 +95,12 @@ class Manifest:
             return self
         size = len(subset.numbers(self.rows.take(np.arange(self.total))["label"]))
         return replace(self, num_samples=size, num_labelled=size, subset=subset)
+
+    def called(self, names: tuple[str, ...]) -> "Manifest":
+        """Return the data set with other names of its classes; samples of those called "" count as unlabelled."""
+        content = json.dumps([self.digest, names]).encode()
+        own = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return replace(self, classes=names, digest=own, renamed=True)
 
     @cached_property
     def chosen(self) -> Ints | None:
@@ -148,7 +156,8 @@ class Manifest:
         return replace(self, read_options=options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reload, (self.home, self.digest, self.read_options, self.subset)
+        names = self.classes if self.renamed else None
+        return _reload, (self.home, self.digest, self.read_options, self.subset, names)
 
 
 class Sample(NamedTuple):
@@ -160,8 +169,11 @@ class Sample(NamedTuple):
 
 
 @lru_cache(maxsize=8)  # shares pages, open files and connections among all tasks of a process
-def _reload(home: str, digest: str, options: ReadOptions, subset: Subset | None = None) -> Manifest:
+def _reload(
+    home: str, digest: str, options: ReadOptions, subset: Subset | None = None, names: tuple[str, ...] | None = None
+) -> Manifest:
     manifest = load(home, options)
+    manifest = manifest.called(names) if names else manifest
     if manifest.digest != digest:
         raise DataError(f"{home}: the data set was indexed anew while in use: {digest} became {manifest.digest}")
     return manifest.part(subset) if subset else manifest

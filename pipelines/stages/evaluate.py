@@ -41,16 +41,14 @@ READ_BATCH = 256
 
 
 class Load:
-    """A map from numbers of samples, validation after training, to a view and a label of each that can be decoded.
-
-    first: the number that 0 stands for.
-    """
+    """A map from numbers of samples, from `first` on, val after train, to a view and a label of each that decodes."""
 
     def __init__(self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0) -> None:
         self._splits, self._first = (train, val), first
-        self._class = [
-            np.array([*(train.classes.index(name) for name in split.classes), -1]) for split in self._splits
-        ]  # label -> its number in train's classes; the last: no label
+        number = {name: place for place, name in enumerate(train.classes)} | {"": -1}
+        self._class = [  # label -> its number in train's classes; the last: no label
+            np.array([*(number[name] for name in split.classes), -1]) for split in self._splits
+        ]
         self._view, self._modality = view, view.modality
 
     def __call__(self, batch: Columns) -> Columns:

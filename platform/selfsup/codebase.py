@@ -33,8 +33,8 @@ EXCLUDED = frozenset(
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
     pipelines.planned pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
-    pipelines.data.pack pipelines.data.rows pipelines.data.shards pipelines.data.sources pipelines.data.storage
-    pipelines.data.tars pipelines.data.urls
+    pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
+    pipelines.data.storage pipelines.data.tars pipelines.data.urls
     pipelines.stages.curves pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain
     pipelines.stages.runner sweeps
     """.split()  # noqa: SIM905

@@ -68,7 +68,8 @@ def by_layer(method: Method, decay: float) -> dict[str, tuple[float, bool]]:
             continue
         weights = iter([*trunk.named_parameters(), (HEAD, None)])
         layers = group_with_matcher(weights, trunk.group_matcher(coarse=False), reverse=True)
-        head, undecayed = layers.pop(HEAD), getattr(trunk, "no_weight_decay", set)()
+        head: int = layers.pop(HEAD)
+        undecayed: set[str] = set(trunk.no_weight_decay()) if hasattr(trunk, "no_weight_decay") else set()
         for name, layer in layers.items():
             scale = 1.0 if name.startswith("norm.") else decay ** (head - layer)
             factors[start + name] = scale, name in undecayed

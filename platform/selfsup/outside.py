@@ -95,13 +95,18 @@ def _resources(root: Node) -> dict[Where, Callable[[str], bool]]:
         ("backbone", "name"): is_config_folder,
     }
     specs: dict[Where, Callable[[str], bool]] = {(section, "from"): _is_spec for section in SECTIONS}
-    return dict.fromkeys(_data_places(root), _is_folder) | backbone | specs
+    maps: dict[Where, Callable[[str], bool]] = {(*group, "data", "classes"): bool for group in _evals(root)}
+    return dict.fromkeys(_data_places(root), _is_folder) | backbone | specs | maps
 
 
 def _data_places(root: Node) -> list[Where]:
     """Return where a spec names shards: its own, and those of its evaluations."""
-    evals = [place[:-1] for place in places(root) if place[0] == "evals"]
-    return [(*group, "data", split) for group in ((), *evals) for split in ("train", "val")]
+    return [(*group, "data", split) for group in ((), *_evals(root)) for split in ("train", "val")]
+
+
+def _evals(root: Node) -> list[Where]:
+    """Return where a spec's evaluations are."""
+    return [place[:-1] for place in places(root) if place[0] == "evals"]
 
 
 def _is_folder(url: str) -> bool:

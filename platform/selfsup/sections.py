@@ -76,11 +76,19 @@ class Data(Knobs):
 class EvalData(Knobs):
     train: str | None = knob(None, "shards that the evaluation learns from; null: data.train", min_length=1)
     val: str | None = knob(None, "shards that it is scored on; null: data.val", min_length=1)
+    classes: str | None = knob(
+        None, "JSON file: a class of val -> its name in train, or null for none; null: named alike", min_length=1
+    )
 
     @field_validator("train", "val")
     @classmethod
     def _place(cls, url: str | None) -> str | None:
         return _shards(url)
+
+    @field_validator("classes")
+    @classmethod
+    def _file(cls, path: str | None) -> str | None:
+        return path if path is None else _whole(path)
 
 
 class Backbone(Knobs):
