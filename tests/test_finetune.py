@@ -1,5 +1,6 @@
 """Fine-tuning as an evaluation: what is planned for it, what its training is, and what its head names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from selfsup.pipelines.cost import describe
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.sweeps.report.integrity import lacking
+from selfsup.sweeps.result import Result
 from selfsup.train import train
 from selfsup.views import sized
 
@@ -140,3 +143,11 @@ def test_separable_classes_are_all_named_after_training(home: Home) -> None:
     empty = np.empty((0, 3), np.float32), np.empty(0, np.int64)
     scores = dict(Finetune(Finetune.Hyper()).run(Features(*empty, logits, label.numpy(), 3), seed=0))
     assert scores["top1"].all()
+
+
+def test_raw_samples_lack_no_number_that_only_an_encoder_has() -> None:
+    tags = {"selfsup.method": "pixels"}
+    raw = Result("id", 0, "run", "done", "", {"eval/knn/top1": 30.0}, {}, tags, {})
+    metrics = ["eval/knn/top1", "eval/finetune/top1"]
+    assert lacking(raw, metrics) == ""
+    assert lacking(replace(raw, tags={}), metrics) == "done, without finetune top-1"

@@ -113,8 +113,12 @@ def _place(run: Result, use: str) -> str:
 
 
 def lacking(run: Result, metrics: Sequence[str]) -> str:
-    """Return why a run that is done lacks a usable number under some metric; "" where it lacks none."""
-    missing = [heading(name) for name in metrics if name not in run.metrics]
+    """Return why a run that is done lacks a usable number under some metric; "" where it lacks none.
+
+    Raw samples have none of protocols that train an encoder, and lack none.
+    """
+    is_raw = run.tags.get("selfsup.method") == "pixels"
+    missing = [heading(name) for name in metrics if name not in run.metrics and not is_raw]
     odd = [heading(name) for name in metrics if not math.isfinite(run.metrics.get(name, 0.0))]
     parts = [f"without {listed(missing)}"] * bool(missing) + [f"{listed(odd)} not finite"] * bool(odd)
     return f"done, {'; '.join(parts)}" if parts else ""
