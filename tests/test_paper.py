@@ -53,6 +53,19 @@ def whole() -> Ablation:
     return ablation(sweep(mae, simclr, baselines=[pixels], metrics=[KNN, LINEAR]), [*first, *second, *third])
 
 
+def test_a_table_of_many_metrics_is_folded_in_a_terminal() -> None:
+    metrics = [f"eval/spectrum/rankme{number}" for number in range(9)]
+    one, results = study({"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0]})
+    results = [replace(run, metrics=dict.fromkeys(metrics, run.metrics[KNN])) for run in results]
+    lines = paper.console(ablation(sweep(one, metrics=metrics), results)).splitlines()
+    heads = [line for line in lines if line.startswith("mask ratio  ")]
+    assert len(heads) == 2
+    assert re.findall(r"rankme\d", " ".join(heads)) == [f"rankme{number}" for number in range(9)]
+    assert all(line.count(" Δ") == line.count("rankme") for line in heads)
+    assert max(map(len, lines[: lines.index(heads[-1]) + 3])) <= paper.WIDEST
+    assert sum(line.startswith("[0.75]  ") for line in lines) == 2
+
+
 def test_the_terminal() -> None:
     one, results = study({"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0], "0.9, 8": [70.5, "nan"]})
     assert paper.console(ablation(sweep(one), results)).splitlines()[:6] == [

@@ -1,6 +1,7 @@
 """A table as columns of plain text, for every text format of the report."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from selfsup.sweeps.report.cells import NOTHING, Cell
@@ -32,6 +33,25 @@ class Column(NamedTuple):
     @property
     def head(self) -> str:
         return self.group if self.name == "mean" else self.name
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (self.head, *self.texts)))
+
+
+def folded(columns: Sequence[Column], widest: int) -> Iterator[list[Column]]:
+    """Yield the columns in parts of at most so many letters a line, each after those that name the rows.
+
+    The columns of a metric stay together.
+    """
+    keys, part = [column for column in columns if column.key], list[Column]()
+    for _, several in groupby((column for column in columns if not column.key), key=lambda column: column.group):
+        group = list(several)
+        if part and sum(column.width + 2 for column in (*keys, *part, *group)) > widest:
+            yield [*keys, *part]
+            part = []
+        part += group
+    yield [*keys, *part]
 
 
 class Block(NamedTuple):

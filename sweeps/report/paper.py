@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from selfsup.sweeps.report import searching, uncertainty
 from selfsup.sweeps.report.cells import NOTHING, Cell
-from selfsup.sweeps.report.columns import Block, Column, blocks, failures, title, verdicts
+from selfsup.sweeps.report.columns import Block, Column, blocks, failures, folded, title, verdicts
 from selfsup.sweeps.report.latex import latex
 from selfsup.sweeps.report.legend import console_legend
 from selfsup.sweeps.report.provenance import MADE_WITH, command, made_with, methods
@@ -20,6 +20,7 @@ from selfsup.sweeps.result import Result
 
 __all__ = ["console", "csv", "frame", "latex", "markdown", "parquet"]
 
+WIDEST = 160  # letters of a line in a terminal
 UNITS = {
     "seconds": "seconds",
     "gpu_hours": "GPU-hours",
@@ -53,7 +54,7 @@ def console(ablation: Ablation) -> str:
     for table in ablation.tables:
         lines = [title(table)]
         for heading, columns in blocks(table, default="[{}]", mark=_starred):
-            lines += [*filter(None, [heading]), *_aligned(columns)]
+            lines += [*filter(None, [heading]), *(line for part in folded(columns, WIDEST) for line in _aligned(part))]
         parts.append("\n".join([*lines, *failures(table), *table.verdict]))
     return "\n\n".join(filter(None, [*parts, console_legend(ablation.tables)]))
 
@@ -140,11 +141,9 @@ def _digits(number: float) -> str:
 
 def _aligned(columns: Sequence[Column]) -> Iterator[str]:
     """Align labels to the left and numbers to the right."""
-    filled = [[column.head, *column.texts] for column in columns]
-    widths = [max(map(len, texts)) for texts in filled]
-    for row in zip(*filled, strict=True):
-        cells = zip(row, widths, columns, strict=True)
-        aligned = (text.ljust(width) if column.key else text.rjust(width) for text, width, column in cells)
+    for row in zip(*([column.head, *column.texts] for column in columns), strict=True):
+        cells = zip(row, columns, strict=True)
+        aligned = (text.ljust(column.width) if column.key else text.rjust(column.width) for text, column in cells)
         yield "  ".join(aligned).rstrip()
 
 

@@ -66,8 +66,8 @@ class KNN(Evaluator):
 
     @classmethod
     def yields(cls, hyper: Hyper) -> Mapping[str, Metric]:
-        chosen = ("k", "temperature") if len(grid(hyper)) > 1 else ()
-        return {name: cls.metrics[name] for name in ("top1", "top5", *chosen)}
+        given = () if len(grid(hyper)) > 1 else ("k", "temperature")
+        return {name: metric for name, metric in cls.metrics.items() if name not in given}
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
