@@ -11,12 +11,12 @@ from selfsup import augmentation, codebase, evaluations, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.evaluations import Evaluation
 from selfsup.feature_choice import OWN, FeatureChoice
-from selfsup.method import Method, TrainInfo
+from selfsup.method import TrainInfo
 from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.pipelines import embedding, keys, objective, tuning
+from selfsup.pipelines import drawn, embedding, keys, objective, tuning
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
@@ -27,7 +27,7 @@ from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
 from selfsup.stage import Settings, Stage, digest
 
-WORKER, PICTURES, TARGETS = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "pictures", "targets"))
+WORKER, TARGETS = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "targets"))
 
 
 class Splits(NamedTuple):
@@ -122,7 +122,8 @@ class PlannedRun:
             extra |= codebase.augmentation_digest(self.augment.use)
             own.append(codebase.entry("augmentations", self.augment.use))
         after = tuple(stage for stage in before.values() if stage)
-        return self._stage("pretrain", parts, extra, entries=(WORKER, self._modality, *own), after=after)
+        entries = WORKER, f"{MODALITIES}.{self.run.modality}", *own
+        return self._stage("pretrain", parts, extra, entries=entries, after=after)
 
     @property
     def teacher(self) -> "PlannedRun | None":
@@ -141,7 +142,7 @@ class PlannedRun:
         if not teacher or load_method(self.run.method).lesson(self.run.hyper) != "targets":
             return None
         extra = {"teacher": teacher.key, "data": self.train.digest}
-        entries = (TARGETS, self._modality, codebase.entry("methods", self.run.method))
+        entries = (TARGETS, f"{MODALITIES}.{self.run.modality}", codebase.entry("methods", self.run.method))
         return self._stage("targets", ["method", "seed", "hyper", "embed"], extra, entries=entries, after=(teacher,))
 
     @property
@@ -197,10 +198,6 @@ class PlannedRun:
     @property
     def augment(self) -> OwnAugmentation | None:
         return augmentation.own(self.run.augment)
-
-    @property
-    def _modality(self) -> str:
-        return f"{MODALITIES}.{self.run.modality}"
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
@@ -266,17 +263,18 @@ class PlannedRun:
     @cached_property
     def pictures(self) -> Stage | None:
         """Return the stage of the reconstructions; None for an objective that predicts no pixels."""
-        if self.pretrain is None or load_method(self.run.method).reconstruct is Method.reconstruct:
-            return None
-        made_of = {"pretrain": self.pretrain.key, "images": (self.val or self.train).digest}
-        entries = (PICTURES, self._modality, codebase.entry("methods", self.run.method))
-        return Stage("pictures", made_of, made_of, self.home, entries, after=(self.pretrain,))
+        return drawn.reconstructions(self.run, self.pretrain, (self.val or self.train).digest)
+
+    @cached_property
+    def visuals(self) -> Stage | None:
+        """Return the stage of pictures of the encoder; None where the spec does not ask for them."""
+        return drawn.visuals(self.run, self.pretrain, (self.val or self.train).digest)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run, each after those that it depends on."""
         embeds = {stage.key: stage for stage in (*self.embeds.values(), *self.views.values())}
-        own = self.pictures, *self.tunings, *embeds.values(), *self.probes.values()
+        own = self.pictures, self.visuals, *self.tunings, *embeds.values(), *self.probes.values()
         return (*self.training, *(stage for stage in own if stage))
 
     @property

@@ -79,7 +79,7 @@ def toy(numbers: dict[str, list[float | str]] = NUMBERS, **changes: object) -> A
 @pytest.fixture(scope="module")
 def text() -> str:
     whole = toy(question="Is a < b & <script>alert('c')</script>?")
-    return page(whole, drawings(whole), {"default": b"PNG"})
+    return page(whole, drawings(whole), {"reconstructions": {"default": b"PNG"}})
 
 
 def rows(text: str) -> list[Element]:
@@ -221,7 +221,7 @@ def test_the_box_tells_how_many_versions_of_the_code_a_table_mixes(text: str) ->
 
 def test_the_same_bytes_each_time(text: str) -> None:
     whole = toy(question="Is a < b & <script>alert('c')</script>?")
-    assert page(whole, drawings(whole), {"default": b"PNG"}) == text
+    assert page(whole, drawings(whole), {"reconstructions": {"default": b"PNG"}}) == text
 
 
 def test_a_sweep_that_has_not_begun_has_a_page() -> None:

@@ -1,10 +1,12 @@
 """The pictures stage: reconstructions of fixed images under fixed draws, by an objective that predicts pixels."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -74,18 +76,20 @@ def grid(method: Method, batch: Batch, stats: Any) -> Image.Image:
         return unpatchify(row, grid=view.value.grid, patch=patch)
 
     rows = [method.seen(batch), painted, original]
-    return _tiles([kind.picture(whole(row).float(), stats) for row in rows])
+    return tiles([kind.picture(whole(row).float(), stats) for row in rows])
 
 
-def _tiles(rows: list[np.ndarray]) -> Image.Image:
-    """(n, H, W, 3) of each row -> one image of all tiles; wide ones in columns instead."""
-    if rows[0].shape[2] > 2 * rows[0].shape[1]:
-        rows = list(np.stack(rows, axis=1))
-    scale = -(-TILE // max(rows[0].shape[1:3]))
-    height, width = (side * scale + GAP for side in rows[0].shape[1:3])
-    sheet = Image.new("RGB", (len(rows[0]) * width + GAP, len(rows) * height + GAP), "white")
+def tiles(rows: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    """(n, h, w, 3) of each row -> one image of all tiles, as large as those of the first; wide ones in columns."""
+    sides = rows[0].shape[1:3]
+    scale = -(-TILE // max(sides))
+    height, width = (side * scale + GAP for side in sides)
+    is_wide = sides[1] > 2 * sides[0]
+    across, down = (len(rows), len(rows[0])) if is_wide else (len(rows[0]), len(rows))
+    sheet = Image.new("RGB", (across * width + GAP, down * height + GAP), "white")
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
-            big = Image.fromarray(tile.repeat(scale, axis=0).repeat(scale, axis=1))
-            sheet.paste(big, (GAP + x * width, GAP + y * height))
+            column, line = (y, x) if is_wide else (x, y)
+            big = Image.fromarray(tile).resize((width - GAP, height - GAP), Image.Resampling.NEAREST)
+            sheet.paste(big, (GAP + column * width, GAP + line * height))
     return sheet

@@ -8,20 +8,28 @@ from pathlib import Path
 
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
+from selfsup.pipelines.drawn import PICTURES, VISUALIZE
 from selfsup.pipelines.embedding import EVALUATE, VIEWS
-from selfsup.pipelines.planned import PICTURES, TARGETS, WORKER, PlannedRun
+from selfsup.pipelines.planned import TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
 from selfsup.pipelines.stages.targets import targets
 from selfsup.pipelines.stages.views import views
+from selfsup.pipelines.stages.visualize import visualize
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
-codebase.modules(WORKER, EVALUATE, VIEWS, PICTURES, TARGETS)
+codebase.modules(WORKER, EVALUATE, VIEWS, PICTURES, TARGETS, VISUALIZE)
 
-# every other stage is a probe
-WORK = {"pretrain": pretrain, "targets": targets, "pictures": pictures, "embed": embed, "views": views}
+WORK = {  # every other stage is a probe
+    "pretrain": pretrain,
+    "targets": targets,
+    "pictures": pictures,
+    "visualize": visualize,
+    "embed": embed,
+    "views": views,
+}
 
 
 def perform(run: PlannedRun) -> None:

@@ -62,6 +62,7 @@ class _Sections(Knobs):
     stream: Stream = knob(Stream(), "the order of samples")
     embed: Embed = knob(Embed(), "how samples become features for the evaluations")
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
+    visualize: bool = knob(False, "pictures of the encoder: neighbors, patches in color, attention, a t-SNE map")
     resources: Resources = knob(Resources(), "machines to run on; changes no result", result=False)
     published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)
 

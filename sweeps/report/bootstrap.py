@@ -18,8 +18,8 @@ Interval = tuple[float, float]
 def difference(one: Hits, other: Hits) -> Interval:
     """(S, M), (T, M) -> the ends of the interval of the first mean accuracy less the second, in percentage points."""
     assert one.shape[1] == other.shape[1], "arms that saw other images are not paired"
-    each = one.sum(0) * len(other) - other.sum(0) * len(one)  # of an image, in parts of S T
-    values, times = np.unique(each, return_counts=True)
+    gains = one.sum(0) * len(other) - other.sum(0) * len(one)  # of an image, in parts of S T
+    values, times = np.unique(gains, return_counts=True)
     low, high = _ends(tuple(values.tolist()), tuple(times.tolist()))
     unit = 100 / (len(one) * len(other))
     return low * unit, high * unit

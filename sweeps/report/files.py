@@ -8,12 +8,14 @@ from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.report.results import gather
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.tables import ablation
+from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.study import Arm
 from selfsup.sweeps.spec.sweep import Sweep, joined
 from selfsup.track import Tracker
 
 CURVES = ("pretrain/loss", "pretrain/feature_std", "pretrain/rankme")
-PICTURES = "pictures/reconstructions.png"
+RECONSTRUCTIONS = "reconstructions"
+VISUALS = ("neighbors", "patches", "attention", "map")
 
 
 def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
@@ -31,7 +33,7 @@ def side_by_side(sweeps: Sequence[Sweep], tracker: Tracker) -> Ablation:
     return ablation(joined(sweeps), results)
 
 
-def files(ablation: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+def files(ablation: Ablation, pictures: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
     """-> path: bytes of every file of the report. Equal results give equal bytes."""
     from selfsup.sweeps.report import figures, paper, searchplots
     from selfsup.sweeps.report.page import page
@@ -51,15 +53,23 @@ def files(ablation: Ablation, pictures: Mapping[str, bytes]) -> dict[str, bytes]
     return contents
 
 
-def pictures(ablation: Ablation, tracker: Tracker) -> dict[str, bytes]:
-    """-> arm name: PNG of its first seed's reconstructions, of the same images under the same masks."""
-    runs = {result.id: result.run for result in ablation.results if result.status == "done"}
-    images = {}
+def pictures(ablation: Ablation, tracker: Tracker) -> dict[str, dict[str, bytes]]:
+    """-> kind -> arm name: PNG of its first seed, of the same images for all."""
+    runs = {result.id: result for result in ablation.results if result.status == "done"}
+    images: dict[str, dict[str, bytes]] = {}
     for name, arm in _named(ablation.sweep):
-        run = runs.get(arm.ids[min(arm.ids)])
-        if run and (data := tracker.fetch(run, PICTURES)):
-            images[name] = data
+        if run := runs.get(arm.ids[min(arm.ids)]):
+            for kind, path in _picture_paths(run):
+                if run.run and (data := tracker.fetch(run.run, path)):
+                    images.setdefault(kind, {})[name] = data
     return images
+
+
+def _picture_paths(run: Result) -> Iterator[tuple[str, str]]:
+    """Yield kind and path of the pictures that a run may have."""
+    yield RECONSTRUCTIONS, f"pictures/{RECONSTRUCTIONS}.png"
+    if "visualize/images" in run.metrics:
+        yield from ((kind, f"visualize/{kind}.png") for kind in VISUALS)
 
 
 def _named(sweep: Sweep) -> Iterator[tuple[str, Arm]]:

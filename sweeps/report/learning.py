@@ -66,7 +66,7 @@ def evaluations(groups: Sequence[Panel], metrics: Sequence[str], runs: Mapping[s
     for (group, metric), axis in zip(both, axes, strict=True):
         _draw(axis, metric, group, runs)
         axis.set(title=group.title, xlabel="step", ylabel=heading(metric))
-        _legend(axis, group)
+        _legend(axis, group, outside=True)
     return figure
 
 

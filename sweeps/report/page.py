@@ -40,6 +40,28 @@ COST = {  # factor to the unit, format, unit
     "samples_per_second": (1.0, ",.0f", "samples/s"),
     "peak_memory_mib": (1 / 1024, ",.1f", "GiB"),
 }
+SHOWS = {  # kind of a picture: title, and what it shows
+    "reconstructions": (
+        "Reconstructions",
+        "The same samples under the same masks for every arm: masked, predicted, original.",
+    ),
+    "neighbors": (
+        "Nearest neighbors",
+        "The same validation samples for every arm; below each the four of the largest cosine.",
+    ),
+    "patches": (
+        "Patches",
+        "The same samples, and the first three principal components of their patches as red, green and blue.",
+    ),
+    "attention": (
+        "Attention",
+        "The same samples; what the class token reads of the patches in the last block: mean, then heads.",
+    ),
+    "map": (
+        "Maps",
+        "t-SNE of the features of validation samples; a color is a class. Distances between groups say nothing.",
+    ),
+}
 SPENT = ("gpu_hours", "seconds", "energy_wh")  # the others are how
 
 
@@ -51,8 +73,8 @@ class StudySection(NamedTuple):
     drawings: Sequence[Drawing]
 
 
-def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str, bytes]) -> str:
-    """Render the page. pictures: arm name -> PNG of its reconstructions."""
+def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """Render the page. pictures: kind -> arm name -> PNG."""
     origins = list(run_origins(ablation))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     own_filters = (compared, costs, inline_svg, marks, measured, paper_numbers, seeds, seed_counts)
@@ -75,7 +97,11 @@ def page(ablation: Ablation, drawings: Sequence[Drawing], pictures: Mapping[str,
         notes=[*methods(ablation), *dict.fromkeys(table.note for table in ablation.tables)],
         apart=uncertainty.blocks,
         apart_covers=uncertainty.COVERS,
-        pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        pictures={
+            kind: {name: base64.b64encode(png).decode() for name, png in by_arm.items()}
+            for kind, by_arm in pictures.items()
+        },
+        shows=SHOWS,
     )
 
 
