@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.feature_choice import ViewKnobs
@@ -22,9 +25,8 @@ from selfsup.knob import knob
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from selfsup.parts.linear_heads import Heads, Steps
-
 EPSILON = 1e-6  # added to a feature's variance, as MAE's BatchNorm does
+VALUES = 2**24  # how many are read at once: 64 MiB
 
 
 class Probe(NamedTuple):
@@ -75,25 +77,32 @@ class Linear(Evaluator):
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
-        from selfsup.parts.linear_heads import passes
+        from selfsup.parts.linear_heads import Heads, descend, passes, read
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
-        value, label = (torch.as_tensor(part, device=device) for part in (features.train, features.train_label))
-        left_out, rest = torch.randperm(len(value), generator=draw).tensor_split([math.ceil(len(value) / 10)])
-        if few := self.lacks(self.hyper, len(value), features.classes):
+        number, label = len(features.train), torch.as_tensor(features.train_label, device=device)
+        if few := self.lacks(self.hyper, number, features.classes):
             raise DataError(few.message)
-        mean, std = value[rest].mean(0), (value[rest].var(0, correction=0) + EPSILON).sqrt()
-        lrs, number = sorted(self.hyper.lrs), self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch)
-        raw = passes(features.tables, label, rest, self.hyper.batch, number, draw)
-        steps = (((part - mean) / std, own) for part, own in raw)
-        heads = self.descend(steps, number, value.new_tensor(lrs), (value.shape[1], features.classes))
-        best = int(heads.losses((value[left_out] - mean) / std, label[left_out]).argmin())
-        return Probe(heads.weight[:, best], heads.bias[best], mean, std, lrs[best])
+        left_out, rest = torch.randperm(number, generator=draw).tensor_split([math.ceil(number / 10)])
+        mean, std = moments(features.train, rest, device)
+        lrs = mean.new_tensor(sorted(self.hyper.lrs))
+        heads = Heads(mean.new_zeros(len(mean), len(lrs), features.classes), mean.new_zeros(len(lrs), features.classes))
+        total = self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch)
+        steps = passes(features.tables, label, rest, self.hyper.batch, total, draw)
+        descend([(slice(None), heads)], (((value - mean) / std, own) for value, own in steps), lrs, total)
+        held = (read(features.train, left_out, device) - mean) / std
+        best = int(heads.losses(held, label[left_out.to(device)]).argmin())
+        return Probe(heads.weight[:, best], heads.bias[best], mean, std, sorted(self.hyper.lrs)[best])
 
-    def descend(self, steps: "Steps", number: int, rates: "Tensor", shape: tuple[int, int]) -> "Heads":
-        """Return heads of these rates, (G,), trained from zero weights, (D, C) each, side by side."""
-        from selfsup.parts.linear_heads import Heads, descend
 
-        heads = Heads(rates.new_zeros(shape[0], len(rates), shape[1]), rates.new_zeros(len(rates), shape[1]))
-        descend([(slice(None), heads)], steps, rates, number)
-        return heads
+def moments(table: NDArray[np.float32], rows: "Tensor", device: str) -> tuple["Tensor", "Tensor"]:
+    """(N, D), (R,) -> mean and deviation of each channel over these rows, (D,) each, read a part at a time"""
+    import torch
+
+    from selfsup.parts.linear_heads import read
+
+    parts = torch.split(rows.sort().values, max(1, VALUES // table.shape[1]))
+    like = read(table, rows[:1], device)[0]
+    mean = torch.stack([read(table, part, device).double().sum(0) for part in parts]).sum(0) / len(rows)
+    square = torch.stack([(read(table, part, device) - mean).square().sum(0) for part in parts]).sum(0) / len(rows)
+    return mean.to(like), (square + EPSILON).sqrt().to(like)
