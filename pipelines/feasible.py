@@ -89,7 +89,7 @@ def _check_backbone(planned: PlannedRun) -> None:
         _try(backbone.model_copy(update={"weights": None}), shape)
     else:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
-        places = dense or any(evaluation.evaluator.reads == "tokens" for evaluation in planned.evals.values())
+        places = dense or any(evaluation.feature.kind == "tokens" for evaluation in planned.evals.values())
         check_images(backbone, shape, _sizes(run), places=places, stages=dense)
         _check_width(run)
     if backbone.weights not in (None, "timm"):
@@ -242,7 +242,7 @@ def _check_labels(run: PlannedRun) -> None:
 def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     """Raise where the encoder has no such feature, or the data too few labels to learn from or to be scored by."""
     name, splits = evaluation.name, run.splits(evaluation.name)
-    evaluation.evaluator.reads_of(evaluation.hyper).check(run.run.backbone, f"evals.{name}")
+    evaluation.feature.check(run.run.backbone, f"evals.{name}")
     if evaluation.evaluator.target is None:
         return
     own = {

@@ -203,7 +203,7 @@ class PlannedRun:
     def evals(self) -> dict[str, Evaluation]:
         """Return the evaluations, by name; of raw samples those that need no encoder."""
         listed, is_raw = evaluations.listed(self.run.evals), self.run.method == "pixels"
-        return {name: one for name, one in listed.items() if not (is_raw and one.evaluator.reads == "logits")}
+        return {name: one for name, one in listed.items() if not (is_raw and one.feature.needs_encoder)}
 
     def splits(self, evaluation: str) -> Splits:
         """Return the data that an evaluation is made on."""
@@ -244,7 +244,7 @@ class PlannedRun:
 
     def feature(self, evaluation: Evaluation) -> FeatureChoice:
         """Return the feature that an evaluation reads of this encoder."""
-        return evaluation.evaluator.reads_of(evaluation.hyper).of(self.run.method, self.run.backbone)
+        return evaluation.feature.of(self.run.method, self.run.backbone)
 
     def _embed(self, kind: str, data: Settings, name: str) -> Stage:
         return embedding.stage(kind, self.run, self.home, data, self.train.digest, self.pretrain, name)

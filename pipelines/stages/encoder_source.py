@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup import encoder, saved
+from selfsup import attention, encoder, saved
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.stages import raw_values
@@ -56,10 +56,7 @@ class EncoderSource:
         model = PretrainedEncoder(trunk, self.view, self.stats).to(device).eval()
 
         def embed(raw: Tensor, draws: Tensor | None = None) -> Tensor:
-            view = model.view_of(raw.to(device), draws)
-            if self.reads.kind == "tokens":
-                return trunk.spatial(view).flatten(2).mT
-            return trunk.features(view, self.reads.kind, self.reads.blocks)
+            return _feature(trunk, model.view_of(raw.to(device), draws), self.reads)
 
         return embed
 
@@ -68,6 +65,16 @@ class EncoderSource:
         if self.reads.squashed:
             values = partial(raw_values.squares, side=places_side(self.backbone))
         return lambda raw, *_: values(raw)
+
+
+def _feature(trunk: encoder.Encoder, view: Any, reads: FeatureChoice) -> Tensor:
+    """-> (B, D), or (B, T, D)"""
+    if reads.kind == "tokens":
+        return trunk.spatial(view).flatten(2).mT
+    if not reads.is_of_tokens:
+        return trunk.features(view, reads.kind, reads.blocks)
+    assert isinstance(trunk, encoder.TokenEncoder), "plans refuse others"
+    return attention.keys(trunk, view) if reads.kind == "keys" else attention.class_attention(trunk, view)
 
 
 Source = EncoderSource | HeadSource

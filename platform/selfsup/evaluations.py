@@ -18,6 +18,7 @@ from selfsup import evaluator, outside
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.explain import did_you_mean
+from selfsup.feature_choice import FeatureChoice
 from selfsup.knob import Knobs, knob
 from selfsup.layers import find
 from selfsup.naming import WORD
@@ -41,6 +42,11 @@ class Evaluation(NamedTuple):
     @property
     def evaluator(self) -> type[Evaluator]:
         return evaluator.load(self.use)
+
+    @property
+    def feature(self) -> FeatureChoice:
+        """Return the feature of an encoder that it reads."""
+        return self.evaluator.reads_of(self.hyper)
 
     @property
     def metrics(self) -> dict[str, Metric]:

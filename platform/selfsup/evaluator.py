@@ -105,14 +105,14 @@ def nothing_held_out(choice: str, labelled: int) -> Few | None:
 class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
-    reads: one vector a sample, which one FeatureKnobs choose, or one a token; or the logits of a head that `training`
-    trained with the encoder, of which there are none for train. target: the field of a sample that is predicted: its
-    class, or one of MAPS, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all
-    that `run` may yield.
+    reads: one vector a sample, which one FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
+    or the logits of a head that `training` trained with the encoder, of which there are none for train. target: the
+    field of a sample that is predicted: its class, or one of MAPS, whose tokens are of the whole image, squashed to a
+    square; None without labels. metrics: all that `run` may yield.
     """
 
     Hyper: ClassVar[type[Knobs]]
-    reads: ClassVar[Literal["pooled", "tokens", "logits"]] = "pooled"
+    reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits"]] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
 

@@ -41,7 +41,7 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     draw = np.random.default_rng(0)
     label = np.arange(TRAIN + VAL) % CLASSES
     choice = kind.reads_of(kind.Hyper())
-    shape = (TOKENS, DIM) if choice.kind == "tokens" else (choice.parts * DIM,)
+    shape = (TOKENS, DIM) if choice.is_of_tokens else (choice.parts * DIM,)
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)

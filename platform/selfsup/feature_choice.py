@@ -10,15 +10,17 @@ Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
 
 
 class FeatureChoice(NamedTuple):
-    """A feature of a sample: one vector, or with `tokens` one for each token; with `logits` those of a trained head.
+    """A feature of a sample: one vector, or one for each token; with `logits` those of a trained head.
 
-    kind: pooled, the encoder's own; cls, the class token's; mean, that of the patches; cls_mean, both. blocks: the last
-    so many, each after the final norm, whose vectors are concatenated; cls_mean ends with the mean of the last alone.
+    kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
+    of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
+    the patches; cls_mean, both. blocks: the last so many, each after the final norm, whose vectors are concatenated;
+    cls_mean ends with the mean of the last alone.
     squashed: of the whole image, whatever its shape, not of a square in its middle. views: augmented ones of each
     training sample, whose features are read, too; images: of so many samples, None: of all.
     """
 
-    kind: Literal[Pooling, "tokens", "logits"] = "pooled"
+    kind: Literal[Pooling, "tokens", "keys", "attention", "logits"] = "pooled"
     blocks: int = 1
     squashed: bool = False
     views: int = 0
@@ -45,13 +47,22 @@ class FeatureChoice(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind}, last {self.blocks} blocks" if self.blocks > 1 else self.kind
 
+    @property
+    def is_of_tokens(self) -> bool:
+        return self.kind in ("tokens", "keys", "attention")
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Return whether raw samples have nothing like it."""
+        return self.kind in ("attention", "logits")
+
     def of(self, method: str, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own.
 
         Raw samples have one, and one a token.
         """
-        if method == "pixels" and self.kind != "tokens":
-            return self._replace(kind="pooled", blocks=1)
+        if method == "pixels":
+            return self._replace(kind="tokens" if self.is_of_tokens else "pooled", blocks=1)
         return self._replace(kind="pooled") if self.kind == backbone.pool else self
 
     def check(self, backbone: Backbone, path: str) -> None:
@@ -60,6 +71,9 @@ class FeatureChoice(NamedTuple):
 
         if self.whole._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
             return
+        if self.kind in ("keys", "attention") and not backbone.is_vit:
+            message = f"it reads the last attention of a plain ViT, and {backbone.name} is none; leave it out"
+            raise SpecError(message, path, "backbone.name")
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
             remedy = "use feature: pooled, blocks: 1, or leave it out"
@@ -67,6 +81,9 @@ class FeatureChoice(NamedTuple):
         if self.kind in ("cls", "cls_mean") and not has_class_token(backbone.name):
             message = f"{backbone.name} has no class token; use feature: mean, or leave the evaluation out"
             raise SpecError(message, f"{path}.feature")
+        if self.kind == "attention" and not has_class_token(backbone.name):
+            message = f"it reads the attention of a class token, and {backbone.name} has none; leave it out"
+            raise SpecError(message, path, "backbone.name")
         if backbone.blocks and self.blocks > backbone.blocks:
             message = f"it reads the last {self.blocks} blocks, and {backbone.name} has {backbone.blocks}"
             raise SpecError(f"{message}; set fewer", f"{path}.blocks")
