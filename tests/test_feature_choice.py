@@ -9,7 +9,7 @@ from plans import PLACE, Home
 
 from selfsup.encoder import TokenEncoder, build, timm_kwargs
 from selfsup.errors import SpecError
-from selfsup.feature_choice import FeatureChoice
+from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
 
@@ -59,6 +59,25 @@ def test_raw_samples_have_one_feature_whatever_is_read_of_an_encoder(home: Home)
     pixels, plain_pixels = (next(run for run in planned if run.method == "pixels") for planned in (runs, plain))
     assert pixels.embeds["linear"].key == plain_pixels.embeds["linear"].key
     assert runs[-1].embeds["linear"].key != plain[-1].embeds["linear"].key
+
+
+def test_raw_samples_have_squares_for_keys_and_no_attention() -> None:
+    assert FeatureChoice("keys", squashed=True).of_raw_samples == FeatureChoice("tokens", squashed=True)
+    assert FeatureChoice("cls_mean", 4).of_raw_samples == OWN
+    assert FeatureChoice("attention").of_raw_samples is FeatureChoice("logits").of_raw_samples is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "backbone", "message"),
+    [
+        (FeatureChoice("keys"), "resnet18", "it reads the last attention of a plain ViT, and resnet18 is none"),
+        (FeatureChoice("attention"), "swin_tiny_patch4_window7_224", "it reads the last attention of a plain ViT"),
+        (FeatureChoice("attention"), "vit_base_patch16_siglip_224", "of a class token, and .* has none; leave it out"),
+    ],
+)
+def test_attention_that_an_encoder_has_not_is_refused(choice: FeatureChoice, backbone: str, message: str) -> None:
+    with pytest.raises(SpecError, match=rf"evals\.it.*{message}"):
+        choice.check(Backbone(name=backbone), "evals.it")
 
 
 @pytest.mark.parametrize(

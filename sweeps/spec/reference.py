@@ -1,6 +1,7 @@
 """The page sweeps/README.md: every key of spec and sweep files, from the knobs that check them."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 
 from selfsup.describe import allowed, shown
@@ -50,13 +51,28 @@ def _sweep_lines() -> Iterator[KnobLine]:
 
 
 def _sections() -> str:
-    lines = [line for line in knob_lines(spec_type(METHOD)) if not line.path.startswith("hyper.")]
+    lines = list(_once(line for line in knob_lines(spec_type(METHOD)) if not line.path.startswith("hyper.")))
     whole = [line for line in lines if "." not in line.path and not _is_group(line, lines)]
     parts = [_table(sorted(whole, key=lambda line: line.default is not REQUIRED))]
     inner = (line for line in lines if line not in whole)
     for section, members in groupby(inner, key=lambda line: line.path.partition(".")[0]):
         parts.append(f"### {section}\n\n{_table(members)}")
     return "\n\n".join(parts)
+
+
+def _once(lines: Iterable[KnobLine]) -> Iterator[KnobLine]:
+    """Yield lines; what all evaluations have in common is among them once, as of NAME, after the others."""
+    common = dict[str, KnobLine]()
+    for section, members in groupby(lines, key=lambda line: line.path.partition(".")[0]):
+        for line in members:
+            _, name, *rest = (*line.path.split("."), "", "")
+            if section == "evals" and rest[0] in ("use", "data"):
+                path = line.path.replace(f".{name}.", ".NAME.", 1)
+                common.setdefault(path, replace(line, path=path))
+            else:
+                yield line
+        yield from common.values()
+        common.clear()
 
 
 def _is_group(line: KnobLine, lines: Iterable[KnobLine]) -> bool:
