@@ -9,7 +9,7 @@ from plans import PLACE, Home
 
 from selfsup.encoder import TokenEncoder, build, timm_kwargs
 from selfsup.errors import SpecError
-from selfsup.feature_choice import OWN, FeatureChoice
+from selfsup.feature_choice import FeatureChoice
 from selfsup.parts.patch import patchify
 from selfsup.sections import Backbone
 
@@ -62,9 +62,10 @@ def test_raw_samples_have_one_feature_whatever_is_read_of_an_encoder(home: Home)
 
 
 def test_raw_samples_have_squares_for_keys_and_no_attention() -> None:
-    assert FeatureChoice("keys", squashed=True).of_raw_samples == FeatureChoice("tokens", squashed=True)
-    assert FeatureChoice("cls_mean", 4).of_raw_samples == OWN
-    assert FeatureChoice("attention").of_raw_samples is FeatureChoice("logits").of_raw_samples is None
+    raw = FeatureChoice("keys", squashed=True).of("pixels", Backbone())
+    assert raw == FeatureChoice("tokens", squashed=True)
+    assert FeatureChoice("attention").needs_encoder
+    assert not FeatureChoice("keys").needs_encoder
 
 
 @pytest.mark.parametrize(
