@@ -2,7 +2,7 @@
 
 Times are parts of a training, of which a whole one has 27: trials of any length are compared where they have done the
 same share, and the rungs of ASHA lie after 1, 3 and 9 parts; where it ranks by an evaluation, at the first one after
-each of these.
+each of these. An evaluation may come when its trial has trained on: it is still judged by what it was.
 """
 
 from collections.abc import Iterable

@@ -37,7 +37,7 @@ class Live:
 
 
 def run(steps: int, **more: Any) -> Any:
-    told = {"probes": {}, "tuned": {}, "due": range(0)} | more
+    told = {"probes": {}, "tuned": {}, "views": {}, "due": range(0)} | more
     return SimpleNamespace(steps=steps, run=SimpleNamespace(seed=0, train=SimpleNamespace(batch=16)), **told)
 
 
@@ -261,7 +261,7 @@ class TestReports:
 class Toy(SimpleNamespace):
     """A run of 27 steps without a network: its last loss tells it apart, and above 0.8 all others, too."""
 
-    steps, probes, tuned, due = PARTS, {}, {}, range(0)
+    steps, probes, tuned, views, due = PARTS, {}, {}, {}, range(0)
 
     @property
     def id(self) -> str:
