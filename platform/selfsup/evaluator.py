@@ -96,6 +96,17 @@ def all_positive(knob: str, choice: str) -> Any:
     return field_validator(knob)(check)
 
 
+def none_negative(knob: str, choice: str) -> Any:
+    """Return a validator of a knob that lists choices: it raises ValueError where one is less than 0."""
+
+    def check(values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values, default=0) < 0:
+            raise ValueError(f"no {choice} may be less than 0")
+        return values
+
+    return field_validator(knob)(check)
+
+
 def nothing_held_out(choice: str, labelled: int) -> Few | None:
     """Return why so many samples have no tenth to choose on; None where they do. choice: such as "C"."""
     few = f"{choice} is chosen on a tenth of the labelled training samples: it needs 2 or more, not {labelled}"

@@ -6,7 +6,8 @@ Timothée Darcet et al., "Cluster and Predict Latent Patches for Improved Masked
 2502.08769: ten rates by three weight decays, AdamW (0.9, 0.95), no decay of the bias that its linear layer has, warm-up
 for a tenth of the steps, then half a cosine, batches of 128, a head of attention for 64 channels. CAPI's pooling is
 AIM's with biases of keys and values, which softmax and the linear layer make idle; V-JEPA's, arXiv 2404.08471, adds an
-MLP, V-JEPA 2's, arXiv 2506.09985, three blocks of self-attention, so that they measure themselves more than the tokens.
+MLP, V-JEPA 2's, arXiv 2506.09985, three blocks of self-attention, so that they (`attentive_vjepa`)
+measure themselves more than the tokens.
 
 Deviations: tokens are embedded once, without augmentation, and standardised over all samples, not over each batch;
 20 epochs, V-JEPA's, or more where samples are few, for CAPI's 12,500 steps, which are for ImageNet's size; the probes
@@ -26,10 +27,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
+from selfsup.evaluator import (
+    Evaluator,
+    Features,
+    Few,
+    Metric,
+    Score,
+    all_positive,
+    check,
+    none_negative,
+    nothing_held_out,
+)
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -119,13 +129,7 @@ class Attentive(Evaluator):
         head_width: int = knob(64, "channels of a head of attention, or the next more that divide a feature", ge=1)
 
         _positive = all_positive("lrs", "learning rate")
-
-        @field_validator("weight_decays")
-        @classmethod
-        def _not_negative(cls, decays: tuple[float, ...]) -> tuple[float, ...]:
-            if min(decays) < 0:
-                raise ValueError("no weight decay may be less than 0")
-            return decays
+        _not_negative = none_negative("weight_decays", "weight decay")
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
@@ -169,8 +173,10 @@ class Attentive(Evaluator):
         """Draw what all probes begin with: a small query, the weights of torch's linear layers, no bias."""
         import torch
 
+        from selfsup.parts.attentive_classifier import heads_of
+
         dim = len(train.mean)
-        heads = next(heads for heads in range(max(1, dim // self.hyper.head_width), 0, -1) if dim % heads == 0)
+        heads = heads_of(dim, self.hyper.head_width)
         query = STD * torch.randn(heads, dim // heads, generator=draw)
         shapes = (heads, dim // heads, dim), (heads, dim // heads, dim), (dim, classes)
         layers = [(2 * torch.rand(shape, generator=draw) - 1) / math.sqrt(dim) for shape in shapes]
