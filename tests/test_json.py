@@ -61,7 +61,18 @@ def test_of_evaluators() -> None:
 
 def test_of_an_evaluators_knobs() -> None:
     knobs = {knob["path"]: knob for knob in data("describe", "--evals", "knn")}
-    own = ("feature", "blocks", "k", "temperature", "ks", "temperatures", "use", "data.train", "data.val")
+    own = (
+        "feature",
+        "blocks",
+        "k",
+        "temperature",
+        "ks",
+        "temperatures",
+        "use",
+        "data.train",
+        "data.val",
+        "data.classes",
+    )
     assert list(knobs) == [f"evals.knn.{name}" for name in own]
     of_method = {knob["path"]: knob for knob in data("describe", "simclr")}
     assert all(of_method[path] == knob for path, knob in knobs.items())

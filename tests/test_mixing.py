@@ -13,7 +13,7 @@ from timm.data import Mixup
 from timm.data.auto_augment import rand_augment_transform
 from timm.optim import param_groups_layer_decay
 
-from selfsup import encoder, process_contract
+from selfsup import contract, encoder, process_contract
 from selfsup.contract import BACKBONES, SIZE, random_batch
 from selfsup.method import Method, TrainInfo, load
 from selfsup.optim import build, param_groups
@@ -201,7 +201,7 @@ def test_forward_is_a_function_of_the_batch_which_stays(kind: str) -> None:
     assert first.loss.item() == pytest.approx(math.log(3), rel=1e-2)  # of a head near zero
 
 
-def test_two_processes_mix_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_mix_as_one_does_and_a_restored_run_goes_on_exactly(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from selfsup.knob import knob\n"
         "from selfsup.methods.supervised import Supervised\n\n\n"
@@ -213,3 +213,4 @@ def test_two_processes_mix_as_one_does(tmp_path: Path) -> None:
     )
     problems = dict(process_contract.check(str(tmp_path / "mine.py")))
     assert list(problems.values()) == ["", ""]
+    assert not any(dict(contract.check(str(tmp_path / "mine.py"))).values())

@@ -41,6 +41,8 @@ OTHER: dict[str, Any] = {  # a value that is not the default, for every field of
     "of": 0,
     "share": 0.5,
     "rounded": True,
+    "squashed": True,
+    "rand_augment": (9, 0.5),
 }
 SPEC: dict[str, Any] = {
     "name": "tiny",
