@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from selfsup import evaluator
 from selfsup.errors import DataError
-from selfsup.evals import attentive
 from selfsup.evals.attentive import Attentive, Probes, TokenSet, gradient
 from selfsup.evals.linear import Linear
 from selfsup.evaluator import Features, numbers
+from selfsup.parts import moments
 
 LRS, DECAYS = (0.002, 0.05), (0.0, 0.1)
 GRID = list(product(LRS, DECAYS))
@@ -228,7 +228,7 @@ class CountedTokens(np.ndarray):  # type: ignore[type-arg]
 
 
 def test_no_more_samples_are_read_at_once_than_a_batch_or_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, limit in ((attentive, "VALUES"), (evaluator, "CHECKED")):
+    for module, limit in ((moments, "VALUES"), (evaluator, "CHECKED")):
         monkeypatch.setattr(module, limit, 8 * 5 * 12)
     features = noise(64)
     mapped = features._replace(train=features.train.view(CountedTokens), val=features.val.view(CountedTokens))

@@ -15,7 +15,7 @@ from selfsup.evaluator import Features
 GOOD = Features(
     np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.ones((2, 2), np.float32), np.array([0, 1]), classes=2
 )
-LABELLED = [name for name in evaluator.names() if evaluator.load(name).target]
+LABELLED = [name for name in evaluator.names() if evaluator.load(name).target == "class"]
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -36,10 +36,11 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
     protocol = evaluator.load(name)
     reads = protocol.reads_of(protocol.Hyper())
-    value = draw.normal(size=(620, 3, 5) if reads.kind == "tokens" else (620, 5 * reads.parts)).astype(np.float32)
+    value = draw.normal(size=(620, 4, 5) if reads.kind == "tokens" else (620, 5 * reads.parts)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     views = value[:600] + draw.normal(size=(reads.views, 600, *value.shape[1:])).astype(np.float32)
-    features = Features(value[:600], label[:600], value[600:], label[600:], classes=6)
+    maps = np.broadcast_to(label[:, None, None], (620, 2, 2)).astype(np.int32)
+    features = Features(value[:600], label[:600], value[600:], label[600:], 6, maps[:600], maps[600:])
     features = features._replace(parts=reads.parts, views=views if reads.views else None)
     first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
@@ -67,6 +68,9 @@ def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarra
     protocol, features = evaluator.load(name), GOOD._replace(**wrong)
     if protocol.reads == "tokens":
         features = features._replace(train=features.train[:, None], val=features.val[:, None])
+    if protocol.target in evaluator.MAPS:
+        maps = np.arange(4).repeat(4).reshape(4, 2, 2)
+        features = features._replace(train_map=maps, val_map=maps[: len(features.val)])
     with pytest.raises(DataError, match=message):
         dict(protocol(protocol.Hyper()).run(features, seed=0))
 

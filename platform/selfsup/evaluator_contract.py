@@ -3,13 +3,14 @@
 Scores may depend on the order of the training samples, of which a seed may draw a part; not on that of the others.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from selfsup.evaluator import Evaluator, Features, Score, load, numbers
+from selfsup.evaluator import MAPS, Evaluator, Features, Score, load, numbers
 from selfsup.promises import need_defaults, outcome
 
 TRAIN, VAL, DIM, TOKENS, CLASSES = 600, 30, 8, 4, 6
@@ -47,7 +48,18 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     label = label if labelled else np.full_like(label, -1)
     features = Features(value[:TRAIN], label[:TRAIN], value[TRAIN:], label[TRAIN:], CLASSES if labelled else 0)
     moved = value[:TRAIN] + 0.1 * draw.normal(size=(choice.views, TRAIN, *shape)).astype(np.float32)
-    return features._replace(parts=choice.parts, views=moved if choice.views else None)
+    features = features._replace(parts=choice.parts, views=moved if choice.views else None)
+    return _with_maps(features, kind.target) if kind.target in MAPS else features
+
+
+def _with_maps(features: Features, target: str | None) -> Features:
+    """Return the same with maps of 4 pixels a token, of the class of the image and the place of the token."""
+    values = (np.arange(TRAIN + VAL)[:, None] + np.arange(TOKENS)) % CLASSES  # (N, T)
+    side = math.isqrt(TOKENS)
+    maps = values.reshape(-1, side, side).repeat(2, 1).repeat(2, 2).astype(np.int32)
+    maps = maps if target == "seg" else maps + 1  # 0 is none
+    maps = maps.astype(np.float32) if target == "depth" else maps
+    return features._replace(train_map=maps[:TRAIN], val_map=maps[TRAIN:])
 
 
 def run(kind: Kind, features: Features) -> Scores:
@@ -97,7 +109,8 @@ def _changes_no_features(kind: Kind) -> str:
 def _does_not_depend_on_order(kind: Kind) -> str:
     features = example(kind, labelled=kind.target is not None)
     order = np.random.default_rng(1).permutation(VAL)
-    shuffled = features._replace(val=features.val[order], val_label=features.val_label[order])
+    maps = None if features.val_map is None else features.val_map[order]
+    shuffled = features._replace(val=features.val[order], val_label=features.val_label[order], val_map=maps)
     straight, turned = run(kind, features), run(kind, shuffled)
     differing = [name for name in straight if not _is_close(straight[name], turned[name], order)]
     return f"{', '.join(differing)} depends on the order of the validation samples" if differing else ""

@@ -155,7 +155,8 @@ def _cast(scene: Scene, origin: Points, rays: Points) -> tuple[Values, NDArray[n
 def _ahead(camera: Camera, rays: Points) -> Values:
     """-> (n,): the part of a ray's length that leads along the camera's axis"""
     cosine, sine = camera.tilt
-    return cosine * rays[2] - sine * rays[1]
+    part: Values = cosine * rays[2] - sine * rays[1]
+    return part
 
 
 def _mirrored(place: Values, side: int) -> NDArray[np.int64]:

@@ -46,9 +46,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8  # of AdamW
-VARIANCE = 1e-6  # added to that of a channel, as AIM's BatchNorm does
 STD = 0.02  # of the query at first
-VALUES = 2**24  # numbers that are held at once in float64: 128 MiB
 
 
 class Probes(NamedTuple):
@@ -157,6 +155,8 @@ class Attentive(Evaluator):
         """Train every probe on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
+        from selfsup.parts.moments import moments
+
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         left_out, rest = torch.randperm(len(features.train), generator=draw).tensor_split(
             [math.ceil(len(features.train) / 10)]
@@ -222,19 +222,6 @@ def gradient(probes: Probes, tokens: "Tensor", label: "Tensor") -> tuple["Tensor
     loss = cross_entropy(Probes(*weights), tokens, label).mean(1)  # (G,)
     slopes: tuple[Tensor, ...] = torch.autograd.grad(loss.sum(), weights)
     return slopes
-
-
-def moments(tokens: NDArray[np.float32], rows: "Tensor", device: str) -> tuple["Tensor", "Tensor"]:
-    """Return mean and deviation of each channel over all tokens of these samples, (D,) each."""
-    import torch
-
-    sums = torch.zeros(2, tokens.shape[2], dtype=torch.float64, device=device)
-    for part in torch.split(rows, max(1, VALUES // math.prod(tokens.shape[1:]))):
-        value = torch.as_tensor(tokens[part.numpy()], device=device)
-        sums += torch.stack([value.double().sum((0, 1)), value.double().square().sum((0, 1))])
-    mean, square = sums / (len(rows) * tokens.shape[1])
-    std = ((square - mean.square()).clamp(min=0) + VARIANCE).sqrt()
-    return mean.to(value.dtype), std.to(value.dtype)
 
 
 def schedule(step: int, total: int) -> float:
