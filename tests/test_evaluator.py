@@ -36,7 +36,7 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
     protocol = evaluator.load(name)
     reads = protocol.reads_of(protocol.Hyper())
-    value = draw.normal(size=(620, 4, 5) if reads.kind == "tokens" else (620, 5 * reads.parts)).astype(np.float32)
+    value = draw.normal(size=(620, 4, 5) if reads.is_of_tokens else (620, 5 * reads.parts)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     views = value[:600] + draw.normal(size=(reads.views, 600, *value.shape[1:])).astype(np.float32)
     maps = np.broadcast_to(label[:, None, None], (620, 2, 2)).astype(np.int32)
