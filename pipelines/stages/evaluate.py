@@ -162,7 +162,8 @@ def scored(
     code = codebase.unshipped_digest("evals", evaluation.use)
     maps = MapSource(target, splits, planned.run.backbone.image_size) if target in MAPS else None
     choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
-    table = made_by and ViewTable(made_by.folder, choice.views, chosen(splits.train.num_samples, choice.images))
+    samples = chosen(splits.train.num_samples, choice.images)
+    table = ViewTable(made_by.folder, choice.views, samples) if made_by else None
     read = partial(features, folder, len(splits.train.classes), maps=maps, views=table)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")

@@ -146,7 +146,7 @@ class AttentiveVJEPA(Evaluator):
                 for group in optimizer.param_groups:
                     group["lr"] = lr * share
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(probe(tokens), own).backward()
+                torch.nn.functional.cross_entropy(probe(tokens), own).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
     def losses(

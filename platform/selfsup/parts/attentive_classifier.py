@@ -4,9 +4,10 @@ Bardes et al., arXiv 2404.08471 (one block); Assran et al., arXiv 2506.09985 (fo
 """
 
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
@@ -23,7 +24,8 @@ class AttentiveClassifier(nn.Module):
     def __init__(self, dim: int, heads: int, depth: int, classes: int) -> None:
         super().__init__()
         self.heads = heads
-        self.blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=Norm) for _ in range(depth - 1)))
+        norm: Any = Norm
+        self.blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth - 1)))
         self.query = nn.Parameter(nn.Linear(dim, 1).weight[None].detach())
         self.norm, self.to_query, self.to_keys, self.to_values = Norm(dim), *(nn.Linear(dim, dim) for _ in range(3))
         self.mlp = nn.Sequential(Norm(dim), Mlp(dim, 4 * dim))
@@ -46,9 +48,10 @@ class AttentiveClassifier(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
-        for number, block in enumerate(self.blocks, 1):
-            for weight in (block.attn.proj.weight, block.mlp.fc2.weight):
-                weight.data /= (2 * number) ** 0.5
+        blocks: Any = self.blocks
+        for number, block in enumerate(blocks, 1):
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.data /= (2 * number) ** 0.5
 
 
 def heads_of(dim: int, width: int) -> int:
