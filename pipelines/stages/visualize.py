@@ -52,7 +52,7 @@ def sheets(
     def pictures(numbers: torch.Tensor) -> NDArray[np.uint8]:
         return kind.picture(model.normalized(raw[numbers]).float(), model.stats)
 
-    features = torch.cat([model.encoder.pooled(model.view_of(part)).float() for part in raw.split(BATCH)])
+    features = torch.cat([model.encoder.pooled(model.view_of(part)).float() for part in torch.split(raw, BATCH)])
     nearest = neighbors(features, shown)
     yield "neighbors", tiles([pictures(numbers) for numbers in (shown, *nearest.T)])
     patches = model.encoder.spatial(model.view_of(raw[shown])).float()

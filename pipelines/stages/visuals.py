@@ -51,7 +51,8 @@ def patch_colors(patches: Tensor) -> Pictures | None:
     projected = values @ axes
     low, high = torch.quantile(projected, torch.tensor([0.01, 0.99]).double(), dim=0)
     colors = ((projected - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    return (255 * colors).round().byte().view(number, *grid, 3).numpy()
+    pixels: Pictures = (255 * colors).round().byte().view(number, *grid, 3).numpy()
+    return pixels
 
 
 def attention_maps(model: PretrainedEncoder, raw: Tensor) -> list[Pictures] | None:
@@ -85,9 +86,9 @@ def feature_map(features: Tensor, label: NDArray[np.int64], classes: Sequence[st
     figure = Figure(figsize=(5, 4), layout="constrained")
     axis = figure.subplots()
     for number in np.unique(label):
-        style = {"color": "lightgray", "label": "no label"}
-        style = style if number < 0 else {"color": COLORS(number % COLORS.N), "label": classes[number]}
-        axis.scatter(*places[label == number].T, s=8, linewidths=0, **style)
+        color, name = ("lightgray", "no label") if number < 0 else (COLORS(number % COLORS.N), classes[number])
+        x, y = places[label == number].T
+        axis.scatter(x, y, s=8, linewidths=0, color=color, label=name)
     axis.set(xticks=[], yticks=[])
     if len(np.unique(label)) <= COLORS.N:
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=7)
