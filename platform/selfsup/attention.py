@@ -1,4 +1,4 @@
-"""What the last attention of a plain ViT reads: its keys, and how its class token attends to the patches.
+"""The last attention of a plain ViT: its keys, and how its class token attends to the patches.
 
 B: batch, H: heads, T: prefix and N patches, d: channels of a head.
 """

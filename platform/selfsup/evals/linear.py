@@ -90,8 +90,8 @@ class Linear(Evaluator):
         total = self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch)
         steps = passes(features.tables, label, rest, self.hyper.batch, total, draw)
         descend([(slice(None), heads)], (((value - mean) / std, own) for value, own in steps), lrs, total)
-        held = (read(features.train, left_out, device) - mean) / std
-        best = int(heads.losses(held, label[left_out.to(device)]).argmin())
+        value = (read(features.train, left_out, device) - mean) / std
+        best = int(heads.losses(value, label[left_out.to(device)]).argmin())
         return Probe(heads.weight[:, best], heads.bias[best], mean, std, sorted(self.hyper.lrs)[best])
 
 

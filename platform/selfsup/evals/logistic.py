@@ -79,8 +79,8 @@ class Logistic(Evaluator):
         losses, weight = {}, np.zeros((rest.width, classes))
         for c in sorted(self.hyper.cs):
             weight = self.fit(rest, label[rest.rows.to(label.device)], weight, c)
-            held = torch.as_tensor(weight, device=label.device)
-            losses[c] = slope(held, left_out, label[left_out.rows.to(label.device)])[0]
+            fitted = torch.as_tensor(weight, device=label.device)
+            losses[c] = slope(fitted, left_out, label[left_out.rows.to(label.device)])[0]
         return min(losses, key=losses.__getitem__)
 
     def fit(self, train: "Inputs", label: "Tensor", start: NDArray[np.float64], c: float) -> NDArray[np.float64]:
