@@ -194,15 +194,21 @@ def check(features: Features, *, labelled: bool = True, learns: bool = True) -> 
 
 def check_map(features: Features) -> tuple[Map, Map]:
     """Return the maps of train and val. Raises DataError where they show no two classes in train, or none in val."""
-    maps = features.train_map, features.val_map
-    assert maps[0] is not None, "an evaluator of a map is given some"
-    assert maps[1] is not None, "an evaluator of a map is given some"
+    maps = maps_of(features)
     shown = [np.unique(np.concatenate([np.unique(one) for one in part])) for part in maps]
     train, val = (values[values >= 0] for values in shown)
     if len(train) < 2 or not len(val):
         counts = f"{len(train)} classes in those of train, {len(val)} in those of val"
         raise DataError(f"evaluation: maps of pixels show {counts}: a score says nothing")
-    return maps[0], maps[1]
+    return maps
+
+
+def maps_of(features: Features) -> tuple[Map, Map]:
+    """Return the maps of train and val, which an evaluator of a map is given."""
+    train, val = features.train_map, features.val_map
+    assert train is not None, "no maps of train"
+    assert val is not None, "no maps of val"
+    return train, val
 
 
 def _not_finite(value: NDArray[np.float32]) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check
+from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check, maps_of
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
@@ -79,14 +79,12 @@ class Depth(Evaluator):
 
     def check_maps(self, features: Features) -> tuple[Map, Map]:
         """Return the maps of train and val. Raises DataError where either shows no depth in the range of the bins."""
-        maps = features.train_map, features.val_map
-        assert maps[0] is not None, "an evaluator of a map is given some"
-        assert maps[1] is not None, "an evaluator of a map is given some"
+        maps = maps_of(features)
         for part, own in zip(("train", "val"), maps, strict=True):
             if not any(((one > LEAST) & (one < self.hyper.most)).any() for one in own):
                 most = f"below {self.hyper.most:g} m; set a larger most"
                 raise DataError(f"evaluation: no pixel of {part} has a depth {most}")
-        return maps[0], maps[1]
+        return maps
 
     def fit(self, train: "DepthSet", seed: int) -> "Linear":
         """Return the layer from tokens to logits of bins, trained by AdamW."""
@@ -105,7 +103,7 @@ class Depth(Evaluator):
             tokens, true = train.read(rows)
             loss = self.loss(self.guess(layer, tokens, true.shape[-1]), true)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(layer.parameters(), CLIP)
             optimizer.param_groups[0]["lr"] = self.hyper.lr * schedule(step, total)
             optimizer.step()

@@ -32,7 +32,8 @@ class Patches:
 
     def of(self, images: Tensor) -> Tensor:
         """(n,), numbers of images -> (n T,), of their patches, in order"""
-        return (images.sort().values[:, None] * self.per_image + torch.arange(self.per_image)).flatten()
+        rows: Tensor = images.sort().values[:, None] * self.per_image + torch.arange(self.per_image)
+        return rows.flatten()
 
     def pixels(self, rows: Tensor) -> Tensor:
         """(p,) -> (p, L): the class of each pixel"""
@@ -47,7 +48,8 @@ class Patches:
 
     def at_once(self, classes: int) -> int:
         """Return how many patches are held at once."""
-        return max(1, PIXELS // max(self.pixels_each, classes + 1))
+        most: int = max(self.pixels_each, classes + 1)
+        return max(1, PIXELS // most)
 
     def _mode(self, rows: Tensor, classes: int) -> Tensor:
         pixels = self.pixels(rows)
