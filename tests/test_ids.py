@@ -12,7 +12,7 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.predecessor import SECTIONS
-from selfsup.spec import BASELINES, Run, run_type
+from selfsup.spec import BASELINES, Run, run_type, used
 from selfsup.sweeps.spec.sweepfile import read
 
 ROOT = Path(__file__).parent.parent
@@ -54,4 +54,4 @@ def listed(path: Path) -> Iterator[Run]:
             for name in BASELINES:
                 own = "hyper", "method", *SECTIONS
                 shared = {key: value for key, value in run.model_dump().items() if key not in own}
-                yield run_type(name).model_validate(shared | {"method": name})
+                yield run_type(name, *used(shared)).model_validate(shared | {"method": name})

@@ -12,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from selfsup.errors import DataError
-from selfsup.evals import linear
 from selfsup.evals.linear import Linear
 from selfsup.evaluator import Features, numbers
 from selfsup.parts.linear_heads import Heads, descend, passes
@@ -113,15 +112,6 @@ def test_the_whole_linear_probe_is_a_loop_over_its_rates() -> None:
     found = probe.fit(features, seed=7)
     torch.testing.assert_close(found.weight.T, heads[best].weight, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(found.bias, heads[best].bias, rtol=1e-9, atol=1e-11)
-
-
-def test_moments_are_those_of_the_rows_however_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, rows = digits().train * 7 + 1000, torch.randperm(1000)[:700]
-    chosen = table[rows.numpy()].astype(np.float64)
-    monkeypatch.setattr(linear, "VALUES", 64 * 37)
-    mean, std = linear.moments(table, rows, "cpu")
-    np.testing.assert_allclose(mean, chosen.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(std, np.sqrt(chosen.var(0) + 1e-6), rtol=1e-6)
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_harms_no_other() -> None:

@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.feature_choice import ViewKnobs
@@ -24,9 +21,6 @@ from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-EPSILON = 1e-6  # added to a feature's variance, as MAE's BatchNorm does
-VALUES = 2**24  # how many are read at once: 64 MiB
 
 
 class Probe(NamedTuple):
@@ -78,6 +72,7 @@ class Linear(Evaluator):
         import torch
 
         from selfsup.parts.linear_heads import Heads, descend, passes, read
+        from selfsup.parts.moments import moments
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         number, label = len(features.train), torch.as_tensor(features.train_label, device=device)
@@ -93,16 +88,3 @@ class Linear(Evaluator):
         value = (read(features.train, left_out, device) - mean) / std
         best = int(heads.losses(value, label[left_out.to(device)]).argmin())
         return Probe(heads.weight[:, best], heads.bias[best], mean, std, sorted(self.hyper.lrs)[best])
-
-
-def moments(table: NDArray[np.float32], rows: "Tensor", device: str) -> tuple["Tensor", "Tensor"]:
-    """(N, D), (R,) -> mean and deviation of each channel over these rows, (D,) each, read a part at a time"""
-    import torch
-
-    from selfsup.parts.linear_heads import read
-
-    parts = torch.split(rows.sort().values, max(1, VALUES // table.shape[1]))
-    like = read(table, rows[:1], device)[0]
-    mean = torch.stack([read(table, part, device).double().sum(0) for part in parts]).sum(0) / len(rows)
-    square = torch.stack([(read(table, part, device) - mean).square().sum(0) for part in parts]).sum(0) / len(rows)
-    return mean.to(like), (square + EPSILON).sqrt().to(like)
