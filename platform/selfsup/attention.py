@@ -28,7 +28,8 @@ class LastAttention(TorchFunctionMode):
     @classmethod
     def of(cls, encoder: TokenEncoder, view: Tokens) -> Self:
         """Return that of the encoder's last block."""
-        with cls() as last:
+        last = cls()
+        with last:
             encoder(view)
         return last
 

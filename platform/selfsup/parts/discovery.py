@@ -4,6 +4,8 @@ N: patches of a grid of h by w, row by row, D: channels. A box is (left, top, ri
 bottom not included.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
@@ -80,7 +82,8 @@ def _neighbors(patches: NDArray[np.int64], grid: Grid) -> list[NDArray[np.int64]
 def _is_sparse(map_: NDArray[np.floating]) -> bool:
     """(h, w) -> whether the values of at least half of its averages over squares have little entropy"""
     sizes = sorted({min(size, *map_.shape) for size in SQUARES})
-    votes = [_entropy(averaged := _averages(map_, size)) < 1 + np.log2(averaged.shape[0]) for size in sizes]
+    maps = [_averages(map_, size) for size in sizes]
+    votes = [_entropy(averages) < 1 + math.log2(len(averages)) for averages in maps]
     return 2 * sum(votes) >= len(votes)
 
 
