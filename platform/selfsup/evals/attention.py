@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check
+from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check, maps_of
 from selfsup.knob import Knobs, knob
 
 
@@ -33,10 +33,10 @@ class AttentionMasks(Evaluator):
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         check(features, labelled=False)
-        assert features.val_map is not None, "attention without maps of objects"
+        _, maps = maps_of(features)
         scores = [
             jaccard(masks(value, self.hyper.mass), map_).max(1).mean()
-            for value, map_ in zip(features.val, features.val_map, strict=True)
+            for value, map_ in zip(features.val, maps, strict=True)
             if map_.any()
         ]
         if not scores:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check
+from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check, maps_of
 from selfsup.feature_choice import FeatureChoice
 from selfsup.knob import Choice, Knobs, knob
 
@@ -46,10 +46,8 @@ class Discovery(Evaluator):
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         check(features, labelled=False)
-        assert features.val_map is not None, "discovery without maps of objects"
-        hits = [
-            self.is_found(value, map_) for value, map_ in zip(features.val, features.val_map, strict=True) if map_.any()
-        ]
+        _, maps = maps_of(features)
+        hits = [self.is_found(value, map_) for value, map_ in zip(features.val, maps, strict=True) if map_.any()]
         if not hits:
             raise DataError("evaluation: no validation image shows an object")
         yield "corloc", 100 * float(np.mean(hits))
