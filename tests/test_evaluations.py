@@ -184,7 +184,7 @@ def test_what_is_wrong_with_its_own_data_is_told_at_its_place(
         ("few: {use: 3}", f"16: evals.few.use: expected {CHOICE}, not 3"),
         (
             "few: {k: 3}",
-            "5: evals.few: unknown key (a name of your own says which evaluation it is, as in {use: attentive}: ",
+            "5: evals.few: unknown key (a name of your own says which evaluation it is, as in {use: attention}: ",
         ),
         ("few: {use: knn, lrs: [1]}", "21: evals.few.lrs: unknown key"),
         ("few: {use: knn, data: {test: x}}", "28: evals.few.data.test: unknown key"),

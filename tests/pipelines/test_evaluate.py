@@ -1,6 +1,7 @@
 """Evaluations on data of their own and of tokens, on a real Ray, with an encoder at its initial weights."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
     code = codebase.unshipped_digest("evals", "spread")
-    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, stage.folder, 0, 0, code)
+    read = partial(evaluate.features, stage.folder, 0)
+    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, read, 1, 0, code)
     assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5)}
     assert label.tolist() == [-1] * 9
