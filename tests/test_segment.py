@@ -17,7 +17,7 @@ from selfsup.evals.segment_knn import SegmentKNN
 from selfsup.evals.segment_linear import SegmentLinear
 from selfsup.evaluator import Features
 from selfsup.parts import dense, softmax_regression
-from selfsup.parts.dense import Patches, accuracy, confusion, held_out, mean_iou
+from selfsup.parts.dense import Patches, accuracy, confusion, held_out_images, mean_iou
 
 GRID, CELL, DIM, CLASSES = 3, 2, 5, 4
 TRAIN, VAL = 40, 12
@@ -116,7 +116,7 @@ def test_votes_are_those_of_scikit_learns_neighbors(distance: str, metric: str, 
     features = example()
     hyper = SegmentKNN.Hyper(ks=(k,), distances=(distance,))
     result = dict(SegmentKNN(hyper).run(features, seed=3))
-    train, val = scaled(features, held_out(TRAIN, 3)[1])
+    train, val = scaled(features, held_out_images(TRAIN, 3)[1])
     pixels = cells(features.train_map)
     voting = modes(pixels) >= 0
     guess = []
@@ -134,7 +134,7 @@ def test_votes_are_those_of_scikit_learns_neighbors(distance: str, metric: str, 
 def test_the_linear_map_is_that_of_scikit_learn(c: float) -> None:
     features = example()
     result = dict(SegmentLinear(SegmentLinear.Hyper(cs=(c,))).run(features, seed=3))
-    train, val = scaled(features, held_out(TRAIN, 3)[1])
+    train, val = scaled(features, held_out_images(TRAIN, 3)[1])
     label = modes(cells(features.train_map))
     model = LogisticRegression(C=c, tol=1e-10, max_iter=2000).fit(train[label >= 0], label[label >= 0])
     guess = model.predict(val)[:, None].repeat(CELL**2, axis=1)
@@ -145,7 +145,7 @@ def test_the_linear_map_is_that_of_scikit_learn(c: float) -> None:
 
 def test_settings_are_chosen_by_the_mean_iou_of_a_tenth_of_train() -> None:
     features = example(noise=1.5)
-    tenth, rest = held_out(TRAIN, 5)
+    tenth, rest = held_out_images(TRAIN, 5)
     assert len(tenth) == math.ceil(TRAIN / 10)
     inner = features._replace(
         train=features.train[rest.numpy()],

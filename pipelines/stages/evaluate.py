@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfsup import codebase, hits, modality
-from selfsup.errors import DataError, SpecError
+from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import MAPS, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
@@ -29,15 +28,13 @@ from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource
 from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource, Source
-from selfsup.pipelines.stages.filled import mapped, places_of
+from selfsup.pipelines.stages.filled import READ_BATCH, blocks, mapped, places_of, written
 from selfsup.pipelines.stages.maps import MapSource
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
-from selfsup.sealed import damage, sealed
+from selfsup.sealed import sealed
 from selfsup.spec import Run
 from selfsup.stage import Stage
 from selfsup.views import Center, ViewSpec
-
-READ_BATCH = 256
 
 
 class Load:
@@ -222,15 +219,13 @@ def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, ND
     labelled: only samples with a label. Features are mapped from disk. Raises DataError where a file is damaged or
     missing.
     """
-    if reason := damage(folder / "features"):
-        raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
-    stored = pyarrow.dataset.dataset(folder / "features")
+    stored = written(folder)
     table = stored.to_table([name for name in stored.schema.names if name != "feature"]).sort_by("id")
     table = table.filter(pc.field("label") >= 0) if labelled else table
     width = stored.schema.field("feature").type.list_size
     tokens = table["tokens"][0].as_py() if "tokens" in table.column_names and len(table) else None
     value = mapped((len(table), tokens, width // tokens) if tokens else (len(table), width), folder)
-    for batch in stored.to_batches(["id", "feature"], batch_size=READ_BATCH, batch_readahead=1, fragment_readahead=1):
+    for batch in blocks(stored, "id", "feature"):
         place, known = places_of(batch["id"].to_numpy(), table["id"].to_numpy())
         value[place] = batch["feature"].flatten().to_numpy().reshape(-1, *value.shape[1:])[known]
     return table, value

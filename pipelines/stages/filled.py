@@ -1,14 +1,34 @@
-"""Arrays of features, filled in the order of the data set from blocks in any order."""
+"""Features as stages wrote them, and arrays of them, filled in the order of the data set from blocks in any order."""
 
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
 from numpy.typing import NDArray
 
+from selfsup.errors import DataError
+from selfsup.sealed import damage
+
+READ_BATCH = 256
 ZEROS = bytes(2**20)
+
+
+def written(folder: Path) -> pyarrow.dataset.Dataset:
+    """Return the features in the folder of a stage. Raises DataError where a file is damaged or missing."""
+    if reason := damage(folder / "features"):
+        raise DataError(f"{folder / 'features'}: {reason}; remove {folder} and run the spec again: it is made anew")
+    return pyarrow.dataset.dataset(folder / "features")
+
+
+def blocks(stored: pyarrow.dataset.Dataset, *columns: str) -> Iterator[pa.RecordBatch]:
+    """Yield these columns a block of rows at a time, so that few lie in memory at once."""
+    options = {"batch_size": READ_BATCH, "batch_readahead": 1, "fragment_readahead": 1}
+    yield from stored.to_batches(list(columns), **options)
 
 
 def mapped(shape: tuple[int, ...], folder: Path, dtype: type[np.generic] = np.float32) -> NDArray[Any]:

@@ -4,15 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.dataset
 from numpy.typing import NDArray
 
-from selfsup.errors import DataError
 from selfsup.pipelines.data.philox import permute
-from selfsup.pipelines.stages.filled import mapped, places_of
-from selfsup.sealed import damage
-
-READ_BATCH = 256
+from selfsup.pipelines.stages.filled import READ_BATCH, blocks, mapped, places_of, written
 
 
 class ViewTable(NamedTuple):
@@ -28,16 +23,12 @@ class ViewTable(NamedTuple):
         own: features of the samples, which stand for views that cannot be decoded. Raises DataError where a file is
         damaged or missing.
         """
-        if reason := damage(self.folder / "features"):
-            remedy = f"remove {self.folder} and run the spec again: it is made anew"
-            raise DataError(f"{self.folder / 'features'}: {reason}; {remedy}")
+        stored = written(self.folder)
         rows = np.flatnonzero(np.isin(ids, self.chosen))
         value = mapped((self.number, len(rows), own.shape[1]), self.folder)
         for start in range(0, len(rows), READ_BATCH):
             value[:, start : start + READ_BATCH] = own[rows[start : start + READ_BATCH]]
-        stored = pyarrow.dataset.dataset(self.folder / "features")
-        options = {"batch_size": READ_BATCH, "batch_readahead": 1, "fragment_readahead": 1}
-        for batch in stored.to_batches(["id", "view", "feature"], **options):
+        for batch in blocks(stored, "id", "view", "feature"):
             place, known = places_of(batch["id"].to_numpy(), ids[rows])
             feature = batch["feature"].flatten().to_numpy().reshape(len(batch), -1)
             value[batch["view"].to_numpy()[known], place] = feature[known]

@@ -155,13 +155,12 @@ class Attentive(Evaluator):
         """Train every probe on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
+        from selfsup.parts.linear_heads import held_out
         from selfsup.parts.moments import moments
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
-        left_out, rest = torch.randperm(len(features.train), generator=draw).tensor_split(
-            [math.ceil(len(features.train) / 10)]
-        )
-        mean, std = moments(features.train, rest.sort().values, device)
+        left_out, rest = held_out(len(features.train), draw)
+        mean, std = moments(features.train, rest, device)
         train = TokenSet(features.train, torch.as_tensor(features.train_label), mean, std)
         grid = list(product(sorted(self.hyper.lrs), sorted(self.hyper.weight_decays)))
         probes = self.begin(len(grid), train, features.classes, draw)

@@ -71,14 +71,14 @@ class Linear(Evaluator):
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
-        from selfsup.parts.linear_heads import Heads, descend, passes, read
+        from selfsup.parts.linear_heads import Heads, descend, held_out, passes, read
         from selfsup.parts.moments import moments
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         number, label = len(features.train), torch.as_tensor(features.train_label, device=device)
         if few := self.lacks(self.hyper, number, features.classes):
             raise DataError(few.message)
-        left_out, rest = torch.randperm(number, generator=draw).tensor_split([math.ceil(number / 10)])
+        left_out, rest = held_out(number, draw)
         mean, std = moments(features.train, rest, device)
         lrs = mean.new_tensor(sorted(self.hyper.lrs))
         heads = Heads(mean.new_zeros(len(mean), len(lrs), features.classes), mean.new_zeros(len(lrs), features.classes))

@@ -95,12 +95,10 @@ class LinearDINOv2(Evaluator):
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
-        from selfsup.parts.linear_heads import begin, descend, passes, read
+        from selfsup.parts.linear_heads import begin, descend, held_out, passes, read
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
-        left_out, rest = torch.randperm(len(features.train), generator=draw).tensor_split(
-            [math.ceil(len(features.train) / 10)]
-        )
+        left_out, rest = held_out(len(features.train), draw)
         tenth, label = read(features.train, left_out, device), torch.as_tensor(features.train_label, device=device)
         lrs, inputs = sorted(self.hyper.lrs), self.inputs(features)
         heads = [begin(tenth[:, part].shape[1], len(lrs), features.classes, tenth, draw) for part in inputs.values()]

@@ -7,7 +7,6 @@ Deviations: the strength is chosen on a tenth of train by the lowest cross-entro
 is then fitted to all of train.
 """
 
-import math
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -71,11 +70,12 @@ class Logistic(Evaluator):
         """
         import torch
 
+        from selfsup.parts.linear_heads import held_out
         from selfsup.parts.softmax_regression import Inputs, slope
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
-        order = torch.randperm(len(train), generator=draw).tensor_split([math.ceil(len(train) / 10)])
-        left_out, rest = (Inputs(train, unit, rows.sort().values, label.device) for rows in order)
+        parts = held_out(len(train), draw)
+        left_out, rest = (Inputs(train, unit, rows.sort().values, label.device) for rows in parts)
         losses, weight = {}, np.zeros((rest.width, classes))
         for c in sorted(self.hyper.cs):
             weight = self.fit(rest, label[rest.rows.to(label.device)], weight, c)
@@ -87,9 +87,7 @@ class Logistic(Evaluator):
         """(N, D + 1), (N,), (D + 1, K) -> (D + 1, K): minimize the mean loss + |W|² / 2 C N; the bias is free."""
         from selfsup.parts import softmax_regression
 
-        decay = np.ones((len(start), 1)) / (c * len(train))
-        decay[-1] = 0  # the bias
-        return softmax_regression.fit(train, label, start, decay, iterations=self.hyper.iterations)
+        return softmax_regression.fit_biased(train, label, start, c, iterations=self.hyper.iterations)
 
 
 def unit(value: "Tensor") -> "Tensor":

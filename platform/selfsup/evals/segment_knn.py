@@ -57,7 +57,7 @@ class SegmentKNN(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
-        from selfsup.parts.dense import Patches, accuracy, held_out, mean_iou
+        from selfsup.parts.dense import Patches, accuracy, held_out_images, mean_iou
         from selfsup.parts.moments import moments
 
         check(features, labelled=False)
@@ -65,7 +65,7 @@ class SegmentKNN(Evaluator):
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
         train, val = Patches(features.train, train_map), Patches(features.val, val_map)
-        tenth, rest = held_out(len(features.train), seed)
+        tenth, rest = held_out_images(len(features.train), seed)
         scale = moments(features.train, rest, device)
         tried = list(product(sorted(self.hyper.ks), self.hyper.distances))
         bank = PatchBank(train, self.drawn(train, train.of(rest), features.classes, seed), scale)

@@ -62,7 +62,7 @@ class SegmentLinear(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
 
-        from selfsup.parts.dense import Patches, accuracy, held_out, mean_iou
+        from selfsup.parts.dense import Patches, accuracy, held_out_images, mean_iou
         from selfsup.parts.moments import moments
 
         check(features, labelled=False)
@@ -70,7 +70,7 @@ class SegmentLinear(Evaluator):
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
         train, val = Patches(features.train, train_map), Patches(features.val, val_map)
-        tenth, rest = held_out(len(features.train), seed)
+        tenth, rest = held_out_images(len(features.train), seed)
         scale, classes = moments(features.train, rest, device), features.classes
         best, c, weight = -1.0, 0.0, np.zeros((features.train.shape[2] + 1, classes))
         for strength in sorted(self.hyper.cs):  # each fit starts from the one of the next smaller C
@@ -91,10 +91,8 @@ class SegmentLinear(Evaluator):
 
         label = train.modes(rows, start.shape[1])
         inputs = _inputs(train, rows[label >= 0], scale)
-        decay = np.ones((len(start), 1)) / (c * len(inputs))
-        decay[-1] = 0  # the bias
         known = label[label >= 0].to(inputs.device)
-        return softmax_regression.fit(inputs, known, start, decay, iterations=self.hyper.iterations)
+        return softmax_regression.fit_biased(inputs, known, start, c, iterations=self.hyper.iterations)
 
     def confusion(
         self, weight: Weight, patches: "Patches", rows: "Tensor", scale: tuple["Tensor", "Tensor"]

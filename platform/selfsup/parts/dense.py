@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.evaluator import Map
+from selfsup.parts.linear_heads import held_out
 
 PIXELS = 2**24  # that are held at once: 128 MiB
 
@@ -85,8 +86,7 @@ def accuracy(counts: Tensor) -> float:
     return 100 * float(counts.diagonal().sum().double() / counts.sum())
 
 
-def held_out(images: int, seed: int) -> tuple[Tensor, Tensor]:
+def held_out_images(images: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the numbers of a tenth of the images, rounded up, and of the others, sorted."""
-    draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
-    tenth, rest = torch.randperm(images, generator=draw).tensor_split([math.ceil(images / 10)])
+    tenth, rest = held_out(images, torch.Generator().manual_seed(seed))
     return tenth.sort().values, rest.sort().values

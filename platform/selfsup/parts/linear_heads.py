@@ -73,6 +73,15 @@ def batches(rows: Tensor, size: int, number: int, draw: Generator) -> Iterator[T
         yield parts[step % per_epoch]
 
 
+def held_out(number: int, draw: Generator) -> tuple[Tensor, Tensor]:
+    """Return the numbers of a tenth of so many samples, rounded up, and those of the others, as they are drawn.
+
+    draw: on the CPU, so that every device sees the same split.
+    """
+    left_out, rest = torch.randperm(number, generator=draw).tensor_split([math.ceil(number / 10)])
+    return left_out, rest
+
+
 def read(table: NDArray[np.float32], rows: Tensor, device: str) -> Tensor:
     """(N, D) in memory or on disk, (B,) -> (B, D)"""
     return torch.as_tensor(table[rows.numpy()]).to(device)

@@ -58,6 +58,13 @@ def fit(inputs: Inputs, label: Tensor, start: Weight, decay: Weight, *, iteratio
     return best.reshape(start.shape)
 
 
+def fit_biased(inputs: Inputs, label: Tensor, start: Weight, c: float, *, iterations: int) -> Weight:
+    """(N, D), (N,), (D, K) -> (D, K): minimize the mean cross-entropy + |W|² / 2 C N; the last input, a one, is free"""
+    decay = np.ones((len(start), 1)) / (c * len(inputs))
+    decay[-1] = 0
+    return fit(inputs, label, start, decay, iterations=iterations)
+
+
 def slope(weight: Tensor, inputs: Inputs, label: Tensor) -> tuple[float, Tensor]:
     """(D, K), (N, D), (N,) -> the mean cross-entropy and (D, K), its gradient"""
     loss, gradient, size = 0.0, weight * 0, _size(weight)
