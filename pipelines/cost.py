@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup import modality, origin
 from selfsup.batch import blank_batch
+from selfsup.conflicts import min_below_max
 from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
@@ -107,8 +108,10 @@ def _idle_knobs(run: Run) -> Iterator[str]:
     for name, field in type(run.hyper).model_fields.items():
         if field.is_required() or name not in run.hyper.model_fields_set:
             continue
-        usual = views(run.hyper.model_copy(update={name: field.default}))
-        if views(run.hyper) != usual and _seen(run, views(run.hyper)) == _seen(run, usual):
+        usual = run.hyper.model_copy(update={name: field.default})
+        if any(min_below_max(usual)):
+            continue
+        if views(run.hyper) != views(usual) and _seen(run, views(run.hyper)) == _seen(run, views(usual)):
             yield f"hyper.{name}"
 
 

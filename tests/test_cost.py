@@ -135,6 +135,12 @@ def test_a_plan_tells_where_pieces_change_more_than_memory() -> None:
     assert list(cautions(run("mae", **told), INFO)) == []
 
 
+def test_no_warning_tries_a_knobs_default_that_another_value_rules_out() -> None:
+    """E-SSL's small crops are of 0.05 to 0.14 of an image; a minimum above 0.14 goes with a maximum of its own."""
+    hyper = {"small": 16, "small_min": 0.2, "small_max": 1.0}
+    assert list(cautions(run("essl", batch=1024, hyper=hyper), INFO)) == []
+
+
 def test_a_transformer_counts_its_products() -> None:
     """SimCLR's forward pass by hand; a backward pass takes twice that, less what leads to images alone.
 

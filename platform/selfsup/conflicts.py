@@ -136,7 +136,7 @@ def _knobs_of_the_method(
         yield Conflict(error.paths, error.bare)
 
 
-def _min_below_max(hyper: Knobs) -> Iterator[Conflict]:
+def min_below_max(hyper: Knobs) -> Iterator[Conflict]:
     """Yield conflicts of pairs of knobs such as local_min and local_max."""
     for name, low in hyper:
         stem = name.removesuffix("_min")
@@ -183,7 +183,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _kind,
     _patches,
     _knobs_of_the_method,
-    _min_below_max,
+    min_below_max,
     _backbone_effect,
     _optim_effect,
 )
