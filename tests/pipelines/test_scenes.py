@@ -107,7 +107,7 @@ def test_annotations_agree(members: list[AnnotatedSample]) -> None:
             assert all(edge.any() for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]))
             assert set(seg[mask]) == {scenes.SURFACES.index(item["category"])}
             assert f"a {item['color']} {item['category']}" in content["caption"]
-            pixels[int(mask.sum())] = item["category"]
+            pixels[int(mask.sum())] = item["color"]
         assert scenes.CLASSES[sample.label or 0] == pixels[max(pixels)]
         assert depth[seg == 0].min() > depth[seg == 1].min() > 1000
 

@@ -6,7 +6,7 @@ them shows whether a protocol works, and how objectives differ on simple geometr
 bundled://scenes/train  1000 scenes of 96x96 pixels with one to four objects
 bundled://scenes/val     250 others; textures of the two splits share no pixel
 
-    .jpg, .cls          the scene; the category of the object that shows most pixels
+    .jpg, .cls          the scene; the color of the object that shows most pixels
     .seg.png            the class of each pixel: one of SURFACES
     .inst.png           the object that each pixel belongs to, from 1; 0: floor and wall
     .depth.png          millimeters along the camera's axis
@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, png
-from selfsup.pipelines.data.scenes.draw import CATEGORIES, Object, Shot, shot
+from selfsup.pipelines.data.scenes.draw import CATEGORIES, COLORS, Object, Shot, shot
 from selfsup.pipelines.data.scenes.render import FLOOR, render, trace
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 
 NUMBER = {"train": 1000, "val": 250}
-CLASSES = sorted(CATEGORIES)
+CLASSES = sorted(COLORS)
 SURFACES = ("wall", "floor", *CATEGORIES)
 QUALITY = 92  # of JPEGs
 
@@ -57,7 +57,7 @@ def sample(split: str, number: int) -> AnnotatedSample:
         "right.depth.png": png(millimeters(trace(scene.scene, scene.right).depth)),
         "json": json.dumps({"caption": caption(scene), "objects": objects, "cameras": _cameras(scene)}).encode(),
     }
-    return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["category"]))
+    return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["color"]))
 
 
 def caption(scene: Shot) -> str:
