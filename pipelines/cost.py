@@ -213,12 +213,21 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
         *(("before", f"{name}: {_earlier(run)}") for name, run in planned.before.items()),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
+        *(("during", line) for line in _during(planned, price.encoder_parameters)),
         *(("after", f"{name}: {_length(tuned)}") for name, tuned in planned.tuned.items()),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
         *_remarks(run, planned.info),
     ]
+
+
+def _during(planned: PlannedRun, parameters: int) -> Iterator[str]:
+    """Yield such as "5 evaluations by knn; encoders wait for theirs on disk, 5 of 1.4 MiB at most"."""
+    if due := len(planned.due):
+        names = " and ".join(name for name, evaluation in planned.evals.items() if evaluation.has_curve)
+        size = f"{due} of {4 * parameters / 2**20:,.1f} MiB at most"
+        yield f"{several(due, 'evaluation')} by {names}; encoders wait for theirs on disk, {size}"
 
 
 def _earlier(planned: PlannedRun) -> str:

@@ -99,7 +99,8 @@ class PlannedRun:
     @property
     def due(self) -> range:
         """Return the steps after which the encoder is evaluated while it trains; the last is not among them."""
-        pace = evaluations.every(self.run.evals) if self.pretrain and self.evals.keys() - self.tuned.keys() else None
+        is_due = self.pretrain and any(evaluation.has_curve for evaluation in self.evals.values())
+        pace = evaluations.every(self.run.evals) if is_due else None
         gap = pace.steps_of(batch=self.order.batch, steps_per_epoch=self.order.steps_per_epoch) if pace else self.steps
         return range(gap, self.steps, gap)
 

@@ -14,12 +14,11 @@ from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.curves import logs
 from selfsup.sweeps.search import StopReasons
-from selfsup.sweeps.spec.search import Search
-from selfsup.sweeps.trial import ENDED, PART, PARTS, TRAINED, report_of
+from selfsup.sweeps.spec.search import LATEST, RUNGS, Search
+from selfsup.sweeps.trial import ENDED, PART, TRAINED, report_of
 
-GRACE = 1  # part before which nothing is stopped
-LATEST = PARTS / 2  # after which nothing is
-FACTOR = 3  # from rung to rung; of each a third goes on
+GRACE = RUNGS[0]  # part before which nothing is stopped
+FACTOR = RUNGS[1] // RUNGS[0]  # from rung to rung; of each a third goes on
 
 
 class EarlierTrial(NamedTuple):

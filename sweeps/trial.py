@@ -13,10 +13,11 @@ from selfsup.pipelines.cluster.ray_context import disable_progress_bars
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.curves import logs
 from selfsup.pipelines.stages.runner import perform
+from selfsup.sweeps.spec.search import PARTS
 
 POLL = 0.5  # seconds between looks at how far training is
 STEP, SAMPLES = "step", "samples"  # of every report: what of the training is done, restarts or not
-PART, PARTS = "part", 27  # of every report: when its numbers are of, in 27 parts, alike for trainings of any length
+PART = "part"  # of every report: when its numbers are of, in PARTS
 TRAINED = "trained"  # of every report: whether the training is over, so that to stop the trial saves nothing
 FAILURE = "failure"  # of the last report of one that failed: a Failure, which a full disk takes no note of
 ENDED = "ended"  # of the last report: whether the run came to all of its results

@@ -14,6 +14,7 @@ from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import curves, evaluate
 from selfsup.pipelines.stages.worker import snapshot
+from selfsup.sealed import sealed
 from selfsup.sweeps.recorder import Recorder
 
 STEPS = {"steps": 4}  # of 8 samples, of which an epoch has 16
@@ -121,16 +122,40 @@ def test_of_other_stages_nothing_is_evaluated(run: PlannedRun, calls: list[str])
     assert calls == []
 
 
-def test_features_are_those_of_the_encoder_left(run: PlannedRun, tmp_path: Path) -> None:
+def test_features_are_those_of_the_encoder_left_whatever_the_number_of_tasks(run: PlannedRun, tmp_path: Path) -> None:
     path = Path(weights(tmp_path / "left.safetensors", seed=3))
     source = evaluate.source_of(run, path, OWN)
     load = evaluate.Load(*run.splits("knn"), source.view)
-    curves.embed(source, load, total=20, batch=6, folder=tmp_path)
-    features = evaluate.features(tmp_path, classes=2)
+    for name, tasks in (("one", 1), ("several", 4), ("many", 0)):
+        (tmp_path / name).mkdir()
+        with sealed(tmp_path / name / "features") as part:
+            for samples in curves.spans(20, 2, tasks):
+                curves.embed(source, load, samples, 2, part)
+    table, value = evaluate.read_features(tmp_path / "one")
+    for name, files in (("several", 4), ("many", 3)):
+        assert len([*(tmp_path / name / "features").glob("*.parquet")]) == files
+        other, same = evaluate.read_features(tmp_path / name)
+        assert other.equals(table)
+        np.testing.assert_array_equal(same, value)
+    features = evaluate.features(tmp_path / "one", classes=2)
     columns = load({"id": np.arange(20)})
     whole = evaluate.Encode(source)(dict(columns))["feature"].combine_chunks().flatten().to_numpy()
     np.testing.assert_allclose(np.concatenate([features.train, features.val]), whole.reshape(20, TINY.width), atol=1e-6)
     assert [*features.train_label, *features.val_label] == columns["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("own", "free", "room"),
+    [((1, 1.0, 1.0), 6, 6), ((1, 1.0, 1.0), 4, 2), ((1, 0.9, 0.1), 0, 1), ((2, 3.5, 1.0), 0, 1), ((1, 1.0, 1.0), 8, 8)],
+)
+def test_runs_share_what_is_free_as_they_share_what_is_in_use(
+    home: Home, monkeypatch: pytest.MonkeyPatch, own: tuple[int, float, float], free: int, room: int
+) -> None:
+    """Of 8 CPUs: alone on 2 it has the other 6; one of two runs on 4 has 2 of the other 4."""
+    monkeypatch.setattr(curves.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(curves.ray, "available_resources", lambda: {"CPU": float(free)} if free else {})
+    needs = dict(zip(("workers", "cpus_per_worker", "data_cpus"), own, strict=True))
+    assert curves._free_cpus(home.run(resources=needs).run) == room
 
 
 def test_final_numbers_are_the_last_of_the_curve_in_mlflow(run: PlannedRun, monkeypatch: pytest.MonkeyPatch) -> None:

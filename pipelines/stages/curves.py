@@ -1,10 +1,12 @@
-"""Learning curves: encoders that training leaves at due steps are evaluated while it goes on.
+"""Learning curves: encoders that training leaves at due steps are evaluated while it goes on, in the order of steps.
 
-Training waits for nothing of it, and so the tasks ask for no CPU, of which training may have every one; for a GPU only
-where one is free. The code is that of the final evaluation: only Ray Data, which does not start without a CPU, is left
-out. A value is a record in the log of the evaluation's stage, and is never made twice.
+Training waits for nothing of it, and so the tasks ask for no CPU, of which training may have every one, but are as many
+as are free; for a GPU only where one is free. The code is that of the final evaluation: only Ray Data, which does not
+start without a CPU, is left out. A value is a record in the log of the evaluation's stage, and is never made twice.
+Where evaluations fall behind, encoders wait on disk, at most as many as are due, each until it is evaluated.
 """
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +20,17 @@ import ray
 
 from selfsup import failures, origin
 from selfsup.evaluator import numbers
-from selfsup.metrics_log import MetricsLog, tail
+from selfsup.metrics_log import MetricsLog, records
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
 from selfsup.pipelines.stages.evaluate import Load, scored, source_of
 from selfsup.pipelines.stages.worker import SNAPSHOTS
 from selfsup.sealed import sealed
+from selfsup.spec import Run
 from selfsup.stage import Stage
 
 POLL = 0.5  # seconds between looks for another encoder
+BATCHES = 4  # that a task embeds on a CPU: after each, how many are free is looked at again
 BAD = "bad-evaluations.txt"
 
 
@@ -57,9 +61,8 @@ def logs(planned: PlannedRun) -> dict[Path, str]:
 
 
 def _frozen(planned: PlannedRun) -> dict[str, Stage]:
-    """Return the stages of evaluations, by name, without those that train the encoder further or read several views."""
-    others = planned.tuned.keys() | planned.views.keys()
-    return {name: probe for name, probe in planned.probes.items() if name not in others}
+    """Return the stages of the evaluations that are made during training, by name."""
+    return {name: probe for name, probe in planned.probes.items() if planned.evals[name].has_curve}
 
 
 def _follow(planned: PlannedRun, folder: Path, ended: threading.Event) -> None:
@@ -97,38 +100,61 @@ def _failing(planned: PlannedRun, names: Sequence[str], step: int) -> Iterator[N
 
 
 def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
-    """Write the features that an evaluation reads."""
+    """Write the features that an evaluation reads, by as many tasks at a time as there is room for."""
     source = source_of(planned, weights, planned.feature(planned.evals[name]))
     train, val = planned.splits(name)
-    total, batch = train.num_samples + val.num_samples, planned.run.embed.batch
-    task = ray.remote(embed).options(num_cpus=0, num_gpus=_free_gpus(), scheduling_strategy="SPREAD")
-    ray.get(task.remote(source, Load(train, val, source.view), total, batch, folder))
+    load, batch, gpus = Load(train, val, source.view), planned.run.embed.batch, _free_gpus()
+    task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy="SPREAD")
+    running: list[ray.ObjectRef[None]] = []
+    with sealed(folder / "features") as part:
+        for samples in spans(train.num_samples + val.num_samples, batch, tasks=gpus):
+            while len(running) >= (gpus or _free_cpus(planned.run)):
+                done, running = ray.wait(running)
+                ray.get(done)
+            running.append(task.remote(source, load, samples, batch, part))
+        ray.get(running)
+
+
+def spans(total: int, batch: int, tasks: int) -> list[range]:
+    """Return the samples of each of so many tasks; 0: of tasks of BATCHES.
+
+    They are whole batches, the same ones however many tasks there are, and so are the features.
+    """
+    batches = math.ceil(total / batch)
+    span = batch * (math.ceil(batches / tasks) if tasks else BATCHES)
+    return [range(start, min(start + span, total)) for start in range(0, total, span)]
 
 
 def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
-    scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=_free_gpus())
+    scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=min(1, _free_gpus()))
     origin.claim(probe := planned.probes[name])
     log = MetricsLog(probe.spool)
     log.append(step, numbers(scores))
     log.commit(step)
 
 
-def embed(source: EncoderSource, load: Load, total: int, batch: int, folder: Path) -> None:
-    """Write the features of `total` samples, as `embed_splits` does, by this process alone."""
+def embed(source: EncoderSource, load: Load, samples: range, batch: int, folder: Path) -> None:
+    """Write the features of some samples to a file, as `embed_splits` does those of all, by this process alone."""
     encode, writer = Encode(source), None
-    with sealed(folder / "features") as part:
-        for start in range(0, total, batch):
-            table = encode(load({"id": np.arange(start, min(start + batch, total))}))
-            writer = writer or pq.ParquetWriter(part / "part.parquet", table.schema)
-            writer.write_table(table)
-        if writer:
-            writer.close()
+    for start in samples[::batch]:
+        table = encode(load({"id": np.arange(start, min(start + batch, samples.stop))}))
+        writer = writer or pq.ParquetWriter(folder / f"{samples.start:012d}.parquet", table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
 
 
 def _latest(probe: Stage) -> int:
-    record = tail(probe.spool)
-    return record.step if record else 0
+    """Return the step of the latest value. One without a commit, as a kill leaves it, is dropped and made again."""
+    return max((record.step for record in records(probe.spool)), default=0)
+
+
+def _free_cpus(run: Run) -> int:
+    """Return this run's part of the CPUs that nobody asked for, as large as that of those in use; 1 at least."""
+    free, total = (resources.get("CPU", 0.0) for resources in (ray.available_resources(), ray.cluster_resources()))  # type: ignore[no-untyped-call]
+    own = run.resources.workers * run.resources.cpus_per_worker + run.resources.data_cpus
+    return max(1, int(free * own / max(total - free, own)))
 
 
 def _free_gpus() -> int:
-    return int(ray.available_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
+    return int(ray.available_resources().get("GPU", 0))  # type: ignore[no-untyped-call]

@@ -49,6 +49,11 @@ class Evaluation(NamedTuple):
         return self.evaluator.reads_of(self.hyper)
 
     @property
+    def has_curve(self) -> bool:
+        """Return whether it is made during training, too: not one that trains the encoder on, or reads its views."""
+        return self.feature.kind != "logits" and not self.feature.views
+
+    @property
     def metrics(self) -> dict[str, Metric]:
         """Return them by the name that MLflow has them under: `eval/flowers/top1`."""
         return {f"eval/{self.name}/{name}": metric for name, metric in self.evaluator.yields(self.hyper).items()}

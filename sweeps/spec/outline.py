@@ -18,7 +18,7 @@ from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.stage import read_done, read_json
 from selfsup.sweeps.spec.axes import text
-from selfsup.sweeps.spec.search import AT_RANDOM
+from selfsup.sweeps.spec.search import AT_RANDOM, Search
 from selfsup.sweeps.spec.study import Factor, Study
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
@@ -56,6 +56,7 @@ def describe_search(sweep_file: SweepFile, home: Path) -> str:
     chance = AT_RANDOM.get(search.sampler, 0)
     first = f" (the first {chance} at random)" if chance > 1 else ""
     lines.append(f"for {' and '.join(search.metric)}, by {search.sampler}{first}{scheduler}; at most {search.budget}")
+    lines += _unjudged(search, runs)
     lines.append(f"from seed {search.seed}: {search.repeats(1)}")
     together = _samples(longest) * search.trials
     lines.append(f"{_samples(longest):,} samples a trial, {together:,} together, if all run to their end:")
@@ -63,6 +64,14 @@ def describe_search(sweep_file: SweepFile, home: Path) -> str:
     which = f"of the Pareto front up to {search.finalists}" if len(search.objectives) > 1 else "the best"
     lines.append(f"then {which}, and the default, from {several(search.confirm, 'fresh seed')}")
     return "\n".join(lines)
+
+
+def _unjudged(search: Search, runs: Iterable[PlannedRun]) -> Iterator[str]:
+    """Yield where numbers that a scheduler ranks by come too seldom for it."""
+    if search.scheduler != "none":
+        by_evaluation = search.ranking[0].startswith("eval/")
+        gaps = {(run.due.step if by_evaluation else run.run.train.log_every, run.steps) for run in runs}
+        yield from sorted({f"  beware  {text}" for gap, steps in gaps if (text := search.unjudged(gap, steps))})
 
 
 def _data(runs: Iterable[PlannedRun]) -> Iterator[str]:

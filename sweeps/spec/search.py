@@ -3,6 +3,7 @@
 search: {metric: eval/knn/top1, sampler: tpe, trials: 30}
 """
 
+from fractions import Fraction
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_validator
@@ -10,6 +11,9 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema, model_vali
 from selfsup.knob import Knobs, knob
 from selfsup.metric_names import current_name
 
+PARTS = 27  # of a training, in which schedulers count, alike for trainings of any length
+RUNGS = (1, 3, 9)  # parts after which ASHA compares trials
+LATEST = PARTS / 2  # after which nothing is stopped
 MAXIMIZED = ("eval/", "pretrain/rankme", "pretrain/feature_std", "pretrain/samples_per_second")
 MINIMIZED = ("pretrain/loss", "pretrain/seconds", "pretrain/gpu_hours", "pretrain/peak_memory_mib")
 
@@ -129,6 +133,18 @@ class Search(Knobs):
             return f"in {sessions} sessions; in one it would have drawn others"
         same = "it would draw the same again in one session"
         return same if self.sampler == "random" else f"{same} if trials ended in the same order"
+
+    def unjudged(self, gap: int, steps: int) -> str:
+        """Write where its scheduler lacks numbers that come every `gap` steps of a training; "" where it has them."""
+        parts = [PARTS * step / steps for step in range(gap, steps, gap)]
+        ends = zip(RUNGS, (*RUNGS[1:], LATEST), strict=True)
+        bare = [str(Fraction(rung, PARTS)) for rung, end in ends if not any(rung <= part < end for part in parts)]
+        seldom = f"and {self.ranking[0]} comes every {gap} steps of {steps}; every {max(1, steps // 10)} would do"
+        if self.scheduler == "asha" and bare and gap > 1:
+            return f"asha compares trials after 1/27, 1/9 and 1/3, {seldom}: it has no number for {', '.join(bare)}"
+        if self.scheduler == "median" and sum(part <= LATEST for part in parts) < 2 and gap > 1:
+            return f"median compares trials by the first half, {seldom}: it has no two numbers of that"
+        return ""
 
     @property
     def ranking(self) -> tuple[str, str]:

@@ -18,10 +18,10 @@ from selfsup.sweeps import driver, trial
 from selfsup.sweeps.explore import BudgetStopper
 from selfsup.sweeps.journal import Journal, RemainingBudget
 from selfsup.sweeps.search import OptunaSearcher
-from selfsup.sweeps.spec.search import Search
+from selfsup.sweeps.spec.search import PARTS, Search
 from selfsup.sweeps.spec.space import Dimension
 from selfsup.sweeps.stopping import AshaScheduler, scheduler
-from selfsup.sweeps.trial import ENDED, PART, PARTS, SAMPLES, STEP, TRAINED, report_at
+from selfsup.sweeps.trial import ENDED, PART, SAMPLES, STEP, TRAINED, report_at
 
 LOSS, SCORE = "pretrain/loss", "eval/score/top1"
 UNBOUNDED = RemainingBudget(99, float("inf"), float("inf"))
@@ -37,7 +37,7 @@ class Live:
 
 
 def run(steps: int, **more: Any) -> Any:
-    told = {"probes": {}, "tuned": {}, "views": {}, "due": range(0)} | more
+    told = {"probes": {}, "evals": {"knn": SimpleNamespace(has_curve=True)}, "due": range(0)} | more
     return SimpleNamespace(steps=steps, run=SimpleNamespace(seed=0, train=SimpleNamespace(batch=16)), **told)
 
 
@@ -85,6 +85,21 @@ class TestRungs:
         assert isinstance(judge, AshaScheduler)
         [bracket] = judge._brackets
         assert [milestone for milestone, _ in bracket._rungs] == [9, 3, 1]  # of 27 parts
+
+    @pytest.mark.parametrize(
+        ("gap", "steps"), [(2, 54), (6, 54), (8, 54), (20, 54), (3, 27), (1, 9), (40, 100), (60, 100)]
+    )
+    def test_a_plan_names_those_that_no_number_is_for(self, gap: int, steps: int) -> None:
+        judge = scheduler(search := ranked("asha"), (), NOBODY)
+        judge.on_trial_add(None, live := Live("a"))  # type: ignore[arg-type]
+        for step in range(gap, steps, gap):
+            judge.on_trial_result(None, live, report_at(run(steps), step, {"loss": 1.0}))  # type: ignore[arg-type]
+        assert isinstance(judge, AshaScheduler)
+        bare = [f"1/{PARTS // rung}" for rung, recorded in reversed(judge._brackets[0]._rungs) if not recorded]
+        warning = search.unjudged(gap, steps)
+        assert warning.endswith(f"has no number for {', '.join(bare)}" if bare and gap > 1 else "")
+        assert bool(warning) == (bool(bare) and gap > 1)
+        assert search.unjudged(max(1, steps // 10), steps) == ""
 
     def test_at_27_steps_they_lie_at_1_3_and_9(self) -> None:
         judge = scheduler(ranked("asha"), (), NOBODY)
@@ -261,7 +276,7 @@ class TestReports:
 class Toy(SimpleNamespace):
     """A run of 27 steps without a network: its last loss tells it apart, and above 0.8 all others, too."""
 
-    steps, probes, tuned, views, due = PARTS, {}, {}, {}, range(0)
+    steps, probes, due = PARTS, {}, range(0)
 
     @property
     def id(self) -> str:
