@@ -1,15 +1,17 @@
 """The stages that embed the data of a run's evaluations."""
 
 from pathlib import Path
+from typing import get_args
 
 from selfsup import codebase
+from selfsup.feature_choice import Versions
 from selfsup.modality import MODALITIES
 from selfsup.pipelines import keys
 from selfsup.spec import Run
 from selfsup.stage import Settings, Stage
 
 EVALUATE, VIEWS = "selfsup.pipelines.stages.evaluate", "selfsup.pipelines.stages.views"
-ENTRIES = {"embed": EVALUATE, "views": VIEWS}  # kind of stage -> the module that computes it
+VERSIONS = {kind: f"selfsup.pipelines.stages.versions.{kind}" for kind in get_args(Versions)}
 
 
 def stage(kind: str, run: Run, home: Path, data: Settings, own: str, pretrain: Stage | None, name: str) -> Stage:
@@ -19,5 +21,6 @@ def stage(kind: str, run: Run, home: Path, data: Settings, own: str, pretrain: S
     """
     made_of = keys.embedding(run, data, own, pretrain)
     backbone = codebase.backbone_entry(run.backbone.name) if run.method == "untrained" else ()
-    entries = ENTRIES[kind], f"{MODALITIES}.{run.modality}", *backbone
+    made_by = (VIEWS, VERSIONS[data.get("versions", "augmented")]) if kind == "views" else (EVALUATE,)
+    entries = *made_by, f"{MODALITIES}.{run.modality}", *backbone
     return Stage(kind, *made_of, home, entries, (pretrain,) if pretrain else (), name)

@@ -1,6 +1,5 @@
 """Checks of a run's settings against each other and its data, before anything starts."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
@@ -11,7 +10,7 @@ from selfsup.augmentation import OwnAugmentation
 from selfsup.augmentation_contract import broken
 from selfsup.blank import without_memory
 from selfsup.encoder import PooledEncoder, build
-from selfsup.errors import DataError, SpecError
+from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import MAPS
 from selfsup.families import INSTEAD
@@ -19,10 +18,10 @@ from selfsup.method import load as load_method
 from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
-from selfsup.pipelines import tuning
-from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines import labelled, tuning
 from selfsup.pipelines.dense import check_maps
-from selfsup.pipelines.planned import PlannedRun, Splits
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages import versions
 from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
 from selfsup.views import ViewSpec
@@ -235,14 +234,15 @@ def _check_labels(run: PlannedRun) -> None:
     """Raise where a method learns from labels, and the data has none. `_check_evaluation` does so for evaluations."""
     method = run.run.method
     if method not in BASELINES and load_method(method).needs_labels:
-        _check_labelled(run.method, "method", run.train, "data.train")
-        _check_several(run.method, run.train, "data.train")
+        labelled.check(run.method, "method", run.train, "data.train")
+        labelled.check_several(run.method, run.train, "data.train")
 
 
 def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     """Raise where the encoder has no such feature, or the data too few labels to learn from or to be scored by."""
     name, splits = evaluation.name, run.splits(evaluation.name)
     evaluation.feature.check(run.run.backbone, f"evals.{name}")
+    _check_versions(run, evaluation)
     if evaluation.evaluator.target is None:
         return
     own = {
@@ -252,48 +252,19 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
         check_maps(run.run, evaluation, splits._asdict(), own)
         return
     for use, manifest in splits._asdict().items():
-        _check_labelled(name, f"evals.{name}", manifest, own[use])
-    _check_several(name, splits.train, own["train"])
-    _check_classes(splits, own)
-    labelled, classes = splits.train.num_labelled, len(splits.train.classes)
-    if few := evaluation.evaluator.lacks(evaluation.hyper, labelled, classes):
+        labelled.check(name, f"evals.{name}", manifest, own[use])
+    labelled.check_several(name, splits.train, own["train"])
+    labelled.check_classes(*splits, own)
+    number, classes = splits.train.num_labelled, len(splits.train.classes)
+    if few := evaluation.evaluator.lacks(evaluation.hyper, number, classes):
         raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
     if evaluation.evaluator.reads == "logits":
         with tuning.located(evaluation):
             check(run.tuned[name])
 
 
-def _check_labelled(reader: str, path: str, manifest: Manifest, split: str) -> None:
-    """Raise SpecError where no sample has a label. reader: the method or evaluation; path: its setting."""
-    if manifest.num_labelled:
-        return
-    other = f", give it labelled data of its own ({path}.data)" if path != "method" else ""
-    raise SpecError(
-        f"{reader} needs labels, and none of the {manifest.num_samples:,} samples of {split} ({manifest.root}) has "
-        f"one: leave it out{other}, or label them: a folder a class for `selfsup shards pack`",
-        path,
-    )
-
-
-def _check_several(reader: str, manifest: Manifest, split: str) -> None:
-    """Raise DataError where all samples are of one class."""
-    if len(manifest.classes) < 2:
-        raise DataError(
-            f"all labels of {manifest.root} are of one class, {manifest.classes[0]!r}: any guess is right, and "
-            f"{reader} says nothing. Leave that out, or give data of several classes.",
-            split,
-        )
-
-
-def _check_classes(splits: Splits, paths: Mapping[str, str]) -> None:
-    """Raise DataError where validation has a class that training lacks, since classes are matched by name."""
-    train, val = splits
-    known = set(train.classes)
-    if foreign := [name for name in val.classes if name and name not in known]:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise DataError(
-            f"{val.root} has the class {foreign[0]!r}{more}, which none of the {len(known)} classes of "
-            f"{paths['train']}, {train.root}, is called: its labels would mean nothing. Name classes alike in both: "
-            "folders for `selfsup shards pack`, classnames.txt for `selfsup shards index`; or map them by `classes`.",
-            paths["val"],
-        )
+def _check_versions(run: PlannedRun, evaluation: Evaluation) -> None:
+    """Raise SpecError where the data has no such versions as an evaluation reads."""
+    choice, modality = evaluation.feature, run.run.modality
+    if choice.views and (problem := versions.load(choice.versions).unfit(modality, run.train.fields[modality])):
+        raise SpecError(f"{problem}; leave it out", f"evals.{evaluation.name}")

@@ -34,7 +34,7 @@ def embedding(run: Run, data: Settings, own: str, pretrain: Stage | None) -> tup
     if pretrain:
         return settings(run, ["embed"], extra | {"pretrain": pretrain.key})
     if run.method == "untrained":
-        normalized_by = {"normalized_by": own} if data["train"] != own else {}
+        normalized_by = {"normalized_by": own} if data.get("train") != own else {}
         extra |= codebase.backbone_digest(run.backbone.name) | normalized_by
         return settings(run, ["embed", "backbone", "seed"], extra)
     size = {"image_size": run.backbone.image_size} if run.modality == "image" else {}

@@ -236,10 +236,10 @@ class PlannedRun:
 
     @cached_property
     def views(self) -> dict[str, Stage]:
-        """Return the stage that embeds augmented views for each evaluation that reads some, shared likewise."""
+        """Return the stage that embeds versions of samples for each evaluation that reads some, shared likewise."""
         reads = {name: what for name, evaluation in self.evals.items() if (what := self.feature(evaluation)).views}
-        data = {name: {"train": self.splits(name).train.digest} | what.identity for name, what in reads.items()}
-        made = {name: self._embed("views", part, name) for name, part in data.items()}
+        of = {name: {what.split: getattr(self.splits(name), what.split).digest} for name, what in reads.items()}
+        made = {name: self._embed("views", of[name] | what.identity, name) for name, what in reads.items()}
         first = {stage.key: stage for stage in reversed(made.values())}
         return {name: first[stage.key] for name, stage in made.items()}
 

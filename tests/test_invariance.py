@@ -78,5 +78,5 @@ def test_one_sample_cannot_be_told_from_others_and_bad_features_are_no_number() 
         run(drawn(3, 1, 4))
     bad = drawn(3, 5, 4)
     bad[1, 2, 3] = np.nan
-    with pytest.raises(DataError, match="1 features of augmented views are not finite"):
+    with pytest.raises(DataError, match="1 features of views are not finite"):
         dict(Invariance(Invariance.Hyper()).run(features(drawn(3, 5, 4))._replace(views=bad), seed=0))

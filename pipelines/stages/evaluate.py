@@ -159,8 +159,9 @@ def scored(
     code = codebase.unshipped_digest("evals", evaluation.use)
     maps = MapSource(target, splits, planned.run.backbone.image_size) if target in MAPS else None
     choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
-    samples = chosen(splits.train.num_samples, choice.images)
-    table = ViewTable(made_by.folder, choice.views, samples) if made_by else None
+    first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
+    samples = chosen(split.num_samples, choice.images)
+    table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
     read = partial(features, folder, len(splits.train.classes), maps=maps, views=table)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
@@ -210,7 +211,7 @@ def features(
         room = mapped((len(value), side, side), folder, maps.dtype)
         shown = maps.read(ids, room)
         data = data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
-    return data._replace(views=views.read(ids[:train], data.train)) if views else data
+    return data._replace(views=views.read(ids, value)) if views else data
 
 
 def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
 from selfsup.pipelines.drawn import PICTURES, VISUALIZE
-from selfsup.pipelines.embedding import EVALUATE, VIEWS
+from selfsup.pipelines.embedding import EVALUATE, VERSIONS, VIEWS
 from selfsup.pipelines.planned import TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
@@ -20,7 +20,7 @@ from selfsup.pipelines.stages.views import views
 from selfsup.pipelines.stages.visualize import visualize
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
-codebase.modules(WORKER, EVALUATE, VIEWS, PICTURES, TARGETS, VISUALIZE)
+codebase.modules(WORKER, EVALUATE, VIEWS, *VERSIONS.values(), PICTURES, TARGETS, VISUALIZE)
 
 WORK = {  # every other stage is a probe
     "pretrain": pretrain,

@@ -1,4 +1,4 @@
-"""Features of augmented views of training samples on disk, as evaluations read them."""
+"""Features of versions of samples on disk, as evaluations read them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,26 +11,30 @@ from selfsup.pipelines.stages.filled import READ_BATCH, blocks, mapped, places_o
 
 
 class ViewTable(NamedTuple):
-    """The features that a views stage wrote. number: of views of a sample. chosen: the samples' numbers, sorted."""
+    """The features that a views stage wrote. number: of versions of a sample. chosen: the samples' numbers, sorted.
+
+    first: the number of the split's first sample among those of the embed stage, where train comes before val.
+    """
 
     folder: Path
     number: int
     chosen: NDArray[np.int64]
+    first: int = 0
 
     def read(self, ids: NDArray[np.int64], own: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N,), sorted, (N, D) -> (V, K, D), of those that have views, mapped from disk.
+        """(N,), sorted, (N, *F) -> (V, K, *F), of the samples that have versions, mapped from disk.
 
-        own: features of the samples, which stand for views that cannot be decoded. Raises DataError where a file is
-        damaged or missing.
+        ids, own: of the embed stage; the feature of a sample stands for versions that cannot be decoded. Raises
+        DataError where a file is damaged or missing.
         """
         stored = written(self.folder)
-        rows = np.flatnonzero(np.isin(ids, self.chosen))
-        value = mapped((self.number, len(rows), own.shape[1]), self.folder)
+        rows = np.flatnonzero(np.isin(ids, self.chosen + self.first))
+        value = mapped((self.number, len(rows), *own.shape[1:]), self.folder)
         for start in range(0, len(rows), READ_BATCH):
             value[:, start : start + READ_BATCH] = own[rows[start : start + READ_BATCH]]
         for batch in blocks(stored, "id", "view", "feature"):
-            place, known = places_of(batch["id"].to_numpy(), ids[rows])
-            feature = batch["feature"].flatten().to_numpy().reshape(len(batch), -1)
+            place, known = places_of(batch["id"].to_numpy() + self.first, ids[rows])
+            feature = batch["feature"].flatten().to_numpy().reshape(len(batch), *own.shape[1:])
             value[batch["view"].to_numpy()[known], place] = feature[known]
         return value
 

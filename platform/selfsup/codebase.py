@@ -31,7 +31,7 @@ EXCLUDED = frozenset(
     mlflow_store origin outside progress published recipes redact registry renamed screen sealed settings shipped
     shipper source spec spec_schema stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
-    pipelines.planned pipelines.planning pipelines.sharing pipelines.trained
+    pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
     pipelines.data.storage pipelines.data.tars pipelines.data.urls

@@ -27,7 +27,7 @@ class Features(NamedTuple):
     train_map, val_map: of one whose target is a map, (N, S, S) and (M, S, S), of the whole image: tokens are squares of
     it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
     no object. depth: float32, meters, 0 where it is unknown. parts: vectors of the encoder's width that D is made of; 1
-    of raw samples. views: (V, K, D), of augmented views of K training samples: of all, unless it asks for some.
+    of raw samples. views: (V, K, D) or (V, K, T, D), of V versions of K samples, as its FeatureChoice asks for them.
     """
 
     train: NDArray[np.float32]
@@ -186,7 +186,7 @@ def check(features: Features, *, labelled: bool = True, learns: bool = True) -> 
             labels = f"{label.min()} to {label.max()}"
             raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {labels}")
     if features.views is not None and (bad := sum(map(_not_finite, features.views))):
-        raise DataError(f"evaluation: {bad} features of augmented views are not finite: the encoder diverged")
+        raise DataError(f"evaluation: {bad} features of views are not finite: the encoder diverged")
     if labelled and has_train and (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")

@@ -7,6 +7,7 @@ from selfsup.knob import Knobs, knob
 from selfsup.sections import Backbone
 
 Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
+Versions = Literal["augmented", "corrupted"]  # a module each, in pipelines/stages/versions
 
 
 class FeatureChoice(NamedTuple):
@@ -16,8 +17,9 @@ class FeatureChoice(NamedTuple):
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
     the patches; cls_mean, both. blocks: the last so many, each after the final norm, whose vectors are concatenated;
     cls_mean ends with the mean of the last alone.
-    squashed: of the whole image, whatever its shape, not of a square in its middle. views: augmented ones of each
-    training sample, whose features are read, too; images: of so many samples, None: of all.
+    squashed: of the whole image, whatever its shape, not of a square in its middle. views: versions of each sample of
+    `split`, whose features are read, too; images: of so many samples, None: of all. versions: what they are: augmented
+    views of training samples, or corrupted ones of validation samples.
     """
 
     kind: Literal[Pooling, "tokens", "keys", "attention", "logits"] = "pooled"
@@ -25,11 +27,17 @@ class FeatureChoice(NamedTuple):
     squashed: bool = False
     views: int = 0
     images: int | None = None
+    versions: Versions = "augmented"
 
     @property
     def whole(self) -> "FeatureChoice":
-        """Return the choice without views."""
-        return self._replace(views=0, images=None)
+        """Return the choice without versions of samples."""
+        return self._replace(views=0, images=None, versions="augmented")
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Return the split of whose samples versions are made."""
+        return "train" if self.versions == "augmented" else "val"
 
     @property
     def parts(self) -> int:
@@ -42,6 +50,7 @@ class FeatureChoice(NamedTuple):
         kind = {"reads": self.kind} if self.kind != "pooled" else {}
         view = {"squashed": True} if self.squashed else {}
         views = {"views": self.views, "images": self.images} if self.views else {}
+        views |= {"versions": self.versions} if self.versions != "augmented" else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:

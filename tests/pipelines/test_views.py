@@ -1,5 +1,6 @@
-"""Augmented views that evaluations read: which are made, what their stages are called, and how they are read."""
+"""Versions of samples that evaluations read: which are made, what their stages are called, and how they are read."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from plans import Home
 
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.data.philox import CROP, uniform
-from selfsup.pipelines.stages.evaluate import features
+from selfsup.pipelines.modalities.image import ImageReading
+from selfsup.pipelines.stages.evaluate import Load, features
+from selfsup.pipelines.stages.versions.augmented import Augmented
+from selfsup.pipelines.stages.versions.corrupted import Corrupted
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
-from selfsup.pipelines.stages.views import LoadViews
+from selfsup.pipelines.stages.views import LoadVersions
 from selfsup.sealed import sealed
-from selfsup.views import CROP_DRAWS, Crop, boxes, flips
+from selfsup.views import CROP_DRAWS, Center, Crop, boxes, flips
 
 SIZE = 8
 
 
 def test_views_are_random_crops_and_flips_that_depend_on_view_and_sample_alone(home: Home) -> None:
-    train = home.run().train
-    samples, crop = np.array([1, 4, 9]), Crop(size=SIZE)
-    load = LoadViews(train, crop, samples)
+    run = home.run(method="simclr", backbone__image_size=SIZE)
+    train, samples, crop = run.train, np.array([1, 4, 9]), Crop(size=SIZE)
+    load = LoadVersions(Augmented(run.run, train, Center(size=SIZE)), samples)
     together = load({"id": np.arange(6)})
     assert together["id"].tolist() == [1, 4, 9, 1, 4, 9]
     assert together["view"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -43,6 +48,22 @@ def test_views_are_random_crops_and_flips_that_depend_on_view_and_sample_alone(h
         [expected] = kind.load(sample.data, box, [crop], reading)
         np.testing.assert_array_equal(together["sample"][number], expected)
     assert len({part.tobytes() for part in together["sample"]}) == 6
+
+
+def test_corrupted_versions_are_of_what_evaluations_see(home: Home) -> None:
+    """Version 71 is of JPEG's second quality, 18: the image is compared with Pillow's own bytes."""
+    run = home.run()
+    assert run.val is not None
+    whole = Center(size=32, share=0.875)
+    load = LoadVersions(Corrupted(run.run, run.val, whole), np.arange(4))
+    found = load({"id": np.array([71 * 4 + 2])})
+    assert (found["id"].tolist(), found["view"].tolist(), found["sample"].shape) == ([2], [71], (1, 32, 32, 3))
+    seen = Load(run.train, run.val, whole)({"id": np.array([run.train.num_samples + 2])})["sample"][0]
+    Image.fromarray(seen).save(file := io.BytesIO(), "JPEG", quality=18)
+    np.testing.assert_array_equal(found["sample"][0], np.asarray(Image.open(file)))
+    assert Corrupted.unfit("audio", ImageReading()) == "it corrupts images, and the run is of audio"
+    assert Corrupted.unfit("image", ImageReading()) == ""
+    assert Corrupted.unfit("image", ImageReading(channels=4)).endswith("not 4 channels of 8")
 
 
 def test_views_are_embedded_once_for_all_that_read_the_same_and_beside_other_features(home: Home) -> None:
@@ -96,6 +117,21 @@ def test_views_are_read_beside_their_samples_and_a_missing_one_is_the_sample_its
     assert every.views is not None
     assert every.views.shape == (2, 4, 2)
     assert features(center, 2).views is None
+
+
+def test_tokens_of_versions_of_validation_samples_are_read_beside_these(tmp_path: Path) -> None:
+    """Samples 0 and 1 of train, then 0 to 2 of val, of which 1 has no label; two tokens of one channel a sample."""
+    ids, label, split = np.arange(5), np.array([0, 1, 0, -1, 1]), np.array([0, 0, 1, 1, 1])
+    tokens = {"tokens": np.full(5, 2)}
+    own = np.arange(10, dtype=np.float32).reshape(5, 2)
+    center = written(tmp_path / "center", {"id": ids, "label": label, "split": split} | tokens, own)
+    value = 100 + np.arange(6, dtype=np.float32).reshape(3, 2)
+    shuffled = {"id": np.array([2, 0, 1]), "view": np.zeros(3, np.int64), "tokens": np.full(3, 2)}
+    table = ViewTable(written(tmp_path / "views", shuffled, value), 1, np.arange(3), first=2)
+    found = features(center, 2, views=table)
+    assert found.views is not None
+    np.testing.assert_array_equal(found.val[..., 0], own[[2, 4]])
+    np.testing.assert_array_equal(found.views[..., 0], [[value[1], value[0]]])
 
 
 def test_a_damaged_table_of_views_is_told(tmp_path: Path) -> None:
