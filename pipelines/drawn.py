@@ -1,27 +1,32 @@
-"""The stages that draw pictures of a training: reconstructions, and what its encoder makes of samples."""
+"""The stages that draw pictures of an encoder: reconstructions, what it makes of samples, images of its features."""
 
 from selfsup import codebase
 from selfsup.method import Method, load
 from selfsup.modality import MODALITIES
+from selfsup.pipelines.keys import settings
 from selfsup.spec import Run
 from selfsup.stage import Stage
 
-PICTURES, VISUALIZE = (f"selfsup.pipelines.stages.{name}" for name in ("pictures", "visualize"))
+PICTURES, VISUALIZE, PAINT = (f"selfsup.pipelines.stages.{name}" for name in ("pictures", "visualize", "paint"))
 
 
-def reconstructions(run: Run, pretrain: Stage | None, images: str) -> Stage | None:
-    """Return the stage of the reconstructions; None for an objective that predicts no pixels. images: their digest."""
-    if pretrain is None or load(run.method).reconstruct is Method.reconstruct:
-        return None
-    return _drawn("pictures", PICTURES, run, pretrain, images)
+def of_training(run: Run, pretrain: Stage | None, images: str) -> tuple[Stage, ...]:
+    """Return the stages that draw what a training came to, none of a baseline. images: their digest.
 
-
-def visuals(run: Run, pretrain: Stage | None, images: str) -> Stage | None:
-    """Return the stage of pictures of the encoder; None where the spec does not ask for them. images: their digest."""
-    return _drawn("visualize", VISUALIZE, run, pretrain, images) if run.visualize and pretrain else None
-
-
-def _drawn(kind: str, module: str, run: Run, pretrain: Stage, images: str) -> Stage:
+    Reconstructions are of objectives that predict pixels, other pictures where the spec asks for them.
+    """
+    if pretrain is None:
+        return ()
+    kinds = [("pictures", PICTURES)] * (load(run.method).reconstruct is not Method.reconstruct)
+    kinds += [("visualize", VISUALIZE)] * run.visualize
     made_of = {"pretrain": pretrain.key, "images": images}
-    entries = module, f"{MODALITIES}.{run.modality}", codebase.entry("methods", run.method)
-    return Stage(kind, made_of, made_of, pretrain.home, entries, after=(pretrain,))
+    entries = f"{MODALITIES}.{run.modality}", codebase.entry("methods", run.method)
+    return tuple(
+        Stage(kind, made_of, made_of, pretrain.home, (module, *entries), after=(pretrain,)) for kind, module in kinds
+    )
+
+
+def painted(run: Run, features: Stage) -> Stage:
+    """Return the stage that paints images from features."""
+    made_of = settings(run, ["paint", "seed"], {"features": features.key})
+    return Stage("paint", *made_of, features.home, (PAINT, f"{MODALITIES}.{run.modality}"), after=(features,))

@@ -262,21 +262,19 @@ class PlannedRun:
         return Stage(kind, *made_of, self.home, (codebase.entry("evals", evaluation.use),), after, name)
 
     @cached_property
-    def pictures(self) -> Stage | None:
-        """Return the stage of the reconstructions; None for an objective that predicts no pixels."""
-        return drawn.reconstructions(self.run, self.pretrain, (self.val or self.train).digest)
-
-    @cached_property
-    def visuals(self) -> Stage | None:
-        """Return the stage of pictures of the encoder; None where the spec does not ask for them."""
-        return drawn.visuals(self.run, self.pretrain, (self.val or self.train).digest)
+    def drawings(self) -> tuple[Stage, ...]:
+        """Return the stages of pictures, and of the features that images are painted from."""
+        own = drawn.of_training(self.run, self.pretrain, (self.val or self.train).digest)
+        if not (self.run.paint and self.val):
+            return own
+        features = self._embed("embed", {"train": self.train.digest, "val": self.val.digest}, "")
+        return (*own, features, drawn.painted(self.run, features))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run, each after those that it depends on."""
-        embeds = {stage.key: stage for stage in (*self.embeds.values(), *self.views.values())}
-        own = self.pictures, self.visuals, *self.tunings, *embeds.values(), *self.probes.values()
-        return (*self.training, *(stage for stage in own if stage))
+        made = *self.drawings, *self.tunings, *self.embeds.values(), *self.views.values()
+        return (*self.training, *{stage.key: stage for stage in made}.values(), *self.probes.values())
 
     @property
     def done(self) -> bool:

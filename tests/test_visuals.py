@@ -99,16 +99,16 @@ def test_tiles_of_another_size_are_enlarged_to_those_of_the_first_row() -> None:
 def test_the_stage_is_asked_for_and_writes_its_files(home: Home) -> None:
     plain, asked = home.run(), home.run(visualize=True)
     assert [stage.kind for stage in asked.stages if stage not in plain.stages] == ["visualize"]
-    assert [run.visuals for run in home.plan(visualize=True)[:-1]] == [None, None]  # baselines
+    assert [run.drawings for run in home.plan(visualize=True)[:-1]] == [(), ()]  # baselines
     assert asked.pretrain
-    assert asked.visuals
-    for stage in (asked.pretrain, asked.visuals):
+    drawing = asked.drawings[-1]
+    for stage in (asked.pretrain, drawing):
         stage.claim()
     weights(asked.pretrain.folder / ENCODER, seed=0)
-    assert visualize(asked, asked.visuals) == {"images": 4.0, "pictures": 3.0}
-    names = [path.name for path in asked.visuals.artifacts()]
+    assert visualize(asked, drawing) == {"images": 4.0, "pictures": 3.0}
+    names = [path.name for path in drawing.artifacts()]
     assert names == ["attention.png", "neighbors.png", "patches.png"]  # of four samples there is no map
-    for path in asked.visuals.artifacts():
+    for path in drawing.artifacts():
         Image.open(path).verify()
 
 

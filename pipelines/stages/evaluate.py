@@ -77,7 +77,9 @@ class Load:
 
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of both splits under the stage's folder, whole or not at all."""
-    evaluation = next(planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
+    readers = (planned.evals[name] for name, made_by in planned.embeds.items() if made_by.key == stage.key)
+    if (evaluation := next(readers, None)) is None:  # images are painted from them alone
+        return embed_splits(planned, planned.train, planned.val, stage.folder)
     reader, splits = planned.tuned.get(evaluation.name, planned), planned.splits(evaluation.name)
     return embed_splits(reader, *splits, stage.folder, planned.feature(evaluation))
 
@@ -105,8 +107,8 @@ def write_features(
 ) -> dict[str, float]:
     """Write the features of so many views to a folder, or nothing. load: their numbers -> those that can be decoded."""
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
-    samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=_cpus(run))
-    encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=_cpus(run))
+    samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=cpus_of(run))
+    encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=cpus_of(run))
     with sealed(folder / "features") as part:
         encode.write_parquet(str(part))
     table = pq.read_table(folder / "features", columns=["id"])
@@ -133,7 +135,7 @@ def encoded(
     return samples.map_batches(encode(source), batch_size=batch, num_cpus=cpus)
 
 
-def _cpus(run: Run) -> float:
+def cpus_of(run: Run) -> float:
     """Return the CPUs of a task: no more than a worker has, so that what fits the cluster in training fits it here."""
     return min(1.0, run.resources.cpus_per_worker) or 1.0
 
@@ -146,7 +148,7 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     evaluation = planned.evals[stage.name or stage.kind]
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     folder = planned.embeds[evaluation.name].folder
-    scores, label = scored(planned, evaluation, folder, cpus=_cpus(planned.run), gpus=gpus)
+    scores, label = scored(planned, evaluation, folder, cpus=cpus_of(planned.run), gpus=gpus)
     hits.save(stage.folder, hits.identity(planned.splits(evaluation.name).val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 

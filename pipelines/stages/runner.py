@@ -8,11 +8,12 @@ from pathlib import Path
 
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
-from selfsup.pipelines.drawn import PICTURES, VISUALIZE
+from selfsup.pipelines.drawn import PAINT, PICTURES, VISUALIZE
 from selfsup.pipelines.embedding import EVALUATE, VERSIONS, VIEWS
 from selfsup.pipelines.planned import TARGETS, WORKER, PlannedRun
 from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
+from selfsup.pipelines.stages.paint import paint
 from selfsup.pipelines.stages.pictures import pictures
 from selfsup.pipelines.stages.pretrain import pretrain
 from selfsup.pipelines.stages.targets import targets
@@ -20,13 +21,14 @@ from selfsup.pipelines.stages.views import views
 from selfsup.pipelines.stages.visualize import visualize
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
-codebase.modules(WORKER, EVALUATE, VIEWS, *VERSIONS.values(), PICTURES, TARGETS, VISUALIZE)
+codebase.modules(WORKER, EVALUATE, VIEWS, *VERSIONS.values(), PICTURES, TARGETS, VISUALIZE, PAINT)
 
 WORK = {  # every other stage is a probe
     "pretrain": pretrain,
     "targets": targets,
     "pictures": pictures,
     "visualize": visualize,
+    "paint": paint,
     "embed": embed,
     "views": views,
 }

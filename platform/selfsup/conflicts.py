@@ -8,7 +8,7 @@ from selfsup import evaluations, modality
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs
 from selfsup.layers import placed
-from selfsup.sections import Backbone, Data, Optim, Resources, Setup, Stream, Train
+from selfsup.sections import Backbone, Data, Optim, Paint, Resources, Setup, Stream, Train
 from selfsup.source import Node, Problem
 
 
@@ -89,6 +89,15 @@ def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
             yield Conflict(
                 (f"evals.{name}",), f"{message}({name}: {{data: {{val: ...}}}}), or leave it out ({name}: null)"
             )
+
+
+def _painted(paint: Paint, data: Data, input: Knobs) -> Iterator[Conflict]:  # noqa: A002, ARG001
+    kind = modality.chosen(input)[0]
+    if kind != "image":
+        yield Conflict(("paint", "input"), f"it paints images, and the run is of {kind}; leave it out (paint: null)")
+    elif not data.val:
+        message = "it paints validation images, and there are none; give data.val, or leave it out (paint: null)"
+        yield Conflict(("paint", "data.val"), message)
 
 
 def _one_input(input: Knobs) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
@@ -178,6 +187,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _norm_groups,
     _warmup_in_duration,
     _evals_have_data,
+    _painted,
     _one_input,
     _known,
     _kind,

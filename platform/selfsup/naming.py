@@ -4,7 +4,14 @@ import re
 import unicodedata
 
 MAX_BYTES = 100  # a file system takes 255, and suffixes are added
-STAGES = ("pretrain", "embed", "views", "pictures", "visualize")  # kinds of stages; others are names of evaluators
+STAGES = (
+    "pretrain",
+    "embed",
+    "views",
+    "pictures",
+    "visualize",
+    "paint",
+)  # kinds of stages; others are names of evaluators
 WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")  # in an id, a metric or a key of a spec
 
 

@@ -234,6 +234,15 @@ class Embed(Knobs):
     batch: int = knob(256, "samples at a time", result=False, ge=1)
 
 
+class Paint(Knobs):
+    """A decoder of frozen features, a small diffusion model, whose images show what these features know."""
+
+    steps: int = knob(2000, "training steps of the decoder, of 64 images each", ge=1)
+    size: int = knob(32, "pixels a side of the images that it paints", ge=8, multiple_of=8)
+    width: int = knob(64, "channels of the decoder at its finest", ge=16, multiple_of=8)
+    images: int = knob(10_000, "training images that it learns from at most, drawn alike for all runs", ge=1)
+
+
 class Resources(Knobs):
     workers: int = knob(1, "training processes", result=False, ge=1, le=MOST)
     cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0, le=MOST)

@@ -26,7 +26,7 @@ from selfsup.naming import name_problem
 from selfsup.predecessor import SECTIONS, Predecessor
 from selfsup.published import Published
 from selfsup.renamed import current
-from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Resources, Stream, Train
+from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Paint, Resources, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class _Sections(Knobs):
     embed: Embed = knob(Embed(), "how samples become features for the evaluations")
     evals: Knobs = knob(Nothing(), "evaluations by name, such as {knn: {}, flowers: {use: linear, data: ...}}")
     visualize: bool = knob(False, "pictures of the encoder: neighbors, patches in color, attention, a t-SNE map")
+    paint: Paint | None = knob(None, "images painted from frozen features, and what they share: {} or {steps: 500}")
     resources: Resources = knob(Resources(), "machines to run on; changes no result", result=False)
     published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)
 

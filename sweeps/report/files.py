@@ -16,6 +16,7 @@ from selfsup.track import Tracker
 CURVES = ("pretrain/loss", "pretrain/feature_std", "pretrain/rankme")
 RECONSTRUCTIONS = "reconstructions"
 VISUALS = ("neighbors", "patches", "attention", "map")
+PAINTED = "painted"
 
 
 def read(sweep: Sweep, tracker: Tracker, *, cache: Path | None = None) -> Ablation:
@@ -61,8 +62,13 @@ def pictures(ablation: Ablation, tracker: Tracker) -> dict[str, dict[str, bytes]
         if run := runs.get(arm.ids[min(arm.ids)]):
             for kind, path in _picture_paths(run):
                 if run.run and (data := tracker.fetch(run.run, path)):
-                    images.setdefault(kind, {})[name] = data
+                    images.setdefault(kind, {})[f"{name}{_explained(run) if kind == PAINTED else ''}"] = data
     return images
+
+
+def _explained(run: Result) -> str:
+    """Return such as ": 41 % explained, 43 % shared", as the numbers of painted images are."""
+    return f": {run.metrics['paint/explained']:.0f} % explained, {run.metrics['paint/shared']:.0f} % shared"
 
 
 def _picture_paths(run: Result) -> Iterator[tuple[str, str]]:
@@ -70,9 +76,13 @@ def _picture_paths(run: Result) -> Iterator[tuple[str, str]]:
     yield RECONSTRUCTIONS, f"pictures/{RECONSTRUCTIONS}.png"
     if "visualize/images" in run.metrics:
         yield from ((kind, f"visualize/{kind}.png") for kind in VISUALS)
+    if "paint/images" in run.metrics:
+        yield PAINTED, f"paint/{PAINTED}.png"
 
 
 def _named(sweep: Sweep) -> Iterator[tuple[str, Arm]]:
+    """Yield arms by name, baselines first: of these images are painted, too."""
+    yield from ((arm.name, arm) for arm in sweep.baselines)
     several = len(sweep.studies) > 1
     for study in sweep.studies:
         yield from ((f"{study.name}: {arm.name}" if several else arm.name, arm) for arm in study.arms)

@@ -291,7 +291,7 @@ def test_a_whole_run_on_recordings(method: str, recordings: Manifest, tmp_path: 
         perform(run)
         assert 0 <= run.probes["linear"].result()["top1"] <= 100
     assert planned[0].probes["knn"].result()["top1"] > 60, "timbres can be heard"
-    assert (planned[-1].pictures is not None) == (method == "mae")
+    assert [stage.kind for stage in planned[-1].drawings] == ["pictures"] * (method == "mae")
 
 
 def test_settings_of_images_are_named_and_do_nothing(recordings: Manifest, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny import BACKBONE
 
 import selfsup.evals
@@ -22,7 +23,9 @@ from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages import evaluate
+from selfsup.pipelines.stages.paint import Pixels, paintings, shares
 from selfsup.pipelines.stages.runner import perform
+from selfsup.sections import Paint
 from selfsup.views import Center
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -72,10 +75,10 @@ def spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cached.cache_clear()
 
 
-def planned(home: Path, sets: Path, data: dict[str, str], evals: dict[str, Any]) -> PlannedRun:
+def planned(home: Path, sets: Path, data: dict[str, str], evals: dict[str, Any], **more: Any) -> PlannedRun:
     named = {use: str(sets / name / "shards") for use, name in data.items()}
     told = {"name": "tiny", "method": "untrained", "backbone": BACKBONE, "baselines": False, "data": named}
-    told |= {"train": {"duration": {"steps": 1}, "batch": 4}, "stream": {"lanes": 4}, "evals": evals}
+    told |= {"train": {"duration": {"steps": 1}, "batch": 4}, "stream": {"lanes": 4}, "evals": evals, **more}
     (home / "spec.yaml").write_text(yaml.safe_dump(told))
     return plan(spec.read(home / "spec.yaml"), home)[-1]
 
@@ -114,6 +117,31 @@ def _check_normalized_by_its_own_pre_training(run: PlannedRun, made: np.ndarray)
     with torch.inference_mode():
         view = normalized(images, run.train)
         np.testing.assert_allclose(made, encoder.pooled(patchify(view, 8)).numpy(), atol=1e-5)
+
+
+def test_images_are_painted_from_features_alike_each_time(tmp_path: Path, sets: Path) -> None:
+    paint = {"steps": 3, "size": 8, "width": 16}
+    run = planned(tmp_path, sets, {"train": "flowers", "val": "flowers_val"}, {}, paint=paint)
+    perform(run)
+    features, painted = run.stages
+    assert features.result()["samples"] == 18
+    assert painted.result()["images"] == 6
+    assert painted.result()["explained"] < 100
+    [picture] = painted.artifacts()
+    with Image.open(picture) as sheet:
+        assert sheet.size == (6 * 132 + 4, 5 * 132 + 4)  # originals, and four samples of each
+        rows = np.asarray(sheet.convert("RGB"))
+    first = _painter(run)[0].read(np.array([12]))[0]
+    shown = ((first + 1) * 127.5).permute(1, 2, 0)
+    np.testing.assert_allclose(rows[4:132:16, 4:132:16], shown, atol=1)
+    again, value = (paintings(features.folder, *_painter(run)) for _ in range(2))
+    np.testing.assert_array_equal(again[1], value[1])
+    assert shares(*value) == pytest.approx({name: painted.result()[name] for name in ("explained", "shared")}, rel=1e-3)
+
+
+def _painter(run: PlannedRun) -> tuple[Pixels, Paint, int]:
+    assert run.run.paint
+    return Pixels(*run.splits(""), Center(size=8, share=run.run.embed.crop)), run.run.paint, run.run.seed
 
 
 @pytest.mark.usefixtures("spread")

@@ -344,11 +344,11 @@ def test_probes_read_the_features(straight: PlannedRun, name: str) -> None:
 
 
 def test_pictures_show_masked_predicted_and_original(straight: PlannedRun) -> None:
-    assert straight.pictures
+    [drawing] = straight.drawings
     assert straight.val
-    straight.pictures.claim()
-    pictures(straight, straight.pictures)
-    with Image.open(straight.pictures.folder / "reconstructions.png") as sheet:
+    drawing.claim()
+    pictures(straight, drawing)
+    with Image.open(drawing.folder / "reconstructions.png") as sheet:
         assert sheet.size == (8 * (4 * 32 + 4) + 4, 3 * (4 * 32 + 4) + 4)  # eight images, four times enlarged
         pixels = np.asarray(sheet)
     masked, predicted, original = (
