@@ -109,9 +109,9 @@ def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Agai
     table = report.side_by_side([_arms(path, set_) for path in specs], tracker)
     show(f"\n{paper.console(table)}\n", BEST)
     first_seed = min((planned.run.seed for planned in runs), default=0)
-    for stage in [stage for planned in runs if planned.run.seed == first_seed for stage in planned.drawings]:
-        for picture in stage.artifacts() if stage.done else ():
-            typer.echo(f"{picture.stem + ':':<16} {picture}")
+    for planned in [planned for planned in runs if planned.run.seed == first_seed]:
+        for picture in [path for stage in planned.drawings if stage.done for path in stage.artifacts()]:
+            typer.echo(f"{picture.stem}, {planned.label}: {picture}")
     for planned in [planned for planned in runs if planned.pretrain and planned.done][:1]:
         typer.echo(f"features:        selfsup embed {planned.id} SAMPLES OUT.parquet")
     typer.echo("every number:    selfsup ui")
