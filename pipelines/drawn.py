@@ -1,22 +1,25 @@
 """The stages that draw pictures of an encoder: reconstructions, what it makes of samples, images of its features."""
 
+from pathlib import Path
+
 from selfsup import codebase
 from selfsup.method import Method, load
 from selfsup.modality import MODALITIES
-from selfsup.pipelines.keys import settings
+from selfsup.pipelines.keys import embedding, settings
 from selfsup.spec import Run
 from selfsup.stage import Stage
 
 PICTURES, VISUALIZE, PAINT = (f"selfsup.pipelines.stages.{name}" for name in ("pictures", "visualize", "paint"))
 
 
-def of_training(run: Run, pretrain: Stage | None, images: str) -> tuple[Stage, ...]:
-    """Return the stages that draw what a training came to, none of a baseline. images: their digest.
+def of_encoder(run: Run, pretrain: Stage | None, images: str, train: str, home: Path) -> tuple[Stage, ...]:
+    """Return the stages that draw what an encoder makes of images, none of raw samples.
 
-    Reconstructions are of objectives that predict pixels, other pictures where the spec asks for them.
+    Reconstructions are of objectives that predict pixels, other pictures where the spec asks for them. pretrain: None
+    where it is untrained. images: their digest. train: that of the data that they are normalized by.
     """
     if pretrain is None:
-        return ()
+        return (_untrained(run, images, train, home),) if run.visualize and run.method == "untrained" else ()
     kinds = [("pictures", PICTURES)] * (load(run.method).reconstruct is not Method.reconstruct)
     kinds += [("visualize", VISUALIZE)] * run.visualize
     made_of = {"pretrain": pretrain.key, "images": images}
@@ -24,6 +27,12 @@ def of_training(run: Run, pretrain: Stage | None, images: str) -> tuple[Stage, .
     return tuple(
         Stage(kind, made_of, made_of, pretrain.home, (module, *entries), after=(pretrain,)) for kind, module in kinds
     )
+
+
+def _untrained(run: Run, images: str, train: str, home: Path) -> Stage:
+    made_of = embedding(run, {"train": train, "images": images}, train, None)
+    entries = VISUALIZE, f"{MODALITIES}.{run.modality}", *codebase.backbone_entry(run.backbone.name)
+    return Stage("visualize", *made_of, home, entries)
 
 
 def painted(run: Run, features: Stage) -> Stage:

@@ -264,7 +264,8 @@ class PlannedRun:
     @cached_property
     def drawings(self) -> tuple[Stage, ...]:
         """Return the stages of pictures, and of the features that images are painted from."""
-        own = drawn.of_training(self.run, self.pretrain, (self.val or self.train).digest)
+        shown, normalized_by = (self.val or self.train).digest, self.train.digest
+        own = drawn.of_encoder(self.run, self.pretrain, shown, normalized_by, self.home)
         if not (self.run.paint and self.val):
             return own
         features = self._embed("embed", {"train": self.train.digest, "val": self.val.digest}, "")

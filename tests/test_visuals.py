@@ -99,13 +99,16 @@ def test_tiles_of_another_size_are_enlarged_to_those_of_the_first_row() -> None:
 def test_the_stage_is_asked_for_and_writes_its_files(home: Home) -> None:
     plain, asked = home.run(), home.run(visualize=True)
     assert [stage.kind for stage in asked.stages if stage not in plain.stages] == ["visualize"]
-    assert [run.drawings for run in home.plan(visualize=True)[:-1]] == [(), ()]  # baselines
+    raw, random, _ = home.plan(visualize=True)
+    assert raw.drawings == ()
     assert asked.pretrain
-    drawing = asked.drawings[-1]
-    for stage in (asked.pretrain, drawing):
+    drawing, [other] = asked.drawings[-1], random.drawings
+    for stage in (asked.pretrain, drawing, other):
         stage.claim()
-    weights(asked.pretrain.folder / ENCODER, seed=0)
-    assert visualize(asked, drawing) == {"images": 4.0, "pictures": 3.0}
+    weights(asked.pretrain.folder / ENCODER, seed=random.run.seed)
+    assert visualize(asked, drawing) == visualize(random, other) == {"images": 4.0, "pictures": 3.0}
+    for one, same in zip(drawing.artifacts(), other.artifacts(), strict=True):
+        assert one.read_bytes() == same.read_bytes()  # those of initial weights
     names = [path.name for path in drawing.artifacts()]
     assert names == ["attention.png", "neighbors.png", "patches.png"]  # of four samples there is no map
     for path in drawing.artifacts():

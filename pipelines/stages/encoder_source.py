@@ -47,18 +47,21 @@ class EncoderSource:
         """Return the function of loaded views, (B, *S, C), to features, (B, D), or (B, T, D) where tokens are read."""
         if self.method == "pixels":
             return self._raw()
-        if self.weights:
-            trunk = saved.restore_encoder(self.weights)
-        else:
-            torch.manual_seed(self.seed)
-            trunk = encoder.build(self.backbone, shape=self.shape)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = PretrainedEncoder(trunk, self.view, self.stats).to(device).eval()
+        model = self.pretrained().to(device).eval()
+        trunk = model.encoder
 
         def embed(raw: Tensor, draws: Tensor | None = None) -> Tensor:
             return _feature(trunk, model.view_of(raw.to(device), draws), self.reads)
 
         return embed
+
+    def pretrained(self) -> PretrainedEncoder:
+        """Return the encoder with what it is given, on the CPU."""
+        if self.weights:
+            return PretrainedEncoder(saved.restore_encoder(self.weights), self.view, self.stats)
+        torch.manual_seed(self.seed)
+        return PretrainedEncoder(encoder.build(self.backbone, shape=self.shape), self.view, self.stats)
 
     def _raw(self) -> Embed:
         values: Callable[[Tensor], Tensor] = raw_values.places if self.reads.kind == "tokens" else raw_values.pooled

@@ -1,4 +1,4 @@
-"""The visualize stage: what a trained encoder makes of fixed samples, the same ones for every run, as pictures."""
+"""The visualize stage: what an encoder makes of fixed samples, the same ones for every run, as pictures."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfsup import modality, saved
+from selfsup import modality
 from selfsup.feature_choice import OWN
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
@@ -25,10 +25,9 @@ BATCH = 64
 @torch.inference_mode()
 def visualize(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write `neighbors.png`, `patches.png`, `attention.png`, `map.png`, those that the encoder has, to the folder."""
-    assert planned.pretrain is not None
-    manifest, weights = planned.val or planned.train, planned.pretrain.folder / ENCODER
+    manifest, weights = planned.val or planned.train, planned.pretrain.folder / ENCODER if planned.pretrain else None
     source = source_of(planned, weights, OWN)
-    model = PretrainedEncoder(saved.restore_encoder(weights), source.view, source.stats).eval()
+    model = source.pretrained().eval()
     loaded = Load(manifest, manifest, source.view)({"id": spaced(manifest.num_samples, SAMPLES)})
     raw, number = torch.from_numpy(loaded["sample"]), 0
     for name, sheet in sheets(model, raw, loaded["label"], manifest.classes):
