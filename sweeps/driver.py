@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 from time import monotonic
 from typing import Any
 
@@ -24,7 +23,7 @@ from selfsup.failures import MAX_ALIKE, Failure
 from selfsup.pipelines.cluster.ray_context import logs_folder
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.sharing import sort_by_stream
-from selfsup.pipelines.stages.worker import DAMAGED, SNAPSHOTS
+from selfsup.pipelines.stages.worker import DAMAGED
 from selfsup.progress import Remaining, follow, say
 from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
@@ -186,8 +185,6 @@ class TrialMonitor(tune.Callback):
             say(f"{title(run)} failed: {failure.reason}{left}")
         else:
             say(f"{title(run)} stopped: {stopped}{left}")
-        if run.pretrain and not run.done and stopped not in ("", self.over):  # it trains no further, unlike others
-            rmtree(run.pretrain.folder / SNAPSHOTS, ignore_errors=True)
         self._recorder.end(run, failure, "" if run.done else stopped)
 
 

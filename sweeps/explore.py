@@ -12,6 +12,7 @@ from selfsup import failures
 from selfsup.errors import CodeError
 from selfsup.origin import CodePolicy
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.curves import discard
 from selfsup.progress import say, several
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import TrialMonitor, fit
@@ -64,7 +65,10 @@ def explore(sweep_file: SweepFile, tracker: Tracker, home: Path, code: CodePolic
         recorder = Recorder(tracker, placement.tags, placement.parents)
         if more:
             _search(sweep_file, journal, placement, recorder)
-        recorder.catch_up([placement.propose(config) for config in journal.configs])
+        ended = [placement.propose(config) for config in journal.configs]
+        for run in ended:
+            discard(run)
+        recorder.catch_up(ended)
         if not journal.left:
             done = search_sweep(sweep_file, (), home, over=True, sessions=journal.sessions)
             tracker.finish(mlflow_tree.open_sweep(tracker, done), "FINISHED")

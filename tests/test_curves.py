@@ -75,7 +75,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (folder / "weights").write_text(weights := path.read_text())
         made.append(f"embed {weights}")
 
-    for name, stub in {"scored": score, "_embed": embed, "_free_gpus": lambda: 0, "POLL": 0.01}.items():
+    for name, stub in {
+        "scored": score,
+        "_embed": embed,
+        "_free_gpus": lambda: 0,
+        "_free_cpus": lambda _: 1,
+        "POLL": 0.01,
+    }.items():
         monkeypatch.setattr(curves, name, stub)
     return made
 
@@ -113,6 +119,16 @@ def test_after_a_kill_what_is_missing_is_made_and_nothing_twice(run: PlannedRun,
     with curves.evaluating(run, run.pretrain):
         leave(run, 1, 2, 4)  # training repeats the first step; the last is not due
     assert calls == ["embed 1", "knn 1", "linear 1", "embed 2", "knn 2", "linear 2"]
+
+
+def test_what_waits_for_a_training_that_was_stopped_is_removed_unless_it_goes_on(run: PlannedRun) -> None:
+    assert run.pretrain
+    leave(run, 1, 2)
+    with run.pretrain.held():
+        curves.discard(run)
+        assert snapshot(run.pretrain.folder, 2).exists()
+    curves.discard(run)
+    assert not snapshot(run.pretrain.folder, 1).parent.exists()
 
 
 def test_of_other_stages_nothing_is_evaluated(run: PlannedRun, calls: list[str]) -> None:

@@ -9,6 +9,7 @@ Where evaluations fall behind, encoders wait on disk, at most as many as are due
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -54,6 +55,12 @@ def evaluating(planned: PlannedRun, stage: Stage) -> Iterator[None]:
     rmtree(stage.folder / SNAPSHOTS, ignore_errors=True)
 
 
+def discard(planned: PlannedRun) -> None:
+    """Remove the encoders that wait for evaluations of a training that was stopped, and that no process continues."""
+    if planned.pretrain and not planned.pretrain.running:
+        rmtree(planned.pretrain.folder / SNAPSHOTS, ignore_errors=True)
+
+
 def logs(planned: PlannedRun) -> dict[Path, str]:
     """Return the metrics logs that grow while a run trains, and the prefix of each one's metrics in MLflow."""
     stages = (planned.pretrain, *(_frozen(planned).values() if planned.due else ()))
@@ -82,9 +89,8 @@ def evaluate(planned: PlannedRun, step: int, weights: Path) -> None:
         names = [name for name in missing if planned.embeds[name].key == key]
         with TemporaryDirectory(dir=weights.parent) as scratch, _failing(planned, names, step):
             _embed(planned, names[0], weights, Path(scratch))
-            for name in names:
-                with _failing(planned, [name], step):
-                    _record(planned, name, step, Path(scratch))
+            with ThreadPoolExecutor(_free_gpus() or _free_cpus(planned.run)) as pool:
+                list(pool.map(lambda name: _record(planned, name, step, Path(scratch)), names))
 
 
 @contextmanager
@@ -126,11 +132,12 @@ def spans(total: int, batch: int, tasks: int) -> list[range]:
 
 
 def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
-    scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=min(1, _free_gpus()))
-    origin.claim(probe := planned.probes[name])
-    log = MetricsLog(probe.spool)
-    log.append(step, numbers(scores))
-    log.commit(step)
+    with _failing(planned, [name], step):
+        scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=min(1, _free_gpus()))
+        origin.claim(probe := planned.probes[name])
+        log = MetricsLog(probe.spool)
+        log.append(step, numbers(scores))
+        log.commit(step)
 
 
 def embed(source: EncoderSource, load: Load, samples: range, batch: int, folder: Path) -> None:

@@ -10,22 +10,23 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import BACKBONE
+from tiny import BACKBONE, write_encoder
 
 import selfsup.evals
 from selfsup import codebase, evaluations, hits, spec
 from selfsup.encoder import build
 from selfsup.evaluator import load
+from selfsup.metrics_log import records
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.pipelines.stages import evaluate
+from selfsup.pipelines.stages import curves, evaluate
 from selfsup.pipelines.stages.paint import Pixels, paintings, shares
 from selfsup.pipelines.stages.runner import perform
-from selfsup.sections import Paint
+from selfsup.sections import Backbone, Paint
 from selfsup.views import Center
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -164,3 +165,27 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
     scores, label = evaluate._probe("spread", run.evals["spread"].hyper, read, 1, 0, code)
     assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5)}
     assert label.tolist() == [-1] * 9
+
+
+def test_during_training_features_and_scores_are_the_same_by_any_number_of_tasks(
+    tmp_path: Path, sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, made = write_encoder(Backbone(**BACKBONE), tmp_path), []
+
+    def scored(run: PlannedRun, evaluation: Any, folder: Path, **needs: float) -> Any:
+        table, value = evaluate.read_features(folder)
+        made.append((table["id"].to_pylist(), value, evaluate.scored(run, evaluation, folder, cpus=0, gpus=0)[0]))
+        return evaluate.scored(run, evaluation, folder, **needs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(curves, "scored", scored)
+    data, evals = {"train": "flowers", "val": "flowers_val"}, {"linear": {"epochs": 2}}
+    for tasks in (1, 3):
+        (home := tmp_path / f"{tasks}").mkdir()
+        monkeypatch.setattr(curves, "_free_cpus", lambda _, tasks=tasks: tasks)
+        run = planned(home, sets, data, evals, method="mae", embed={"batch": 2})
+        curves.evaluate(run, 1, weights)
+        assert [record.step for record in records(run.probes["linear"].spool)] == [1]
+    (ids, value, scores), (again, same, also) = made
+    assert ids == again == list(range(18))
+    np.testing.assert_array_equal(value, same)
+    np.testing.assert_equal(scores, also)
