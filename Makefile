@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -15,6 +15,10 @@ test-slow: .venv/ready
 coverage: .venv/ready  # of the tests' own processes and those that they fork; lines that no test ran in build/coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --cov=,platform methods pipelines sweeps) \
 		--cov-report=term:skip-covered --cov-report=html:build/coverage
+
+REVISION ?= HEAD~1
+bench-cli: .venv/ready  # CPU of commands beside those of REVISION, and of `--help` beside optuna's; half an hour
+	$(BIN)/python tests/benchmarks/cli.py $(REVISION)
 
 bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 17 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench

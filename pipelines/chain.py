@@ -14,11 +14,11 @@ from selfsup.outside import short
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.objective import blank_encoder
-from selfsup.pipelines.planned import PlannedRun, record
+from selfsup.pipelines.planned import PlannedRun
 from selfsup.predecessor import SECTIONS, Predecessor
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run, read, run_type, used
-from selfsup.stage import read_json
+from selfsup.stage import read_json, record
 
 Manifests = Callable[[str], Manifest]  # by the URL of shards
 DEEPEST = 8  # trainings, one before the other

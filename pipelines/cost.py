@@ -1,6 +1,6 @@
 """The cost of a plan, computed without running it: the objective's step is traced on torch's meta device."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import modality, origin
+from selfsup import modality
 from selfsup.batch import blank_batch
 from selfsup.conflicts import min_below_max
 from selfsup.errors import SpecError
@@ -17,10 +17,8 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import sizes_of, views_of
 from selfsup.outside import short
-from selfsup.pipelines import chain, objective
+from selfsup.pipelines import chain, objective, summary
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.planning import unique
-from selfsup.pipelines.sharing import describe as sharing
 from selfsup.progress import several
 from selfsup.spec import Run
 from selfsup.train import cut
@@ -167,38 +165,13 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
 
 def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
     """Return the plans of some specs as text: data, cost, and every run with its stages, done (*) or to do."""
-    lines = []
-    for planned in plans:
-        first = next((run for run in planned if run.pretrain), planned[0])
-        lines += [f"{first.spec}, {first.method}", f"  data     {data(first)}"]
-        lines += [f"  {name:<8} {text}" for name, text in _training(first)] if first.pretrain else []
-    runs = unique([run for planned in plans for run in planned])
-    stages = {stage.key: stage for run in runs for stage in run.stages}.values()
-    lines += [f"{len(runs)} runs, {len(stages)} stages, {sum(stage.done for stage in stages)} of them done (*)"]
-    changed = origin.changes_by_key(stages)
-    lines += [f"  {line}" for line in origin.describe(stages, changed)]
-    lines += sharing([run for run in runs if not run.done])
-    lines += [f"  {run.id:<22}  {run.label:<14}  seed {run.run.seed}  {_stages(run, changed)}" for run in runs]
-    return "\n".join(lines)
+    firsts = [next((run for run in planned if run.pretrain), None) for planned in plans]
+    shown = [[summary.summarize(run) for run in planned] for planned in plans]
+    return summary.describe(shown, [facts(first) if first else () for first in firsts])
 
 
-def _stages(planned: PlannedRun, changed: Collection[str]) -> str:
-    return ", ".join(
-        f"{stage.space.removeprefix('eval/')}{'*' * stage.done}{'!' * (stage.key in changed)}"
-        for stage in planned.stages
-    )
-
-
-def data(planned: PlannedRun) -> str:
-    """Return the samples, shards, labelled samples and classes of each split, as text."""
-    return "; ".join(
-        f"{name} {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}, "
-        f"{manifest.num_labelled:,} labelled, {several(len(manifest.classes), 'class', 'classes')}"
-        for name, manifest in planned.data.items()
-    )
-
-
-def _training(planned: PlannedRun) -> list[tuple[str, str]]:
+def facts(planned: PlannedRun) -> list[tuple[str, str]]:
+    """Return what a plan says of a training, by what it is about: encoder, weights, length, compute, memory ..."""
     with located(planned.root):
         run, price = planned.run, cost(planned.run, planned.info)
     train, needs = run.train, run.resources
@@ -211,10 +184,8 @@ def _training(planned: PlannedRun) -> list[tuple[str, str]]:
     return [
         ("encoder", f"{run.backbone.name}, {_sizes(run)}"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
-        *(("before", f"{name}: {_earlier(run)}") for name, run in planned.before.items()),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         *(("during", line) for line in _during(planned, price.encoder_parameters)),
-        *(("after", f"{name}: {_length(tuned)}") for name, tuned in planned.tuned.items()),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
@@ -228,18 +199,6 @@ def _during(planned: PlannedRun, parameters: int) -> Iterator[str]:
         names = " and ".join(name for name, evaluation in planned.evals.items() if evaluation.has_curve)
         size = f"{due} of {4 * parameters / 2**20:,.1f} MiB at most"
         yield f"{several(due, 'evaluation')} by {names}; encoders wait for theirs on disk, {size}"
-
-
-def _earlier(planned: PlannedRun) -> str:
-    """Return such as "photos, mae, seed 0: 480 steps of 32, done"."""
-    assert planned.pretrain
-    return f"{planned.spec}, {planned.method}, seed {planned.run.seed}: {_length(planned)}"
-
-
-def _length(planned: PlannedRun) -> str:
-    """Return such as "480 steps of 32, done"."""
-    done = planned.pretrain and planned.pretrain.done
-    return f"{several(planned.steps, 'step')} of {planned.run.train.batch}{', done' if done else ''}"
 
 
 def _sizes(run: Run) -> str:

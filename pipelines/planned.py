@@ -25,7 +25,7 @@ from selfsup.pipelines.usual import usual_feeder
 from selfsup.sections import Feeder
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
-from selfsup.stage import Settings, Stage, digest
+from selfsup.stage import Settings, Stage, digest, record
 
 WORKER, TARGETS = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "targets"))
 
@@ -206,6 +206,11 @@ class PlannedRun:
         listed, is_raw = evaluations.listed(self.run.evals), self.run.method == "pixels"
         return {name: one for name, one in listed.items() if not (is_raw and one.feature.needs_encoder)}
 
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        scales = {name: scale for one in self.evals.values() for name, scale in one.metrics.items()}
+        return tuple(name for name in scales if scales[name].headline)
+
     def splits(self, evaluation: str) -> Splits:
         """Return the data that an evaluation is made on."""
         if evaluation in self.others:
@@ -217,8 +222,8 @@ class PlannedRun:
     def data(self) -> dict[str, Manifest]:
         """Return every data set by its use: train, val, and such as flowers.train."""
         own = {"train": self.train} | ({"val": self.val} if self.val else {})
-        others = [(name, *split) for name, splits in self.others.items() for split in splits._asdict().items()]
-        return own | {f"{name}.{use}": data for name, use, data in others}
+        others = {name: splits._asdict() for name, splits in self.others.items()}
+        return own | {f"{name}.{use}": data for name in others for use, data in others[name].items()}
 
     @cached_property
     def embeds(self) -> dict[str, Stage]:
@@ -292,7 +297,3 @@ class PlannedRun:
 
     def _stage(self, kind: str, parts: list[str], extra: Settings, **made_by: Any) -> Stage:
         return Stage(kind, *keys.settings(self.run, parts, extra), self.home, **made_by)
-
-
-def record(home: Path, run_id: str) -> Path:
-    return home / "runs" / f"{run_id}.json"

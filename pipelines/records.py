@@ -5,8 +5,8 @@ from dataclasses import replace
 from selfsup.errors import SpecError
 from selfsup.knob import as_dict
 from selfsup.layers import located
-from selfsup.pipelines.planned import PlannedRun, record
-from selfsup.stage import write_json
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.stage import record, write_json
 
 
 def remember(run: PlannedRun) -> None:

@@ -1,13 +1,12 @@
 """Runs that one stream can feed: they see the same crops in the same order, whatever their objectives."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from selfsup.method import load
 from selfsup.modality import views_of
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.progress import several
 from selfsup.stage import digest
 
 
@@ -39,11 +38,3 @@ def sort_by_stream(runs: Sequence[PlannedRun], at_once: int) -> list[PlannedRun]
     place = {run.id: first.setdefault(stream_key(run) or run.id, number) for number, run in enumerate(runs)}
     peers = {run.id: min(at_once, len(group)) for group in group_by_stream(runs) for run in group}
     return sorted((replace(run, peers=peers.get(run.id, 1)) for run in runs), key=lambda run: place[run.id])
-
-
-def describe(runs: Sequence[PlannedRun]) -> Iterator[str]:
-    """Yield a line of the plan where runs share streams."""
-    sizes = [len(group) for group in group_by_stream(runs) if len(group) > 1]
-    if sizes:
-        streams = several(len(sizes), "stream")
-        yield f"  {sum(sizes)} runs of {streams}: those of one that train at the same time share it"

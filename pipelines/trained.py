@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from selfsup import pretrained
 from selfsup.errors import CheckpointError
 from selfsup.pipelines.data import bundled, manifest
-from selfsup.pipelines.planned import record
 from selfsup.pretrained import PretrainedEncoder, assembled
 from selfsup.saved import SavedEncoder, read_encoder
-from selfsup.stage import read_json
+from selfsup.stage import read_json, record
 
 SUFFIX = ".safetensors"
 

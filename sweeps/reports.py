@@ -10,7 +10,8 @@ from selfsup import whole
 from selfsup.mlflow_store import home
 from selfsup.stage import digest
 from selfsup.sweeps import mlflow_tree
-from selfsup.sweeps.layout import lay_out, statuses
+from selfsup.sweeps.layout import lay_out
+from selfsup.sweeps.plans import statuses
 from selfsup.sweeps.report import paper
 from selfsup.sweeps.report.files import files, pictures, read
 from selfsup.sweeps.report.table import Ablation
@@ -29,7 +30,7 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(statuses(sweepfile.read(Path(path), overrides))).drop(columns="metrics")
+    return pd.DataFrame(statuses(Path(path), overrides)).drop(columns="metrics")
 
 
 def report(path: str | Path, *overrides: str) -> "pd.DataFrame":

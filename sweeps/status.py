@@ -4,18 +4,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from selfsup import failures, origin
 from selfsup.columns import aligned
 from selfsup.metrics_log import tail
-from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.summary import RunSummary
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.result import Status
-from selfsup.sweeps.spec.confirm import plan_again
 from selfsup.sweeps.spec.sweep import Sweep
-from selfsup.sweeps.spec.sweepfile import SweepFile
-from selfsup.sweeps.spec.trials import Trial
+
+if TYPE_CHECKING:
+    from selfsup.pipelines.planned import PlannedRun
+    from selfsup.sweeps.spec.sweepfile import SweepFile
+    from selfsup.sweeps.spec.trials import Trial
+
+    AnyRun = PlannedRun | RunSummary
 
 
 class RunStatus(NamedTuple):
@@ -39,7 +43,7 @@ class RunStatus(NamedTuple):
         return self.status == "done" or (self.kind == "trial" and self.status in ("failed", "stopped"))
 
 
-def run_statuses(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[RunStatus]:
+def run_statuses(sweep: Sweep, planned: "Mapping[str, PlannedRun] | Mapping[str, RunSummary]") -> list[RunStatus]:
     """Return baselines first, then arm by arm; a run that arms share is listed for each of them."""
     arms = [("", arm) for arm in sweep.baselines] + [(study.name, arm) for study in sweep.studies for arm in study.arms]
     return [
@@ -49,7 +53,7 @@ def run_statuses(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[RunSta
     ]
 
 
-def plan_data(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[dict[str, Any]]:
+def plan_data(sweep: Sweep, planned: "Mapping[str, RunSummary]") -> list[dict[str, Any]]:
     """Return the runs of a plan as data: their status, steps, and stages, each with whether it is done."""
     data = []
     for entry in run_statuses(sweep, planned):
@@ -60,7 +64,7 @@ def plan_data(sweep: Sweep, planned: Mapping[str, PlannedRun]) -> list[dict[str,
     return data
 
 
-def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[RunStatus]:
+def trial_statuses(sweep_file: "SweepFile", sweep: Sweep, home: Path) -> Iterator[RunStatus]:
     """Yield the trials of a search, and until it is over the runs that wait for it; nothing for another sweep."""
     if sweep.search is None:
         return
@@ -75,11 +79,13 @@ def trial_statuses(sweep_file: SweepFile, sweep: Sweep, home: Path) -> Iterator[
         yield from (RunStatus("", "what is best", seed, "", "pending", why) for seed in sweep.seeds)
 
 
-def _trial_status(sweep_file: SweepFile, trial: Trial, home: Path) -> tuple[Status, str]:
+def _trial_status(sweep_file: "SweepFile", trial: "Trial", home: Path) -> tuple[Status, str]:
     """Return a trial's status as MLflow holds it, or from the folders of its stages while it has not ended there."""
     match trial.result.status:
         case "done" | "failed" | "stopped" as status:
             return status, trial.result.reason
+    from selfsup.sweeps.spec.confirm import plan_again  # which torch is needed for
+
     return _run_status(plan_again(sweep_file, trial, home))
 
 
@@ -97,13 +103,13 @@ def _row(entry: RunStatus) -> tuple[str, ...]:
     return f"  {name}", f"seed {entry.seed}", entry.status, entry.id, about
 
 
-def _code_status(run: PlannedRun) -> tuple[Status, str]:
+def _code_status(run: "AnyRun") -> tuple[Status, str]:
     """Return the status of a finished run: done, if this code made it."""
     other = [f"{stage.kind}: {', '.join(names)}" for stage in run.stages if (names := origin.changes(stage))]
     return ("pending", f"made by other code ({'; '.join(other)}): {origin.REMEDY}") if other else ("done", "")
 
 
-def _run_status(run: PlannedRun) -> tuple[Status, str]:
+def _run_status(run: "AnyRun") -> tuple[Status, str]:
     if run.done:
         return _code_status(run)
     missing = next(stage for stage in run.stages if not stage.done)
@@ -114,24 +120,23 @@ def _run_status(run: PlannedRun) -> tuple[Status, str]:
     return "pending", f"{missing.kind} {'was interrupted' if missing.folder.exists() else 'not begun'}{_progress(run)}"
 
 
-def _progress(run: PlannedRun) -> str:
+def _progress(run: "AnyRun") -> str:
     record = tail(run.pretrain.spool) if run.pretrain and not run.pretrain.done else None
     return f" at step {record.step} of {run.steps}" if record else ""
 
 
-def scores(run: PlannedRun) -> dict[str, float]:
+def scores(run: "AnyRun") -> dict[str, float]:
     """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
     return _headlines(run, {stage.space: stage.result() for stage in run.probes.values() if stage.done})
 
 
-def latest_scores(run: PlannedRun) -> dict[str, float]:
+def latest_scores(run: "AnyRun") -> dict[str, float]:
     """Return the headline metrics of the latest evaluations during training, likewise."""
     latest = {stage.space: tail(stage.spool) for stage in run.probes.values()}
     return _headlines(run, {space: record.values for space, record in latest.items() if record})
 
 
-def _headlines(run: PlannedRun, values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _headlines(run: "AnyRun", values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return the headline metrics of a run's evaluations. values: by the space of their stage."""
-    metrics = [metric for evaluation in run.evals.values() for metric in evaluation.metrics.items()]
-    places = [(name, *name.rsplit("/", 1)) for name, metric in metrics if metric.headline]
+    places = [(name, *name.rsplit("/", 1)) for name in run.headlines]
     return {name: values[space][last] for name, space, last in places if last in values.get(space, {})}

@@ -119,11 +119,13 @@ def reached(*entries: str) -> set[str]:
 
 
 def test_who_reads_results_needs_neither_ray_nor_torch() -> None:
-    """`runs`, `compare`, `clean` and `ui` do without; `report` and `status` read knobs of methods, which take torch."""
+    """`runs`, `compare`, `clean` and `ui` do without; `report` and `status` do once a sweep has been planned."""
     heavy = {"ray", "torch", "torchvision", "timm", "lightning", "optuna"}
     listing = ("selfsup.cli", "selfsup.track", *(f"selfsup.sweeps.{name}" for name in ("listing", "clean", "stored")))
     readers = (
         *listing,
+        "selfsup.sweeps.plans",
+        "selfsup.sweeps.spec.outline",
         "selfsup.sweeps.report.compare",
         "selfsup.sweeps.report.results",
         "selfsup.sweeps.mlflow_views",

@@ -16,7 +16,8 @@ from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.pipelines.sharing import describe, group_by_stream, sort_by_stream, stream_key
+from selfsup.pipelines.sharing import group_by_stream, sort_by_stream, stream_key
+from selfsup.pipelines.summary import sharing, summarize
 from selfsup.spec import read
 from selfsup.views import Center, Crop, Views
 
@@ -153,8 +154,10 @@ def test_runs_of_one_stream_start_together(planned: Callable[..., tuple[PlannedR
     assert {run.peers for run in sort_by_stream(listed, 8)} == {3}
     assert {run.peers for run in sort_by_stream(planned(seeds=3), 8)} == {1}
     assert {run.id for run in ordered} == {run.id for run in listed}
-    assert list(describe(listed)) == ["  9 runs of 3 streams: those of one that train at the same time share it"]
-    assert list(describe(planned(seeds=3))) == []
+    assert list(sharing(run.own for run in map(summarize, listed) if run.own)) == [
+        "  9 runs of 3 streams: those of one that train at the same time share it"
+    ]
+    assert list(sharing(run.own for run in map(summarize, planned(seeds=3)) if run.own)) == []
 
 
 def test_what_is_trained_already_or_once_for_two_runs_is_fed_nothing(

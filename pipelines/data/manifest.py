@@ -84,10 +84,15 @@ class Manifest:
     subset: Subset | None = None
     renamed: bool = False
 
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """-> (shards,) samples of each shard; by way of a list, since pyarrow's own conversion imports pandas"""
+        return np.array(self.shards["samples"].to_pylist(), np.int64)
+
     @property
     def total(self) -> int:
         """Return the number of samples in its shards."""
-        return int(self.shards["samples"].to_numpy().sum())
+        return int(self.counts.sum())
 
     def part(self, subset: Subset) -> "Manifest":
         """Return a part of the data set: samples are numbered anew, in the same order."""
@@ -114,8 +119,7 @@ class Manifest:
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """-> (shards,) number of each shard's first sample"""
-        counts: NDArray[np.int64] = self.shards["samples"].to_numpy()
-        return np.cumsum(counts) - counts
+        return np.cumsum(self.counts) - self.counts
 
     def shard(self, index: Ints) -> Ints:
         """(n,) sample numbers -> (n,) shard numbers"""
@@ -282,7 +286,7 @@ class SampleReader:
             shard,
             rows=partial(self._rows.take, column=self._column),
             starts=manifest.starts,
-            samples=manifest.shards["samples"].to_numpy(),
+            samples=manifest.counts,
             length=manifest.read_options.samples_per_fetch,
             digest=manifest.digest,
         )

@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -28,6 +28,7 @@ from selfsup.screen import BEST, ERROR, show, show_json
 
 if TYPE_CHECKING:
     from selfsup.pipelines.planned import PlannedRun
+    from selfsup.sweeps.plans import Plan
     from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
     from selfsup.track import Tracker
@@ -75,19 +76,21 @@ def plan(
     ] = False,
 ) -> None:
     """Validate specs and show what they would run, at which cost, and what is done already. Starts nothing."""
-    from selfsup.sweeps.spec import sweepfile
+    from selfsup.pipelines.summary import describe
+    from selfsup.sweeps.plans import Plan
+    from selfsup.sweeps.status import plan_data
 
-    sweep_files = [sweepfile.read(path, set_ or []) for path in specs]
+    plans = [Plan(path, set_ or [], home()) for path in specs]
+    planned = [plan for plan in plans if not plan.is_search]
     if as_json:
-        show_json([run for sweep_file in sweep_files for run in _plan_data(sweep_file)])
+        show_json([run for plan in planned for run in plan_data(plan.sweep, plan.runs)])
         return
-    from selfsup.pipelines.cost import describe
-
-    for sweep_file in sweep_files:
-        if sweep_file.kind != "plain":
-            show(_outline(sweep_file))
-    if plain := [path for path, sweep_file in zip(specs, sweep_files, strict=True) if sweep_file.kind == "plain"]:
-        show(describe(_plans(plain, set_)))
+    plain = [plan for plan in planned if plan.is_plain]
+    for plan in plans:
+        if plan not in plain:
+            show(_outline(plan))
+    if plain:
+        show(describe([list(plan.runs.values()) for plan in plain], [plan.facts for plan in plain]))
 
 
 @app.command()
@@ -128,15 +131,15 @@ def sweep(
     again: Again = False,
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
+    from selfsup.sweeps.plans import Plan
     from selfsup.sweeps.session import conduct
-    from selfsup.sweeps.spec import sweepfile
     from selfsup.track import store
 
-    sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
-    show(_outline(sweep_file))
-    if sweep_file.kind == "plain":
+    plan, tracker = Plan(spec, set_ or [], home()), store()
+    show(_outline(plan))
+    if not plan.is_search and plan.is_plain:
         typer.echo("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec compares others with it")
-    arms, failed = conduct(sweep_file, tracker, only or (), code_policy(accept_code, again))
+    arms, failed = conduct(plan.file, tracker, only or (), code_policy(accept_code, again))
     _report(arms, tracker)
     raise typer.Exit(1 if failed else 0)
 
@@ -148,12 +151,13 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="the page, in a browser")] = False,
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
-    from selfsup.sweeps.layout import lay_out
-    from selfsup.sweeps.spec import sweepfile
+    from selfsup.sweeps.plans import Plan
     from selfsup.track import store
 
-    sweep_file, tracker = sweepfile.read(spec, set_ or []), store()
-    page = _report(lay_out(sweep_file, tracker)[0], tracker)
+    plan = Plan(spec, set_ or [], home())
+    arms = None if plan.is_search else plan.sweep  # before a store is opened for it
+    tracker = store()
+    page = _report(arms or _found(plan, tracker), tracker)
     if show:
         webbrowser.open(page.as_uri())
 
@@ -227,26 +231,24 @@ def _history(sweep_file: "SweepFile") -> Iterator[str]:
         yield from history(sweep_file, home())
 
 
-def _plan_data(sweep_file: "SweepFile") -> list[dict[str, Any]]:
-    from selfsup.sweeps.spec.expand import expand
-    from selfsup.sweeps.status import plan_data
-
-    return [] if sweep_file.kind == "search" else plan_data(*expand(sweep_file, home()))
-
-
-def _outline(sweep_file: "SweepFile") -> str:
+def _outline(plan: "Plan") -> str:
     from selfsup.sweeps.spec import outline
-    from selfsup.sweeps.spec.expand import expand
 
-    if sweep_file.kind == "search":
-        return "\n".join([outline.describe_search(sweep_file, home()), *_history(sweep_file)])
-    return outline.describe(*expand(sweep_file, home()))
+    if plan.is_search:
+        return "\n".join([outline.describe_search(plan.file, home()), *_history(plan.file)])
+    return outline.written(plan.sweep, list(plan.runs.values()), plan.warnings)
+
+
+def _found(plan: "Plan", tracker: "Tracker") -> "Sweep":
+    """Return a search as a sweep: what it found so far."""
+    from selfsup.sweeps.layout import lay_out
+
+    return lay_out(plan.file, tracker)[0]
 
 
 def _report(arms: "Sweep", tracker: "Tracker") -> Path:
     """Write the report and print its tables; return the path of its page."""
-    from selfsup.pipelines.planned import record
-    from selfsup.stage import read_json
+    from selfsup.stage import read_json, record
     from selfsup.sweeps import mlflow_views
     from selfsup.sweeps.report import paper
     from selfsup.sweeps.reports import write

@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from selfsup import outside
 from selfsup.columns import aligned
 from selfsup.errors import SpecError
-from selfsup.screen import show, show_json
+from selfsup.mlflow_store import home
+from selfsup.recall import recall
+from selfsup.screen import json_text, show, show_json
 
 catalogue = typer.Typer()
 VERDICTS = {"^no ": "bold red", "^yes ": "green"}
@@ -38,44 +42,42 @@ def describe(
     """Show every knob of a method, or of an evaluator: default, symbol, range, meaning. Without a name, list them."""
     if families + evals + compared > 1:
         raise typer.BadParameter("--backbones, --evals and --proof exclude each other")
-    if evals:
-        _describe_evaluators(method, as_json=as_json)
+    described = partial(_data if as_json else _text, method, families=families, compared=compared)
+    described = partial(_evaluators, method, as_json=as_json) if evals else described
+    if outside.is_outside(method):  # it changes by itself
+        typer.echo(described())
     else:
-        describer = _describe_data if as_json else _describe_text
-        describer(method, families=families, compared=compared)
+        typer.echo(recall(home(), ["describe", method, families, evals, compared, as_json], described))
 
 
-def _describe_evaluators(use: str | None, *, as_json: bool) -> None:
+def _evaluators(use: str | None, *, as_json: bool) -> str:
     from selfsup import describe
 
     if as_json:
-        show_json(describe.evaluator_knob_data(use) if use else describe.evaluator_data())
-    else:
-        typer.echo(describe.evaluator_knobs(use) if use else describe.evaluators())
+        return json_text(describe.evaluator_knob_data(use) if use else describe.evaluator_data())
+    return describe.evaluator_knobs(use) if use else describe.evaluators()
 
 
-def _describe_text(method: str | None, *, families: bool, compared: bool) -> None:
+def _text(method: str | None, *, families: bool, compared: bool) -> str:
     from selfsup import describe
     from selfsup.method import names
 
     if compared:
-        typer.echo(describe.proofs([method] if method else names()))
-    else:
-        typer.echo(describe.backbones() if families else describe.knobs(method) if method else describe.catalogue())
+        return describe.proofs([method] if method else names())
+    return describe.backbones() if families else describe.knobs(method) if method else describe.catalogue()
 
 
-def _describe_data(method: str | None, *, families: bool, compared: bool) -> None:
+def _data(method: str | None, *, families: bool, compared: bool) -> str:
     from selfsup import describe
     from selfsup.families import table
     from selfsup.method import names
     from selfsup.proof import as_dict
 
     if compared:
-        show_json({name: as_dict(name) for name in ([method] if method else names())})
-    elif families:
-        show_json([family._asdict() for family in table()])
-    else:
-        show_json(describe.knob_data(method) if method else describe.methods())
+        return json_text({name: as_dict(name) for name in ([method] if method else names())})
+    if families:
+        return json_text([family._asdict() for family in table()])
+    return json_text(describe.knob_data(method) if method else describe.methods())
 
 
 @catalogue.command()

@@ -76,7 +76,7 @@ def export(
 
 def _run_or_file(source: str) -> str:
     """Return a file as it is, and the id of a run that is named. Raises SpecError where there is no one run."""
-    from selfsup.pipelines.planned import record
+    from selfsup.stage import record
 
     if (
         source.endswith(".safetensors")

@@ -30,11 +30,10 @@ def status(
     ] = False,
 ) -> None:
     """Show which runs of a sweep are done, running, pending and failed, and why. Exits with 1 while any is missing."""
-    from selfsup.sweeps.layout import statuses
-    from selfsup.sweeps.spec import sweepfile
+    from selfsup.sweeps.plans import statuses
     from selfsup.sweeps.status import text
 
-    entries = statuses(sweepfile.read(spec, set_ or []))
+    entries = statuses(spec, set_ or [])
     if as_json:
         show_json([entry._asdict() for entry in entries])
     else:

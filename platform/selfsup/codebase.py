@@ -28,10 +28,11 @@ EXCLUDED = frozenset(
     for name in """
     augmentation augmentation_contract cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns
     conflicts errors evaluations evaluator explain failures feature_choice knob layers metric_names metrics_log
-    mlflow_store origin outside progress published recipes redact registry renamed screen sealed settings shipped
+    mlflow_store origin outside progress published recall recipes redact registry renamed screen sealed settings shipped
     shipper source spec spec_schema stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
-    pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.trained
+    pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary
+    pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
     pipelines.data.storage pipelines.data.tars pipelines.data.urls

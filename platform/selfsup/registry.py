@@ -3,14 +3,19 @@
 import importlib
 import inspect
 import pkgutil
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 
 def modules(package: str) -> list[str]:
     """Return the names of a package's modules, sorted; its packages are not among them."""
-    infos = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return sorted(module.name for module in infos if not module.ispkg)
+    return list(_modules(package, *importlib.import_module(package).__path__))
+
+
+@cache
+def _modules(_: str, *folders: str) -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if not module.ispkg))
 
 
 def defined(module: ModuleType, base: type[Any]) -> list[Any]:

@@ -51,5 +51,10 @@ def show(text: str, styles: Mapping[str, str] = STYLES, *, err: bool = False) ->
 
 
 def show_json(value: Any) -> None:
-    """Print a value as JSON, as every `--json` does. NaN, which JSON lacks, is null."""
-    typer.echo(to_json(value, indent=1, inf_nan_mode="null", fallback=dict).decode())
+    """Print a value as JSON, as every `--json` does."""
+    typer.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON. NaN, which JSON lacks, is null."""
+    return to_json(value, indent=1, inf_nan_mode="null", fallback=dict).decode()

@@ -176,6 +176,11 @@ def is_at(file: IO[str], path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
+def record(home: Path, run_id: str) -> Path:
+    """Return the path of the file that holds the settings of a run and the keys of its stages."""
+    return home / "runs" / f"{run_id}.json"
+
+
 def read_done(path: Path) -> dict[str, Any]:
     """Read result and time from a done.json of `finish`. Raises CheckpointError where it is damaged."""
     record = read_json(path, result=dict, time=int)

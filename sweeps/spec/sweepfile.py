@@ -16,7 +16,7 @@ A search (see space.py) has `search:` instead of axes; its studies are the metho
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -31,6 +31,9 @@ from selfsup.spec import WHOLE
 from selfsup.sweeps.spec.design import Design, design, metrics
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import SearchedKnob, take
+
+ELSEWHERE = {"augment", "classes", "start", "teacher", "weights"}  # sections and knobs that name what is not in a spec
+SAID = {"expected", "published"}  # words
 
 
 class SweepHeader(Knobs):
@@ -101,6 +104,36 @@ def trees(path: Path, overrides: Sequence[str] = ()) -> list[Node]:
     base, own = layers.split(path)
     parts = base, own, *layers.overrides(overrides)
     return [layers.stack(*bare) for _, (bare, _) in _studies(layers, path, parts, layers.stack(*parts))]
+
+
+def signature(path: Path, overrides: Sequence[str] = ()) -> list[Any] | None:
+    """Return all that a valid file says, as JSON data. It settles a plan together with the data and selfsup's code.
+
+    None for a search, and for a file that names code, weights or trainings from elsewhere, or that cannot be read.
+    """
+    layers = Layers(WHOLE)
+    base, own = layers.split(path)
+    parts = base, own, *layers.overrides(overrides)
+    top = layers.stack(*parts)
+    named = [(name, outside.rooted(layers.stack(*bare))) for name, (bare, _) in _studies(layers, path, parts, top)]
+    studies = [[name, plain(tree)] for name, tree in named]
+    header = {name: plain(top).get(name) for name in SweepHeader.model_fields}
+    if layers.problems or header["search"] is not None or not all(_is_closed(tree) for _, tree in studies):
+        return None
+    return [str(path), str(Path.cwd()), list(overrides), header, studies]
+
+
+def _is_closed(value: Any, *above: str) -> bool:
+    """Return whether nothing in a tree names code, weights or trainings from elsewhere, nor axes data or classes."""
+    if value is None or set(above) & SAID:
+        return True
+    if isinstance(value, dict):
+        return all(_is_closed(inner, *above, *str(key).split(".")) for key, inner in value.items())
+    if set(above) & ELSEWHERE or ("data" in above and set(above) & {"ablate", "grid"}):
+        return False
+    if isinstance(value, tuple):
+        return all(_is_closed(inner, *above) for inner in value)
+    return not isinstance(value, str) or "://" in value or not outside.is_outside(value)
 
 
 def command_for(sweep_files: Sequence[SweepFile]) -> str:
