@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
+from selfsup.evaluator import DENSE
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.sections import Backbone
 from selfsup.spec import Run
@@ -18,11 +19,13 @@ def places_side(backbone: Backbone) -> int:
 def check_maps(run: Run, evaluation: Evaluation, splits: Mapping[str, Manifest], paths: Mapping[str, str]) -> None:
     """Raise SpecError where samples lack the maps that an evaluation reads, or are too few. paths: of settings."""
     name, target = evaluation.name, evaluation.evaluator.target
+    assert target in DENSE, f"{name} reads no maps"
     if run.modality != "image":
         raise SpecError(f"{name} reads maps of images, and the run is of {run.modality}", f"evals.{name}")
     for use, manifest in splits.items():
-        if target not in manifest.annotations:
-            lack = f"{name} needs .{target}.png beside each image, and {paths[use]} ({manifest.root}) has none"
+        if missing := [f".{map_}.png" for map_ in DENSE[target] if map_ not in manifest.annotations]:
+            needs = f"{name} needs {' and '.join(missing)} beside each image"
+            lack = f"{needs}, and {paths[use]} ({manifest.root}) has none"
             remedy = (
                 f"leave it out, or give it data with such maps (evals.{name}.data); shards that hold them are indexed"
             )

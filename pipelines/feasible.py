@@ -12,7 +12,7 @@ from selfsup.blank import without_memory
 from selfsup.encoder import PooledEncoder, build
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
-from selfsup.evaluator import MAPS
+from selfsup.evaluator import DENSE
 from selfsup.families import INSTEAD
 from selfsup.method import load as load_method
 from selfsup.method import names
@@ -248,7 +248,7 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     own = {
         use: f"evals.{name}.data.{use}" if getattr(evaluation.data, use) else f"data.{use}" for use in splits._fields
     }
-    if evaluation.evaluator.target in MAPS:
+    if evaluation.evaluator.target in DENSE:
         check_maps(run.run, evaluation, splits._asdict(), own)
         return
     for use, manifest in splits._asdict().items():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from selfsup.errors import DataError
-from selfsup.evals.discovery import Discovery, boxes_of
+from selfsup.evals.discovery import Discovery
 from selfsup.evaluator import Features
 from selfsup.feature_choice import FeatureChoice
+from selfsup.parts.objects import boxes_of
 
 PATCHES, SIDE = 6, 8  # of an image, and pixels of a patch
 

@@ -11,6 +11,7 @@ import selfsup.evals
 from selfsup import evaluator
 from selfsup.errors import DataError
 from selfsup.evaluator import Features
+from selfsup.evaluator_contract import cheap
 
 GOOD = Features(
     np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.ones((2, 2), np.float32), np.array([0, 1]), classes=2
@@ -35,16 +36,18 @@ def test_reading_a_protocol_imports_no_torch(name: str) -> None:
 def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     draw = np.random.default_rng(0)
     protocol = evaluator.load(name)
-    reads = protocol.reads_of(protocol.Hyper())
+    hyper = cheap(protocol)
+    reads = protocol.reads_of(hyper)
     value = draw.normal(size=(620, 4, 5) if reads.is_of_tokens else (620, 5 * reads.parts)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     views = value[:600] + draw.normal(size=(reads.views, 600, *value.shape[1:])).astype(np.float32)
     maps = np.broadcast_to(label[:, None, None], (620, 2, 2)).astype(np.int32)
+    maps = np.stack([maps, maps], axis=1) if protocol.target == "objects" else maps
     features = Features(value[:600], label[:600], value[600:], label[600:], 6, maps[:600], maps[600:])
     features = features._replace(parts=reads.parts, views=views if reads.views else None)
-    first, second = (dict(protocol(protocol.Hyper()).run(features, seed=3)) for _ in range(2))
+    first, second = (dict(protocol(hyper).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
-    assert first.keys() == protocol.yields(protocol.Hyper()).keys()
+    assert first.keys() == protocol.yields(hyper).keys()
     assert {protocol.metrics[name].unit for name, score in first.items() if isinstance(score, np.ndarray)} <= {"%"}
     shown = [metric for metric in protocol.metrics.values() if metric.headline]
     assert shown
@@ -68,7 +71,7 @@ def test_no_number_is_made_of_bad_features(name: str, wrong: dict[str, np.ndarra
     protocol, features = evaluator.load(name), GOOD._replace(**wrong)
     if protocol.reads == "tokens":
         features = features._replace(train=features.train[:, None], val=features.val[:, None])
-    if protocol.target in evaluator.MAPS:
+    if protocol.target in evaluator.DENSE:
         maps = np.arange(4).repeat(4).reshape(4, 2, 2)
         features = features._replace(train_map=maps, val_map=maps[: len(features.val)])
     with pytest.raises(DataError, match=message):

@@ -63,6 +63,17 @@ def test_one_without_labels_keeps_all(tmp_path: Path) -> None:
     assert all(line.startswith("yes  ") for line in result.output.splitlines())
 
 
+def test_one_that_takes_long_is_run_with_its_cheap_knobs(tmp_path: Path) -> None:
+    text = SPREAD.replace("        pass", "        steps: int = knob(10**9, 'steps')").replace(
+        "self.calls = 0", "self.hyper = hyper"
+    )
+    text = text.replace("Knobs, Metric", "Knobs, Metric, knob").replace(
+        "    target = None", "    cheap = {'steps': 1}\n    target = None"
+    )
+    (tmp_path / "mine.py").write_text(text.replace("# here", "assert self.hyper.steps == 1"))
+    assert set(dict(check(str(tmp_path / "mine.py"))).values()) == {""}
+
+
 def test_one_of_tokens_is_given_them(tmp_path: Path) -> None:
     text = SPREAD.replace("target = None", 'target, reads = None, "tokens"').replace("sum(axis=1)", "sum(axis=(1, 2))")
     (tmp_path / "mine.py").write_text(text.replace("# here", "assert features.val.ndim == 3"))

@@ -87,7 +87,7 @@ def _coco_sample(
     for place, part in enumerate(info, start=1):
         mask = segment == part["id"]
         seg[mask] = number[part["category_id"]]
-        inst[mask] = place if part["category_id"] in things else 0
+        inst[mask] = place if part["category_id"] in things and not part["iscrowd"] else 0
     return AnnotatedSample(image.stem, {"jpg": image.read_bytes(), "seg.png": png(seg), "inst.png": png(inst)})
 
 

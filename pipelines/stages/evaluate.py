@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from selfsup import codebase, hits, modality
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
-from selfsup.evaluator import MAPS, Features, Score, numbers
+from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import LOGITS, OWN, FeatureChoice
 from selfsup.knob import Knobs
@@ -159,7 +159,7 @@ def scored(
     """Return the scores of an evaluation, and the labels of validation samples, from the features in a folder."""
     splits, target = planned.splits(evaluation.name), evaluation.evaluator.target
     code = codebase.unshipped_digest("evals", evaluation.use)
-    maps = MapSource(target, splits, planned.run.backbone.image_size) if target in MAPS else None
+    maps = MapSource(target, splits, planned.run.backbone.image_size) if target in DENSE else None
     choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
     first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
     samples = chosen(split.num_samples, choice.images)
@@ -209,8 +209,7 @@ def features(
     train = int((table["split"].to_numpy() == 0).sum())  # they come first
     data = Features(value[:train], label[:train], value[train:], label[train:], classes)
     if maps:
-        side = maps.side(value.shape[1])
-        room = mapped((len(value), side, side), folder, maps.dtype)
+        room = mapped((len(value), *maps.shape(value.shape[1])), folder, maps.dtype)
         shown = maps.read(ids, room)
         data = data._replace(classes=shown, train_map=room[:train], val_map=room[train:])
     return data._replace(views=views.read(ids, value)) if views else data

@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -26,8 +27,9 @@ class Features(NamedTuple):
     val: (M, D). val_label: (M,). Of an evaluator of another target labels are -1 where there are none.
     train_map, val_map: of one whose target is a map, (N, S, S) and (M, S, S), of the whole image: tokens are squares of
     it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
-    no object. depth: float32, meters, 0 where it is unknown. parts: vectors of the encoder's width that D is made of; 1
-    of raw samples. views: (V, K, D) or (V, K, T, D), of V versions of K samples, as its FeatureChoice asks for them.
+    no object. depth: float32, meters, 0 where it is unknown. objects: seg and inst, (N, 2, S, S) and (M, 2, S, S).
+    parts: vectors of the encoder's width that D is made of; 1 of raw samples. views: (V, K, D) or (V, K, T, D), of V
+    versions of K samples, as its FeatureChoice asks for them.
     """
 
     train: NDArray[np.float32]
@@ -47,7 +49,8 @@ class Features(NamedTuple):
 
 
 Map = NDArray[Any]  # a value for each pixel
-MAPS = ("seg", "inst", "depth")  # targets with a value for each pixel
+MAPS = ("seg", "inst", "depth")  # annotations with a value for each pixel
+DENSE = {name: (name,) for name in MAPS} | {"objects": ("seg", "inst")}  # targets that are maps, and which
 Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
 Score = float | Hits  # an accuracy says of each sample whether it was right
 Better = Literal["max", "min"]
@@ -118,14 +121,16 @@ class Evaluator(abc.ABC):
 
     reads: one vector a sample, which one FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
     or the logits of a head that `training` trained with the encoder, of which there are none for train. target: the
-    field of a sample that is predicted: its class, or one of MAPS, whose tokens are of the whole image, squashed to a
-    square; None without labels. metrics: all that `run` may yield.
+    field of a sample that is predicted: its class, or one of DENSE, whose tokens are of the whole image, squashed to a
+    square; None without labels. metrics: all that `run` may yield. cheap: knobs of a protocol whose defaults take
+    minutes, with which `selfsup check-evaluator` runs it.
     """
 
     Hyper: ClassVar[type[Knobs]]
     reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits"]] = "pooled"
-    target: ClassVar[Literal["class", "seg", "inst", "depth"] | None] = "class"
+    target: ClassVar[Literal["class", "seg", "inst", "depth", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
+    cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abc.abstractmethod
     def __init__(self, hyper: Knobs) -> None: ...
@@ -135,7 +140,7 @@ class Evaluator(abc.ABC):
         """Return the feature that `run` reads with these knobs."""
         if isinstance(hyper, FeatureKnobs):
             return hyper.choice
-        return FeatureChoice(cls.reads, squashed=cls.target in MAPS)
+        return FeatureChoice(cls.reads, squashed=cls.target in DENSE)
 
     @classmethod
     def training(cls, hyper: Any) -> Mapping[str, Any] | None:  # noqa: ARG003

@@ -50,7 +50,7 @@ def voc(root: Path) -> None:
 
 
 def coco(root: Path) -> None:
-    segment = np.array([[5, 5, 70000], [5, 0, 300], [300, 300, 300]]).repeat(2, 0).repeat(2, 1)
+    segment = np.array([[5, 5, 70000], [5, 0, 300], [9, 300, 300]]).repeat(2, 0).repeat(2, 1)
     colors = np.stack([segment % 256, segment // 256 % 256, segment // 65536], axis=-1).astype(np.uint8)
     for split in ("train", "val"):
         photo(root / f"{split}2017" / "000000000139.jpg")
@@ -70,6 +70,7 @@ def coco(root: Path) -> None:
                         {"id": 5, "category_id": 3, "iscrowd": 0},
                         {"id": 70000, "category_id": 3, "iscrowd": 0},
                         {"id": 300, "category_id": 92, "iscrowd": 0},
+                        {"id": 9, "category_id": 1, "iscrowd": 1},
                     ],
                 }
             ],
@@ -110,9 +111,9 @@ def test_voc_has_classes_and_objects(tmp_path: Path) -> None:
     np.testing.assert_array_equal(maps["inst"], [[0, 1, 150], [2, 0, 20], [7, 0, 3]])
 
 
-def test_coco_has_stuff_among_classes_and_things_alone_among_objects(tmp_path: Path) -> None:
+def test_coco_has_stuff_and_crowds_among_classes_and_single_things_alone_among_objects(tmp_path: Path) -> None:
     maps = packed(coco, tmp_path)
-    np.testing.assert_array_equal(maps["seg"], [[1, 1, 1], [1, -1, 2], [2, 2, 2]])
+    np.testing.assert_array_equal(maps["seg"], [[1, 1, 1], [1, -1, 2], [0, 2, 2]])
     np.testing.assert_array_equal(maps["inst"], [[1, 1, 2], [1, 0, 0], [0, 0, 0]])
 
 

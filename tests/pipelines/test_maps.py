@@ -9,17 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from selfsup.errors import DataError
+from selfsup import evaluations
+from selfsup.errors import DataError, SpecError
 from selfsup.feature_choice import FeatureChoice
 from selfsup.pipelines.data import annotation, shards
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, pack_annotated, png
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.dense import check_maps
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.crops import crops
 from selfsup.pipelines.stages.evaluate import features
 from selfsup.pipelines.stages.maps import MapSource
 from selfsup.pipelines.stages.raw_values import squares
 from selfsup.sealed import sealed
+from selfsup.spec import read
 from selfsup.views import Center, central_boxes
 
 HEIGHT, WIDTH = 24, 40
@@ -90,6 +93,31 @@ def test_maps_are_those_of_their_samples_in_any_order(splits: tuple[Manifest, Ma
     np.testing.assert_allclose(meters[0], np.where(known < 65.5355, known, 0), atol=5.1e-4)
 
 
+def test_objects_are_their_classes_and_then_their_numbers(tmp_path: Path) -> None:
+    image = jpeg(np.zeros((8, 8, 3), np.uint8), quality=90)
+    parts = [
+        pack_annotated(
+            [AnnotatedSample(name, {"jpg": image, "seg.png": png(seg(2)), "inst.png": png(seg(3) % 5)})],
+            tmp_path / name,
+        )
+        for name in ("train", "val")
+    ]
+    maps = MapSource("objects", (parts[0], parts[1]), HEIGHT)
+    assert maps.shape(9) == (2, HEIGHT, HEIGHT)
+    room = np.zeros((2, 2, HEIGHT, HEIGHT), np.int32)
+    assert maps.read(np.arange(2), room) == 5
+    stored = seg(2).astype(int)[:, columns_of(HEIGHT)]
+    np.testing.assert_array_equal(room[:, 0], [np.where(stored == 255, -1, stored)] * 2)
+    np.testing.assert_array_equal(room[:, 1], [(seg(3) % 5)[:, columns_of(HEIGHT)]] * 2)
+
+
+def test_all_maps_that_are_missing_are_told(splits: tuple[Manifest, Manifest]) -> None:
+    run, *_ = read("scenes/mae", ["evals.detection={}"]).runs
+    objects = evaluations.listed(run.evals)["detection"]
+    with pytest.raises(SpecError, match=r"detection needs \.inst\.png beside each image, and data\.train .* has none"):
+        check_maps(run, objects, {"train": splits[0]}, {"train": "data.train"})
+
+
 def columns_of(side: int) -> NDArray[np.int64]:
     return ((np.arange(side) + 0.5) * WIDTH / side).astype(int)
 
@@ -98,7 +126,7 @@ def columns_of(side: int) -> NDArray[np.int64]:
     ("tokens", "size", "side"), [(36, 48, 48), (49, 224, 224), (49, 48, 42), (1024, 48, 32), (1, 7, 7)]
 )
 def test_tokens_share_a_map_alike(tokens: int, size: int, side: int, splits: tuple[Manifest, Manifest]) -> None:
-    assert MapSource("seg", splits, size).side(tokens) == side
+    assert MapSource("seg", splits, size).shape(tokens) == (side, side)
 
 
 def test_features_come_with_the_maps_of_their_samples(splits: tuple[Manifest, Manifest], tmp_path: Path) -> None:

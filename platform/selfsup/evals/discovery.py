@@ -55,6 +55,7 @@ class Discovery(Evaluator):
     def is_found(self, value: NDArray[np.float32], map_: Map) -> bool:
         """(T, D), (S, S) -> whether a box that is found is that of an object of the map"""
         from selfsup.parts.discovery import overlap
+        from selfsup.parts.objects import boxes_of
 
         patches = round(len(value) ** 0.5)
         boxes = np.array(self.boxes(value, (patches, patches)), np.float64).reshape(-1, 4) * (len(map_) / patches)
@@ -68,11 +69,3 @@ class Discovery(Evaluator):
         if self.hyper.by == "lost":
             return lost(value, grid, seeds=self.hyper.seeds)
         return token_cut(value, grid) if self.hyper.by == "token_cut" else most(value, grid)
-
-
-def boxes_of(map_: Map) -> NDArray[np.float64]:
-    """(S, S) -> (O, 4): left, top, right and bottom of each object in pixels, the last two not included"""
-    from scipy.ndimage import find_objects
-
-    places = [place for place in find_objects(map_) if place]
-    return np.array([(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places], np.float64)
