@@ -243,6 +243,8 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     name, splits = evaluation.name, run.splits(evaluation.name)
     evaluation.feature.check(run.run.backbone, f"evals.{name}")
     _check_versions(run, evaluation)
+    if evaluation.data.only_its_classes and not evaluation.evaluator.classifies:
+        raise SpecError(f"{evaluation.use} names no class; leave it out", f"evals.{name}.data.only_its_classes")
     if evaluation.evaluator.target is None:
         return
     own = {

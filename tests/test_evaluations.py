@@ -131,6 +131,15 @@ def test_an_untrained_encoder_s_features_know_by_what_images_are_normalized(plan
     assert found["own"]["untrained"] != found["foreign"]["untrained"]
 
 
+def test_naming_the_classes_of_a_test_set_alone_changes_its_scores_and_no_features(plans: Plans) -> None:
+    data = {"val": plans.place("flowers_val")}
+    free, narrow = (plans({"shift": {"use": "linear", "data": data | own}}) for own in ({}, {"only_its_classes": True}))
+    assert free.embeds["shift"].key == narrow.embeds["shift"].key
+    assert free.probes["shift"].key != narrow.probes["shift"].key
+    with pytest.raises(SpecError, match=r"found\.data\.only_its_classes: retrieval names no class; leave it out"):
+        plans({"found": {"use": "retrieval", "data": {"only_its_classes": True}}})
+
+
 def test_a_run_without_labels_is_evaluated_on_data_that_has_them(plans: Plans) -> None:
     bare = {"train": plans.place("bare")}
     run = plans({"flowers": {"use": "linear", "data": plans.data("flowers", "flowers_val")}}, data=bare)
@@ -188,7 +197,7 @@ def test_what_is_wrong_with_its_own_data_is_told_at_its_place(
         ),
         ("few: {use: knn, lrs: [1]}", "21: evals.few.lrs: unknown key"),
         ("few: {use: knn, data: {test: x}}", "28: evals.few.data.test: unknown key"),
-        ("few: {use: knn, data: x}", "27: evals.few.data: expected {train, val, classes}, not 'x'"),
+        ("few: {use: knn, data: x}", "27: evals.few.data: expected {train, val, classes, only_its_classes}, not 'x'"),
         ("_few: {use: knn}", "5: evals._few: unknown key (a name of an evaluation is a letter, then letters, digits"),
         ("copy: {use: knn}", "5: evals.copy: unknown key (copy is a word of the program; choose another name)"),
     ],

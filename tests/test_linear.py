@@ -14,6 +14,7 @@ from torch import nn
 from selfsup.errors import DataError
 from selfsup.evals.linear import Linear
 from selfsup.evaluator import Features, numbers
+from selfsup.parts import linear_probe
 from selfsup.parts.linear_heads import Heads, descend, passes
 
 
@@ -37,9 +38,9 @@ def test_accuracy_is_that_of_logistic_regression(seed: int) -> None:
 
 
 def test_val_is_never_looked_at() -> None:
-    features, probe = digits(), Linear(Linear.Hyper(epochs=3))
+    features, hyper = digits(), Linear.Hyper(epochs=3)
     shuffled = features._replace(val=features.val[::-1] * 7, val_label=features.val_label * 0)
-    first, second = probe.fit(features, seed=0), probe.fit(shuffled, seed=0)
+    first, second = linear_probe.fit(features, hyper, seed=0), linear_probe.fit(shuffled, hyper, seed=0)
     assert torch.equal(first.weight, second.weight)
     assert first.lr == second.lr
 
@@ -49,7 +50,7 @@ def test_a_tenth_of_train_trains_no_head() -> None:
     draw = np.random.default_rng(0)
     value, label = draw.normal(size=(200, 300)).astype(np.float32), draw.integers(0, 2, 200)
     features = Features(value, label, value, label, classes=2)
-    probe = Linear(Linear.Hyper(lrs=(0.1,))).fit(features, seed=0)
+    probe = linear_probe.fit(features, Linear.Hyper(lrs=(0.1,)), seed=0)
     right = (probe.logits(torch.as_tensor(value)).argmax(1).numpy() == label).sum()
     assert 180 <= right < 200
 
@@ -109,15 +110,15 @@ def test_the_whole_linear_probe_is_a_loop_over_its_rates() -> None:
     top1 = 100 * (heads[best](val).argmax(1).numpy() == features.val_label).mean()
     probe = Linear(Linear.Hyper(epochs=20))
     assert numbers(dict(probe.run(features, seed=7))) == {"top1": pytest.approx(top1, abs=1e-9), "lr": best}
-    found = probe.fit(features, seed=7)
+    found = linear_probe.fit(features, probe.hyper, seed=7)
     torch.testing.assert_close(found.weight.T, heads[best].weight, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(found.bias, heads[best].bias, rtol=1e-9, atol=1e-11)
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_harms_no_other() -> None:
     features = digits()
-    alone = Linear(Linear.Hyper(lrs=(0.03,), epochs=5)).fit(features, seed=0)
-    beside = Linear(Linear.Hyper(lrs=(1e38, 0.03), epochs=5)).fit(features, seed=0)
+    alone = linear_probe.fit(features, Linear.Hyper(lrs=(0.03,), epochs=5), seed=0)
+    beside = linear_probe.fit(features, Linear.Hyper(lrs=(1e38, 0.03), epochs=5), seed=0)
     assert beside.lr == 0.03
     torch.testing.assert_close(beside.weight, alone.weight)
 
@@ -125,13 +126,13 @@ def test_a_rate_that_diverges_is_not_chosen_and_harms_no_other() -> None:
 def test_a_constant_feature_does_no_harm() -> None:
     features = digits()
     assert (features.train.std(0) == 0).any()  # the corners of a digit are always white
-    assert torch.isfinite(Linear(Linear.Hyper(epochs=1)).fit(features, seed=0).weight).all()
+    assert torch.isfinite(linear_probe.fit(features, Linear.Hyper(epochs=1), seed=0).weight).all()
 
 
 def test_one_sample_is_too_few() -> None:
     one = Features(np.ones((1, 2), np.float32), np.array([0]), np.ones((1, 2), np.float32), np.array([0]), classes=2)
     with pytest.raises(DataError, match="it needs 2 or more, not 1"):
-        Linear(Linear.Hyper()).fit(one, seed=0)
+        linear_probe.fit(one, Linear.Hyper(), seed=0)
 
 
 @pytest.mark.parametrize("lrs", [(), (0.1, 0.0), (-1.0,)])

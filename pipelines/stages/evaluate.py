@@ -164,7 +164,8 @@ def scored(
     first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
     samples = chosen(split.num_samples, choice.images)
     table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
-    read = partial(features, folder, len(splits.train.classes), maps=maps, views=table)
+    narrow = evaluation.data.only_its_classes
+    read = partial(features, folder, len(splits.train.classes), maps=maps, views=table, narrow=narrow)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
     result = task.remote(evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code)
@@ -198,16 +199,18 @@ def features(
     labelled: bool = True,
     maps: MapSource | None = None,
     views: ViewTable | None = None,
+    narrow: bool = False,
 ) -> Features:
     """Read the features of an embed stage, in the order of the data set, and maps and views of the same samples.
 
-    classes: of labels; of maps there are as many as they show. labelled: only samples with a label. Raises DataError
-    where a file is damaged or missing.
+    classes: of labels; of maps there are as many as they show. labelled: only samples with a label. narrow: only the
+    classes of validation samples may be named. Raises DataError where a file is damaged or missing.
     """
     table, value = read_features(folder, labelled=labelled)
     ids, label = (np.array(table[name].to_numpy()) for name in ("id", "label"))  # copies: PyTorch wants to write
     train = int((table["split"].to_numpy() == 0).sum())  # they come first
     data = Features(value[:train], label[:train], value[train:], label[train:], classes)
+    data = data._replace(among=np.isin(np.arange(classes), data.val_label)) if narrow else data
     if maps:
         room = mapped((len(value), *maps.shape(value.shape[1])), folder, maps.dtype)
         shown = maps.read(ids, room)

@@ -29,7 +29,7 @@ class Features(NamedTuple):
     it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
     no object. depth: float32, meters, 0 where it is unknown. objects: seg and inst, (N, 2, S, S) and (M, 2, S, S).
     parts: vectors of the encoder's width that D is made of; 1 of raw samples. views: (V, K, D) or (V, K, T, D), of V
-    versions of K samples, as its FeatureChoice asks for them.
+    versions of K samples, as its FeatureChoice asks for them. among: (C,), the classes that may be named; None: all.
     """
 
     train: NDArray[np.float32]
@@ -41,11 +41,18 @@ class Features(NamedTuple):
     val_map: "Map | None" = None
     parts: int = 1
     views: NDArray[np.float32] | None = None
+    among: NDArray[np.bool_] | None = None
 
     @property
     def tables(self) -> list[NDArray[np.float32]]:
         """Return features to train on, (N, D) each, epoch by epoch in turn: of augmented views, where there are any."""
         return [self.train] if self.views is None else list(self.views)
+
+    @property
+    def handicap(self) -> NDArray[np.float32]:
+        """-> (C,): what is added to the logits of all classes, so that one is named that may be"""
+        none = np.zeros(self.classes, np.float32)
+        return none if self.among is None else np.where(self.among, none, np.float32(-np.inf))
 
 
 Map = NDArray[Any]  # a value for each pixel
@@ -122,7 +129,8 @@ class Evaluator(abc.ABC):
     reads: one vector a sample, which one FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
     or the logits of a head that `training` trained with the encoder, of which there are none for train. target: the
     field of a sample that is predicted: its class, or one of DENSE, whose tokens are of the whole image, squashed to a
-    square; None without labels. metrics: all that `run` may yield. cheap: knobs of a protocol whose defaults take
+    square; None without labels. metrics: all that `run` may yield. classifies: whether it names a class for each
+    validation sample, to whose logits it adds the features' `handicap`. cheap: knobs of a protocol whose defaults take
     minutes, with which `selfsup check-evaluator` runs it.
     """
 
@@ -130,6 +138,7 @@ class Evaluator(abc.ABC):
     reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits"]] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
+    classifies: ClassVar[bool] = False
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abc.abstractmethod

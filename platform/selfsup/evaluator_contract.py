@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selfsup.evaluator import DENSE, Evaluator, Features, Score, load, numbers
+from selfsup.evaluator import ACCURACY, DENSE, Evaluator, Features, Score, load, numbers
+from selfsup.feature_choice import LOGITS
 from selfsup.knob import Knobs
 from selfsup.promises import need_defaults, outcome
 
@@ -43,7 +44,7 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     draw = np.random.default_rng(0)
     label = np.arange(TRAIN + VAL) % CLASSES
     choice = kind.reads_of(cheap(kind))
-    shape = (TOKENS, DIM) if choice.is_of_tokens else (choice.parts * DIM,)
+    shape = (TOKENS, DIM) if choice.is_of_tokens else (CLASSES if choice == LOGITS else choice.parts * DIM,)
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)
@@ -120,7 +121,7 @@ def _does_not_depend_on_order(kind: Kind) -> str:
     order = np.random.default_rng(1).permutation(VAL)
     maps = None if features.val_map is None else features.val_map[order]
     shuffled = features._replace(val=features.val[order], val_label=features.val_label[order], val_map=maps)
-    if features.views is not None and kind.reads_of(kind.Hyper()).split == "val":
+    if features.views is not None and kind.reads_of(cheap(kind)).split == "val":
         shuffled = shuffled._replace(views=features.views[:, order])
     straight, turned = run(kind, features), run(kind, shuffled)
     differing = [name for name in straight if not _is_close(straight[name], turned[name], order)]
@@ -134,6 +135,22 @@ def _is_close(straight: Score, turned: Score, order: "np.typing.NDArray[np.int64
     return bool(np.isclose(straight, turned, rtol=1e-3, atol=1e-6))
 
 
+def _names_what_it_may(kind: Kind) -> str:
+    """Let it name one class alone, of features between it and another: it is right, but where none votes for it.
+
+    A float counts where it is a share of the samples that are right, in percent.
+    """
+    if not kind.classifies:
+        return ""
+    features = example(kind)
+    between = 0.5 * (features.val + features.val[::CLASSES].repeat(CLASSES, 0))
+    features = features._replace(val=between, val_label=0 * features.val_label)
+    scores = numbers(run(kind, features._replace(among=np.arange(CLASSES) == 0)))
+    accuracies = {name: scores[name] for name in scores if kind.metrics[name] == ACCURACY}
+    missed = [f"{name} is {score:g} %" for name, score in accuracies.items() if score < 80]
+    return f"it may name one class alone, which all samples are of, and {missed[0]}" if missed else ""
+
+
 def _reads_no_labels(kind: Kind) -> str:
     with_labels, without = (numbers(run(kind, example(kind, labelled=labelled))) for labelled in (True, False))
     differing = [name for name in without if with_labels[name] != without[name]]
@@ -145,5 +162,6 @@ CONTRACTS = {
     "equal seeds give equal scores": Contract(_is_a_function_of_the_seed),
     "it changes no features": Contract(_changes_no_features),
     "scores follow validation samples in any order": Contract(_does_not_depend_on_order),
+    "where it classifies, it names classes that it may": Contract(_names_what_it_may),
     "it needs no labels and reads none": Contract(_reads_no_labels, unlabelled=True),
 }

@@ -79,6 +79,7 @@ class EvalData(Knobs):
     classes: str | None = knob(
         None, "JSON file: a class of val -> its name in train, or null for none; null: named alike", min_length=1
     )
+    only_its_classes: bool = knob(False, "name one of the classes of val alone, as of the 200 of ImageNet-A")
 
     @field_validator("train", "val")
     @classmethod

@@ -117,6 +117,8 @@ def test_views_are_read_beside_their_samples_and_a_missing_one_is_the_sample_its
     assert every.views is not None
     assert every.views.shape == (2, 4, 2)
     assert features(center, 2).views is None
+    assert features(center, 2).handicap.tolist() == [0, 0]
+    assert features(center, 2, narrow=True).handicap.tolist() == [-np.inf, 0], "the one sample of val is of class 1"
 
 
 def test_tokens_of_versions_of_validation_samples_are_read_beside_these(tmp_path: Path) -> None:

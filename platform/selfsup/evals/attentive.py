@@ -105,7 +105,7 @@ class Attentive(Evaluator):
     A step holds numbers for a batch of tokens, (B, T, D), and for each probe and head of attention, (B, T + D, G H).
     """
 
-    reads = "tokens"
+    reads, classifies = "tokens", True
     metrics = MappingProxyType(
         {
             "top1": Metric(),
@@ -146,8 +146,8 @@ class Attentive(Evaluator):
         val = TokenSet(features.val, torch.as_tensor(features.val_label), fit.mean, fit.std)
         with torch.inference_mode():
             parts = torch.split(torch.arange(len(features.val)), self.hyper.batch)
-            guess = torch.cat([fit.probe.logits(val.read(rows)[0])[0].argmax(1) for rows in parts])
-        yield "top1", guess.cpu().numpy() == features.val_label
+            logits = torch.cat([fit.probe.logits(val.read(rows)[0])[0] for rows in parts])
+        yield "top1", (logits.cpu().numpy() + features.handicap).argmax(1) == features.val_label
         yield "lr", fit.lr
         yield "weight_decay", fit.decay
 

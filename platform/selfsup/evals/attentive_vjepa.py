@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class AttentiveVJEPA(Evaluator):
     """Top-1 of a block of cross-attention; rate and decay are beside it where they were chosen among several."""
 
-    reads = "tokens"
+    reads, classifies = "tokens", True
     metrics = MappingProxyType(
         {
             "top1": Metric(),
@@ -88,7 +88,7 @@ class AttentiveVJEPA(Evaluator):
             logits = torch.cat([probe(read(features.val, rows, device)) for rows in parts])
         if not logits.isfinite().all():
             raise DataError("evaluation: the attentive probe diverged; set a smaller lr")
-        yield "top1", logits.argmax(1).cpu().numpy() == features.val_label
+        yield "top1", (logits.cpu().numpy() + features.handicap).argmax(1) == features.val_label
         if len(grid(self.hyper)) > 1:
             yield from (("lr", lr), ("weight_decay", decay))
 

@@ -20,7 +20,7 @@ from selfsup.knob import Choice, Knobs, Range, knob
 class Finetune(Evaluator):
     """Top-1 of the encoder after training with labels; of the untrained one, of training from scratch."""
 
-    reads = "logits"
+    reads, classifies = "logits", True
     metrics = MappingProxyType({"top1": Metric()})
 
     class Hyper(Knobs):
@@ -65,4 +65,4 @@ class Finetune(Evaluator):
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         check(features, learns=False)
-        yield "top1", features.val.argmax(1) == features.val_label
+        yield "top1", (features.val + features.handicap).argmax(1) == features.val_label

@@ -31,6 +31,7 @@ class KNN(Evaluator):
     top5 is reported from 5 classes on; k and temperature where they were chosen among several.
     """
 
+    classifies = True
     metrics = MappingProxyType(
         {
             "top1": Metric(),
@@ -87,6 +88,7 @@ class KNN(Evaluator):
         tally = torch.cat(
             [votes(cosine, bank_label[neighbor], temperature, features.classes) for cosine, neighbor in parts]
         )
+        tally += torch.as_tensor(features.handicap, device=device)
         yield "top1", _hits(tally, label, 1)
         if features.classes >= 5:
             yield "top5", _hits(tally, label, 5)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class LinearDINO(Evaluator):
     """Top-1 of a linear layer trained at one rate on all of train: nothing is chosen."""
 
+    classifies = True
     metrics = MappingProxyType({"top1": Metric()})
 
     class Hyper(ViewKnobs):
@@ -44,7 +45,8 @@ class LinearDINO(Evaluator):
 
         check(features)
         head = self.fit(features, seed=seed, device=device)
-        yield "top1", head.guesses(torch.as_tensor(features.val, device=device)) == features.val_label
+        val = torch.as_tensor(features.val, device=device)
+        yield "top1", head.guesses(val, features.handicap) == features.val_label
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> "Heads":
         """Train one head. Reads nothing of val."""

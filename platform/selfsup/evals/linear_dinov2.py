@@ -42,6 +42,7 @@ class LinearDINOv2(Evaluator):
     cls_mean is 1 where the mean of the patches was read beside class tokens, else 0.
     """
 
+    classifies = True
     metrics = MappingProxyType(
         {"top1": Metric()}
         | {name: Metric(unit="", better=None, headline=False) for name in ("lr", "blocks", "cls_mean")}
@@ -86,7 +87,7 @@ class LinearDINOv2(Evaluator):
             raise DataError(few.message)
         fit = self.fit(features, seed=seed, device=device)
         val = torch.as_tensor(features.val[:, fit.columns], device=device)
-        yield "top1", fit.head.guesses(val) == features.val_label
+        yield "top1", fit.head.guesses(val, features.handicap) == features.val_label
         yield "lr", fit.lr
         yield "blocks", float(fit.input[0])
         yield "cls_mean", float(fit.input[1])

@@ -37,6 +37,7 @@ class NormedHead(NamedTuple):
 class LinearMAE(Evaluator):
     """Top-1 of a linear layer trained at one rate on all of train: nothing is chosen."""
 
+    classifies = True
     metrics = MappingProxyType({"top1": Metric()})
 
     class Hyper(ViewKnobs):
@@ -63,7 +64,7 @@ class LinearMAE(Evaluator):
         probe = self.fit(features, seed=seed, device=device)
         with torch.inference_mode():
             value = probe.norm.eval()(torch.as_tensor(features.val, device=device))
-        yield "top1", probe.head.guesses(value) == features.val_label
+        yield "top1", probe.head.guesses(value, features.handicap) == features.val_label
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> NormedHead:
         """Train one head. Reads nothing of val."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Logistic(Evaluator):
     """Top-1 of a softmax over a linear map of unit features; the strength that was chosen is reported beside it."""
 
+    classifies = True
     metrics = MappingProxyType({"top1": Metric(), "c": Metric(unit="", better=None, headline=False)})
 
     class Hyper(FeatureKnobs):
@@ -60,7 +61,7 @@ class Logistic(Evaluator):
         label = torch.as_tensor(features.train_label, device=device)
         c = self.choose(features.train, label, features.classes, seed)
         weight = self.fit(train, label, np.zeros((train.width, features.classes)), c)
-        yield "top1", guesses(weight, val) == features.val_label
+        yield "top1", guesses(weight, val, features.handicap) == features.val_label
         yield "c", c
 
     def choose(self, train: NDArray[np.float32], label: "Tensor", classes: int, seed: int) -> float:

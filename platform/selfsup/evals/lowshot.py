@@ -35,6 +35,7 @@ SHARES = {0.01: "percent1", 0.1: "percent10"}  # share of train -> metric
 class LowShot(Evaluator):
     """Top-1 of a linear map that learns from 1, 2 or 5 samples of each class, or from 1 or 10 % of train."""
 
+    classifies = True
     metrics = MappingProxyType({name: Metric() for name in (*SHOTS.values(), *SHARES.values())})
 
     class Hyper(FeatureKnobs):
@@ -104,7 +105,7 @@ class LowShot(Evaluator):
             np.full((train.width, 1), self.hyper.decay / len(train)),
         )
         weight = softmax_regression.fit(train, label, start, decay, iterations=self.hyper.iterations)
-        return softmax_regression.guesses(weight, val)
+        return softmax_regression.guesses(weight, val, features.handicap)
 
 
 def sizes(hyper: LowShot.Hyper, labelled: int, classes: int) -> dict[str, int]:

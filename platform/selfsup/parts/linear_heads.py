@@ -49,12 +49,18 @@ class Heads(NamedTuple):
         """Return one of the heads: G = 1."""
         return Heads(self.weight[:, head : head + 1], self.bias[head : head + 1])
 
-    def guesses(self, value: Tensor) -> NDArray[np.int64]:
-        """(N, D) -> (N,): the class of the largest logit, of one head. Raises DataError for one that diverged."""
+    def guesses(self, value: Tensor, handicap: NDArray[np.float32]) -> NDArray[np.int64]:
+        """(N, D), (C,) -> (N,): the class of the largest logit, of one head, the handicap added to each.
+
+        Raises DataError for a head that diverged.
+        """
         if not (self.weight.isfinite().all() and self.bias.isfinite().all()):
             raise DataError("evaluation: the linear probe diverged; set a smaller lr")
         parts = torch.split(value, max(1, LOGITS // self.bias.numel()))
-        guess: NDArray[np.int64] = torch.cat([self.logits(part)[:, 0].argmax(1) for part in parts]).cpu().numpy()
+        more = torch.as_tensor(handicap).to(self.bias)
+        guess: NDArray[np.int64] = (
+            torch.cat([(self.logits(part)[:, 0] + more).argmax(1) for part in parts]).cpu().numpy()
+        )
         return guess
 
 

@@ -77,10 +77,10 @@ def slope(weight: Tensor, inputs: Inputs, label: Tensor) -> tuple[float, Tensor]
     return loss / len(inputs), gradient / len(inputs)
 
 
-def guesses(weight: Weight, inputs: Inputs) -> NDArray[np.int64]:
-    """(D, K), (N, D) -> (N,): the class of the largest logit"""
-    matrix = torch.as_tensor(weight, device=inputs.device)
-    parts = [(part @ matrix).argmax(1) for part in inputs.split(_size(matrix))]
+def guesses(weight: Weight, inputs: Inputs, handicap: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(D, K), (N, D), (K,) -> (N,): the class of the largest logit, the handicap added to each"""
+    matrix, more = (torch.as_tensor(part, device=inputs.device) for part in (weight, handicap))
+    parts = [(part @ matrix + more).argmax(1) for part in inputs.split(_size(matrix))]
     guess: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
     return guess
 
