@@ -268,5 +268,6 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
 def _check_versions(run: PlannedRun, evaluation: Evaluation) -> None:
     """Raise SpecError where the data has no such versions as an evaluation reads."""
     choice, modality = evaluation.feature, run.run.modality
-    if choice.views and (problem := versions.load(choice.versions).unfit(modality, run.train.fields[modality])):
+    split = getattr(run.splits(evaluation.name), choice.split) if choice.views else run.train
+    if choice.views and (problem := versions.load(choice.versions).unfit(modality, split)):
         raise SpecError(f"{problem}; leave it out", f"evals.{evaluation.name}")

@@ -3,6 +3,9 @@
 .seg.png    the class of each pixel, from 0, of 8 or 16 bits; the largest value, 255 or 65535: none
 .inst.png   the object that each pixel belongs to, from 1; 0: none
 .depth.png  the depth of each pixel along the camera's axis, of 16 bits, in millimeters; 0: unknown
+.disparity.png  how many pixels farther to the left each is in a second view, of 16 bits, times 256, as in KITTI; 0:
+            unknown or hidden there
+.right.jpg  that view, no map: of a camera to the right of the first, with the same axes
 """
 
 import io
@@ -15,7 +18,9 @@ from selfsup.errors import DataError
 from selfsup.evaluator import MAPS, Map
 from selfsup.modality import Data
 
-SUFFIXES = {name: f"{name}.png" for name in MAPS}  # of members
+RIGHT = "right"
+SUFFIXES = {name: f"{name}.png" for name in MAPS} | {RIGHT: "right.jpg"}  # of members
+DISPARITY = 256  # stored for each pixel
 
 
 def read(name: str, data: Data, side: int, key: str) -> Map:
@@ -30,6 +35,8 @@ def read(name: str, data: Data, side: int, key: str) -> Map:
         raise DataError(f"{key}.{SUFFIXES[name]}: not a PNG that can be read: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "ui":
         raise DataError(f"{key}.{SUFFIXES[name]}: expected one number a pixel, of 8 or 16 bits, got {image.mode}")
+    if name == "disparity":
+        values = values * (side / values.shape[1])
     return _values(name, values[_nearest(values.shape[0], side)][:, _nearest(values.shape[1], side)])
 
 
@@ -39,8 +46,8 @@ def _nearest(length: int, side: int) -> NDArray[np.int64]:
 
 
 def _values(name: str, stored: NDArray[np.integer]) -> Map:
-    if name == "depth":
-        return (stored / 1000).astype(np.float32)
+    if name in ("depth", "disparity"):
+        return (stored / (1000 if name == "depth" else DISPARITY)).astype(np.float32)
     values = stored.astype(np.int32)
     if name == "seg":
         values[values == (255 if stored.dtype == np.uint8 else 65535)] = -1

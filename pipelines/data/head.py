@@ -38,7 +38,7 @@ class ManifestHead(BaseModel):
     members: tuple[str, ...]
     classes: tuple[str, ...]
     fields: Annotated[dict[str, Any], Field(min_length=1)]
-    annotations: tuple[Literal["seg", "inst", "depth"], ...] = ()
+    annotations: tuple[Literal["seg", "inst", "depth", "disparity", "right"], ...] = ()
 
     @field_validator("fields")
     @classmethod

@@ -28,8 +28,9 @@ class Features(NamedTuple):
     train_map, val_map: of one whose target is a map, (N, S, S) and (M, S, S), of the whole image: tokens are squares of
     it of the same size, row by row. seg: int32 in [0, classes), -1 where there is none. inst: int32, 0 where there is
     no object. depth: float32, meters, 0 where it is unknown. objects: seg and inst, (N, 2, S, S) and (M, 2, S, S).
-    parts: vectors of the encoder's width that D is made of; 1 of raw samples. views: (V, K, D) or (V, K, T, D), of V
-    versions of K samples, as its FeatureChoice asks for them. among: (C,), the classes that may be named; None: all.
+    disparity: float32, pixels of S that a point lies farther to the left in a second view, 0 where that does not show
+    it. parts: vectors of the encoder's width that D is made of; 1 of raw samples. views: (V, K, D) or (V, K, T, D), of
+    V versions of K samples, as its FeatureChoice asks for them. among: (C,), the classes that may be named; None: all.
     """
 
     train: NDArray[np.float32]
@@ -56,7 +57,7 @@ class Features(NamedTuple):
 
 
 Map = NDArray[Any]  # a value for each pixel
-MAPS = ("seg", "inst", "depth")  # annotations with a value for each pixel
+MAPS = ("seg", "inst", "depth", "disparity")  # annotations with a value for each pixel
 DENSE = {name: (name,) for name in MAPS} | {"objects": ("seg", "inst")}  # targets that are maps, and which
 Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
 Score = float | Hits  # an accuracy says of each sample whether it was right
@@ -136,7 +137,7 @@ class Evaluator(abc.ABC):
 
     Hyper: ClassVar[type[Knobs]]
     reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits"]] = "pooled"
-    target: ClassVar[Literal["class", "seg", "inst", "depth", "objects"] | None] = "class"
+    target: ClassVar[Literal["class", "seg", "inst", "depth", "disparity", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
     classifies: ClassVar[bool] = False
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})

@@ -7,7 +7,7 @@ from selfsup.knob import Knobs, knob
 from selfsup.sections import Backbone
 
 Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
-Versions = Literal["augmented", "corrupted"]  # a module each, in pipelines/stages/versions
+Versions = Literal["augmented", "corrupted", "right"]  # a module each, in pipelines/stages/versions
 
 
 class FeatureChoice(NamedTuple):
@@ -19,7 +19,7 @@ class FeatureChoice(NamedTuple):
     cls_mean ends with the mean of the last alone.
     squashed: of the whole image, whatever its shape, not of a square in its middle. views: versions of each sample of
     `split`, whose features are read, too; images: of so many samples, None: of all. versions: what they are: augmented
-    views of training samples, or corrupted ones of validation samples.
+    views of training samples, corrupted ones of validation samples, or second views of their scenes.
     """
 
     kind: Literal[Pooling, "tokens", "keys", "attention", "logits"] = "pooled"

@@ -13,6 +13,7 @@ from selfsup.errors import DataError
 from selfsup.pipelines.data import bundled, photographs, shards
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.scenes.draw import COLORS
 from selfsup.pipelines.modalities.pixels.decode import decode
 
 
@@ -104,8 +105,18 @@ def test_digits_are_sklearns_each_once(home: Path) -> None:
 def test_scenes_are_packed_with_all_that_belongs_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled.scenes, "NUMBER", {"train": 6, "val": 3})
     data = load(bundled.resolve("bundled://scenes/train", tmp_path))
-    assert (data.num_samples, data.num_labelled, data.classes) == (6, 6, ("box", "cylinder", "panel", "sphere"))
-    assert data.members == ("cls", "depth.png", "inst.png", "jpg", "json", "right.depth.png", "right.jpg", "seg.png")
+    assert (data.num_samples, data.num_labelled, data.classes) == (6, 6, tuple(sorted(COLORS)))
+    assert data.members == (
+        "cls",
+        "depth.png",
+        "disparity.png",
+        "inst.png",
+        "jpg",
+        "json",
+        "right.depth.png",
+        "right.jpg",
+        "seg.png",
+    )
     images, labels = columns(data)
     assert {image.shape for image in images} == {(96, 96, 3)}
     assert [bundled.scenes.sample("train", number).label for number in range(6)] == labels.tolist()

@@ -38,12 +38,21 @@ def depth(number: int) -> NDArray[np.float64]:
     return np.random.default_rng(number).uniform(0, 70, (HEIGHT, WIDTH))
 
 
+def disparity(number: int) -> NDArray[np.uint16]:
+    return np.random.default_rng(number).integers(0, 2**16, (HEIGHT, WIDTH)).astype(np.uint16)
+
+
 def packed(folder: Path, first: int, number: int) -> Manifest:
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     samples = (
         AnnotatedSample(
             f"{n}",
-            {"jpg": jpeg(image + n, quality=90), "seg.png": png(seg(n)), "depth.png": png(millimeters(depth(n)))},
+            {
+                "jpg": jpeg(image + n, quality=90),
+                "seg.png": png(seg(n)),
+                "depth.png": png(millimeters(depth(n))),
+                "disparity.png": png(disparity(n)),
+            },
         )
         for n in range(first, first + number)
     )
@@ -59,7 +68,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Manifest
 def test_maps_that_all_samples_have_are_in_the_manifest(splits: tuple[Manifest, Manifest], tmp_path: Path) -> None:
     train, _ = splits
     assert (train.num_samples, train.num_shards, list(train.fields)) == (10, 3, ["image"])
-    assert train.annotations == ("seg", "depth")
+    assert train.annotations == ("seg", "depth", "disparity")
     again = load(train.home)
     assert (again.annotations, again.digest) == (train.annotations, train.digest)
     assert shards.index(train.home, out=str(tmp_path)).digest == train.digest
@@ -67,7 +76,7 @@ def test_maps_that_all_samples_have_are_in_the_manifest(splits: tuple[Manifest, 
     [sample] = SampleReader(again, "seg").read(np.array([7]))
     assert (sample.key, bytes(sample.data)) == ("7", png(seg(7)))
     head = json.loads((Path(train.home) / "manifest.json").read_text())
-    assert head["annotations"] == ["seg", "depth"]
+    assert head["annotations"] == ["seg", "depth", "disparity"]
 
 
 def test_a_map_that_some_lack_is_told_and_left_out(tmp_path: Path) -> None:
@@ -91,6 +100,10 @@ def test_maps_are_those_of_their_samples_in_any_order(splits: tuple[Manifest, Ma
     MapSource("depth", splits, HEIGHT).read(np.array([11]), meters)
     known = depth(11)[:, columns_of(HEIGHT)]
     np.testing.assert_allclose(meters[0], np.where(known < 65.5355, known, 0), atol=5.1e-4)
+    shifts = np.zeros((1, HEIGHT, HEIGHT), np.float32)
+    MapSource("disparity", splits, HEIGHT).read(np.array([11]), shifts)
+    squashed = disparity(11)[:, columns_of(HEIGHT)] / 256 * HEIGHT / WIDTH  # in pixels of the map that is read
+    np.testing.assert_allclose(shifts[0], squashed, rtol=1e-6)
 
 
 def test_objects_are_their_classes_and_then_their_numbers(tmp_path: Path) -> None:

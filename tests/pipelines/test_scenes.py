@@ -129,6 +129,11 @@ def test_pixels_of_one_view_are_found_in_the_other_by_depth_and_cameras(members:
         one, two = image(sample, "jpg").reshape(-1, 3)[inside], image(sample, "right.jpg")
         colors = np.abs(one - two[pixel]).mean(1)
         assert np.median(colors[same]) < 12
+        shift = image(sample, "disparity.png").ravel() / 256
+        expected = (column.ravel() - x / z).reshape(-1)
+        assert np.abs(shift - expected)[shift > 0].max() < 0.02
+        assert (same == (shift[inside] > 0)).mean() > 0.97  # by another tolerance
+        assert (shift[~inside] == 0).all()
 
 
 def test_a_caption_says_how_the_two_largest_lie() -> None:

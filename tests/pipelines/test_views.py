@@ -1,6 +1,7 @@
 """Versions of samples that evaluations read: which are made, what their stages are called, and how they are read."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from plans import Home
 
 from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
 from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.data.philox import CROP, uniform
 from selfsup.pipelines.modalities.image import ImageReading
+from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.stages.evaluate import Load, features
 from selfsup.pipelines.stages.versions.augmented import Augmented
 from selfsup.pipelines.stages.versions.corrupted import Corrupted
+from selfsup.pipelines.stages.versions.right import Right
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
 from selfsup.pipelines.stages.views import LoadVersions
 from selfsup.sealed import sealed
@@ -61,9 +65,24 @@ def test_corrupted_versions_are_of_what_evaluations_see(home: Home) -> None:
     seen = Load(run.train, run.val, whole)({"id": np.array([run.train.num_samples + 2])})["sample"][0]
     Image.fromarray(seen).save(file := io.BytesIO(), "JPEG", quality=18)
     np.testing.assert_array_equal(found["sample"][0], np.asarray(Image.open(file)))
-    assert Corrupted.unfit("audio", ImageReading()) == "it corrupts images, and the run is of audio"
-    assert Corrupted.unfit("image", ImageReading()) == ""
-    assert Corrupted.unfit("image", ImageReading(channels=4)).endswith("not 4 channels of 8")
+    other = replace(run.val, fields={"image": ImageReading(channels=4), "audio": ImageReading()})
+    assert Corrupted.unfit("audio", other) == "it corrupts images, and the run is of audio"
+    assert Corrupted.unfit("image", run.val) == ""
+    assert Corrupted.unfit("image", other).endswith("not 4 channels of 8")
+    assert "needs .right.jpg, a second view" in Right.unfit("image", run.val)
+
+
+def test_a_second_view_is_seen_as_the_first(tmp_path: Path, home: Home) -> None:
+    left, right = (np.random.default_rng(seed).integers(0, 256, (20, 30, 3)).astype(np.uint8) for seed in (0, 1))
+    members = {"jpg": jpeg(left, quality=90), "right.jpg": jpeg(right, quality=90)}
+    split = pack_annotated([AnnotatedSample("0", members)], tmp_path / "pairs")
+    assert split.annotations == ("right",)
+    assert Right.unfit("image", split) == ""
+    whole = Center(size=16, share=1.0, squashed=True)
+    [seen] = LoadVersions(Right(home.run().run, split, whole), np.arange(1))({"id": np.array([0])})["sample"]
+    (tmp_path / "alone").mkdir()
+    alone = pack_annotated([AnnotatedSample("0", {"jpg": members["right.jpg"]})], tmp_path / "alone")
+    np.testing.assert_array_equal(seen, Load(alone, alone, whole)({"id": np.array([0])})["sample"][0])
 
 
 def test_views_are_embedded_once_for_all_that_read_the_same_and_beside_other_features(home: Home) -> None:

@@ -12,6 +12,7 @@ bundled://scenes/val     250 others; textures of the two splits share no pixel
     .depth.png          millimeters along the camera's axis
     .right.jpg          the scene from 0.4 m farther to the right, by a camera with the same axes
     .right.depth.png    its depth
+    .disparity.png      how many pixels, times 256, farther to the left a point is there; 0 where something hides it
     .json               caption; objects: instance, category, color, texture, box in pixels (left, top, right, bottom),
                         center and size in meters; cameras: intrinsics, and the pose of each, from places in the scene
                         to places before the camera: x right, y down, z ahead
@@ -27,14 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, png
-from selfsup.pipelines.data.scenes.draw import CATEGORIES, COLORS, Object, Shot, shot
-from selfsup.pipelines.data.scenes.render import FLOOR, render, trace
+from selfsup.pipelines.data.annotation import DISPARITY
+from selfsup.pipelines.data.scenes.draw import BASELINE, CATEGORIES, COLORS, Object, Shot, shot
+from selfsup.pipelines.data.scenes.render import FLOOR, Camera, render, trace
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 
 NUMBER = {"train": 1000, "val": 250}
 CLASSES = sorted(COLORS)
 SURFACES = ("wall", "floor", *CATEGORIES)
 QUALITY = 92  # of JPEGs
+SAME = 0.03  # share of its depth by which a point's differs at most in the pixel of another view
 
 
 def samples(split: str) -> Iterator[AnnotatedSample]:
@@ -47,6 +50,7 @@ def sample(split: str, number: int) -> AnnotatedSample:
     scene = shot(split, number)
     instance = np.where(scene.seen.surface > FLOOR, scene.seen.surface - FLOOR, 0).astype(np.uint8)
     objects = [_object(item, instance == item.number) for item in scene.objects]
+    other = trace(scene.scene, scene.right)
     largest = max(objects, key=lambda item: int((instance == item["instance"]).sum()))
     members = {
         "jpg": jpeg(render(scene.scene, scene.left), quality=QUALITY),
@@ -54,7 +58,8 @@ def sample(split: str, number: int) -> AnnotatedSample:
         "inst.png": png(instance),
         "depth.png": png(millimeters(scene.seen.depth)),
         "right.jpg": jpeg(render(scene.scene, scene.right), quality=QUALITY),
-        "right.depth.png": png(millimeters(trace(scene.scene, scene.right).depth)),
+        "right.depth.png": png(millimeters(other.depth)),
+        "disparity.png": png(_disparity(scene.left, scene.seen.depth, other.depth)),
         "json": json.dumps({"caption": caption(scene), "objects": objects, "cameras": _cameras(scene)}).encode(),
     }
     return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["color"]))
@@ -100,6 +105,16 @@ def _classes(scene: Shot) -> NDArray[np.uint8]:
     return np.array(
         [SURFACES.index(name) for name in ("wall", "floor", *(item.category for item in scene.objects))], np.uint8
     )
+
+
+def _disparity(camera: Camera, depth: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """(H, W) twice, meters of both views -> (H, W): 256ths of a pixel; 0 where the right view hides a point"""
+    shift = BASELINE * camera.focal / depth
+    row, column = np.indices(depth.shape)
+    place = np.floor(column + 0.5 - shift).astype(int)
+    there = other[row, np.maximum(place, 0)]
+    is_seen = (place >= 0) & (np.abs(there - depth) < SAME * depth)
+    return np.where(is_seen, np.round(DISPARITY * shift), 0).astype(np.uint16)
 
 
 def _cameras(scene: Shot) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup import modality, registry
-from selfsup.modality import Data, Raw, Reading
+from selfsup.modality import Data, Raw
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.spec import Run
 from selfsup.views import ViewSpec
@@ -19,14 +19,17 @@ Columns = dict[str, NDArray[Any]]
 class Versions(abc.ABC):
     """Versions of the samples of a split, by their numbers from 0.
 
-    whole: the view of the samples themselves. view: that by which the encoder reads a version. field: the column of the
-    manifest that versions are made of.
+    whole: the view of the samples themselves. view: that by which the encoder reads a version.
     """
 
     def __init__(self, run: Run, split: Manifest, whole: ViewSpec) -> None:
         self.split, self.whole = split, whole
         self.view = self.view_of(run)
-        self.field = whole.modality
+
+    @property
+    def field(self) -> str:
+        """Return the column of the manifest that versions are made of."""
+        return self.whole.modality
 
     @property
     def reading(self) -> Any:
@@ -44,8 +47,8 @@ class Versions(abc.ABC):
         return {}
 
     @classmethod
-    def unfit(cls, modality: str, reading: Reading) -> str:  # noqa: ARG003
-        """Return why samples that are read so have no such versions; "" where they have."""
+    def unfit(cls, modality: str, split: Manifest) -> str:  # noqa: ARG003
+        """Return why the samples of a split have no such versions; "" where they have."""
         return ""
 
 

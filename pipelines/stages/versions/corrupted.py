@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from selfsup.modality import Data, Raw, Reading
+from selfsup.modality import Data, Raw
 from selfsup.parts.corruptions import KINDS, SEVERITIES, corrupted
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.stages.versions import Versions, shown
 
 
@@ -16,7 +17,8 @@ class Corrupted(Versions):
         return corrupted(image, list(KINDS)[kind], severity + 1, number=sample)
 
     @classmethod
-    def unfit(cls, modality: str, reading: Reading) -> str:
+    def unfit(cls, modality: str, split: Manifest) -> str:
+        reading = split.fields[modality]
         if modality != "image":
             return f"it corrupts images, and the run is of {modality}"
         colors = reading.channels, getattr(reading, "depth", 8)
