@@ -91,7 +91,8 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
         )
         assert refused(text + "search: {metric: eval/late/top1, scheduler: asha}\n") == [
             "s.yaml:4:1: search: scheduler: asha compares trials that still train, and eval/late/top1 is of trained "
-            "encoders alone: it trains them on, or reads several views of a sample; say rank: eval/knn/top1 or another"
+            "encoders alone: it trains them on, or reads several versions of a sample; say rank: eval/knn/top1 or "
+            "another"
         ]
         assert sweep(text + "search: {metric: eval/late/top1, scheduler: asha, rank: eval/knn/top1}\n").search
 

@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
 
     @property
     def has_curve(self) -> bool:
-        """Return whether it is made during training, too: not one that trains the encoder on, or reads its views."""
+        """Return whether it is made during training, too: not where it trains the encoder on, or reads versions."""
         return self.feature.kind != "logits" and not self.feature.views
 
     @property
