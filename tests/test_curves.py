@@ -131,6 +131,16 @@ def test_what_waits_for_a_training_that_was_stopped_is_removed_unless_it_goes_on
     assert not snapshot(run.pretrain.folder, 1).parent.exists()
 
 
+def test_the_same_evaluation_under_two_names_is_made_once(home: Home, calls: list[str]) -> None:
+    run = home.run(evals={"every": {"steps": 1}, "knn": {"k": 3}, "near": {"use": "knn", "k": 3}})
+    assert run.pretrain
+    run.pretrain.claim()
+    leave(run, 1)
+    curves.evaluate(run, 1, snapshot(run.pretrain.folder, 1))
+    assert calls == ["embed 1", "near 1"]
+    assert curve(run, "knn") == curve(run, "near") == {1: 1.0}
+
+
 def test_of_other_stages_nothing_is_evaluated(run: PlannedRun, calls: list[str]) -> None:
     leave(run, 1)
     with curves.evaluating(run, run.probes["knn"]):

@@ -84,7 +84,7 @@ def _follow(planned: PlannedRun, folder: Path, ended: threading.Event) -> None:
 
 def evaluate(planned: PlannedRun, step: int, weights: Path) -> None:
     """Record what the evaluations of a run say of its encoder after a step, those that have no record of it yet."""
-    missing = [name for name, probe in _frozen(planned).items() if _latest(probe) < step]
+    missing = {probe.key: name for name, probe in _frozen(planned).items() if _latest(probe) < step}.values()
     for key in dict.fromkeys(planned.embeds[name].key for name in missing):
         names = [name for name in missing if planned.embeds[name].key == key]
         with TemporaryDirectory(dir=weights.parent) as scratch, _failing(planned, names, step):
