@@ -17,6 +17,7 @@ import yaml
 from servers import answers, free_ports
 from tiny import BACKBONE
 
+from selfsup.metrics_log import records
 from selfsup.mlflow_store import ui_command
 from selfsup.pipelines.data.manifest import Manifest
 
@@ -26,7 +27,7 @@ QUIET = subprocess.DEVNULL
 SECRET = "open-sesame"
 PATIENCE = 600  # seconds for what is sure to come, however busy the machine
 NUMBERS = ["arm", "seed", "metric"]
-HISTORY = r"seconds|per_second|restarts|peak_memory|shared_steps"  # how a run went, which no two runs share
+HISTORY = r"seconds|per_second|input_wait|restarts|peak_memory|shared_steps"  # how a run went, which no two runs share
 
 
 class Bench:
@@ -58,10 +59,10 @@ class Bench:
         assert process.returncode == 0, told
         return told
 
-    def trains(self, process: "subprocess.Popen[str]") -> None:
-        """Wait until a run of this sweep has a checkpoint and is not done."""
+    def trains(self, process: "subprocess.Popen[str]", sign: str = "pretrain-*/checkpoint_*") -> None:
+        """Wait until a run of this sweep has a checkpoint, or another file as a sign, and is not done."""
         deadline = time.monotonic() + PATIENCE
-        while not list(self.home.glob("stages/pretrain-*/checkpoint_*")):
+        while not list(self.home.glob(f"stages/{sign}")):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -81,6 +82,11 @@ class Bench:
         found = pd.read_csv(self.home / "reports" / "survival" / "results.csv")
         return found[~found.metric.str.contains(HISTORY)].sort_values(NUMBERS)[[*NUMBERS, "value", "status"]]
 
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Return steps and values of the evaluations during training, by stage."""
+        logs = {path.parent.name: records(path) for path in self.home.glob("stages/knn-*/metrics.jsonl")}
+        return {stage: [(record.step, record.values["top1"]) for record in log] for stage, log in logs.items()}
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> Callable[[], Bench]:
@@ -95,7 +101,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest
         "optim": {"name": "sgd", "lr": 0.05, "lr_rule": "none", "weight_decay": 0.0},
         "train": {"duration": {"steps": 100}, "batch": 16, "checkpoint_every": 10, "log_every": 5},
         "stream": {"lanes": 4, "chunk": 8, "mix": 4},
-        "evals": {"knn": {"k": 3}},
+        "evals": {"every": {"steps": 10}, "knn": {"k": 3}},
         "baselines": False,
         "resources": {"cpus_per_worker": 0.9, "data_cpus": 0.1},
         "ablate": {"hyper.temperature": [0.2]},
@@ -106,18 +112,23 @@ def bench(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest
 
 
 @pytest.fixture(scope="module")
-def undisturbed(bench: Callable[[], Bench]) -> pd.DataFrame:
+def undisturbed(bench: Callable[[], Bench]) -> Bench:
     place = bench()
     place.sweep()
     place.command("status")
     found = place.table()
     assert set(found.status) == {"done"}
     assert len(found[found.metric == "eval/knn/top1"]) == 4
-    return found
+    assert [[step for step, _ in curve] for curve in place.curves().values()] == [[*range(10, 100, 10)]] * 4
+    return place
 
 
-def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True), check_exact=True)
+def same(place: Bench, other: Bench) -> None:
+    """Assert that tables are equal, and that each evaluation during training was made once, with the same value."""
+    found, expected = (each.table().reset_index(drop=True) for each in (place, other))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert place.curves() == other.curves()
+    assert not list(place.home.glob("stages/*/snapshots"))
 
 
 def processes(session: int) -> dict[int, str]:
@@ -145,10 +156,11 @@ def ended(process: "subprocess.Popen[Any]") -> Iterator[None]:
         process.wait()
 
 
-def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
+@pytest.mark.parametrize("sign", ["pretrain-*/checkpoint_*", "knn-*/metrics.jsonl"])
+def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: Bench, sign: str) -> None:
     place = bench()
     with place.sweeping() as process:
-        place.trains(process)
+        place.trains(process, sign)
         process.kill()
         process.communicate()
         deadline = time.monotonic() + PATIENCE
@@ -160,11 +172,11 @@ def test_the_driver_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame
     assert list(place.home.glob("tune/*"))
     place.sweep()
     assert list(place.home.glob("tune/*")) == []
-    same(place.table(), undisturbed)
+    same(place, undisturbed)
 
 
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
-def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: pd.DataFrame, part: str) -> None:
+def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: Bench, part: str) -> None:
     place = bench()
     with place.sweeping() as process:
         place.trains(process)
@@ -178,10 +190,10 @@ def test_a_part_of_ray_killed(bench: Callable[[], Bench], undisturbed: pd.DataFr
     assert took < 15
     assert "of Ray has died (killed, or out of memory); the same command continues\n" in told
     place.sweep()
-    same(place.table(), undisturbed)
+    same(place, undisturbed)
 
 
-def test_stopped_and_then_continued(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
+def test_stopped_and_then_continued(bench: Callable[[], Bench], undisturbed: Bench) -> None:
     place = bench()
     with place.sweeping() as process:
         place.trains(process)
@@ -190,10 +202,10 @@ def test_stopped_and_then_continued(bench: Callable[[], Bench], undisturbed: pd.
     assert process.returncode == 130, told
     assert "the same command continues" in told
     place.sweep()
-    same(place.table(), undisturbed)
+    same(place, undisturbed)
 
 
-def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
+def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: Bench) -> None:
     place = bench()
     with contextlib.ExitStack() as stack:
         with head(place.environment) as address:
@@ -205,10 +217,10 @@ def test_the_cluster_stopped(bench: Callable[[], Bench], undisturbed: pd.DataFra
     with head(place.environment) as address:
         place.environment["RAY_ADDRESS"] = address
         place.sweep()
-    same(place.table(), undisturbed)
+    same(place, undisturbed)
 
 
-def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturbed: pd.DataFrame) -> None:
+def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturbed: Bench) -> None:
     """And its password is told and kept nowhere: not by Ray, by the server, by MLflow's client or by us."""
     place = bench()
     (port,) = free_ports(1)
@@ -229,7 +241,7 @@ def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturb
         assert list(folder.glob("ray-*/ray/session_*/logs/*"))
         assert SECRET not in told
         assert [path for path in (*place.home.rglob("*"), *folder.rglob("*")) if holds(path, SECRET)] == []
-    same(place.table(), undisturbed)
+    same(place, undisturbed)
 
 
 def holds(path: Path, text: str) -> bool:
