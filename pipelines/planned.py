@@ -208,8 +208,13 @@ class PlannedRun:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        scales = {name: scale for one in self.evals.values() for name, scale in one.metrics.items()}
+        scales = evaluations.scales(self.run.evals, self.evals)
         return tuple(name for name in scales if scales[name].headline)
+
+    @property
+    def means(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the metrics that each mean of its evaluations is made of."""
+        return {name: mean.of for name, mean in evaluations.means(self.run.evals, self.evals).items()}
 
     def splits(self, evaluation: str) -> Splits:
         """Return the data that an evaluation is made on."""
@@ -258,13 +263,8 @@ class PlannedRun:
     @cached_property
     def probes(self) -> dict[str, Stage]:
         """Return the stage of each evaluation, by its name."""
-        return {name: self._probe(one, self.embeds[name], self.views.get(name)) for name, one in self.evals.items()}
-
-    def _probe(self, evaluation: Evaluation, *embedded: Stage | None) -> Stage:
-        after = tuple(stage for stage in embedded if stage)
-        kind, made_of = outside.short(evaluation.use), keys.evaluation(evaluation, after, self.run.seed)
-        name = "" if evaluation.name == kind else evaluation.name
-        return Stage(kind, *made_of, self.home, (codebase.entry("evals", evaluation.use),), after, name)
+        read = {name: [self.embeds[name], *filter(None, [self.views.get(name)])] for name in self.evals}
+        return {name: embedding.probe(one, read[name], self.run.seed, self.home) for name, one in self.evals.items()}
 
     @cached_property
     def drawings(self) -> tuple[Stage, ...]:

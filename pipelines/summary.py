@@ -47,7 +47,8 @@ class Training:
 class RunSummary:
     """A run. probes: the stages of its evaluations. headlines: the names of their metrics that tables show.
 
-    data: its samples, shards, labels and classes, as text.
+    means: names of means of evaluations -> those of the metrics that each is made of. data: its samples, shards, labels
+    and classes, as text.
     """
 
     id: str
@@ -61,6 +62,7 @@ class RunSummary:
     trainings: tuple[Training, ...]
     probes: Mapping[str, Stage]
     headlines: tuple[str, ...]
+    means: Mapping[str, tuple[str, ...]]
     data: str
 
     @property
@@ -95,6 +97,7 @@ def summarize(run: "PlannedRun") -> RunSummary:
         trainings=tuple(_trainings(run)),
         probes=run.probes,
         headlines=run.headlines,
+        means=run.means,
         data="; ".join(
             f"{name} {several(manifest.num_samples, 'sample')} in {several(manifest.num_shards, 'shard')}, "
             f"{manifest.num_labelled:,} labelled, {several(len(manifest.classes), 'class', 'classes')}"
@@ -235,6 +238,7 @@ def from_data(data: Mapping[str, Any], home: Path) -> list[RunSummary]:
                 "trainings": tuple(Training(**one | {"stage": table.stage(one["stage"])}) for one in row["trainings"]),
                 "probes": {name: table.stage(place) for name, place in row["probes"].items()},
                 "headlines": tuple(row["headlines"]),
+                "means": {name: tuple(of) for name, of in row["means"].items()},
             }
         )
         for row in data["runs"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time_ns
 
 from selfsup import failures, origin
 from selfsup.errors import TrackError
@@ -15,6 +15,7 @@ from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
 from selfsup.stage import digest
+from selfsup.sweeps.status import averages
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ACCEPTED, CODE, COMMIT, HARDWARE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
@@ -101,7 +102,7 @@ class Recorder:
         recorded = {run.data.tags[ID]: run for name in names for run in self._tracker.runs(name)}
         for planned in runs:
             run, failure = recorded.get(planned.id), failures.read(planned.failure)
-            if planned.done and not (run and run.info.status == "FINISHED"):
+            if planned.done and not (run and run.info.status == "FINISHED" and _has_means(run.data.metrics, planned)):
                 self.publish(planned)
             elif failure and not planned.done and not (run and REASON in run.data.tags):
                 self._tracker.finish(self._open(planned), "FAILED", failure.reason)
@@ -119,11 +120,19 @@ class Recorder:
                 self._tracker.metrics(run, values, step=step, time=stage.time)
                 for path in stage.artifacts():
                     self._tracker.artifact(run, path, stage.name or stage.kind)
+        self._average(run, planned)
         if planned.done:
             if planned.pretrain:
                 encoder = planned.pretrain.folder / "encoder.safetensors"
                 self._tracker.model(run, name=planned.id, path=str(encoder), digest=planned.pretrain.key)
             self._tracker.finish(run, "FINISHED")
+
+    def _average(self, run: str, planned: PlannedRun) -> None:
+        """Record means of evaluations. What they are of may change while the run stays: then MLflow takes the newer."""
+        step = planned.steps if planned.pretrain else 0
+        for name, value in averages(planned).items():
+            if dict(self._tracker.history(run, name)).get(step) != value:
+                self._tracker.metrics(run, {name: value}, step=step, time=time_ns() // 1_000_000)
 
     def _open(self, planned: PlannedRun) -> str:
         place = self._tags.get(planned.id, {})
@@ -145,6 +154,11 @@ class Recorder:
             datasets=[(Path(data.root).name, data.digest, use) for use, data in planned.data.items()],
             parent=self._parents.get(planned.id),
         )
+
+
+def _has_means(recorded: Mapping[str, float], planned: PlannedRun) -> bool:
+    """Return whether the means of a run's evaluations are recorded as its spec asks for them now."""
+    return all(recorded.get(name) == value for name, value in averages(planned).items())
 
 
 def _logs(planned: PlannedRun) -> dict[Path, str]:

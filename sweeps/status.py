@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from selfsup import failures, origin
+from selfsup import failures, means, origin
 from selfsup.columns import aligned
 from selfsup.metrics_log import tail
 from selfsup.pipelines.summary import RunSummary
@@ -137,6 +137,17 @@ def latest_scores(run: "AnyRun") -> dict[str, float]:
 
 
 def _headlines(run: "AnyRun", values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the headline metrics of a run's evaluations. values: by the space of their stage."""
-    places = [(name, *name.rsplit("/", 1)) for name in run.headlines]
-    return {name: values[space][last] for name, space, last in places if last in values.get(space, {})}
+    """Return the headline metrics of a run's evaluations and of their means. values: by the space of their stage."""
+    numbers = _flat(values)
+    numbers |= means.values(run.means, numbers)
+    return {name: numbers[name] for name in run.headlines if name in numbers}
+
+
+def averages(run: "AnyRun") -> dict[str, float]:
+    """Return the means of the evaluations that are done, by the names that MLflow has them under."""
+    made = [stage for stage in run.probes.values() if stage.done] if run.means else []
+    return means.values(run.means, _flat({stage.space: stage.result() for stage in made}))
+
+
+def _flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{space}/{name}": value for space, own in values.items() for name, value in own.items()}

@@ -91,6 +91,11 @@ def _evals_have_data(data: Data, evals: Knobs) -> Iterator[Conflict]:
             )
 
 
+def _means_exist(evals: Knobs) -> Iterator[Conflict]:
+    for name, why in evaluations.unfit_means(evals):
+        yield Conflict((f"evals.means.{name}",), why)
+
+
 def _painted(paint: Paint, data: Data, input: Knobs) -> Iterator[Conflict]:  # noqa: A002, ARG001
     kind = modality.chosen(input)[0]
     if kind != "image":
@@ -187,6 +192,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _norm_groups,
     _warmup_in_duration,
     _evals_have_data,
+    _means_exist,
     _painted,
     _one_input,
     _known,

@@ -3,8 +3,10 @@
     evals: {knn: {}, flowers: {use: linear, data: {train: ..., val: ...}}, few: {use: knn, k: 5}}
     evals: {mine: {use: ./mine.py}, other: {use: my_lab.evals:Other}}
     evals: {every: {epochs: 10}, knn: {}}
+    evals: {flowers: {use: linear, data: ...}, pets: {use: linear, data: ...}, means: {transfer: [flowers, pets]}}
 
-`use` defaults to the name, `data` to the run's own. `every` is no evaluation: it asks for all of them during training.
+`use` defaults to the name, `data` to the run's own. `every` and `means` are no evaluations: one asks for all of them
+during training, the other for means of their metrics, such as eval/transfer/top1.
 """
 
 import functools
@@ -15,20 +17,25 @@ from typing import Any, Literal, NamedTuple
 from pydantic import create_model
 
 from selfsup import evaluator, outside
+from selfsup import means as averages
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.explain import did_you_mean
 from selfsup.feature_choice import FeatureChoice
 from selfsup.knob import Knobs, knob
 from selfsup.layers import find
+from selfsup.means import Mean
 from selfsup.naming import WORD
 from selfsup.sections import Duration, EvalData
 from selfsup.source import Node, Problem
 
 Uses = tuple[tuple[str, str | None], ...]  # (name, evaluator) of evaluations with a name of their own; None: taken back
 USE = "which evaluation it is; null: the one that it is named after"
-EVERY = "every"  # the one key that is no evaluation
+EVERY, MEANS = WORDS = "every", "means"  # the keys that are no evaluations
 EVERY_DOC = "how often all of them are made of the encoder as it trains, as {epochs: 10}; null: once it is trained"
+
+
+MEANS_DOC = "means of evaluations, such as {transfer: [flowers, pets]}: of each score that all of these have"
 
 
 class Evaluation(NamedTuple):
@@ -65,12 +72,40 @@ class Unknown(Knobs, extra="allow"):
 
 def listed(section: Knobs) -> dict[str, Evaluation]:
     """Return the evaluations of a run, by name and in the order of names."""
-    return {name: _evaluation(name, knobs) for name, knobs in section if name != EVERY and knobs is not None}
+    return {name: _evaluation(name, knobs) for name, knobs in section if name not in WORDS and knobs is not None}
 
 
 def every(section: Knobs) -> Duration | None:
     """Return how often the evaluations of a run are made during training; None where they are not."""
     return getattr(section, EVERY, None)
+
+
+def means(section: Knobs, among: Mapping[str, Evaluation]) -> dict[str, Mean]:
+    """Return the means of a run's evaluations by the names of their metrics, those all of whose members are `among`."""
+    suite, asked = _suite(among), getattr(section, MEANS, None) or {}
+    complete = {name: members for name, members in asked.items() if suite.keys() >= set(members)}
+    return {
+        key: mean for name, members in complete.items() for key, mean in averages.metrics(name, members, suite).items()
+    }
+
+
+def scales(section: Knobs, among: Mapping[str, Evaluation]) -> dict[str, Metric]:
+    """Return the metrics of evaluations and of their means, by name."""
+    own = {name: metric for evaluation in among.values() for name, metric in evaluation.metrics.items()}
+    return own | {name: mean.scale for name, mean in means(section, among).items()}
+
+
+def unfit_means(section: Knobs) -> Iterator[tuple[str, str]]:
+    """Yield the name of each mean that there cannot be, and why."""
+    known = listed(section)
+    for name, members in (getattr(section, MEANS, None) or {}).items():
+        taken = f"{name} is the name of an evaluation; choose another" if name in {*known, *evaluator.names()} else ""
+        if why := unfit(name) or taken or averages.problem(members, _suite(known)):
+            yield name, why
+
+
+def _suite(among: Mapping[str, Evaluation]) -> dict[str, Mapping[str, Metric]]:
+    return {name: evaluation.evaluator.yields(evaluation.hyper) for name, evaluation in among.items()}
 
 
 def _evaluation(name: str, knobs: Any) -> Evaluation:
@@ -111,17 +146,17 @@ def unusable(root: Node) -> Iterator[Problem]:
 def metrics(tree: Mapping[str, Any]) -> dict[str, Metric]:
     """Return the metrics of a spec's evaluations, by name. tree: as written, valid or not."""
     named = {name: entry.get("use") or name for name, entry in _entries(tree).items() if isinstance(entry, dict)}
-    return {
-        f"eval/{name}/{metric}": scale
-        for name, use in named.items()
-        if evaluator.is_known(use)
-        for metric, scale in evaluator.load(use).metrics.items()
-    }
+    suite = {name: evaluator.load(use).metrics for name, use in named.items() if evaluator.is_known(use)}
+    own = {f"eval/{name}/{metric}": scale for name, known in suite.items() for metric, scale in known.items()}
+    asked = tree["evals"].get(MEANS) if own else None
+    valid = {name: of for name, of in asked.items() if isinstance(of, list)} if isinstance(asked, dict) else {}
+    means = [averages.metrics(name, of, suite) for name, of in valid.items() if not averages.problem(of, suite)]
+    return own | {name: mean.scale for made in means for name, mean in made.items()}
 
 
 def _entries(tree: Mapping[str, Any]) -> dict[str, Any]:
     entries = tree.get("evals")
-    return {name: entry for name, entry in entries.items() if name != EVERY} if isinstance(entries, dict) else {}
+    return {name: entry for name, entry in entries.items() if name not in WORDS} if isinstance(entries, dict) else {}
 
 
 def hints(tree: Mapping[str, Any]) -> dict[str, str]:
@@ -129,14 +164,14 @@ def hints(tree: Mapping[str, Any]) -> dict[str, str]:
     known = evaluator.names()
     which = f"a name of your own says which evaluation it is, as in {{use: {known[0]}}}: {', '.join(known)}"
     wrong = {f"evals.{name}": unfit(name) or which for name in _entries(tree) if name not in known}
-    return wrong | {f"evals.{EVERY}.use": unfit(EVERY)}
+    return wrong | {f"evals.{word}.use": unfit(word) for word in WORDS}
 
 
 def unfit(name: str) -> str:
     """Return why a name cannot be that of an evaluation and its metrics; "" where it can."""
     if not WORD.fullmatch(name):
         return "a name of an evaluation is a letter, then letters, digits, - and _, at most 60 together"
-    return f"{name} is a word of the program; choose another name" if name == EVERY or hasattr(Knobs, name) else ""
+    return f"{name} is a word of the program; choose another name" if name in WORDS or hasattr(Knobs, name) else ""
 
 
 @functools.cache
@@ -147,6 +182,7 @@ def section(named: Uses = ()) -> type[Knobs]:
         for name, use in sorted((dict(zip(evaluator.names(), evaluator.names(), strict=True)) | dict(named)).items())
     }
     fields[EVERY] = (Duration | None, knob(None, EVERY_DOC, result=False))
+    fields[MEANS] = (dict[str, tuple[str, ...]] | None, knob(None, MEANS_DOC, result=False))
     return create_model("Evals", __base__=Knobs, **fields)
 
 

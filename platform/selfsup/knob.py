@@ -254,6 +254,8 @@ def type_text(annotation: Any) -> str:
         return " | ".join(type_text(option) for option in args)
     if origin is tuple:
         return "[" + ", ".join("..." if item is ... else type_text(item) for item in args) + "]"
+    if origin is dict:
+        return f"{{name: {type_text(args[1])}, ...}}"
     if annotation is types.NoneType:
         return "null"
     if issubclass(annotation, Knobs):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfsup import outside
-from selfsup.evaluations import listed
+from selfsup.evaluations import listed, scales
 from selfsup.evaluator import Metric
 from selfsup.layers import less, written
 from selfsup.source import Node, Problem
@@ -87,8 +87,8 @@ class Design:
 
 def metrics(spec: Spec) -> dict[str, Metric]:
     """Return the metrics of the spec's evaluations that tables show, by name."""
-    by_evaluation = [evaluation.metrics for evaluation in listed(spec.evals).values()]
-    return {name: metric for metrics in by_evaluation for name, metric in metrics.items() if metric.headline}
+    by_name = scales(spec.evals, listed(spec.evals))
+    return {name: metric for name, metric in by_name.items() if metric.headline}
 
 
 def design(
