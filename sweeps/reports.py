@@ -3,20 +3,21 @@
 Nothing here needs Ray.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfsup import whole
 from selfsup.mlflow_store import home
-from selfsup.stage import digest
-from selfsup.sweeps import mlflow_tree
-from selfsup.sweeps.layout import lay_out
+from selfsup.stage import digest, read_json, record
+from selfsup.sweeps import mlflow_tree, mlflow_views
 from selfsup.sweeps.plans import statuses
 from selfsup.sweeps.report import paper
 from selfsup.sweeps.report.files import files, pictures, read
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.sweep import Sweep
+from selfsup.sweeps.standing import ShownReport, keep, numbers
 from selfsup.track import Tracker, store
 
 if TYPE_CHECKING:
@@ -35,7 +36,37 @@ def plan(path: str | Path, *overrides: str) -> "pd.DataFrame":
 
 def report(path: str | Path, *overrides: str) -> "pd.DataFrame":
     """Return a row per run and metric, from what MLflow holds of a sweep now."""
+    from selfsup.sweeps.layout import lay_out
+
     return frame(lay_out(sweepfile.read(Path(path), overrides))[0])
+
+
+def renew(arms: Sweep, tracker: Tracker) -> ShownReport:
+    """Write the report, and return what is shown of it."""
+    made_of = numbers(arms, home())
+    ablation, page = write(arms, tracker)
+    lines = [
+        *_results(ablation),
+        f"the report:      {page}",
+        f"                 {arms.report_command} --open",
+        "every number:    selfsup ui",
+    ]
+    links = mlflow_views.links(tracker, arms.name, arms.digest).items()
+    lines += [f"{f'MLflow, {title}:':<16} {url}" for title, url in links]
+    report = ShownReport(paper.console(ablation), tuple(lines), str(page))
+    keep(arms, report, made_of, home())
+    return report
+
+
+def _results(ablation: Ablation) -> Iterator[str]:
+    """Yield where pictures of a run are, and how its features are had."""
+    for run in [result for result in ablation.results if result.metrics.get("pictures/images")][:1]:
+        for key in read_json(record(home(), run.id), stages=list)["stages"]:
+            if str(key).startswith("pictures-"):
+                yield f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}"
+    trained = {key for study in ablation.sweep.studies for key in study.arms[0].ids.values()}
+    for run in [result for result in ablation.results if result.id in trained and result.status == "done"][:1]:
+        yield f"features:        selfsup embed {run.id} SAMPLES OUT.parquet"
 
 
 def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:

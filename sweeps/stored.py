@@ -20,7 +20,7 @@ from selfsup.mlflow_store import default_uri, sqlite_path
 from selfsup.stage import damaged, is_locked, read_json
 from selfsup.sweeps.report.results import EVAL, Row, all_rows, final_metrics
 from selfsup.sweeps.result import Status
-from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
+from selfsup.sweeps.tags import ABOVE, ARM, KIND, STUDY, TRIAL
 from selfsup.track import ID, LABEL, REASON, SEED, Tracker
 
 NEAREST = 3  # names in an error
@@ -28,7 +28,6 @@ STATUS: Mapping[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING
 UNSENT = "its numbers are not in MLflow yet; its command sends them"
 INTERRUPTED: tuple[Status, str] = ("pending", "was interrupted")
 DELETED: tuple[Status, str] = ("stopped", "deleted in MLflow: `selfsup clean` removes it")
-ABOVE = ("sweep", "search", "arm")  # kinds of runs in MLflow that stand for several
 
 
 class RunRecord(NamedTuple):

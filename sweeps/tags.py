@@ -5,3 +5,4 @@ DRAWN, SPENT = "selfsup.drawn", "selfsup.spent"  # a trial's values, as JSON; th
 SESSIONS = "selfsup.sessions"  # in how many pieces a search was made
 TRIAL = "trial"
 STUDY, ARM, FACTOR, VALUE = "selfsup.study", "selfsup.arm", "selfsup.factor", "selfsup.value"
+ABOVE = ("sweep", "search", "arm")  # kinds of runs in MLflow that stand for several

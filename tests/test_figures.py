@@ -12,7 +12,7 @@ from PIL import Image
 from toy_sweep import KNN, RATIO, study, sweep
 
 from selfsup.sweeps.report.crossed import crossing
-from selfsup.sweeps.report.figures import drawings, png, svg
+from selfsup.sweeps.report.figures import drawings
 from selfsup.sweeps.report.learning import POINTS, health, looks_of, losses, panels_of
 from selfsup.sweeps.report.plots import (
     AMOUNTS,
@@ -136,12 +136,12 @@ def test_the_same_bytes_each_time_without_a_date_and_transparent(numbers: dict[s
     first, second = drawings(whole), drawings(whole)
     assert [drawing.kind for drawing in first] == [*(["grid"] if one.grid else ["curves"]), "effects", "loss", "health"]
     for drawing, again in zip(first, second, strict=True):
-        text = svg(drawing.figure)
-        assert text == svg(again.figure)
+        text = drawing.svg
+        assert text == again.svg
         assert b"date" not in text
         assert ElementTree.fromstring(text).tag.endswith("svg")
-    assert png(first[1].figure) == png(second[1].figure)
-    assert Image.open(io.BytesIO(png(first[1].figure))).getpixel((0, 0))[3] == 0
+    assert first[1].png == second[1].png
+    assert Image.open(io.BytesIO(first[1].png)).getpixel((0, 0))[3] == 0
 
 
 def test_long_curves_are_thinned_and_collapsed_arms_named() -> None:
@@ -220,7 +220,7 @@ def lengths(lines: Sequence[object]) -> list[int]:
 def test_a_sweep_that_has_not_begun_can_be_drawn(numbers: dict[str, list[float]]) -> None:
     one, _ = study(numbers, grid=numbers is GRID)
     for drawing in drawings(ablation(sweep(one), [])):
-        assert svg(drawing.figure)
+        assert drawing.svg
 
 
 def test_bands_end_at_0_and_100() -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from toy_sweep import study, sweep
 
-from selfsup.sweeps.report.figures import drawings, svg
+from selfsup.sweeps.report.figures import drawings
 from selfsup.sweeps.report.tables import ablation
 
 G = "{http://www.w3.org/2000/svg}"
@@ -36,7 +36,7 @@ def panels(kind: str, *, log: bool = False) -> list[tuple[list[dict], dict[str, 
         one = replace(one, factors=tuple(replace(factor, log=True) for factor in one.factors))
     learned = [replace(run, curves={"pretrain/loss": [(0, 3.5), (100, 1.25), (101, 0.5)]}) for run in results]
     (drawing,) = [d for d in drawings(ablation(sweep(one), learned)) if d.kind == kind]
-    root = ElementTree.fromstring(svg(drawing.figure))
+    root = ElementTree.fromstring(drawing.svg)
     return [
         (json.loads(panel.attrib["data-axes"]), {g.find(f"{G}title").text: points(g) for g in _series(panel)})
         for panel in root.iter(f"{G}g")

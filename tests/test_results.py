@@ -3,13 +3,16 @@
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import toy_sweep
 
-from selfsup import hits
+from selfsup import hits, sqlite_runs
 from selfsup.errors import SpecError
+from selfsup.sqlite_runs import Row
+from selfsup.sweeps.report import results
 from selfsup.sweeps.report.results import find, gather
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.sweep import Sweep
@@ -114,23 +117,26 @@ def test_what_is_kept_follows_every_change(tracker: Tracker, sweep: Sweep, tmp_p
     assert same()[0].status == "pending"
 
 
+@pytest.mark.parametrize("by", ["file", "MLflow"])
 def test_finished_runs_are_read_once(
-    tracker: Tracker, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
+    if by == "MLflow":  # as of a server
+        monkeypatch.setattr(sqlite_runs, "TABLES", {"tags": "SELECT no_such_column FROM tags"})
     opened = run(tracker, sweep, 0, "FINISHED")
     run(tracker, sweep, 1, "FINISHED")
     with sqlite3.connect(tracker._store or "") as store:  # the first of them long ago
         store.execute("UPDATE runs SET end_time = end_time - 3600000 WHERE run_uuid = ?", [opened])
     before = gather(tracker, sweep, curves=[LOSS], cache=tmp_path)
     read: list[str] = []
-    runs = tracker.runs
+    changes = results._changes
 
-    def counted(*args: str, **kwargs: bool) -> object:
-        found = runs(*args, **kwargs)
-        read.extend(each.info.run_id for each in found)
-        return found
+    def counted(*args: Any) -> tuple[set[str], list[Row]]:
+        deleted, rows = changes(*args)
+        read.extend(row["run"] for row in rows)
+        return deleted, rows
 
-    monkeypatch.setattr(tracker, "runs", counted)
+    monkeypatch.setattr(results, "_changes", counted)
     monkeypatch.delattr(Tracker, "history")
     assert gather(tracker, sweep, curves=[LOSS], cache=tmp_path) == before
     assert read == [before[1].run]  # it may have ended while another machine's clock was behind

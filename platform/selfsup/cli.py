@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from selfsup.sweeps.plans import Plan
     from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
-    from selfsup.track import Tracker
+    from selfsup.sweeps.standing import ShownReport
 
 app = typer.Typer(
     cls=SectionedGroup,
@@ -132,16 +132,24 @@ def sweep(
 ) -> None:
     """Run what is missing of a sweep, then make its report. The same command continues after any interruption."""
     from selfsup.sweeps.plans import Plan
-    from selfsup.sweeps.session import conduct
+    from selfsup.sweeps.standing import finished
     from selfsup.track import store
 
-    plan, tracker = Plan(spec, set_ or [], home()), store()
+    plan, policy = Plan(spec, set_ or [], home()), code_policy(accept_code, again)
+    done = None if plan.is_search or only else finished(plan, home())
+    tracker = None if done else store()
     show(_outline(plan))
     if not plan.is_search and plan.is_plain:
         typer.echo("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec compares others with it")
-    arms, failed = conduct(plan.file, tracker, only or (), code_policy(accept_code, again))
-    _report(arms, tracker)
-    raise typer.Exit(1 if failed else 0)
+    if tracker:
+        from selfsup.sweeps.reports import renew
+        from selfsup.sweeps.session import conduct
+
+        arms, failed = conduct(plan.file, tracker, only or (), policy)
+        done = renew(arms, tracker)
+    assert done
+    _show_report(done)
+    raise typer.Exit(1 if tracker and failed else 0)
 
 
 @app.command()
@@ -152,14 +160,14 @@ def report(
 ) -> None:
     """Make the tables and figures of a sweep from what MLflow holds of it, at any time."""
     from selfsup.sweeps.plans import Plan
-    from selfsup.track import store
+    from selfsup.sweeps.standing import standing
 
     plan = Plan(spec, set_ or [], home())
     arms = None if plan.is_search else plan.sweep  # before a store is opened for it
-    tracker = store()
-    page = _report(arms or _found(plan, tracker), tracker)
+    shown = (arms and standing(arms, home())) or _new_report(plan)
+    _show_report(shown)
     if show:
-        webbrowser.open(page.as_uri())
+        webbrowser.open(Path(shown.page).as_uri())
 
 
 @app.command()
@@ -239,35 +247,23 @@ def _outline(plan: "Plan") -> str:
     return outline.written(plan.sweep, list(plan.runs.values()), plan.warnings)
 
 
-def _found(plan: "Plan", tracker: "Tracker") -> "Sweep":
-    """Return a search as a sweep: what it found so far."""
+def _new_report(plan: "Plan") -> "ShownReport":
+    """Write the report of a sweep, or of what a search found so far."""
+    from selfsup.sweeps.reports import renew
+    from selfsup.track import store
+
+    tracker = store()
+    if not plan.is_search:
+        return renew(plan.sweep, tracker)
     from selfsup.sweeps.layout import lay_out
 
-    return lay_out(plan.file, tracker)[0]
+    return renew(lay_out(plan.file, tracker)[0], tracker)
 
 
-def _report(arms: "Sweep", tracker: "Tracker") -> Path:
-    """Write the report and print its tables; return the path of its page."""
-    from selfsup.stage import read_json, record
-    from selfsup.sweeps import mlflow_views
-    from selfsup.sweeps.report import paper
-    from selfsup.sweeps.reports import write
-
-    ablation, page = write(arms, tracker)
-    show(f"\n{paper.console(ablation)}\n", BEST)
-    for run in [result for result in ablation.results if result.metrics.get("pictures/images")][:1]:
-        for key in read_json(record(home(), run.id), stages=list)["stages"]:
-            if str(key).startswith("pictures-"):
-                typer.echo(f"reconstructions: {home() / 'stages' / key / 'reconstructions.png'}")
-    trained = {key for study in arms.studies for key in study.arms[0].ids.values()}
-    for run in [result for result in ablation.results if result.id in trained and result.status == "done"][:1]:
-        typer.echo(f"features:        selfsup embed {run.id} SAMPLES OUT.parquet")
-    typer.echo(f"the report:      {page}")
-    typer.echo(f"                 {arms.report_command} --open")
-    typer.echo("every number:    selfsup ui")
-    for title, url in mlflow_views.links(tracker, arms.name, arms.digest).items():
-        typer.echo(f"{f'MLflow, {title}:':<16} {url}")
-    return page
+def _show_report(report: "ShownReport") -> None:
+    show(f"\n{report.tables}\n", BEST)
+    for line in report.lines:
+        typer.echo(line)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ A figure is saved as the same bytes each time.
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -50,7 +52,8 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Drawing(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Drawing:
     """A figure of a study.
 
     kind: "curves", "grid", "effects", "loss", "evaluations", "health". caption: content and meaning of marks.
@@ -60,6 +63,14 @@ class Drawing(NamedTuple):
     kind: str
     caption: str
     figure: Figure
+
+    @cached_property
+    def svg(self) -> bytes:
+        return annotate(_saved(self.figure, "svg", {"Date": None, "Creator": None}).decode(), self.figure).encode()
+
+    @cached_property
+    def png(self) -> bytes:
+        return _saved(self.figure, "png", {"Software": None})
 
 
 def drawings(ablation: Ablation) -> list[Drawing]:
@@ -73,14 +84,6 @@ def drawings(ablation: Ablation) -> list[Drawing]:
                 study, [table for table in ablation.tables if table.study == study.name], ablation.sweep.metrics, runs
             )
         ]
-
-
-def svg(figure: Figure) -> bytes:
-    return annotate(_saved(figure, "svg", {"Date": None, "Creator": None}).decode(), figure).encode()
-
-
-def png(figure: Figure) -> bytes:
-    return _saved(figure, "png", {"Software": None})
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:

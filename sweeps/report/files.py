@@ -49,8 +49,8 @@ def files(ablation: Ablation, pictures: Mapping[str, Mapping[str, bytes]]) -> di
     }
     for drawing in drawings:
         name = "-".join(part for part in (drawing.study, drawing.kind) if part)
-        contents[f"figures/{name}.svg"] = figures.svg(drawing.figure)
-        contents[f"figures/{name}.png"] = figures.png(drawing.figure)
+        contents[f"figures/{name}.svg"] = drawing.svg
+        contents[f"figures/{name}.png"] = drawing.png
     return contents
 
 

@@ -18,7 +18,7 @@ from selfsup.sweeps.report import searching, uncertainty
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.columns import compared, expected, failures, name_columns, verdicts
 from selfsup.sweeps.report.crossed import crossing
-from selfsup.sweeps.report.figures import Drawing, svg
+from selfsup.sweeps.report.figures import Drawing
 from selfsup.sweeps.report.legend import marks
 from selfsup.sweeps.report.plots import INK
 from selfsup.sweeps.report.provenance import made_with, methods, mixed, run_origins, settings
@@ -176,7 +176,7 @@ def inline_svg(drawing: Drawing) -> str:
     A phone shows it no larger than it was drawn: --drawn is that width, for the style sheet.
     """
     own = re.sub(r"\W", "_", f"{drawing.study}-{drawing.kind}-")
-    text = svg(drawing.figure).decode()
+    text = drawing.svg.decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{own}", text).replace(INK, "currentColor")
     width = f"{72 * drawing.figure.get_figwidth():g}pt"

@@ -12,12 +12,15 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from selfsup import sqlite_runs
 from selfsup.errors import SpecError
 from selfsup.hits import NAME, HitRecord, read
 from selfsup.metric_names import current_metrics
+from selfsup.mlflow_store import sqlite_path
 from selfsup.redact import redacted
+from selfsup.sqlite_runs import Row
 from selfsup.sweeps.result import Curve, Result, Status
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.trials import Trial
@@ -39,7 +42,6 @@ TABLES = (
     "curves (run TEXT, name TEXT, ended INTEGER, points TEXT, PRIMARY KEY (run, name))",
     "images (run TEXT, stage TEXT, ended INTEGER, content BLOB, PRIMARY KEY (run, stage))",
 )
-Row = dict[str, Any]  # a run as the cache holds it, see _row
 EVAL = "eval/"  # what the names of evaluations' numbers begin with
 EVERY = "evals.every."  # what the parameters of a run begin with that is evaluated while it trains
 SKEW = 60_000  # milliseconds by which the clocks of machines that finish runs may differ
@@ -136,17 +138,25 @@ def _current(tracker: Tracker, experiment: str, cache: sqlite3.Connection) -> di
     """-> our id: its newest run. Reads the cache, and from MLflow what may have changed since."""
     known = {run: json.loads(row) for run, row in cache.execute("SELECT run, held FROM runs")}
     since = max(0, max((row["ended"] for row in known.values()), default=0) - SKEW)
-    for run in tracker.runs(experiment, deleted=True) if known else ():
-        known.pop(run.info.run_id, None)
-    unfinished = tracker.runs(experiment, "attributes.status != 'FINISHED'")
-    ended = tracker.runs(experiment, f"attributes.status = 'FINISHED' AND attributes.end_time >= {since}")
-    known |= {run.info.run_id: _row(run) for run in (*unfinished, *ended)}
-    cache.executemany(
-        "INSERT OR REPLACE INTO runs VALUES (?, ?)",
-        [(run.info.run_id, json.dumps(known[run.info.run_id])) for run in ended],
-    )
+    deleted, changed = _changes(tracker, experiment, since)
+    known = {run: row for run, row in known.items() if run not in deleted} | {row["run"]: row for row in changed}
+    ended = [(row["run"], json.dumps(row)) for row in changed if row["status"] == "FINISHED"]
+    cache.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?)", ended)
     cache.commit()
     return {row["id"]: row for row in sorted(known.values(), key=lambda row: row["started"]) if row["id"]}
+
+
+def _changes(tracker: Tracker, experiment: str, since: int) -> tuple[set[str], list[Row]]:
+    """-> MLflow's ids of deleted runs, and the runs that have not finished, or that ended since: of a local store from
+    its file."""
+    if store := sqlite_path(tracker.uri):
+        with contextlib.suppress(sqlite3.Error):
+            key = sqlite_runs.experiment(store, experiment)
+            return sqlite_runs.changes(store, key.id, since) if key else (set(), [])
+    deleted = {run.info.run_id for run in tracker.runs(experiment, deleted=True)} if since else set()
+    unfinished = tracker.runs(experiment, "attributes.status != 'FINISHED'")
+    ended = tracker.runs(experiment, f"attributes.status = 'FINISHED' AND attributes.end_time >= {since}")
+    return deleted, [_row(run) for run in (*unfinished, *ended)]
 
 
 def _row(run: "Run") -> Row:
