@@ -64,8 +64,9 @@ SHOWS = {  # kind of a picture: title, and what it shows
     "painted": (
         "Painted from features",
         "The same validation images for every arm; below each what a diffusion model paints from its feature alone, "
-        "from four draws of noise, the same for all: what stays the same is what the feature knows. Explained: share "
-        "of the pixels' variance over images that the paintings predict. Shared: that of the paintings themselves.",
+        "from four draws of noise, the same for all: what stays the same is what the feature knows. Explained: how "
+        "much of the variance of pixels over images the paintings predict. Shared: how much of the paintings' own is "
+        "between images, not between draws; where it is far more, the model varies too little: raise paint.steps.",
     ),
 }
 SPENT = ("gpu_hours", "seconds", "energy_wh")  # the others are how

@@ -69,8 +69,8 @@ class ModulatedBlock(nn.Module):
 
     def forward(self, value: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, 1)
-        changed: Tensor = self.second(self.norm(self.first(value)) * (1 + scale) + shift)
-        return self.past(value) + changed
+        changed: Tensor = self.past(value) + self.second(self.norm(self.first(value)) * (1 + scale) + shift)
+        return changed
 
 
 def waves(steps: Tensor, width: int) -> Tensor:
