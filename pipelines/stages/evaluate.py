@@ -27,6 +27,7 @@ from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pipelines.stages.embedded import EmbeddedTrain, embedded_train
 from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource, Source
 from selfsup.pipelines.stages.filled import READ_BATCH, blocks, mapped, places_of, written
 from selfsup.pipelines.stages.maps import MapSource
@@ -81,7 +82,8 @@ def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     if (evaluation := next(readers, None)) is None:  # images are painted from them alone
         return embed_splits(planned, planned.train, planned.val, stage.folder)
     reader, splits = planned.tuned.get(evaluation.name, planned), planned.splits(evaluation.name)
-    return embed_splits(reader, *splits, stage.folder, planned.feature(evaluation))
+    known = embedded_train(planned, evaluation.name)
+    return embed_splits(reader, *splits, stage.folder, planned.feature(evaluation), known)
 
 
 def embed_splits(
@@ -90,27 +92,42 @@ def embed_splits(
     val: Manifest | None,
     folder: Path,
     reads: FeatureChoice = OWN,
+    known: EmbeddedTrain | None = None,
 ) -> dict[str, float]:
-    """Write features of one split or two by the encoder of a run, or logits of the second, to a folder; or nothing."""
+    """Write features of one split or two by the encoder of a run, or logits of the second, to a folder; or nothing.
+
+    known: those of train, which are made already.
+    """
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     source: Source = source_of(planned, weights, reads)
-    first = train.num_samples if reads == LOGITS else 0
-    if weights and first:
+    first = train.num_samples if reads == LOGITS or known else 0
+    if weights and reads == LOGITS:
         source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
     total = train.num_samples + (val.num_samples if val else 0) - first
-    return write_features(source, Load(train, val or train, source.view, first), run, total, folder)
+    return write_features(source, Load(train, val or train, source.view, first), run, total, folder, known)
 
 
 def write_features(
-    source: Source, load: Callable[[Columns], Columns], run: Run, total: int, folder: Path
+    source: Source,
+    load: Callable[[Columns], Columns],
+    run: Run,
+    total: int,
+    folder: Path,
+    known: EmbeddedTrain | None = None,
 ) -> dict[str, float]:
-    """Write the features of so many views to a folder, or nothing. load: their numbers -> those that can be decoded."""
+    """Write the features of so many views to a folder, or nothing. load: their numbers -> those that can be decoded.
+
+    known: others, which are made already.
+    """
     numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
     samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=cpus_of(run))
     encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=cpus_of(run))
     with sealed(folder / "features") as part:
         encode.write_parquet(str(part))
+        if known:
+            known.copy(part)
+            total += known.samples
     table = pq.read_table(folder / "features", columns=["id"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
 

@@ -80,6 +80,7 @@ def planned(home: Path, sets: Path, data: dict[str, str], evals: dict[str, Any],
     named = {use: str(sets / name / "shards") for use, name in data.items()}
     told = {"name": "tiny", "method": "untrained", "backbone": BACKBONE, "baselines": False, "data": named}
     told |= {"train": {"duration": {"steps": 1}, "batch": 4}, "stream": {"lanes": 4}, "evals": evals, **more}
+    home.mkdir(exist_ok=True)
     (home / "spec.yaml").write_text(yaml.safe_dump(told))
     return plan(spec.read(home / "spec.yaml"), home)[-1]
 
@@ -105,6 +106,32 @@ def test_an_encoder_of_unlabelled_images_is_scored_on_labelled_ones(tmp_path: Pa
         assert seen
         np.testing.assert_array_equal(seen.right["top1"], scores["top1"])
     _check_normalized_by_its_own_pre_training(run, features.val)
+
+
+def test_further_test_sets_take_the_features_of_the_train_that_they_share(
+    tmp_path: Path, sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load is told the number of the first sample: of the second stage the first of val, 12, train being embedded."""
+    firsts, plain = [], evaluate.Load
+
+    def noted(*given: Any) -> evaluate.Load:
+        firsts.append(given[3])
+        return plain(*given)
+
+    monkeypatch.setattr(evaluate, "Load", noted)
+    shift = {"use": "knn", "k": 3, "data": {"val": str(sets / "own" / "shards")}}
+    data = {"train": "flowers", "val": "flowers_val"}
+    run = planned(tmp_path, sets, data, {"knn": {"k": 3}, "shift": shift})
+    perform(run)
+    assert firsts == [0, 12]
+    alone = planned(tmp_path / "alone", sets, data, {"shift": shift})
+    perform(alone)
+    assert alone.embeds["shift"].key == run.embeds["shift"].key
+    assert alone.embeds["shift"].result() == run.embeds["shift"].result() == {"samples": 30.0, "undecodable": 0.0}
+    first, second = (evaluate.features(one.embeds["shift"].folder, 2) for one in (run, alone))
+    for part, expected in zip(first[:4], second[:4], strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-6)
+    assert alone.probes["shift"].result() == run.probes["shift"].result()
 
 
 def _check_normalized_by_its_own_pre_training(run: PlannedRun, made: np.ndarray) -> None:
