@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -104,7 +104,7 @@ class Detector(nn.Module):
         self.train(targets is not None)
         grid = math.isqrt(tokens.shape[1])
         lack = _filled(grid) - grid
-        image = F.pad(tokens.transpose(1, 2).unflatten(-1, (grid, grid)), (0, lack, 0, lack))
+        image = F.pad(tokens.transpose(1, 2).reshape(len(tokens), -1, grid, grid), (0, lack, 0, lack))
         units, maps = TOKEN * _filled(grid), self.model.backbone(image)
         images = ImageList(image.new_empty(units, units), [(units, units)] * len(image))  # of which the size is read
         proposals, own = self.model.rpn(images, maps, targets)
@@ -148,5 +148,5 @@ def pasted(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
     middle = torch.arange(side, device=boxes.device) + 0.5
     first, last = boxes[:, None, :2], boxes[:, None, 2:]
     across, down = ((middle[:, None] - first) / (last - first) * 2 - 1).unbind(-1)  # (O, S): -1 to 1 in the box
-    places = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
+    places = torch.stack([across[:, None].expand(-1, side, -1), down[..., None].expand(-1, -1, side)], dim=-1)
     return F.grid_sample(masks, places, align_corners=False)[:, 0]
