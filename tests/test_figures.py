@@ -1,13 +1,14 @@
 """Figures hold the numbers of the tables, and are the same bytes each time."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 from toy_sweep import KNN, RATIO, study, sweep
 
@@ -24,7 +25,7 @@ from selfsup.sweeps.report.plots import (
     heat_map,
     numbers,
 )
-from selfsup.sweeps.report.table import Ablation
+from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.report.wording import clipped
 from selfsup.sweeps.result import Result
@@ -107,6 +108,20 @@ def test_the_forest_is_filled_where_an_effect_is_certain() -> None:
     assert [found[y].get_markerfacecolor() for y in (1, 4, 5)] == [RED, "none", BLUE]
     assert [float(found[y].get_xdata()[0]) for y in (1, 4, 5)] == pytest.approx([-20, 1 / 3, 20])
     assert found[2].get_marker() == "x"
+
+
+@pytest.mark.parametrize("draw", [curves, effects])
+def test_many_metrics_stand_in_rows_whose_labels_do_not_meet(draw: Callable[[Sequence[Table]], Figure]) -> None:
+    tables = [replace(table, metrics=(KNN,) * 6) for table in made(FACTORS).tables if table.factor]
+    figure = draw(tables)
+    figure.draw_without_rendering()
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert len(shown) == 6 * (len(tables) if draw is curves else 1)
+    assert all(axis.get_position().width * figure.get_figwidth() > 1 for axis in shown)
+    boxes = [axis.xaxis.label.get_window_extent() for axis in shown]
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+    names = [[text.get_text() for text in axis.get_yticklabels() if text.get_visible()] for axis in shown]
+    assert names[0] == names[4], "the first of each row has the names of arms"
 
 
 def test_a_heat_map_has_every_combination_in_its_place() -> None:

@@ -28,12 +28,13 @@ KINDS = (BLUE, "#d55e00", "#8d05fc", "#a69172", "#9d4c71")
 AMOUNTS = LinearSegmentedColormap.from_list("amounts", ["#385bd6", "#8a4fc4", "#c4458d", "#dd5f3e", "#c98200"])
 DASHED: dict[str, Any] = {"linewidth": 0.6, "linestyle": (0, (3, 3))}
 WIDTH, HEIGHT = 7.2, 1.9  # inches: of a page's text, of a panel
+ACROSS = 4  # panels in a row at most
 ROUNDING = 1e-6  # narrowest axis of differences: those of equal results are of rounding
 
 
 def curves(tables: Sequence[Table]) -> Figure:
-    """Draw a row of panels per numeric factor, a column per metric."""
-    figure, axes = panels(len(tables), len(tables[0].metrics))
+    """Draw a row of panels per numeric factor, a panel per metric."""
+    figure, axes = grouped(len(tables), len(tables[0].metrics))
     for table, row in zip(tables, axes, strict=True):
         for metric, axis in zip(table.metrics, row, strict=True):
             assert table.factor
@@ -79,14 +80,16 @@ def _thinned(values: Sequence[float], places: Sequence[float]) -> list[str]:
 
 
 def effects(tables: Sequence[Table]) -> Figure:
-    """Draw a forest plot: every arm but the default under its factor, a column per metric."""
+    """Draw a forest plot: every arm but the default under its factor, a panel per metric."""
     rows: list[tuple[str, Line | None]] = []
     for table in tables:
         rows += [(table.title, None), *((line.label, line) for line in table.lines if not line.arm.default)]
-    figure, axes = panels(1, len(tables[0].metrics), height=0.5 + 0.16 * len(rows), sharey=True)
-    for metric, axis in zip(tables[0].metrics, axes[0], strict=True):
+    metrics = tables[0].metrics
+    figure, axes = grouped(1, len(metrics), height=0.5 + 0.16 * len(rows), sharey=True)
+    difference = "" if len(metrics) > ACROSS else ", difference to the default"  # which the caption says, too
+    for metric, axis in zip(metrics, axes[0], strict=True):
         axis.axvline(0, color=INK, linewidth=0.6)
-        axis.set(xlabel=f"{heading(metric)}, difference to the default", ylim=(len(rows) - 0.5, -0.5))
+        axis.set(xlabel=f"{heading(metric)}{difference}", ylim=(len(rows) - 0.5, -0.5))
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
         for y, (_, line) in enumerate(rows):
@@ -95,8 +98,9 @@ def effects(tables: Sequence[Table]) -> Figure:
         if np.ptp(axis.get_xlim()) < ROUNDING:
             axis.set_xlim(-1, 1)
     axes[0, 0].set_yticks(range(len(rows)), [clipped(name) for name, _ in rows])
-    for text, (_, line) in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
-        text.set_fontweight("normal" if line else "bold")
+    for axis in axes[0, ::ACROSS]:
+        for text, (_, line) in zip(axis.get_yticklabels(), rows, strict=True):
+            text.set_fontweight("normal" if line else "bold")
     return figure
 
 
@@ -145,6 +149,16 @@ def _heat(axis: Axes, cells: Sequence[Sequence[Cell | None]]) -> None:
 def panels(rows: int, columns: int, *, height: float = HEIGHT, sharey: bool = False) -> tuple[Figure, Any]:
     figure = Figure(figsize=(WIDTH * min(1, columns / 2), rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+
+
+def grouped(groups: int, number: int, *, height: float = HEIGHT, sharey: bool = False) -> tuple[Figure, Any]:
+    """Return `number` panels for each of some groups, (groups, number): a row each, or rows where they are many."""
+    across = min(number, ACROSS)
+    figure, axes = panels(groups * math.ceil(number / across), across, height=height, sharey=sharey)
+    axes = axes.reshape(groups, -1)
+    for axis in axes[:, number:].flat:
+        axis.set_axis_off()
+    return figure, axes[:, :number]
 
 
 def wrapped(number: int, columns: int, *, height: float = HEIGHT) -> tuple[Figure, Any]:
