@@ -49,7 +49,7 @@ class FeatureChoice(NamedTuple):
         """Return what differs from the encoder's own feature, as a part of keys."""
         kind = {"reads": self.kind} if self.kind != "pooled" else {}
         view = {"squashed": True} if self.squashed else {}
-        views = {"views": self.views, "images": self.images} if self.views else {}
+        views: dict[str, Any] = {"views": self.views, "images": self.images} if self.views else {}
         views |= {"versions": self.versions} if self.versions != "augmented" else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 

@@ -17,7 +17,7 @@ class Augmented(Versions):
     """Random resized crops, of the area and shape that ImageNet's training has, of which half are mirrored."""
 
     def view_of(self, run: Run) -> ViewSpec:
-        [view] = modality.views_of(Views((Crop(),)), run.input, run.backbone).specs
+        view: ViewSpec = modality.views_of(Views((Crop(),)), run.input, run.backbone).specs[0]
         return view
 
     def load(self, data: Data, sample: int, version: int) -> Raw:

@@ -104,7 +104,7 @@ class SegmentLinear(Evaluator):
         from selfsup.parts.softmax_regression import guesses
 
         classes = weight.shape[1]
-        guess = torch.as_tensor(guesses(weight, _inputs(patches, rows, scale), np.float32(0)))[:, None]
+        guess = torch.as_tensor(guesses(weight, _inputs(patches, rows, scale), np.zeros(1, np.float32)))[:, None]
         size = patches.at_once(classes)
         parts = zip(torch.split(rows, size), torch.split(guess, size), strict=True)
         return torch.stack([confusion(patches.pixels(part), own, classes) for part, own in parts]).sum(0)

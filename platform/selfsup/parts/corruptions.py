@@ -77,7 +77,8 @@ def disk(radius: float, sigma: float) -> NDArray[np.float64]:
     taps = np.exp(-((np.arange(-1, 2) if radius <= 8 else np.arange(-2, 3)) ** 2) / (2 * sigma**2))
     for axis in (0, 1):
         flat = correlate1d(flat, taps / taps.sum(), axis=axis, mode="mirror")
-    return flat / (line[:, None] ** 2 + line**2 <= radius**2).sum()
+    kernel: NDArray[np.float64] = flat / (line[:, None] ** 2 + line**2 <= radius**2).sum()
+    return kernel
 
 
 def _glass_blur(x: Values, draw: Draw, sigma: float, reach: int, rounds: int) -> Values:
@@ -151,7 +152,8 @@ def _snow(
     flakes = np.clip(np.where(flakes < least, 0, flakes), 0, 1)
     layer = moved(flakes, radius * _scale(x), sigma * _scale(x), draw.uniform(-135, -45))
     white = np.maximum(x, (x @ GRAY)[..., None] * 1.5 + 0.5)
-    return keep * x + (1 - keep) * white + layer + np.rot90(layer, 2)
+    snowy: Values = keep * x + (1 - keep) * white + layer + np.rot90(layer, 2)
+    return snowy
 
 
 def _frost(x: Values, draw: Draw, keep: float, cover: float) -> Values:
@@ -166,12 +168,14 @@ def crystals(side: int, draw: Draw) -> Values:
     cloud = plasma(side, 1.8, draw)[..., None]
     texture = needles / np.std(needles) + cloud / np.std(cloud)
     light = draw.uniform(-0.2, 0.2)  # how bright the window is
-    return FROST_COLOR + light + FROST_SPREAD * (texture - texture.mean()) / np.std(texture)
+    frost: Values = FROST_COLOR + light + FROST_SPREAD * (texture - texture.mean()) / np.std(texture)
+    return frost
 
 
 def _fog(x: Values, draw: Draw, thickness: float, decay: float) -> Values:
     brightest = x.max()
-    return (x + thickness * plasma(len(x), decay, draw)[..., None]) * brightest / (brightest + thickness)
+    foggy: Values = (x + thickness * plasma(len(x), decay, draw)[..., None]) * brightest / (brightest + thickness)
+    return foggy
 
 
 def plasma(side: int, decay: float, draw: Draw) -> NDArray[np.float64]:
@@ -193,19 +197,22 @@ def plasma(side: int, decay: float, draw: Draw) -> NDArray[np.float64]:
             cloud[place] = filled(middles + np.roll(middles, 1, axis) + across)
         step, most = half, most / decay
     cloud -= cloud.min()
-    return (cloud / cloud.max())[:side, :side]
+    corner: NDArray[np.float64] = (cloud / cloud.max())[:side, :side]
+    return corner
 
 
 def _brightness(x: Values, draw: Draw, more: float) -> Values:  # noqa: ARG001
     """Add to the value of HSV: hue and saturation stay, so colors grow by one factor; black has none and turns gray."""
     value = x.max(2, keepdims=True)
     brighter = np.minimum(value + more, 1)
-    return np.where(value > 0, x * brighter / np.where(value > 0, value, 1), brighter)
+    colors: Values = np.where(value > 0, x * brighter / np.where(value > 0, value, 1), brighter)
+    return colors
 
 
 def _contrast(x: Values, draw: Draw, share: float) -> Values:  # noqa: ARG001
     mean = x.mean((0, 1))
-    return (x - mean) * share + mean
+    flatter: Values = (x - mean) * share + mean
+    return flatter
 
 
 def _elastic_transform(x: Values, draw: Draw, length: float, sigma: float, shift: float) -> Values:
