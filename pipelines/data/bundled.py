@@ -36,6 +36,7 @@ ZOOM = (0.6, 1.0)  # of a tile's shorter side: 42 to 282 pixels, so that the sma
 MIN_STD = 4.0  # gray levels over pixels and channels: crops below it are black corners
 DIGIT = 32  # pixels
 NUM_TRAIN_DIGITS = 1437
+EDITIONS = {"scenes": 2}  # of data sets whose content changed; a home keeps earlier ones beside them
 
 
 def resolve(url: str, home: Path) -> str:
@@ -52,7 +53,8 @@ def resolve(url: str, home: Path) -> str:
 
 def build(name: str, home: Path) -> Path:
     """Return the folder of a bundled data set with `train` and `val`. Safe to call from several processes at once."""
-    folder = home / "data" / f"{name}-{VERSION}"  # one per version of the manifest
+    edition = f"-{EDITIONS[name]}" if name in EDITIONS else ""
+    folder = home / "data" / f"{name}-{VERSION}{edition}"  # one per version of the manifest
     if folder.exists():
         return folder
     with scratch(folder.parent, f".{name}-") as work:
