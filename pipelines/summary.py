@@ -71,7 +71,7 @@ class RunSummary:
 
     @property
     def pretrain(self) -> Stage | None:
-        return self.own and self.own.stage
+        return self.own.stage if self.own else None
 
     @property
     def done(self) -> bool:

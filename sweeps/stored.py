@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 from selfsup import evaluator, failures, outside
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.mlflow_store import default_uri, sqlite_path
+from selfsup.sqlite_runs import Row
 from selfsup.stage import damaged, is_locked, read_json
-from selfsup.sweeps.report.results import EVAL, Row, all_rows, final_metrics
+from selfsup.sweeps.report.results import EVAL, all_rows, final_metrics
 from selfsup.sweeps.result import Status
 from selfsup.sweeps.tags import ABOVE, ARM, KIND, STUDY, TRIAL
 from selfsup.track import ID, LABEL, REASON, SEED, Tracker
