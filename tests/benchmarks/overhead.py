@@ -22,7 +22,8 @@ import yaml
 from PIL import Image
 
 from selfsup.pipelines.data.pack import pack
-from selfsup.pipelines.planned import PlannedRun, record
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.stage import record
 from selfsup.sweeps import reports, session
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.spec import sweepfile

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfsup.pipelines.planned import record
-from selfsup.stage import write_json
+from selfsup.stage import record, write_json
 from selfsup.track import Tracker
 
 KNN, LINEAR = "eval/knn/top1", "eval/linear/top1"
