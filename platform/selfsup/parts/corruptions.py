@@ -138,17 +138,9 @@ def zoomed(x: Values, factor: float) -> Values:
 
 
 def _snow(
-    x: Values,
-    draw: Draw,
-    mean: float,
-    std: float,
-    factor: float,
-    least: float,
-    radius: float,
-    sigma: float,
-    keep: float,
+    x: Values, draw: Draw, mean: float, std: float, zoom: float, least: float, radius: float, sigma: float, keep: float
 ) -> Values:
-    flakes = zoomed(draw.normal(mean, std, size=(*x.shape[:2], 1)), factor)
+    flakes = zoomed(draw.normal(mean, std, size=(*x.shape[:2], 1)), zoom)
     flakes = np.clip(np.where(flakes < least, 0, flakes), 0, 1)
     layer = moved(flakes, radius * _scale(x), sigma * _scale(x), draw.uniform(-135, -45))
     white = np.maximum(x, (x @ GRAY)[..., None] * 1.5 + 0.5)
