@@ -38,9 +38,11 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     protocol = evaluator.load(name)
     hyper = cheap(protocol)
     reads = protocol.reads_of(hyper)
-    value = draw.normal(size=(620, 4, 5) if reads.is_of_tokens else (620, 5 * reads.parts)).astype(np.float32)
+    width = 6 if reads.kind == "logits" else 5 * reads.parts
+    value = draw.normal(size=(620, 4, 5) if reads.is_of_tokens else (620, width)).astype(np.float32)
     label = draw.integers(0, 6, 620)
-    views = value[:600] + draw.normal(size=(reads.views, 600, *value.shape[1:])).astype(np.float32)
+    whole = value[:600] if reads.split == "train" else value[600:]
+    views = whole + draw.normal(size=(reads.views, *whole.shape)).astype(np.float32)
     maps = np.broadcast_to(label[:, None, None], (620, 2, 2)).astype(np.int32)
     maps = np.stack([maps, maps], axis=1) if protocol.target == "objects" else maps
     features = Features(value[:600], label[:600], value[600:], label[600:], 6, maps[:600], maps[600:])

@@ -72,6 +72,7 @@ def test_of_an_evaluators_knobs() -> None:
         "data.train",
         "data.val",
         "data.classes",
+        "data.only_its_classes",
     )
     assert list(knobs) == [f"evals.knn.{name}" for name in own]
     of_method = {knob["path"]: knob for knob in data("describe", "simclr")}

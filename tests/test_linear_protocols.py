@@ -202,7 +202,7 @@ def test_epochs_are_on_augmented_views_in_turn_and_a_held_out_sample_is_in_none(
         table.number = number
     features = features._replace(views=tables)
     hyper = kind.Hyper.model_validate({"epochs": 3, "batch": 500} | ({} if name == "linear" else {"steps": 1}))
-    kind(hyper).fit(features, seed=0)  # type: ignore[attr-defined]
+    dict(kind(hyper).run(features, seed=0))
     rows = [{row for number, row in seen if number == table} for table in range(3)]
     assert rows[0] == rows[1] == rows[2]
     assert len(rows[0]) == (500 if name in ("linear_dino", "linear_mae") else 450)

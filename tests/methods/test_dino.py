@@ -34,7 +34,8 @@ def test_every_step_is_lightlys(setting) -> None:
         torch.testing.assert_close(out.loss, expected)
         optimizer.zero_grad()
         out.loss.backward()
-        torch.testing.assert_close([weight.grad for weight in method.head.parameters()], list(grads))
+        own = [weight.grad for weight in method.head.parameters()]
+        torch.testing.assert_close(own, list(grads), rtol=1e-4, atol=1e-5)
         optimizer.step()
         method.after_step(step / 10, {name: value.detach() for name, value in out.aux.items()})
         torch.testing.assert_close(method.center, theirs.center[0, 0])

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from selfsup.conflicts import _min_below_max
+from selfsup.conflicts import min_below_max
 from selfsup.method import load, names
 from selfsup.sections import Backbone, Resources, Setup, Train
 
@@ -43,7 +43,7 @@ def test_every_bound_of_a_knob_is_planned_or_refused(name: str) -> None:
                 hyper = kind.Hyper(**{knob: end})
             except ValidationError:  # as it does not go with another knob
                 continue
-            refused = [*kind.check(hyper, SETUP), *_min_below_max(hyper)]
+            refused = [*kind.check(hyper, SETUP), *min_below_max(hyper)]
             for rule in [view.mask for view in kind.views(hyper).specs if view.mask] if not refused else ():
                 seen, targets = rule.typical(SETUP.grid)
                 assert seen > 0 <= targets, f"{knob}: {end}"
