@@ -1,5 +1,6 @@
 """Fixtures of all tests: data sets, whole and damaged, and a Ray of two CPUs for the tests of a module."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from selfsup.pipelines.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from plans import Home
+
+    from selfsup.track import Tracker
 
 RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 
@@ -36,6 +39,20 @@ def cluster() -> Iterator[None]:
 
     with local_ray(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def local_store(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[Path], Tracker]":
+    """Return a function of a folder to a tracker of an empty store in it, whose schema takes seconds, once."""
+    from selfsup.track import Tracker
+
+    schema = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    Tracker(f"sqlite:///{schema}").connect()
+
+    def connected(folder: Path) -> Tracker:
+        return Tracker(f"sqlite:///{shutil.copyfile(schema, folder / 'mlflow.db')}").connect()
+
+    return connected
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,8 @@ sys.stdin.read()
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    home = tmp_path_factory.mktemp("store")
-    tracker = Tracker(f"sqlite:///{home}/mlflow.db").connect()
+def tracker(tmp_path_factory: pytest.TempPathFactory, local_store: Callable[[Path], Tracker]) -> Tracker:
+    tracker = local_store(tmp_path_factory.mktemp("store"))
     for key in ("mae-a", "mae-b", "mae-c"):
         run = add_run(tracker, key, study="mae", arm=key, knn=70.0)
         if key == "mae-c":

@@ -1,5 +1,6 @@
 """Means over evaluations: which there are, their scales, and that they change no stage and reach MLflow."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,11 @@ def test_raw_samples_lack_means_of_what_needs_an_encoder(home: Home) -> None:
     assert {run.method: bool(run.means) for run in runs} == {"pixels": False, "untrained": True, "mae": True}
 
 
-def test_mlflow_holds_the_mean_that_the_spec_asks_for_now(home: Home, tmp_path: Path) -> None:
+def test_mlflow_holds_the_mean_that_the_spec_asks_for_now(
+    home: Home, tmp_path: Path, local_store: Callable[[Path], Tracker]
+) -> None:
     """Of 60 and 90: 75; with 30 instead of 90: 45, though it is less and of the same step."""
-    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
+    tracker = local_store(tmp_path)
     evals = EVALS | {"dogs": {"use": "knn", "k": 1}}
     numbers = {"birds": {"top1": 60.0}, "cars": {"top1": 90.0}, "dogs": {"top1": 30.0}}
     for members, expected in ((["birds", "cars"], 75.0), (["birds", "dogs"], 45.0), (["birds", "cars"], 75.0)):

@@ -33,8 +33,8 @@ search: {{metric: {metric}, scheduler: asha, seed: 7}}
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    return Tracker(f"sqlite:///{tmp_path_factory.mktemp('home')}/mlflow.db").connect()
+def tracker(tmp_path_factory: pytest.TempPathFactory, local_store: Callable[[Path], Tracker]) -> Tracker:
+    return local_store(tmp_path_factory.mktemp("home"))
 
 
 def record(tracker: Tracker, sweep: Sweep, key: str, rates: dict[str, list[tuple[int, float]]]) -> None:

@@ -1,6 +1,7 @@
 """Against a real store: what is kept of it must never differ from what it says."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracker(home: Path) -> Tracker:
-    return Tracker(f"sqlite:///{home}/mlflow.db").connect()
+def tracker(home: Path, local_store: Callable[[Path], Tracker]) -> Tracker:
+    return local_store(home)
 
 
 @pytest.fixture

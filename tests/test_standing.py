@@ -1,6 +1,7 @@
 """Rows of a local store as MLflow has them, and reports that are shown again while nothing has changed."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracker(store: Path) -> Tracker:
-    return Tracker(f"sqlite:///{store}").connect()
+def tracker(store: Path, local_store: Callable[[Path], Tracker]) -> Tracker:
+    return local_store(store.parent)
 
 
 def test_rows_of_the_file_are_those_of_mlflow(store: Path, tracker: Tracker) -> None:

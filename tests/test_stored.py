@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from selfsup.track import Tracker
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, local_store: Callable[[Path], Tracker]) -> Path:
     """A folder whose `home` holds a sweep, a plain spec, a killed run, a trial and a run that MLflow does not know."""
     top = tmp_path_factory.mktemp("stored")
     home = top / "home"
     home.mkdir()
-    tracker = Tracker(f"sqlite:///{home}/mlflow.db").connect()
+    tracker = local_store(home)
     for seed in (0, 1):
         add_run(tracker, f"mae-d{seed}", study="mae", arm="default", seed=seed, knn=70.0 + seed)
         add_record(home, f"mae-d{seed}", [f"pretrain-d{seed}", "embed-shared"], seed=seed)

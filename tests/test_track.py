@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -35,8 +35,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracker(home: Path) -> Tracker:
-    return Tracker(f"sqlite:///{home}/mlflow.db").connect()
+def tracker(home: Path, local_store: Callable[[Path], Tracker]) -> Tracker:
+    return local_store(home)
 
 
 def start(tracker: Tracker, id: str, **more: object) -> str:  # noqa: A002

@@ -59,8 +59,8 @@ def planned(sets: dict[str, str], tmp_path: Path) -> Callable[..., tuple[Planned
 
 
 @pytest.fixture
-def tracker(tmp_path: Path) -> Tracker:
-    return Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
+def tracker(tmp_path: Path, local_store: Callable[[Path], Tracker]) -> Tracker:
+    return local_store(tmp_path)
 
 
 def scores(runs: tuple[PlannedRun, ...]) -> list[dict[str, float]]:
