@@ -45,6 +45,7 @@ class Depth(Evaluator):
             "delta1": Metric(headline=False),
         }
     )
+    cheap = MappingProxyType({"epochs": 3, "steps": 60})
 
     class Hyper(Knobs):
         bins: int = knob(256, "bins of depth", ge=2)

@@ -26,6 +26,7 @@ class LinearDINO(Evaluator):
 
     classifies = True
     metrics = MappingProxyType({"top1": Metric()})
+    cheap = MappingProxyType({"steps": 200})
 
     class Hyper(ViewKnobs):
         feature: Pooling = knob("cls", "pooled: the encoder's own; or class token, mean of patches, both")

@@ -47,6 +47,7 @@ class LinearDINOv2(Evaluator):
         {"top1": Metric()}
         | {name: Metric(unit="", better=None, headline=False) for name in ("lr", "blocks", "cls_mean")}
     )
+    cheap = MappingProxyType({"steps": 50})
 
     class Hyper(Knobs):
         lrs: tuple[float, ...] = knob(

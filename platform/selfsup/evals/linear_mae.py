@@ -39,6 +39,7 @@ class LinearMAE(Evaluator):
 
     classifies = True
     metrics = MappingProxyType({"top1": Metric()})
+    cheap = MappingProxyType({"steps": 200})
 
     class Hyper(ViewKnobs):
         lr: float = knob(0.1, "learning rate at batch 256; scaled to the batch", sweep=Range(0.01, 1.0, log=True), gt=0)
