@@ -103,13 +103,15 @@ def _idle_settings(run: Run) -> Iterator[str]:
 def _idle_knobs(run: Run) -> Iterator[str]:
     """Yield the method's knobs in the spec that are of images' views alone, which other kinds of data do not have."""
     views = load(run.method).views
+    own = views(run.hyper)
     for name, field in type(run.hyper).model_fields.items():
         if field.is_required() or name not in run.hyper.model_fields_set:
             continue
         usual = run.hyper.model_copy(update={name: field.default})
         if any(min_below_max(usual)):
             continue
-        if views(run.hyper) != views(usual) and _seen(run, views(run.hyper)) == _seen(run, views(usual)):
+        other = views(usual)
+        if own != other and _seen(run, own) == _seen(run, other):
             yield f"hyper.{name}"
 
 
@@ -165,9 +167,9 @@ def count(module: nn.Module, *, trainable: bool = False) -> int:
 
 def describe(plans: Sequence[Sequence[PlannedRun]]) -> str:
     """Return the plans of some specs as text: data, cost, and every run with its stages, done (*) or to do."""
-    firsts = [next((run for run in planned if run.pretrain), None) for planned in plans]
     shown = [[summary.summarize(run) for run in planned] for planned in plans]
-    return summary.describe(shown, [facts(first) if first else () for first in firsts])
+    runs, firsts = {run.id: run for planned in plans for run in planned}, map(summary.first_of, shown)
+    return summary.describe(shown, [facts(runs[first.id]) if first.own else () for first in firsts])
 
 
 def facts(planned: PlannedRun) -> list[tuple[str, str]]:

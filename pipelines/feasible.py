@@ -267,7 +267,9 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
 
 def _check_versions(run: PlannedRun, evaluation: Evaluation) -> None:
     """Raise SpecError where the data has no such versions as an evaluation reads."""
-    choice, modality = evaluation.feature, run.run.modality
-    split = getattr(run.splits(evaluation.name), choice.split) if choice.views else run.train
-    if choice.views and (problem := versions.load(choice.versions).unfit(modality, split)):
+    choice = evaluation.feature
+    if not choice.views:
+        return
+    split = getattr(run.splits(evaluation.name), choice.split)
+    if problem := versions.load(choice.versions).unfit(run.run.modality, split):
         raise SpecError(f"{problem}; leave it out", f"evals.{evaluation.name}")

@@ -25,7 +25,7 @@ from selfsup.pipelines.usual import usual_feeder
 from selfsup.sections import Feeder
 from selfsup.source import Mark, Node
 from selfsup.spec import BASELINES, Run
-from selfsup.stage import Settings, Stage, digest, record
+from selfsup.stage import Settings, Stage, digest, failure
 
 WORKER, TARGETS = (f"selfsup.pipelines.stages.{name}" for name in ("worker", "targets"))
 
@@ -289,7 +289,7 @@ class PlannedRun:
     @property
     def failure(self) -> Path:
         """Return the path of the file that says why the latest attempt failed."""
-        return record(self.home, self.id).with_suffix(".failure")
+        return failure(self.home, self.id)
 
     def params(self) -> dict[str, str]:
         """Return the settings of the Run as texts by path, for MLflow."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup import origin
 from selfsup.progress import several
-from selfsup.stage import Stage, record
+from selfsup.stage import Stage, failure
 
 if TYPE_CHECKING:
     from selfsup.pipelines.planned import PlannedRun
@@ -80,7 +80,7 @@ class RunSummary:
     @property
     def failure(self) -> Path:
         """Return the path of the file that says why the latest attempt failed."""
-        return record(self.home, self.id).with_suffix(".failure")
+        return failure(self.home, self.id)
 
 
 def summarize(run: "PlannedRun") -> RunSummary:
@@ -133,8 +133,8 @@ def sharing(trainings: Iterable[Training]) -> Iterator[str]:
     streams = {one.stage.key: one.stream or one.stage.key for one in trainings if not one.stage.done}
     sizes = [number for number in Counter(streams.values()).values() if number > 1]
     if sizes:
-        streams_text = several(len(sizes), "stream")
-        yield f"  {sum(sizes)} runs of {streams_text}: those of one that train at the same time share it"
+        shared = f"{sum(sizes)} runs of {several(len(sizes), 'stream')}"
+        yield f"  {shared}: those of one that train at the same time share it"
 
 
 Facts = Sequence[tuple[str, str]]  # what a plan says of a training: what it is about, and the text

@@ -147,7 +147,7 @@ def encoded(
     samples: ray.data.Dataset, encode: Callable[[Any], Any], source: Any, *, batch: int, cpus: float
 ) -> ray.data.Dataset:
     """Return features of samples. encode: a class of batch -> batch, made of `source`: on GPUs where there are any."""
-    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+    if gpus_of_task():
         return samples.map_batches(encode, fn_constructor_args=(source,), batch_size=batch, num_gpus=1)
     return samples.map_batches(encode(source), batch_size=batch, num_cpus=cpus)
 
@@ -157,15 +157,19 @@ def cpus_of(run: Run) -> float:
     return min(1.0, run.resources.cpus_per_worker) or 1.0
 
 
+def gpus_of_task() -> int:
+    """Return the GPUs of a task: one where the cluster has any."""
+    return 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
+
+
 def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Run an evaluation on the features of its embed stage, as a task on the cluster; return its metrics.
 
     Writes which images it had right to the stage's folder.
     """
     evaluation = planned.evals[stage.name or stage.kind]
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     folder = planned.embeds[evaluation.name].folder
-    scores, label = scored(planned, evaluation, folder, cpus=cpus_of(planned.run), gpus=gpus)
+    scores, label = scored(planned, evaluation, folder, cpus=cpus_of(planned.run), gpus=gpus_of_task())
     hits.save(stage.folder, hits.identity(planned.splits(evaluation.name).val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 

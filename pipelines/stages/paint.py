@@ -19,7 +19,8 @@ from selfsup import modality
 from selfsup.parts.diffusion import drawn, fitted
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import Load, cpus_of, read_features
+from selfsup.pipelines.stages.evaluate import Load, cpus_of, gpus_of_task, read_features
+from selfsup.pipelines.stages.filled import READ_BATCH
 from selfsup.pipelines.stages.pictures import IMAGES, tiles
 from selfsup.pipelines.stages.view_table import chosen
 from selfsup.pipelines.stages.visualize import spaced
@@ -31,7 +32,6 @@ from selfsup.whole import whole
 SAMPLES = 4  # of each image, from the same draws of noise for every image and run
 SCORED = 64  # validation images that numbers are of; of them IMAGES are shown
 SEED = 0  # of that noise
-READ = 256  # images that are read at once
 
 
 class Pixels(NamedTuple):
@@ -44,7 +44,7 @@ class Pixels(NamedTuple):
     def read(self, ids: NDArray[np.int64]) -> Tensor:
         """(N,) -> (N, C, S, S), in [-1, 1]: of samples that can be decoded, validation after training"""
         load, kind = Load(self.train, self.val, self.view), modality.load(self.view.modality)
-        parts = [load({"id": ids[start : start + READ]})["sample"] for start in range(0, len(ids), READ)]
+        parts = [load({"id": ids[start : start + READ_BATCH]})["sample"] for start in range(0, len(ids), READ_BATCH)]
         raw = torch.from_numpy(np.concatenate(parts))
         return 2 * kind.augment(raw, self.view, torch.empty(len(raw), 0)) - 1
 
@@ -56,8 +56,7 @@ def paint(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     assert val
     kind, (_, knobs) = modality.load(run.modality), modality.chosen(run.input)
     view = kind.whole((run.paint.size, run.paint.size), run.embed.crop, knobs)
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
-    task = ray.remote(paintings).options(num_cpus=cpus_of(run), num_gpus=gpus, scheduling_strategy="SPREAD")
+    task = ray.remote(paintings).options(num_cpus=cpus_of(run), num_gpus=gpus_of_task(), scheduling_strategy="SPREAD")
     [features] = stage.after
     originals, painted = ray.get(task.remote(features.folder, Pixels(planned.train, val, view), run.paint, run.seed))
     shown = spaced(len(originals), IMAGES)

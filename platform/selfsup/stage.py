@@ -176,6 +176,11 @@ def is_at(file: IO[str], path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
+def failure(home: Path, run_id: str) -> Path:
+    """Return the path of the file that says why the latest attempt at a run failed."""
+    return record(home, run_id).with_suffix(".failure")
+
+
 def record(home: Path, run_id: str) -> Path:
     """Return the path of the file that holds the settings of a run and the keys of its stages."""
     return home / "runs" / f"{run_id}.json"
