@@ -19,7 +19,7 @@ from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines import labelled, tuning
-from selfsup.pipelines.dense import check_maps
+from selfsup.pipelines.dense import check_learned, check_maps
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import versions
 from selfsup.sections import Backbone, InputShape, Setup
@@ -231,9 +231,12 @@ def _check_warmup(planned: PlannedRun) -> None:
 
 
 def _check_labels(run: PlannedRun) -> None:
-    """Raise where a method learns from labels, and the data has none. `_check_evaluation` does so for evaluations."""
+    """Raise where a method learns from labels or maps, and the data has none. Of evaluations: `_check_evaluation`."""
     method = run.run.method
-    if method not in BASELINES and load_method(method).needs_labels:
+    if method in BASELINES:
+        return
+    check_learned(run.run, run.train, [spec.name for spec in load_method(method).views(run.run.hyper).maps])
+    if load_method(method).needs_labels:
         labelled.check(run.method, "method", run.train, "data.train")
         labelled.check_several(run.method, run.train, "data.train")
 

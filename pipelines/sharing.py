@@ -15,9 +15,11 @@ def stream_key(planned: PlannedRun) -> str | None:
     if planned.pretrain is None or planned.run.stream.share == "never":
         return None
     run = planned.run
-    crops = views_of(load(run.method).views(run.hyper), run.input, run.backbone).specs
+    views = views_of(load(run.method).views(run.hyper), run.input, run.backbone)
     data = [planned.train.digest, planned.train.read_options.missing]
-    return digest([data, asdict(planned.order), [crop.geometry for crop in crops], run.resources.workers])
+    return digest(
+        [data, asdict(planned.order), [crop.geometry for crop in views.specs], views.maps, run.resources.workers]
+    )
 
 
 def group_by_stream(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

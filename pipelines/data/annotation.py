@@ -9,13 +9,14 @@
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.errors import DataError
-from selfsup.evaluator import MAPS, Map
+from selfsup.evaluator import MAPS, METRIC, Map
 from selfsup.modality import Data
 
 RIGHT = "right"
@@ -23,10 +24,11 @@ SUFFIXES = {name: f"{name}.png" for name in MAPS} | {RIGHT: "right.jpg"}  # of m
 DISPARITY = 256  # stored for each pixel
 
 
-def read(name: str, data: Data, side: int, key: str) -> Map:
+def read(name: str, data: Data, side: int, key: str, box: NDArray[np.floating] | None = None) -> Map:
     """Return a map as its evaluators read it, of the whole image, squashed to `side` pixels a side.
 
-    Of resizing, the nearest pixel counts. key: of its sample. Raises DataError for a map that cannot be read.
+    Of resizing, the nearest pixel counts. key: of its sample. box: the part of the image that is read instead, as that
+    of a View. Raises DataError for a map that cannot be read.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -35,18 +37,33 @@ def read(name: str, data: Data, side: int, key: str) -> Map:
         raise DataError(f"{key}.{SUFFIXES[name]}: not a PNG that can be read: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "ui":
         raise DataError(f"{key}.{SUFFIXES[name]}: expected one number a pixel, of 8 or 16 bits, got {image.mode}")
+    (top, height), (left, width) = _part(values.shape, box)
     if name == "disparity":
-        values = values * (side / values.shape[1])
-    return _values(name, values[_nearest(values.shape[0], side)][:, _nearest(values.shape[1], side)])
+        values = values * (side / width)
+    part = values[_nearest(top, height, side)][:, _nearest(left, width, side)]
+    return _values(name, part[:, ::-1] if box is not None and box[4] else part)
 
 
-def _nearest(length: int, side: int) -> NDArray[np.int64]:
+def dtype(name: str) -> type[np.generic]:
+    """Return the type of a map's values as it is read."""
+    return np.float32 if name in METRIC else np.int32
+
+
+def _part(shape: tuple[int, ...], box: NDArray[np.floating] | None) -> Sequence[tuple[float, float]]:
+    """Return start and extent along rows and columns of a map, which may have another size than its image."""
+    if box is None:
+        return [(0.0, length) for length in shape]
+    scale = np.array(shape) / box[5:7]
+    return list(zip(box[:2] * scale, box[2:4] * scale, strict=True))
+
+
+def _nearest(start: float, extent: float, side: int) -> NDArray[np.int64]:
     """-> (side,): the pixel in whose middle, or next to it, lies that of each new one"""
-    return ((np.arange(side) + 0.5) * length / side).astype(np.int64)
+    return (start + (np.arange(side) + 0.5) * extent / side).astype(np.int64)
 
 
 def _values(name: str, stored: NDArray[np.integer]) -> Map:
-    if name in ("depth", "disparity"):
+    if name in METRIC:
         return (stored / (1000 if name == "depth" else DISPARITY)).astype(np.float32)
     values = stored.astype(np.int32)
     if name == "seg":

@@ -37,9 +37,10 @@ def collate(
 ) -> Batch:
     """Make a Batch of columns `view0`... (n, *S, C), `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,).
 
-    Each sample is a function of its own row, the seed and the step, however rows are put together into batches; of the
-    step only where a mask rule shares draws among all samples of a step. patch: points a side of a token; None for
-    an encoder that takes samples whole. stats: of each modality, from the manifest. own: the user's, after all others.
+    `map0`... (n, S, S) are there, too, where views have maps. Each sample is a function of its own row, the seed and
+    the step, however rows are put together into batches; of the step only where a mask rule shares draws among all
+    samples of a step. patch: points a side of a token; None for an encoder that takes samples whole. stats: of each
+    modality, from the manifest. own: the user's, after all others.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []
@@ -62,7 +63,13 @@ def collate(
         sample=_put(columns["index"], device),
         label=_put(columns["label"], device),
         draws=draw(DRAW, views.draws).to(device),
+        maps=tuple(_map(columns[f"map{number}"], device) for number in range(len(views.maps))),
     )
+
+
+def _map(column: NDArray[Any] | Tensor, device: Device) -> Tensor:
+    values = _put(column, device)
+    return values if values.is_floating_point() else values.long()
 
 
 def _augmented(

@@ -1,8 +1,8 @@
 """The training stream: a worker's steps, prepared by threads a few steps ahead of training.
 
 `order` and `philox` define the content of a step, independent of the process that prepares it. A row holds the columns
-of one step of one worker: its views as their modality loads them (n, *S, C), sample numbers, epochs, labels, boxes, and
-the keys of undecodable samples, which are replaced by others.
+of one step of one worker: its views as their modality loads them (n, *S, C), maps (n, S, S), sample numbers, epochs,
+labels, boxes, and the keys of undecodable samples, which are replaced by others.
 """
 
 from collections import defaultdict, deque
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from selfsup import modality
 from selfsup.errors import DataError
+from selfsup.evaluator import Map
 from selfsup.modality import Boxes, DecodeError, Raw
+from selfsup.pipelines.data import annotation
 from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CHANGE, CROP, Ints, uniform
-from selfsup.views import Views
+from selfsup.views import MapSpec, Views
 
 READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory
 PIECE = 8  # samples of one task of a thread
@@ -67,9 +69,24 @@ class SampleStream:
         kind, reading = modality.load(self.modality), self.manifest.fields[self.modality]
         return [kind.raw(view, reading) for view in self.views.specs]
 
+    @property
+    def raw_maps(self) -> list[tuple[tuple[int, ...], type[np.generic]]]:
+        """Return shape and type of each map of a sample: of its first view."""
+        return [(self.views.specs[0].lengths, annotation.dtype(spec.name)) for spec in self.views.maps]
+
     def step_bytes(self, lanes: int) -> int:
-        """Return the bytes of a step's views of so many lanes."""
-        return self.order.per_lane * lanes * sum(prod(shape) * np.dtype(kind).itemsize for shape, kind in self.raw)
+        """Return the bytes of a step's views and maps of so many lanes."""
+        parts = self.raw + self.raw_maps
+        return self.order.per_lane * lanes * sum(prod(shape) * np.dtype(kind).itemsize for shape, kind in parts)
+
+
+def _map_of(spec: MapSpec, sample: Sample, side: int, box: NDArray[np.floating]) -> Map:
+    """Return a map of the part of an image in a box. Raises DataError where it shows more classes than that."""
+    values = annotation.read(spec.name, sample.data, side, sample.key, box)
+    if spec.classes is not None and (largest := values.max()) >= spec.classes:
+        name = f"{sample.key}.{annotation.SUFFIXES[spec.name]}"
+        raise DataError(f"{name} shows class {largest}, and there are {spec.classes}: set `classes` to more")
+    return values
 
 
 @contextmanager
@@ -98,12 +115,16 @@ class BufferPool:
 
 
 class _ReadGroup(NamedTuple):
-    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 3A + 1), a `View.box` a view."""
+    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 3A + 1), a `View.box` a view.
+
+    maps: the same samples, with a map for their data, for each that the stream holds.
+    """
 
     epoch: Ints
     index: Ints  # type: ignore[assignment]  # a tuple's method of that name
     samples: list[Sample]
     boxes: Boxes
+    maps: list[list[Sample]]
 
 
 class _Step(NamedTuple):
@@ -112,19 +133,21 @@ class _Step(NamedTuple):
     group: Future[_ReadGroup]
     row: int
     views: list[Raw]
+    maps: list[Map]
     pieces: list[Future[list[str]]]
 
     def columns(self) -> Columns:
         """Wait for the step, and return its columns."""
         bad = [key for piece in self.pieces for key in piece.result()]
         group, views = self.group.result(), {f"view{number}": view for number, view in enumerate(self.views)}
+        maps = {f"map{number}": map_ for number, map_ in enumerate(self.maps)}
         size = group.index.shape[1]
         here = slice(self.row * size, (self.row + 1) * size)
         label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[here]], np.int64)
         numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row], "label": label}
         boxes = group.boxes[here].astype(np.float32)
         places = {f"box{number}": boxes[:, number] for number in range(len(self.views))}
-        return {**views, **places, **numbers, "bad": np.array(bad, dtype=object)}
+        return {**views, **maps, **places, **numbers, "bad": np.array(bad, dtype=object)}
 
 
 class _StepMaker:
@@ -136,6 +159,7 @@ class _StepMaker:
         self._stream, self._lanes, self._read_pool, self._crop_pool = stream, lanes, read_pool, crop_pool
         self._modality, self._reading = modality.load(stream.modality), stream.manifest.fields[stream.modality]
         self._reader = SampleReader(stream.manifest, stream.modality)  # used by the thread of the read pool alone
+        self._map_readers = [SampleReader(stream.manifest, spec.name) for spec in stream.views.maps]  # likewise
         self._buffers, self._raw = BufferPool(), stream.raw
         self._batch = len(lanes) * stream.order.per_lane
 
@@ -166,16 +190,20 @@ class _StepMaker:
         numbers = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*numbers, strict=True))
         samples = self._reader.read(index.ravel())
-        return _ReadGroup(epoch, index, samples, self._place(samples, epoch.ravel(), index.ravel()))
+        maps = [reader.read(index.ravel()) for reader in self._map_readers]
+        return _ReadGroup(epoch, index, samples, self._place(samples, epoch.ravel(), index.ravel()), maps)
 
     def _begin(self, group: Future[_ReadGroup], row: int) -> _Step:
         views = [self._buffers.take((self._batch, *shape), kind) for shape, kind in self._raw]
+        maps = [self._buffers.take((self._batch, *shape), kind) for shape, kind in self._stream.raw_maps]
         parts = [range(self._batch)[start : start + PIECE] for start in range(0, self._batch, PIECE)]
-        pieces = [self._crop_pool.submit(self._fill, group, row, views, places) for places in parts]
-        return _Step(group, row, views, pieces)
+        pieces = [self._crop_pool.submit(self._fill, group, row, views, maps, places) for places in parts]
+        return _Step(group, row, views, maps, pieces)
 
-    def _fill(self, future: Future[_ReadGroup], row: int, views: list[Raw], places: range) -> list[str]:
-        """Fill these places of the views; return the keys of undecodable samples, which are replaced."""
+    def _fill(
+        self, future: Future[_ReadGroup], row: int, views: list[Raw], maps: list[Map], places: range
+    ) -> list[str]:
+        """Fill these places of views and maps; return the keys of undecodable samples, which are replaced."""
         group, bad = future.result(), []
         for place in places:
             at = row * self._batch + place
@@ -187,6 +215,8 @@ class _StepMaker:
                 bad += [sample.key, *failed]
             for number, (view, raw) in enumerate(zip(views, loaded, strict=True)):
                 view[place] = self._changed(raw, number, group, at)
+            for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
+                map_[place] = _map_of(spec, own[at], map_.shape[-1], group.boxes[at, 0])
         return bad
 
     def _changed(self, raw: Raw, number: int, group: _ReadGroup, at: int) -> Raw:
@@ -220,6 +250,8 @@ class _StepMaker:
                 bad.append(samples[0].key)
                 continue
             group.samples[at], group.boxes[at] = samples[0], boxes
+            for own, reader in zip(group.maps, self._map_readers, strict=True):
+                [own[at]] = self._read_pool.submit(reader.read, number).result()
             return loaded, bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 

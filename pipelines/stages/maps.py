@@ -22,7 +22,7 @@ class MapSource(NamedTuple):
 
     @property
     def dtype(self) -> type[np.generic]:
-        return np.float32 if self.target in ("depth", "disparity") else np.int32
+        return annotation.dtype(DENSE[self.target][0])
 
     def shape(self, tokens: int) -> tuple[int, ...]:
         """Return (S, S), or (maps, S, S): S is the size of images, less what so many tokens cannot share alike."""

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup.evaluator import METRIC
 from selfsup.masks import Mask
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
-from selfsup.views import Views, ViewSpec
+from selfsup.views import MapSpec, Views, ViewSpec
 
 
 class View(NamedTuple):
@@ -30,13 +31,15 @@ class Batch(NamedTuple):
     """Samples in all their views.
 
     sample: (B,) int64, the number of each sample in its data set. label: (B,) int64, its class; -1 where it has none.
-    draws: (B, Views.draws) uniform in [0, 1).
+    draws: (B, Views.draws) uniform in [0, 1). maps: (B, S, S) each, in the order of Views.maps, of what views[0] shows:
+    float32 depth, others int64.
     """
 
     views: tuple[View, ...]
     sample: Tensor
     label: Tensor
     draws: Tensor
+    maps: tuple[Tensor, ...] = ()
 
 
 def blank_batch(
@@ -49,7 +52,13 @@ def blank_batch(
         sample=number,
         label=number,
         draws=torch.zeros(samples, views.draws, device=device),
+        maps=tuple(_blank_map(spec, views.specs[0], samples, device) for spec in views.maps),
     )
+
+
+def _blank_map(spec: MapSpec, view: ViewSpec, samples: int, device: torch.device | str) -> Tensor:
+    kind = torch.float32 if spec.name in METRIC else torch.int64
+    return torch.zeros(samples, *view.lengths, dtype=kind, device=device)
 
 
 def _blank_view(view: ViewSpec, patch: int | None, samples: int, device: torch.device | str, channels: int) -> View:

@@ -57,7 +57,8 @@ class Features(NamedTuple):
 
 
 Map = NDArray[Any]  # a value for each pixel
-MAPS = ("seg", "inst", "depth", "disparity")  # annotations with a value for each pixel
+METRIC = ("depth", "disparity")  # annotations with a length for each pixel
+MAPS = ("seg", "inst", *METRIC)  # and with the number of a class or an object
 DENSE = {name: (name,) for name in MAPS} | {"objects": ("seg", "inst")}  # targets that are maps, and which
 Hits = NDArray[np.bool_]  # (M,), whether each validation sample was right
 Score = float | Hits  # an accuracy says of each sample whether it was right

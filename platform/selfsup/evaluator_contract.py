@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selfsup.evaluator import ACCURACY, DENSE, Evaluator, Features, Score, load, numbers
+from selfsup.evaluator import ACCURACY, DENSE, METRIC, Evaluator, Features, Score, load, numbers
 from selfsup.feature_choice import LOGITS
 from selfsup.knob import Knobs
 from selfsup.promises import need_defaults, outcome
@@ -63,7 +63,7 @@ def _with_maps(features: Features, target: str | None) -> Features:
     if target == "objects":
         maps = np.stack([maps, maps + 1], axis=1)
     elif target != "seg":
-        maps = (maps + 1).astype(np.float32 if target in ("depth", "disparity") else np.int32)  # 0 is none
+        maps = (maps + 1).astype(np.float32 if target in METRIC else np.int32)  # 0 is none
     return features._replace(train_map=maps[:TRAIN], val_map=maps[TRAIN:])
 
 

@@ -5,7 +5,7 @@ Shapes: n samples of one batch.
 
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,12 +133,23 @@ def _square(size: int | None) -> tuple[int, ...]:
     return size, size
 
 
+class MapSpec(NamedTuple):
+    """A map of pixels that an objective learns from, one of evaluator.MAPS. classes: more than its largest value."""
+
+    name: str
+    classes: int | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """The views that an objective asks of the stream, in order, and how many uniform random numbers a sample."""
+    """The views that an objective asks of the stream, in order, and how many uniform random numbers a sample.
+
+    maps: of the part of each image that the first view shows, mirrored with it.
+    """
 
     specs: tuple[Any, ...]  # of ViewSpec
     draws: int = 0
+    maps: tuple[MapSpec, ...] = ()
 
     def __post_init__(self) -> None:
         for number, spec in enumerate(self.specs):
