@@ -14,7 +14,7 @@ import yaml
 from tiny import BACKBONE
 
 import selfsup.methods
-from selfsup import codebase, origin
+from selfsup import codebase, origin, recall
 from selfsup.errors import SpecError
 from selfsup.origin import changes, settle
 from selfsup.pipelines import cost
@@ -46,14 +46,15 @@ def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Edit]:
         forget()
 
     monkeypatch.setattr(codebase, "_source", lambda name: copies.get(name, real(name)))
+    monkeypatch.setattr(recall, "code_digest", lambda: repr([copy.read_text() for copy in copies.values()]))
     yield change
     forget()
 
 
 def forget() -> None:
     """A new process would read the files again."""
-    codebase.modules.cache_clear()
-    codebase._module.cache_clear()
+    for cached in (codebase.modules, codebase._module, origin._recalled):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize(

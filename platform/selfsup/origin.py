@@ -9,11 +9,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from selfsup import codebase
 from selfsup.errors import CodeError, SpecError
 from selfsup.progress import several
+from selfsup.recall import recall
 from selfsup.settings import differences, flatten
 from selfsup.stage import LOCK, Stage, read_json
 from selfsup.whole import remove, write
@@ -30,8 +33,15 @@ def current_code(stage: Stage) -> dict[str, Any]:
 
     modules: name -> digest. of: key of a stage that it depends on -> digest of that stage's code.
     """
-    modules = dict(codebase.modules(*stage.entries))
-    return {"modules": modules, "of": {parent.key: _code_digest(parent) for parent in stage.after}}
+    is_own = all(entry.startswith(f"{codebase.PACKAGE}.") for entry in stage.entries)
+    modules = _recalled(stage.home, stage.entries) if is_own else codebase.modules(*stage.entries)
+    return {"modules": dict(modules), "of": {parent.key: _code_digest(parent) for parent in stage.after}}
+
+
+@cache
+def _recalled(home: Path, entries: tuple[str, ...]) -> Mapping[str, str]:
+    """Return `codebase.modules` of selfsup's own, which takes a second to parse."""
+    return dict(recall(home, ["modules", entries], lambda: dict(codebase.modules(*entries))))
 
 
 def recorded_code(stage: Stage) -> dict[str, Any] | None:
