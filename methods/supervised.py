@@ -71,7 +71,7 @@ class Supervised(Method):
             view = self._like(view, erased(self._whole(view), draws[:, -ERASE_DRAWS:], self.hyper.erasing))
         if self._mixes(self.hyper):
             return self._mixed(view, batch)
-        logits = self.classify(view)
+        logits = self.predict(view)
         loss = cross_entropy(logits, batch.label, smoothing=self.smoothing)
         return Out(loss, {"accuracy": accuracy(logits, batch.label)})
 
@@ -86,12 +86,12 @@ class Supervised(Method):
             smoothing=self.smoothing,
             classes=self.head.out_features,
         )
-        logits = self.classify(self._like(view, pairs.images))
+        logits = self.predict(self._like(view, pairs.images))
         likelier = pairs.target.argmax(dim=1).masked_fill(~pairs.counted, -1)
         loss = soft_cross_entropy(logits, pairs.target, pairs.counted)
         return Out(loss, {"accuracy": accuracy(logits, likelier)})
 
-    def classify(self, view: Tokens | Tensor) -> Tensor:
+    def predict(self, view: Tokens | Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone.pooled(view))
         return logits
 

@@ -1,5 +1,6 @@
 """Checks of a run's settings against each other and its data, before anything starts."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
@@ -20,7 +21,7 @@ from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines import labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
-from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.pipelines.stages import versions
 from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
@@ -88,7 +89,8 @@ def _check_backbone(planned: PlannedRun) -> None:
         _try(backbone.model_copy(update={"weights": None}), shape)
     else:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
-        places = dense or any(evaluation.feature.kind == "tokens" for evaluation in planned.evals.values())
+        maps = run.method not in BASELINES and load_method(run.method).views(run.hyper).maps
+        places = dense or maps or any(evaluation.feature.kind == "tokens" for evaluation in planned.evals.values())
         check_images(backbone, shape, _sizes(run), places=places, stages=dense)
         _check_width(run)
     if backbone.weights not in (None, "timm"):
@@ -255,17 +257,23 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     }
     if evaluation.evaluator.target in DENSE:
         check_maps(run.run, evaluation, splits._asdict(), own)
-        return
-    for use, manifest in splits._asdict().items():
-        labelled.check(name, f"evals.{name}", manifest, own[use])
-    labelled.check_several(name, splits.train, own["train"])
-    labelled.check_classes(*splits, own)
-    number, classes = splits.train.num_labelled, len(splits.train.classes)
-    if few := evaluation.evaluator.lacks(evaluation.hyper, number, classes):
-        raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
+    else:
+        _check_classes(evaluation, splits, own)
     if evaluation.evaluator.reads == "logits":
         with tuning.located(evaluation):
             check(run.tuned[name])
+
+
+def _check_classes(evaluation: Evaluation, splits: Splits, paths: Mapping[str, str]) -> None:
+    """Raise where data have too few labels, or others than the evaluation knows. paths: of settings."""
+    name = evaluation.name
+    for use, manifest in splits._asdict().items():
+        labelled.check(name, f"evals.{name}", manifest, paths[use])
+    labelled.check_several(name, splits.train, paths["train"])
+    labelled.check_classes(*splits, paths)
+    number, classes = splits.train.num_labelled, len(splits.train.classes)
+    if few := evaluation.evaluator.lacks(evaluation.hyper, number, classes):
+        raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))
 
 
 def _check_versions(run: PlannedRun, evaluation: Evaluation) -> None:

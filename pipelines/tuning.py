@@ -1,4 +1,4 @@
-"""Trainings that evaluations score: the encoder of a run goes on with labels, as a run of its own."""
+"""Trainings that evaluations score: the encoder of a run goes on with labels or maps, as a run of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from selfsup import conflicts, evaluations
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
+from selfsup.evaluator import DENSE
 from selfsup.few import shared
 from selfsup.method import load as load_method
 from selfsup.pipelines.data.manifest import Manifest
@@ -41,7 +42,9 @@ def training(run: Run, evaluation: Evaluation, *, goes_on: bool) -> Run:
 
 
 def labelled(train: Manifest, evaluation: Evaluation, seed: int) -> Manifest:
-    """Return the samples that such a training is of: all that have a label, or a share of these."""
+    """Return the samples that such a training is of: all that have a label, or a share of these; all, of maps."""
+    if evaluation.evaluator.target in DENSE:
+        return train
     asked = evaluation.evaluator.training(evaluation.hyper) or {}
     number = shared(asked["share"], train.num_labelled, len(train.classes)) if "share" in asked else None
     return train.part(Subset(number, seed))

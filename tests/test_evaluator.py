@@ -38,8 +38,10 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     protocol = evaluator.load(name)
     hyper = cheap(protocol)
     reads = protocol.reads_of(hyper)
-    width = 6 if reads.kind == "logits" else 5 * reads.parts
-    value = draw.normal(size=(620, 4, 5) if reads.is_of_tokens else (620, width)).astype(np.float32)
+    shape = (4, 5) if reads.is_of_tokens else (5 * reads.parts,)
+    if reads.is_predicted:
+        shape = (4, 1) if protocol.target in evaluator.DENSE else (6,)
+    value = draw.normal(size=(620, *shape)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     whole = value[:600] if reads.split == "train" else value[600:]
     views = whole + draw.normal(size=(reads.views, *whole.shape)).astype(np.float32)

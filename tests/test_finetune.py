@@ -115,7 +115,7 @@ def test_the_head_sees_samples_as_evaluations_do(home: Home, tmp_path: Path) -> 
     mean, std = (torch.tensor(moment).view(3, 1, 1) for moment in (run.stats.mean, run.stats.std))
     images = (raw.permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.inference_mode():
-        torch.testing.assert_close(model(raw), method.classify(patchify(images, 8)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(raw), method.predict(patchify(images, 8)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_largest_logit_names_the_class() -> None:
@@ -139,7 +139,7 @@ def test_separable_classes_are_all_named_after_training(home: Home) -> None:
     settings = {"optim": run.optim, "start": 0, "steps": 60, "warmup_steps": 5, "batch_size": 16, "seed": 0}
     list(train(method, method, optim.build(method, run.optim), batches, **settings))
     with torch.inference_mode():
-        logits = method.eval().classify(patchify(images, 8)).numpy()
+        logits = method.eval().predict(patchify(images, 8)).numpy()
     empty = np.empty((0, 3), np.float32), np.empty(0, np.int64)
     scores = dict(Finetune(Finetune.Hyper()).run(Features(*empty, logits, label.numpy(), 3), seed=0))
     assert scores["top1"].all()

@@ -1,4 +1,4 @@
-"""Logits of samples by a trained head: what evaluations that train an encoder are scored by."""
+"""Predictions of a trained head: what evaluations that train an encoder are scored by."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ from selfsup.views import ViewSpec
 
 @dataclass(frozen=True)
 class HeadSource:
-    """A trained objective that names classes. weights: its file. view, stats: of each sample, as an EncoderSource's."""
+    """A trained objective that predicts classes or maps.
+
+    weights: its file. view, stats: of each sample, as an EncoderSource's.
+    """
 
     run: Run
     info: TrainInfo
@@ -26,10 +29,10 @@ class HeadSource:
     stats: Any
 
     def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function of loaded views, (B, *S, C), to logits, (B, classes)."""
+        """Return the function of loaded views, (B, *S, C), to predictions, (B, classes) or (B, T, D)."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         method = build(self.run, self.info, torch.device("cpu"))
         tensors.fill(method, self.weights)
         method = method.to(device).eval()
         model = PretrainedEncoder(method.encoder(self.run.modality), self.view, self.stats)
-        return lambda raw: method.classify(model.view_of(raw.to(device)))
+        return lambda raw: method.predict(model.view_of(raw.to(device)))

@@ -7,7 +7,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from selfsup import origin
-from selfsup.feature_choice import LOGITS
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.filled import written
 from selfsup.stage import Stage
@@ -29,7 +28,7 @@ class EmbeddedTrain(NamedTuple):
 def embedded_train(planned: PlannedRun, name: str) -> EmbeddedTrain | None:
     """Return what another stage of a run, by the same code, made of the training samples of an evaluation, if any."""
     stage, feature = planned.embeds[name], planned.feature(planned.evals[name]).whole
-    if feature == LOGITS:  # of validation samples alone
+    if feature.is_predicted:  # of validation samples alone
         return None
     train = planned.splits(name).train
     for other, made_by in planned.embeds.items():

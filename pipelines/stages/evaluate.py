@@ -20,7 +20,7 @@ from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
-from selfsup.feature_choice import LOGITS, OWN, FeatureChoice
+from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
@@ -94,15 +94,15 @@ def embed_splits(
     reads: FeatureChoice = OWN,
     known: EmbeddedTrain | None = None,
 ) -> dict[str, float]:
-    """Write features of one split or two by the encoder of a run, or logits of the second, to a folder; or nothing.
+    """Write features of one split or two by the encoder of a run, or predictions for the second, to a folder.
 
-    known: those of train, which are made already.
+    Whole or not at all. known: those of train, which are made already.
     """
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     source: Source = source_of(planned, weights, reads)
-    first = train.num_samples if reads == LOGITS or known else 0
-    if weights and reads == LOGITS:
+    first = train.num_samples if reads.is_predicted or known else 0
+    if weights and reads.is_predicted:
         source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
     total = train.num_samples + (val.num_samples if val else 0) - first
     return write_features(source, Load(train, val or train, source.view, first), run, total, folder, known)
@@ -180,8 +180,9 @@ def scored(
     """Return the scores of an evaluation, and the labels of validation samples, from the features in a folder."""
     splits, target = planned.splits(evaluation.name), evaluation.evaluator.target
     code = codebase.unshipped_digest("evals", evaluation.use)
-    maps = MapSource(target, splits, planned.run.backbone.image_size) if target in DENSE else None
     choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
+    size = planned.run.backbone.image_size
+    maps = MapSource(target, splits, size, shared=choice.is_of_tokens) if target in DENSE else None
     first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
     samples = chosen(split.num_samples, choice.images)
     table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None

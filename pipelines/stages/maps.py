@@ -14,11 +14,15 @@ BATCH = 256  # samples that are read at once
 
 
 class MapSource(NamedTuple):
-    """The maps of two splits. target: as of Evaluator. size: pixels a side of the images that the encoder sees."""
+    """The maps of two splits. target: as of Evaluator. size: pixels a side of the images that the encoder sees.
+
+    shared: whether tokens share the pixels of a map alike.
+    """
 
     target: str
     splits: tuple[Manifest, Manifest]
     size: int
+    shared: bool = True
 
     @property
     def dtype(self) -> type[np.generic]:
@@ -26,7 +30,7 @@ class MapSource(NamedTuple):
 
     def shape(self, tokens: int) -> tuple[int, ...]:
         """Return (S, S), or (maps, S, S): S is the size of images, less what so many tokens cannot share alike."""
-        grid, maps = math.isqrt(tokens), len(DENSE[self.target])
+        grid, maps = math.isqrt(tokens) if self.shared else 1, len(DENSE[self.target])
         side = grid * max(1, self.size // grid)
         return (side, side) if maps == 1 else (maps, side, side)
 

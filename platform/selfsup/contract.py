@@ -21,7 +21,7 @@ from selfsup.parts.tokens import Grid
 from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
 from selfsup.train import read, train
-from selfsup.views import Views, sized
+from selfsup.views import MapSpec, Views, sized
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
@@ -99,7 +99,17 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
         sample=torch.arange(samples),
         label=torch.arange(samples) % 3,
         draws=draws,
+        maps=tuple(_random_map(spec, map_) for spec, map_ in zip(views.maps, blank.maps, strict=True)),
     )
+
+
+def _random_map(spec: MapSpec, blank: Tensor) -> Tensor:
+    """Return squares of eight pixels, of up to ten meters, classes or objects; a tenth of them none of these."""
+    coarse = torch.rand(len(blank), 1, -(-blank.shape[1] // 8), -(-blank.shape[2] // 8))
+    fine = torch.nn.functional.interpolate(coarse, scale_factor=8.0)[:, 0, : blank.shape[1], : blank.shape[2]]
+    none = -1.0 if spec.name == "seg" else 0.0
+    values = torch.where(fine < 0.1, none, fine * min(10, spec.classes or 10))
+    return values.to(blank.dtype)
 
 
 def _random_mask(rule: MaskRule, samples: int, grid: Grid) -> Mask:

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -129,11 +129,12 @@ class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
     reads: one vector a sample, which one FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
-    or the logits of a head that `training` trained with the encoder, of which there are none for train. target: the
-    field of a sample that is predicted: its class, or one of DENSE, whose tokens are of the whole image, squashed to a
-    square; None without labels. metrics: all that `run` may yield. classifies: whether it names a class for each
-    validation sample, to whose logits it adds the features' `handicap`. cheap: knobs of a protocol whose defaults take
-    minutes, with which `selfsup check-evaluator` runs it.
+    or what a head predicts that `training` trained with the encoder, for validation samples alone: logits, or where the
+    target is a map, a number for each pixel, (M, S * S, 1). target: the field of a sample that is predicted: its class,
+    or one of DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that
+    `run` may yield. classifies: whether it names a class for each validation sample, to whose logits it adds the
+    features' `handicap`. cheap: knobs of a protocol whose defaults take minutes, with which `selfsup check-evaluator`
+    runs it.
     """
 
     Hyper: ClassVar[type[Knobs]]
@@ -206,6 +207,18 @@ def check(features: Features, *, labelled: bool = True, learns: bool = True) -> 
     if labelled and has_train and (features.train_label == features.train_label[0]).all():
         only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
+
+
+def check_predicted(features: Features, known: Callable[[Map], Map], what: str) -> tuple[Map, Map]:
+    """Return predictions for the maps of val, and these maps, (M, S, S) each.
+
+    Raises DataError where none of their pixels is `known`. what: which pixels are.
+    """
+    check(features, labelled=False, learns=False)
+    _, val_map = maps_of(features)
+    if not any(known(one).any() for one in val_map):
+        raise DataError(f"evaluation: no pixel of val {what}")
+    return features.val.reshape(val_map.shape), val_map
 
 
 def check_map(features: Features) -> tuple[Map, Map]:

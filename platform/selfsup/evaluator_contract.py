@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from selfsup.evaluator import ACCURACY, DENSE, METRIC, Evaluator, Features, Score, load, numbers
-from selfsup.feature_choice import LOGITS
 from selfsup.knob import Knobs
 from selfsup.promises import need_defaults, outcome
 
@@ -44,7 +43,9 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     draw = np.random.default_rng(0)
     label = np.arange(TRAIN + VAL) % CLASSES
     choice = kind.reads_of(cheap(kind))
-    shape = (TOKENS, DIM) if choice.is_of_tokens else (CLASSES if choice == LOGITS else choice.parts * DIM,)
+    predicted = (4 * TOKENS, 1) if kind.target in DENSE else (CLASSES,)
+    vectors = (TOKENS, DIM) if choice.is_of_tokens else (choice.parts * DIM,)
+    shape = predicted if choice.is_predicted else vectors
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)

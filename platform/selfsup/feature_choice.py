@@ -11,7 +11,7 @@ Versions = Literal["augmented", "corrupted", "right"]  # a module each, in pipel
 
 
 class FeatureChoice(NamedTuple):
-    """A feature of a sample: one vector, or one for each token; with `logits` those of a trained head.
+    """A feature of a sample: one vector, or one for each token; `logits`: what a trained head predicts.
 
     kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
@@ -59,6 +59,10 @@ class FeatureChoice(NamedTuple):
     @property
     def is_of_tokens(self) -> bool:
         return self.kind in ("tokens", "keys", "attention")
+
+    @property
+    def is_predicted(self) -> bool:
+        return self.kind == "logits"
 
     @property
     def needs_encoder(self) -> bool:

@@ -160,8 +160,11 @@ class Method(nn.Module, abc.ABC):
         """(B, N) int64 -> (B, N, P): the patches that a tokenizer paints of codes."""
         raise NotImplementedError
 
-    def classify(self, view: Tokens | Tensor) -> Tensor:
-        """-> (B, C): a number for each class, the largest for the likeliest. Of objectives that learn from labels."""
+    def predict(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, C): a number for each class, the largest for the likeliest. Of objectives that learn from labels.
+
+        Or (B, T, D): what one that learns from maps says of each pixel, or object.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -183,6 +186,12 @@ class Method(nn.Module, abc.ABC):
 def names() -> list[str]:
     """Return the names of the shipped objectives, sorted."""
     return registry.modules(METHODS)
+
+
+def is_known(name: str) -> bool:
+    """Return whether it is the name of a shipped objective, or of a training of a dense head: dense.segmenter."""
+    folder, _, module = name.rpartition(".")
+    return module in registry.modules(f"{METHODS}.dense") if folder == "dense" else name in names()
 
 
 def load(name: str) -> type[Method]:

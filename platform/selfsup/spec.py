@@ -200,7 +200,7 @@ def _hyper(method: str) -> type[Knobs]:
 def _method(name: str) -> "type[Method]":
     import selfsup.method
 
-    if not outside.is_outside(name) and name not in selfsup.method.names():
+    if not outside.is_outside(name) and not selfsup.method.is_known(name):
         evaluated = f"an evaluator is: selfsup describe --evals {name}" if name in evaluator.names() else ""
         hint = evaluated or explain.did_you_mean(name, methods()) or f"there are {', '.join(methods())}"
         raise SpecError(f"no method is called '{name}' ({hint})")

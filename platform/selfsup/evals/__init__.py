@@ -3,6 +3,7 @@
 SHIPPED = frozenset(
     """
     attention attentive attentive_vjepa correspondence depth detection discovery finetune invariance knn linear
-    linear_dino linear_dinov2 linear_mae logistic lowshot retrieval segment_knn segment_linear semi spectrum
+    linear_dino linear_dinov2 linear_mae logistic lowshot retrieval segment_finetune segment_knn segment_linear semi
+    spectrum
     """.split()  # noqa: SIM905
 )
