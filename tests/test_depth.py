@@ -10,11 +10,13 @@ from torch.nn.functional import interpolate
 from selfsup.errors import DataError
 from selfsup.evals.depth import Depth, DepthSet, schedule
 from selfsup.evaluator import Features
+from selfsup.parts.depth_bins import DepthBins
 from selfsup.parts.linear_heads import batches
 
 GRID, SIDE, DIM = 3, 6, 4
 TRAIN, VAL = 24, 8
 HYPER = Depth.Hyper(bins=32, epochs=1, steps=400, lr=0.01)
+BINS = DepthBins(32, 10.0)
 
 
 def example(*, told_by_tokens: bool) -> Features:
@@ -35,17 +37,17 @@ def test_the_loss_is_worked_out() -> None:
     guess, true = torch.tensor([[[1.0, 2.0], [3.0, 9.0]]]), torch.tensor([[[2.0, 2.0], [0.0, 12.0]]])
     difference = np.log(np.array([1.001, 2.001])) - np.log(np.array([2.001, 2.001]))
     expected = math.sqrt(difference.var(ddof=1) + 0.15 * difference.mean() ** 2)
-    assert float(Depth(HYPER).loss(guess, true)) == pytest.approx(expected, rel=1e-5)
-    assert float(Depth(HYPER).loss(guess, torch.zeros(1, 2, 2))) == 0
+    assert float(BINS.loss(guess, true)) == pytest.approx(expected, rel=1e-5)
+    assert float(BINS.loss(guess, torch.zeros(1, 2, 2))) == 0
 
 
 def test_errors_are_worked_out() -> None:
     guess, true = torch.tensor([[1.0, 2.0], [3.0, 9.0]]), torch.tensor([[2.0, 2.0], [2.5, 12.0]])
-    rmse, abs_rel, delta1 = Depth(HYPER).errors(guess, true).tolist()
+    rmse, abs_rel, delta1 = BINS.errors(guess, true).tolist()
     assert rmse == pytest.approx(math.sqrt((1 + 0 + 0.25) / 3))
     assert abs_rel == pytest.approx((0.5 + 0 + 0.2) / 3)
     assert delta1 == pytest.approx(2 / 3)
-    assert Depth(HYPER).errors(guess, torch.zeros(2, 2)).isnan().all()
+    assert BINS.errors(guess, torch.zeros(2, 2)).isnan().all()
 
 
 def test_a_guess_is_the_mean_of_bins_by_their_shares() -> None:
@@ -55,7 +57,7 @@ def test_a_guess_is_the_mean_of_bins_by_their_shares() -> None:
     depth = (share / share.sum(-1, keepdims=True)) @ np.linspace(0.001, 10, 32)
     coarse = torch.tensor(depth).reshape(2, 1, GRID, GRID)
     expected = interpolate(coarse, (SIDE, SIDE), mode="bilinear")[:, 0]
-    torch.testing.assert_close(Depth(HYPER).guess(layer, tokens, SIDE).double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(BINS.guess(layer(tokens), SIDE).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_training_is_that_of_a_plain_loop() -> None:

@@ -12,6 +12,7 @@ from selfsup import evaluator
 from selfsup.errors import DataError
 from selfsup.evaluator import Features
 from selfsup.evaluator_contract import cheap
+from selfsup.parts.objects import PACKED
 
 GOOD = Features(
     np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.ones((2, 2), np.float32), np.array([0, 1]), classes=2
@@ -40,7 +41,7 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     reads = protocol.reads_of(hyper)
     shape = (4, 5) if reads.is_of_tokens else (5 * reads.parts,)
     if reads.is_predicted:
-        shape = (4, 1) if protocol.target in evaluator.DENSE else (6,)
+        shape = {"class": (6,), "objects": (2, PACKED)}.get(protocol.target, (4, 1))
     value = draw.normal(size=(620, *shape)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     whole = value[:600] if reads.split == "train" else value[600:]

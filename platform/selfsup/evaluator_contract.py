@@ -43,9 +43,8 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     draw = np.random.default_rng(0)
     label = np.arange(TRAIN + VAL) % CLASSES
     choice = kind.reads_of(cheap(kind))
-    predicted = (4 * TOKENS, 1) if kind.target in DENSE else (CLASSES,)
     vectors = (TOKENS, DIM) if choice.is_of_tokens else (choice.parts * DIM,)
-    shape = predicted if choice.is_predicted else vectors
+    shape = _predicted(kind.target) if choice.is_predicted else vectors
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)
@@ -54,6 +53,15 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     moved = part + 0.1 * draw.normal(size=(choice.views, *part.shape)).astype(np.float32)
     features = features._replace(parts=choice.parts, views=moved if choice.views else None)
     return _with_maps(features, kind.target) if kind.target in DENSE else features
+
+
+def _predicted(target: str | None) -> tuple[int, ...]:
+    """Return the shape of what a trained head predicts of a sample."""
+    if target == "objects":
+        from selfsup.parts.objects import PACKED
+
+        return 2, PACKED
+    return (4 * TOKENS, 1) if target in DENSE else (CLASSES,)
 
 
 def _with_maps(features: Features, target: str | None) -> Features:

@@ -152,10 +152,11 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }
-for _name in names():
+for _name in (*names(), "dense.depth_estimator", "dense.object_detector", "dense.segmenter"):
     for _kind in load(_name).backbones:
         CASES[f"{_name} {_kind}"] = partial(objective, _name, _kind)
 OTHERS = {f"{name} {kind}" for name in names() for kind in load(name).backbones[1:]}
+OTHERS |= {name for name in CASES if name.startswith("dense.") and name.endswith("cnn")}
 WORLDS = {2: list(CASES), 4: [case for case in CASES if case not in OTHERS]}  # four: an objective on one encoder
 
 

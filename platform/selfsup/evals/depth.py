@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
 
-LEAST = 0.001  # meters: of the bins, and in logarithms
-FLOOR = 0.1  # added to every logit that is cut at 0
-MEAN_WEIGHT = 0.15
+    from selfsup.parts.depth_bins import DepthBins
+
 CLIP = 35.0
-WITHIN = 1.25
 
 
 class Depth(Evaluator):
@@ -49,7 +47,7 @@ class Depth(Evaluator):
 
     class Hyper(Knobs):
         bins: int = knob(256, "bins of depth", ge=2)
-        most: float = knob(10.0, "meters of the last bin; pixels beyond it are left out", gt=LEAST)
+        most: float = knob(10.0, "meters of the last bin; pixels beyond it are left out", gt=0.001)
         lr: float = knob(3e-4, "learning rate of AdamW", gt=0)
         weight_decay: float = knob(1e-4, "weight decay of AdamW", ge=0)
         epochs: int = knob(25, "passes over the training tokens", ge=1)
@@ -58,6 +56,12 @@ class Depth(Evaluator):
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
+
+    @property
+    def bins(self) -> "DepthBins":
+        from selfsup.parts.depth_bins import DepthBins
+
+        return DepthBins(self.hyper.bins, self.hyper.most)
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         import torch
@@ -73,8 +77,8 @@ class Depth(Evaluator):
         with torch.inference_mode():
             for rows in torch.split(torch.arange(len(features.val)), self.hyper.batch):
                 tokens, true = val.read(rows)
-                guess = self.guess(layer, tokens, true.shape[-1])
-                errors += [self.errors(*pair) for pair in zip(guess, true, strict=True)]
+                guess = self.bins.guess(layer(tokens), true.shape[-1])
+                errors += [self.bins.errors(*pair) for pair in zip(guess, true, strict=True)]
         rmse, abs_rel, delta1 = torch.stack(errors).nanmean(0).tolist()
         yield from (("rmse", rmse), ("abs_rel", abs_rel), ("delta1", 100 * delta1))
 
@@ -82,7 +86,7 @@ class Depth(Evaluator):
         """Return the maps of train and val. Raises DataError where either shows no depth in the range of the bins."""
         maps = maps_of(features)
         for part, own in zip(("train", "val"), maps, strict=True):
-            if not any(((one > LEAST) & (one < self.hyper.most)).any() for one in own):
+            if not any(self.bins.known(one).any() for one in own):
                 most = f"below {self.hyper.most:g} m; set a larger most"
                 raise DataError(f"evaluation: no pixel of {part} has a depth {most}")
         return maps
@@ -102,46 +106,13 @@ class Depth(Evaluator):
         total = max(self.hyper.epochs * math.ceil(len(train.tokens) / self.hyper.batch), self.hyper.steps)
         for step, rows in enumerate(batches(torch.arange(len(train.tokens)), self.hyper.batch, total, draw)):
             tokens, true = train.read(rows)
-            loss = self.loss(self.guess(layer, tokens, true.shape[-1]), true)
+            loss = self.bins.loss(self.bins.guess(layer(tokens), true.shape[-1]), true)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(layer.parameters(), CLIP)
             optimizer.param_groups[0]["lr"] = self.hyper.lr * schedule(step, total)
             optimizer.step()
         return layer
-
-    def guess(self, layer: "Linear", tokens: "Tensor", side: int) -> "Tensor":
-        """(B, T, D) -> (B, S, S): meters"""
-        import torch
-
-        share = layer(tokens).relu() + FLOOR
-        bins = torch.linspace(LEAST, self.hyper.most, self.hyper.bins, device=share.device)
-        depth = (share @ bins) / share.sum(-1)
-        grid = math.isqrt(depth.shape[1])
-        coarse = depth.reshape(len(depth), 1, grid, grid)
-        return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").squeeze(1)
-
-    def loss(self, guess: "Tensor", true: "Tensor") -> "Tensor":
-        """(B, S, S), (B, S, S) -> the loss over all pixels in range; 0 where there are fewer than two"""
-        known = self.known(true)
-        difference = (guess[known] + LEAST).log() - (true[known] + LEAST).log()
-        if len(difference) < 2:
-            return guess.sum() * 0
-        return (difference.var() + MEAN_WEIGHT * difference.mean().square()).sqrt()
-
-    def errors(self, guess: "Tensor", true: "Tensor") -> "Tensor":
-        """(S, S), (S, S) -> (3,): rmse, abs_rel and the share within a factor; NaN without a pixel in range"""
-        import torch
-
-        known = self.known(true)
-        own, expected = guess[known].double(), true[known].double()
-        ratio = torch.maximum(own / expected, expected / own)
-        square = (own - expected).square().mean().sqrt()
-        return torch.stack([square, ((own - expected).abs() / expected).mean(), (ratio < WITHIN).double().mean()])
-
-    def known(self, true: "Tensor") -> "Tensor":
-        """Return which pixels have a depth in the range of the bins."""
-        return (true > LEAST) & (true < self.hyper.most)
 
 
 class DepthSet(NamedTuple):

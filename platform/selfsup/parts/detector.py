@@ -18,7 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 
-from selfsup.parts.objects import MOST, Objects
+from selfsup.parts.objects import MASK, MOST, PACKED, Objects
 
 TOKEN = 16  # units a side in which the detector sees a token, whatever its pixels: its strides are 4, 8, 16, 32 and 64
 EVEN = 4  # tokens, of which a grid is filled up to a multiple, so that every level covers the same
@@ -65,6 +65,7 @@ class Detector(nn.Module):
         self, dim: int, classes: int, *, width: int, anchors: Sequence[float], proposals: int, regions: int
     ) -> None:
         super().__init__()
+        self.regions = regions
         generator = AnchorGenerator(tuple((TOKEN * side,) for side in anchors), (RATIOS,) * len(anchors))
         self.model = MaskRCNN(
             SimplePyramid(dim, width),
@@ -90,12 +91,37 @@ class Detector(nn.Module):
         total: Tensor = torch.stack(list(losses.values())).sum()
         return total
 
+    def traced(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) on the meta device -> a number that depends on all outputs, of as many regions as are learnt from
+
+        Which regions these are torchvision cannot say there.
+        """
+        grid = math.isqrt(tokens.shape[1])
+        maps = self.model.backbone(tokens.transpose(1, 2).reshape(len(tokens), -1, grid, grid))
+        heads, regions = self.model.roi_heads, self.regions * len(tokens)
+        seen = maps["0"].mean((0, 2, 3))[None, :, None, None].expand(regions, -1, POOL, POOL)
+        boxes, masks = heads.box_head(seen), heads.mask_head(F.interpolate(seen, scale_factor=2.0))
+        outputs = *self.model.rpn.head([*maps.values()]), [*heads.box_predictor(boxes), heads.mask_predictor(masks)]
+        return torch.stack([value.mean() for part in outputs for value in part]).sum()
+
+    def packed(self, tokens: Tensor, side: int) -> Tensor:
+        """(B, T, D) -> (B, MOST, PACKED): guesses as numbers; of class -1 where there are none. side: of maps."""
+        rows = tokens.new_full((len(tokens), MOST, PACKED), -1.0)
+        for row, image in zip(rows, self._detected(tokens, side), strict=True):
+            numbers = image["boxes"], image["labels"][:, None] - 1, image["scores"][:, None], image["masks"].flatten(1)
+            row[: len(image["boxes"])] = torch.cat(numbers, dim=1)
+        return rows
+
     @torch.inference_mode()
     def guesses(self, tokens: Tensor, side: int) -> list[Objects]:
         """(B, T, D) -> what each image shows. side: pixels of maps, as many of each token."""
+        return [_guess(image, side) for image in self._detected(tokens, side)]
+
+    def _detected(self, tokens: Tensor, side: int) -> list[dict[str, Tensor]]:
+        """(B, T, D) -> what torchvision says of each image, in pixels of `side` a side"""
         seen, _ = self._seen(tokens)
         scale = side / (TOKEN * math.isqrt(tokens.shape[1]))
-        return [_guess({**image, "boxes": scale * image["boxes"]}, side) for image in seen]
+        return [{**image, "boxes": scale * image["boxes"]} for image in seen]
 
     def _seen(
         self, tokens: Tensor, targets: list[dict[str, Tensor]] | None = None
@@ -131,6 +157,13 @@ def _target(image: Objects, units: int, device: torch.device) -> dict[str, Tenso
         "labels": torch.as_tensor(image.classes, device=device) + 1,
         "masks": masks.to(device),
     }
+
+
+def unpacked(rows: Tensor, side: int) -> Objects:
+    """(MOST, PACKED) -> the guesses that there are, whose boxes are not empty. side: pixels of maps."""
+    rows = rows[(rows[:, 4] >= 0) & (rows[:, :2] < rows[:, 2:4]).all(dim=1)]
+    masks = rows[:, 6:].unflatten(1, (1, MASK, MASK))
+    return _guess({"boxes": rows[:, :4], "labels": rows[:, 4].long() + 1, "scores": rows[:, 5], "masks": masks}, side)
 
 
 def _guess(image: Mapping[str, Tensor], side: int) -> Objects:

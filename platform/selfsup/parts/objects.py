@@ -18,6 +18,8 @@ from scipy.ndimage import find_objects
 from selfsup.evaluator import Map
 
 MOST = 100  # guesses of an image that count
+MASK = 28  # places a side of a mask in its box
+PACKED = 6 + MASK**2  # numbers of a packed guess: box, class, score, mask
 KINDS = {"boxes": "bbox", "masks": "segm"}
 Entry = dict[str, Any]  # of COCO's annotations
 
