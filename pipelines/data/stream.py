@@ -162,6 +162,7 @@ class _StepMaker:
         self._map_readers = [SampleReader(stream.manifest, spec.name) for spec in stream.views.maps]  # likewise
         self._buffers, self._raw = BufferPool(), stream.raw
         self._batch = len(lanes) * stream.order.per_lane
+        self._changing = [n for n, view in enumerate(stream.views.specs) if self._modality.change_draws(view)]
 
     def prefetch(self, threads: int, memory: int) -> tuple[int, int]:
         """Return how many steps to read together, and how many to prepare ahead, within so much memory."""
@@ -204,36 +205,35 @@ class _StepMaker:
         self, future: Future[_ReadGroup], row: int, views: list[Raw], maps: list[Map], places: range
     ) -> list[str]:
         """Fill these places of views and maps; return the keys of undecodable samples, which are replaced."""
-        group, bad = future.result(), []
-        for place in places:
-            at = row * self._batch + place
-            sample = group.samples[at]
-            try:
-                loaded = self._load(sample, group.boxes[at])
-            except DecodeError:
-                loaded, failed = self._replace(group, at)
-                bad += [sample.key, *failed]
-            for number, (view, raw) in enumerate(zip(views, loaded, strict=True)):
-                view[place] = self._changed(raw, number, group, at)
-            for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
+        group, bad, first = future.result(), list[str](), row * self._batch
+        here = slice(first + places.start, first + places.stop)
+        parts = [view[places.start : places.stop] for view in views]
+        for place in self._load(group.samples[here], group.boxes[here], parts):
+            at = here.start + place
+            bad += [group.samples[at].key, *self._replace(group, at, [part[place : place + 1] for part in parts])]
+        for number in self._changing:
+            self._change(parts[number], number, group, here)
+        for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
+            for place in places:
+                at = first + place
                 map_[place] = _map_of(spec, own[at], map_.shape[-1], group.boxes[at, 0])
         return bad
 
-    def _changed(self, raw: Raw, number: int, group: _ReadGroup, at: int) -> Raw:
-        """Return a loaded view as augmentation on the host leaves it. number: of the view."""
+    def _change(self, part: Raw, number: int, group: _ReadGroup, here: slice) -> None:
+        """Change the loaded views of some samples as augmentation on the host does. number: of the view."""
         view = self._stream.views.specs[number]
-        if not (draws := self._modality.change_draws(view)):
-            return raw
-        epoch, index = (numbers.ravel()[at : at + 1] for numbers in (group.epoch, group.index))
-        purpose = CHANGE + 16 * number
-        own = uniform(seed=self._stream.order.seed, epoch=epoch, index=index, purpose=purpose, draws=draws)
-        return self._modality.change(raw, view, self._reading, own[0])
+        epoch, index = (numbers.ravel()[here] for numbers in (group.epoch, group.index))
+        purpose, draws = CHANGE + 16 * number, self._modality.change_draws(view)
+        drawn = uniform(seed=self._stream.order.seed, epoch=epoch, index=index, purpose=purpose, draws=draws)
+        for place, own in enumerate(drawn):
+            part[place] = self._modality.change(part[place], view, self._reading, own)
 
-    def _load(self, sample: Sample, boxes: Boxes) -> list[Raw]:
-        return self._modality.load(sample.data, boxes, self._stream.views.specs, self._reading)
+    def _load(self, samples: list[Sample], boxes: Boxes, parts: list[Raw]) -> list[int]:
+        data, views = [sample.data for sample in samples], self._stream.views.specs
+        return self._modality.fill(data, boxes, views, self._reading, parts)
 
-    def _replace(self, group: _ReadGroup, at: int) -> tuple[list[Raw], list[str]]:
-        """Replace a sample by the next that can be decoded; return its views, and the keys of those that cannot.
+    def _replace(self, group: _ReadGroup, at: int, parts: list[Raw]) -> list[str]:
+        """Replace a sample by the next that can be decoded; load that, and return the keys of those that cannot.
 
         After a few neighbors, the search goes on all over the data set: a whole shard may be missing.
         """
@@ -244,15 +244,13 @@ class _StepMaker:
             number = np.array([(index + offset) % manifest.num_samples])
             samples = self._read_pool.submit(self._reader.read, number).result()
             (boxes,) = self._place(samples, np.array([epoch]), np.array([index]))
-            try:
-                loaded = self._load(samples[0], boxes)
-            except DecodeError:
+            if self._load(samples, boxes[None], parts):
                 bad.append(samples[0].key)
                 continue
             group.samples[at], group.boxes[at] = samples[0], boxes
             for own, reader in zip(group.maps, self._map_readers, strict=True):
                 [own[at]] = self._read_pool.submit(reader.read, number).result()
-            return loaded, bad
+            return bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
 
     def _place(self, samples: list[Sample], epoch: Ints, index: Ints) -> Boxes:

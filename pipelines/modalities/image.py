@@ -105,6 +105,18 @@ class Image(Modality):
         sizes, filters = [view.size or 0 for view in views], [view.resample for view in views]
         return crops(data, boxes[:, :4], sizes, filters, (boxes[:, 4] > 0).tolist(), reading.how)
 
+    def fill(
+        self,
+        samples: Sequence[Data],
+        boxes: Boxes,
+        views: Sequence[Crop | Center],
+        reading: ImageReading,
+        out: Sequence[Raw],
+    ) -> list[int]:
+        from selfsup.pipelines.modalities.pixels.crops import fill
+
+        return fill(samples, boxes[..., :4], [view.resample for view in views], boxes[..., 4] > 0, reading.how, out)
+
     def change_draws(self, view: Crop | Center) -> int:
         return RAND_AUGMENT_DRAWS if isinstance(view, Crop) and view.rand_augment else 0
 

@@ -103,6 +103,19 @@ class Modality(abc.ABC):
     def load(self, data: Data, boxes: Boxes, views: Sequence[Any], reading: Any) -> list[Raw]:
         """(V, 2A + 1) and more -> V views of a sample, decoded once. Raises DecodeError for a damaged one."""
 
+    def fill(
+        self, samples: Sequence[Data], boxes: Boxes, views: Sequence[Any], reading: Any, out: Sequence[Raw]
+    ) -> list[int]:
+        """Load n samples, (n, V, 2A + 1) and more, into V arrays (n, *S, C); return which of them are damaged."""
+        bad = []
+        for place, (data, own) in enumerate(zip(samples, boxes, strict=True)):
+            try:
+                for view, raw in zip(out, self.load(data, own, views, reading), strict=True):
+                    view[place] = raw
+            except DecodeError:
+                bad.append(place)
+        return bad
+
     def change_draws(self, view: Any) -> int:  # noqa: ARG002
         """Return how many random numbers `change` takes for a view, uniform in [0, 1); 0: it changes nothing."""
         return 0

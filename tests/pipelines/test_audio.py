@@ -153,6 +153,18 @@ def test_a_damaged_recording_is_an_error() -> None:
             AUDIO.check(data, READING)
 
 
+def test_recordings_are_loaded_many_at_once_and_damaged_ones_are_named() -> None:
+    view, data = Excerpt(knobs=SHORT), [coded(noise(seed=1)), b"none", coded(noise(seed=2))]
+    shape, kind = AUDIO.raw(view, READING)
+    box, out = (
+        AUDIO.place(view, np.array([AUDIO.extent(data[0], READING)]), np.zeros((1, 1))),
+        np.zeros((3, *shape), kind),
+    )
+    assert AUDIO.fill(data, np.stack([box] * 3), [view], READING, [out]) == [1]
+    for place in (0, 2):
+        np.testing.assert_array_equal(out[place, ..., 0], shown(data[place], view))
+
+
 def test_loudness_and_masks_change_training_alone() -> None:
     raw, knobs = torch.full((2, 32, 16, 1), -4.0), SHORT.model_copy(update={"time_mask": 8, "frequency_mask": 4})
     draws = torch.tensor([[0.5, 0.5, 0.5, 0.99, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0]])

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from selfsup.pipelines.modalities.pixels.crops import crops, single_threaded
-from selfsup.pipelines.modalities.pixels.decode import decode
+from selfsup.pipelines.modalities.pixels.crops import crops, fill, single_threaded
+from selfsup.pipelines.modalities.pixels.decode import RGB, decode
 
 HEIGHT, WIDTH = 427, 640
 
@@ -95,6 +95,17 @@ def test_a_flip_mirrors_its_crop_and_no_other(jpeg: bytes, box: tuple[float, ...
     np.testing.assert_array_equal(plain, same)
     np.testing.assert_array_equal(first, plain[:, ::-1])
     np.testing.assert_array_equal(second, plain)
+
+
+def test_samples_are_filled_as_each_is_cropped_and_damaged_ones_are_named(jpeg: bytes) -> None:
+    boxes = np.array([[[10, 20, 200, 300], [0.5, 0.5, 99, 98]], [[50, 60, 70, 80], [1, 2, 300, 400]]])
+    flips = np.array([[True, False], [False, True]])
+    out = [np.empty((3, size, size, 3), np.uint8) for size in (64, 40)]
+    given = [jpeg, jpeg[:500], jpeg], boxes[[0, 0, 1]], ["bicubic", "bilinear"], flips[[0, 0, 1]]
+    assert fill(*given, RGB, out) == [1]
+    for place, box, flip in zip((0, 2), boxes, flips, strict=True):
+        for view, crop in zip(out, crops(jpeg, box, [64, 40], ["bicubic", "bilinear"], list(flip)), strict=True):
+            np.testing.assert_array_equal(view[place], crop)
 
 
 def test_a_box_may_pass_the_edge_by_a_rounding_error(jpeg: bytes) -> None:

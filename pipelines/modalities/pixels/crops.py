@@ -4,22 +4,25 @@ A box of whole pixels is resized by torch, as torchvision does. A box with fract
 fraction of its size, is resized by Pillow: as exact, but five times slower.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from selfsup.modality import Data
+from selfsup.modality import Data, DecodeError
 from selfsup.pipelines.modalities.pixels.decode import RGB, How, Values, decode_scaled
 
 Resample = Literal["bilinear", "bicubic"]
 
 EIGHTHS = (1, 2, 8)  # scales of a JPEG's decode: at 3/8 and 4/8 Pillow's resize costs more than the decode saves
+RESIZES: dict[Resample, Callable[..., Tensor]] = {
+    "bilinear": torch._C._nn._upsample_bilinear2d_aa,
+    "bicubic": torch._C._nn._upsample_bicubic2d_aa,
+}
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -44,31 +47,83 @@ def crops(
 
     flips: whether each is mirrored, left to right. how: see `decode`. Raises DecodeError for damaged data.
     """
-    sides = (min(height, width) for _, _, height, width in boxes.tolist())
-    eighths = 8 * max(size / side for size, side in zip(sizes, sides, strict=True))
-    image, scale = decode_scaled(data, eighths, EIGHTHS, how)
-    scaled = boxes * scale
-    is_whole = (scaled % 1 == 0).all(axis=1)
-    settings = zip(is_whole.tolist(), scaled.tolist(), sizes, resample, flips or [False] * len(scaled), strict=True)
-    return [_crop(image, *setting) for setting in settings]
+    kind = np.uint8 if how.depth == 8 else np.float32
+    made = [np.empty((1, size, size, how.channels), kind) for size in sizes]
+    [cuts] = _cuts([data], boxes[None], np.array([flips or [False] * len(sizes)]), made)
+    cuts.make(resample, how)
+    return [crop[0] for crop in made]
 
 
-def _crop(image: Values, is_whole: bool, box: Sequence[float], size: int, resample: Resample, flip: bool) -> Values:
-    crop = (_resize_by_torch if is_whole else _resize_by_pillow)(image, box, size, resample)
-    pixels: Values = (crop.flip(3) if flip else crop).numpy()[0].transpose(1, 2, 0)
-    return pixels
+def fill(
+    samples: Sequence[Data],
+    boxes: NDArray[np.float64],
+    resample: Sequence[Resample],
+    flips: NDArray[np.bool_],
+    how: How,
+    out: Sequence[Values],
+) -> list[int]:
+    """Write the `crops` of n samples, (n, k, 4) and (n, k), to k arrays (n, size, size, C); return which are damaged.
+
+    What can be is done for all samples at once: while one thread runs Python, others wait.
+    """
+    bad = []
+    for number, cuts in enumerate(_cuts(samples, boxes, flips, out)):
+        try:
+            cuts.make(resample, how)
+        except DecodeError:
+            bad.append(number)
+    return bad
 
 
-def _resize_by_torch(image: Values, box: Sequence[float], size: int, resample: Resample) -> Tensor:
-    """-> (1, C, size, size), channels last"""
-    top, left, height, width = map(int, box)
-    part = image[top : top + height, left : left + width].copy()  # torch's fast resize needs it contiguous
-    resized = interpolate(_batch_of_one(part), (size, size), mode=resample, antialias=True)
-    return resized if image.dtype == np.uint8 else resized.clamp_(0, 1)  # which integers are by themselves
+def _cuts(
+    samples: Sequence[Data], boxes: NDArray[np.float64], flips: NDArray[np.bool_], out: Sequence[Values]
+) -> Iterator["_Cuts"]:
+    sizes = np.array([view.shape[1] for view in out])
+    eighths = 8 * (sizes / boxes[..., 2:].min(axis=2)).max(axis=1)
+    places = zip(*(torch.from_numpy(_channels_first(view)).split(1) for view in out), strict=True)
+    return map(_Cuts, samples, eighths.tolist(), boxes.astype(float).tolist(), flips.tolist(), places)
+
+
+class _Cuts(NamedTuple):
+    """The crops of an image: the scale that they need; a box, a flip and a place, (1, C, size, size), of each."""
+
+    data: Data
+    eighths: float
+    boxes: list[list[float]]
+    flips: list[bool]
+    places: tuple[Tensor, ...]
+
+    def make(self, resample: Sequence[Resample], how: How) -> None:
+        image, scale = decode_scaled(self.data, self.eighths, EIGHTHS, how)
+        planes = _channels_first(image[None])
+        for box, flip, place, kernel in zip(self.boxes, self.flips, self.places, resample, strict=True):
+            scaled = box if scale == 1 else [scale * edge for edge in box]
+            whole = [int(edge) for edge in scaled]
+            if whole == scaled:
+                _resize_by_torch(planes, whole, kernel, place)
+            else:
+                place.copy_(_resize_by_pillow(image, scaled, place.shape[2], kernel))
+            if flip:
+                place.copy_(place.flip(3))
+
+
+def _channels_first(images: Values) -> Values:
+    """(n, H, W, C) -> (n, C, H, W). By NumPy: torch frees the interpreter's lock for a view, and has to wait for it."""
+    return images.transpose(0, 3, 1, 2)
+
+
+def _resize_by_torch(image: Values, box: Sequence[int], resample: Resample, place: Tensor) -> None:
+    """Write a part of an image, (1, C, H, W), to its place, (1, C, size, size); both channels last."""
+    top, left, height, width = box
+    part = image[:, :, top : top + height, left : left + width].copy("K")  # torch's fast resize needs it contiguous
+    size = place.shape[2:]
+    RESIZES[resample](torch.from_numpy(part), size, False, None, out=place)  # `interpolate` takes no `out`
+    if part.dtype != np.uint8:
+        place.clamp_(0, 1)  # which integers are by themselves
 
 
 def _resize_by_pillow(image: Values, box: Sequence[float], size: int, resample: Resample) -> Tensor:
-    """-> (1, C, size, size), channels last"""
+    """(H, W, C) -> (1, C, size, size)"""
     top, left, height, width = box
     within = max(0.0, left), max(0.0, top), min(image.shape[1], left + width), min(image.shape[0], top + height)
 
@@ -76,14 +131,6 @@ def _resize_by_pillow(image: Values, box: Sequence[float], size: int, resample: 
         return np.array(Image.fromarray(pixels).resize((size, size), FILTERS[resample], box=within))
 
     if image.shape[2] == 3 and image.dtype == np.uint8:
-        return _batch_of_one(resized(image))
+        return torch.from_numpy(_channels_first(resized(image)[None]))
     bands = [resized(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]  # four would be taken for RGBA
-    return _batch_of_one(np.stack(bands, axis=2)).clamp_(0, 255 if image.dtype == np.uint8 else 1)
-
-
-def _batch_of_one(image: Values) -> Tensor:
-    """(H, W, C) -> (1, C, H, W), channels last
-
-    NumPy permutes the axes: torch releases the interpreter's lock for each view, which threads then wait for.
-    """
-    return torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))
+    return torch.from_numpy(np.stack(bands)[None]).clamp_(0, 255 if image.dtype == np.uint8 else 1)
