@@ -67,7 +67,8 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
 }
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
-    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
+    "cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=16),  # oneDNN 3.13 crashes below 16
+    "whole cnn": Backbone(name="resnet18", image_size=SIZE, stem="small"),
     "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
     "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }

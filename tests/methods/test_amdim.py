@@ -95,7 +95,7 @@ def test_large_maps_are_averaged_down(setting) -> None:
 
 def test_an_embedding_adds_a_hidden_layer_to_a_linear_one_and_normalizes_the_sum(setting) -> None:
     method, _ = setting("amdim")
-    embed, x = trained(method).fine, torch.randn(9, 256)
+    embed, x = trained(method).fine, torch.randn(9, 64)
     first, second = (embed.hidden[layer].weight for layer in (0, 2))
     total = x @ embed.linear.weight.T + embed.linear.bias + (x @ first.T).clamp(min=0) @ second.T
     expected = (total - total.mean(0)) / (total.var(0, correction=0) + 1e-5).sqrt()
@@ -103,7 +103,7 @@ def test_an_embedding_adds_a_hidden_layer_to_a_linear_one_and_normalizes_the_sum
 
 
 def test_a_wide_enough_embedding_begins_as_a_normalized_copy(setting) -> None:
-    method, _ = setting("amdim", dim=520)
+    method, _ = setting("amdim", "whole cnn", dim=520)
     x = torch.randn(64, 512)
     own = F.batch_norm(x, None, None, training=True)
     cosine = F.cosine_similarity(method.coarse(x)[:, :512], own, dim=0)

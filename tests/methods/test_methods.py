@@ -2,18 +2,21 @@
 
 import json
 import sys
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
+from unread import ValueReadError, unread
 
 from selfsup import checkpoint
 from selfsup.contract import tensors
 from selfsup.knob import knob_lines
+from selfsup.masks import BoolMask
 from selfsup.method import Method, load, names
 from selfsup.optim import build
 from selfsup.sections import Optim
@@ -156,12 +159,37 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
 
 
 def test_it_never_waits_for_the_device(case, setting) -> None:
-    """Fake tensors have no values: whoever asks for one fails. Only SeLa's relabeling does, a hundred times a run."""
+    """No operation reads a value. Only SeLa's relabeling does, a hundred times a run."""
     method, batch = setting(*case, **{"sela": {"relabels": 1}}.get(case[0], {}))
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    numbers = [view.mask.number for view in batch.views if isinstance(view.mask, BoolMask)]
+    with unread(numbers):
         out = method(batch)
         out.loss.backward()
         method.after_step(0.5, {name: value.detach() for name, value in out.aux.items()})
+
+
+READS: dict[str, Callable[[Tensor], object]] = {
+    "item": lambda x: x[0].item(),
+    "truth": lambda x: bool(x.any()),
+    "number": lambda x: float(x[0]),
+    "index": lambda x: list(range(3))[x[1].long()],
+    "mask": lambda x: x[x > 1],
+    "places": torch.nonzero,
+    "comparison": lambda x: x.equal(x),
+    "repetition": lambda x: x.repeat_interleave(x.long()),
+    "list": Tensor.tolist,
+    "array": Tensor.numpy,
+    "conversion": np.asarray,
+    "number of classes": lambda x: nn.functional.one_hot(x.long()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_read_of_a_value_is_noticed(read: Callable[[Tensor], object]) -> None:
+    x = torch.arange(4.0)
+    read(x)
+    with unread(), pytest.raises(ValueReadError):
+        read(x)
 
 
 @pytest.mark.parametrize("name", names())
@@ -170,7 +198,8 @@ def test_the_first_losses_stay_what_they_were(name: str, setting) -> None:
 
     A new objective's file is written from the message of this test, once its other tests pass.
     """
-    method, batch = setting(name)
+    kind = load(name).backbones[0]
+    method, batch = setting(name, "whole cnn" if kind == "cnn" else kind)
     optimizer, losses = torch.optim.SGD(method.parameters(), lr=1e-3), []
     for step in range(3):
         out = method(batch)
