@@ -1,31 +1,35 @@
 """A fork server for the worker processes of a local Ray.
 
-A run needs seven worker processes, and importing Ray, torch and timm costs each of them seconds of CPU. Here the
-command by which Ray starts a worker asks a server, which has imported everything, for a fork. The first request starts
-that server, which ends with its raylet. Any other program, and a worker whose runtime environment changes more than
-variables, starts as usual.
-
-The command runs this file as a script and must start fast, so it imports the standard library only.
+A run needs seven worker processes, and importing Ray, torch and timm costs each of them seconds of CPU and half a
+gigabyte. Here the command by which Ray starts a worker, `launch`, asks a server, which has imported everything, for a
+fork. That server is itself a fork of the process that starts Ray, where this has imported everything by
+`import_modules`; any other process starts it anew, by this file. It ends with the block, or with the process, that
+started it.
 """
 
 import atexit
-import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
+import select
 import shlex
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
+
+from selfsup.pipelines.cluster import launch
+from selfsup.pipelines.cluster.auth import use_token
+from selfsup.pipelines.cluster.launch import WorkerRequest
 
 MODULES = (
     "ray.tune",
@@ -34,164 +38,163 @@ MODULES = (
     "selfsup.pipelines.stages.worker",
     "pyarrow.parquet",
 )
-CONTEXT = "--serialized-runtime-env-context="
-CLUSTER = "--gcs-address="
-POLL_SECONDS = 1.0  # between checks that the raylet still lives
+THREADS, NO_JOB = "OMP_NUM_THREADS", "ffffffff"
+POLL_SECONDS = 1.0  # between looks for workers that have ended
+_imported = False  # whether this process has imported all by `import_modules`
 
 
-class WorkerRequest(NamedTuple):
-    """A worker process that Ray starts. folder: its working directory."""
+def import_modules() -> None:
+    """Import everything that workers need, such that they can be forks of this process if it has not imported Ray yet.
 
-    argv: list[str]
-    environment: dict[str, str]
-    folder: str
+    That is, without drawing ids from Ray's generator, as actor classes do at their definition, since forks of a process
+    that has drawn one all draw the same ids; without threads for linear algebra, which forks would lack; and with what
+    Ray's raylet says to workers when they start: no job, which their tasks name, and a process that they end with.
+    """
+    global _imported
+    _imported = "ray" not in sys.modules and (os.environ.get(THREADS) == "1" or "numpy" not in sys.modules)
+    use_token()
+    # a stage with more CPUs sets torch's threads
+    with _variables({THREADS: "1", "RAY_JOB_ID": NO_JOB, "RAY_RAYLET_PID": str(os.getpid())}):
+        actor: Any = importlib.import_module("ray.actor")
+        id_class = actor.ActorClassID
+        actor.ActorClassID = SimpleNamespace(from_random=lambda: id_class(os.urandom(id_class.size())))
+        for module in MODULES:
+            importlib.import_module(module)
+        actor.ActorClassID = id_class
 
 
 @contextmanager
-def forked_workers(folder: Path) -> Iterator[None]:
-    """Make a Ray that starts inside the block fork its workers. folder: for the command and the server's socket."""
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the duration of the block, in which libraries are imported that read them at import only."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def fork_server(folder: Path) -> Iterator[AbstractContextManager[None]]:
+    """Run a server for the duration of the block; yield a context in which a Ray is started whose workers it forks.
+
+    folder: for the server's socket, its log and the command.
+    """
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket"))
+        listening.listen(256)  # connections wait until its imports are done
+        reading, writing = os.pipe()
+        server = _begin(listening, reading)
+        os.close(reading)
+    try:
+        yield _workers_forked_by(folder)
+    finally:
+        os.close(writing)
+        gc.unfreeze()
+        threading.Thread(target=os.waitpid, args=(server, 0), daemon=True).start()
+
+
+@contextmanager
+def _workers_forked_by(folder: Path) -> Iterator[None]:
+    """Make Ray start its processes by our command inside the block."""
     python, command = sys.executable, folder / "python"
-    call = shlex.join([python, "-SEP", __file__, "launch", str(folder / "socket"), python])
+    call = shlex.join([python, "-SEP", launch.__file__, str(folder / "socket"), python])
     command.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
     command.chmod(0o700)
-    sys.executable = str(command)  # Ray starts its processes with it
+    sys.executable = str(command)
     try:
         yield
     finally:
         sys.executable = python
 
 
-def launch(path: Path, python: str, args: list[str]) -> None:
-    """Run `python ARGS`: as a fork where it is a worker, else in place of this process.
-
-    Sets RAY_ADDRESS, since Ray Train releases a stopped trial's resources through Ray's State API, which otherwise
-    searches the machine for a cluster and fails where there are two.
-    """
-    for arg in args:
-        if arg.startswith(CLUSTER):
-            os.environ["RAY_ADDRESS"] = arg.removeprefix(CLUSTER)
-    request = _worker_request(args, python)
-    if not request or not _fork(request, path, python):
-        os.execv(python, [python, *args])
-
-
-def _worker_request(args: list[str], python: str) -> WorkerRequest | None:
-    """Parse Ray's command line; None for another program or a runtime environment of more than variables."""
-    environment = dict(os.environ)
-    if args[0].endswith("setup_worker.py"):
-        context = json.loads(next((arg.removeprefix(CONTEXT) for arg in args if arg.startswith(CONTEXT)), "{}"))
-        variables = context.pop("env_vars", {})
-        if (
-            context.pop("py_executable", python) != python
-            or any(context.values())
-            or "$" in "".join(variables.values())
-        ):
-            return None
-        environment |= variables
-        args = [arg for arg in args[1:] if not arg.startswith((CONTEXT, "--language="))]
-    return WorkerRequest(args, environment, str(Path.cwd())) if args[0].endswith("default_worker.py") else None
-
-
-def _fork(request: WorkerRequest, path: Path, python: str) -> bool:
-    """Ask the server for a fork; return False where it refuses or has died."""
-    message = json.dumps(request).encode()
+def _begin(listening: socket.socket, parent: int) -> int:
+    """Start the server, as a fork of this process if it may be; return its number. parent: a pipe from this one."""
+    if not _imported or threading.active_count() > 1:
+        for file in (listening.fileno(), parent):
+            os.set_inheritable(file, True)
+        argv = [sys.executable, "-P", __file__, str(listening.fileno()), str(parent)]
+        environment = os.environ | {"TMPDIR": str(Path(listening.getsockname()).parent)}
+        return os.posix_spawn(sys.executable, argv, environment)
+    _freeze()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if process := os.fork():
+        return process
     try:
-        with _connect(path, python) as server:
-            server.sendall(len(message).to_bytes(8, "big"))
-            socket.send_fds(server, [message[:1]], [0, 1, 2])
-            server.sendall(message[1:])
-            return server.recv(1) == b"y"
-    except OSError:
-        return False
+        _forget(listening.fileno(), parent)
+        serve(listening, parent)
+    finally:
+        os._exit(0)
 
 
-def _connect(path: Path, python: str) -> socket.socket:
-    """Return a connection to the server, started if there is none."""
-    server = socket.socket(socket.AF_UNIX)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            server.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            _start_server(path, python)
-            server.connect(str(path))
-    return server
+def _forget(*kept: int) -> None:
+    """Leave this fork without what is its parent's: exit handlers, those of signals, and files other than `kept`."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()
+    atexit.register(importlib.import_module("ray").shutdown, True)  # as Ray does
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for file in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        if file not in (0, 1, 2, nowhere, *kept):
+            with suppress(OSError):  # the listing's own
+                os.fstat(file)
+                os.dup2(nowhere, file, inheritable=False)  # not closed: some object may close it once more
 
 
-def _start_server(path: Path, python: str) -> None:
-    """Start the server; connections wait in its queue until its imports are done."""
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
-    listening.listen(256)
-    listening.set_inheritable(True)
-    raylet = os.getppid()
-    if os.fork() == 0:
-        os.setsid()
-        os.execv(python, [python, "-P", __file__, "serve", str(listening.fileno()), str(raylet)])
-    listening.close()
-
-
-def serve(listening: socket.socket, raylet: int) -> None:
-    """Fork a worker for every connection until the raylet is gone; then end, and its workers within seconds."""
-    # Ray sets this per worker, but libraries read it at import; a stage with more CPUs sets torch's threads.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    _import_modules()
-    can_fork = _can_fork()
+def _freeze() -> None:
+    """Keep the garbage collector from writing to what there is: forks share it."""
     gc.collect()
     gc.freeze()
+
+
+def serve(listening: socket.socket, parent: int) -> None:
+    """Fork a worker for every connection until the pipe from `parent` is closed; then end, and its workers soon."""
+    os.setsid()
+    _write_to(Path(listening.getsockname()).with_name("forkserver.log"))
+    can_fork = _can_fork()
     workers: list[int] = []
-    listening.settimeout(POLL_SECONDS)
     while True:
+        ready, _, _ = select.select([listening, parent], [], [], POLL_SECONDS)
         workers = [worker for worker in workers if _is_running(worker)]
-        try:
-            connection, _ = listening.accept()
-        except TimeoutError:
-            if not _exists(raylet):
-                return _kill(workers)
+        if parent in ready:
+            return _end(workers)
+        if listening not in ready:
             continue
+        connection, _ = listening.accept()
         with connection:
-            connection.settimeout(None)
             if not can_fork:
                 connection.sendall(b"n")
             elif worker := os.fork():
                 workers.append(worker)
             else:
                 listening.close()
+                os.close(parent)
                 _run_worker(connection)
+
+
+def _write_to(log: Path) -> None:
+    """Let a file take what this process and its libraries print."""
+    with Path(os.devnull).open() as nothing, log.open("w") as file:
+        for standard, other in enumerate((nothing, file, file)):
+            os.dup2(other.fileno(), standard)
 
 
 def _is_running(child: int) -> bool:
     return os.waitpid(child, os.WNOHANG) == (0, 0)
 
 
-def _kill(workers: list[int]) -> None:
-    """Kill workers that hang: the others end by themselves without a raylet."""
-    time.sleep(POLL_SECONDS)
-    for worker in filter(_is_running, workers):
+def _end(workers: list[int]) -> None:
+    """Wait for workers, which end by themselves without a raylet, and kill those that hang."""
+    deadline = time.monotonic() + POLL_SECONDS
+    while workers and time.monotonic() < deadline:
+        time.sleep(0.05)
+        workers = [worker for worker in workers if _is_running(worker)]
+    for worker in workers:
         with suppress(ProcessLookupError):
             os.killpg(worker, signal.SIGKILL)
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _import_modules() -> None:
-    """Import MODULES without drawing ids from Ray's generator, which actor classes do at their definition.
-
-    Forks of a process that has drawn one would all draw the same ids.
-    """
-    actor: Any = importlib.import_module("ray.actor")
-    id_class = actor.ActorClassID
-    actor.ActorClassID = SimpleNamespace(from_random=lambda: id_class(os.urandom(id_class.size())))
-    for module in MODULES:
-        importlib.import_module(module)
-    actor.ActorClassID = id_class
 
 
 def _can_fork() -> bool:
@@ -227,6 +230,7 @@ def _run_worker(connection: socket.socket) -> NoReturn:
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.folder)
+    _read_environment()
     _reseed_numpy()
     sys.argv = request.argv
     sys.path.insert(0, str(Path(request.argv[0]).parent))
@@ -244,6 +248,13 @@ def _exit() -> NoReturn:
     os._exit(0)
 
 
+def _read_environment() -> None:
+    """Let what reads the environment once read it anew: Ray, where it is, and Python, the folder of temporary files."""
+    tempfile.tempdir = None
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+
+
 def _reseed_numpy() -> None:
     """Seed NumPy's global generator anew; Python reseeds its own after a fork."""
     numpy: Any = importlib.import_module("numpy")
@@ -251,8 +262,6 @@ def _reseed_numpy() -> None:
 
 
 if __name__ == "__main__":
-    role, *rest = sys.argv[1:]
-    if role == "launch":
-        launch(Path(rest[0]), rest[1], rest[2:])
-    else:
-        serve(socket.socket(fileno=int(rest[0])), int(rest[1]))
+    import_modules()
+    _freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

@@ -7,20 +7,21 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
 import ray.data
-from ray._private import grpc_utils, ray_constants, services, worker
+from ray._private import grpc_utils, parameter, ray_constants, services, worker
 from ray.exceptions import AuthenticationError
 
 from selfsup.errors import SelfsupError
 from selfsup.mlflow_store import home
 from selfsup.pipelines.cluster.auth import ensure_token
-from selfsup.pipelines.cluster.forkserver import forked_workers
+from selfsup.pipelines.cluster.forkserver import fork_server
 from selfsup.pipelines.cluster.nodes import check_shared_folder
 from selfsup.pipelines.cluster.watchdog import watchdog
 from selfsup.pipelines.data.cache import node_cache_folder
@@ -37,6 +38,7 @@ ENVIRONMENT = {
     "RAY_COLOR_PREFIX": "0",  # Ray colors its nodes' warnings, in files too
     "RAY_worker_maximum_startup_concurrency": "16",  # forks are cheap; Ray warns of four times as many as it expects
 }
+LOCAL = {"RAY_worker_niceness": "0"}  # the machine is the user's, who may set it; by Ray's 15 every other process wins
 TRACKING = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}  # for the Train page of a cluster's dashboard; takes an actor
 
 
@@ -47,7 +49,7 @@ def ray_context() -> Iterator[None]:
     Raises SelfsupError where there is none, or where its nodes do not share SELFSUP_HOME.
     """
     address = os.environ.get("RAY_ADDRESS") or "local"
-    wanted = ENVIRONMENT if address == "local" else ENVIRONMENT | TRACKING
+    wanted = ENVIRONMENT | (LOCAL if address == "local" else TRACKING)
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(unset)
     if address == "local":
@@ -69,8 +71,8 @@ def local_ray(**options: Any) -> Iterator[None]:
     os.environ["SELFSUP_CACHE"] = str(node_cache_folder())  # fixed, since TMPDIR changes for this Ray
     with scratch(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), "ray-", keep=True) as folder:
         _check_length(folder)
-        with _shutdown_at_end():
-            _start(folder, options)
+        with fork_server(folder) as forking, _shutdown_at_end():
+            _start(folder, forking, options)
             with watchdog(gcs_may_restart=False):
                 yield
 
@@ -107,10 +109,10 @@ def _shutdown_at_end() -> Iterator[None]:
         ray.shutdown()
 
 
-def _start(folder: Path, options: Mapping[str, Any]) -> None:
+def _start(folder: Path, forking: AbstractContextManager[None], options: Mapping[str, Any]) -> None:
     temp_dir = folder / "ray"  # Ray makes it readable for everybody; only its parent is private
     try:
-        with forked_workers(folder), _loopback_only(), _temporary_files_in(folder):
+        with forking, _loopback_only(), _without_monitors(), _temporary_files_in(folder):
             _init("local", _temp_dir=str(temp_dir), **options)
     except Exception as error:
         logs = temp_dir / "session_latest" / "logs"
@@ -163,6 +165,19 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_monitors() -> Iterator[None]:
+    """Start a Ray inside the block without autoscaler and log monitor, which ray.init has no option for."""
+    before, parameter.RayParams = (
+        parameter.RayParams,
+        partial(parameter.RayParams, no_monitor=True, include_log_monitor=False),
+    )
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
 
 
 @contextmanager

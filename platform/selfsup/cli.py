@@ -96,6 +96,7 @@ def plan(
 @app.command()
 def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Again = False) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
+    _import_for_workers()
     from selfsup.pipelines.cost import describe
     from selfsup.pipelines.planning import unique
     from selfsup.sweeps.recorder import Recorder
@@ -142,6 +143,7 @@ def sweep(
     if not plan.is_search and plan.is_plain:
         typer.echo("one setting: `ablate: {PATH: [VALUE, VALUE]}` in the spec compares others with it")
     if tracker:
+        _import_for_workers()
         from selfsup.sweeps.reports import renew
         from selfsup.sweeps.session import conduct
 
@@ -187,7 +189,15 @@ def ui(port: Annotated[int, typer.Option(help="on this machine")] = PORT) -> Non
     os.execvpe(argv[0], argv, environment)
 
 
+def _import_for_workers() -> None:
+    """Import what runs need before anything else imports Ray, so that Ray's workers can be forks of this process."""
+    from selfsup.pipelines.cluster.forkserver import import_modules
+
+    import_modules()
+
+
 def main() -> NoReturn:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of libraries as they are imported; stages set torch's own
     signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`: end as on Ctrl-C
     try:
         app()

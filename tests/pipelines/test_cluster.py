@@ -1,5 +1,6 @@
 """The Ray that runs go to: nobody else's, out of everybody's reach; where it is missing, told within seconds."""
 
+import os
 import socket
 import time
 from contextlib import closing, nullcontext
@@ -60,6 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
     monkeypatch.setattr(ray, "init", lambda *args, **_: found.append(args))
     monkeypatch.setattr(ray_context, "disable_progress_bars", lambda: None)
     monkeypatch.setattr(ray_context, "watchdog", lambda **_: nullcontext())
+    monkeypatch.setattr(ray_context, "fork_server", lambda _: nullcontext(nullcontext()))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -73,6 +75,19 @@ def test_no_ray_that_lives_on_the_machine_is_joined(
     monkeypatch.setenv("RAY_ADDRESS", address)
     with ray_context.ray_context():
         assert asked == [("local",)]
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("own", [None, "7"])
+def test_workers_have_the_priority_of_other_processes_unless_the_user_says_another(
+    own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [name] = ray_context.LOCAL
+    monkeypatch.setenv(name, own or "")
+    if own is None:
+        monkeypatch.delenv(name)
+    with ray_context.ray_context():
+        assert os.environ[name] == (own or "0")
 
 
 @pytest.mark.usefixtures("asked")

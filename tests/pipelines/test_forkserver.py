@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.util.state import get_actor
 
-from selfsup.pipelines.cluster.forkserver import WorkerRequest, _fork
+from selfsup.pipelines.cluster.launch import WorkerRequest, _fork
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -82,7 +83,7 @@ def test_a_server_that_has_died_makes_no_worker(tmp_path: Path) -> None:
         listening.listen()
         dies = threading.Thread(target=lambda: listening.accept()[0].close())
         dies.start()
-        assert not _fork(WorkerRequest(["default_worker.py"], {}, str(tmp_path)), path, sys.executable)
+        assert not _fork(WorkerRequest(["default_worker.py"], {}, str(tmp_path)), path)
         dies.join()
 
 
@@ -116,6 +117,39 @@ def test_the_server_and_a_worker_that_hangs_at_its_exit_end_with_their_raylet() 
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert all(gone(int(process)) for process in told.split())
+
+
+def test_a_command_that_imports_for_workers_first_is_what_they_are_forked_from() -> None:
+    code = (
+        "import os, sys, tempfile; from selfsup.pipelines.cluster.forkserver import import_modules; import_modules()\n"
+        "import ray, selfsup; from selfsup.pipelines.cluster.ray_context import local_ray\n"
+        "selfsup.mark = 'here'; kept = tempfile.TemporaryDirectory(); print(tempfile.gettempdir(), end=' ')\n"
+        "class Fork:\n"
+        "    def draw(self): return selfsup.mark, ray.ObjectID.from_random().hex(), tempfile.gettempdir()\n"
+        "    def leave(self): ray.actor.exit_actor()\n"
+        "with local_ray(num_cpus=1):\n"
+        "    forks = [ray.remote(num_cpus=0)(Fork).remote() for _ in range(2)]\n"
+        "    facts = ray.get([fork.draw.remote() for fork in forks])\n"
+        "    ray.wait([fork.leave.remote() for fork in forks], num_returns=2)\n"
+        "print(os.path.isdir(kept.name), *facts[0], *facts[1])"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=clean)
+    own_folder, kept, mark, first, folder, other_mark, second, _ = told.stdout.split()
+    assert mark == other_mark == "here", "what this process had in memory"
+    assert first != second, "no ids were drawn before"
+    assert kept == "True", "its exit handlers stay its own"
+    assert folder != own_folder, "files go where those of this Ray go"
+
+
+def test_a_local_ray_has_only_the_processes_that_runs_need() -> None:
+    started = {process[0].process.pid for process in ray._private.worker._global_node.all_processes.values()}  # type: ignore[attr-defined]
+    commands = [Path(f"/proc/{process}/cmdline").read_text() for process in started]
+    assert not any("monitor.py" in command for command in commands)
+    assert any("--modules-to-load=StateHead" in command for command in commands)
+    worker = Worker.remote()  # type: ignore[attr-defined]
+    ray.get(worker.info.remote())
+    assert get_actor(worker._actor_id.hex(), address=ray.get_runtime_context().gcs_address).state == "ALIVE"
 
 
 def gone(process: int) -> bool:

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from servers import object_store
 
-from selfsup.pipelines.cluster.forkserver import forked_workers
+from selfsup.pipelines.cluster.forkserver import fork_server
 from selfsup.pipelines.data import storage
 from selfsup.pipelines.data.feed import Feed
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
@@ -50,13 +50,14 @@ def nodes(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
     with TemporaryDirectory(prefix="ray-") as short, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFSUP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_TMPDIR", short)
-        with forked_workers(Path(short)):
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-            cluster.add_node(num_cpus=2)
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        yield [node["NodeID"] for node in ray.nodes()]
-        ray.shutdown()
-        cluster.shutdown()
+        with fork_server(Path(short)) as forking:
+            with forking:
+                cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+                cluster.add_node(num_cpus=2)
+                ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            yield [node["NodeID"] for node in ray.nodes()]
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def stream_of(told: Manifest, **order: Any) -> SampleStream:
