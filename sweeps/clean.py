@@ -15,7 +15,8 @@ from selfsup.columns import aligned
 from selfsup.progress import several
 from selfsup.stage import is_locked
 from selfsup.sweeps.listing import volume
-from selfsup.sweeps.stored import UNSENT, RunRecord, StoredRun, deleted_ids, read_record, recorded, size
+from selfsup.sweeps.report.results import deleted_ids
+from selfsup.sweeps.stored import UNSENT, RunRecord, StoredRun, read_record, recorded, size
 from selfsup.track import Tracker
 
 Records = Mapping[str, RunRecord]

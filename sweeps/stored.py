@@ -19,10 +19,10 @@ from selfsup.errors import CheckpointError, SpecError
 from selfsup.mlflow_store import default_uri, sqlite_path
 from selfsup.sqlite_runs import Row
 from selfsup.stage import damaged, is_locked, read_json
-from selfsup.sweeps.report.results import EVAL, all_rows, final_metrics
+from selfsup.sweeps.report.results import EVAL, all_rows, deleted_ids, final_metrics
 from selfsup.sweeps.result import Status
 from selfsup.sweeps.tags import ABOVE, ARM, KIND, STUDY, TRIAL
-from selfsup.track import ID, LABEL, REASON, SEED, Tracker
+from selfsup.track import LABEL, REASON, SEED, Tracker
 
 NEAREST = 3  # names in an error
 STATUS: Mapping[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING": "running"}
@@ -100,7 +100,7 @@ def read_record(path: Path) -> RunRecord:
 def stored(home: Path) -> list[StoredRun]:
     """Return the runs of the store in use, the newest first; those too that MLflow was never told of."""
     known = records(home)
-    tracker = connected(home)
+    tracker = tracker_of(home)
     rows = list(recorded(tracker, home))
     unsent = known.keys() - {row["id"] for _, row in rows}
     deleted = deleted_ids(tracker) if tracker and unsent else set()
@@ -161,22 +161,17 @@ def day(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
-def connected(home: Path) -> Tracker | None:
-    """Connect to the MLflow in use; None where it is a local store that is not there yet. Raises TrackError."""
-    uri = default_uri(home)
-    path = sqlite_path(uri)
-    return None if path and not path.exists() else Tracker(uri).connect()
+def tracker_of(home: Path) -> Tracker | None:
+    """Return the MLflow in use; None where it is a local store that is not there yet. Raises TrackError."""
+    tracker = Tracker(default_uri(home))
+    path = sqlite_path(tracker.uri)
+    return None if path and not path.exists() else tracker
 
 
 def recorded(tracker: Tracker | None, home: Path) -> Iterator[tuple[str, Row]]:
     """Yield (experiment, run) for every run that MLflow holds, without those that stand for several."""
     rows = all_rows(tracker, cache=home / "cache") if tracker else ()
     yield from ((sweep, row) for sweep, row in rows if row["tags"].get(KIND) not in ABOVE)
-
-
-def deleted_ids(tracker: Tracker) -> set[str]:
-    """Return our ids of runs that were deleted in MLflow, alone or with their experiment."""
-    return {run.data.tags[ID] for run in tracker.search_runs(deleted=True)}
 
 
 def _of_row(sweep: str, row: Row, record: RunRecord | None, home: Path) -> StoredRun:

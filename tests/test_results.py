@@ -12,6 +12,7 @@ import toy_sweep
 
 from selfsup import hits, sqlite_runs
 from selfsup.errors import SpecError
+from selfsup.metric_names import former_name
 from selfsup.sqlite_runs import Row
 from selfsup.sweeps.report import results
 from selfsup.sweeps.report.results import find, gather
@@ -124,6 +125,7 @@ def test_finished_runs_are_read_once(
 ) -> None:
     if by == "MLflow":  # as of a server
         monkeypatch.setattr(sqlite_runs, "TABLES", {"tags": "SELECT no_such_column FROM tags"})
+        monkeypatch.setattr(sqlite_runs, "POINTS", "SELECT no_such_column FROM metrics")
     opened = run(tracker, sweep, 0, "FINISHED")
     run(tracker, sweep, 1, "FINISHED")
     with sqlite3.connect(tracker._store or "") as store:  # the first of them long ago
@@ -138,9 +140,26 @@ def test_finished_runs_are_read_once(
         return deleted, rows
 
     monkeypatch.setattr(results, "_changes", counted)
+    monkeypatch.setattr(sqlite_runs, "POINTS", "SELECT no_such_column FROM metrics")
     monkeypatch.delattr(Tracker, "history")
     assert gather(tracker, sweep, curves=[LOSS], cache=tmp_path) == before
     assert read == [before[1].run]  # it may have ended while another machine's clock was behind
+
+
+def test_curves_of_the_file_are_mlflows(tracker: Tracker, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = "pretrain/samples_per_second"
+    runs = [run(tracker, sweep, number, "FINISHED", knn=number) for number in range(3)]
+    again = [(2, 7.0, 1), (2, 5.0, 9_000), (4, 3.0, 2), (4, 2.0, 2), (1, float("inf"), 1)]
+    for step, value, time in again:
+        tracker._client.log_metric(runs[0], speed, value, timestamp=time, step=step)
+        tracker._client.log_metric(runs[1], former_name(speed), value + 1, timestamp=time, step=step + 1)
+    tracker._client.log_metric(runs[1], speed, 8.0, timestamp=9_000, step=3)
+    monkeypatch.setattr(sqlite_runs, "ASKED", 2)
+    assert tracker._store
+    for name in (speed, LOSS):
+        expected = {run: tracker.history(run, name) for run in runs if tracker.history(run, name)}
+        assert sqlite_runs.curves(tracker._store, name, runs) == expected
+    assert expected.keys() == set(runs)
 
 
 def test_images_are_read_once_and_only_of_runs_that_told_them(

@@ -132,9 +132,13 @@ def init(
 @catalogue.command()
 def schema() -> None:
     """Print the JSON schema of spec and sweep files, for editors."""
+    typer.echo(recall(home(), "schema", _schema))
+
+
+def _schema() -> str:
     from selfsup.sweeps.spec.schema import schema
 
-    typer.echo(json.dumps(schema(), indent=1))
+    return json.dumps(schema(), indent=1)
 
 
 Verdicts = Annotated[bool, typer.Option("--json", help="as JSON: [{contract, broken}]; broken: why, or null")]

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -51,12 +52,18 @@ class Tracker:
         self.uri = uri
         self._store = sqlite_path(uri)
         self._lock = threading.Lock()  # MLflow checks for a row before it adds it: two threads would both add it
-        self._client: MlflowClient
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return connect(self.uri)
 
     def connect(self) -> Self:
-        """Open the store, creating or migrating the schema of a local one; fail within 10 s without a server."""
+        """Open the store now, not when it is first needed: create or migrate the schema of a local one.
+
+        Fails within 10 s without a server.
+        """
         with self._errors("connect"):
-            self._client = connect(self.uri)
+            assert self._client
         return self
 
     def reachable(self) -> bool:
@@ -196,9 +203,9 @@ class Tracker:
             entity = self._client.get_experiment_by_name(experiment)
             return list(self._pages([entity.experiment_id], where, deleted=deleted)) if entity else []
 
-    def experiments(self) -> list[str]:
+    def experiments(self) -> "list[Experiment]":
         with self._errors("read experiments"):
-            return [experiment.name for experiment in self._client.search_experiments()]
+            return list(self._client.search_experiments())
 
     def _pages(self, experiments: Sequence[str], where: str, *, deleted: bool) -> "Iterator[Run]":
         """Yield the runs of experiments, by MLflow's ids, that match a filter, oldest first."""

@@ -20,7 +20,7 @@ from selfsup.hits import NAME, HitRecord, read
 from selfsup.metric_names import current_metrics
 from selfsup.mlflow_store import sqlite_path
 from selfsup.redact import redacted
-from selfsup.sqlite_runs import Row
+from selfsup.sqlite_runs import ExperimentKey, Row
 from selfsup.sweeps.result import Curve, Result, Status
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.trials import Trial
@@ -55,7 +55,7 @@ def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache:
     """
     arms = (*sweep.baselines, *(arm for study in sweep.studies for arm in study.arms))
     planned = {id: seed for arm in arms for seed, id in arm.ids.items()}  # noqa: A001
-    with _open_cache(tracker, sweep.name, cache) as cached:
+    with _open_cache(tracker, _experiment(tracker, sweep.name), cache) as cached:
         rows = _current(tracker, sweep.name, cached)
         started = [rows[id] for id in planned if id in rows]  # noqa: A001
         curves_by_name = {name: _curves(tracker, name, started, cached) for name in curves}
@@ -65,7 +65,7 @@ def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache:
 
 def trials(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> tuple[Trial, ...]:
     """Return the trials of a search, in the order in which they began. cache: as for `gather`. Raises TrackError."""
-    with _open_cache(tracker, sweep.name, cache) as cached:
+    with _open_cache(tracker, _experiment(tracker, sweep.name), cache) as cached:
         rows = _current(tracker, sweep.name, cached).values()
     trial_rows = [row for row in rows if row["tags"].get(SWEEP) == sweep.digest and row["tags"].get(KIND) == "trial"]
     trial_rows.sort(key=lambda row: (row["started"], row["id"]))
@@ -79,10 +79,34 @@ def _trial(number: int, row: Row) -> Trial:
 
 def all_rows(tracker: Tracker, *, cache: Path | None = None) -> Iterator[tuple[str, Row]]:
     """Yield (experiment, row) for every run, those of arms and sweeps among them. cache: as for `gather`."""
-    for experiment in tracker.experiments():
-        with _open_cache(tracker, experiment, cache) as cached:
+    for experiment, key in _experiments(tracker).items():
+        with _open_cache(tracker, key, cache) as cached:
             rows = _current(tracker, experiment, cached).values()
         yield from ((experiment, row) for row in rows)
+
+
+def deleted_ids(tracker: Tracker) -> set[str]:
+    """Return our ids of runs that were deleted in MLflow, alone or with their experiment."""
+    if store := sqlite_path(tracker.uri):
+        with contextlib.suppress(sqlite3.Error):
+            return sqlite_runs.deleted_ids(store)
+    return {run.data.tags[ID] for run in tracker.search_runs(deleted=True)}
+
+
+def _experiments(tracker: Tracker) -> dict[str, ExperimentKey]:
+    """-> name: key of each experiment: of a local store from its file, as all that follows."""
+    if store := sqlite_path(tracker.uri):
+        with contextlib.suppress(sqlite3.Error):
+            return sqlite_runs.experiments(store)
+    return {one.name: ExperimentKey(one.experiment_id, one.creation_time) for one in tracker.experiments()}
+
+
+def _experiment(tracker: Tracker, name: str) -> ExperimentKey | None:
+    if store := sqlite_path(tracker.uri):
+        with contextlib.suppress(sqlite3.Error):
+            return sqlite_runs.experiment(store, name)
+    known = tracker.experiment(name)
+    return ExperimentKey(known.experiment_id, known.creation_time) if known else None
 
 
 def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
@@ -147,8 +171,7 @@ def _current(tracker: Tracker, experiment: str, cache: sqlite3.Connection) -> di
 
 
 def _changes(tracker: Tracker, experiment: str, since: int) -> tuple[set[str], list[Row]]:
-    """-> MLflow's ids of deleted runs, and the runs that have not finished, or that ended since: of a local store from
-    its file."""
+    """-> MLflow's ids of deleted runs, and the runs that have not finished, or that ended since."""
     if store := sqlite_path(tracker.uri):
         with contextlib.suppress(sqlite3.Error):
             key = sqlite_runs.experiment(store, experiment)
@@ -178,18 +201,21 @@ def _curves(tracker: Tracker, name: str, runs: Sequence[Row], cache: sqlite3.Con
     known = {(run, ended): [(step, value) for step, value in json.loads(points)] for run, ended, points in stored}
     rows = [row for row in runs if name in current_metrics(row["metrics"])]
     rows = [row for row in rows if not name.startswith(EVAL) or _has_curves(row)]
-    curves: dict[str, Curve] = {}
-    new = []
-    for row in rows:
-        key, finished = (row["run"], row["ended"]), row["status"] == "FINISHED"
-        if finished and key in known:
-            curves[row["run"]] = known[key]
-            continue
-        curves[row["run"]] = points = tracker.history(row["run"], name)
-        new += [(row["run"], name, row["ended"], json.dumps(points))] if finished else []
+    ended = {row["run"]: row["ended"] for row in rows if row["status"] == "FINISHED"}
+    kept = {run: known[run, end] for run, end in ended.items() if (run, end) in known}
+    read = _histories(tracker, name, [row["run"] for row in rows if row["run"] not in kept])
+    new = [(run, name, ended[run], json.dumps(points)) for run, points in read.items() if run in ended]
     cache.executemany("INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)", new)
     cache.commit()
-    return curves
+    return kept | read
+
+
+def _histories(tracker: Tracker, name: str, runs: Sequence[str]) -> dict[str, Curve]:
+    """-> MLflow's id: the curve of a run."""
+    if store := sqlite_path(tracker.uri):
+        with contextlib.suppress(sqlite3.Error):
+            return sqlite_runs.curves(store, name, runs)
+    return {run: tracker.history(run, name) for run in runs}
 
 
 def _image_hits(tracker: Tracker, metric: str, runs: Sequence[Row], cache: sqlite3.Connection) -> dict[str, HitRecord]:
@@ -216,17 +242,18 @@ def _image_hits(tracker: Tracker, metric: str, runs: Sequence[Row], cache: sqlit
 
 
 @contextlib.contextmanager
-def _open_cache(tracker: Tracker, experiment: str, folder: Path | None) -> Iterator[sqlite3.Connection]:
-    """Open the cache of an experiment, in memory without a folder.
+def _open_cache(
+    tracker: Tracker, experiment: ExperimentKey | None, folder: Path | None
+) -> Iterator[sqlite3.Connection]:
+    """Open the cache of an experiment, in memory without one or without a folder.
 
     Its name tells apart experiments of one name in different stores, or created anew.
     """
-    mlflow_experiment = tracker.experiment(experiment)
-    if folder is None or mlflow_experiment is None:
+    if folder is None or experiment is None:
         path = ":memory:"
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{tracker.uri} {mlflow_experiment.experiment_id} {mlflow_experiment.creation_time}"
+        name = f"{tracker.uri} {experiment.id} {experiment.created}"
         path = str(folder / f"results-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}.db")
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
         for table in TABLES:

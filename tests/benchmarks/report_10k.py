@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -61,10 +61,15 @@ def fill(store: Path, sweep: Sweep) -> None:
         losses = [(LOSS, 1 / step, start + step, run, step, 0) for step in range(1, POINTS + 1)]
         rows["metrics"] += finals + losses
         rows["latest_metrics"] += [(key, v, at, step, nan, run) for key, v, at, run, step, nan in (*finals, losses[-1])]
+    insert(store, rows)
+
+
+def insert(store: Path, rows: Mapping[str, Sequence[Sequence[object]]]) -> None:
+    """Add rows to tables of MLflow, in the order of COLUMNS."""
     with closing(sqlite3.connect(store)) as opened, opened:
-        for table, held in rows.items():
-            marks = ", ".join("?" * len(held[0]))
-            opened.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", held)
+        for table, new in rows.items():
+            marks = ", ".join("?" * len(new[0]))
+            opened.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", new)
 
 
 @contextmanager
