@@ -65,14 +65,14 @@ def of_runs(home: Path, runs: Iterable[StoredRun]) -> Cleaning:
     return Cleaning((*sorted(gone),), (*_removals(home, names - needed, "of these runs alone"),), (*remarks,))
 
 
-def unneeded(home: Path, tracker: Tracker) -> Cleaning:
+def unneeded(home: Path, tracker: Tracker | None) -> Cleaning:
     """Plan to remove what nothing needs: stages of no run, runs deleted in MLflow, folders of processes that ended.
 
     Finished stages of no record stay while MLflow has runs whose record is not here, since they may be of these. Raises
     CheckpointError for a damaged record.
     """
     known, active = _records(home), {row["id"] for _, row in recorded(tracker, home)}
-    deleted = (deleted_ids(tracker) - active) & known.keys()
+    deleted = (deleted_ids(tracker) - active) & known.keys() if tracker else set()
     gone = {key for key in deleted if not _runs_now(home, known[key])}
     names, needed = _stages(known, gone), _stages(known, known.keys() - gone)
     orphans = {path.name for path in home.glob("stages/*")} - needed - names

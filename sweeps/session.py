@@ -13,15 +13,20 @@ from selfsup.mlflow_store import home
 from selfsup.origin import CodePolicy, settle
 from selfsup.pipelines.cluster.ray_context import ray_context
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.planning import unique
 from selfsup.sweeps import mlflow_tree
 from selfsup.sweeps.driver import execute
 from selfsup.sweeps.explore import explore, left
 from selfsup.sweeps.layout import lay_out, proposed
+from selfsup.sweeps.plans import Plan
 from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.report import paper
+from selfsup.sweeps.report.files import side_by_side
 from selfsup.sweeps.reports import frame
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
+from selfsup.sweeps.standing import ShownTable, keep_table, table_numbers
 from selfsup.track import Tracker, store
 
 if TYPE_CHECKING:
@@ -72,6 +77,21 @@ def _settle_trials(sweep_file: SweepFile, tracker: Tracker, code: CodePolicy) ->
         )
     trials = proposed(sweep_file, lay_out(sweep_file, tracker)[0]).values()
     settle((stage for trial in trials for stage in trial.stages), code)
+
+
+def complete(plans: Sequence[Plan], tracker: Tracker, code: CodePolicy) -> tuple[ShownTable, list[Failure]]:
+    """Run what is missing of specs: -> their table, and what failed."""
+    runs = unique([run for plan in plans for run in plan.planned[1].values()])
+    failed = perform(runs, Recorder(tracker), code)
+    made_of = "" if failed else table_numbers(plans, home())
+    table = side_by_side([plan.sweep for plan in plans], tracker)
+    first_seed = min((run.run.seed for run in runs), default=0)
+    drawn = [(run, stage) for run in runs if run.run.seed == first_seed for stage in run.drawings if stage.done]
+    pictures = [(f"{path.stem}, {run.label}", str(path)) for run, stage in drawn for path in stage.artifacts()]
+    trained = next((run.id for run in runs if run.pretrain and run.done), None)
+    shown = ShownTable(paper.console(table), tuple(pictures), trained)
+    keep_table(plans, shown, made_of, home())
+    return shown, failed
 
 
 def perform(runs: Sequence[PlannedRun], recorder: Recorder, code: CodePolicy = "refuse") -> list[Failure]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from selfsup import origin, sqlite_runs, whole
 from selfsup.mlflow_store import default_uri, sqlite_path
@@ -31,6 +31,14 @@ class ShownReport(NamedTuple):
     page: str
 
 
+class ShownTable(NamedTuple):
+    """The table of some specs as `selfsup run` shows it. pictures: (title, path)."""
+
+    table: str
+    pictures: tuple[tuple[str, str], ...]
+    features: str | None
+
+
 def numbers(sweep: Sweep, home: Path) -> str:
     """Return a digest of all that the report of a sweep is made of; "" where it cannot be told."""
     return _digest(sweep, _rows(sweep, home))
@@ -39,11 +47,7 @@ def numbers(sweep: Sweep, home: Path) -> str:
 def keep(sweep: Sweep, shown: ShownReport, made_of: str, home: Path) -> None:
     """Note a report that was written just now. made_of: its `numbers` before it was made."""
     if made_of:
-        content = {"of": made_of, "files": _files(Path(shown.page).parent), **shown._asdict()}
-        path = _note(sweep, home)
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            whole.write(path, json.dumps(content))
+        _write(_note(sweep, home), {"of": made_of, "files": _files(Path(shown.page).parent), **shown._asdict()})
 
 
 def standing(sweep: Sweep, home: Path) -> ShownReport | None:
@@ -53,20 +57,56 @@ def standing(sweep: Sweep, home: Path) -> ShownReport | None:
 
 def finished(plan: Plan, home: Path) -> ShownReport | None:
     """Return the report of a sweep of which nothing is to be run, recorded or written."""
-    stages = {stage.key: stage for run in plan.runs.values() for stage in run.stages}.values()
-    if not all(stage.done for stage in stages):
-        return None
     rows = sorted(_rows(plan.sweep, home), key=lambda row: int(row["started"]))
-    status = {row["id"]: row["status"] for row in rows}
     above = [row for row in rows if _is_above(row) and row["tags"].get(SWEEP) == plan.sweep.digest]
     arms = sum(row["tags"][KIND] == "arm" for row in above)
-    if arms < sum(len(study.arms) for study in plan.sweep.studies):
-        return None
-    if any(status.get(key) != "FINISHED" for key in (*plan.runs, *(row["id"] for row in above))):
-        return None
-    if any(origin.changed_defaults(stage) or origin.changes(stage) for stage in stages):
+    if arms < sum(len(study.arms) for study in plan.sweep.studies) or not _ended(plan, rows, above):
         return None
     return _kept(plan.sweep, rows, home)
+
+
+def tabled(plans: Sequence[Plan], home: Path) -> ShownTable | None:
+    """Return the table of specs of which nothing is to be run or recorded, and whose pictures are there."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(_table_note(plans, home).read_bytes())
+        rows = [_rows(plan.sweep, home) for plan in plans]
+        if content["of"] == _table_digest(plans, rows) and all(map(_ended, plans, rows)):
+            pictures = tuple((title, path) for title, path in content["pictures"])
+            return ShownTable(content["table"], pictures, content["features"]) if _are_there(pictures) else None
+    return None
+
+
+def keep_table(plans: Sequence[Plan], shown: ShownTable, made_of: str, home: Path) -> None:
+    """Note a table. made_of: the `table_numbers` before it was made."""
+    if made_of:
+        _write(_table_note(plans, home), {"of": made_of, **shown._asdict()})
+
+
+def table_numbers(plans: Sequence[Plan], home: Path) -> str:
+    """Return a digest of all that the table of specs is made of; "" where it cannot be told."""
+    return _table_digest(plans, [_rows(plan.sweep, home) for plan in plans])
+
+
+def _table_digest(plans: Sequence[Plan], rows: Sequence[Sequence[Row]]) -> str:
+    digests = [_digest(plan.sweep, own) for plan, own in zip(plans, rows, strict=True)]
+    return digest(digests, size=16) if all(digests) else ""
+
+
+def _table_note(plans: Sequence[Plan], home: Path) -> Path:
+    return home / "cache" / "reports" / f"table-{digest([_note(plan.sweep, home).name for plan in plans])}.json"
+
+
+def _are_there(pictures: Sequence[tuple[str, str]]) -> bool:
+    return all(Path(path).is_file() for _, path in pictures)
+
+
+def _ended(plan: Plan, rows: Sequence[Row], above: Sequence[Row] = ()) -> bool:
+    """Return whether all stages of a plan are done, by this code, and its runs, and some above them, have finished."""
+    stages = {stage.key: stage for run in plan.runs.values() for stage in run.stages}.values()
+    status = {row["id"]: row["status"] for row in sorted(rows, key=lambda row: int(row["started"]))}
+    if any(status.get(key) != "FINISHED" for key in (*plan.runs, *(row["id"] for row in above))):
+        return False
+    return all(stage.done and not (origin.changed_defaults(stage) or origin.changes(stage)) for stage in stages)
 
 
 def _rows(sweep: Sweep, home: Path) -> list[Row]:
@@ -92,6 +132,12 @@ def _kept(sweep: Sweep, rows: Sequence[Row], home: Path) -> ShownReport | None:
         return ShownReport(content["tables"], tuple(content["lines"]), content["page"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _write(path: Path, content: Any) -> None:
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole.write(path, json.dumps(content))
 
 
 def _note(sweep: Sweep, home: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from command_line import SPEC, packed_folder, process, selfsup
 
-from selfsup import sqlite_runs
+from selfsup import origin, sqlite_runs
 from selfsup.sweeps import plans, standing
 from selfsup.sweeps.report import results
 from selfsup.sweeps.report.results import gather
@@ -17,6 +17,7 @@ from selfsup.sweeps.spec.study import Arm, Study
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.track import Tracker
 
+SCRIPT = "import sys; from selfsup.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
 HEAVY = {"torch", "timm", "torchvision", "mlflow", "ray", "pandas", "matplotlib", "sklearn", "scipy"}
 
 
@@ -127,9 +128,32 @@ def test_a_report_is_drawn_again_only_where_it_would_differ(swept: Path, monkeyp
 
 def test_a_report_that_stands_imports_nothing_heavy(swept: Path) -> None:
     first = selfsup("report", "swept.yaml", cwd=swept)
-    script = "import sys; from selfsup.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
-    shown = process("-c", script, "report", "swept.yaml", cwd=swept)
+    shown = process("-c", SCRIPT, "report", "swept.yaml", cwd=swept)
     assert shown.code == 0, shown.err
     *lines, modules = shown.out.splitlines()
     assert lines == first.out.splitlines()
     assert not HEAVY & set(modules.split())
+
+
+def test_a_finished_run_is_shown_again_without_anything_heavy(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(swept)
+    plan = plans.Plan(Path("tiny.yaml"), [], swept / "home")
+    for stage in {stage.key: stage for run in plan.runs.values() for stage in run.stages}.values():
+        origin.claim(stage)
+        stage.finish({"top1": 50.0} if stage.kind == "knn" else {})
+    assert standing.tabled([plan], swept / "home") is None
+    first = selfsup("run", "tiny.yaml", cwd=swept)
+    assert (first.code, "50" in first.out) == (0, True), first.err
+    shown = process("-c", SCRIPT, "run", "tiny.yaml", cwd=swept)
+    *lines, modules = shown.out.splitlines()
+    assert lines == first.out.splitlines()
+    assert not HEAVY & set(modules.split())
+    _, rows = sqlite_runs.changes(swept / "home" / "mlflow.db", "1", 0)
+    tracker = Tracker(f"sqlite:///{swept / 'home' / 'mlflow.db'}")
+    for row in rows:
+        if row["id"] in plan.runs and "eval/knn/top1" in row["metrics"]:
+            tracker.metrics(row["run"], {"eval/knn/top1": 87.5}, step=4, time=2_000_000_000_000)
+    assert "87.5" in selfsup("run", "tiny.yaml", cwd=swept).out
+    assert standing.tabled([plan], swept / "home")
+    (plan.runs[next(iter(plan.runs))].stages[0].folder / "done.json").unlink()
+    assert standing.tabled([plan], swept / "home") is None

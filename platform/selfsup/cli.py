@@ -27,9 +27,7 @@ from selfsup.redact import redacted
 from selfsup.screen import BEST, ERROR, show, show_json
 
 if TYPE_CHECKING:
-    from selfsup.pipelines.planned import PlannedRun
     from selfsup.sweeps.plans import Plan
-    from selfsup.sweeps.spec.sweep import Sweep
     from selfsup.sweeps.spec.sweepfile import SweepFile
     from selfsup.sweeps.standing import ShownReport
 
@@ -96,28 +94,23 @@ def plan(
 @app.command()
 def run(specs: Specs, set_: Set = None, accept_code: Accept = False, again: Again = False) -> None:
     """Run what is missing of specs, then show their table. The same command continues after any interruption."""
-    _import_for_workers()
-    from selfsup.pipelines.cost import describe
-    from selfsup.pipelines.planning import unique
-    from selfsup.sweeps.recorder import Recorder
-    from selfsup.sweeps.report import files as report
-    from selfsup.sweeps.report import paper
-    from selfsup.sweeps.session import perform
-    from selfsup.track import store
+    from selfsup.pipelines.summary import describe
+    from selfsup.sweeps.standing import tabled
 
-    plans = _plans(specs, set_)
-    show(describe(plans))
-    tracker = store()
-    runs = unique([planned for spec in plans for planned in spec])
-    failed = perform(runs, Recorder(tracker), code_policy(accept_code, again))
-    table = report.side_by_side([_arms(path, set_) for path in specs], tracker)
-    show(f"\n{paper.console(table)}\n", BEST)
-    first_seed = min((planned.run.seed for planned in runs), default=0)
-    for planned in [planned for planned in runs if planned.run.seed == first_seed]:
-        for picture in [path for stage in planned.drawings if stage.done for path in stage.artifacts()]:
-            typer.echo(f"{picture.stem}, {planned.label}: {picture}")
-    for planned in [planned for planned in runs if planned.pretrain and planned.done][:1]:
-        typer.echo(f"features:        selfsup embed {planned.id} SAMPLES OUT.parquet")
+    plans, policy = _plain_plans(specs, set_), code_policy(accept_code, again)
+    show(describe([list(plan.runs.values()) for plan in plans], [plan.facts for plan in plans]))
+    shown, failed = tabled(plans, home()), None
+    if shown is None:
+        _import_for_workers()
+        from selfsup.sweeps.session import complete
+        from selfsup.track import store
+
+        shown, failed = complete(plans, store(), policy)
+    show(f"\n{shown.table}\n", BEST)
+    for title, picture in shown.pictures:
+        typer.echo(f"{title}: {picture}")
+    if shown.features:
+        typer.echo(f"features:        selfsup embed {shown.features} SAMPLES OUT.parquet")
     typer.echo("every number:    selfsup ui")
     if failed:
         raise failed[0].exception()
@@ -223,22 +216,14 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _plans(specs: list[Path], overrides: list[str] | None) -> "list[tuple[PlannedRun, ...]]":
-    from selfsup.pipelines.planning import plan
-    from selfsup.spec import read
-    from selfsup.sweeps.spec import sweepfile
+def _plain_plans(specs: list[Path], overrides: list[str] | None) -> "list[Plan]":
+    from selfsup.sweeps.plans import Plan
 
-    for path in specs:
-        if sweepfile.read(path, overrides or []).kind != "plain":
+    plans = [Plan(path, overrides or [], home()) for path in specs]
+    for path, plan in zip(specs, plans, strict=True):
+        if plan.is_search or not plan.is_plain:
             raise SpecError(f"{path}: a sweep, with more settings than one; run it by `selfsup sweep {path}`")
-    return [plan(read(path, overrides or []), home()) for path in specs]
-
-
-def _arms(path: Path, overrides: list[str] | None) -> "Sweep":
-    from selfsup.sweeps.spec import sweepfile
-    from selfsup.sweeps.spec.expand import expand
-
-    return expand(sweepfile.read(path, overrides or []), home())[0]
+    return plans
 
 
 def _history(sweep_file: "SweepFile") -> Iterator[str]:

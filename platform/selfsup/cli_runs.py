@@ -6,7 +6,7 @@ import typer
 
 from selfsup.cli_help import Set, Swept
 from selfsup.errors import SpecError
-from selfsup.mlflow_store import default_uri, home
+from selfsup.mlflow_store import home
 from selfsup.screen import show, show_json
 
 runs = typer.Typer()
@@ -113,15 +113,14 @@ def clean(
     """
     from selfsup.sweeps import clean
     from selfsup.sweeps.listing import table
-    from selfsup.sweeps.stored import selected, stored
-    from selfsup.track import Tracker
+    from selfsup.sweeps.stored import selected, stored, tracker_of
 
     if names or status:
         runs = selected(stored(home()), names or (), status)
         show(table(runs, home(), names or ()))
         cleaning = clean.of_runs(home(), runs)
     else:
-        cleaning = clean.unneeded(home(), Tracker(default_uri(home())))
+        cleaning = clean.unneeded(home(), tracker_of(home()))
     typer.echo(str(cleaning))
     if dry_run or not (cleaning.removals or cleaning.runs):
         return
