@@ -170,7 +170,12 @@ def dropped(step: int) -> float:
 
 
 def classes(method: Method, grid: Tensor, batch: Batch) -> Tensor:
-    logits = F.interpolate(method.head(grid), scale_factor=8, mode="bilinear", align_corners=False)
+    logits = F.interpolate(
+        F.conv2d(grid, method.head.weight[..., None, None], method.head.bias),
+        scale_factor=8,
+        mode="bilinear",
+        align_corners=False,
+    )
     return F.cross_entropy(logits, batch.maps[0], ignore_index=-1)
 
 
@@ -239,7 +244,8 @@ def test_pixels_have_the_largest_of_the_interpolated_logits() -> None:
     with torch.no_grad():
         method.head.weight.mul_(20)
         guess = method.predict(view)
-        logits = F.interpolate(method.head(method.backbone.spatial(view)), (16, 16), mode="bilinear")
+        coarse = torch.einsum("bdhw,cd->bchw", method.backbone.spatial(view), method.head.weight)
+        logits = F.interpolate(coarse + method.head.bias[:, None, None], (16, 16), mode="bilinear")
     assert guess.shape == (8, 16 * 16, 1)
     assert guess[..., 0].equal(logits.argmax(1).flatten(1))
     assert len(guess.unique()) > 5

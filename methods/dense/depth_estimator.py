@@ -1,8 +1,8 @@
 """Depth estimator: a linear layer on each token shares its depth among bins, and the encoder is trained with it.
 
 The linear head and the loss of DINOv2 (arXiv:2304.07193) on NYU. A crop that is magnified shows things nearer: its
-depths are divided by the magnification, as in Eigen, Puhrsch and Fergus, "Depth map prediction from a single image
-using a multi-scale deep network", NeurIPS 2014, arXiv:1406.2283, section 3.4.
+depths are divided by the magnification, of up to 1.5 a side, as in Eigen, Puhrsch and Fergus, "Depth map prediction
+from a single image using a multi-scale deep network", NeurIPS 2014, arXiv:1406.2283, section 3.4.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class DepthEstimator(Method):
     class Hyper(Knobs):
         bins: int = knob(256, "bins of depth", ge=2)
         most: float = knob(10.0, "meters of the last bin; pixels beyond it are left out", gt=LEAST)
-        crop_min: float = knob(0.25, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
+        crop_min: float = knob(0.44, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:

@@ -68,7 +68,7 @@ class ObjectDetector(Method):
 
     def predict(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, MOST, PACKED): the objects of each image, as `parts.objects` packs them"""
-        parts = self._tokens(view).split(AT_ONCE)
+        parts = torch.split(self._tokens(view), AT_ONCE)
         return torch.cat([self.detector.packed(part, self.side) for part in parts])
 
     def _tokens(self, view: Tokens | Tensor) -> Tensor:

@@ -36,20 +36,24 @@ class Segmenter(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.side = info.sizes[0]
-        self.head = nn.Conv2d(self.backbone.dim, hyper.classes, 1)
+        self.head = nn.Linear(self.backbone.dim, hyper.classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, batch: Batch) -> Out:
         [map_] = batch.maps
-        logits = self._upsampled(self.head(self.backbone.spatial(batch.views[0].value)), map_.shape[-1])
+        logits = self._upsampled(self._coarse(batch.views[0].value), map_.shape[-1])
         return Out(cross_entropy(logits, map_), {"accuracy": accuracy(logits, map_)})
 
     def predict(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, S * S, 1): the class of each pixel, row by row. An image at a time, since logits are many."""
-        coarse = self.head(self.backbone.spatial(view))
-        guesses = [self._upsampled(image[None], self.side).argmax(dim=1) for image in coarse]
+        guesses = [self._upsampled(image[None], self.side).argmax(dim=1) for image in self._coarse(view)]
         return torch.cat(guesses).flatten(1)[..., None]
+
+    def _coarse(self, view: Tokens | Tensor) -> Tensor:
+        """-> (B, C, h, w): logits of each token"""
+        logits: Tensor = self.head(self.backbone.spatial(view).movedim(1, -1))
+        return logits.movedim(-1, 1)
 
     @staticmethod
     def _upsampled(logits: Tensor, side: int) -> Tensor:

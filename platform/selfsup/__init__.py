@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from selfsup.spec import Run, Spec, read
     from selfsup.sweeps.reports import plan, report
     from selfsup.sweeps.session import sweep
-    from selfsup.views import Center, Crop, Views
+    from selfsup.views import Center, Crop, MapSpec, Views
 
 __all__ = [
     "Augmentation",
@@ -31,6 +31,7 @@ __all__ = [
     "Evaluator",
     "Features",
     "Knobs",
+    "MapSpec",
     "Method",
     "Metric",
     "Out",
@@ -59,7 +60,7 @@ _HOMES = {
     "spec": ["Run", "Spec", "read"],
     "sweeps.reports": ["plan", "report"],
     "sweeps.session": ["sweep"],
-    "views": ["Center", "Crop", "Views"],
+    "views": ["Center", "Crop", "MapSpec", "Views"],
 }
 
 

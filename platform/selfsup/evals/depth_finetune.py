@@ -6,8 +6,8 @@ arXiv 2204.01678, and its authors' ft_nyu_2000e_mae-b: 2000 epochs, AdamW at 1e-
 warm-up of 100 epochs; batches of 128.
 
 Deviations: a linear layer in place of DPT's head, and DINOv2's loss in place of the reverse Huber; crops of a share of
-the image and of either shape, whose depths are divided by their magnification, and no change of colors; whole images at
-test, squashed to the encoder's size.
+the image and of either shape, magnified up to 1.5 times a side, by which depths are divided (arXiv 1406.2283), and no
+change of colors; whole images at test, squashed to the encoder's size.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ class DepthFinetune(Evaluator):
         weight_decay: float = knob(1e-4, "AdamW's", symbol="λ", ge=0)
         drop_path: float = knob(0.0, "share of residual branches left out", sweep=Choice(0.0, 0.1, 0.2), ge=0, lt=1)
         warmup: float = knob(100.0, "epochs in which the rate rises", ge=0, le=1e6)
-        crop_min: float = knob(0.25, "smallest crop, as a share of the image", gt=0, le=1)
+        crop_min: float = knob(0.44, "smallest crop, as a share of the image", gt=0, le=1)
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper

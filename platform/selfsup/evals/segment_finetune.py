@@ -60,7 +60,7 @@ class SegmentFinetune(Evaluator):
 
         guess, true = check_predicted(features, lambda map_: map_ >= 0, "has a class")
         classes = max(features.classes, self.hyper.classes)
-        pairs = ([torch.as_tensor(one).long() for one in pair] for pair in zip(true, guess, strict=True))
-        counts = torch.stack([confusion(*pair, classes) for pair in pairs]).sum(0)
+        images = ((torch.as_tensor(one).long() for one in pair) for pair in zip(true, guess, strict=True))
+        counts = torch.stack([confusion(own, other, classes) for own, other in images]).sum(0)
         yield "miou", mean_iou(counts)
         yield "pixels", accuracy(counts)

@@ -162,7 +162,7 @@ def _target(image: Objects, units: int, device: torch.device) -> dict[str, Tenso
 def unpacked(rows: Tensor, side: int) -> Objects:
     """(MOST, PACKED) -> the guesses that there are, whose boxes are not empty. side: pixels of maps."""
     rows = rows[(rows[:, 4] >= 0) & (rows[:, :2] < rows[:, 2:4]).all(dim=1)]
-    masks = rows[:, 6:].unflatten(1, (1, MASK, MASK))
+    masks = rows[:, 6:].reshape(-1, 1, MASK, MASK)
     return _guess({"boxes": rows[:, :4], "labels": rows[:, 4].long() + 1, "scores": rows[:, 5], "masks": masks}, side)
 
 
