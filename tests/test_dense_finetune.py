@@ -1,20 +1,25 @@
 """Fine-tuning on maps: what is planned, steps against plain loops, and scores against other libraries."""
 
+import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from plans import PLACE, Home
 from sklearn.metrics import accuracy_score, jaccard_score
 from small import setting
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
-from selfsup import encoder, evaluator, optim
+from selfsup import encoder, evaluator, optim, tensors
 from selfsup.batch import Batch
 from selfsup.contract import CONTRACTS, random_batch
 from selfsup.errors import DataError, SpecError
@@ -22,10 +27,18 @@ from selfsup.evaluator import Features
 from selfsup.method import Method, TrainInfo, load
 from selfsup.parts.detector import Detector, unpacked
 from selfsup.parts.objects import MOST, PACKED, objects_of
+from selfsup.parts.patch import patchify
 from selfsup.pipelines.cost import cost, describe
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, pack_annotated, png
+from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.modalities.pixels.coding import jpeg
+from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pipelines.stages.encoder_source import Encode
+from selfsup.pipelines.stages.evaluate import Load, features, source_of
+from selfsup.pipelines.stages.maps import MapSource
+from selfsup.sealed import sealed
 from selfsup.train import train
 from selfsup.views import sized
 
@@ -170,12 +183,8 @@ def dropped(step: int) -> float:
 
 
 def classes(method: Method, grid: Tensor, batch: Batch) -> Tensor:
-    logits = F.interpolate(
-        F.conv2d(grid, method.head.weight[..., None, None], method.head.bias),
-        scale_factor=8,
-        mode="bilinear",
-        align_corners=False,
-    )
+    coarse = F.conv2d(grid, method.head.weight[..., None, None], method.head.bias)
+    logits = F.interpolate(coarse, scale_factor=8, mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, batch.maps[0], ignore_index=-1)
 
 
@@ -265,6 +274,33 @@ def test_what_is_packed_of_detections_is_what_the_detector_guesses() -> None:
         assert len(expected.scores) > 3
         for value, other in zip(unpacked(own, 32), expected, strict=True):
             np.testing.assert_allclose(value, other, atol=1e-5)
+
+
+@every
+def test_predictions_come_with_the_maps_of_their_images(home: Home, maps: str, name: str, tmp_path: Path) -> None:
+    """Of whole images, squashed to 32 pixels a side, as torchvision squashes them."""
+    run = planned(home, maps, name)
+    tuned, evaluation = run.tuned[name], run.evals[name]
+    object.__setattr__(tuned, "before", {})  # at initial weights
+    method = build(tuned.run, tuned.size, torch.device("cpu")).eval()
+    tensors.save(method.state_dict(), tmp_path / METHOD)
+    source, splits = source_of(tuned, None, run.feature(evaluation)), run.splits(name)
+    head = HeadSource(tuned.run, tuned.size, tmp_path / METHOD, source.view, source.stats)
+    with sealed(tmp_path / "features") as part:
+        pq.write_table(Encode(head)(Load(*splits, source.view, 16)({"id": np.arange(16)})), part / "a")
+    target = evaluation.evaluator.target
+    data = features(tmp_path, 2, labelled=False, maps=MapSource(target, splits, 32, shared=False))
+    shown = (16, 2, 32, 32) if target == "objects" else (16, 32, 32)
+    assert (data.train.shape[0], data.val_map.shape) == (0, shown)
+    [sample] = SampleReader(splits.val, "image").read(np.array([5]))
+    pixels = torch.tensor(np.array(Image.open(io.BytesIO(sample.data)))).permute(2, 0, 1)
+    image = TF.resize(pixels, [32, 32], TF.InterpolationMode.BICUBIC)
+    mean, std = (torch.tensor(moment).view(3, 1, 1) for moment in (tuned.stats.mean, tuned.stats.std))
+    with torch.inference_mode():
+        expected = method.predict(patchify((image[None] / 255 - mean) / std, 8))[0].numpy()
+    assert (abs(data.val[5] - expected) < 0.05).mean() > 0.97  # decoders of JPEGs round apart
+    scores = dict(evaluation.evaluator(evaluation.hyper).run(data, seed=0))
+    assert scores.keys() == evaluation.evaluator.metrics.keys()
 
 
 def score(name: str, guess: NDArray[Any], true: NDArray[Any], **knobs: Any) -> dict[str, Any]:
