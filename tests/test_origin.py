@@ -29,6 +29,7 @@ from selfsup.sweeps.session import perform
 from selfsup.sweeps.status import _run_status
 from selfsup.track import Tracker
 
+DENSE = Path(__file__).parent.parent / "methods" / "dense"
 SIMCLR, WORKER = "selfsup.methods.simclr", "selfsup.pipelines.stages.worker"
 Edit = Callable[[str, str, str], None]
 
@@ -266,8 +267,10 @@ def test_an_objective_of_ones_own_is_known_by_its_text(
 
 
 def test_what_has_a_golden_file_is_shipped() -> None:
+    """And dense heads, whose steps test_dense_finetune holds."""
     golden = {path.stem for path in (Path(__file__).parent / "golden").glob("*.json")}
-    assert golden == selfsup.methods.SHIPPED
+    dense = {f"dense.{path.stem}" for path in DENSE.glob("[!_]*.py")}
+    assert golden | dense == selfsup.methods.SHIPPED
 
 
 def test_threads_parse_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
