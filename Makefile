@@ -20,7 +20,7 @@ REVISION ?= HEAD~1
 bench-cli: .venv/ready  # CPU of commands beside those of REVISION, and of `--help` beside optuna's; half an hour
 	$(BIN)/python tests/benchmarks/cli.py $(REVISION)
 
-bench-stream: .venv/ready  # the training stream beside the machine's limit, webdataset and Ray Data; 17 minutes
+bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 20 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
 
 bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 7 minutes

@@ -1,6 +1,6 @@
 """Images a second, CPU and memory of the training stream, beside the machine's limit and what users pick instead.
 
-python tests/benchmarks/stream.py FOLDER
+python tests/benchmarks/stream.py FOLDER; with `pip install 'selfsup[bench]'` also DALI, MosaicML Streaming and LitData
 
 All use all cores to make batches of uint8 crops of the same JPEGs, each in a process of its own; they take turns.
 Machines drift by more than what is looked for, so what is compared with the limit is compared in the same turn, and
@@ -25,11 +25,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import photos
 from contenders import ALL, LIMIT, TASKS, THREADS
+from peers import PEERS
 from stages import stages
 from usage import Usage
 
 from selfsup.views import Crop, Views
 
+WAYS = ALL | PEERS
 PHOTOS, SECONDS, WARMUP = 1024, 5.0, 3.0
 ROUNDS, ALL_IN = 6, 3  # turns; each third of them of all, the others of the limit and ours
 LARGE, SMALL = Crop(size=224, scale=(0.4, 1.0)), Crop(size=96, scale=(0.05, 0.4))
@@ -76,7 +78,7 @@ def apart(folder: Path, what: str, objective: str) -> Any:
 
 def one(folder: Path, what: str, objective: str) -> None:
     told = photos.shards(folder, PHOTOS)
-    made = stages(told, *VIEWS[objective]) if what == "stages" else measured(ALL[what](told, *VIEWS[objective]))
+    made = stages(told, *VIEWS[objective]) if what == "stages" else measured(WAYS[what](told, *VIEWS[objective]))
     sys.stdout.write(json.dumps(made) + "\n")
 
 
@@ -95,7 +97,7 @@ def of_limit(turns: list[Turn], name: str, objective: str) -> tuple[float, float
 def table(turns: list[Turn], spent: dict[str, dict[str, float]]) -> Iterator[str]:
     for objective in VIEWS:
         yield f"\n{objective:<28}{'images/s':>9}{'of limit (CPU)':>16}{'CPU ms/image':>14}{'peak MiB':>10}"
-        for name in ALL:
+        for name in WAYS:
             rate, cpu, memory = typical(turns, name, objective)
             share, by_cpu = of_limit(turns, name, objective)
             yield f"  {name:<26}{rate:9.0f}{share:9.2f} ({by_cpu:.2f}){cpu:14.2f}{memory:10.0f}"
@@ -106,7 +108,7 @@ def table(turns: list[Turn], spent: dict[str, dict[str, float]]) -> Iterator[str
 
 def plot(turns: list[Turn], path: Path) -> None:
     figure, axes = plt.subplots(1, len(VIEWS), figsize=(12, 3), sharey=True, layout="constrained")
-    names = list(reversed(ALL))
+    names = list(reversed(WAYS))
     for axis, objective in zip(axes, VIEWS, strict=True):
         bars = axis.barh(names, [typical(turns, name, objective).rate for name in names])
         axis.bar_label(bars, fmt="%.0f", padding=3)
@@ -119,7 +121,7 @@ def main(folder: Path) -> None:
     photos.shards(folder, PHOTOS)
     turns = [
         {(name, objective): Measured(*apart(folder, name, objective)) for objective in VIEWS for name in names}
-        for names in (ALL if number % ALL_IN == 0 else (LIMIT, THREADS) for number in range(ROUNDS))
+        for names in (WAYS if number % ALL_IN == 0 else (LIMIT, THREADS) for number in range(ROUNDS))
     ]
     spent = {objective: apart(folder, "stages", objective) for objective in VIEWS}
     sys.stdout.write("\n".join(table(turns, spent)) + "\n")
