@@ -27,6 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+from selfsup.leave import leave
 from selfsup.pipelines.cluster import launch
 from selfsup.pipelines.cluster.auth import use_token
 from selfsup.pipelines.cluster.launch import WorkerRequest
@@ -236,16 +237,7 @@ def _run_worker(connection: socket.socket) -> NoReturn:
     sys.path.insert(0, str(Path(request.argv[0]).parent))
     with suppress(SystemExit):
         runpy.run_path(request.argv[0], run_name="__main__")
-    _exit()
-
-
-def _exit() -> NoReturn:
-    """End this process as Python does, but without exit handlers of C: one of Ray's can deadlock."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave()
 
 
 def _read_environment() -> None:

@@ -22,6 +22,7 @@ from selfsup.cli_runs import runs
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
+from selfsup.leave import leave
 from selfsup.mlflow_store import PORT, WORKFLOW, home, is_server, ui_command
 from selfsup.redact import redacted
 from selfsup.screen import BEST, ERROR, show, show_json
@@ -191,6 +192,14 @@ def _import_for_workers() -> None:
 
 def main() -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of libraries as they are imported; stages set torch's own
+    try:
+        command()
+    except SystemExit as end:
+        leave(int(end.code or 0))
+
+
+def command() -> NoReturn:
+    """Run the command of this process's arguments, as `main`, which ends the process; raise SystemExit of its code."""
     signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`: end as on Ctrl-C
     try:
         app()

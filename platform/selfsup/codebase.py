@@ -27,7 +27,7 @@ EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
     augmentation augmentation_contract cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns
-    conflicts errors evaluations evaluator explain failures feature_choice knob layers metric_names metrics_log
+    conflicts errors evaluations evaluator explain failures feature_choice knob layers leave metric_names metrics_log
     mlflow_store origin outside progress published recall recipes redact registry renamed screen sealed settings shipped
     shipper source spec spec_schema sqlite_runs stage tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from tiny import BACKBONE
 
-from selfsup.cli import main
+from selfsup.cli import command
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -34,14 +34,14 @@ class Done(NamedTuple):
 
 
 def selfsup(*argv: str, cwd: Path) -> Done:
-    """`selfsup ARGV`, by its real entry point and in this process, since a new one takes seconds to import torch."""
+    """`selfsup ARGV`, as its entry point runs it, in this process, since a new one takes seconds to import torch."""
     out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setenv("SELFSUP_HOME", str(cwd / "home"))
         patch.setattr(sys, "argv", ["selfsup", *argv])
         with pytest.raises(SystemExit) as ended:
-            main()
+            command()
     signal.signal(signal.SIGTERM, handler)
     assert isinstance(ended.value.code, int)
     return Done(ended.value.code, out.getvalue(), err.getvalue())
