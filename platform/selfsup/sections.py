@@ -246,7 +246,13 @@ class Paint(Knobs):
 
 class Resources(Knobs):
     workers: int = knob(1, "training processes", result=False, ge=1, le=MOST)
-    cpus_per_worker: float = knob(1.0, "CPUs for each", result=False, ge=0, le=MOST)
+    cpus_per_worker: float = knob(
+        1.0,
+        "CPUs for each; as many threads of torch, rounded up, on whose number last digits depend",
+        result=False,
+        ge=0,
+        le=MOST,
+    )
     gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0, le=MOST)
     data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0, le=MOST)
     data_memory: int = knob(1024, "MiB for the steps that a worker prepares ahead", result=False, ge=1, le=2**30)
