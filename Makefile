@@ -6,8 +6,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
 
-test: .venv/ready  # a file at a time on each of three workers of two cores, since some wait for Ray; files with few and long tests not last
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: .venv/ready  # a file at a time on each of three workers of two cores, since the one of all tests of Ray waits; compiled once
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow

@@ -1,13 +1,14 @@
-"""Fixtures of all tests: data sets, whole and damaged, and a Ray of two CPUs for the tests of a module."""
+"""Fixtures of all tests: data sets, whole and damaged, and the Ray that tests share."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import image_sets
 import pytest
 import torch
+from one_ray import GROUP, FilesAndRay, SharedRay, is_last, wants_ray
 
 from selfsup.pipelines.data.manifest import Manifest
 
@@ -19,12 +20,30 @@ if TYPE_CHECKING:
 RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Let no warning of Ray fail a test that starts one."""
+SHARED_RAY = SharedRay()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist names groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no warning of Ray fail a test that starts one; those that share one come first, on one worker."""
     for item in items:
-        if {"cluster", "nodes"} & set(item.fixturenames):
+        if wants_ray(item) or "nodes" in getattr(item, "fixturenames", ()):
             for warning in RAYS_OWN:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
+        if wants_ray(item):
+            item.add_marker(pytest.mark.xdist_group(GROUP))
+    items.sort(key=lambda item: not wants_ray(item))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesAndRay:
+    return FilesAndRay(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # after fixtures that use it have ended
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if is_last(item, nextitem):
+        SHARED_RAY.stop()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,11 +53,8 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    from selfsup.pipelines.cluster.ray_context import local_ray
-
-    with local_ray(num_cpus=2):
-        yield
+def cluster() -> None:
+    SHARED_RAY.start()
 
 
 @pytest.fixture(scope="session")

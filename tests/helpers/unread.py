@@ -24,7 +24,7 @@ class ValueReadError(Exception):
     """An operation whose result, or the shape of it, depends on values."""
 
 
-class Operators(TorchDispatchMode):
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode that refuses operators that read."""
 
     def __torch_dispatch__(
@@ -56,5 +56,5 @@ class Methods(TorchFunctionMode):
 @contextmanager
 def unread(there: Collection[Tensor] = ()) -> Iterator[None]:
     """Raise ValueReadError where the block reads the values of a tensor. there: those that the host always has."""
-    with Operators(), Methods(there):
+    with Operators(), Methods(there):  # type: ignore[no-untyped-call]
         yield

@@ -68,7 +68,8 @@ def test_forward_is_a_pure_function(case, setting) -> None:
     assert first.loss.shape == ()
     assert first.loss.equal(second.loss)
     assert torch.get_rng_state().equal(random)
-    assert all(value.equal(method.state_dict()[name]) for name, value in before.items())
+    after = method.state_dict()
+    assert all(value.equal(after[name]) for name, value in before.items())
     assert all(a.equal(b) for a, b in zip(tensors(batch), given, strict=True))
 
 
@@ -155,7 +156,8 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
     checkpoint.save(tmp_path, step=4, module=killed, optimizer=optimizer, resolved={}, keep=1)
     start, _ = checkpoint.resume(tmp_path, module=restored, optimizer=fresh, resolved={})
     assert run(restored, fresh, start, 10) == expected[4:]
-    assert all(value.equal(whole.state_dict()[name]) for name, value in restored.state_dict().items())
+    state = whole.state_dict()
+    assert all(value.equal(state[name]) for name, value in restored.state_dict().items())
 
 
 def test_it_never_waits_for_the_device(case, setting) -> None:
