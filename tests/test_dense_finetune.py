@@ -149,11 +149,11 @@ def test_it_trains_every_weight_of_a_cnn_too(name: str) -> None:
 
 
 def drawn(run: PlannedRun) -> tuple[Method, list[Batch]]:
-    """The method at its initial weights, and ten batches."""
+    """The method at its initial weights, and ten batches of four."""
     torch.manual_seed(0)
     method = load(run.method)(run.run.hyper, {"image": encoder.build(run.run.backbone)}, INFO)
     views = sized(method.views(run.run.hyper), 32)
-    return method, [random_batch(views, 8, 8) for _ in range(STEPS)]
+    return method, [random_batch(views, 8, 4) for _ in range(STEPS)]
 
 
 def grouped(method: Method, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -234,7 +234,7 @@ def test_ten_steps_are_those_of_a_plain_loop(
     for step, batch in enumerate(batches):
         pixels = batch.views[0].value.value.unflatten(2, (64, 3)).transpose(2, 3).flatten(2)  # channels first
         tokens = other.backbone.trunk.forward_features(F.fold(pixels.mT, 32, 8, stride=8))[:, 1:]
-        value = loss(other, tokens.mT.reshape(8, -1, 4, 4), batch)
+        value = loss(other, tokens.mT.reshape(4, -1, 4, 4), batch)
         optimizer.zero_grad()
         value.backward()
         for group in optimizer.param_groups:
@@ -258,6 +258,13 @@ def test_pixels_have_the_largest_of_the_interpolated_logits() -> None:
     assert guess.shape == (8, 16 * 16, 1)
     assert guess[..., 0].equal(logits.argmax(1).flatten(1))
     assert len(guess.unique()) > 5
+
+
+def test_only_the_encoder_of_a_detector_is_in_bf16() -> None:
+    method, batch = setting("dense.object_detector", "vit")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, grid = method(batch).loss, method.backbone.spatial(batch.views[0].value)
+    assert loss.equal(regions(method, grid.float(), batch))
 
 
 def test_what_is_packed_of_detections_is_what_the_detector_guesses() -> None:

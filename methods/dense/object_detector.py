@@ -2,7 +2,8 @@
 
 Li, Mao, Girshick and He, "Exploring plain vision transformer backbones for object detection", ECCV 2022,
 arXiv:2203.16527, of torchvision's parts; `parts.detector` says what differs from the authors'. Losses are those of each
-image, averaged, where theirs are of the images of a GPU: so they do not depend on the number of processes.
+image, averaged, where theirs are of the images of a GPU: so they do not depend on the number of processes. Whatever the
+precision, the detector computes in fp32: boxes that torchvision makes in bf16 are multiples of 4 beyond pixel 512.
 """
 
 from collections.abc import Mapping
@@ -59,9 +60,12 @@ class ObjectDetector(Method):
         if tokens.is_meta:
             return Out(self.detector.traced(tokens))
         maps, seeds = torch.stack(batch.maps, dim=1).cpu().numpy(), (batch.draws.cpu() * WORD).long().tolist()
-        losses = []
-        with torch.random.fork_rng([tokens.device] if tokens.is_cuda else []):  # torchvision draws from the common one
-            for image, own, (high, low) in zip(tokens, maps, seeds, strict=True):
+        losses, device = [], tokens.device
+        with (
+            torch.autocast(device.type, enabled=False),
+            torch.random.fork_rng([device] if tokens.is_cuda else []),  # torchvision draws from the common one
+        ):
+            for image, own, (high, low) in zip(tokens.float(), maps, seeds, strict=True):
                 torch.manual_seed(high * WORD + low)
                 losses.append(self.detector.loss(image[None], [objects_of(own)]))
         return Out(torch.stack(losses).mean())
