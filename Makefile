@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(BIN)/selfsup sweep demo
 
 test: .venv/ready  # a file at a time on each of three workers of two cores, since the one of all tests of Ray waits; compiled once
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow

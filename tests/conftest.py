@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import image_sets
 import pytest
 import torch
-from one_ray import GROUP, FilesAndRay, SharedRay, is_last, wants_ray
+from one_ray import FilesAndRay, SharedRay, is_last, wants_ray
 
 from selfsup.pipelines.data.manifest import Manifest
 
@@ -23,15 +23,12 @@ RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.Py
 SHARED_RAY = SharedRay()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist names groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no warning of Ray fail a test that starts one; those that share one come first, on one worker."""
+    """Let no warning of Ray fail a test that starts one; those that share one come first."""
     for item in items:
         if wants_ray(item) or "nodes" in getattr(item, "fixturenames", ()):
             for warning in RAYS_OWN:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
-        if wants_ray(item):
-            item.add_marker(pytest.mark.xdist_group(GROUP))
     items.sort(key=lambda item: not wants_ray(item))
 
 

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,14 @@ ROOMS = {  # beside the floors, what a folder may not import
 }
 
 
-def modules(floor: str) -> Iterator[tuple[Path, set[str]]]:
+def modules(floor: str) -> Iterator[tuple[Path, frozenset[str]]]:
     """Each file of a floor with the modules, or names in them, that it imports."""
     for path in (ROOT / floor).rglob("*.py"):
         yield path, imports(path)
 
 
-def imports(path: Path, *, nested: bool = True) -> set[str]:
+@cache
+def imports(path: Path, *, nested: bool = True) -> frozenset[str]:
     """nested: also those inside functions, and for typing."""
     names: set[str] = set()
     tree = ast.parse(path.read_text())
@@ -57,7 +59,7 @@ def imports(path: Path, *, nested: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def floor_of(name: str) -> str | None:

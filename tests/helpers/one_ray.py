@@ -1,11 +1,14 @@
 """One Ray of two CPUs for all tests of a worker that want one, and one worker for all of these tests."""
 
+import re
 from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-GROUP = "ray"
+ROOT = Path(__file__).parent.parent.parent
 
 
 class SharedRay:
@@ -40,8 +43,14 @@ def is_last(item: pytest.Item, following: pytest.Item | None) -> bool:
 
 
 class FilesAndRay(LoadFileScheduling):  # type: ignore[misc]
-    """A worker at a time for a file, and one for everything that wants Ray, whose ids xdist ends with its group."""
+    """A worker at a time for a file, and one for all files of which every test wants Ray."""
 
     def _split_scope(self, nodeid: str) -> str:
-        scope: str = super()._split_scope(nodeid)
-        return GROUP if nodeid.endswith(f"@{GROUP}") else scope
+        file: str = super()._split_scope(nodeid)
+        return "ray" if _is_of_ray(file) else file
+
+
+@cache
+def _is_of_ray(file: str) -> bool:
+    """Return whether a file says so of all its tests; the process that hands them out has not imported it."""
+    return re.search(r'^pytestmark = .*"cluster"', (ROOT / file).read_text(), re.MULTILINE) is not None
