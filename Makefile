@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-homes bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -19,6 +19,9 @@ coverage: .venv/ready  # of the tests' own processes and those that they fork; l
 REVISION ?= HEAD~1
 bench-cli: .venv/ready  # CPU of commands beside those of REVISION, and of `--help` beside optuna's; half an hour
 	$(BIN)/python tests/benchmarks/cli.py $(REVISION)
+
+bench-homes: .venv/ready  # CPU of commands over homes of 10^3, 10^4 and 10^5 finished stages; half an hour
+	mkdir -p build && $(BIN)/python tests/benchmarks/homes.py
 
 bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 20 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench

@@ -22,7 +22,7 @@ from selfsup.sweeps.status import RunStatus, run_statuses
 if TYPE_CHECKING:
     from selfsup.pipelines.planned import PlannedRun
 
-MOST_RUNS = 2000  # of a plan that is kept: a run is some ten kilobytes
+MOST_RUNS = 20_000  # of a plan that is kept: a thousand, of ten stages each, are 0.3 MiB
 
 
 class Plan:

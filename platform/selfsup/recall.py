@@ -1,13 +1,15 @@
 """Answers that only a question and the code determine, kept under SELFSUP_HOME so that nobody waits for them twice.
 
-Each is a file of JSON in `cache/answers`, named after the digest of its question and of the code; any of them may be
-removed at any time. Another version of selfsup, torch or timm finds none of them.
+Each is a file of JSON, packed by gzip, in `cache/answers`, named after the digest of its question and of the code; any
+of them may be removed at any time. Another version of selfsup, torch or timm finds none of them.
 """
 
+import gzip
 import hashlib
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -33,17 +35,17 @@ def recall(
     the answer is worked out each time.
     """
     folder = home / "cache" / "answers"
-    path = folder / f"{digest([question, code_digest()], size=12)}.json"
-    with suppress(OSError, ValueError):
-        kept = json.loads(path.read_bytes())
+    path = folder / f"{digest([question, code_digest()], size=12)}.json.gz"
+    with suppress(OSError, ValueError, EOFError, zlib.error):
+        kept = json.loads(gzip.decompress(path.read_bytes()))
         if holds(kept):
             return kept
     text = json.dumps(answer())
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         whole.sweep(folder)
-        whole.write(path, text)
-        for old in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-MOST]:
+        whole.write(path, gzip.compress(text.encode(), 1))
+        for old in sorted(folder.glob("*.json.gz"), key=lambda file: file.stat().st_mtime)[:-MOST]:
             whole.remove(old)
     return json.loads(text)
 

@@ -54,7 +54,7 @@ class Stage:
     def key(self) -> str:
         return f"{self.kind}-{digest(self.identity)}"
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return self.home / "stages" / self.key
 

@@ -98,7 +98,7 @@ def _experiments(tracker: Tracker) -> dict[str, ExperimentKey]:
     if store := sqlite_path(tracker.uri):
         with contextlib.suppress(sqlite3.Error):
             return sqlite_runs.experiments(store)
-    return {one.name: ExperimentKey(one.experiment_id, one.creation_time) for one in tracker.experiments()}
+    return {one.name: ExperimentKey(one.experiment_id, one.creation_time or 0) for one in tracker.experiments()}
 
 
 def _experiment(tracker: Tracker, name: str) -> ExperimentKey | None:
@@ -106,7 +106,7 @@ def _experiment(tracker: Tracker, name: str) -> ExperimentKey | None:
         with contextlib.suppress(sqlite3.Error):
             return sqlite_runs.experiment(store, name)
     known = tracker.experiment(name)
-    return ExperimentKey(known.experiment_id, known.creation_time) if known else None
+    return ExperimentKey(known.experiment_id, known.creation_time or 0) if known else None
 
 
 def find(tracker: Tracker, ids: Sequence[str]) -> list[Result]:
@@ -214,7 +214,7 @@ def _histories(tracker: Tracker, name: str, runs: Sequence[str]) -> dict[str, Cu
     """-> MLflow's id: the curve of a run."""
     if store := sqlite_path(tracker.uri):
         with contextlib.suppress(sqlite3.Error):
-            return sqlite_runs.curves(store, name, runs)
+            return dict(sqlite_runs.curves(store, name, runs))
     return {run: tracker.history(run, name) for run in runs}
 
 
