@@ -80,7 +80,7 @@ def _cuts(
 ) -> Iterator["_Cuts"]:
     sizes = np.array([view.shape[1] for view in out])
     eighths = 8 * (sizes / boxes[..., 2:].min(axis=2)).max(axis=1)
-    places = zip(*(torch.from_numpy(_channels_first(view)).split(1) for view in out), strict=True)
+    places = zip(*(torch.split(torch.from_numpy(_channels_first(view)), 1) for view in out), strict=True)
     return map(_Cuts, samples, eighths.tolist(), boxes.astype(float).tolist(), flips.tolist(), places)
 
 
