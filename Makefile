@@ -3,6 +3,8 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow coverage bench-cli bench-homes bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
 
+.PHONY: demo test test-slow coverage bench-cli bench-job bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
+
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
 
@@ -22,6 +24,9 @@ bench-cli: .venv/ready  # CPU of commands beside those of REVISION, and of `--he
 
 bench-homes: .venv/ready  # CPU of commands over homes of 10^3, 10^4 and 10^5 finished stages; half an hour
 	mkdir -p build && $(BIN)/python tests/benchmarks/homes.py
+
+bench-job: .venv/ready  # clock, CPU and memory of a job beside a plain loop of other libraries; 10 minutes
+	$(BIN)/python tests/benchmarks/job.py
 
 bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 20 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench

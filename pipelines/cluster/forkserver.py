@@ -155,14 +155,14 @@ def serve(listening: socket.socket, parent: int) -> None:
     """Fork a worker for every connection until the pipe from `parent` is closed; then end, and its workers soon."""
     os.setsid()
     _write_to(Path(listening.getsockname()).with_name("forkserver.log"))
-    can_fork = _can_fork()
+    can_fork, requests = _can_fork(), listening.fileno()
     workers: list[int] = []
     while True:
-        ready, _, _ = select.select([listening, parent], [], [], POLL_SECONDS)
+        ready, _, _ = select.select([requests, parent], [], [], POLL_SECONDS)
         workers = [worker for worker in workers if _is_running(worker)]
         if parent in ready:
             return _end(workers)
-        if listening not in ready:
+        if requests not in ready:
             continue
         connection, _ = listening.accept()
         with connection:
