@@ -24,7 +24,7 @@ from selfsup.pipelines.cluster.ray_context import ray_context
 from selfsup.pipelines.data import sources
 from selfsup.pipelines.data.shards import Progress, no_progress
 from selfsup.pipelines.data.sources import NamedSample, SampleSource
-from selfsup.pipelines.stages.evaluate import encoded
+from selfsup.pipelines.stages.encoding import encoded
 from selfsup.pipelines.stages.filled import READ_BATCH
 from selfsup.pipelines.trained import TrainedEncoder, find
 from selfsup.pretrained import PretrainedEncoder, assembled

@@ -30,7 +30,7 @@ from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.resources import TRIAL, at_a_time
 from selfsup.sweeps.status import latest_scores, scores
-from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, trial
+from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, RunTrial
 
 RESTARTS = 3  # of a trial that died without having noted why
 ENVIRONMENT = {
@@ -80,12 +80,13 @@ def fit(
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # it is never restored
     named = replace(
         config,
+        reuse_actors=True,
         trial_name_creator=lambda trial: monitor.of(trial).title,
         trial_dirname_creator=lambda trial: trial.trial_id,
     )
     with scratch(home / "tune") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trial, plans=monitor.plans), TRIAL),
+            tune.with_resources(tune.with_parameters(RunTrial, plans=monitor.plans), TRIAL),
             param_space=space,
             tune_config=named,
             run_config=tune.RunConfig(
@@ -94,6 +95,7 @@ def fit(
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
                 stop=stop,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # finished work lies in its stages
                 callbacks=[monitor],
             ),
         )

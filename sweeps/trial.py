@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.result import DONE
 
 from selfsup.failures import Failure, classify
 from selfsup.metrics_log import Record, records, tail
+from selfsup.pipelines.cluster import slot
 from selfsup.pipelines.cluster.ray_context import disable_progress_bars
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.curves import logs
@@ -29,28 +31,62 @@ class RunLookup(Protocol):
     def of(self, config: Mapping[str, Any]) -> PlannedRun: ...
 
 
-def trial(config: dict[str, Any], plans: RunLookup) -> None:
-    """Report every record of the training, then the results, or the failure, which is no error of the trial.
+class RunTrial(tune.Trainable):
+    """A trial: it reports every record of the training, then the results, or the failure, which is no error of it.
 
-    The numbers of the last training step come with the results. Tune restarts a trial that dies without a reason.
+    The numbers of the last training step come with the results. Tune restarts a trial that dies without a reason, and
+    gives its process to another one when it ends; so that one also takes over its slot.
     """
-    disable_progress_bars()
-    run, failed = plans.of(config), list[Failure]()
-    # daemon: a trial that is stopped must end
-    work = threading.Thread(target=_perform, args=(run, failed), daemon=True)
-    work.start()
-    for report in _progress(run, work):
-        tune.report(report)
-    if not run.done and not failed:
+
+    def setup(self, config: dict[str, Any], plans: RunLookup) -> None:  # type: ignore[override]
+        disable_progress_bars()
+        self._plans = plans
+        self._begin(config)
+
+    def step(self) -> dict[str, Any]:
+        return next(self._reports)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._abandon()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._abandon()
+        slot.close_idle()
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._work = RunThread(self._plans.of(config))
+        self._reports = _reports(self._work)
+
+    def _abandon(self) -> None:
+        """End what was stopped. Its thread may look on for a while, but its workers end now."""
+        if self._work.is_alive():
+            slot.close_busy()
+
+
+class RunThread(threading.Thread):
+    """A thread that performs a run. failed: why it ended without a result."""
+
+    def __init__(self, run: PlannedRun) -> None:
+        super().__init__(daemon=True)  # a trial that is stopped must end
+        self.planned, self.failed = run, list[Failure]()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            perform(self.planned)
+        except Exception as error:
+            self.failed.append(classify(error))
+
+
+def _reports(work: RunThread) -> Iterator[dict[str, Any]]:
+    run = work.planned
+    yield from _progress(run, work)
+    if not run.done and not work.failed:
         raise RuntimeError("ended without a result and without a reason")
-    tune.report(_results(run) | ({FAILURE: failed[0]._asdict()} if failed else {}))
-
-
-def _perform(run: PlannedRun, failed: list[Failure]) -> None:
-    try:
-        perform(run)
-    except Exception as error:
-        failed.append(classify(error))
+    failure = {FAILURE: work.failed[0]._asdict()} if work.failed else {}
+    yield _results(run) | failure | {DONE: True}
 
 
 def _progress(run: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:

@@ -3,7 +3,7 @@
 Both produce the same rows.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -13,7 +13,6 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.data.extensions import ArrowTensorArray
-from ray.train import DataConfig
 
 from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.sections import Feeder
@@ -103,24 +102,15 @@ def _blocks(feed: Feed, first: int, last: int) -> Iterator[pa.Table]:
         yield pa.table({name: ArrowTensorArray.from_numpy(column[None]) for name, column in row.items()} | {"bad": bad})
 
 
-class FeedConfig(DataConfig):
-    """A DataConfig that gives every worker the Feed of its rank; Ray's own split would not keep the order.
+@dataclass(frozen=True)
+class FeedPlan:
+    """The Feeds of all workers of a run. cpus: of all workers together. memory: bytes per worker."""
 
-    cpus: of all workers together. memory: bytes per worker.
-    """
+    stream: SampleStream
+    feeder: Feeder
+    cpus: float
+    memory: int
 
-    def __init__(self, feeder: Feeder, cpus: float, memory: int) -> None:
-        super().__init__()
-        self._feeder, self._cpus, self._memory = feeder, cpus, memory
-
-    def configure(  # type: ignore[override]  # streams and feeds take the place of data sets and their iterators
-        self, datasets: Mapping[str, SampleStream], world_size: int, *_: object, **__: object
-    ) -> list[dict[str, Feed]]:
-        cpus = self._cpus / world_size
-        return [
-            {
-                name: Feed(stream, rank, world_size, self._feeder, cpus, self._memory)
-                for name, stream in datasets.items()
-            }
-            for rank in range(world_size)
-        ]
+    def feed(self, rank: int, world: int) -> Feed:
+        """Return the Feed of a worker, of so many."""
+        return Feed(self.stream, rank, world, self.feeder, self.cpus / world, self.memory)

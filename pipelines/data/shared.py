@@ -7,7 +7,7 @@ Feed. So whatever happens to the server and to other clients, a worker sees the 
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,10 +19,9 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from selfsup.pipelines.data.feed import Feed, FeedConfig
+from selfsup.pipelines.data.feed import Feed, FeedPlan
 from selfsup.pipelines.data.shared_window import StepWindow
-from selfsup.pipelines.data.stream import Columns, SampleStream
-from selfsup.sections import Feeder
+from selfsup.pipelines.data.stream import Columns
 
 NAMESPACE = "selfsup"
 POLL_SECONDS = 0.05  # between checks for room in the window
@@ -35,23 +34,21 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-class SharedFeedConfig(FeedConfig):
-    """A FeedConfig that shares the Feed of each rank with the same rank of other runs.
+@dataclass(frozen=True)
+class SharedFeedPlan:
+    """Feeds of which that of each rank is shared with the same rank of other runs.
 
     key: equal for equal streams. reader: names this run, in every attempt. peers: number of runs that begin together.
     """
 
-    def __init__(self, feeder: Feeder, cpus: float, memory: int, key: str, reader: str, peers: int) -> None:
-        super().__init__(feeder, cpus, memory)
-        self._key, self._reader, self._peers = key, reader, peers
+    plan: FeedPlan
+    key: str
+    reader: str
+    peers: int
 
-    def configure(  # type: ignore[override]
-        self, datasets: Mapping[str, SampleStream], world_size: int, *_: object, **__: object
-    ) -> "list[dict[str, SharedFeed]]":
-        return [
-            {name: SharedFeed(feed, self._key, self._reader, self._peers) for name, feed in feeds.items()}
-            for feeds in super().configure(datasets, world_size)
-        ]
+    def feed(self, rank: int, world: int) -> "SharedFeed":
+        """Return the SharedFeed of a worker, of so many."""
+        return SharedFeed(self.plan.feed(rank, world), self.key, self.reader, self.peers)
 
 
 @dataclass

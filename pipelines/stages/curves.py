@@ -44,11 +44,14 @@ def evaluating(planned: PlannedRun, stage: Stage) -> Iterator[None]:
     if not planned.due or not planned.pretrain or stage.key != planned.pretrain.key:
         yield
         return
-    ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(planned, stage.folder, ended), daemon=True)
+    ended, failed = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_follow, args=(planned, stage.folder, ended, failed), daemon=True)
     thread.start()
     try:
         yield
+    except BaseException:
+        failed.set()
+        raise
     finally:
         ended.set()
         thread.join()
@@ -72,11 +75,13 @@ def _frozen(planned: PlannedRun) -> dict[str, Stage]:
     return {name: probe for name, probe in planned.probes.items() if planned.evals[name].has_curve}
 
 
-def _follow(planned: PlannedRun, folder: Path, ended: threading.Event) -> None:
+def _follow(planned: PlannedRun, folder: Path, ended: threading.Event, failed: threading.Event) -> None:
     is_last = False
     while not is_last:
         is_last = ended.wait(POLL)
         for path in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
+            if failed.is_set():
+                return
             if (step := int(path.stem)) in planned.due:
                 evaluate(planned, step, path)
             path.unlink()

@@ -95,6 +95,15 @@ class Encode:
     def __init__(self, source: Source) -> None:
         self._source = source
 
+    def warm(self) -> None:
+        """Load the model, which threads then share."""
+        _loaded(self._source)
+
+    @staticmethod
+    def forget() -> None:
+        """Free the model that this process keeps."""
+        _loaded.cache_clear()
+
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
         raw = torch.from_numpy(np.array(batch.pop("sample")))

@@ -4,14 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray
-import ray.data
 import torch
 from numpy.typing import NDArray
 
@@ -28,12 +24,12 @@ from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource
 from selfsup.pipelines.stages.embedded import EmbeddedTrain, embedded_train
-from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource, Source
-from selfsup.pipelines.stages.filled import READ_BATCH, blocks, mapped, places_of, written
+from selfsup.pipelines.stages.encoder_source import Columns, EncoderSource, Source
+from selfsup.pipelines.stages.encoding import write_features
+from selfsup.pipelines.stages.filled import blocks, mapped, places_of, written
 from selfsup.pipelines.stages.maps import MapSource
+from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
-from selfsup.sealed import sealed
-from selfsup.spec import Run
 from selfsup.stage import Stage
 from selfsup.views import Center, ViewSpec
 
@@ -108,30 +104,6 @@ def embed_splits(
     return write_features(source, Load(train, val or train, source.view, first), run, total, folder, known)
 
 
-def write_features(
-    source: Source,
-    load: Callable[[Columns], Columns],
-    run: Run,
-    total: int,
-    folder: Path,
-    known: EmbeddedTrain | None = None,
-) -> dict[str, float]:
-    """Write the features of so many views to a folder, or nothing. load: their numbers -> those that can be decoded.
-
-    known: others, which are made already.
-    """
-    numbers = ray.data.range(total, override_num_blocks=-(-total // (4 * READ_BATCH)))
-    samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=cpus_of(run))
-    encode = encoded(samples, Encode, source, batch=run.embed.batch, cpus=cpus_of(run))
-    with sealed(folder / "features") as part:
-        encode.write_parquet(str(part))
-        if known:
-            known.copy(part)
-            total += known.samples
-    table = pq.read_table(folder / "features", columns=["id"])
-    return {"samples": float(len(table)), "undecodable": float(total - len(table))}
-
-
 def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:
     """Return the encoder of a run. weights: the file of a trained one. reads: the feature."""
     run, stats = planned.run, planned.stats
@@ -141,25 +113,6 @@ def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -
         view = replace(view, squashed=True)
     shape = modality.shape_of(run.input, run.backbone, stats.channels)
     return EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
-
-
-def encoded(
-    samples: ray.data.Dataset, encode: Callable[[Any], Any], source: Any, *, batch: int, cpus: float
-) -> ray.data.Dataset:
-    """Return features of samples. encode: a class of batch -> batch, made of `source`: on GPUs where there are any."""
-    if gpus_of_task():
-        return samples.map_batches(encode, fn_constructor_args=(source,), batch_size=batch, num_gpus=1)
-    return samples.map_batches(encode(source), batch_size=batch, num_cpus=cpus)
-
-
-def cpus_of(run: Run) -> float:
-    """Return the CPUs of a task: no more than a worker has, so that what fits the cluster in training fits it here."""
-    return min(1.0, run.resources.cpus_per_worker) or 1.0
-
-
-def gpus_of_task() -> int:
-    """Return the GPUs of a task: one where the cluster has any."""
-    return 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
 
 
 def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
@@ -188,11 +141,8 @@ def scored(
     table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
     narrow = evaluation.data.only_its_classes
     read = partial(features, folder, len(splits.train.classes), maps=maps, views=table, narrow=narrow)
-    # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
-    task = ray.remote(_probe).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
-    result = task.remote(evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code)
-    scores, label = ray.get(result)
-    return scores, label
+    what = evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code
+    return called(_probe, *what, cpus=cpus, gpus=gpus)
 
 
 def _probe(

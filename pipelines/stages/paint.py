@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,9 +18,10 @@ from selfsup import modality
 from selfsup.parts.diffusion import drawn, fitted
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import Load, cpus_of, gpus_of_task, read_features
+from selfsup.pipelines.stages.evaluate import Load, read_features
 from selfsup.pipelines.stages.filled import READ_BATCH
 from selfsup.pipelines.stages.pictures import IMAGES, tiles
+from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import chosen
 from selfsup.pipelines.stages.visualize import spaced
 from selfsup.sections import Paint
@@ -56,9 +56,9 @@ def paint(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     assert val
     kind, (_, knobs) = modality.load(run.modality), modality.chosen(run.input)
     view = kind.whole((run.paint.size, run.paint.size), run.embed.crop, knobs)
-    task = ray.remote(paintings).options(num_cpus=cpus_of(run), num_gpus=gpus_of_task(), scheduling_strategy="SPREAD")
     [features] = stage.after
-    originals, painted = ray.get(task.remote(features.folder, Pixels(planned.train, val, view), run.paint, run.seed))
+    what = features.folder, Pixels(planned.train, val, view), run.paint, run.seed
+    originals, painted = called(paintings, *what, cpus=cpus_of(run), gpus=gpus_of_task())
     shown = spaced(len(originals), IMAGES)
     rows = [originals[shown], *painted[shown].swapaxes(0, 1)]
     seen = [kind.normalize((torch.from_numpy(row) + 1) / 2, view, planned.stats) for row in rows]

@@ -1,22 +1,22 @@
-"""The pretrain stage: a Ray Train run of an objective over a stream, exact across kills and numbers of workers."""
+"""The pretrain stage: an objective is trained over a stream, in a slot, exact across kills and numbers of workers."""
 
-import pickle
-import shutil
 import time
+from functools import partial
 
 import ray.train
 from ray.exceptions import RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
-from selfsup import failures
+from selfsup import codebase, failures
 from selfsup.errors import PreemptedError, SelfsupError
 from selfsup.pipelines import sharing
-from selfsup.pipelines.data.feed import FeedConfig
-from selfsup.pipelines.data.shared import SharedFeedConfig
+from selfsup.pipelines.cluster import slot
+from selfsup.pipelines.cluster.slot import Job, Slot, SlotKind
+from selfsup.pipelines.data.feed import FeedPlan
+from selfsup.pipelines.data.shared import SharedFeedPlan
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.batches import Task
+from selfsup.pipelines.stages.worker import work
 from selfsup.redact import redacted
 from selfsup.stage import Stage, read_json
 from selfsup.whole import write
@@ -28,17 +28,49 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     Writes `encoder.safetensors` and `method.safetensors` to the stage's folder. Raises an error of selfsup in a worker
     as itself; any other as SelfsupError that names Ray's report.
     """
-    shutil.rmtree(stage.folder / "ray", ignore_errors=True)  # Ray's own state is not used: checkpoints are ours
     note = stage.folder / "error.json"
     note.unlink(missing_ok=True)
-    _fit(_trainer(planned, stage), stage, planned.run.resources.max_failures)
+    if warm := slot.current():
+        _fit(warm, planned, stage)
+    else:
+        with slot.serving(slot_kind(planned)) as fresh:
+            _fit(fresh, planned, stage)
+            fresh.is_worn = True
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()
     return read_json(stage.folder / "summary.json")
 
 
-def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
+def slot_kind(planned: PlannedRun) -> SlotKind:
+    """Return the kind of slot that performs a run."""
+    resources = planned.run.resources
+    amounts = {"CPU": resources.cpus_per_worker + _threads(planned), "GPU": resources.gpus_per_worker}
+    needs = {name: amount for name, amount in amounts.items() if amount}
+    runs = {run.id: run for run in map(planned.owner, planned.stages)} | {planned.id: planned}
+    code = sorted({digest for run in runs.values() for digest in _own_code(run)})
+    return SlotKind(resources.workers, needs, resources.max_failures, tuple(code), planned.home / "slots")
+
+
+def _threads(planned: PlannedRun) -> float:
+    """Return the CPUs of a worker's threads that prepare its steps."""
+    resources = planned.run.resources
+    return resources.data_cpus / resources.workers if planned.feeder == "threads" else 0.0
+
+
+def _own_code(planned: PlannedRun) -> list[str]:
+    """Return names and digests of the user's code that a run imports."""
+    run, augment = planned.run, planned.augment
+    own = {
+        "method": codebase.unshipped_digest("methods", run.method),
+        "trunk": codebase.backbone_digest(run.backbone.name),
+    }
+    own |= {use: codebase.unshipped_digest("evals", use) for use in {one.use for one in planned.evals.values()}}
+    own |= {"augment": codebase.augmentation_digest(augment.use)} if augment else {}
+    return [f"{name} {digest}" for name, digest in own.items() if digest]
+
+
+def _job(planned: PlannedRun, stage: Stage) -> Job:
     run, resources = planned.run, planned.run.resources
     data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30))
     task = Task(
@@ -53,67 +85,25 @@ def _trainer(planned: PlannedRun, stage: Stage) -> TorchTrainer:
         planned.start,
         planned.due,
     )
-    stream = SampleStream(task.manifest, task.order, task.views, task.steps)
-    task_bytes, launched = pickle.dumps(task), time.time()
+    stream, key = SampleStream(task.manifest, task.order, task.views, task.steps), sharing.stream_key(planned)
+    own = FeedPlan(stream, planned.feeder, resources.data_cpus, resources.data_memory * 2**20)
+    feeds = SharedFeedPlan(own, key, stage.key, planned.peers) if key and planned.peers > 1 else own
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}
-
-    def train_loop() -> None:
-        # The task as bytes: Ray's controller unpickles this closure, too, and need not import our modules.
-        from selfsup.pipelines.stages.worker import work
-
-        work(pickle.loads(task_bytes), launched, labels)
-
-    return TorchTrainer(
-        train_loop,
-        datasets={"train": lambda: stream},  # type: ignore[dict-item, return-value]  # only FeedConfig sees it
-        dataset_config=_data_config(planned, stage),
-        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=_worker_resources(planned),
-        ),
-        run_config=_run_config(planned, stage),
-    )
+    return partial(work, task, feeds, time.time(), labels)
 
 
-def _run_config(planned: PlannedRun, stage: Stage) -> RunConfig:
-    return RunConfig(
-        name=planned.title,
-        storage_path=str(stage.folder / "ray"),
-        failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
-            max_failures=planned.run.resources.max_failures, controller_failure_limit=3, max_preemption_failures=-1
-        ),
-    )
-
-
-def _fit(trainer: TorchTrainer, stage: Stage, max_failures: int) -> None:
-    """Run a trainer. Raises PreemptedError or SelfsupError where it fails."""
+def _fit(place: Slot, planned: PlannedRun, stage: Stage) -> None:
+    """Train in a slot. Raises PreemptedError or SelfsupError where it fails."""
     try:
-        trainer.fit()
+        place.perform(_job(planned, stage))
     except ray.train.TrainingFailedError as error:
         report, text = stage.folder / "error.txt", failures.plain(str(error))
         write(report, redacted(text))
-        last_line = text.rstrip().rpartition("\n")[2]
-        reason = f"training failed after {max_failures} restarts: {last_line} (Ray's whole report: {report})"
+        last_line, restarts = text.rstrip().rpartition("\n")[2], planned.run.resources.max_failures
+        reason = f"training failed after {restarts} restarts: {last_line} (Ray's whole report: {report})"
         kind = PreemptedError if isinstance(error, ray.train.PreemptionError) else SelfsupError
         raise kind(f"{stage.key}: {reason}") from error
     except RayActorError as error:
         raise SelfsupError(
             f"{stage.key}: Ray Train's controller has died (killed, or out of memory); the same command continues"
         ) from error
-
-
-def _data_config(planned: PlannedRun, stage: Stage) -> FeedConfig:
-    """Return the config that gives workers their part of the stream, shared with other runs where there are any."""
-    resources, key = planned.run.resources, sharing.stream_key(planned)
-    feed = planned.feeder, resources.data_cpus, resources.data_memory * 2**20
-    return SharedFeedConfig(*feed, key, stage.key, planned.peers) if key and planned.peers > 1 else FeedConfig(*feed)
-
-
-def _worker_resources(planned: PlannedRun) -> dict[str, float]:
-    """Return the resources of a worker, including the threads that prepare its steps."""
-    resources = planned.run.resources
-    threads = resources.data_cpus / resources.workers if planned.feeder == "threads" else 0.0
-    amounts = {"CPU": resources.cpus_per_worker + threads, "GPU": resources.gpus_per_worker}
-    return {name: amount for name, amount in amounts.items() if amount}

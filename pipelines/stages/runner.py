@@ -2,12 +2,13 @@
 
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
 from selfsup import codebase, failures, origin
 from selfsup.pipelines import records
+from selfsup.pipelines.cluster.slot import serving
 from selfsup.pipelines.drawn import PAINT, PICTURES, VISUALIZE
 from selfsup.pipelines.embedding import EVALUATE, VERSIONS, VIEWS
 from selfsup.pipelines.planned import TARGETS, WORKER, PlannedRun
@@ -15,10 +16,11 @@ from selfsup.pipelines.stages.curves import evaluating
 from selfsup.pipelines.stages.evaluate import embed, probe
 from selfsup.pipelines.stages.paint import paint
 from selfsup.pipelines.stages.pictures import pictures
-from selfsup.pipelines.stages.pretrain import pretrain
+from selfsup.pipelines.stages.pretrain import pretrain, slot_kind
 from selfsup.pipelines.stages.targets import targets
 from selfsup.pipelines.stages.views import views
 from selfsup.pipelines.stages.visualize import visualize
+from selfsup.stage import Stage
 
 # Digests of the modules as imported: forks of this process run these, even if their files change later.
 codebase.modules(WORKER, EVALUATE, VIEWS, *VERSIONS.values(), PICTURES, TARGETS, VISUALIZE, PAINT)
@@ -40,18 +42,23 @@ def perform(run: PlannedRun) -> None:
         run.failure.unlink(missing_ok=True)
         records.remember(run)
         records.check_unchanged(run)
-        for stage in run.stages:
-            with stage.held():
-                origin.settle([stage], run.code)
-                if not stage.done:
-                    origin.claim(stage)
-                    with evaluating(run, stage):
-                        result = WORK.get(stage.kind, probe)(run.owner(stage), stage)
-                    stage.finish(result)
+        with serving(slot_kind(run)) if run.run.resources.slots == "warm" else nullcontext():
+            for stage in run.stages:
+                _perform(run, stage)
     except Exception as error:
         with suppress(OSError):  # as of a full disk
             failures.write(failures.classify(error), run.failure)
         raise
+
+
+def _perform(run: PlannedRun, stage: Stage) -> None:
+    with stage.held():
+        origin.settle([stage], run.code)
+        if not stage.done:
+            origin.claim(stage)
+            with evaluating(run, stage):
+                result = WORK.get(stage.kind, probe)(run.owner(stage), stage)
+            stage.finish(result)
 
 
 @cache

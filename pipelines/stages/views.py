@@ -11,7 +11,8 @@ from selfsup.modality import DecodeError, Raw
 from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import source_of, write_features
+from selfsup.pipelines.stages.encoding import write_features
+from selfsup.pipelines.stages.evaluate import source_of
 from selfsup.pipelines.stages.versions import Columns, Versions, load
 from selfsup.pipelines.stages.view_table import chosen
 from selfsup.stage import Stage

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
+from ray.train.torch import get_device
 from torch import nn
 
 from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, tensors
@@ -18,6 +17,8 @@ from selfsup.method import Batch, Method
 from selfsup.metrics_log import MetricsLog
 from selfsup.modality import chosen, shape_of
 from selfsup.parts import dist, health, norms
+from selfsup.pipelines.data.feed import Feed, FeedPlan
+from selfsup.pipelines.data.shared import SharedFeed, SharedFeedPlan
 from selfsup.pipelines.objective import ENCODER, METHOD, build
 from selfsup.pipelines.stages.batches import BatchLoader, Task
 from selfsup.pipelines.stages.gauges import Gauges
@@ -30,16 +31,18 @@ DAMAGED = "bad-checkpoints.txt"
 SNAPSHOTS = "snapshots"  # folder of encoders to be evaluated while training goes on
 
 
-def work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
+def work(
+    task: Task, feeds: FeedPlan | SharedFeedPlan, launched: float, labels: Mapping[str, str], rank: int, world: int
+) -> None:
     """Train. An error that a restart would only repeat is written to a file, which ends restarts at once.
 
-    labels: of the gauges that show the run.
+    launched: time of the launch, in seconds since 1970. labels: of the gauges that show the run.
     """
     note = task.folder / "error.json"
     if note.exists():
         return
     try:
-        _work(task, launched, labels)
+        _work(task, feeds.feed(rank, world), launched, labels)
     except SelfsupError as error:
         failures.write(failures.classify(error), note)
         raise
@@ -50,9 +53,9 @@ def work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
         raise exhausted from error
 
 
-def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
+def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[str, str]) -> None:
     entered = time.time()
-    device = ray.train.torch.get_device()
+    device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
@@ -61,7 +64,7 @@ def _work(task: Task, launched: float, labels: Mapping[str, str]) -> None:
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
     loader = BatchLoader(task, method, device)
-    batches = loader.batches(ray.train.get_dataset_shard("train"), start)
+    batches = loader.batches(feed, start)
     steps = _steps(task, module, method, optimizer, batches, start)
     gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)

@@ -37,7 +37,7 @@ EXCLUDED = frozenset(
     pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
     pipelines.data.storage pipelines.data.tars pipelines.data.urls
     pipelines.stages.curves pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain
-    pipelines.stages.runner sweeps
+    pipelines.stages.runner pipelines.stages.tasks sweeps
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.py is excluded, their modules are not

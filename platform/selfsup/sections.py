@@ -259,6 +259,9 @@ class Resources(Knobs):
     max_failures: int = knob(
         3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
     )
+    slots: Literal["warm", "fresh"] = knob(
+        "warm", "workers take one run of a sweep after another, or end with each", result=False
+    )
 
 
 class InputShape(NamedTuple):

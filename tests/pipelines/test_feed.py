@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selfsup.pipelines.data.feed import MAX_TASKS, Feed, FeedConfig, segments
+from selfsup.pipelines.data.feed import MAX_TASKS, Feed, FeedPlan, segments
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.stream import SampleStream
@@ -25,7 +25,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifes
 
 @pytest.mark.parametrize("start", [0, 4])
 def test_two_workers_share_lanes_and_cpus(stream: SampleStream, start: int) -> None:
-    feeds = [each["train"] for each in FeedConfig("threads", 3.0, MEMORY).configure({"train": stream}, 2)]
+    feeds = [FeedPlan(stream, "threads", 3.0, MEMORY).feed(rank, 2) for rank in range(2)]
     assert [(feed.cpus, feed.threads) for feed in feeds] == [(1.5, 2)] * 2
     for feed, lanes in zip(feeds, [(0, 2), (1, 3)], strict=True):
         got = np.stack([row["index"] for row in feed.steps(start)])

@@ -1,0 +1,163 @@
+"""Slots: Ray Train runs that do one job after another, so that processes, their group and what they imported stay warm.
+
+A slot has the resources of a run. Its workers ask its server for jobs: a training, and the evaluations that follow. A
+worker that dies is replaced by Ray Train, with all others of its slot, and they do the job again from its start, which
+for a training is its last checkpoint. A slot whose workers were replaced, or keep memory that its runs no longer need,
+does no job for another run.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError
+
+from selfsup.scratch import scratch
+
+CLOSING = 10.0  # seconds that workers have to end by themselves
+LEAK = 2**30  # bytes that workers may keep beyond what they kept after their first job
+Job = Callable[[int, int], Any]  # of the rank of a worker and their number
+Result = TypeVar("Result")
+
+
+class SlotKind(NamedTuple):
+    """What the slots of two runs must have in common to be one.
+
+    resources: of a worker. max_failures: times that workers are replaced before a job fails. code: digests of code from
+    outside, which workers import once. folder: for Ray Train's files, on all nodes.
+    """
+
+    workers: int
+    resources: dict[str, float]
+    max_failures: int
+    code: tuple[str, ...]
+    folder: Path
+
+
+class Answer(NamedTuple):
+    """What a worker makes of its part of a job. kept: bytes that it does not free."""
+
+    value: Any
+    kept: int
+
+
+class Slot:
+    """A slot, which starts with its first job. is_worn: whether it must not be used for another run."""
+
+    def __init__(self, kind: SlotKind) -> None:
+        self.kind, self.is_worn = kind, False
+        self._opened = ExitStack()
+        self._server: Any = None
+        self._kept: list[int] = []
+
+    def perform(self, job: Job) -> list[Any]:
+        """Return what each worker makes of a job. Raises TrainingFailedError where it fails in every attempt."""
+        self._server = self._server or self._open()
+        answers, was_replaced = ray.get(self._server.perform.remote(cloudpickle.dumps(job)))
+        kept = [answer.kept for answer in answers]
+        self._kept = self._kept or kept
+        has_grown = any(now > before + LEAK for now, before in zip(kept, self._kept, strict=True))
+        self.is_worn = self.is_worn or was_replaced or has_grown
+        return [answer.value for answer in answers]
+
+    def share(self, function: Callable[[int, int], Result]) -> list[Result]:
+        """Return each worker's part of a piece of work in which none waits for another; raise an error of any."""
+        parts = self.perform(partial(_caught, function))
+        if error := next((error for _, error in parts if error), None):
+            raise error
+        return [value for value, _ in parts]
+
+    def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return what the first worker makes of a function's arguments; raise its error."""
+        return self.share(partial(_first, function, args))[0]  # type: ignore[return-value]
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers, and free their resources. at_once: whatever they do."""
+        server, self._server, self._kept = self._server, None, []
+        if server:
+            with suppress(RayError):
+                if not at_once:
+                    ray.get(server.close.remote(), timeout=CLOSING)
+            ray.kill(server)
+        self._opened.close()
+
+    def _open(self) -> Any:
+        from selfsup.pipelines.cluster.slot_server import SlotServer
+
+        folder = self._opened.enter_context(scratch(self.kind.folder))
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        return ray.remote(SlotServer).options(num_cpus=0, label_selector=here).remote(self.kind, folder)
+
+
+def _caught(function: Callable[[int, int], Result], rank: int, world: int) -> tuple[Result | None, Exception | None]:
+    """-> what a worker makes of its part, or why it does not: workers go on after an error that is of no training"""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)  # as a task has: digits may depend on it
+    try:
+        with threadpool_limits(1):
+            return function(rank, world), None
+    except Exception as error:
+        return None, error
+
+
+def _first(function: Callable[..., Result], args: tuple[Any, ...], rank: int, _: int) -> Result | None:
+    return None if rank else function(*args)
+
+
+_current: ContextVar[Slot | None] = ContextVar("slot", default=None)
+_busy: list[Slot] = []  # of this process
+_idle: list[Slot] = []  # of this process: one at most
+
+
+def current() -> Slot | None:
+    """Return the slot of the run that this thread performs; None where it has none."""
+    return _current.get()
+
+
+@contextmanager
+def serving(kind: SlotKind) -> Iterator[Slot]:
+    """Inside the block, give this thread a slot: this process's, where it is of that kind. After it, keep the slot.
+
+    It is closed where the block raises an error, since a part of the work may still go on, and where it is worn.
+    """
+    slot = _taken(kind)
+    before = _current.set(slot)
+    _busy.append(slot)
+    try:
+        yield slot
+    except BaseException:
+        slot.close(at_once=True)
+        raise
+    finally:
+        _busy.remove(slot)
+        _current.reset(before)
+    if slot.is_worn or _idle:
+        slot.close()
+    else:
+        _idle.append(slot)
+
+
+def _taken(kind: SlotKind) -> Slot:
+    if _idle and _idle[0].kind == kind:
+        return _idle.pop()
+    close_idle()
+    return Slot(kind)
+
+
+def close_idle() -> None:
+    """End the slot that this process keeps for another run, if there is one."""
+    while _idle:
+        _idle.pop().close()
+
+
+def close_busy() -> None:
+    """End the workers of every slot of this process that performs a run, which fails by that."""
+    for slot in _busy:
+        slot.close(at_once=True)

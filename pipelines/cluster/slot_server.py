@@ -1,0 +1,134 @@
+"""The server of a slot: an actor that starts its Ray Train run, and hands jobs to its workers."""
+
+import asyncio
+import gc
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray import cloudpickle
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from selfsup.pipelines.cluster.slot import Answer, SlotKind
+
+CLOSED = b""  # in place of a job: there is none any more
+
+
+class SlotServer:
+    """The server of a slot. folder: for Ray Train's files."""
+
+    def __init__(self, kind: SlotKind, folder: Path) -> None:
+        self._kind, self._folder = kind, folder
+        self._number, self._finished, self._job = 0, 0, CLOSED
+        self._answers: dict[int, Answer] = {}
+        self._joined = 0
+        self._changed = asyncio.Condition()
+        self._running: asyncio.Future[Any] | None = None
+
+    async def perform(self, job: bytes) -> tuple[list[Answer], bool]:
+        """Return each worker's answer, and whether workers were replaced. Raises Ray Train's error where they end."""
+        trainer = _trainer(self._kind, self._folder)
+        self._running = self._running or asyncio.ensure_future(asyncio.to_thread(trainer.fit))
+        await self._hand(job)
+        answered = asyncio.ensure_future(self._answered())
+        await asyncio.wait([answered, self._running], return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done():
+            self._running.result()
+            raise RuntimeError("the workers of a slot ended without an answer")
+        return await answered, self._joined > self._kind.workers
+
+    async def close(self) -> None:
+        """Let the workers end, once they have done what they do."""
+        if self._running:
+            await self._hand(CLOSED)
+            await self._running
+
+    async def join(self, rank: int) -> None:
+        """Note a worker that starts: it does the current job whether or not one before it did."""
+        self._joined += 1
+        self._answers.pop(rank, None)
+
+    async def next(self, number: int) -> tuple[int, bytes]:
+        """Return the job after a number, and its own number, once there is one that is not finished."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._number > max(number, self._finished))
+            return self._number, self._job
+
+    async def answer(self, rank: int, answer: Answer) -> None:
+        async with self._changed:
+            self._answers[rank] = answer
+            self._changed.notify_all()
+
+    async def _hand(self, job: bytes) -> None:
+        async with self._changed:
+            self._number, self._job, self._answers = self._number + 1, job, {}
+            self._changed.notify_all()
+
+    async def _answered(self) -> list[Answer]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._answers) == self._kind.workers)
+            self._finished = self._number
+            return [self._answers[rank] for rank in sorted(self._answers)]
+
+
+def _trainer(kind: SlotKind, folder: Path) -> TorchTrainer:
+    server, gpus = ray.get_runtime_context().current_actor, kind.resources.get("GPU", 0)
+
+    def train_loop() -> None:
+        # Imported here: Ray's controller unpickles this closure, too, and need not import our modules.
+        from selfsup.pipelines.cluster.slot_server import serve
+
+        serve(server)
+
+    return TorchTrainer(
+        train_loop,
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=kind.workers, use_gpu=gpus > 0, resources_per_worker=kind.resources or None
+        ),
+        run_config=RunConfig(
+            name="slot",
+            storage_path=str(folder),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
+                max_failures=kind.max_failures, controller_failure_limit=3, max_preemption_failures=-1
+            ),
+        ),
+    )
+
+
+def serve(server: Any) -> None:
+    """Do the jobs of a slot, in a worker of it, until there is none any more."""
+    context, device, number = ray.train.get_context(), get_device(), 0
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    rank, world = context.get_world_rank(), context.get_world_size()
+    ray.get(server.join.remote(rank))
+    while True:
+        number, job = ray.get(server.next.remote(number))
+        if job == CLOSED:
+            return
+        _forget_peak(device)
+        value = cloudpickle.loads(job)(rank, world)
+        gc.collect()
+        ray.get(server.answer.remote(rank, Answer(value, _kept(device))))
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Let the peak of memory be that of the next job."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _kept(device: torch.device) -> int:
+    """Return the bytes of tensors on a GPU, or of this process on a CPU, where Linux tells."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return 0
