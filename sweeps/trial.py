@@ -75,7 +75,7 @@ class RunThread(threading.Thread):
 
     def run(self) -> None:
         try:
-            perform(self.planned)
+            perform(self.planned, keep_slot=True)
         except Exception as error:
             self.failed.append(classify(error))
 

@@ -225,7 +225,7 @@ def test_a_trial_does_as_the_user_answered(
     finish(pretrain)
     origin.claim(embed)
     edit("selfsup.parts.contrastive", "/ temperature", "/ (2 * temperature)")
-    edit("selfsup.pipelines.stages.evaluate", "def cpus_of(", "def _unused() -> None: ...\n\n\ndef cpus_of(")
+    edit("selfsup.pipelines.stages.evaluate", "def source_of(", "def _unused() -> None: ...\n\n\ndef source_of(")
     monkeypatch.setattr(runner, "WORK", {"embed": lambda *_: {"seconds": 1.0}})
     monkeypatch.setattr(runner, "probe", lambda *_: {"top1": 50.0})
     with pytest.raises(SpecError, match=r"^1 stage was .*\n.*pretrain-\w+: parts\.contrastive\n"):

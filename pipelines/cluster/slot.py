@@ -10,40 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import ray
+import torch
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
+from threadpoolctl import threadpool_limits
 
+from selfsup.pipelines.cluster.slot_server import SlotKind, SlotServer
 from selfsup.scratch import scratch
 
 CLOSING = 10.0  # seconds that workers have to end by themselves
 LEAK = 2**30  # bytes that workers may keep beyond what they kept after their first job
 Job = Callable[[int, int], Any]  # of the rank of a worker and their number
 Result = TypeVar("Result")
-
-
-class SlotKind(NamedTuple):
-    """What the slots of two runs must have in common to be one.
-
-    resources: of a worker. max_failures: times that workers are replaced before a job fails. code: digests of code from
-    outside, which workers import once. folder: for Ray Train's files, on all nodes.
-    """
-
-    workers: int
-    resources: dict[str, float]
-    max_failures: int
-    code: tuple[str, ...]
-    folder: Path
-
-
-class Answer(NamedTuple):
-    """What a worker makes of its part of a job. kept: bytes that it does not free."""
-
-    value: Any
-    kept: int
 
 
 class Slot:
@@ -58,7 +39,10 @@ class Slot:
     def perform(self, job: Job) -> list[Any]:
         """Return what each worker makes of a job. Raises TrainingFailedError where it fails in every attempt."""
         self._server = self._server or self._open()
-        answers, was_replaced = ray.get(self._server.perform.remote(cloudpickle.dumps(job)))
+        try:
+            answers, was_replaced = ray.get(self._server.perform.remote(cloudpickle.dumps(job)))
+        except RayTaskError as error:
+            raise error.cause from error
         kept = [answer.kept for answer in answers]
         self._kept = self._kept or kept
         has_grown = any(now > before + LEAK for now, before in zip(kept, self._kept, strict=True))
@@ -87,8 +71,6 @@ class Slot:
         self._opened.close()
 
     def _open(self) -> Any:
-        from selfsup.pipelines.cluster.slot_server import SlotServer
-
         folder = self._opened.enter_context(scratch(self.kind.folder))
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         return ray.remote(SlotServer).options(num_cpus=0, label_selector=here).remote(self.kind, folder)
@@ -96,9 +78,6 @@ class Slot:
 
 def _caught(function: Callable[[int, int], Result], rank: int, world: int) -> tuple[Result | None, Exception | None]:
     """-> what a worker makes of its part, or why it does not: workers go on after an error that is of no training"""
-    import torch
-    from threadpoolctl import threadpool_limits
-
     torch.set_num_threads(1)  # as a task has: digits may depend on it
     try:
         with threadpool_limits(1):
@@ -122,10 +101,10 @@ def current() -> Slot | None:
 
 
 @contextmanager
-def serving(kind: SlotKind) -> Iterator[Slot]:
-    """Inside the block, give this thread a slot: this process's, where it is of that kind. After it, keep the slot.
+def serving(kind: SlotKind, *, keep: bool) -> Iterator[Slot]:
+    """Inside the block, give this thread a slot: the one that this process keeps, where it is of that kind.
 
-    It is closed where the block raises an error, since a part of the work may still go on, and where it is worn.
+    keep: for the next block, unless it is worn, or the block raises an error, so that a part of the work may go on.
     """
     slot = _taken(kind)
     before = _current.set(slot)
@@ -138,10 +117,10 @@ def serving(kind: SlotKind) -> Iterator[Slot]:
     finally:
         _busy.remove(slot)
         _current.reset(before)
-    if slot.is_worn or _idle:
-        slot.close()
-    else:
+    if keep and not slot.is_worn and not _idle:
         _idle.append(slot)
+    else:
+        slot.close()
 
 
 def _taken(kind: SlotKind) -> Slot:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -13,9 +13,28 @@ from ray import cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from selfsup.pipelines.cluster.slot import Answer, SlotKind
-
 CLOSED = b""  # in place of a job: there is none any more
+
+
+class SlotKind(NamedTuple):
+    """The traits that the slots of two runs must have in common to be one.
+
+    resources: of a worker. max_failures: times that workers are replaced before a job fails. code: digests of code from
+    outside, which workers import once. folder: for Ray Train's files, on all nodes.
+    """
+
+    workers: int
+    resources: dict[str, float]
+    max_failures: int
+    code: tuple[str, ...]
+    folder: Path
+
+
+class Answer(NamedTuple):
+    """The answer of a worker: what it makes of its part of a job. kept: bytes that it does not free."""
+
+    value: Any
+    kept: int
 
 
 class SlotServer:
@@ -79,9 +98,6 @@ def _trainer(kind: SlotKind, folder: Path) -> TorchTrainer:
     server, gpus = ray.get_runtime_context().current_actor, kind.resources.get("GPU", 0)
 
     def train_loop() -> None:
-        # Imported here: Ray's controller unpickles this closure, too, and need not import our modules.
-        from selfsup.pipelines.cluster.slot_server import serve
-
         serve(server)
 
     return TorchTrainer(

@@ -10,7 +10,8 @@ from selfsup import codebase, failures
 from selfsup.errors import PreemptedError, SelfsupError
 from selfsup.pipelines import sharing
 from selfsup.pipelines.cluster import slot
-from selfsup.pipelines.cluster.slot import Job, Slot, SlotKind
+from selfsup.pipelines.cluster.slot import Job, Slot
+from selfsup.pipelines.cluster.slot_server import SlotKind
 from selfsup.pipelines.data.feed import FeedPlan
 from selfsup.pipelines.data.shared import SharedFeedPlan
 from selfsup.pipelines.data.stream import SampleStream
@@ -33,9 +34,8 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     if warm := slot.current():
         _fit(warm, planned, stage)
     else:
-        with slot.serving(slot_kind(planned)) as fresh:
+        with slot.serving(slot_kind(planned), keep=False) as fresh:
             _fit(fresh, planned, stage)
-            fresh.is_worn = True
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()
@@ -62,7 +62,7 @@ def _own_code(planned: PlannedRun) -> list[str]:
     """Return names and digests of the user's code that a run imports."""
     run, augment = planned.run, planned.augment
     own = {
-        "method": codebase.unshipped_digest("methods", run.method),
+        "method": codebase.unshipped_digest("methods", run.method) if planned.pretrain else {},
         "trunk": codebase.backbone_digest(run.backbone.name),
     }
     own |= {use: codebase.unshipped_digest("evals", use) for use in {one.use for one in planned.evals.values()}}

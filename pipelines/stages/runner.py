@@ -36,13 +36,16 @@ WORK = {  # every other stage is a probe
 }
 
 
-def perform(run: PlannedRun) -> None:
-    """Execute all stages of a run that are not done. An error is also written to `run.failure`."""
+def perform(run: PlannedRun, *, keep_slot: bool = False) -> None:
+    """Execute all stages of a run that are not done. An error is also written to `run.failure`.
+
+    keep_slot: for the next run of this process.
+    """
     try:
         run.failure.unlink(missing_ok=True)
         records.remember(run)
         records.check_unchanged(run)
-        with serving(slot_kind(run)) if run.run.resources.slots == "warm" else nullcontext():
+        with serving(slot_kind(run), keep=keep_slot) if run.run.resources.slots == "warm" else nullcontext():
             for stage in run.stages:
                 _perform(run, stage)
     except Exception as error:
