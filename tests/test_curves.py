@@ -13,6 +13,7 @@ from selfsup.feature_choice import OWN
 from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import curves, evaluate
+from selfsup.pipelines.stages.encoder_source import Encode
 from selfsup.pipelines.stages.worker import snapshot
 from selfsup.sealed import sealed
 from selfsup.sweeps.recorder import Recorder
@@ -165,7 +166,7 @@ def test_features_are_those_of_the_encoder_left_whatever_the_number_of_tasks(run
         np.testing.assert_array_equal(same, value)
     features = evaluate.features(tmp_path / "one", classes=2)
     columns = load({"id": np.arange(20)})
-    whole = evaluate.Encode(source)(dict(columns))["feature"].combine_chunks().flatten().to_numpy()
+    whole = Encode(source)(dict(columns))["feature"].combine_chunks().flatten().to_numpy()
     np.testing.assert_allclose(np.concatenate([features.train, features.val]), whole.reshape(20, TINY.width), atol=1e-6)
     assert [*features.train_label, *features.val_label] == columns["label"].tolist()
 
