@@ -79,7 +79,7 @@ def kill_a_trial_once_it_trains(run: PlannedRun) -> None:
     while not list(run.pretrain.folder.glob("checkpoint_*")):
         time.sleep(0.1)
     alive = list_actors(ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")])
-    trial = next(actor for actor in alive if actor.class_name.endswith("_Inner"))
+    trial = next(actor for actor in alive if actor.class_name.endswith("ResourceTrainable"))
     os.kill(trial.pid, signal.SIGKILL)
 
 
