@@ -170,14 +170,13 @@ def _loopback_only() -> Iterator[None]:
 @contextmanager
 def _without_monitors() -> Iterator[None]:
     """Start a Ray inside the block without autoscaler and log monitor, which ray.init has no option for."""
-    before, parameter.RayParams = (
-        parameter.RayParams,
-        partial(parameter.RayParams, no_monitor=True, include_log_monitor=False),
-    )
+    module: Any = parameter
+    before = module.RayParams
+    module.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
     try:
         yield
     finally:
-        parameter.RayParams = before
+        module.RayParams = before
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class Slot:
     def perform(self, job: Job) -> list[Any]:
         """Return what each worker makes of a job. Raises TrainingFailedError where it fails in every attempt."""
         self._server = self._server or self._open()
+        pickled: bytes = cloudpickle.dumps(job)  # type: ignore[no-untyped-call]
         try:
-            answers, was_replaced = ray.get(self._server.perform.remote(cloudpickle.dumps(job)))
+            answers, was_replaced = ray.get(self._server.perform.remote(pickled))
         except RayTaskError as error:
             raise error.cause from error
         kept = [answer.kept for answer in answers]

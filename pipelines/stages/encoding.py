@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,12 @@ def _encode_part(
     world: int,
 ) -> None:
     """Write the features of a worker's part of so many views to a file, in blocks and batches as Ray Data has them."""
-    encode = Encode(source)
+    encode, place = Encode(source), torch.cuda.current_device() if torch.cuda.is_available() else None
     encode.warm()
 
     def table(ids: NDArray[np.int64]) -> pa.Table | None:
+        if place is not None:
+            torch.cuda.set_device(place)  # of the thread
         parts = [load({"id": some}) for some in np.split(ids, range(READ_BATCH, len(ids), READ_BATCH))]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         starts = range(0, len(rows["id"]), batch)
@@ -79,11 +82,11 @@ def _encode_part(
 
     size = total // math.ceil(total / BLOCK)
     blocks_of_ids = np.split(np.arange(total), range(size, total, size))[rank::world]
-    device = (torch.cuda.current_device(),) if torch.cuda.is_available() else ()
-    with ThreadPoolExecutor(threads, initializer=torch.cuda.set_device if device else None, initargs=device) as pool:
-        tables = [made for made in pool.map(table, blocks_of_ids) if made]
-    if tables:
-        pq.write_table(pa.concat_tables(tables), folder / f"{rank}.parquet")
+    with ThreadPoolExecutor(threads) as pool, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for made in filter(None, pool.map(table, blocks_of_ids)):
+            writer = writer or stack.enter_context(pq.ParquetWriter(folder / f"{rank}.parquet", made.schema))
+            writer.write_table(made)
     Encode.forget()
 
 

@@ -18,7 +18,8 @@ def called(function: Callable[..., Result], *args: Any, cpus: float, gpus: int) 
         return place.call(function, *args)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
     task = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
-    return ray.get(task.remote(*args))
+    result: Result = ray.get(task.remote(*args))
+    return result
 
 
 def slot_for(total: int = 0) -> Slot | None:

@@ -9,6 +9,7 @@ warning; an incomplete last line, as a kill leaves it, is ignored.
 
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -33,6 +34,12 @@ class Record(NamedTuple):
     step: int
     time: int
     values: Mapping[str, float]
+
+    def finite(self) -> dict[str, float]:
+        """Return the finite values, and the number of others as `nonfinite`: MLflow would store infinity as 1.8e308."""
+        finite = {name: value for name, value in self.values.items() if math.isfinite(value)}
+        nonfinite = len(self.values) - len(finite)
+        return finite | ({"nonfinite": nonfinite} if nonfinite else {})
 
 
 class Commit(NamedTuple):

@@ -7,7 +7,6 @@ step, value), so sending is idempotent. Training steps call nothing here.
 import contextlib
 import itertools
 import json
-import math
 import sqlite3
 import tempfile
 import threading
@@ -27,7 +26,7 @@ from selfsup.redact import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Metric, Run
+    from mlflow.entities import Experiment, Run
 
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
 HAS_ID = f"tags.`{ID}` LIKE '%'"  # a filter of MLflow: all runs of ours
@@ -270,7 +269,13 @@ class Tracker:
             self._client.log_inputs(run_id, inputs)
 
     def _send(self, run_id: str, group: Iterable[Record], *, prefix: str = "", model: str | None = None) -> int:
-        metrics = [metric for record in group for metric in _metrics(record, prefix=prefix, model=model)]
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(prefix + name, value, record.time, record.step, model_id=model)
+            for record in group
+            for name, value in record.finite().items()
+        ]
         for start in range(0, len(metrics), MAX_METRICS):
             self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS], synchronous=True)
         return len(metrics)
@@ -295,13 +300,3 @@ class Tracker:
 def store() -> Tracker:
     """Connect to the MLflow in use. Raises TrackError."""
     return Tracker(default_uri(home())).connect()
-
-
-def _metrics(record: Record, *, prefix: str, model: str | None) -> "Iterator[Metric]":
-    """Yield the finite values, and the number of others as `nonfinite`: MLflow would store infinity as 1.8e308."""
-    from mlflow.entities import Metric
-
-    finite = {name: value for name, value in record.values.items() if math.isfinite(value)}
-    nonfinite = len(record.values) - len(finite)
-    for name, value in (finite | {"nonfinite": nonfinite} if nonfinite else finite).items():
-        yield Metric(prefix + name, value, record.time, record.step, model_id=model)
