@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 ID, LABEL, SEED = "selfsup.id", "selfsup.label", "selfsup.seed"  # tags; label and seed make the rows of a table
 HAS_ID = f"tags.`{ID}` LIKE '%'"  # a filter of MLflow: all runs of ours
-REASON = "selfsup.reason"  # why a run failed or was stopped
-DATA = "selfsup.data"  # .train, .val: the digest of the data set
+REASON, DATA = "selfsup.reason", "selfsup.data"  # of a failure or stop; .train, .val: the digest of the data set
 COMMIT, HARDWARE = "selfsup.commit", "selfsup.hardware"  # what made a run
 CODE, MODULES, ACCEPTED = "selfsup.code", "selfsup.modules", "selfsup.accepted"  # code of a run, and accepted results
 PARENT = "mlflow.parentRunId"  # MLflow's own tag
@@ -67,12 +66,11 @@ class Tracker:
 
     def reachable(self) -> bool:
         """Return whether the server answers now; a local store always does."""
-        try:
+        with contextlib.suppress(OSError):
             if self._store is None:
                 check_reachable(self.uri)
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def open(
         self,
