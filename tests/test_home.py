@@ -157,7 +157,10 @@ def records_of(top: Path, run: PlannedRun, seeds: range) -> None:
         path = files[seed % len(files)]
         whole = path.read_bytes()
         lines = path.suffix in (".jsonl", ".journal")
-        path.write_bytes(of_lines(whole, seed) if lines else records(whole.decode(), seed))
+        packed = path.suffix == ".gz"
+        path.write_bytes(
+            of_lines(whole, seed) if lines else torn(whole, Random(seed)) if packed else records(whole.decode(), seed)
+        )
         try:
             looked_at(top, run)
         except Exception as error:

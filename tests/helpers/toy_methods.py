@@ -16,7 +16,7 @@ from selfsup.spec import run_type, spec_type
 def registered(methods: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let these be all methods that there are, inside the block."""
     module: Any = ModuleType("selfsup.method")
-    module.names, module.load = lambda: sorted(methods), methods.__getitem__
+    module.names, module.load, module.is_known = lambda: sorted(methods), methods.__getitem__, methods.__contains__
     monkeypatch.setitem(sys.modules, "selfsup.method", module)
     monkeypatch.setattr(selfsup, "method", module, raising=False)
     for cached in (run_type, spec_type):
