@@ -136,7 +136,7 @@ def faults(value: Any, kind: Any, place: str) -> list[str]:
 
 
 def kuberay(core: Any) -> dict[str, Any]:
-    """Return the types of KubeRay's v1 that we use, with the fields first that its definitions of 1.5.1 to 1.7.0 require."""
+    """Return the types of KubeRay that we use; the definitions of 1.5.1 to 1.7.0 require the fields that come first."""
     optional = dataclasses.field(default=None)
     groups = [("rayStartParams", dict, optional)]
     auth = dataclasses.make_dataclass("AuthOptions", [("mode", str)])
