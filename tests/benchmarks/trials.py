@@ -4,12 +4,10 @@
 
 Trials are of one step of SimCLR on a ViT of one block, at 32 pixels with batches of 8, and a kNN on 16 images: so what
 is measured is everything else. The loop is what a student would write, with timm, torchvision, lightly, scikit-learn,
-MLflow and Optuna; it has no isolation, no resume, no report. Seconds of user and system time of all processes.
+MLflow and Optuna; it has no isolation, no resume, no report. Of all processes: seconds of clock and CPU, MiB at the peak.
 """
 
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,12 +15,13 @@ from statistics import median
 
 import yaml
 from overhead import spec_of
+from usage import Used, used_by
 
 FEW, MANY = 8, 24
 
 
 def main(pairs: int) -> None:
-    spent: dict[str, list[float]] = {}
+    spent: dict[str, list[Used]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for pair in range(pairs):
@@ -31,35 +30,32 @@ def main(pairs: int) -> None:
                     home = folder / f"{slots}-{trials}-{pair}"
                     spent.setdefault(f"{slots} {trials}", []).append(_sweep(home, trials, slots))
                 spent.setdefault(f"loop {trials}", []).append(_loop(folder / f"loop-{trials}-{pair}", trials))
-            print({name: round(seconds[-1], 1) for name, seconds in spent.items()}, flush=True)
-    print(f"{'':8}{FEW:>8} trials{MANY:>8} trials{'one more':>10}")
-    for name in ("warm", "fresh", "loop"):
-        few, many = (median(spent[f"{name} {trials}"]) for trials in (FEW, MANY))
-        print(f"{name:8}{few:15.1f}{many:15.1f}{(many - few) / (MANY - FEW):10.2f}")
+            print({name: used[-1] for name, used in spent.items()}, flush=True)
+    for what in Used._fields:
+        print(f"{what:10}{FEW:>8} trials{MANY:>8} trials{'one more':>10}")
+        for name in ("warm", "fresh", "loop"):
+            few, many = (median(getattr(used, what) for used in spent[f"{name} {trials}"]) for trials in (FEW, MANY))
+            print(f"{name:10}{few:15.1f}{many:15.1f}{(many - few) / (MANY - FEW):10.2f}")
 
 
-def _sweep(folder: Path, trials: int, slots: str) -> float:
+def _sweep(folder: Path, trials: int, slots: str) -> Used:
     folder.mkdir()
     path = spec_of(folder, trials)
     spec = yaml.safe_load(path.read_text())
     spec["resources"]["slots"] = slots
     path.write_text(yaml.safe_dump(spec))
-    return _cpu(["selfsup", "sweep", str(path)], folder)
+    return _used(["selfsup", "sweep", str(path)], folder)
 
 
-def _loop(folder: Path, trials: int) -> float:
+def _loop(folder: Path, trials: int) -> Used:
     folder.mkdir()
     spec_of(folder, trials)
-    return _cpu([sys.executable, str(Path(__file__).with_name("trials_loop.py")), str(folder), str(trials)], folder)
+    return _used([sys.executable, str(Path(__file__).with_name("trials_loop.py")), str(folder), str(trials)], folder)
 
 
-def _cpu(command: list[str], home: Path) -> float:
-    """Return the seconds of a command, and of all that it started and waited for or that outlived it."""
-    environment = os.environ | {"SELFSUP_HOME": str(home / "home"), "OMP_NUM_THREADS": "1"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+def _used(command: list[str], folder: Path) -> Used:
+    environment = os.environ | {"SELFSUP_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    return used_by(command, environment)
 
 
 if __name__ == "__main__":
