@@ -26,6 +26,9 @@ bench-homes: .venv/ready  # CPU of commands over homes of 10^3, 10^4 and 10^5 fi
 bench-job: .venv/ready  # clock, CPU and memory of a job beside a plain loop of other libraries; 10 minutes
 	$(BIN)/python tests/benchmarks/job.py
 
+bench-trials: .venv/ready  # trials in warm slots and fresh ones beside a loop of Optuna in one process; 12 minutes
+	PATH=$$PWD/$(BIN):$$PATH $(BIN)/python tests/benchmarks/trials.py
+
 bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 20 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
 

@@ -4,7 +4,8 @@
 
 Trials are of one step of SimCLR on a ViT of one block, at 32 pixels with batches of 8, and a kNN on 16 images: so what
 is measured is everything else. The loop is what a student would write, with timm, torchvision, lightly, scikit-learn,
-MLflow and Optuna; it has no isolation, no resume, no report. Of all processes: seconds of clock and CPU, MiB at the peak.
+MLflow and Optuna; it has no isolation, no resume, no report. Of all processes are seconds of the clock, of CPU, and
+MiB at the peak.
 """
 
 import os

@@ -30,6 +30,7 @@ def used_by(argv: Sequence[str], environment: Mapping[str, str]) -> Used:
     A page that n processes share counts as an nth for each. The last tenth of a second of a process is not seen.
     """
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)  # orphans become ours
+    earlier = dict(map(_ticks, _tree())).keys()  # orphans of other commands, too
     seen: dict[tuple[str, str], int] = {}
     peak, looked, began = 0, 0.0, time.monotonic()
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -37,10 +38,10 @@ def used_by(argv: Sequence[str], environment: Mapping[str, str]) -> Used:
     reader = threading.Thread(target=lambda: output.append(process.communicate()[0]))
     reader.start()
     while reader.is_alive():
-        below = [path for path in _tree() if path.name != str(os.getpid())]
-        seen |= dict(map(_ticks, below))
+        below = {key: (path, ticks) for path in _tree() for key, ticks in [_ticks(path)] if key not in earlier}
+        seen |= {key: ticks for key, (_, ticks) in below.items()}
         if time.monotonic() - looked > SELDOM:
-            peak, looked = max(peak, sum(map(_memory, below))), time.monotonic()
+            peak, looked = max(peak, sum(_memory(path) for path, _ in below.values())), time.monotonic()
         reader.join(OFTEN)
     wall = time.monotonic() - began
     if process.returncode:
