@@ -62,15 +62,16 @@ class RunTrial(tune.Trainable):
     def _abandon(self) -> None:
         """End what was stopped. Its thread may look on for a while, but its workers end now."""
         if self._work.is_alive():
+            self._work.is_stopped = True
             slot.close_busy()
 
 
 class RunThread(threading.Thread):
-    """A thread that performs a run. failed: why it ended without a result."""
+    """A thread that performs a run. failed: why it ended without a result. is_stopped: that it was to do so."""
 
     def __init__(self, run: PlannedRun) -> None:
         super().__init__(daemon=True)  # a trial that is stopped must end
-        self.planned, self.failed = run, list[Failure]()
+        self.planned, self.failed, self.is_stopped = run, list[Failure](), False
         self.start()
 
     def run(self) -> None:
@@ -78,6 +79,8 @@ class RunThread(threading.Thread):
             perform(self.planned, keep_slot=True)
         except Exception as error:
             self.failed.append(classify(error))
+            if self.is_stopped:  # no failure of the run
+                self.planned.failure.unlink(missing_ok=True)
 
 
 def _reports(work: RunThread) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
+from selfsup.errors import SelfsupError
 from selfsup.pipelines.cluster.slot_server import SlotKind, SlotServer
 from selfsup.scratch import scratch
 
@@ -31,13 +32,15 @@ class Slot:
     """A slot, which starts with its first job. is_worn: whether it must not be used for another run."""
 
     def __init__(self, kind: SlotKind) -> None:
-        self.kind, self.is_worn = kind, False
+        self.kind, self.is_worn, self._is_over = kind, False, False
         self._opened = ExitStack()
         self._server: Any = None
         self._kept: list[int] = []
 
     def perform(self, job: Job) -> list[Any]:
         """Return what each worker makes of a job. Raises TrainingFailedError where it fails in every attempt."""
+        if self._is_over:
+            raise SelfsupError("the run was stopped; the same command continues")
         self._server = self._server or self._open()
         pickled: bytes = cloudpickle.dumps(job)  # type: ignore[no-untyped-call]
         try:
@@ -62,7 +65,8 @@ class Slot:
         return self.share(partial(_first, function, args))[0]  # type: ignore[return-value]
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers, and free their resources. at_once: whatever they do."""
+        """End the workers and free their resources; another job starts others. at_once: whatever they do, for good."""
+        self._is_over = self._is_over or at_once
         server, self._server, self._kept = self._server, None, []
         if server:
             with suppress(RayError):
@@ -139,5 +143,5 @@ def close_idle() -> None:
 
 def close_busy() -> None:
     """End the workers of every slot of this process that performs a run, which fails by that."""
-    for slot in _busy:
+    for slot in [*_busy]:
         slot.close(at_once=True)
