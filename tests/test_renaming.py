@@ -34,6 +34,13 @@ def test_samples_have_the_classes_that_a_map_says(home: Home) -> None:
     assert pickle.loads(pickle.dumps(val)) == val
 
 
+def test_a_class_that_train_lacks_is_none_where_no_label_is_read(home: Home) -> None:
+    run = home.run(evals__other={"use": "spectrum", "data": {"val": foreign(home)}})
+    train, val = run.splits("other")
+    loaded = Load(train, val, Center(size=8))({"id": np.arange(train.num_samples, train.num_samples + 4)})
+    assert sorted(loaded["label"].tolist()) == [-1, -1, 0, 0]  # twice c, and twice the first class of train
+
+
 def test_another_map_is_another_evaluation(home: Home) -> None:
     data = {"val": foreign(home), "classes": write(home, {"c": "b"})}
     first = home.run(evals__other={"use": "knn", "k": 3, "data": data})

@@ -40,8 +40,8 @@ class Load:
     def __init__(self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0) -> None:
         self._splits, self._first = (train, val), first
         number = {name: place for place, name in enumerate(train.classes)} | {"": -1}
-        self._class = [  # label -> its number in train's classes; the last: no label
-            np.array([*(number[name] for name in split.classes), -1]) for split in self._splits
+        self._class = [  # label -> its number in train's classes; -1 and the last: none there
+            np.array([*(number.get(name, -1) for name in split.classes), -1]) for split in self._splits
         ]
         self._view, self._modality = view, view.modality
 
