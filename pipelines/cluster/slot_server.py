@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +51,8 @@ class SlotServer:
 
     async def perform(self, job: bytes) -> tuple[list[Answer], bool]:
         """Return each worker's answer, and whether workers were replaced. Raises Ray Train's error where they end."""
-        trainer = _trainer(self._kind, self._folder)
-        self._running = self._running or asyncio.ensure_future(asyncio.to_thread(trainer.fit))
+        if not self._running:
+            self._running = asyncio.ensure_future(asyncio.to_thread(_trainer(self._kind, self._folder).fit))
         await self._hand(job)
         answered = asyncio.ensure_future(self._answered())
         await asyncio.wait([answered, self._running], return_when=asyncio.FIRST_COMPLETED)
@@ -146,5 +147,5 @@ def _kept(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

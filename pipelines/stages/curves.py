@@ -16,7 +16,6 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 
 from selfsup import failures, origin
@@ -25,6 +24,7 @@ from selfsup.metrics_log import MetricsLog, records
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
 from selfsup.pipelines.stages.evaluate import Load, scored, source_of
+from selfsup.pipelines.stages.filled import write
 from selfsup.pipelines.stages.worker import SNAPSHOTS
 from selfsup.sealed import sealed
 from selfsup.spec import Run
@@ -147,13 +147,9 @@ def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
 
 def embed(source: EncoderSource, load: Load, samples: range, batch: int, folder: Path) -> None:
     """Write the features of some samples to a file, as `embed_splits` does those of all, by this process alone."""
-    encode, writer = Encode(source), None
-    for start in samples[::batch]:
-        table = encode(load({"id": np.arange(start, min(start + batch, samples.stop))}))
-        writer = writer or pq.ParquetWriter(folder / f"{samples.start:012d}.parquet", table.schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
+    encode, starts = Encode(source), samples[::batch]
+    tables = (encode(load({"id": np.arange(start, min(start + batch, samples.stop))})) for start in starts)
+    write(tables, folder / f"{samples.start:012d}.parquet")
 
 
 def _latest(probe: Stage) -> int:

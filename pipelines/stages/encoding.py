@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from selfsup.pipelines.stages.embedded import EmbeddedTrain
 from selfsup.pipelines.stages.encoder_source import Columns, Encode, Source
-from selfsup.pipelines.stages.filled import READ_BATCH
+from selfsup.pipelines.stages.filled import READ_BATCH, write
 from selfsup.pipelines.stages.tasks import cpus_of, gpus_of_task, slot_for
 from selfsup.sealed import sealed
 from selfsup.spec import Run
@@ -39,7 +38,8 @@ def write_features(
     """
     with sealed(folder / "features") as part:
         if place := slot_for(total):
-            place.share(partial(_encode_part, source, load, total, run.embed.batch, part, _threads(run)))
+            threads = max(1, math.ceil(place.kind.resources.get("CPU", 0)))
+            place.share(partial(_encode_part, source, load, total, run.embed.batch, part, threads))
         else:
             numbers = ray.data.range(total, override_num_blocks=-(-total // BLOCK))
             samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=cpus_of(run))
@@ -50,11 +50,6 @@ def write_features(
             total += known.samples
     table = pq.read_table(folder / "features", columns=["id"])
     return {"samples": float(len(table)), "undecodable": float(total - len(table))}
-
-
-def _threads(run: Run) -> int:
-    resources = run.resources
-    return max(1, math.ceil(resources.cpus_per_worker + resources.data_cpus / resources.workers))
 
 
 def _encode_part(
@@ -82,11 +77,8 @@ def _encode_part(
 
     size = total // math.ceil(total / BLOCK)
     blocks_of_ids = np.split(np.arange(total), range(size, total, size))[rank::world]
-    with ThreadPoolExecutor(threads) as pool, ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        for made in filter(None, pool.map(table, blocks_of_ids)):
-            writer = writer or stack.enter_context(pq.ParquetWriter(folder / f"{rank}.parquet", made.schema))
-            writer.write_table(made)
+    with ThreadPoolExecutor(threads) as pool:
+        write(filter(None, pool.map(table, blocks_of_ids)), folder / f"{rank}.parquet")
     Encode.forget()
 
 

@@ -2,13 +2,15 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
@@ -29,6 +31,15 @@ def blocks(stored: pyarrow.dataset.Dataset, *columns: str) -> Iterator[pa.Record
     """Yield these columns a block of rows at a time, so that few lie in memory at once."""
     options = {"batch_size": READ_BATCH, "batch_readahead": 1, "fragment_readahead": 1}
     yield from stored.to_batches(list(columns), **options)
+
+
+def write(tables: Iterable[pa.Table], path: Path) -> None:
+    """Write tables of features to a file one by one, so that few lie in memory at once; none of them: no file."""
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in tables:
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
 
 
 def mapped(shape: tuple[int, ...], folder: Path, dtype: type[np.generic] = np.float32) -> NDArray[Any]:
