@@ -12,8 +12,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from selfsup.detector_knobs import DetectorKnobs
 from selfsup.encoder import Encoder
-from selfsup.knob import Knobs, Range, knob
+from selfsup.knob import Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
 from selfsup.parts.detector import Detector
 from selfsup.parts.objects import objects_of
@@ -31,17 +32,8 @@ class ObjectDetector(Method):
     paper, family = "2203.16527", "baseline"
     separable = True
 
-    class Hyper(Knobs):
+    class Hyper(DetectorKnobs):
         classes: int = knob(80, "of objects: more than the largest number in the maps", ge=1)
-        width: int = knob(256, "channels of pyramid and heads; four times as many of the linear layer", ge=1)
-        anchors: tuple[float, ...] = knob(
-            (2.0, 4.0, 8.0, 16.0, 32.0),
-            "sides of boxes to start from, in tokens, of each level",
-            min_length=5,
-            max_length=5,
-        )
-        proposals: int = knob(1000, "regions proposed in an image, at most", ge=1)
-        regions: int = knob(512, "of these, those that the heads learn from", ge=1)
         crop_min: float = knob(0.25, "smallest crop, as a share of the image", sweep=Range(0.05, 1.0), gt=0, le=1)
 
     @classmethod
@@ -52,8 +44,7 @@ class ObjectDetector(Method):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.side = info.sizes[0]
-        sizes = {name: getattr(hyper, name) for name in ("width", "anchors", "proposals", "regions")}
-        self.detector = Detector(self.backbone.dim, hyper.classes, **sizes)
+        self.detector = Detector(self.backbone.dim, hyper.classes, **hyper.sizes)
 
     def forward(self, batch: Batch) -> Out:
         tokens = self._tokens(batch.views[0].value)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.detector_knobs import PRECISIONS, DetectorKnobs
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, all_positive, check, maps_of
-from selfsup.knob import Knobs, knob
+from selfsup.evaluator import Evaluator, Features, Map, Score, check, maps_of
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,33 +40,15 @@ class Detection(Evaluator):
     """Average precision (AP) of boxes and of masks of objects by a Mask R-CNN that learns from frozen tokens."""
 
     reads, target = "tokens", "objects"
-    metrics = MappingProxyType(
-        {
-            "ap": Metric(),
-            "ap50": Metric(headline=False),
-            "mask_ap": Metric(),
-            "mask_ap50": Metric(headline=False),
-        }
-    )
+    metrics = PRECISIONS
     cheap = MappingProxyType({"width": 8, "proposals": 4, "regions": 4, "epochs": 0.03, "batch": 8})
 
-    class Hyper(Knobs):
-        width: int = knob(256, "channels of pyramid and heads; four times as many of the linear layer", ge=1)
-        anchors: tuple[float, ...] = knob(
-            (2.0, 4.0, 8.0, 16.0, 32.0),
-            "sides of boxes to start from, in tokens, of each of the five levels from the finest",
-            min_length=5,
-            max_length=5,
-        )
-        proposals: int = knob(1000, "regions proposed in an image, at most", ge=1)
-        regions: int = knob(512, "of these, those that the heads learn from", ge=1)
+    class Hyper(DetectorKnobs):
         epochs: float = knob(100.0, "passes over the training images", gt=0, le=1e6)
         batch: int = knob(64, "images per step", ge=1)
         lr: float = knob(1e-4, "learning rate of AdamW", symbol="η", gt=0)
         weight_decay: float = knob(0.1, "AdamW's", symbol="λ", ge=0)
         warmup: int = knob(250, "steps in which the rate rises", ge=0)
-
-        _positive = all_positive("anchors", "side")
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
@@ -103,12 +86,11 @@ class Detection(Evaluator):
         from selfsup.parts.linear_heads import batches
 
         hyper, device = self.hyper, train.mean.device
-        sizes = {name: getattr(hyper, name) for name in ("width", "anchors", "proposals", "regions")}
         total = max(1, round(hyper.epochs * len(train.tokens) / hyper.batch))
         order = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same order
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # torchvision draws from the common one
             torch.manual_seed(seed)
-            detector = Detector(len(train.mean), classes, **sizes).to(device)
+            detector = Detector(len(train.mean), classes, **hyper.sizes).to(device)
             optimizer = adamw(detector, hyper.weight_decay)
             for step, rows in enumerate(batches(torch.arange(len(train.tokens)), hyper.batch, total, order)):
                 for group in optimizer.param_groups:

@@ -11,12 +11,12 @@ encoder's size; losses are averaged over images; biases do not decay.
 """
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
+from selfsup.detector_knobs import PRECISIONS, DetectorKnobs
 from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Metric, Score, all_positive, check, maps_of
-from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.evaluator import Evaluator, Features, Score, check, maps_of
+from selfsup.knob import Choice, Range, knob
 
 DROPS = 8 / 9, 26 / 27  # shares of the training after which the rate is divided by ten
 
@@ -25,26 +25,10 @@ class DetectionFinetune(Evaluator):
     """AP of boxes and of masks after training the encoder with a Mask R-CNN; of the untrained one, from scratch."""
 
     reads, target = "logits", "objects"
-    metrics = MappingProxyType(
-        {
-            "ap": Metric(),
-            "ap50": Metric(headline=False),
-            "mask_ap": Metric(),
-            "mask_ap50": Metric(headline=False),
-        }
-    )
+    metrics = PRECISIONS
 
-    class Hyper(Knobs):
+    class Hyper(DetectorKnobs):
         classes: int = knob(80, "of objects: more than the largest number in the maps", ge=1)
-        width: int = knob(256, "channels of pyramid and heads; four times as many of the linear layer", ge=1)
-        anchors: tuple[float, ...] = knob(
-            (2.0, 4.0, 8.0, 16.0, 32.0),
-            "sides of boxes to start from, in tokens, of each of the five levels from the finest",
-            min_length=5,
-            max_length=5,
-        )
-        proposals: int = knob(1000, "regions proposed in an image, at most", ge=1)
-        regions: int = knob(512, "of these, those that the heads learn from", ge=1)
         epochs: float = knob(100.0, "passes over the training samples", gt=0, le=1e6)
         batch: int = knob(64, "samples a step, over all workers", symbol="B", gt=0)
         accumulate: int = knob(1, "pieces that a worker's batch is worked through in, to save memory", ge=1)
@@ -57,19 +41,16 @@ class DetectionFinetune(Evaluator):
         warmup: int = knob(250, "steps in which the rate rises", ge=0)
         crop_min: float = knob(0.25, "smallest crop, as a share of the image", gt=0, le=1)
 
-        _positive = all_positive("anchors", "side")
-
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
 
     @classmethod
     def training(cls, hyper: Hyper) -> Mapping[str, Any]:
-        sizes = "classes", "width", "anchors", "proposals", "regions", "crop_min"
         optim = {name: getattr(hyper, name) for name in ("lr", "layer_decay", "weight_decay")}
         rise = {"warmup": {"steps": hyper.warmup}} if hyper.warmup else {}
         return {
             "method": "dense.object_detector",
-            "hyper": {name: getattr(hyper, name) for name in sizes},
+            "hyper": {"classes": hyper.classes, "crop_min": hyper.crop_min, **hyper.sizes},
             "backbone": {"drop_path": hyper.drop_path},
             "optim": {"name": "adamw", "betas": (0.9, 0.999), "lr_rule": "none", "drops": DROPS, **optim, **rise},
             "train": {"duration": {"epochs": hyper.epochs}, "batch": hyper.batch, "accumulate": hyper.accumulate},
