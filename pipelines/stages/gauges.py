@@ -8,11 +8,13 @@ GAUGES = {
     "loss": "the training loss",
     "samples_per_second": "samples that all workers of a run train on in a second",
     "input_wait": "share of the time in which the first worker waits for its next batch, from 0 to 1",
+    "gpu_memory_mib": "memory that the first worker has reserved on its GPU, in MiB",
+    "gpu_utilization": "share of the last moment in which a kernel ran on the first worker's GPU, from 0 to 1",
 }
 
 
 class Gauges:
-    """The gauges selfsup_loss, selfsup_samples_per_second and selfsup_input_wait of a run. labels: of Prometheus.
+    """The gauges of a run, each named selfsup_ and its name in GAUGES. labels: of Prometheus.
 
     Ray sends them in the background, and drops them where its metrics are off.
     """

@@ -1,10 +1,12 @@
 """The cost of a training over all attempts and workers: time, memory, energy, restarts; and its hardware."""
 
+import math
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -63,6 +65,14 @@ class Meter:
             write_json(self._path, cost)
         return cost
 
+    def gpu_use(self) -> dict[str, float]:
+        """Return gpu_memory_mib, which this process has reserved, and gpu_utilization, 0 to 1, by NVML; {} of a CPU."""
+        if self._device.type != "cuda":
+            return {}
+        memory = torch.cuda.memory_reserved(self._device) / 2**20
+        busy = _nvml(self._device, lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu) / 100
+        return {"gpu_memory_mib": memory} | ({"gpu_utilization": busy} if math.isfinite(busy) else {})
+
 
 def read(path: Path) -> dict[str, float]:
     return read_json(path) if path.exists() else {}
@@ -77,16 +87,21 @@ def peak_memory(device: torch.device) -> float:
 
 def joules(device: torch.device) -> float:
     """Return the GPU's energy since its driver was loaded, by all processes; nan where NVML does not report it."""
+    return _nvml(device, lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / 1000
+
+
+def _nvml(device: torch.device, ask: Callable[[Any, Any], float]) -> float:
+    """Ask NVML about a GPU; nan where it does not answer, or of a CPU."""
     if device.type != "cuda":
-        return float("nan")
+        return math.nan
     import pynvml  # type: ignore[import-untyped]
 
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        return float(ask(pynvml, handle))
     except pynvml.NVMLError:
-        return float("nan")
+        return math.nan
 
 
 def hardware(device: torch.device) -> str:

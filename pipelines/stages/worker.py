@@ -210,7 +210,7 @@ class Watch:
         self._meter.read()
         if self._metrics_log:
             self._metrics_log.append(number, values)
-            self._gauges.set(values)
+            self._gauges.set(values | self._meter.gpu_use())
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:

@@ -3,7 +3,9 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -35,6 +37,26 @@ def test_energy_is_what_the_counter_moved(tmp_path: Path, monkeypatch: pytest.Mo
     counter = iter([5000.0, 12200.0])
     monkeypatch.setattr(meter, "joules", lambda _: next(counter))
     assert Meter(tmp_path / "cost.json", time.time(), CPU, gpus=1).read()["energy_wh"] == pytest.approx(2.0)
+
+
+def test_the_use_of_a_gpu_is_what_torch_has_reserved_and_nvml_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "joules", lambda _: 0.0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * 2**20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="0-1"))
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", {"GPU-0-1": "the one"}.__getitem__)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", {"the one": SimpleNamespace(gpu=25)}.__getitem__)
+    gpu = Meter(tmp_path / "cost.json", time.time(), torch.device("cuda", 0), gpus=1)
+    assert gpu.gpu_use() == {"gpu_memory_mib": 3.0, "gpu_utilization": 0.25}
+
+    def silent(_: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", silent)
+    assert gpu.gpu_use() == {"gpu_memory_mib": 3.0}
+    assert Meter(tmp_path / "cost.json", time.time(), CPU, gpus=0).gpu_use() == {}
 
 
 def test_memory_is_the_most_that_the_kernel_saw() -> None:
