@@ -154,12 +154,9 @@ class SemAIM(Method):
         return value, *(moments(value) if self.hyper.norm_pix_loss else (0.0, 1.0))
 
     def _features(self, tokens: Tokens) -> Tensor:
-        """-> (B, N, V): the teacher's, interpolated where it has another grid"""
+        """-> (B, N, V): the teacher's"""
         assert self.teacher
-        features = self.teacher.spatial(tokens).float()
-        if features.shape[2:] != tokens.grid:
-            features = F.interpolate(features, size=tokens.grid, mode="bilinear")
-        return features.flatten(2).mT
+        return self.teacher.features(tokens, tokens.grid)[1]
 
     @staticmethod
     def _tokens(batch: Batch) -> Tokens:

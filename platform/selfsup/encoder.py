@@ -124,7 +124,18 @@ class TokenEncoder(Encoder):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """(B, N, P) tokens of a whole grid, in its order -> (B, D, *grid): the patches' features."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
-        places: Tensor = self(view)[:, self.num_prefix :].mT
+        return self._gridded(self(view), view)
+
+    def pooled_and_spatial(self, view: Tokens | Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(view, Tokens), "a ViT sees tokens, not images"
+        if self.pool == "mean_norm":  # two norms
+            return super().pooled_and_spatial(view)
+        hidden = self(view)
+        return self._pooled(hidden, view, self.pool), self._gridded(hidden, view)
+
+    def _gridded(self, hidden: Tensor, view: Tokens) -> Tensor:
+        """(B, T, D) -> (B, D, *grid)"""
+        places = hidden[:, self.num_prefix :].mT
         return places.reshape(*places.shape[:2], *view.grid)
 
     def embedded(self, tokens: Tokens) -> Tensor:

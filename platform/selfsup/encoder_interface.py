@@ -33,6 +33,10 @@ class Encoder(nn.Module, abc.ABC):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, D, H, W): one vector a place; H and W are the encoder's own. view: as the stream delivers it."""
 
+    def pooled_and_spatial(self, view: Tokens | Tensor) -> tuple[Tensor, Tensor]:
+        """-> (B, D), (B, D, H, W): those of `pooled` and `spatial`, of one forward pass where there is one for both."""
+        return self.pooled(view), self.spatial(view)
+
     def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
         """-> (B, P * D): vectors of a kind, as FeatureChoice has them, after each of the last blocks, concatenated."""
         assert (kind, blocks) == ("pooled", 1), f"no {kind} of {blocks} blocks"

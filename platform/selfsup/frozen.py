@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.parts.patch import patchify, pixels, seen_by, unpatchify
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.tokens import Grid, Tokens
 
 
 class Rescale(NamedTuple):
@@ -78,11 +79,17 @@ class Frozen(nn.Module):
         return int(self.method.encoder(modality).dim)
 
     @torch.no_grad()
-    def spatial(self, view: Tokens | Tensor) -> Tensor:
-        """-> (B, D, *grid): the features of its encoder. view: one of the learner's, without a mask."""
+    def features(self, view: Tokens | Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """-> (B, D), (B, N, D): its encoder's features of samples and of the places of a grid, in single precision.
+
+        Places are interpolated where it has another grid. view: one of the learner's, without a mask.
+        """
         [modality] = self.method.encoders
-        places: Tensor = self.method.encoder(modality).spatial(self._own(view))
-        return places
+        pooled, places = self.method.encoder(modality).pooled_and_spatial(self._own(view))
+        places = places.float()
+        if places.shape[2:] != grid:
+            places = F.interpolate(places, size=grid, mode="bilinear")
+        return pooled.float(), places.flatten(2).mT
 
     def _own(self, view: Tokens | Tensor) -> Tokens | Tensor:
         """Return a view of the learner as its own encoder sees it."""

@@ -68,6 +68,9 @@ class HieraEncoder(PooledEncoder):
         """-> (B, D, h, w): the features before pooling."""
         return self._through(lambda images: (self.trunk.forward_intermediates(images)[1][-1],), view)[0]
 
+    def pooled_and_spatial(self, view: Tokens | Tensor) -> tuple[Tensor, Tensor]:
+        return self.pooled(view), self.spatial(view)
+
     def _scales(self, images: Tensor, units: Tensor) -> Maps:
         """(B, C, *S), (B, U) -> as of `scales`"""
         trunk, maps = self.trunk, []

@@ -38,7 +38,11 @@ class PooledEncoder(Encoder):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w): the features before pooling."""
         [places] = self._through(lambda images: (self.trunk.forward_features(images),), view)
-        return places if places.shape[1] == self.dim else places.permute(0, 3, 1, 2)  # Swin and others end in channels
+        return self._channels_first(places)
+
+    def pooled_and_spatial(self, view: Tokens | Tensor) -> tuple[Tensor, Tensor]:
+        places, pooled = self._through(self._places_and_pooled, view)
+        return pooled, self._channels_first(places)
 
     def stages(self, view: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> (B, D_i, h_i, w_i) of each resolution, the finest first."""
@@ -58,6 +62,15 @@ class PooledEncoder(Encoder):
         *stages, pooled = self._through(self._stages_and_pooled, view)
         last = self.num_layers
         return {number: pooled if number == last else stages[number - 1].mean((2, 3)) for number in sorted(numbers)}
+
+    def _places_and_pooled(self, images: Tensor) -> Maps:
+        """(B, C, H, W) -> (B, D, h, w), or channels last; (B, D)"""
+        places = self.trunk.forward_features(images)
+        return places, self.trunk.forward_head(places)
+
+    def _channels_first(self, places: Tensor) -> Tensor:
+        """-> (B, D, h, w): Swin and others end in channels"""
+        return places if places.shape[1] == self.dim else places.permute(0, 3, 1, 2)
 
     def _stages_and_pooled(self, images: Tensor) -> Maps:
         """(B, C, H, W) -> those of `stages`, then (B, D), by one forward pass."""

@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "pixpro": {"hidden": 64, "dim": 6},
     "relative_position": {"puzzle": 36, "piece": 8, "jitter": 2, "hidden": 32},
     "ropim": {"ratio": 0.3},
+    "salt": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
     "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "semaim": {"decoder_depth": 2},
     "selfie": {"image": 32, "piece": 8, "mask_ratio": 0.4, "pool_width": 24, "pool_depth": 1, "pool_heads": 2},
@@ -91,19 +92,22 @@ def setting(
         size = settings.image_size
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(size, size))
         if lesson := kind.lesson(knobs):
-            info = info._replace(teacher=teacher(kind, lesson, knobs, samples))
+            info = info._replace(teacher=teacher(kind, lesson, knobs, samples, trunk.patch))
         method = kind(knobs, {"image": trunk}, info)
         batch = random_batch(sized(kind.views(knobs), size), trunk.patch, samples)
     return method, batch
 
 
-def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int) -> Frozen:
-    """Return a small tokenizer or encoder for an objective to learn from; the global generator stays as it was."""
+def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: int | None) -> Frozen:
+    """Return a small tokenizer or encoder for an objective to learn from; the global generator stays as it was.
+
+    patch: pixels a side of the learner's tokens.
+    """
     with torch.random.fork_rng():
         method, _ = setting("vqvae" if lesson == "codes" else "simclr", "vit", seed=1)
         features = torch.randn(samples, method.backbone.dim, generator=torch.Generator().manual_seed(2))
     made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if lesson == "targets" else None
-    return Frozen(method, PATCH, targets=made)
+    return Frozen(method, patch, targets=made)
 
 
 def moved(*teachers: nn.Module, by: float = 0.1) -> None:

@@ -6,6 +6,7 @@ from . import (
     contrasts,
     keys,
     large_batches,
+    latents,
     masked,
     others,
     predictive,
@@ -14,5 +15,5 @@ from . import (
     tokens,
 )
 
-MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens
+MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens, latents
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

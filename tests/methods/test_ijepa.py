@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
+from lightly_predictor import theirs
 from pydantic import ValidationError
 from small import SMALL
 from torch import Tensor
@@ -30,19 +30,6 @@ def made(setting, moved, **hyper: object) -> tuple[Method, Batch]:
     )
     moved(method.predictor, method.teacher)
     return method, batch
-
-
-def theirs(method: Method) -> IJEPAPredictorTIMM:
-    predictor = IJEPAPredictorTIMM(num_patches=16, depth=1, mlp_dim=48, predictor_embed_dim=24, num_heads=3)
-    names = {"embed": "predictor_embed", "head": "predictor_proj", "mask_token": "decoder.mask_token"}
-    names |= {"blocks": "decoder.blocks", "norm": "decoder.norm"}
-    state = {}
-    for name, value in method.predictor.state_dict().items():
-        first, *rest = name.split(".")
-        state[".".join([names[first], *rest])] = value
-    missing = predictor.load_state_dict(state, strict=False)
-    assert missing.missing_keys == ["decoder.pos_embed"]  # the same sines and cosines, drawn by lightly
-    return predictor
 
 
 def normalized(method: Method, batch: Batch) -> Tensor:

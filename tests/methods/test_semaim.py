@@ -126,6 +126,6 @@ def test_a_picture_of_features_shows_the_patches_that_fit_them(setting) -> None:
     method, batch = setting("semaim", target="features")
     pixels = batch.views[0].value.value
     predicted = method._predicted(batch.views[0].value, method._ranks(batch))[3, 5]
-    told = method.teacher.spatial(batch.views[0].value).flatten(2).mT.flatten(0, 1)
+    told = method.teacher.features(batch.views[0].value, (4, 4))[1].flatten(0, 1)
     best = F.cosine_similarity(predicted[None], told, dim=1).argmax()
     assert method.reconstruct(batch)[3, 5].equal(pixels.flatten(0, 1)[best])

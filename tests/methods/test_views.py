@@ -38,6 +38,7 @@ droppos      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 essl         1   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0
+feature_distillation 1 - 0.2 1   3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 flexpredict  1    -  0.3   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0.2   0.5  0
 gmml         2    -  0.05  1     3/4 4/3  0.5  bicubic   0.3  0.1 0.1 0.1 0.01 0     0.1  0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
@@ -66,6 +67,7 @@ pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 relative_position 1 432 0.41 1   1   1    0    bilinear  0    0   0   0   0    0     0    0
 ropim        1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
+salt         1    -  0.3   1     3/4 4/3  0    bilinear  0    0   0   0   0    0     0    0
 rotation     1    -  0.08  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 sela         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.4  0.2   0    0
 selfie       1  224  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0

@@ -1,6 +1,7 @@
 """Predictors of features at places that an encoder did not see.
 
-B: batch, K: visible tokens, S: sets of targets, M: tokens of a set, D: channels of the encoder.
+B: batch, K: visible tokens, S: sets of targets, M: tokens of a set, D: channels of the encoder,
+V: of what is predicted, which are the same unless they are given.
 """
 
 import torch
@@ -21,7 +22,7 @@ class Predictor(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int) -> None:
+    def __init__(self, encoder: TokenEncoder, *, width: int, depth: int, heads: int, values: int | None = None) -> None:
         super().__init__()
         self.num_prefix = encoder.num_prefix
         self.embed = nn.Linear(encoder.dim, width)
@@ -29,7 +30,7 @@ class Predictor(nn.Module):
         self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, encoder.dim)
+        self.head = nn.Linear(width, values or encoder.dim)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=initial.STD)
@@ -40,7 +41,7 @@ class Predictor(nn.Module):
     def forward(
         self, seen: Tensor, keep: Tensor, targets: Tensor, shift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, num_prefix + K, D), (B, K), (B, S, M) -> (B, S, K, D), (B, S, M, D): at visible places, at targets.
+        """(B, num_prefix + K, D), (B, K), (B, S, M) -> (B, S, K, V), (B, S, M, V): at visible places, at targets.
 
         shift: (B, S, M, width), added to the positions of targets.
         """

@@ -1,0 +1,68 @@
+"""Feature distillation and SALT, whose teachers stay as they are, at the settings of their recipes."""
+
+import torch
+import torch.nn.functional as F
+from precision import double_precision
+from torch import Tensor, nn
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+from selfsup.parts.patch import unpatchify
+
+from .authors import adamw, copied, cosine, learn, named, trained, warm
+from .ours import Trained
+from .recipes import of_recipe
+from .teachers import matrices
+
+
+def told(method: Method, batch: Batch) -> Tensor:
+    """-> (8, 17, 48): what timm's forward pass of the teacher says of class token and patches"""
+    images = unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)
+    with torch.no_grad(), double_precision():
+        features: Tensor = method.teacher.method.backbone.trunk.forward_features(images)
+    return features
+
+
+def feature_distillation(method: Method, batches: list[Batch]) -> Trained:
+    """Sample by sample: the angle between features of images, and nine tenths of it with smooth L1 of places."""
+    names = {"backbone": "encoders.image", "image_head": "image_head", "place_head": "place_head"}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        hidden, losses = student["backbone"](batch.views[0].value), []
+        for row, wanted in zip(hidden, told(method, batch), strict=True):
+            image, places = student["image_head"](row[0]), student["place_head"](row[1:])
+            angles = 1 - F.cosine_similarity(places, wanted[1:], dim=1).mean()
+            error = F.smooth_l1_loss(places, wanted[1:])
+            losses.append(1 - F.cosine_similarity(image, wanted[0], dim=0) + 0.9 * angles + 0.1 * error)
+        return torch.stack(losses).mean()
+
+    move = adamw(student, warm(1e-3), lambda _, name, weight: 0.05 * matrices(name, weight))
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, names))
+
+
+def salt(method: Method, batches: list[Batch]) -> Trained:
+    """Block by block: the absolute error of a frozen teacher's normalized features."""
+    names = {"backbone": "encoders.image", "predictor": "predictor"}
+    student = copied(method, names)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        [view] = batch.views
+        features = F.layer_norm(told(method, batch)[:, 1:], (48,))
+        seen, errors = student["backbone"](view.value, view.mask.keep), []
+        for block in view.mask.targets.unbind(1):
+            _, predicted = student["predictor"](seen, view.mask.keep, block[:, None])
+            wanted = torch.stack([rows[at] for rows, at in zip(features, block, strict=True)])
+            errors.append((predicted[:, 0] - wanted).abs().mean())
+        return torch.stack(errors).mean()
+
+    decay = lambda step, name, weight: cosine(step, 0.04, 0.4) * matrices(name, weight)  # noqa: E731
+    losses, _ = learn(student, loss, batches, adamw(student, warm(1e-3, begin=2e-4, end=1e-6), decay))
+    return trained(losses, named(student, names))
+
+
+LOOPS = {
+    "feature_distillation": of_recipe("feature_distillation", feature_distillation, "vit"),
+    "salt": of_recipe("salt", salt, "vit"),
+}
