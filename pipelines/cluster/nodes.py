@@ -1,7 +1,9 @@
-"""A check that all nodes of a cluster share a folder, before hours are spent on results that cannot be found."""
+"""The nodes of a cluster: whether they share a folder, before hours are spent on what cannot be found; their room."""
 
 import secrets
 import time
+from collections.abc import Mapping
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,24 @@ def check_shared_folder(home: Path) -> None:
             + "\n".join(problems)
             + "\nPut it on storage that all nodes share, under the same path on each"
         )
+
+
+def fewest_nodes(workers: int, resources: Mapping[str, float]) -> int:
+    """Return the number of nodes that workers lie on if the largest nodes take as many as fit; at least 1.
+
+    resources: of one worker.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    rooms = sorted((_room(node["Resources"], resources) for node in nodes if node["Alive"]), reverse=True)
+    number = 0
+    while workers > 0 and number < len(rooms):
+        workers -= rooms[number]
+        number += 1
+    return max(1, number)
+
+
+def _room(node: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    return floor(min(node.get(name, 0.0) / amount for name, amount in resources.items()) + 1e-9)
 
 
 def write_back(path: Path, token: str) -> str:

@@ -148,14 +148,14 @@ class Manifest:
         skip = self.read_options.missing == "skip"
         return ShardReader(self.root, self.shards, cache=self.cache, skip=skip, remedy=_remedy(self.root))
 
-    def with_cache(self, order: SampleOrder, cache: int) -> "Manifest":
-        """Return the manifest as a stream of this order reads it, with a disk cache of `cache` bytes per node.
+    def with_cache(self, order: SampleOrder, cache: int, nodes: int = 1) -> "Manifest":
+        """Return the manifest as a stream of this order reads it, with a cache of `cache` bytes on each of its nodes.
 
-        Where the cache holds all chunks that the order has in play, whole chunks are fetched and cached; else a chunk
+        Where the caches hold all chunks that the order has in play, whole chunks are fetched and cached; else a chunk
         would be fetched for one sample of it at a time, and single samples are.
         """
         size = sum(self.shards["bytes"].to_pylist()) / self.total
-        fits = order.in_play * size <= cache
+        fits = order.in_play * size <= nodes * cache
         options = ReadOptions(cache, order.chunk if fits else 1, self.read_options.missing)
         return replace(self, read_options=options)
 

@@ -10,6 +10,7 @@ from selfsup import codebase, failures
 from selfsup.errors import PreemptedError, SelfsupError
 from selfsup.pipelines import sharing
 from selfsup.pipelines.cluster import slot
+from selfsup.pipelines.cluster.nodes import fewest_nodes
 from selfsup.pipelines.cluster.slot import Job, Slot
 from selfsup.pipelines.cluster.slot_server import SlotKind
 from selfsup.pipelines.data.feed import FeedPlan
@@ -72,7 +73,9 @@ def _own_code(planned: PlannedRun) -> list[str]:
 
 def _job(planned: PlannedRun, stage: Stage) -> Job:
     run, resources = planned.run, planned.run.resources
-    data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30))
+    kind = slot_kind(planned)
+    nodes = fewest_nodes(kind.workers, kind.resources)
+    data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30), nodes=nodes)
     task = Task(
         run,
         data,

@@ -13,7 +13,7 @@ from servers import free_ports
 
 from selfsup.errors import SelfsupError
 from selfsup.pipelines.cluster import nodes, ray_context
-from selfsup.pipelines.cluster.nodes import write_back
+from selfsup.pipelines.cluster.nodes import fewest_nodes, write_back
 
 
 def test_what_a_node_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +26,27 @@ def test_what_a_node_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "node").read_text() == "nonce"
     (tmp_path / "folder").mkdir()  # which no file can take the place of, as on a disk that cannot be written to
     assert write_back(tmp_path / "folder", "nonce") == f"{tmp_path}/folder: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("workers", "resources", "number"),
+    [
+        (1, {"CPU": 1.0}, 1),
+        (4, {"CPU": 1.0, "GPU": 1.0}, 1),
+        (5, {"CPU": 1.0, "GPU": 1.0}, 2),
+        (5, {"CPU": 6.0, "GPU": 1.0}, 2),  # two on either node: one more than there is room for
+        (120, {"CPU": 0.1}, 1),
+        (121, {"CPU": 0.1}, 2),
+        (1, {"GPU": 9.0}, 2),  # which never starts
+    ],
+)
+def test_workers_lie_on_as_few_nodes_as_hold_them(
+    workers: int, resources: dict[str, float], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small, dead = {"CPU": 12.0, "GPU": 4.0}, {"CPU": 12.0, "GPU": 2.0}, {"CPU": 99.0, "GPU": 99.0}
+    cluster = [{"Alive": node is not dead, "Resources": node} for node in (small, dead, large)]
+    monkeypatch.setattr(ray, "nodes", lambda: cluster)
+    assert fewest_nodes(workers, resources) == number
 
 
 def refused(address: str, match: str) -> None:

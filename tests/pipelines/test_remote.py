@@ -151,6 +151,9 @@ def test_chunks_are_kept_where_there_is_room_for_all_in_play(told: Manifest) -> 
     order, size = stream_of(told).order, sum(told.shards["bytes"].to_pylist())
     assert told.with_cache(order, cache=size).read_options == ReadOptions(size, PIECE)
     assert told.with_cache(order, cache=size - 1).read_options == ReadOptions(size - 1, 1)
+    share = -(-size // 3)
+    assert told.with_cache(order, cache=share, nodes=3).read_options == ReadOptions(share, PIECE)
+    assert told.with_cache(order, cache=share - 1, nodes=3).read_options == ReadOptions(share - 1, 1)
 
 
 def test_a_shard_that_vanishes_ends_the_stream_with_its_name(copy: str, monkeypatch: pytest.MonkeyPatch) -> None:
