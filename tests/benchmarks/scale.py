@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -41,18 +42,17 @@ class Made(AbstractFileSystem):
     """Files of a data set of so many equal shards, none of which exists: made://shards-samples/set"""
 
     protocol = "made"
+    image = b"\xff\xd8" + bytes(200)
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, int]:
-        shards, samples = path.removeprefix("made://").partition("/")[0].split("-")
+        shards, samples = path.partition("://")[2].partition("/")[0].split("-")
         return {"shards": int(shards), "samples": int(samples)}
 
     def __init__(self, shards: int, samples: int) -> None:
         super().__init__()
-        self.rows_read, self.asked = 0, set[str]()
-        self._shard = tars.write_tar(
-            ((f"{n}", "jpg", b"\xff\xd8" + bytes(200), n % 1000) for n in range(samples)), mark=""
-        )
+        self.rows_read, self.asked = 0, Counter[str]()
+        self._shard = tars.write_tar(((f"{n}", "jpg", self.image, n % 1000) for n in range(samples)), mark="")
         scan = tars.scan(self._shard, name="")
         self._rows = np.zeros(samples, rows.ROW)
         self._rows["label"] = -1
@@ -91,7 +91,7 @@ class Made(AbstractFileSystem):
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         name = path.rpartition("/")[2]
-        self.asked.add(name)
+        self.asked[name] += 1
         if name != rows.NAME:
             return self._files.get(name, self._shard)[start:end]
         assert start is not None
