@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-sweep bench-augment bench-scale bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -40,6 +40,9 @@ bench-augment: .venv/ready  # photometric operations beside torchvision's
 
 bench-scale: .venv/ready  # planning and reading of 1e5 to 1e9 samples
 	$(BIN)/python tests/benchmarks/scale.py
+
+bench-fleet: .venv/ready  # 8 nodes simulated, and what 64 would ask of stores, MLflow and the driver; 10 minutes
+	$(BIN)/python tests/benchmarks/fleet.py
 
 bench-shuffle: .venv/ready  # the order against a full permutation and webdataset's buffers
 	$(BIN)/python tests/benchmarks/shuffle.py

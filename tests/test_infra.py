@@ -75,6 +75,7 @@ def test_mlflow_asks_for_a_password_and_both_of_its_databases_are_postgres() -> 
     service = SERVICES["mlflow"]
     assert "--app-name=basic-auth" in service["command"]
     assert {"MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"} <= set(service["environment"])
+    assert service["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     store = service["environment"]["MLFLOW_BACKEND_STORE_URI"]
     assert f"database_uri = {store}\n" in COMPOSE["configs"]["auth"]["content"]
     driver = re.match(r"postgresql\+(\w+)://", store)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from servers import free_ports
@@ -36,8 +36,8 @@ class Head:
 
 
 @contextlib.contextmanager
-def ray_head() -> Iterator[Head]:
-    """Start a head for the duration of the block."""
+def ray_head(variables: Mapping[str, str] | None = None) -> Iterator[Head]:
+    """Start a head for the duration of the block. variables: of its environment, which its jobs inherit."""
     with tempfile.TemporaryDirectory(prefix="head-") as short:  # a path of pytest's is too long for Ray's sockets
         folder = Path(short)
         (folder / "token").write_text("a-token-of-this-test-alone-0123456789")
@@ -50,6 +50,7 @@ def ray_head() -> Iterator[Head]:
             "SELFSUP_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
             "RAY_metrics_report_interval_ms": "500",
+            **(variables or {}),
         }
         ports = [f"--{name}={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
         argv = [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"]

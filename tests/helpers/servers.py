@@ -64,8 +64,8 @@ def free_ports(number: int) -> list[int]:
 
 
 def answers(port: int) -> None:
-    """Wait until a process listens on a port, 90 s at most."""
-    deadline = time.monotonic() + 90
+    """Wait until a process listens on a port, 4 minutes at most."""
+    deadline = time.monotonic() + 240
     while True:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
