@@ -248,8 +248,9 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
     name, splits = evaluation.name, run.splits(evaluation.name)
     evaluation.feature.check(run.run.backbone, f"evals.{name}")
     _check_versions(run, evaluation)
-    if evaluation.data.only_its_classes and not evaluation.evaluator.classifies:
-        raise SpecError(f"{evaluation.use} names no class; leave it out", f"evals.{name}.data.only_its_classes")
+    for knob in ("only_its_classes", "answers"):
+        if getattr(evaluation.data, knob) and not evaluation.evaluator.classifies:
+            raise SpecError(f"{evaluation.use} names no class; leave it out", f"evals.{name}.data.{knob}")
     if evaluation.evaluator.target is None:
         return
     own = {
@@ -266,11 +267,13 @@ def _check_evaluation(run: PlannedRun, evaluation: Evaluation) -> None:
 
 def _check_classes(evaluation: Evaluation, splits: Splits, paths: Mapping[str, str]) -> None:
     """Raise where data have too few labels, or others than the evaluation knows. paths: of settings."""
-    name = evaluation.name
+    name, answered = evaluation.name, evaluation.data.answers is not None
     for use, manifest in splits._asdict().items():
-        labelled.check(name, f"evals.{name}", manifest, paths[use])
+        if use == "train" or not answered:
+            labelled.check(name, f"evals.{name}", manifest, paths[use])
     labelled.check_several(name, splits.train, paths["train"])
-    labelled.check_classes(*splits, paths)
+    if not answered:
+        labelled.check_classes(*splits, paths)
     number, classes = splits.train.num_labelled, len(splits.train.classes)
     if few := evaluation.evaluator.lacks(evaluation.hyper, number, classes):
         raise SpecError(few.message, f"evals.{name}.{few.knob}".rstrip("."))

@@ -57,6 +57,7 @@ def evaluation(evaluation: Evaluation, embedded: Sequence[Stage], seed: int) -> 
     """Return the same of the stage of an evaluation. embedded: the stages of its features, and of its views."""
     common: dict[str, Any] = {kind: stage.key for kind, stage in zip(("features", "views"), embedded, strict=False)}
     common |= {"only_its_classes": True} if evaluation.data.only_its_classes else {}
+    common |= {"answers": content(evaluation.data.answers)} if evaluation.data.answers else {}
     common |= {"seed": seed} | codebase.unshipped_digest("evals", evaluation.use)
     return common | {"hyper": non_default(evaluation.hyper)}, common | {"hyper": identity(evaluation.hyper)}
 

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from selfsup.evaluations import Evaluation, listed
 from selfsup.layers import located
 from selfsup.pipelines import chain
-from selfsup.pipelines.data import bundled
+from selfsup.pipelines.data import answers, bundled
 from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.data.renaming import renamed
@@ -54,6 +54,9 @@ def _splits(spec: Spec, evaluation: Evaluation, train: Manifest, val: Manifest |
     if data.classes:
         with located(spec.root, f"{place}.classes"):
             val = renamed(val, data.classes)
+    if data.answers:
+        with located(spec.root, f"{place}.answers"):
+            answers.read(data.answers, train)
     return Splits(train, val) if data.train or data.val or data.classes else None
 
 

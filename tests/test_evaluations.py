@@ -197,7 +197,10 @@ def test_what_is_wrong_with_its_own_data_is_told_at_its_place(
         ),
         ("few: {use: knn, lrs: [1]}", "21: evals.few.lrs: unknown key"),
         ("few: {use: knn, data: {test: x}}", "28: evals.few.data.test: unknown key"),
-        ("few: {use: knn, data: x}", "27: evals.few.data: expected {train, val, classes, only_its_classes}, not 'x'"),
+        (
+            "few: {use: knn, data: x}",
+            "27: evals.few.data: expected {train, val, classes, only_its_classes, answers}, not 'x'",
+        ),
         ("_few: {use: knn}", "5: evals._few: unknown key (a name of an evaluation is a letter, then letters, digits"),
         ("copy: {use: knn}", "5: evals.copy: unknown key (copy is a word of the program; choose another name)"),
     ],

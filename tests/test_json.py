@@ -73,6 +73,7 @@ def test_of_an_evaluators_knobs() -> None:
         "data.val",
         "data.classes",
         "data.only_its_classes",
+        "data.answers",
     )
     assert list(knobs) == [f"evals.knn.{name}" for name in own]
     of_method = {knob["path"]: knob for knob in data("describe", "simclr")}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 import torch
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Modality, Raw
+from selfsup.pipelines.data.answers import AnswerSource
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
@@ -139,8 +141,10 @@ def scored(
     first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
     samples = chosen(split.num_samples, choice.images)
     table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
-    narrow = evaluation.data.only_its_classes
-    read = partial(features, folder, len(splits.train.classes), maps=maps, views=table, narrow=narrow)
+    data = evaluation.data
+    answers = AnswerSource(data.answers, *splits, planned.run.modality) if data.answers else None
+    own = {"maps": maps, "views": table, "narrow": data.only_its_classes, "answers": answers}
+    read = partial(features, folder, len(splits.train.classes), **own)
     what = evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code
     return called(_probe, *what, cpus=cpus, gpus=gpus)
 
@@ -172,17 +176,23 @@ def features(
     maps: MapSource | None = None,
     views: ViewTable | None = None,
     narrow: bool = False,
+    answers: AnswerSource | None = None,
 ) -> Features:
     """Read the features of an embed stage, in the order of the data set, and maps and views of the same samples.
 
     classes: of labels; of maps there are as many as they show. labelled: only samples with a label. narrow: only the
-    classes of validation samples may be named. Raises DataError where a file is damaged or missing.
+    classes of validation samples may be named. answers: what is right of these, of which others are left out. Raises
+    DataError where a file is damaged or missing.
     """
-    table, value = read_features(folder, labelled=labelled)
+    stored = written(folder)
+    table, right = _answered(_rows(stored), answers) if answers else (_rows(stored), None)
+    table = _labelled(table) if labelled else table
+    value = _values(stored, table, folder)
     ids, label = (np.array(table[name].to_numpy()) for name in ("id", "label"))  # copies: PyTorch wants to write
     train = int((table["split"].to_numpy() == 0).sum())  # they come first
     data = Features(value[:train], label[:train], value[train:], label[train:], classes)
-    data = data._replace(among=np.isin(np.arange(classes), data.val_label)) if narrow else data
+    data = data._replace(right=right)
+    data = data._replace(among=_shown(data)) if narrow else data
     if maps:
         room = mapped((len(value), *maps.shape(value.shape[1])), folder, maps.dtype)
         shown = maps.read(ids, room)
@@ -190,19 +200,49 @@ def features(
     return data._replace(views=views.read(ids, value)) if views else data
 
 
-def read_features(folder: Path, *, labelled: bool = False) -> tuple[pa.Table, NDArray[np.float32]]:
+def _shown(features: Features) -> NDArray[np.bool_]:
+    """-> (C,): the classes of validation samples"""
+    if features.right is not None:
+        shown: NDArray[np.bool_] = features.right.any(0)
+        return shown
+    return np.isin(np.arange(features.classes), features.val_label)
+
+
+def read_features(folder: Path) -> tuple[pa.Table, NDArray[np.float32]]:
     """Return what `embed_splits` wrote, in the order of the data set, and its features, (N, D) or (N, T, D).
 
-    labelled: only samples with a label. Features are mapped from disk. Raises DataError where a file is damaged or
-    missing.
+    Features are mapped from disk. Raises DataError where a file is damaged or missing.
     """
-    stored = written(folder)
-    table = stored.to_table([name for name in stored.schema.names if name != "feature"]).sort_by("id")
-    table = table.filter(pc.field("label") >= 0) if labelled else table
+    table = _rows(stored := written(folder))
+    return table, _values(stored, table, folder)
+
+
+def _rows(stored: pyarrow.dataset.Dataset) -> pa.Table:
+    """Return all that is stored but features, in the order of the data set."""
+    return stored.to_table([name for name in stored.schema.names if name != "feature"]).sort_by("id")
+
+
+def _labelled(table: pa.Table) -> pa.Table:
+    return table.filter(pc.field("label") >= 0)
+
+
+def _answered(table: pa.Table, answers: AnswerSource) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Return the rows with the first right class as the label of each validation sample, -1 without any.
+
+    And what is right of those that have one, (M, C).
+    """
+    label, is_val = table["label"].to_numpy().copy(), table["split"].to_numpy() == 1
+    right = answers.read(table["id"].to_numpy()[is_val])
+    label[is_val] = np.where(right.any(1), right.argmax(1), -1)
+    return table.set_column(table.schema.get_field_index("label"), "label", pa.array(label)), right[right.any(1)]
+
+
+def _values(stored: pyarrow.dataset.Dataset, table: pa.Table, folder: Path) -> NDArray[np.float32]:
+    """Return the features of rows, mapped from disk."""
     width = stored.schema.field("feature").type.list_size
     tokens = table["tokens"][0].as_py() if "tokens" in table.column_names and len(table) else None
     value = mapped((len(table), tokens, width // tokens) if tokens else (len(table), width), folder)
     for batch in blocks(stored, "id", "feature"):
         place, known = places_of(batch["id"].to_numpy(), table["id"].to_numpy())
         value[place] = batch["feature"].flatten().to_numpy().reshape(-1, *value.shape[1:])[known]
-    return table, value
+    return value

@@ -31,6 +31,7 @@ class Features(NamedTuple):
     disparity: float32, pixels of S that a point lies farther to the left in a second view, 0 where that does not show
     it. parts: vectors of the encoder's width that D is made of; 1 of raw samples. views: (V, K, D) or (V, K, T, D), of
     V versions of K samples, as its FeatureChoice asks for them. among: (C,), the classes that may be named; None: all.
+    right: (M, C), the classes that are right of each validation sample, one or several; None: its label.
     """
 
     train: NDArray[np.float32]
@@ -43,6 +44,7 @@ class Features(NamedTuple):
     parts: int = 1
     views: NDArray[np.float32] | None = None
     among: NDArray[np.bool_] | None = None
+    right: NDArray[np.bool_] | None = None
 
     @property
     def tables(self) -> list[NDArray[np.float32]]:
@@ -54,6 +56,13 @@ class Features(NamedTuple):
         """-> (C,): what is added to the logits of all classes, so that one is named that may be"""
         none = np.zeros(self.classes, np.float32)
         return none if self.among is None else np.where(self.among, none, np.float32(-np.inf))
+
+    def hits(self, guess: NDArray[np.int64]) -> "Hits":
+        """(M,) or (M, k), classes, -1 for no guess -> (M,): whether one that is guessed of a sample is right"""
+        guess = guess.reshape(len(guess), -1)
+        if self.right is None:
+            return (guess == self.val_label[:, None]).any(1)
+        return (np.take_along_axis(self.right, guess, 1) & (guess >= 0)).any(1)
 
 
 Map = NDArray[Any]  # a value for each pixel
@@ -133,8 +142,8 @@ class Evaluator(abc.ABC):
     target is a map, a number for each pixel, (M, S * S, 1). target: the field of a sample that is predicted: its class,
     or one of DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that
     `run` may yield. classifies: whether it names a class for each validation sample, to whose logits it adds the
-    features' `handicap`. cheap: knobs of a protocol whose defaults take minutes, with which `selfsup check-evaluator`
-    runs it.
+    features' `handicap`, and which their `hits` compare with what is right. cheap: knobs of a protocol whose defaults
+    take minutes, with which `selfsup check-evaluator` runs it.
     """
 
     Hyper: ClassVar[type[Knobs]]

@@ -155,9 +155,24 @@ def _names_what_it_may(kind: Kind) -> str:
     between = 0.5 * (features.val + features.val[::CLASSES].repeat(CLASSES, 0))
     features = features._replace(val=between, val_label=0 * features.val_label)
     scores = numbers(run(kind, features._replace(among=np.arange(CLASSES) == 0)))
+    return _missed(kind, scores, "it may name one class alone, which all samples are of")
+
+
+def _missed(kind: Kind, scores: dict[str, float], given: str) -> str:
+    """Return which accuracy is low although every guess is right; "" where none is."""
     accuracies = {name: scores[name] for name in scores if kind.metrics[name] == ACCURACY}
     missed = [f"{name} is {score:g} %" for name, score in accuracies.items() if score < 80]
-    return f"it may name one class alone, which all samples are of, and {missed[0]}" if missed else ""
+    return f"{given}, and {missed[0]}" if missed else ""
+
+
+def _knows_what_is_right(kind: Kind) -> str:
+    """Let all classes be right of samples with wrong labels: so is every guess. Only accuracies count."""
+    if not kind.classifies:
+        return ""
+    features = example(kind)
+    wrong, right = (features.val_label + 1) % CLASSES, np.ones((VAL, CLASSES), np.bool_)
+    scores = numbers(run(kind, features._replace(val_label=wrong, right=right)))
+    return _missed(kind, scores, "all classes are right")
 
 
 def _reads_no_labels(kind: Kind) -> str:
@@ -172,5 +187,6 @@ CONTRACTS = {
     "it changes no features": Contract(_changes_no_features),
     "scores follow validation samples in any order": Contract(_does_not_depend_on_order),
     "where it classifies, it names classes that it may": Contract(_names_what_it_may),
+    "where it classifies, it knows of several right ones": Contract(_knows_what_is_right),
     "it needs no labels and reads none": Contract(_reads_no_labels, unlabelled=True),
 }

@@ -80,13 +80,19 @@ class EvalData(Knobs):
         None, "JSON file: a class of val -> its name in train, or null for none; null: named alike", min_length=1
     )
     only_its_classes: bool = knob(False, "name one of the classes of val alone, as of the 200 of ImageNet-A")
+    answers: str | None = knob(
+        None,
+        "JSON file: a sample or class of val -> a list of the classes of train that are right, as ImageNet-ReaL's; "
+        "null: its own",
+        min_length=1,
+    )
 
     @field_validator("train", "val")
     @classmethod
     def _place(cls, url: str | None) -> str | None:
         return _shards(url)
 
-    @field_validator("classes")
+    @field_validator("classes", "answers")
     @classmethod
     def _file(cls, path: str | None) -> str | None:
         return path if path is None else _whole(path)

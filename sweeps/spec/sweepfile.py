@@ -32,7 +32,7 @@ from selfsup.sweeps.spec.design import Design, design, metrics
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import SearchedKnob, take
 
-ELSEWHERE = {"augment", "classes", "start", "teacher", "weights"}  # sections and knobs that name what is not in a spec
+ELSEWHERE = {"answers", "augment", "classes", "start", "teacher", "weights"}  # they name what is not in a spec
 SAID = {"expected", "published"}  # words
 
 

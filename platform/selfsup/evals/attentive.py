@@ -147,7 +147,7 @@ class Attentive(Evaluator):
         with torch.inference_mode():
             parts = torch.split(torch.arange(len(features.val)), self.hyper.batch)
             logits = torch.cat([fit.probe.logits(val.read(rows)[0])[0] for rows in parts])
-        yield "top1", (logits.cpu().numpy() + features.handicap).argmax(1) == features.val_label
+        yield "top1", features.hits((logits.cpu().numpy() + features.handicap).argmax(1))
         yield "lr", fit.lr
         yield "weight_decay", fit.decay
 

@@ -88,7 +88,7 @@ class AttentiveVJEPA(Evaluator):
             logits = torch.cat([probe(read(features.val, rows, device)) for rows in parts])
         if not logits.isfinite().all():
             raise DataError("evaluation: the attentive probe diverged; set a smaller lr")
-        yield "top1", (logits.cpu().numpy() + features.handicap).argmax(1) == features.val_label
+        yield "top1", features.hits((logits.cpu().numpy() + features.handicap).argmax(1))
         if len(grid(self.hyper)) > 1:
             yield from (("lr", lr), ("weight_decay", decay))
 

@@ -76,8 +76,8 @@ class Corruptions(Evaluator):
         assert features.views is not None, "the evaluation reads corrupted versions"
         clean = features._replace(views=None)
         probe = linear_probe.fit(clean, self.hyper, seed=seed, device=device)
-        yield "top1", probe.guesses(clean.val, clean.handicap) == clean.val_label
-        wrong = [(probe.guesses(part, clean.handicap) != clean.val_label).mean() for part in features.views]
+        yield "top1", clean.hits(probe.guesses(clean.val, clean.handicap))
+        wrong = [(~clean.hits(probe.guesses(part, clean.handicap))).mean() for part in features.views]
         errors = dict(zip(KINDS, np.reshape(wrong, (len(KINDS), SEVERITIES)).mean(1).tolist(), strict=True))
         yield from ((kind, 100 * error) for kind, error in errors.items())
         yield "mce", mce(errors if self.hyper.baseline == "none" else relative(errors))

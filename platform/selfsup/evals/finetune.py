@@ -65,4 +65,4 @@ class Finetune(Evaluator):
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
         check(features, learns=False)
-        yield "top1", (features.val + features.handicap).argmax(1) == features.val_label
+        yield "top1", features.hits((features.val + features.handicap).argmax(1))

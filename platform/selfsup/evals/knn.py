@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from selfsup.errors import SpecError
-from selfsup.evaluator import Evaluator, Features, Few, Hits, Metric, Score, all_positive, check, nothing_held_out
+from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.feature_choice import FeatureKnobs
 from selfsup.knob import Choice, Range, knob
 
@@ -80,18 +80,16 @@ class KNN(Evaluator):
             raise SpecError(f"{few.knob}: {few.message}")
         bank = Directions(torch.as_tensor(features.train, device=device))
         query = torch.as_tensor(features.val, device=device)
-        bank_label, label = (
-            torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
-        )
+        bank_label = torch.as_tensor(features.train_label, device=device)
         k, temperature = self.choose(bank, bank_label, features.classes, seed)
         parts = (nearest(part, bank, k) for part in torch.split(query, max(1, SIMILARITIES // len(bank))))
         tally = torch.cat(
             [votes(cosine, bank_label[neighbor], temperature, features.classes) for cosine, neighbor in parts]
         )
         tally += torch.as_tensor(features.handicap, device=device)
-        yield "top1", _hits(tally, label, 1)
+        yield "top1", features.hits(guesses(tally, 1).cpu().numpy())
         if features.classes >= 5:
-            yield "top5", _hits(tally, label, 5)
+            yield "top5", features.hits(guesses(tally, 5).cpu().numpy())
         if len(grid(self.hyper)) > 1:
             yield from (("k", float(k)), ("temperature", temperature))
 
@@ -108,7 +106,7 @@ class KNN(Evaluator):
             cosine, neighbor = nearest(bank.value[rows], bank, choices[-1][0], left_out)
             for number, (k, temperature) in enumerate(choices):
                 tally = votes(cosine[:, :k], label[neighbor[:, :k]], temperature, classes)
-                right[number] += int(_hits(tally, label[rows], 1).sum())
+                right[number] += int((guesses(tally, 1)[:, 0] == label[rows]).sum())
         return choices[right.index(max(right))]
 
 
@@ -132,8 +130,7 @@ def votes(cosine: "Tensor", label: "Tensor", temperature: float, classes: int) -
     return weight.new_zeros(len(cosine), classes).scatter_add_(1, label, weight)
 
 
-def _hits(tally: "Tensor", label: "Tensor", k: int) -> Hits:
-    """(M, C), (M,) -> (M,). Unlike DINO's code, a class without any vote is no guess, whatever its number."""
+def guesses(tally: "Tensor", k: int) -> "Tensor":
+    """(M, C) -> (M, k): the classes of most votes. Unlike DINO's code, one without any is no guess, -1."""
     share, guess = tally.topk(k)
-    hits: Hits = ((guess == label[:, None]) & (share > 0)).any(1).cpu().numpy()
-    return hits
+    return guess.where(share > 0, -1)

@@ -37,5 +37,5 @@ class Linear(Evaluator):
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:
         check(features)
         probe = linear_probe.fit(features, self.hyper, seed=seed, device=device)
-        yield "top1", probe.guesses(features.val, features.handicap) == features.val_label
+        yield "top1", features.hits(probe.guesses(features.val, features.handicap))
         yield "lr", probe.lr

@@ -47,7 +47,7 @@ class LinearDINO(Evaluator):
         check(features)
         head = self.fit(features, seed=seed, device=device)
         val = torch.as_tensor(features.val, device=device)
-        yield "top1", head.guesses(val, features.handicap) == features.val_label
+        yield "top1", features.hits(head.guesses(val, features.handicap))
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> "Heads":
         """Train one head. Reads nothing of val."""

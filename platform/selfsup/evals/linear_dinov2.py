@@ -88,7 +88,7 @@ class LinearDINOv2(Evaluator):
             raise DataError(few.message)
         fit = self.fit(features, seed=seed, device=device)
         val = torch.as_tensor(features.val[:, fit.columns], device=device)
-        yield "top1", fit.head.guesses(val, features.handicap) == features.val_label
+        yield "top1", features.hits(fit.head.guesses(val, features.handicap))
         yield "lr", fit.lr
         yield "blocks", float(fit.input[0])
         yield "cls_mean", float(fit.input[1])

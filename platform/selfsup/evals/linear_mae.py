@@ -65,7 +65,7 @@ class LinearMAE(Evaluator):
         probe = self.fit(features, seed=seed, device=device)
         with torch.inference_mode():
             value = probe.norm.eval()(torch.as_tensor(features.val, device=device))
-        yield "top1", probe.head.guesses(value, features.handicap) == features.val_label
+        yield "top1", features.hits(probe.head.guesses(value, features.handicap))
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> NormedHead:
         """Train one head. Reads nothing of val."""

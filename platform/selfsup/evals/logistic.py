@@ -61,7 +61,7 @@ class Logistic(Evaluator):
         label = torch.as_tensor(features.train_label, device=device)
         c = self.choose(features.train, label, features.classes, seed)
         weight = self.fit(train, label, np.zeros((train.width, features.classes)), c)
-        yield "top1", guesses(weight, val, features.handicap) == features.val_label
+        yield "top1", features.hits(guesses(weight, val, features.handicap))
         yield "c", c
 
     def choose(self, train: NDArray[np.float32], label: "Tensor", classes: int, seed: int) -> float:

@@ -90,7 +90,7 @@ class LowShot(Evaluator):
         val = Inputs(features.val, centered, device=device)
         for name, number in sizes(self.hyper, len(label), classes).items():
             guesses = [self.guesses(features, rows, val) for rows in draw(label, number, self.hyper.splits, seed)]
-            yield name, 100 * float(np.mean([guess == features.val_label for guess in guesses]))
+            yield name, 100 * float(np.mean([features.hits(guess) for guess in guesses]))
 
     def guesses(self, features: Features, rows: NDArray[np.int64], val: "Inputs") -> NDArray[np.int64]:
         """-> (M,): the classes of `val` by the fit to these training samples"""
