@@ -13,7 +13,7 @@ from pydantic import field_validator
 from selfsup import outside, registry
 from selfsup.errors import DataError, SpecError
 from selfsup.explain import did_you_mean
-from selfsup.feature_choice import FeatureChoice, FeatureKnobs
+from selfsup.feature_choice import FeatureChoice, FeatureKnobs, TokenViewKnobs
 from selfsup.knob import Knobs
 from selfsup.naming import STAGES, WORD
 
@@ -137,7 +137,7 @@ def nothing_held_out(choice: str, labelled: int) -> Few | None:
 class Evaluator(abc.ABC):
     """A downstream protocol: frozen features in, named scores out.
 
-    reads: one vector a sample, which one FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
+    reads: one vector a sample, which FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
     or what a head predicts that `training` trained with the encoder, for validation samples alone: logits, or where the
     target is a map, a number for each pixel, (M, S * S, 1). target: the field of a sample that is predicted: its class,
     or one of DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that
@@ -159,7 +159,7 @@ class Evaluator(abc.ABC):
     @classmethod
     def reads_of(cls, hyper: Any) -> FeatureChoice:
         """Return the feature that `run` reads with these knobs."""
-        if isinstance(hyper, FeatureKnobs):
+        if isinstance(hyper, (FeatureKnobs, TokenViewKnobs)):
             return hyper.choice
         return FeatureChoice(cls.reads, squashed=cls.target in DENSE)
 

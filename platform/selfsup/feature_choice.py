@@ -104,6 +104,7 @@ class FeatureChoice(NamedTuple):
 
 OWN = FeatureChoice()  # the encoder's own
 LOGITS = FeatureChoice("logits")
+VIEWS = "augmented views of each sample, trained on in turn; 0: the sample as it is"
 
 
 class FeatureKnobs(Knobs):
@@ -120,8 +121,18 @@ class FeatureKnobs(Knobs):
 class ViewKnobs(FeatureKnobs):
     """Knobs of an evaluation that trains on augmented views, if asked to."""
 
-    views: int = knob(0, "augmented views of each sample, trained on in turn; 0: the sample as it is", ge=0)
+    views: int = knob(0, VIEWS, ge=0)
 
     @property
     def choice(self) -> FeatureChoice:
         return super().choice._replace(views=self.views)
+
+
+class TokenViewKnobs(Knobs):
+    """Knobs of an evaluation that trains on the tokens of augmented views, if asked to."""
+
+    views: int = knob(0, VIEWS, ge=0)
+
+    @property
+    def choice(self) -> FeatureChoice:
+        return FeatureChoice("tokens", views=self.views)

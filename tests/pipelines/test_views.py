@@ -98,6 +98,9 @@ def test_views_are_embedded_once_for_all_that_read_the_same_and_beside_other_fea
     assert spaces == ["embed", "views/invariance", "views/linear"]
     assert run.probes["linear"].after == (run.embeds["linear"], run.views["linear"])
     assert not plain.views
+    tokens = home.run(evals={"attentive": {"views": 2}, "attentive_vjepa": {"views": 2}})
+    assert tokens.views["attentive"] is tokens.views["attentive_vjepa"]
+    assert tokens.feature(tokens.evals["attentive"]).identity == {"reads": "tokens", "views": 2, "images": None}
     pixels = home.plan(evals=views, baselines=True)[0]
     assert pixels.method == "pixels"
     assert pixels.views.keys() == views.keys()

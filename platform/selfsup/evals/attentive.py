@@ -9,18 +9,18 @@ AIM's with biases of keys and values, which softmax and the linear layer make id
 MLP, V-JEPA 2's, arXiv 2506.09985, three blocks of self-attention, so that they (`attentive_vjepa`)
 measure themselves more than the tokens.
 
-Deviations: tokens are embedded once, without augmentation, and standardised over all samples, not over each batch;
-20 epochs, V-JEPA's, or more where samples are few, for CAPI's 12,500 steps, which are for ImageNet's size; the probes
-of a grid begin at one draw; the lowest cross-entropy on a tenth of train chooses, not the highest accuracy, and the
-probe chosen is not trained again on that tenth. Attention reads no positions but those that the encoder wrote into its
-tokens: raw pixels are a bag of colors.
+Deviations: tokens are embedded once, without CAPI's crops and flips unless `views` asks for some, and standardised over
+all samples, not over each batch; 20 epochs, V-JEPA's, or more where samples are few, for CAPI's 12,500 steps, which are
+for ImageNet's size; the probes of a grid begin at one draw; the lowest cross-entropy on a tenth of train chooses, not
+the highest accuracy, and the probe chosen is not trained again on that tenth. Attention reads no positions but those
+that the encoder wrote into its tokens: raw pixels are a bag of colors.
 
 Keys and values of tokens are never made: the score of a token x for a query q is q·Kx = (Kᵀq)·x, and V is applied to
 the weighted mean of tokens. This is the same function, with the same gradient, for 1/64 of the products.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +40,8 @@ from selfsup.evaluator import (
     none_negative,
     nothing_held_out,
 )
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import TokenViewKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -73,13 +74,19 @@ class Probes(NamedTuple):
 class TokenSet(NamedTuple):
     """Samples that are read as they are needed, from disk where tokens are mapped, and the scale to read them at.
 
-    tokens: (N, T, D). label: (N,). mean, std: (D,), on the device of the probes.
+    tokens: (N, T, D). label: (N,). mean, std: (D,), on the device of the probes. tables: tokens of views of the same
+    samples, to be read epoch by epoch in turn.
     """
 
     tokens: NDArray[np.float32]
     label: "Tensor"
     mean: "Tensor"
     std: "Tensor"
+    tables: Sequence[NDArray[np.float32]] = ()
+
+    def of_epoch(self, epoch: int) -> "TokenSet":
+        """Return the samples as they are seen in an epoch."""
+        return self._replace(tokens=self.tables[epoch % len(self.tables)]) if self.tables else self
 
     def read(self, rows: "Tensor") -> tuple["Tensor", "Tensor"]:
         """(B,) -> standardised tokens (B, T, D), labels (B,)"""
@@ -114,7 +121,7 @@ class Attentive(Evaluator):
         }
     )
 
-    class Hyper(Knobs):
+    class Hyper(TokenViewKnobs):
         lrs: tuple[float, ...] = knob(
             (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2),
             "learning rates to choose from, at batch 256; scaled to the batch",
@@ -161,7 +168,7 @@ class Attentive(Evaluator):
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         left_out, rest = held_out(len(features.train), draw)
         mean, std = moments(features.train, rest, device)
-        train = TokenSet(features.train, torch.as_tensor(features.train_label), mean, std)
+        train = TokenSet(features.train, torch.as_tensor(features.train_label), mean, std, features.tables)
         grid = list(product(sorted(self.hyper.lrs), sorted(self.hyper.weight_decays)))
         probes = self.begin(len(grid), train, features.classes, draw)
         self.descend(probes, grid, train, rest, draw)
@@ -193,9 +200,10 @@ class Attentive(Evaluator):
         lr, decay = train.mean.new_tensor(grid).mT  # (G,) each
         lr, decays = lr * self.hyper.batch / 256, Probes(decay, decay, decay, decay, torch.zeros_like(decay))
         averages = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in probes]
-        total = max(self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch), self.hyper.steps)
+        per_epoch = math.ceil(len(rest) / self.hyper.batch)
+        total = max(self.hyper.epochs * per_epoch, self.hyper.steps)
         for step, rows in enumerate(batches(rest, self.hyper.batch, total, draw)):
-            slopes = gradient(probes, *train.read(rows))
+            slopes = gradient(probes, *train.of_epoch(step // per_epoch).read(rows))
             for weight, slope, average, shrink in zip(probes, slopes, averages, decays, strict=True):
                 adamw(weight, slope, average, step + 1, lr * schedule(step, total), shrink)
 

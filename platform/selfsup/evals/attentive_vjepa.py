@@ -6,9 +6,9 @@ to zero along half a cosine without warm-up, a weight decay of 0.001, none of bi
 "V-JEPA 2", arXiv 2506.09985, put three blocks of self-attention before it and train about twenty such probes at once,
 which is `depth: 4` with several `lrs` and `weight_decays`. Such a probe measures itself more than `attentive` does.
 
-Deviations: tokens are embedded once, without augmentation; batches of 128; more epochs where samples are few; among
-several probes the one is reported whose cross-entropy is lowest on a tenth of train on which none is trained, never on
-val; a single one is trained on all of train.
+Deviations: tokens are embedded once, without augmentation, or with crops and flips alone by `views`; batches of 128;
+more epochs where samples are few; among several probes the one is reported whose cross-entropy is lowest on a tenth of
+train on which none is trained, never on val; a single one is trained on all of train.
 """
 
 import math
@@ -29,7 +29,8 @@ from selfsup.evaluator import (
     none_negative,
     nothing_held_out,
 )
-from selfsup.knob import Knobs, knob
+from selfsup.feature_choice import TokenViewKnobs
+from selfsup.knob import knob
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -50,7 +51,7 @@ class AttentiveVJEPA(Evaluator):
         }
     )
 
-    class Hyper(Knobs):
+    class Hyper(TokenViewKnobs):
         depth: int = knob(1, "transformer blocks, the last of which pools; V-JEPA 2: 4", ge=1, le=100)
         lrs: tuple[float, ...] = knob((1e-3,), "learning rates to choose from", min_length=1)
         weight_decays: tuple[float, ...] = knob((1e-3,), "weight decays to choose from", min_length=1)
@@ -140,7 +141,7 @@ class AttentiveVJEPA(Evaluator):
 
         optimizers = [adamw(probe, decay) for probe, (_, decay) in zip(probes, choices, strict=True)]
         total = max(self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch), self.hyper.steps)
-        for step, (tokens, own) in enumerate(passes([features.train], label, rest, self.hyper.batch, total, draw)):
+        for step, (tokens, own) in enumerate(passes(features.tables, label, rest, self.hyper.batch, total, draw)):
             share = 0.5 + 0.5 * math.cos(math.pi * step / total)
             for probe, optimizer, (lr, _) in zip(probes, optimizers, choices, strict=True):
                 for group in optimizer.param_groups:
