@@ -60,6 +60,13 @@ class Patches:
         return torch.where(most == classes, -1, most)
 
 
+def pixel_logits(logits: Tensor, side: int) -> Tensor:
+    """(B, T, C) -> (B, C, S, S): those of tokens in a square grid, interpolated to pixels"""
+    grid = math.isqrt(logits.shape[1])
+    coarse = logits.float().mT.unflatten(2, (grid, grid))
+    return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+
+
 def confusion(true: Tensor, guess: Tensor, classes: int) -> Tensor:
     """(p, L), (p, L) or (p, 1) -> (C, C + 1): pixels of each class, guessed as each, or as none: -1
 
