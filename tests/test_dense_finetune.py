@@ -260,6 +260,37 @@ def test_pixels_have_the_largest_of_the_interpolated_logits() -> None:
     assert len(guess.unique()) > 5
 
 
+UPERNET: dict[str, Any] = {"decoder": "upernet", "width": 16}
+
+
+@pytest.mark.parametrize("title", CONTRACTS)
+def test_upernet_keeps_the_contracts_of_objectives(title: str) -> None:
+    assert CONTRACTS[title](lambda seed: setting("dense.segmenter", "vit", seed=seed, **UPERNET)) == ""
+
+
+def test_upernet_learns_by_both_heads_and_predicts_by_the_first() -> None:
+    """The second has 0.4 of the first's weight. Maps are of timm's blocks 1, 1, 2 and 2 of two, after its norm."""
+    method, batch = setting("dense.segmenter", "vit", **UPERNET)
+    method.eval()
+    view, trunk = batch.views[0].value, method.backbone.trunk
+    with torch.no_grad():
+        images = F.fold(view.value.unflatten(2, (16, 3)).transpose(2, 3).flatten(2).mT, 16, 4, stride=4)
+        maps = trunk.forward_intermediates(images, indices=[0, 1], norm=True, intermediates_only=True)
+        torch.testing.assert_close(maps[1], method.backbone.spatial(view))
+        heads = method.upernet([maps[0], maps[0], maps[1], maps[1]])
+        logits = [F.interpolate(own, (16, 16), mode="bilinear") for own in heads]
+        losses = [F.cross_entropy(own, batch.maps[0], ignore_index=-1) for own in logits]
+        torch.testing.assert_close(method(batch).loss, losses[0] + 0.4 * losses[1])
+        assert method.predict(view)[..., 0].equal(logits[0].argmax(1).flatten(1))
+
+
+def test_upernet_needs_a_plain_vit(home: Home, maps: str) -> None:
+    cnn = {"name": "resnet18", "image_size": 32, "width": 16}
+    knobs = SHORT["segment_finetune"] | UPERNET
+    with pytest.raises(SpecError, match=r"evals\.segment_finetune\.decoder: UPerNet reads blocks of a plain ViT"):
+        home.run(method="simclr", backbone=cnn, evals__segment_finetune=knobs, data={"train": maps, "val": maps})
+
+
 def test_only_the_encoder_of_a_detector_is_in_bf16() -> None:
     method, batch = setting("dense.object_detector", "vit")
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -138,6 +138,18 @@ class TokenEncoder(Encoder):
         places = hidden[:, self.num_prefix :].mT
         return places.reshape(*places.shape[:2], *view.grid)
 
+    def spatial_layers(self, view: Tokens | Tensor, numbers: Collection[int]) -> dict[int, Tensor]:
+        """Return number -> (B, D, *grid): what `spatial` is of the last block, after each of these."""
+        assert isinstance(view, Tokens), "a ViT sees tokens, not images"
+        asked = sorted({*numbers})
+
+        def encode(hidden: Tensor) -> tuple[Tensor, ...]:
+            states = enumerate(self._states(hidden, view.grid, view.place, None), 1)
+            return tuple(self.trunk.norm(state)[:, self.num_prefix :] for number, state in states if number in asked)
+
+        made = in_pieces(encode, self.embedded(view), self.pieces, self.trunk)
+        return {number: own.mT.unflatten(2, view.grid) for number, own in zip(asked, made, strict=True)}
+
     def embedded(self, tokens: Tokens) -> Tensor:
         """(B, N, P) tokens -> (B, num_prefix + N, D): at their positions, before the first block."""
         return self._embedded(tokens, tokens.value, tokens.place)

@@ -1,18 +1,19 @@
-"""Segmentation by fine-tuning: the encoder and a linear layer on its tokens are trained on maps of classes.
+"""Segmentation by fine-tuning: the encoder and a decoder of its tokens are trained on maps of classes.
 
 The linear decoder of Robin Strudel et al., "Segmenter: Transformer for Semantic Segmentation", ICCV 2021, arXiv
 2105.05633, with the training of a ViT-B of Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR
 2022, arXiv 2111.06377, appendix A.3, as mmsegmentation has it for ADE20K: 160,000 steps of 16 images, which are 127
-epochs, AdamW at 1e-4 with decay 0.05, layer decay 0.65, drop path 0.1, a warm-up of 1500 steps.
+epochs, AdamW at 1e-4 with decay 0.05, layer decay 0.65, drop path 0.1, a warm-up of 1500 steps. MAE's decoder, UPerNet,
+arXiv 1807.10221, is `decoder: upernet`.
 
-Deviations: the linear decoder in place of UPerNet, without its second head; a cosine in place of a line to 0; crops of
-a share of the image and of either shape, not windows at scales from 0.5 to 2, and no change of colors; whole images at
-test, squashed to the encoder's size, not sliding windows; positions as the encoder has them, without biases.
+Deviations: a cosine in place of a line to 0; crops of a share of the image and of either shape, not windows at scales
+from 0.5 to 2, and no change of colors; whole images at test, squashed to the encoder's size, not sliding windows;
+positions as the encoder has them, without biases.
 """
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check_predicted
 from selfsup.knob import Choice, Knobs, Range, knob
@@ -37,6 +38,8 @@ class SegmentFinetune(Evaluator):
         drop_path: float = knob(0.1, "share of residual branches left out", sweep=Choice(0.0, 0.1, 0.2), ge=0, lt=1)
         warmup: int = knob(1500, "steps in which the rate rises", ge=0)
         crop_min: float = knob(0.25, "smallest crop, as a share of the image", gt=0, le=1)
+        decoder: Literal["linear", "upernet"] = knob("linear", "a layer on each token, or UPerNet on four blocks")
+        width: int = knob(512, "channels of UPerNet", ge=2)
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
@@ -47,7 +50,7 @@ class SegmentFinetune(Evaluator):
         rise = {"warmup": {"steps": hyper.warmup}} if hyper.warmup else {}
         return {
             "method": "dense.segmenter",
-            "hyper": {"classes": hyper.classes, "crop_min": hyper.crop_min},
+            "hyper": {name: getattr(hyper, name) for name in ("classes", "crop_min", "decoder", "width")},
             "backbone": {"drop_path": hyper.drop_path},
             "optim": {"name": "adamw", "betas": (0.9, 0.999), "lr_rule": "none", **optim, **rise},
             "train": {"duration": {"epochs": hyper.epochs}, "batch": hyper.batch, "accumulate": hyper.accumulate},
