@@ -13,13 +13,13 @@ PICTURES, VISUALIZE, PAINT = (f"selfsup.pipelines.stages.{name}" for name in ("p
 
 
 def of_encoder(run: Run, pretrain: Stage | None, images: str, train: str, home: Path) -> tuple[Stage, ...]:
-    """Return the stages that draw what an encoder makes of images, none of raw samples.
+    """Return the stages that draw what an encoder makes of images, or how raw samples lie.
 
     Reconstructions are of objectives that predict pixels, other pictures where the spec asks for them. pretrain: None
-    where it is untrained. images: their digest. train: that of the data that they are normalized by.
+    of baselines. images: their digest. train: that of the data that they are normalized by.
     """
     if pretrain is None:
-        return (_untrained(run, images, train, home),) if run.visualize and run.method == "untrained" else ()
+        return (_baseline(run, images, train, home),) if run.visualize else ()
     kinds = [("pictures", PICTURES)] * (load(run.method).reconstruct is not Method.reconstruct)
     kinds += [("visualize", VISUALIZE)] * run.visualize
     made_of = {"pretrain": pretrain.key, "images": images}
@@ -29,10 +29,10 @@ def of_encoder(run: Run, pretrain: Stage | None, images: str, train: str, home: 
     )
 
 
-def _untrained(run: Run, images: str, train: str, home: Path) -> Stage:
+def _baseline(run: Run, images: str, train: str, home: Path) -> Stage:
     made_of = embedding(run, {"train": train, "images": images}, train, None)
-    entries = VISUALIZE, f"{MODALITIES}.{run.modality}", *codebase.backbone_entry(run.backbone.name)
-    return Stage("visualize", *made_of, home, entries)
+    backbone = codebase.backbone_entry(run.backbone.name) if run.method == "untrained" else ()
+    return Stage("visualize", *made_of, home, (VISUALIZE, f"{MODALITIES}.{run.modality}", *backbone))
 
 
 def painted(run: Run, features: Stage) -> Stage:

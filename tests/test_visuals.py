@@ -1,5 +1,6 @@
 """Pictures of an encoder: neighbors, principal components and attention against their definitions, and every sheet."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,23 @@ from sklearn.neighbors import NearestNeighbors
 from tiny import BACKBONE, write_encoder
 
 from selfsup.pipelines.objective import ENCODER
+from selfsup.pipelines.stages.encoder_source import EncoderSource
 from selfsup.pipelines.stages.pictures import tiles
 from selfsup.pipelines.stages.visualize import sheets, spaced, visualize
 from selfsup.pipelines.stages.visuals import attention_maps, feature_map, neighbors, patch_colors
 from selfsup.pretrained import PretrainedEncoder, load_encoder
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, image_shape
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> PretrainedEncoder:
     return load_encoder(write_encoder(Backbone(**BACKBONE), tmp_path), crop=1.0)
+
+
+@pytest.fixture
+def source(model: PretrainedEncoder, tmp_path: Path) -> EncoderSource:
+    backbone, [weights] = Backbone(**BACKBONE), tmp_path.glob("*.safetensors")
+    return EncoderSource("simclr", backbone, 0, image_shape(backbone), model.view, model.stats, weights)
 
 
 @pytest.fixture
@@ -75,16 +83,29 @@ def test_a_map_has_the_color_of_each_class_and_gray_without() -> None:
     assert feature_map(features[:5], np.zeros(5, int), ("cat",)) is None
 
 
-def test_every_sheet_is_of_the_same_samples(model: PretrainedEncoder, raw: torch.Tensor) -> None:
+def test_every_sheet_is_of_the_same_samples(source: EncoderSource, raw: torch.Tensor) -> None:
     label = np.arange(12) % 2
     with torch.inference_mode():
-        drawn = dict(sheets(model, raw, label, ("a", "b")))
+        drawn = dict(sheets(source, raw, label, ("a", "b")))
     assert [*drawn] == ["neighbors", "patches", "attention", "map"]
     first = np.asarray(drawn["neighbors"])[:136]
     for name in ("patches", "attention"):
         np.testing.assert_array_equal(np.asarray(drawn[name])[:136], first)
     assert drawn["neighbors"].size[1] == 5 * 132 + 4
     assert drawn["attention"].size[1] == 4 * 132 + 4
+
+
+def test_raw_samples_have_their_neighbors_by_color_and_a_map(source: EncoderSource) -> None:
+    """Of six bright images and six dark ones, each with some noise."""
+    noise = torch.randint(0, 40, (12, 32, 32, 3), dtype=torch.uint8)
+    raw = noise + torch.tensor([200, 0]).repeat(6).byte().view(12, 1, 1, 1) * torch.tensor([1, 0, 1]).byte()
+    drawn = dict(sheets(replace(source, method="pixels"), raw, np.arange(12) % 2, ("a", "b")))
+    assert [*drawn] == ["neighbors", "map"]
+    rows = np.asarray(drawn["neighbors"])[4:, 4:, 0].reshape(5, 132, 8, 132).mean((1, 3))
+    is_bright = rows > rows.mean()
+    assert (is_bright == is_bright[0]).all()
+    assert is_bright[0].any()
+    assert not is_bright[0].all()
 
 
 def test_tiles_of_another_size_are_enlarged_to_those_of_the_first_row() -> None:
@@ -100,15 +121,15 @@ def test_the_stage_is_asked_for_and_writes_its_files(home: Home) -> None:
     plain, asked = home.run(), home.run(visualize=True)
     assert [stage.kind for stage in asked.stages if stage not in plain.stages] == ["visualize"]
     raw, random, _ = home.plan(visualize=True)
-    assert raw.drawings == ()
     assert asked.pretrain
-    drawing, [other] = asked.drawings[-1], random.drawings
-    for stage in (asked.pretrain, drawing, other):
+    drawing, [other], [bare] = asked.drawings[-1], random.drawings, raw.drawings
+    for stage in (asked.pretrain, drawing, other, bare):
         stage.claim()
     weights(asked.pretrain.folder / ENCODER, seed=random.run.seed)
     assert visualize(asked, drawing) == visualize(random, other) == {"images": 4.0, "pictures": 3.0}
     for one, same in zip(drawing.artifacts(), other.artifacts(), strict=True):
         assert one.read_bytes() == same.read_bytes()  # those of initial weights
+    assert visualize(raw, bare) == {"images": 4.0, "pictures": 1.0}
     names = [path.name for path in drawing.artifacts()]
     assert names == ["attention.png", "neighbors.png", "patches.png"]  # of four samples there is no map
     for path in drawing.artifacts():
