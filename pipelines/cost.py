@@ -1,8 +1,10 @@
 """The cost of a plan, computed without running it: the objective's step is traced on torch's meta device."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +18,16 @@ from selfsup.errors import SpecError
 from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import sizes_of, views_of
-from selfsup.outside import short
+from selfsup.outside import is_outside, short
 from selfsup.pipelines import chain, objective, summary
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import several
+from selfsup.recall import once
 from selfsup.spec import Run
 from selfsup.train import cut
 from selfsup.views import Views
 
+Answer = TypeVar("Answer")
 MOMENTS = {"adamw": 2, "sgd": 1, "lars": 1}  # copies of the weights that the optimizer keeps
 
 
@@ -43,6 +47,20 @@ def cost(run: Run, info: TrainInfo) -> Cost:
 
     Raises SpecError where its numbers overflow.
     """
+    train, endless = run.train, info._replace(num_steps=0, steps_per_epoch=0)  # of any length the same
+    settings = [train.batch, train.accumulate, run.resources.workers, run.optim.name]
+    return Cost(**_recalled(["cost", *settings], run, endless, lambda: asdict(_cost(run, info))))
+
+
+def _recalled(question: list[Any], run: Run, info: TrainInfo, answer: Callable[[], Answer]) -> Answer:
+    """Return the answer to a question on an objective, which is kept if it is selfsup's own, on an encoder of timm."""
+    if info.teacher or is_outside(run.method) or is_outside(run.backbone.name):
+        return answer()
+    encoder = run.backbone.model_dump(exclude={"weights"})
+    return once([*question, run.method, run.hyper.model_dump(), encoder, run.input.model_dump(), info], answer)
+
+
+def _cost(run: Run, info: TrainInfo) -> Cost:
     method, share, pieces = meta_method(run, info), run.train.batch // run.resources.workers, run.train.accumulate
     micro_batches = cut(method, pieces)
     activations, flops = _traced(method, run, share // micro_batches, info.channels)
@@ -88,7 +106,7 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
         yield f"{', '.join(idle)}: without effect on {run.modality}"
     if run.train.accumulate > 1:
         yield from _in_pieces(run, info)
-    if kind.param_options is not Method.param_options:
+    if kind.param_options is not Method.param_options and _freezes(kind):
         yield from _too_short(run, info)
 
 
@@ -121,24 +139,40 @@ def _seen(run: Run, views: Views) -> Views:
 
 def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
     """Yield a warning where `train.accumulate` changes results, which the batch statistics of an encoder do."""
-    method, pieces = meta_method(run, info), run.train.accumulate
-    seen = method if method.separable else method.encoders
-    if any(isinstance(layer, _BatchNorm) for layer in seen.modules()):
+    pieces = run.train.accumulate
+    if _recalled(["normalizes batches"], run, info, lambda: _normalizes_batches(run, info)):
         size = run.train.batch // pieces
         norms = f"batch normalization in the encoder sees {pieces} pieces of {size} samples, one after the other"
         yield f"train.accumulate: {norms}; all else of {short(run.method)} sees the whole batch of {run.train.batch}"
 
 
-def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
+def _normalizes_batches(run: Run, info: TrainInfo) -> bool:
+    """Return whether pieces of a batch are normalized apart."""
     method = meta_method(run, info)
-    begins = min(
-        method.param_options(name, weight).frozen_until
-        for name, weight in method.named_parameters()
-        if weight.requires_grad
-    )
+    seen = method if method.separable else method.encoders
+    return any(isinstance(layer, _BatchNorm) for layer in seen.modules())
+
+
+def _freezes(kind: type[Method]) -> bool:
+    """Return whether the module of an objective names the option that keeps weights from moving."""
+    return "frozen_until" in inspect.getsource(inspect.getmodule(kind) or kind)
+
+
+def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:
+    shortest = info._replace(num_steps=1, steps_per_epoch=1)  # what moves in it moves in any
+    begins = _recalled(["begins"], run, shortest, lambda: _begins(run, shortest))
+    if begins >= 1:
+        begins = _recalled(["begins"], run, info, lambda: _begins(run, info))
     if begins >= 1:
         first = f"none of its weights moves in the first {begins * info.num_steps:.0f}"
         yield f"{short(run.method)} learns nothing in {info.num_steps} steps: {first}; train for longer"
+
+
+def _begins(run: Run, info: TrainInfo) -> float:
+    """Return the share of training before which no weight moves."""
+    method = meta_method(run, info)
+    weights = method.named_parameters()
+    return min(method.param_options(name, weight).frozen_until for name, weight in weights if weight.requires_grad)
 
 
 def meta_method(run: Run, info: TrainInfo) -> Method:

@@ -1,12 +1,13 @@
 """Checks of a run's settings against each other and its data, before anything starts."""
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfsup import families
+from selfsup import families, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.augmentation_contract import broken
 from selfsup.blank import without_memory
@@ -23,6 +24,7 @@ from selfsup.pipelines import labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.pipelines.stages import versions
+from selfsup.recall import once
 from selfsup.sections import Backbone, InputShape, Setup
 from selfsup.spec import BASELINES, Run
 from selfsup.views import ViewSpec
@@ -86,12 +88,12 @@ def _check_backbone(planned: PlannedRun) -> None:
     run, backbone = planned.run, planned.run.backbone
     shape = shape_of(run.input, backbone, planned.train.fields[run.modality].channels)
     if backbone.is_vit:
-        _try(backbone.model_copy(update={"weights": None}), shape)
+        _once(_make, backbone, shape)
     else:
         dense = run.method not in BASELINES and "vit" not in load_method(run.method).backbones
         maps = run.method not in BASELINES and load_method(run.method).views(run.hyper).maps
         places = dense or maps or any(evaluation.feature.kind == "tokens" for evaluation in planned.evals.values())
-        check_images(backbone, shape, _sizes(run), places=places, stages=dense)
+        _once(check_images, backbone, shape, _sizes(run), places=bool(places), stages=dense)
         _check_width(run)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, shape, content(backbone.weights))
@@ -120,6 +122,16 @@ def _views(run: Run) -> tuple[ViewSpec, ...]:
 
 
 @lru_cache(maxsize=256)
+def _once(attempt: Callable[..., None], backbone: Backbone, *of: Any, **options: bool) -> None:
+    """Attempt something with a backbone without its weights; of timm's, what succeeded once is not done again."""
+    bare = backbone.model_copy(update={"weights": None})
+    attempt = partial(attempt, bare, *of, **options)
+    if outside.is_outside(backbone.name):
+        attempt()
+    else:
+        once([attempt.func.__name__, bare.model_dump(), of, options], attempt)
+
+
 def check_images(
     backbone: Backbone,
     shape: InputShape,
@@ -134,7 +146,7 @@ def check_images(
     Found by a forward pass without memory, since timm has too many models for rules.
     """
     with without_memory():
-        encoder = build(backbone.model_copy(update={"weights": None}), shape=shape).eval()
+        encoder = build(backbone, shape=shape).eval()
         assert isinstance(encoder, PooledEncoder)
         for size in sizes:
             image = torch.empty(2, shape.channels, *size)
@@ -161,8 +173,7 @@ def _has_stages(encoder: PooledEncoder, image: Tensor) -> bool:
     return [stage.shape[1] for stage in stages if stage.ndim == 4] == encoder.widths
 
 
-@lru_cache(maxsize=64)
-def _try(backbone: Backbone, shape: InputShape) -> None:
+def _make(backbone: Backbone, shape: InputShape) -> None:
     """Build a token encoder on the meta device, without memory, for the errors of its constructor."""
     with without_memory():
         build(backbone, shape=shape)

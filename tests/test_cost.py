@@ -1,10 +1,13 @@
 """What a plan says that it costs, against real modules and sums done by hand."""
 
+from inspect import getmodule, getsource
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from selfsup import encoder, method
+from selfsup.contract import BACKBONES
 from selfsup.encoder import TokenEncoder
 from selfsup.knob import Knobs
 from selfsup.method import Batch, Method, Out, TrainInfo
@@ -139,6 +142,20 @@ def test_no_warning_tries_a_knobs_default_that_another_value_rules_out() -> None
     """E-SSL's small crops are of 0.05 to 0.14 of an image; a minimum above 0.14 goes with a maximum of its own."""
     hyper = {"small": 16, "small_min": 0.2, "small_max": 1.0}
     assert list(cautions(run("essl", batch=1024, hyper=hyper), INFO)) == []
+
+
+def test_no_objective_costs_more_the_longer_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all that name the length of training: a plan keeps the cost of a step for others."""
+    asked: list[TrainInfo] = []
+    monkeypatch.setattr(module, "_recalled", lambda _, __, info, answer: asked.append(info) or answer())
+    sources = {name: getsource(getmodule(method.load(name))) for name in method.names()}  # type: ignore[arg-type]
+    for name in [name for name, text in sources.items() if "num_steps" in text or "steps_per_epoch" in text]:
+        kind = method.load(name)
+        backbone = BACKBONES[kind.backbones[0]].model_dump(exclude_unset=True)
+        costs = [cost(run(name, backbone=backbone), INFO._replace(num_steps=n, num_samples=4096)) for n in (16, 4000)]
+        assert costs[0] == costs[1], name
+    assert len(asked) >= 2 * 8
+    assert {(info.num_steps, info.steps_per_epoch) for info in asked} == {(0, 0)}
 
 
 def test_a_transformer_counts_its_products() -> None:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from toy_sweep import KNN, RATIO, study, sweep
 
+from selfsup import recall
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.figures import drawings
 from selfsup.sweeps.report.learning import POINTS, health, looks_of, losses, panels_of
@@ -157,6 +159,28 @@ def test_the_same_bytes_each_time_without_a_date_and_transparent(numbers: dict[s
         assert ElementTree.fromstring(text).tag.endswith("svg")
     assert first[1].png == second[1].png
     assert Image.open(io.BytesIO(first[1].png)).getpixel((0, 0))[3] == 0
+
+
+def test_a_command_draws_again_only_what_shows_other_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, results = study(FACTORS)
+    runs = [learned(result) for result in results]
+    monkeypatch.setattr(recall, "_homes", [lambda: tmp_path])
+
+    def made(changed: list[Result]) -> tuple[list[bytes], set[str]]:
+        """-> all figures, and the kinds of those that were drawn for them."""
+        shown = drawings(ablation(sweep(one), changed))
+        return [drawing.svg for drawing in shown], {drawing.kind for drawing in shown if "figure" in vars(drawing)}
+
+    first, drawn = made(runs)
+    assert drawn == {"curves", "effects", "loss", "health"}
+    assert made(runs) == (first, set())
+    other = [replace(runs[0], metrics=runs[0].metrics | {KNN: 1.0}), *runs[1:]]
+    assert made(other)[1] == {"curves", "effects"}
+    curves = runs[0].curves | {"pretrain/loss": [(0, 1.0), (4, 2.0)]}
+    assert made([replace(runs[0], curves=curves), *runs[1:]])[1] == {"loss"}
+    changed = made(other)[0]
+    monkeypatch.setattr(recall, "_homes", [])
+    assert made(other)[0] == changed, "as it is drawn anew"
 
 
 def test_long_curves_are_thinned_and_collapsed_arms_named() -> None:

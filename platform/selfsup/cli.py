@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from selfsup import stand_ins
 from selfsup.cli_catalogue import catalogue
 from selfsup.cli_cluster import cluster
 from selfsup.cli_encoders import encoders
@@ -25,6 +26,7 @@ from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
 from selfsup.leave import leave
 from selfsup.mlflow_store import PORT, WORKFLOW, home, is_server, ui_command
+from selfsup.recall import keep_under
 from selfsup.redact import redacted
 from selfsup.screen import BEST, ERROR, show, show_json
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from selfsup.sweeps.standing import ShownReport
 
 BRIEF = {"clean", "compare", "describe", "plan", "recipes", "report", "runs", "schema", "status"}  # end in seconds
+LIGHT = {"describe", "plan", "report", "schema", "status"}  # read objectives, and train none
+WITH_TORCH = "SELFSUP_WITH_TORCH"  # in the environment of a command that could not do without
 OBJECTS = 100_000  # between collections of garbage, of which imports make none: a sixth of a first plan's time
 
 app = typer.Typer(
@@ -94,11 +98,11 @@ def plan(
         show_json([run for plan in planned for run in plan_data(plan.sweep, plan.runs)])
         return
     plain = [plan for plan in planned if plan.is_plain]
-    for plan in plans:
-        if plan not in plain:
-            show(_outline(plan))
+    texts = [_outline(plan) for plan in plans if plan not in plain]
     if plain:
-        show(describe([list(plan.runs.values()) for plan in plain], [plan.facts for plan in plain]))
+        texts.append(describe([list(plan.runs.values()) for plan in plain], [plan.facts for plan in plain]))
+    for text in texts:
+        show(text)
 
 
 @app.command()
@@ -201,10 +205,15 @@ def _import_for_workers() -> None:
 
 def main() -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of libraries as they are imported; stages set torch's own
+    keep_under(home)
+    if LIGHT.intersection(sys.argv[1:2]) and WITH_TORCH not in os.environ:
+        stand_ins.install()
     try:
         command()
     except SystemExit as end:
         leave(int(end.code or 0))
+    except stand_ins.NeedsTorch:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {WITH_TORCH: "1"})
 
 
 def command() -> NoReturn:
@@ -247,6 +256,7 @@ def _plain_plans(specs: list[Path], overrides: list[str] | None) -> "list[Plan]"
 def _history(sweep_file: "SweepFile") -> Iterator[str]:
     """Yield the lines on earlier trials of a search; Ray is imported only where there are any."""
     if (home() / "searches").exists():
+        stand_ins.remove()
         from selfsup.sweeps.explore import history
 
         yield from history(sweep_file, home())
@@ -262,6 +272,7 @@ def _outline(plan: "Plan") -> str:
 
 def _new_report(plan: "Plan") -> "ShownReport":
     """Write the report of a sweep, or of what a search found so far."""
+    stand_ins.remove()
     from selfsup.sweeps.reports import renew
     from selfsup.track import store
 

@@ -29,7 +29,7 @@ EXCLUDED = frozenset(
     augmentation augmentation_contract cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns
     conflicts errors evaluations evaluator explain failures feature_choice knob layers leave metric_names metrics_log
     mlflow_store origin outside progress published recall recipes redact registry renamed screen sealed settings shipped
-    shipper source spec spec_schema sqlite_runs stage tensors track whole
+    shipper source spec spec_schema sqlite_runs stage stand_ins tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
     pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary
     pipelines.trained

@@ -3,11 +3,12 @@
 import csv
 import difflib
 import traceback
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 from timm.layers.patch_embed import PatchEmbed
@@ -18,13 +19,27 @@ from timm.models.eva import Eva
 from selfsup import outside, outside_backbone
 from selfsup.blank import without_memory
 from selfsup.errors import SpecError
+from selfsup.recall import once
 
 TOKEN_MODULES = ("vision_transformer", "deit", "beit", "eva")  # timm's modules that make models of these classes
 TOKEN_CLASSES = (VisionTransformer, Beit, Eva)
 POOLINGS = 2  # of a Hiera's resolutions while MAE trains it: one less than in evaluation, as in its authors' MAE
 INSTEAD = "choose a model that ends in its pooling, such as resnet50 or convnext_tiny"
+Fact = TypeVar("Fact", bool, int | None, str | None)
 
 
+def _recalled(of: Callable[[str], Fact]) -> Callable[[str], Fact]:
+    """Return a function that finds out the same of a model's name, and does so once for all commands."""
+
+    @lru_cache(maxsize=256)
+    @wraps(of)
+    def known(name: str) -> Fact:
+        return of(name) if outside.is_outside(name) else once([of.__name__, name], lambda: of(name))
+
+    return known
+
+
+@_recalled
 def unknown(name: str) -> str | None:
     """Return what is wrong with a name that nobody has, and the names of timm that are near; None if it is fine."""
     if outside.is_outside(name):
@@ -55,7 +70,7 @@ def table() -> list[ModelFamily]:
     return [ModelFamily(*row) for row in list(csv.reader(text.splitlines()))[1:]]
 
 
-@lru_cache(maxsize=256)
+@_recalled
 def takes_tokens(name: str) -> bool:
     """Return whether timm's model of that name can be a token encoder; False for names that timm does not have."""
     known = not outside.is_outside(name) and is_model_in_modules(name, TOKEN_MODULES)
@@ -71,16 +86,23 @@ def idle(name: str) -> dict[str, str]:
     if not takes_tokens(name):
         knobs = ("patch_size", "depth", "heads", "positions", "pool", "class_tokens")
         return dict.fromkeys(knobs, f"on {name}, which is no plain ViT")
-    learned = {} if _sketch(name).pos_embed is not None else {"positions": f"on {name}: its attention has them"}
+    learned = {} if adds_positions(name) else {"positions": f"on {name}: its attention has them"}
     return {"stem": f"on {name}, a plain ViT"} | learned
 
 
-@lru_cache(maxsize=256)
+@_recalled
+def adds_positions(name: str) -> bool:
+    """Return whether the token encoder of that name adds positions to its patches."""
+    return _sketch(name).pos_embed is not None
+
+
+@_recalled
 def is_hiera(name: str) -> bool:
     """Return whether timm's model of that name is a Hiera; False for names that timm does not have."""
     return not outside.is_outside(name) and is_model_in_modules(name, ("hiera",))
 
 
+@_recalled
 def own_patch(name: str) -> int | None:
     """Return the pixels a side of a token of a ViT of that name, or of a Hiera's in training; None for others."""
     if is_hiera(name):
@@ -88,7 +110,7 @@ def own_patch(name: str) -> int | None:
     return int(_sketch(name).patch_embed.patch_size[0]) if takes_tokens(name) else None
 
 
-@lru_cache(maxsize=256)
+@_recalled
 def own_depth(name: str) -> int | None:
     """Return the transformer blocks of a ViT of that name; None for others."""
     if not takes_tokens(name):
@@ -109,6 +131,7 @@ def hiera_stages(name: str) -> tuple[int, ...]:
     return tuple(end - before for before, end in pairwise((-1, *ends)))
 
 
+@_recalled
 def has_class_token(name: str) -> bool:
     """Return whether the token encoder of that name has a class token."""
     return _sketch(name).cls_token is not None

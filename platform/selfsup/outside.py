@@ -30,6 +30,7 @@ from selfsup.naming import WORD
 from selfsup.predecessor import SECTIONS
 from selfsup.shipped import files
 from selfsup.source import Entry, Node, Where
+from selfsup.stand_ins import need_torch
 
 __path__: list[str] = []  # so that modules below this one can be imported, which `_Finder` finds
 Kind = TypeVar("Kind")
@@ -191,6 +192,7 @@ def imported(name: str) -> ModuleType:
     module = f"{__name__}.{os.fsencode(name).hex()}" if is_file(name) else name.partition(":")[0]
     if is_file(name) and not Path(name).is_file():
         raise SpecError(f"there is no file {name}")
+    need_torch()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

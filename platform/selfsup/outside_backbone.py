@@ -19,6 +19,7 @@ from typing import Any
 from selfsup import outside
 from selfsup.errors import SpecError
 from selfsup.outside import CONFIG, HUGGING_FACE
+from selfsup.stand_ins import need_torch
 
 GIVEN = ("image_size", "patch_size", "width", "depth", "heads", "drop_path")  # what a callable may ask for by name
 CHANNELS = "in_chans"  # and this, as timm calls it
@@ -64,6 +65,7 @@ def config(name: str) -> Any:
     """Return the config of a model of transformers. Raises SpecError where there is none."""
     if importlib.util.find_spec("transformers") is None:
         raise SpecError(f"{name} needs transformers, which is not installed; pip install it where selfsup runs")
+    need_torch()
     import transformers
 
     if CONFIG.fullmatch(name):

@@ -16,14 +16,24 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selfsup import whole
 from selfsup.stage import digest
 
-MOST = 200  # answers that are kept: the latest
+MOST = 500  # answers that are kept: those asked for last
 PACKAGES = "selfsup", "selfsup.methods", "selfsup.pipelines", "selfsup.sweeps"
-OTHERS = "numpy", "pydantic", "timm", "torch", "torchvision", "transformers"  # code of others that answers depend on
+Answer = TypeVar("Answer")
+_homes: list[Callable[[], Path]] = []  # of the command that this process runs, if it does
+OTHERS = (
+    "matplotlib",
+    "numpy",
+    "pydantic",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+)  # code of others that answers depend on
 
 
 def recall(
@@ -39,6 +49,7 @@ def recall(
     with suppress(OSError, ValueError, EOFError, zlib.error):
         kept = json.loads(gzip.decompress(path.read_bytes()))
         if holds(kept):
+            _touch(path)
             return kept
     text = json.dumps(answer())
     with suppress(OSError):
@@ -48,6 +59,22 @@ def recall(
         for old in sorted(folder.glob("*.json.gz"), key=lambda file: file.stat().st_mtime)[:-MOST]:
             whole.remove(old)
     return json.loads(text)
+
+
+def keep_under(home: Callable[[], Path]) -> None:
+    """Let this process, which runs a command, keep its answers to `once` under a home, and recall those of others."""
+    _homes[:] = [home]
+
+
+def once(question: Any, answer: Callable[[], Answer]) -> Answer:
+    """Return the answer to a question, JSON data; in a process that runs a command it is recalled, and kept."""
+    kept: Answer = recall(_homes[0](), question, answer) if _homes else answer()
+    return kept
+
+
+def _touch(path: Path) -> None:
+    with suppress(OSError):
+        os.utime(path)
 
 
 @cache

@@ -3,9 +3,10 @@
 A figure is saved as the same bytes each time.
 """
 
+import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +14,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from selfsup.failures import COLLAPSE
+from selfsup.recall import once
 from selfsup.sweeps.report.cells import Cell
 from selfsup.sweeps.report.crossed import crossing
 from selfsup.sweeps.report.hover import annotate
-from selfsup.sweeps.report.learning import LOSS, arm_curves, evaluations, health, losses, panels_of
+from selfsup.sweeps.report.learning import LOSS, Panel, arm_curves, evaluations, health, losses, panels_of
 from selfsup.sweeps.report.plots import INK, curves, effects, heat_map, numbers
 from selfsup.sweeps.report.table import Ablation, Table
 from selfsup.sweeps.result import Result
@@ -54,36 +56,50 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A figure of a study.
+    """A figure of a study, which a command draws once for the same data.
 
-    kind: "curves", "grid", "effects", "loss", "evaluations", "health". caption: content and meaning of marks.
+    kind: "curves", "grid", "effects", "loss", "evaluations", "health". caption: content and meaning of marks. of: all
+    that `draw` makes it of, plain data whose `repr` leaves out nothing.
     """
 
     study: str
     kind: str
     caption: str
-    figure: Figure
+    draw: Callable[..., Figure]
+    of: tuple[Any, ...]
+
+    @cached_property
+    def figure(self) -> Figure:
+        with mpl.rc_context(STYLE):
+            return self.draw(*self.of)
 
     @cached_property
     def svg(self) -> bytes:
-        return annotate(_saved(self.figure, "svg", {"Date": None, "Creator": None}).decode(), self.figure).encode()
+        return self._once("svg", lambda: annotate(_svg(self.figure), self.figure).encode())
 
     @cached_property
     def png(self) -> bytes:
-        return _saved(self.figure, "png", {"Software": None})
+        return self._once("png", lambda: _saved(self.figure, "png", {"Software": None}))
+
+    def _once(self, kind: str, save: Callable[[], bytes]) -> bytes:
+        question = [kind, self.draw.__name__, repr(self.of)]
+        return base64.b64decode(once(question, lambda: base64.b64encode(save()).decode()))
 
 
 def drawings(ablation: Ablation) -> list[Drawing]:
-    """Draw every figure that has numbers, in the order of a report."""
+    """Return every figure that has numbers, in the order of a report."""
     runs = {result.id: result for result in ablation.results}
-    with mpl.rc_context(STYLE):
-        return [
-            drawing
-            for study in ablation.sweep.studies
-            for drawing in _drawings(
-                study, [table for table in ablation.tables if table.study == study.name], ablation.sweep.metrics, runs
-            )
-        ]
+    return [
+        drawing
+        for study in ablation.sweep.studies
+        for drawing in _drawings(
+            study, [table for table in ablation.tables if table.study == study.name], ablation.sweep.metrics, runs
+        )
+    ]
+
+
+def _svg(figure: Figure) -> str:
+    return _saved(figure, "svg", {"Date": None, "Creator": None}).decode()
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
@@ -97,20 +113,30 @@ def _drawings(
     study: Study, tables: Sequence[Table], metrics: Sequence[str], runs: Mapping[str, Result]
 ) -> Iterator[Drawing]:
     if numeric := [table for table in tables if table.factor and numbers(table.factor)[1]]:
-        yield Drawing(study.name, "curves", f"{CURVES}{_crosses(numeric)}.", curves(numeric))
+        yield Drawing(study.name, "curves", f"{CURVES}{_crosses(numeric)}.", curves, (numeric,))
     for table in tables:
         if crossed := crossing(table):
-            yield Drawing(study.name, "grid", f"{GRID}{_crosses([table])}.", heat_map(table.metrics, crossed))
+            yield Drawing(study.name, "grid", f"{GRID}{_crosses([table])}.", heat_map, (table.metrics, crossed))
     if len(study.arms) > 1:
-        yield Drawing(study.name, "effects", _effects_caption(tables), effects(tables))
+        yield Drawing(study.name, "effects", _effects_caption(tables), effects, (tables,))
     groups = panels_of(study, tables)
     curve_names = {name for arm in study.arms for id_ in arm.ids.values() if id_ in runs for name in runs[id_].curves}
     if LOSS in curve_names:
-        yield Drawing(study.name, "loss", LOSSES, losses(groups, runs))
+        yield Drawing(study.name, "loss", LOSSES, losses, (groups, _curves(groups, [LOSS], runs)))
     if shown := [metric for metric in metrics if metric in curve_names]:
-        yield Drawing(study.name, "evaluations", EVALUATIONS, evaluations(groups, shown, runs))
-    if any(name in curve_names for name, _ in COLLAPSE.values()):
-        yield Drawing(study.name, "health", f"{HEALTH} ({_collapsed_arms(study, runs)}).", health(groups, runs))
+        of = groups, shown, _curves(groups, shown, runs)
+        yield Drawing(study.name, "evaluations", EVALUATIONS, evaluations, of)
+    if (spread := [name for name, _ in COLLAPSE.values()]) and curve_names.intersection(spread):
+        caption = f"{HEALTH} ({_collapsed_arms(study, runs)})."
+        yield Drawing(study.name, "health", caption, health, (groups, _curves(groups, spread, runs)))
+
+
+def _curves(groups: Sequence[Panel], names: Sequence[str], runs: Mapping[str, Result]) -> dict[str, Result]:
+    """Return the runs of some panels, with nothing but these curves."""
+    ids = dict.fromkeys(id_ for group in groups for arm in group.arms for id_ in arm.ids.values() if id_ in runs)
+    bare: dict[str, Any] = {"run": None, "reason": "", "metrics": {}, "params": {}, "tags": {}, "seen": {}}
+    curves = {id_: {name: runs[id_].curves[name] for name in names if name in runs[id_].curves} for id_ in ids}
+    return {id_: replace(runs[id_], status="done", curves=curves[id_], **bare) for id_ in ids}
 
 
 def _crosses(tables: Sequence[Table]) -> str:

@@ -180,6 +180,6 @@ def inline_svg(drawing: Drawing) -> str:
     text = drawing.svg.decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{own}", text).replace(INK, "currentColor")
-    width = f"{72 * drawing.figure.get_figwidth():g}pt"
+    [width] = re.findall(r'<svg[^>]* width="([\d.]+pt)"', text)
     head = f'<svg role="img" style="--drawn: {width}" aria-label="{escape(drawing.caption)}"'
     return text.replace("<svg", head, 1)

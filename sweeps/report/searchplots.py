@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from selfsup.knob import Range
-from selfsup.sweeps.report.figures import STYLE, Drawing
+from selfsup.sweeps.report.figures import Drawing
 from selfsup.sweeps.report.hover import named_series, with_values
 from selfsup.sweeps.report.importance import importance, num_best
 from selfsup.sweeps.report.plots import (
@@ -38,7 +37,7 @@ Objectives = Mapping[str, str]  # metric -> min or max
 
 
 def drawings(search_result: SearchResult | None) -> list[Drawing]:
-    """Draw every figure that has trials."""
+    """Return every figure that has trials."""
     if search_result is None or not search_result.ended:
         return []
     objectives, shares = search_result.search.objectives, importance(search_result)
@@ -48,15 +47,14 @@ def drawings(search_result: SearchResult | None) -> list[Drawing]:
     log = [path for path, domain in domains.items() if isinstance(domain, Range) and domain.log]
     paths = [*(["study"] if len(search_result.space) > 1 else []), *domains]
     several = " No dot: not a knob of its study." if len(search_result.space) > 1 else ""
-    with mpl.rc_context(STYLE):
-        figures = [Drawing("", "history", HISTORY, history(rows, objectives))]
-        if len(objectives) > 1:
-            figures.append(Drawing("", "pareto", FRONT, pareto(rows, objectives)))
-        if shares:
-            caption = SHARES.format(top=num_best(search_result), n=len(ended))
-            figures.append(Drawing("", "importance", caption, importance_bars(shares)))
-        figures.append(Drawing("", "coordinates", LINES.format(several), coordinates(rows, paths, objectives, log=log)))
-    return figures
+    figures = [Drawing("", "history", HISTORY, history, (rows, objectives))]
+    if len(objectives) > 1:
+        figures.append(Drawing("", "pareto", FRONT, pareto, (rows, objectives)))
+    if shares:
+        caption = SHARES.format(top=num_best(search_result), n=len(ended))
+        figures.append(Drawing("", "importance", caption, importance_bars, (shares,)))
+    lines = Drawing("", "coordinates", LINES.format(several), coordinates, (rows, paths, objectives, log))
+    return [*figures, lines]
 
 
 def _row(trial: Trial, metrics: Collection[str]) -> Row:
@@ -94,9 +92,7 @@ def importance_bars(shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def coordinates(
-    rows: Sequence[Row], paths: Sequence[str], objectives: Objectives, *, log: Collection[str] = ()
-) -> Figure:
+def coordinates(rows: Sequence[Row], paths: Sequence[str], objectives: Objectives, log: Collection[str] = ()) -> Figure:
     """Draw parallel coordinates, colored by the first metric, better trials in front."""
     (metric, mode), sign = next(iter(objectives.items())), {"max": 1, "min": -1}
     ranked = sorted(rows, key=lambda row: sign[mode] * row[metric] if metric in row else -np.inf)
