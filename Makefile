@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -47,7 +47,7 @@ bench-fleet: .venv/ready  # 8 nodes simulated, and what 64 would ask of stores, 
 bench-shuffle: .venv/ready  # the order against a full permutation and webdataset's buffers
 	$(BIN)/python tests/benchmarks/shuffle.py
 
-bench-step: .venv/ready  # training steps beside transformers' and lightly's; on a GPU also how much of it is used
+bench-step: .venv/ready  # training steps beside transformers' and lightly's
 	$(BIN)/python tests/benchmarks/step.py
 
 bench-steps: .venv/ready  # a training step of each objective beside lightly's example of it; 10 minutes
@@ -61,6 +61,10 @@ bench-pieces: .venv/ready  # memory and time of a contrastive step, whole and in
 
 bench-masking: .venv/ready  # time and memory of MAE's step against its mask ratio, and their picture; 3 minutes
 	$(BIN)/python tests/benchmarks/masking.py 20 build/masking.png
+
+CHECKER ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+check-gpu:  # values, speed and input wait on a GPU, in ten minutes, into build/gpu; installs nothing: tests/gpu/RESULTS.md
+	$(CHECKER) tests/gpu $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check && $(BIN)/ruff format --check

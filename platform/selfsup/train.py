@@ -17,7 +17,7 @@ from selfsup.errors import NonFiniteError
 from selfsup.method import Batch, Method, Out
 from selfsup.optim import schedule
 from selfsup.parts import dist
-from selfsup.spec import Optim
+from selfsup.sections import Optim
 
 Precision = Literal["fp32", "bf16"]
 

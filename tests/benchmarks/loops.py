@@ -55,12 +55,10 @@ IJEPA = Task("ijepa", lightly_loops.IJEPA, {}, Backbone(name="vit_small_patch16_
 SIMPLE = Optim(name="sgd", lr=0.06, momentum=0.0, weight_decay=0.0)
 
 
-def mae(
-    device: str, size: int, precision: Precision, *, backbone: str = "vit_small_patch16_224", compiled: bool = False
-) -> Loop:
-    task = Task("mae", lightly_loops.MAE, {"mask_ratio": MASK_RATIO}, Backbone(name=backbone))
+def mae(device: str, size: int, precision: Precision) -> Loop:
+    task = Task("mae", lightly_loops.MAE, {"mask_ratio": MASK_RATIO}, Backbone(name="vit_small_patch16_224"))
     told = Optim(name="adamw", lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95))
-    return ours(task, device, size, precision, told=told, compiled=compiled)
+    return ours(task, device, size, precision, told=told)
 
 
 def vitmae(device: str, size: int, precision: Precision) -> Loop:
@@ -90,17 +88,15 @@ def lightly_ijepa(device: str, size: int, precision: Precision) -> Loop:
     return example(IJEPA, device, size, precision)
 
 
-def ours(
-    task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE, compiled: bool = False
-) -> Loop:
+def ours(task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE) -> Loop:
     kind = load(task.method)
     trunk = encoder.build(task.backbone, kind.initialize)
     method = kind(kind.Hyper(**task.hyper), {"image": trunk}, INFO).to(device)
-    module, optimizer = torch.compile(method) if compiled else method, optim.build(method, told)
+    optimizer = optim.build(method, told)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": told.lr_batch, "seed": 0}
     batches = _batches(task.views, trunk.patch, device, size)
-    steps = train(module, method, optimizer, batches, optim=told, precision=precision, **settings)
-    return Loop(module, optimizer, lambda: next(steps))
+    steps = train(method, method, optimizer, batches, optim=told, precision=precision, **settings)
+    return Loop(method, optimizer, lambda: next(steps))
 
 
 def example(task: Task, device: str, size: int, precision: Precision) -> Loop:

@@ -1,4 +1,4 @@
-"""A training step of ours beside that of what a user would pick instead; and on a GPU, how much of it MAE makes use of.
+"""A training step of ours beside that of what a user would pick instead; `make check-gpu` has steps of ours on a GPU.
 
 python tests/benchmarks/step.py ["I-JEPA ViT-S/16" ...]
 
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup.train import Precision
 
-ROUNDS, WARMUP, STEPS = 9, 2, 20
+ROUNDS, WARMUP = 9, 2
 PAIRS = {  # what is compared: our loop, theirs, whose theirs is
     "MAE ViT-S/16": ("mae", "vitmae", "transformers"),
     "I-JEPA ViT-S/16": ("ijepa", "lightly_ijepa", "lightly"),
@@ -34,8 +34,6 @@ PAIRS = {  # what is compared: our loop, theirs, whose theirs is
 CPU_BATCH = {"MAE ViT-S/16": 8, "I-JEPA ViT-S/16": 8, "SimCLR ResNet-18": 16}
 GPU_BATCH = 256
 PHASES = ("forward", "backward", "optimizer", "rest")
-VITS = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224", "ViT-L/16": "vit_large_patch16_224"}
-DATASHEET = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}  # FLOP/s in bf16, dense, of SXM boards
 
 Spent = Counter[str]  # seconds of each phase of a step
 
@@ -116,9 +114,9 @@ def in_turn(clocks: dict[str, Clock]) -> dict[str, list[Spent]]:
     return {name: steps[WARMUP:] for name, steps in spent.items()}
 
 
-def demand(name: str, device: str, size: int, precision: Precision, **told: Any) -> Demand:
+def demand(name: str, device: str, size: int, precision: Precision) -> Demand:
     before = _memory("VmRSS")
-    loop: Loop = getattr(loops, name)(device, size, precision, **told)
+    loop: Loop = getattr(loops, name)(device, size, precision)
     counted = flops(loop)
     loop.step()
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _memory("VmHWM") - before
@@ -138,50 +136,6 @@ def _memory(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def use(vit: str) -> None:
-    """A row without torch.compile, a row with it; the step is that of steps without a pause between them."""
-    told = {"backbone": VITS[vit]}
-    flops = apart(demand, "mae", "cuda", GPU_BATCH, "bf16", **told).flops
-    for compiled in (False, True):
-        whole, spent, memory = apart(free_running, compiled=compiled, **told)
-        share = f"{flops / whole / limit():10.1%}" if limit() else ""
-        name = f"{vit} compiled" if compiled else vit
-        print(row(name, spent, GPU_BATCH, Demand(flops, memory), whole) + share)
-
-
-def free_running(**told: Any) -> tuple[float, list[Spent], float]:
-    """Seconds a step, where they go in steps taken one by one, MiB."""
-    loop = loops.mae("cuda", GPU_BATCH, "bf16", **told)
-    for _ in range(WARMUP):
-        loop.step()
-    torch.cuda.synchronize()
-    began = perf_counter()
-    for _ in range(STEPS):
-        loop.step()
-    torch.cuda.synchronize()
-    whole, clock = (perf_counter() - began) / STEPS, Clock(loop, "cuda")
-    return whole, [clock.step() for _ in range(WARMUP + ROUNDS)][WARMUP:], torch.cuda.max_memory_allocated() / 2**20
-
-
-def limit() -> float | None:
-    """FLOP/s in bf16 that the datasheet promises."""
-    name = torch.cuda.get_device_name()
-    return next((flops for board, flops in DATASHEET.items() if board in name), None)
-
-
-def matmul() -> float:
-    """FLOP/s of the product of two bf16 matrices."""
-    side, times = 8192, 50
-    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for number in range(2 * times):
-        if number == times:
-            torch.cuda.synchronize()
-            began = perf_counter()
-        a @ b
-    torch.cuda.synchronize()
-    return 2 * side**3 * times / (perf_counter() - began)
-
-
 def apart(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """In a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -193,9 +147,9 @@ def header() -> str:
     return f"{'':<18}" + "".join(f"{column:>10}" for column in columns)
 
 
-def row(name: str, spent: Sequence[Spent], size: int, needs: Demand, whole: float | None = None) -> str:
-    """Medians in milliseconds. whole: seconds a step, if they were measured by themselves."""
-    whole = whole or median(step.total() for step in spent)
+def row(name: str, spent: Sequence[Spent], size: int, needs: Demand) -> str:
+    """Medians in milliseconds."""
+    whole = median(step.total() for step in spent)
     times = [1000 * whole, *(1000 * median(step[phase] for step in spent) for phase in PHASES)]
     rates = [f"{needs.flops / 1e9:10.0f}{needs.flops / whole / 1e12:10.3f}{needs.memory:10.0f}"]
     return f"{name:<18}{size / whole:10.1f}" + "".join([*(f"{time:10.1f}" for time in times), *rates])
@@ -209,10 +163,6 @@ def main(chosen: list[str]) -> None:
         return
     for task in PAIRS:
         compare(task, "cuda", GPU_BATCH, "bf16")
-    print(f"\n{torch.cuda.get_device_name()}: a bf16 product of 8192 x 8192 at {matmul() / 1e12:.0f} TFLOP/s")
-    print(f"MAE, {GPU_BATCH} images, bf16; at the end: of the datasheet's FLOP/s\n{header()}")
-    for vit in VITS:
-        use(vit)
 
 
 if __name__ == "__main__":

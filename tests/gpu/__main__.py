@@ -1,0 +1,17 @@
+"""The command `python tests/gpu`, for a machine that has torch, timm, numpy, pydantic and this tree."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts, for deterministic products
+sys.path[:0] = [str(ROOT / folder) for folder in ("platform", "tests/helpers", "tests")]
+
+import selfsup  # noqa: E402
+
+selfsup.__path__.append(str(ROOT))  # methods, pipelines and sweeps lie beside platform, where nothing is installed
+
+from gpu.check import main  # noqa: E402
+
+sys.exit(main(sys.argv[1:]))
