@@ -20,9 +20,14 @@ from selfsup.proof import KINDS, NOT_RUN, Claim, common, deviations_in, header, 
 from selfsup.shipped import files
 
 TESTS = Path(__file__).parent
-LOSSES = {f"selfsup.parts.{name}" for name in ("clustering", "contrastive", "distillation", "places", "redundancy")}
+LOSSES = {
+    f"selfsup.parts.{name}"
+    for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches")
+}
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
-RECIPES = [name for name in files() if name.startswith(("in1k/", "cifar10/")) and not name.endswith("/common")]
+RECIPES = [
+    name for name in files() if name.startswith(("in1k/", "cifar10/", "imagenette/")) and not name.endswith("/common")
+]
 
 
 @cache

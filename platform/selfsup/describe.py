@@ -108,6 +108,12 @@ processes do what one does, a batch in pieces what the whole does, and a restore
 Deviations from the authors' code that all share: {common()}
 
 {_comparisons()}
+
+## What libraries do otherwise
+
+Numbers of their losses, and weights of terms, do not carry over as they are. A test shows each difference.
+
+{_libraries()}
 """
 
 
@@ -121,6 +127,13 @@ def _comparisons() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _libraries() -> str:
+    """Return a Markdown table: a row for each library whose loss is known to differ from an objective's."""
+    rows = [("objective", "library", "its loss"), ("---",) * 3]
+    rows += [(name, *claim.against.split(": ", 1)) for name in names() for claim in proof(name).libraries]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def proofs(methods: Sequence[str]) -> str:
     """Return what methods are compared with, and their deviations, wrapped. Raises SpecError for an unknown one."""
     return "\n\n".join("\n".join(_proof(name)) for name in methods)
@@ -129,8 +142,9 @@ def proofs(methods: Sequence[str]) -> str:
 def _proof(method: str) -> Iterator[str]:
     known = proof(method)
     yield method
-    for kind, claims in (("loss", known.loss), ("loop", known.loop), ("recipe", known.recipe)):
-        yield from _wrapped(f"{kind} against", _joined(claims))
+    kinds = {"loss against": known.loss, "loop against": known.loop, "recipe against": known.recipe}
+    for label, claims in (kinds | ({"libraries": known.libraries} if known.libraries else {})).items():
+        yield from _wrapped(label, _joined(claims))
         yield from (f"{'':18}tests/{claim.test}" for claim in claims)
     yield from _wrapped("recipes", _run(known))
     yield from _wrapped("deviations", known.deviations or "none is named")

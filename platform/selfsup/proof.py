@@ -15,7 +15,7 @@ from selfsup.shipped import files
 
 CLAIMED = re.compile(r"Deviations? from the authors' code(?:, in all of them)?: (.*)")
 NO_CODE = "There is no authors' code"
-KINDS = ("loss", "loop", "recipe")
+KINDS = ("loss", "loop", "recipe", "libraries")
 NOT_RUN = "Not run here"  # in the comment at the head of a recipe
 
 
@@ -29,13 +29,15 @@ class Claim(NamedTuple):
 class Proof(NamedTuple):
     """Comparisons of one step's loss, of a loop of steps, and of a recipe's settings.
 
-    recipes: those that train it as its paper does. run: the ones of them that were run here. deviations: from its
-    authors' code, that are known; "" where nothing is said.
+    libraries: "LIBRARY VERSION: how its loss differs", where that is known. recipes: those that train it as its paper
+    does. run: the ones of them that were run here. deviations: from its authors' code, that are known; "" where nothing
+    is said.
     """
 
     loss: tuple[Claim, ...]
     loop: tuple[Claim, ...]
     recipe: tuple[Claim, ...]
+    libraries: tuple[Claim, ...]
     recipes: tuple[str, ...]
     run: tuple[str, ...]
     deviations: str
@@ -47,9 +49,7 @@ def proof(method: str) -> Proof:
     recipes = tuple(name for name in files() if name.startswith("in1k/") and _is_of(name, method))
     run = tuple(name for name in recipes if NOT_RUN not in header(name))
     docstring = importlib.import_module(load(method).__module__).__doc__
-    return Proof(
-        claims.get("loss", ()), claims.get("loop", ()), claims.get("recipe", ()), recipes, run, deviations_in(docstring)
-    )
+    return Proof(*(claims.get(kind, ()) for kind in KINDS), recipes, run, deviations_in(docstring))
 
 
 def as_dict(method: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _is_of(recipe: str, method: str) -> bool:
 
 @functools.cache
 def _claims() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
-    """Return methods/proofs.yaml: method -> loss, loop or recipe -> claim -> test."""
+    """Return methods/proofs.yaml: method -> kind of claim -> claim -> test."""
     claims: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(
         (resources.files(METHODS) / "proofs.yaml").read_text()
     )

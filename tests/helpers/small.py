@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "ibot": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "ijepa": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
     "jigsaw": {"permutations": 6, "puzzle": 36, "piece": 8, "dim": 16, "hidden": 32},
+    "lejepa": {"hidden": 64, "dim": 16, "slices": 32, "local_size": 8, "local_crops": 2},
     "macrl": {"queue": 24, "dim": 16, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4},
     "mage": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "maskfeat": {"cell": 2},

@@ -4,6 +4,7 @@ published, which knows of selfsup only the first weights and the forward passes 
 
 from . import (
     contrasts,
+    gaussians,
     keys,
     large_batches,
     latents,
@@ -15,5 +16,5 @@ from . import (
     tokens,
 )
 
-MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens, latents
+MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens, latents, gaussians
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

@@ -7,7 +7,7 @@ from selfsup.sections import Backbone, Duration, Resources, Setup, Train
 
 INFO = TrainInfo(num_samples=16, num_classes=2, num_steps=8, steps_per_epoch=2)
 VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=16)
-CROPS = ("deepcluster", "dino", "dinov2", "ibot", "msn", "swav")
+CROPS = ("deepcluster", "dino", "dinov2", "ibot", "lejepa", "msn", "swav")
 NO_CROP = "do not divide into patches of 16"
 
 
@@ -20,6 +20,8 @@ def refused(method: str, info: TrainInfo | None = INFO, backbone: Backbone = VIT
 CASES = [
     *((name, {"local_size": 40}, f"hyper.local_size: local crops of 40 pixels (hyper.local_size) {NO_CROP}")
       for name in CROPS),
+    ("lejepa", {"large_crops": 1, "local_crops": 0},
+     "hyper.large_crops: one large crop and no small ones leave nothing to agree"),
     ("mae", {"mask": "grid", "mask_ratio": 0.5}, "hyper.mask_ratio: a grid keeps one of every four patches, a mask "
      "ratio of 0.75, not 0.5; leave it out, or use mask: random"),
     ("mae", {"mask": "block", "mask_block": 2},

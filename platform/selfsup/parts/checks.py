@@ -24,6 +24,14 @@ def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[S
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")
 
 
+def several_views(large: int, small: int) -> Iterator[SpecError]:
+    """Yield an error where there is one view of a sample, which has no other to agree with."""
+    if large + small < 2:
+        yield SpecError(
+            "one large crop and no small ones leave nothing to agree", "hyper.large_crops", "hyper.local_crops"
+        )
+
+
 def mask_leaves_both(
     rule: MaskRule, ratio: float, grid: tuple[int, ...] | None, *others: str, knob: str = "mask_ratio"
 ) -> Iterator[SpecError]:

@@ -49,6 +49,11 @@ def mean(x: Tensor) -> Tensor:
     return total(x) / world_size()
 
 
+def average(x: Tensor) -> Tensor:
+    """Return the mean over all processes, of the shape of x; gradients flow back to each."""
+    return x if world_size() == 1 else _Average.apply(x)
+
+
 def largest(x: Tensor) -> Tensor:
     """Return the maximum over all processes, elementwise, without gradient."""
     result = x.detach().clone()
@@ -79,3 +84,14 @@ class _Gather(torch.autograd.Function):
         total = grads[0].clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total, group=ctx.group)
         return total.chunk(world_size(ctx.group))[torch.distributed.get_rank(ctx.group)], None
+
+
+class _Average(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return mean(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:  # noqa: ARG004
+        """Average over processes, since every process has used the mean, of which its own x is a part of W."""
+        return mean(grads[0])

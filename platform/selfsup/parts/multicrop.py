@@ -18,6 +18,7 @@ Knob = dict[str, Any]  # all of a knob but its default, which each method has fr
 
 
 CROP_MIN: Knob = {"doc": "smallest large crop, as a share of the image", "sweep": Range(0.05, 0.5), "gt": 0, "le": 1}
+LARGE_CROPS: Knob = {"doc": "large crops", "ge": 1, "le": 100}
 LOCAL_CROPS: Knob = {"doc": "small crops", "ge": 0, "le": 100}
 LOCAL_SIZE: Knob = {"doc": "pixels a side of a small crop", "gt": 0}
 LOCAL_MIN: Knob = {"doc": "smallest small crop, as a share of the image", "gt": 0, "le": 1}

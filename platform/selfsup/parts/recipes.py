@@ -112,6 +112,15 @@ class Jittered(MultiCrop, Protocol):
     def strength(self) -> float: ...
 
 
+class Uniform(MultiCrop, Protocol):
+    """Likewise, of any number of large crops; the share of crops that are solarized."""
+
+    @property
+    def large_crops(self) -> int: ...
+    @property
+    def solarize(self) -> float: ...
+
+
 def swav(knobs: Jittered) -> tuple[Crop, ...]:
     """Return SwAV's multi-crop (arXiv 2006.09882), section 3.2 and appendix A.2: two large crops, then small ones.
 
@@ -130,6 +139,12 @@ def dino(knobs: MultiCrop, mask: MaskRule | None = None) -> tuple[Crop, ...]:
     first, second = byol(crop_min=knobs.crop_min, blur=knobs.blur)
     small = _small(replace(first, blur=0.5 * knobs.blur), knobs)
     return (replace(first, mask=mask), replace(second, mask=mask), *small)
+
+
+def lejepa(knobs: Uniform) -> tuple[Crop, ...]:
+    """Return LeJEPA's multi-crop (arXiv 2511.08544), of its authors' README, also VISReg's: all are changed alike."""
+    large = replace(byol(crop_min=knobs.crop_min, blur=knobs.blur)[0], solarize=knobs.solarize)
+    return (*[large] * knobs.large_crops, *_small(large, knobs))
 
 
 def _small(large: Crop, knobs: MultiCrop) -> list[Crop]:
