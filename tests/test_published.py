@@ -60,6 +60,8 @@ sela             sgd          256     402   0      0.08   0       1e-5    1e-5  
 selfie           sgd          512 120000s   0      0.2    0       1e-4    1e-4    5000s   -    image=224 piece=32 mask_ratio=0.25 pool_width=1024 pool_depth=3 pool_heads=32
 semaim           adamw       2048     800   0      1.6e-3 0       0.05    0.05    30      -    order='semantic' target='pixels' norm_pix_loss=True blur=1 decoder_depth=12 crop_min=0.2 optim.clip_norm=3 optim.betas=(0.9,0.95)
 simclr           lars.simclr 4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 dim=128 loss_scale=2 strength=1.0 optim.trust=0.001
+simdino          adamw        512     100   0      1e-3   1e-6    0.04    0.4     10      -    distortion=0.05 expansion=1 dim=256 hidden=2048 momentum=0.996 crop_min=0.4 local_crops=10 local_max=0.4 backbone.drop_path=0.1 optim.clip_each=3 optim.betas=(0.9,0.999)
+simdinov2        adamw        512 250000s   0    4e-3*0.5**0.5 1e-6 0.04    0.4     25000s  -    distortion=0.05 expansion=1 dim=256 hidden=2048 momentum=0.9 patch_weight=1 layer_decay=0.9 embed_scale=0.2 mask_share=0.5 mask_min=0.1 mask_max=0.5 crop_min=0.4 local_crops=10 local_max=0.4 backbone.drop_path=0.3 optim.clip_norm=3 optim.betas=(0.9,0.999)
 simmim           adamw       2048     800   2e-6   4e-4   0       0.05    0.05    10      -    mask_ratio=0.6 mask_side=2 optim.drops=(0.875,) optim.drop_factor=0.1 optim.clip_norm=5 optim.betas=(0.9,0.999) backbone.drop_path=0.1
 simsiam          sgd          512     100   0      0.1    0       1e-4    1e-4    0       all  layers=3 dim=2048 bottleneck=512 constant=True
 split_brain      adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  detail=4 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
@@ -68,6 +70,7 @@ swav             lars.larc   4096     800   0.3    4.8    4.8e-3  1e-6    1e-6  
 swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6    0       -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=3840 queue_begins=15/200 freeze=1/200 optim.trust=0.001 train.norm_groups=1
 tico             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    decay=0.9 contrast=8 momentum=0.996 hidden=4096 dim=256
 vicreg           lars.byol   2048    1000   0      1.6    1.6e-3  1e-6    1e-6    10      -    invariance=25 variance=25 covariance=1 dim=8192 layers=3 optim.trust=0.001
+visreg           adamw        128     400   9e-7   9e-4   9e-7    0.05    0.05    5       -    weight=0.9 scale=1 shape=1 center=1 slices=4096 hidden=2048 dim=256 layers=3 large_crops=4 local_crops=6 local_size=96 solarize=0.1 backbone.drop_path=0.1 optim.clip_norm=1 optim.betas=(0.9,0.999)
 vqvae            adamw        256  500000s   0    1e-4   5e-5    1e-4    1e-4  10000s    -    num_codes=8192 code_dim=32 commitment=0.25 code_decay=0.99 optim.betas=(0.9,0.99)
 vqvae_gumbel     adamw        512 3000000s  0    1e-4   1.25e-6 1e-4    1e-4    0       -    quantizer='gumbel' num_codes=8192 code_dim=128 temperature=1 temperature_end=1/16 temperature_fall=150/3000 kl_weight=6.6 kl_rise=5/3000 optim.betas=(0.9,0.999)
 """  # noqa: E501

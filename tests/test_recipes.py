@@ -31,6 +31,8 @@ def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
         "dino": {"knn": 74.5},
         "dinov2": {"knn": 81.6},
         "ibot": {"knn": 75.2},
+        "simdino": {"knn": 74.9},
+        "simdinov2": {"knn": 81.1},
     }
     known = Published(source="mine", linear=70, protocol="frozen", knn=60)
     assert known.comparable == {"knn": 60, "linear": 70}

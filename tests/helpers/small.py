@@ -60,11 +60,14 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "sela": {"clusters": 4, "heads": 3, "relabels": 8},
     "semaim": {"decoder_depth": 2},
     "selfie": {"image": 32, "piece": 8, "mask_ratio": 0.4, "pool_width": 24, "pool_depth": 1, "pool_heads": 2},
+    "simdino": {"hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
+    "simdinov2": {"hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
     "simsiam": {"dim": 64, "bottleneck": 16},
     "split_brain": {"depth": 1, "width": 16},
     "swav": {"prototypes": 12, "hidden": 64, "queue": 16, "queue_begins": 0.0, "local_size": 8, "local_crops": 2},
     "tico": {"hidden": 64, "dim": 32},
     "vicreg": {"dim": 64},
+    "visreg": {"hidden": 64, "dim": 16, "slices": 32, "local_size": 8, "local_crops": 2},
     "vqvae": {"num_codes": 24, "code_dim": 8, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
 }
 BACKBONES = {

@@ -3,6 +3,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightly.loss import IBOTPatchLoss, KoLeoLoss, NegativeCosineSimilarity
 
 from selfsup.masks import BoolMask
@@ -10,6 +11,7 @@ from selfsup.parts.distillation import (
     centered,
     cosine_error,
     covered,
+    crossed,
     koleo,
     masked_entropy,
     me_max,
@@ -123,3 +125,19 @@ def test_the_mean_entropy_is_zero_where_all_prototypes_are_used() -> None:
     one_hot = torch.eye(4).repeat(3, 1)
     torch.testing.assert_close(me_max(one_hot), torch.tensor(0.0), atol=1e-6, rtol=0)
     torch.testing.assert_close(me_max(one_hot[:1].repeat(5, 1)), torch.tensor(math.log(4)))
+
+
+def test_crossed_is_half_the_squared_distance_of_pairs_of_views() -> None:
+    """SimDINO's first term: all pairs of one of two targets and another view."""
+    generator = torch.Generator().manual_seed(0)
+    students, targets = (F.normalize(torch.randn(v, 6, 5, generator=generator), dim=2) for v in (4, 2))
+    students.requires_grad_()
+    pairs = [(t, s) for t in range(2) for s in range(4) if s != t]
+    expected = sum((students[s] - targets[t]).square().sum(1).mean() / 2 for t, s in pairs) / 6
+    loss = crossed(students, targets)
+    torch.testing.assert_close(loss, expected)
+    [ours], [theirs] = torch.autograd.grad(loss, students), torch.autograd.grad(expected, students)
+    for view in range(4):  # along a unit vector itself, distance and cosine differ
+        flat = students[view].detach()
+        across = lambda g, flat=flat: g - (g * flat).sum(1, keepdim=True) * flat  # noqa: E731
+        torch.testing.assert_close(across(ours[view]), across(theirs[view]), rtol=1e-4, atol=1e-6)

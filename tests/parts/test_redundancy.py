@@ -1,13 +1,15 @@
 """Against lightly, which methods.md found equal to the papers' code; and cut among processes that there are not."""
 
+import numpy as np
 import pytest
 import torch
 from lightly.loss import BarlowTwinsLoss, TiCoLoss, VICRegLoss
+from precision import double_precision
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from selfsup.parts import redundancy
-from selfsup.parts.redundancy import barlow_twins, second_moment, tico, vicreg
+from selfsup.parts.redundancy import barlow_twins, coding_rate, second_moment, tico, vicreg
 
 
 def views(n: int = 20, dim: int = 7) -> tuple[Tensor, Tensor]:
@@ -97,3 +99,47 @@ def test_autocast_does_not_reach_inside() -> None:
         assert (a @ b.T).dtype == torch.bfloat16
         inside = [loss(a, b) for loss in losses]
     assert all(found.equal(loss(a, b)) for found, loss in zip(inside, losses, strict=True))
+
+
+def unit_views(samples: int = 12, dim: int = 5) -> Tensor:
+    """(2, N, D): unit vectors, of uneven spread, in double precision."""
+    z = torch.randn(2, samples, dim, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.2, 2, dim)
+    return normalize(z, dim=2).double().requires_grad_()
+
+
+def rate_of_determinants(z: np.ndarray) -> float:
+    """gamma / 2 * ln det(I + d / (N eps^2) Z^T Z), the mean of views, by NumPy."""
+    number, dim = z.shape[1:]
+    logs = [np.linalg.slogdet(np.eye(dim) + dim / (number * 0.05) * view.T @ view)[1] / 2 for view in z]
+    return (dim + number) / (dim * number) * float(np.mean(logs))
+
+
+def test_the_coding_rate_is_of_determinants_in_value_and_gradient() -> None:
+    """NumPy's, in double precision; the slope by differences."""
+    z = unit_views()
+    with double_precision():
+        rate = coding_rate(z, distortion=0.05)
+    assert rate.item() == pytest.approx(rate_of_determinants(z.detach().numpy()), rel=1e-12)
+    [slope], moved = torch.autograd.grad(rate, z), z.detach().numpy()
+    for place in ((0, 0, 0), (1, 3, 2), (1, 11, 4)):
+        step = np.zeros_like(moved)
+        step[place] = 1e-5
+        expected = (rate_of_determinants(moved + step) - rate_of_determinants(moved - step)) / 2e-5
+        assert slope[place].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_rate_is_largest_where_features_fill_their_space() -> None:
+    """Rows that are an orthonormal basis: d / (2 eps^2 d) + 1 on each axis; all alike: one axis has all."""
+    basis, gamma = torch.eye(4).repeat(3, 1)[None], (4 + 12) / (4 * 12)
+    even = coding_rate(basis, distortion=0.5)
+    assert even.item() == pytest.approx(gamma / 2 * 4 * np.log(1 + 1 / 0.5), rel=1e-6)
+    same = coding_rate(torch.eye(4)[:1].repeat(12, 1)[None], distortion=0.5)
+    assert same.item() == pytest.approx(gamma / 2 * np.log(1 + 4 / 0.5), rel=1e-6)
+    assert same < even
+
+
+def test_the_rate_of_workers_apart_is_another() -> None:
+    """SimDINO's code without reduce_cov: two workers' moments of their own samples, divided by the number of all."""
+    z = unit_views().detach()
+    apart = [coding_rate(torch.cat([half, 0 * half], dim=1), distortion=0.05).item() for half in z.chunk(2, dim=1)]
+    assert abs(np.mean(apart) / coding_rate(z, distortion=0.05).item() - 1) > 0.1

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightly.loss import LeJEPALoss
+from lightly.loss import LeJEPALoss, VISRegLoss
 from numpy.typing import NDArray
 from precision import double_precision
 from scipy import integrate, stats
 from torch import Tensor
 
-from selfsup.parts import noise
-from selfsup.parts.sketches import directions, epps_pulley, first_draws, next_draws, off_center
+from selfsup.parts import noise, sketches
+from selfsup.parts.sketches import directions, epps_pulley, first_draws, next_draws, off_center, visreg
 
 LARGE, WEIGHT = 2, 0.05
 
@@ -183,3 +183,71 @@ def test_autocast_does_not_reach_inside() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (z @ along).dtype == torch.bfloat16
         assert lejepa(z, along).equal(loss)
+
+
+def weighted(z: Tensor, along: Tensor) -> Tensor:
+    terms = visreg(z, along)
+    return 0.1 * off_center(z, large=LARGE) + 0.9 * (terms.scale + 2 * terms.shape + 3 * terms.center)
+
+
+def test_visreg_is_lightlys_in_value_and_gradient(monkeypatch) -> None:
+    """Of visreg's three terms and the distance, at weights of their own."""
+    z, along = views(), axes()
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: 3 * along)  # which it normalizes
+    theirs = VISRegLoss(num_slices=6, lambda_shape=2.0, lambda_center=3.0)
+    expected = theirs(local_proj=z[LARGE:], global_proj=z[:LARGE])
+    with double_precision():
+        loss = weighted(z, along)
+    [ours], [grad] = torch.autograd.grad(loss, z), torch.autograd.grad(expected, z)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)  # its quantiles are in single precision
+    torch.testing.assert_close(ours, grad, rtol=1e-5, atol=1e-8)
+
+
+def test_visreg_by_hand() -> None:
+    """Two samples at 1 and 5: a mean of 3, a deviation of 2; so -1 and 1, where a Gaussian's thirds are at 0.43."""
+    third = stats.norm.ppf(2 / 3)
+    found = visreg(torch.tensor([[[1.0], [5.0]]]), torch.ones(1, 1), epsilon=0.0)
+    assert [term.item() for term in found] == pytest.approx([(1 - 2) ** 2, (1 - third) ** 2, 9.0])
+
+
+def test_visregs_shape_is_a_distance_from_gaussian_quantiles_by_scipy() -> None:
+    z, along = views().detach(), axes()
+    quantiles, terms = stats.norm.ppf(np.arange(1, 13) / 13), []
+    for view in z.numpy():
+        unit = (view - view.mean(0)) / (view.std(0) + 1e-4)
+        terms += [((np.sort(x) - quantiles) ** 2).mean() for x in (unit @ along.numpy()).T]
+    assert visreg(z.float(), along.float()).shape.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_samples_of_a_gaussian_have_no_visreg_and_a_collapse_has_a_gradient() -> None:
+    """Where embeddings collapse, SIGReg's slope vanishes and the scale's does not: figure 2 of VISReg."""
+    z, along = torch.randn(2, 4000, 8, generator=torch.Generator().manual_seed(0)), axes(8, 16).float()
+    assert max(term.item() for term in visreg(z, along)) < 0.01
+    slopes = []
+    for loss in (lambda small: sum(visreg(small, along)), lambda small: sigreg(small, along) / 4000):
+        small = (1e-3 * z).requires_grad_()
+        [grad] = torch.autograd.grad(loss(small), small)
+        slopes.append(grad.norm().item())
+    assert slopes[0] > 100 * slopes[1]
+    same = torch.ones(2, 3, 8, requires_grad=True)
+    assert torch.autograd.grad(sum(visreg(same, along)), same)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("world", [2, 4, 7])
+def test_the_shares_of_visregs_directions_have_the_mean_of_the_whole(world: int, monkeypatch) -> None:
+    """Six directions among processes, unequally many to each; every process has gathered the whole batch."""
+    z, along = views().detach().float(), axes().float()
+    whole, shares = weighted(z, along), []
+    for rank in range(world):
+        monkeypatch.setattr(sketches.dist, "world_size", lambda: world)
+        monkeypatch.setattr(sketches.dist, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(sketches.dist, "gather", lambda x: x)
+        shares.append(weighted(z, along))
+    torch.testing.assert_close(torch.stack(shares).mean(), whole)
+
+
+def test_workers_apart_have_another_visreg() -> None:
+    """lightly's default: visreg of each worker's samples by themselves."""
+    z, along = views().float(), axes().float()
+    apart = torch.stack([weighted(half, along) for half in z.chunk(2, dim=1)]).mean()
+    assert abs(apart.item() / weighted(z, along).item() - 1) > 1 / 30

@@ -24,6 +24,13 @@ TEMPERATURE: Knob = {"doc": "of the student", "symbol": "τₛ", "sweep": Range(
 TEACHER_TEMPERATURE: Knob = {"doc": "of the teacher in the end", "symbol": "τₜ", "sweep": Range(0.02, 0.1), "gt": 0}
 TEACHER_START: Knob = {"doc": "temperature of the teacher at first", "sweep": Range(0.02, 0.07), "gt": 0}
 TEACHER_WARMUP: Knob = {"doc": "share of training in which it rises", "sweep": Range(0.0, 0.5), "ge": 0, "le": 1}
+EXPANSION: Knob = {"doc": "weight of the coding rate", "symbol": "γ", "sweep": Range(0.1, 10.0, log=True), "ge": 0}
+DISTORTION: Knob = {
+    "doc": "squared, that the rate allows",
+    "symbol": "ε²",
+    "sweep": Range(0.01, 1.0, log=True),
+    "gt": 0,
+}
 
 
 class TeacherWarmup(Protocol):
@@ -119,6 +126,22 @@ def masked_entropy(targets: Tensor, logits: Tensor, weight: Tensor, *, temperatu
     """
     log_p = F.log_softmax(logits.float() / temperature, dim=-1)
     return -((targets * log_p).sum(dim=-1) * weight).sum()
+
+
+def unit(features: Tensor) -> Tensor:
+    """(..., D) -> (..., D): features at length 1."""
+    return F.normalize(features.float(), dim=-1)
+
+
+def crossed(students: Tensor, targets: Tensor) -> Tensor:
+    """(V, N, D), (A, N, D), unit vectors -> (): half the squared distance of each view from the first A views' targets,
+    but for its own, averaged over samples and pairs of views.
+
+    SimDINO (arXiv 2502.10385), its first term; 1 - cos.
+    """
+    cosines = torch.einsum("and,vnd->av", targets, students) / students.shape[1]
+    own = torch.eye(*cosines.shape, dtype=torch.bool, device=cosines.device)
+    return 1 - cosines.masked_fill(own, 0).sum() / (cosines.numel() - len(targets))
 
 
 def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:

@@ -11,17 +11,20 @@ from selfsup.parts.precision import no_autocast
 
 
 def mlp(
-    *widths: int, norm: bool = True, out: Literal["linear", "bias", "norm", "plain norm"] = "linear"
+    *widths: int,
+    norm: bool = True,
+    out: Literal["linear", "bias", "norm", "plain norm"] = "linear",
+    activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """(B, widths[0]) -> (B, widths[-1]): linear layers with ReLU between them.
+    """(B, widths[0]) -> (B, widths[-1]): linear layers with ReLU, or another activation, between them.
 
-    norm: batch normalization before each ReLU; a linear layer before one needs no bias. out: the last layer is linear,
-    linear with a bias, or followed by batch normalization with or without a scale and shift of its own.
+    norm: batch normalization before each of these; a linear layer before one needs no bias. out: the last layer is
+    linear, linear with a bias, or followed by batch normalization with or without a scale and shift of its own.
     """
     *hidden, (last, width) = pairwise(widths)
     layers: list[nn.Module] = []
     for before, after in hidden:
-        layers += [nn.Linear(before, after, bias=not norm), *([nn.BatchNorm1d(after)] if norm else []), nn.ReLU()]
+        layers += [nn.Linear(before, after, bias=not norm), *([nn.BatchNorm1d(after)] if norm else []), activation()]
     layers.append(nn.Linear(last, width, bias=out == "bias"))
     if out in ("norm", "plain norm"):
         layers.append(nn.BatchNorm1d(width, affine=out == "norm"))

@@ -58,9 +58,15 @@ def cae(trunk: Any) -> None:
         return
     cut_normal(trunk.patch_embed.proj.weight, *([] if trunk.cls_token is None else [trunk.cls_token]))
     _forget_bias(trunk)
+    scaled_branches(trunk, 0.1)
+
+
+@torch.no_grad()
+def scaled_branches(trunk: Any, scale: float) -> None:
+    """Let the scales of what a ViT's blocks add begin at this, where it has such scales."""
     for name, weight in trunk.named_parameters():
         if name.endswith(".gamma"):
-            weight.fill_(0.1)
+            weight.fill_(scale)
 
 
 def cut_normal(*weights: Tensor) -> None:

@@ -71,6 +71,21 @@ def second_moment(x: Tensor) -> Tensor:
         return rows.T @ rows / len(rows)
 
 
+def coding_rate(z: Tensor, *, distortion: float) -> Tensor:
+    """(V, N, D), unit vectors -> (): how much space those of all workers fill, in the mean over views.
+
+    SimDINO (arXiv 2502.10385): gamma / 2 * ln det(I + D / distortion * the mean of z z^T), where distortion is its
+    epsilon squared, and gamma is (D + N) / (D N) for N samples in all, as in the authors' code.
+    """
+    z = z.float()
+    samples, dim = z.shape[1] * dist.world_size(), z.shape[2]
+    with no_autocast(z):
+        moment = dist.average(z.mT @ z / z.shape[1])
+        matrix = torch.eye(dim, device=z.device) + dim / distortion * moment
+        rate = torch.linalg.cholesky_ex(matrix).L.diagonal(dim1=1, dim2=2).log().sum(dim=1).mean()
+    return (dim + samples) / (dim * samples) * rate
+
+
 def _spread(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """(M, D), all processes' -> (), (): the variance and the covariance term, VICReg's eq. 1 to 4."""
     total, dim = z.shape

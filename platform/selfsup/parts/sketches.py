@@ -4,6 +4,9 @@ V: views, N: samples of this process, D: channels, M: directions, T: frequencies
 Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
 """
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,3 +55,31 @@ def epps_pulley(z: Tensor, axes: Tensor, *, frequencies: int, highest: float) ->
         error = (cosine - gaussian).square() + sine.square()
         integral = 2 * torch.trapezoid(error * gaussian, t).mean()
     return z.shape[1] * dist.world_size() * integral
+
+
+class VISRegTerms(NamedTuple):
+    """The three terms that hold a batch's distribution, each of shape () and not yet weighted."""
+
+    scale: Tensor
+    shape: Tensor
+    center: Tensor
+
+
+def visreg(z: Tensor, axes: Tensor, *, epsilon: float = 1e-4) -> VISRegTerms:
+    """(V, N, D), (D, M) -> of each view of all processes, in the mean: deviations off 1, shape, and means off 0.
+
+    VISReg (arXiv 2606.02572), eq. 1 to 6: the shape is the squared Wasserstein distance of the samples, centered and
+    divided by their deviation, which passes no gradient here, from a Gaussian along each direction: that of sorted ones
+    from the quantiles at i / (N + 1). Each process works out M / W of the directions, on all samples.
+    """
+    z = dist.gather(z.float().transpose(0, 1)).transpose(0, 1)
+    number, mean = z.shape[1], z.mean(dim=1, keepdim=True)
+    centered = z - mean
+    deviation = torch.linalg.vector_norm(centered, dim=1, keepdim=True) / math.sqrt(number)
+    own = axes.tensor_split(dist.world_size(), dim=1)[dist.rank()]
+    with no_autocast(z):
+        along = (centered / (deviation.detach() + epsilon)) @ own
+    quantiles = torch.special.ndtri(torch.arange(1, number + 1, device=z.device) / (number + 1))
+    error = (along.sort(dim=1).values - quantiles[:, None]).square().mean(dim=(0, 1))
+    shape = error.sum() * dist.world_size() / axes.shape[1]
+    return VISRegTerms(scale=(1 - deviation).square().mean(), shape=shape, center=mean.square().mean())
