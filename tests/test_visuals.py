@@ -72,14 +72,14 @@ def test_attention_runs_from_its_least_to_its_largest_and_is_first_the_mean(
 
 
 def test_a_map_has_the_color_of_each_class_and_gray_without() -> None:
-    features = torch.cat([torch.randn(10, 4) + 9, torch.randn(10, 4) - 9])
-    sheet = feature_map(features, np.repeat([0, -1], 10), ("cat",))
-    again = feature_map(features, np.repeat([0, -1], 10), ("cat",))
+    """Classes have hues of their own before any has a second shade of one."""
+    features = torch.cat([torch.randn(10, 4) + 9, torch.randn(10, 4) - 9, 9 * torch.eye(10, 4)])
+    sheet, again = (feature_map(features, np.repeat([0, -1, 1], 10), ("cat", "dog")) for _ in range(2))
     assert sheet is not None
     assert again is not None
     assert sheet.tobytes() == again.tobytes()
     colors = {color for _, color in sheet.getcolors(2**24)}
-    assert {(31, 119, 180), (211, 211, 211)} <= colors
+    assert {(31, 119, 180), (255, 127, 14), (211, 211, 211)} <= colors
     assert feature_map(features[:5], np.zeros(5, int), ("cat",)) is None
 
 
@@ -96,16 +96,16 @@ def test_every_sheet_is_of_the_same_samples(source: EncoderSource, raw: torch.Te
 
 
 def test_raw_samples_have_their_neighbors_by_color_and_a_map(source: EncoderSource) -> None:
-    """Of six bright images and six dark ones, each with some noise."""
+    """Of six red images and six green ones, each with some noise."""
     noise = torch.randint(0, 40, (12, 32, 32, 3), dtype=torch.uint8)
-    raw = noise + torch.tensor([200, 0]).repeat(6).byte().view(12, 1, 1, 1) * torch.tensor([1, 0, 1]).byte()
+    raw = noise + torch.tensor([[200, 0, 0], [0, 200, 0]]).repeat(6, 1).byte().view(12, 1, 1, 3)
     drawn = dict(sheets(replace(source, method="pixels"), raw, np.arange(12) % 2, ("a", "b")))
     assert [*drawn] == ["neighbors", "map"]
     rows = np.asarray(drawn["neighbors"])[4:, 4:, 0].reshape(5, 132, 8, 132).mean((1, 3))
-    is_bright = rows > rows.mean()
-    assert (is_bright == is_bright[0]).all()
-    assert is_bright[0].any()
-    assert not is_bright[0].all()
+    is_red = rows > rows.mean()
+    assert (is_red == is_red[0]).all()
+    assert is_red[0].any()
+    assert not is_red[0].all()
 
 
 def test_tiles_of_another_size_are_enlarged_to_those_of_the_first_row() -> None:

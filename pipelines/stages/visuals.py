@@ -22,7 +22,8 @@ from selfsup.pretrained import PretrainedEncoder
 
 NEAREST, HEADS = 4, 6  # neighbors of a sample, and heads of attention, that are shown at most
 PERPLEXITY = 30.0  # of t-SNE, as scikit-learn has it; less of few samples
-COLORS = mpl.colormaps["tab20"]
+_PAIRS = mpl.color_sequences["tab20"]  # a dark and a light one of ten hues
+COLORS = *_PAIRS[::2], *_PAIRS[1::2]
 
 Pictures = NDArray[np.uint8]  # (n, H, W, 3)
 
@@ -86,11 +87,11 @@ def feature_map(features: Tensor, label: NDArray[np.int64], classes: Sequence[st
     figure = Figure(figsize=(5, 4), layout="constrained")
     axis = figure.subplots()
     for number in np.unique(label):
-        color, name = ("lightgray", "no label") if number < 0 else (COLORS(number % COLORS.N), classes[number])
+        color, name = ("lightgray", "no label") if number < 0 else (COLORS[number % len(COLORS)], classes[number])
         x, y = places[label == number].T
         axis.scatter(x, y, s=8, linewidths=0, color=color, label=name)
     axis.set(xticks=[], yticks=[])
-    if len(np.unique(label)) <= COLORS.N:
+    if len(np.unique(label)) <= len(COLORS):
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=7)
     with io.BytesIO() as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})

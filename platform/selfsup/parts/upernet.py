@@ -62,6 +62,7 @@ def _block(inputs: int, outputs: int, kernel: int) -> nn.Module:
 def _classifier(inputs: int, classes: int) -> nn.Module:
     layer = nn.Conv2d(inputs, classes, 1)
     nn.init.normal_(layer.weight, std=0.01)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
 
