@@ -1,6 +1,6 @@
 """A sweep file as plans, statuses and reports read it: planned once, and recalled while file, data and code stay."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,8 @@ MOST_RUNS = 20_000  # of a plan that is kept: a thousand, of ten stages each, ar
 class Plan:
     """The plan of a sweep file that is no search. To plan takes torch; to recall what was planned does not.
 
-    A plan is kept where selfsup's own code, the file and the data that it names settle it: where the file names code,
-    weights or trainings from elsewhere, it is planned each time.
+    A plan is kept where selfsup's own code, the file, and what it names settle it: data, weights, specs of earlier
+    trainings. Where it names code from elsewhere, whose imports nobody knows, or a finished run, it is planned anew.
     """
 
     def __init__(self, path: Path, overrides: Sequence[str], home: Path) -> None:
@@ -94,7 +94,8 @@ class Plan:
 
     def _dated(self, answer: Any) -> dict[str, Any]:
         """Return an answer with the digests of the data that it is of."""
-        data = [manifest for run in self.planned[1].values() for manifest in run.data.values()]
+        runs = [one for run in self.planned[1].values() for one in _with_earlier(run)]
+        data = [manifest for run in runs for manifest in run.data.values()]
         return {"answer": answer, "data": {manifest.home: manifest.digest for manifest in data}}
 
     def _content(self) -> dict[str, Any] | None:
@@ -123,6 +124,13 @@ def statuses(path: Path, overrides: Sequence[str] = ()) -> list[RunStatus]:
     from selfsup.sweeps import layout
 
     return layout.statuses(plan.file)
+
+
+def _with_earlier(run: "PlannedRun") -> "Iterator[PlannedRun]":
+    """Yield a run and all that come before it."""
+    yield run
+    for earlier in run.before.values():
+        yield from _with_earlier(earlier)
 
 
 def _is_current(content: Mapping[str, Any]) -> bool:

@@ -101,7 +101,8 @@ def test_another_file_override_or_data_set_is_planned_anew(folder: Path) -> None
         {"augment": {"use": "./mine.py"}},
         {"backbone": SPEC["backbone"] | {"name": "hf:ViTConfig"}},
         {"backbone": SPEC["backbone"] | {"weights": "encoder.safetensors"}},
-        {"teacher": {"from": "photos/vqvae"}},
+        {"teacher": {"from": "a-run"}},
+        {"start": {"from": "./changed.yaml"}},
         {"evals": {"knn": {"data": {"classes": "names.yaml"}}}},
         {"ablate": {"backbone.weights": ["a.safetensors", "b.safetensors"]}},
         {"ablate": {"data.train": ["a", "b"]}},
@@ -114,6 +115,41 @@ def test_what_lies_elsewhere_is_looked_at_each_time(folder: Path, change: dict[s
     assert sweepfile.signature(Path("changed.yaml")) is None
     (folder / "changed.yaml").write_text(yaml.safe_dump(SPEC | {"name": "again"}))
     assert sweepfile.signature(Path("changed.yaml")) is not None
+
+
+def test_the_files_that_a_spec_names_are_part_of_what_settles_its_plan(folder: Path) -> None:
+    """Weights, classes, and the spec of an earlier training with the one that it extends."""
+    (folder / "base.yaml").write_text(yaml.safe_dump(SPEC))
+    (folder / "earlier.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", "seeds": 1}))
+    named = {
+        "encoder.safetensors": {"backbone": SPEC["backbone"] | {"weights": "encoder.safetensors"}},
+        "names.json": {"evals": {"knn": {"data": {"classes": "names.json"}}}},
+        "base.yaml": {"start": {"from": "./earlier.yaml"}},
+    }
+    for name, change in named.items():
+        (folder / "changed.yaml").write_text(yaml.safe_dump(SPEC | change))
+        texts = [SPEC, SPEC | {"optim": {"lr": 2e-4}}] if name == "base.yaml" else [1, 2]
+        seen = []
+        for text in (*texts, texts[0]):
+            (folder / name).write_text(yaml.safe_dump(text))
+            seen.append(sweepfile.signature(Path("changed.yaml")))
+        assert seen[0] == seen[2] != seen[1], name
+        assert None not in seen
+
+
+def test_a_plan_with_an_earlier_training_is_kept_with_the_data_of_both(folder: Path) -> None:
+    shutil.copytree(folder / "train", folder / "more")
+    own = SPEC | {"name": "earlier", "data": {"train": "more", "val": "train"}}
+    (folder / "earlier.yaml").write_text(yaml.safe_dump(own))
+    (folder / "started.yaml").write_text(yaml.safe_dump(SPEC | {"start": {"from": "./earlier.yaml", "data": "own"}}))
+    first = plan("started.yaml", folder)
+    shown = json.dumps(as_data(first.runs.values()))
+    assert set(first._dated(None)["data"]) >= {str(folder / "more"), str(folder / "train")}
+    again = plan("started.yaml", folder)
+    assert json.dumps(as_data(again.runs.values())) == shown
+    assert "planned" not in vars(again), "it is recalled"
+    (folder / "earlier.yaml").write_text(yaml.safe_dump(own | {"optim": {"lr": 1e-5}}))
+    assert set(plan("started.yaml", folder).runs) != set(first.runs)
 
 
 @pytest.mark.parametrize("command", [["--help"], ["describe"], ["plan", "tiny.yaml"], ["runs"]], ids=str)

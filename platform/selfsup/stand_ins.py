@@ -9,7 +9,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from inspect import CO_OPTIMIZED
 from types import ModuleType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 PACKAGES = "safetensors", "timm", "torch", "torchvision"
 
@@ -57,8 +57,6 @@ class Placeholder:
 
 
 class _Module(ModuleType):
-    __path__: ClassVar[list[str]] = []
-
     def __getattr__(self, name: str) -> Placeholder:
         if name == "__version__":
             raise NeedsTorch
@@ -78,7 +76,9 @@ class _Finder:
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType:
-        return _Module(spec.name)
+        module = _Module(spec.name)
+        module.__path__ = []  # a package
+        return module
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:

@@ -13,7 +13,9 @@ what the file extends, what the study extends, what the file says, what the stud
 A search (see space.py) has `search:` instead of axes; its studies are the methods to choose from.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +34,7 @@ from selfsup.sweeps.spec.design import Design, design, metrics
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.spec.space import SearchedKnob, take
 
-ELSEWHERE = {"answers", "augment", "classes", "start", "teacher", "weights"}  # they name what is not in a spec
+FILES = {"answers", "classes", "from", "weights"}  # knobs that name a file, whose content settles a plan, too
 SAID = {"expected", "published"}  # words
 
 
@@ -106,10 +108,12 @@ def trees(path: Path, overrides: Sequence[str] = ()) -> list[Node]:
     return [layers.stack(*bare) for _, (bare, _) in _studies(layers, path, parts, layers.stack(*parts))]
 
 
-def signature(path: Path, overrides: Sequence[str] = ()) -> list[Any] | None:
+def signature(path: Path, overrides: Sequence[str] = (), above: Sequence[Path] = ()) -> list[Any] | None:
     """Return all that a valid file says, as JSON data. It settles a plan together with the data and selfsup's code.
 
-    None for a search, and for a file that names code, weights or trainings from elsewhere, or that cannot be read.
+    Digests of the files that it names, and what the specs of earlier trainings say, are part of it. None for a search,
+    for a file that names code from elsewhere or a finished run, and for one that cannot be read. above: the files whose
+    earlier training it is.
     """
     layers = Layers(WHOLE)
     base, own = layers.split(path)
@@ -120,20 +124,39 @@ def signature(path: Path, overrides: Sequence[str] = ()) -> list[Any] | None:
     header = {name: plain(top).get(name) for name in SweepHeader.model_fields}
     if layers.problems or header["search"] is not None or not all(_is_closed(tree) for _, tree in studies):
         return None
-    return [str(path), str(Path.cwd()), list(overrides), header, studies]
+    files = [_content(name, knob, (*above, path)) for _, tree in studies for knob, name in _files(tree)]
+    return None if None in files else [str(path), str(Path.cwd()), list(overrides), header, studies, files]
 
 
 def _is_closed(value: Any, *above: str) -> bool:
-    """Return whether nothing in a tree names code, weights or trainings from elsewhere, nor axes data or classes."""
-    if value is None or set(above) & SAID or (above[-1:] == ("weights",) and value == "timm"):
+    """Return whether nothing in a tree names code from elsewhere, nor axes data or files."""
+    if value is None or set(above) & SAID:
         return True
     if isinstance(value, dict):
         return all(_is_closed(inner, *above, *str(key).split(".")) for key, inner in value.items())
-    if set(above) & ELSEWHERE or ("data" in above and set(above) & {"ablate", "grid"}):
+    if "augment" in above or (set(above) & {"data", *FILES} and set(above) & {"ablate", "grid"}):
         return False
     if isinstance(value, tuple):
         return all(_is_closed(inner, *above) for inner in value)
-    return not isinstance(value, str) or "://" in value or not outside.is_outside(value)
+    return not isinstance(value, str) or "://" in value or above[-1] in FILES or not outside.is_outside(value)
+
+
+def _files(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield knob and value of each knob in a tree that names a file."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key in FILES and inner not in (None, "timm"):
+            yield key, inner
+        yield from _files(inner)
+
+
+def _content(name: Any, knob: str, above: Sequence[Path]) -> Any:
+    """Return the digest of a file, or what the spec of an earlier training says; None where neither can be told."""
+    if knob == "from":
+        path = Path(str(name))
+        return signature(path, (), above) if "/" in str(name) and path not in above else None
+    with suppress(OSError), Path(str(name)).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+    return None
 
 
 def command_for(sweep_files: Sequence[SweepFile]) -> str:
