@@ -48,6 +48,7 @@ moco_v1          sgd          256     200   0      0.03   0       1e-4    1e-4  
 mocov3           adamw       4096     300   0      2.4e-3 0       0.1     0.1     40      all  temperature=0.2 momentum=0.99 frozen_patches=True hidden=4096 dim=256 backbone.heads=12 optim.betas=(0.9,0.999)
 mocov3_resnet50  lars.byol   4096     300   0      4.8    0       1e-6    1e-6    10      -    temperature=1.0 momentum=0.99 crop_min=0.2 hidden=4096 dim=256 optim.trust=0.001
 msn              adamw       1024     800   2e-4   1e-3   9.9e-5  0.04    0.366   15      -    prototypes=1024 temperature=0.1 target_temperature=0.1*0.25 me_max=1 iterations=3 momentum=0.996 hidden=2048 dim=256 mask_ratio=0.15 optim.clip_norm=3 optim.betas=(0.9,0.999)
+nepa             adamw       4096    1600   0      4.8e-3 0       0.05    0.05    40      -    momentum=0.9999 crop_min=0.08 backbone.patch_size=14 backbone.qk_norm=True optim.betas=(0.9,0.95)
 nnclr            lars.byol   4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 queue=98304 hidden=2048 predictor=4096 dim=256
 obow             sgd          256     200   0      0.03   3e-5    1e-4    1e-4    10      all  words=8192 levels=2 sharpness=15 kappa=8 momentum=0.99 crops=2 local_crops=5
 pirl             sgd         1024     800   0      0.12   1.2e-4  1e-4    1e-4    0       -    loss='nce' temperature=0.07 negatives=32000 invariance=0.5 momentum=0.5 dim=128 puzzle=255 train.norm_groups=32

@@ -82,9 +82,9 @@ def idle(name: str) -> dict[str, str]:
     if outside.is_outside(name):
         return dict.fromkeys(outside_backbone.idle(name), f"on {name}")
     if is_hiera(name):
-        return dict.fromkeys(("positions", "pool", "class_tokens"), f"on {name}, which is no plain ViT")
+        return dict.fromkeys(("positions", "pool", "qk_norm", "class_tokens"), f"on {name}, which is no plain ViT")
     if not takes_tokens(name):
-        knobs = ("patch_size", "depth", "heads", "positions", "pool", "class_tokens")
+        knobs = ("patch_size", "depth", "heads", "positions", "pool", "qk_norm", "class_tokens")
         return dict.fromkeys(knobs, f"on {name}, which is no plain ViT")
     learned = {} if adds_positions(name) else {"positions": f"on {name}: its attention has them"}
     return {"stem": f"on {name}, a plain ViT"} | learned

@@ -40,7 +40,7 @@ def idle(name: str) -> set[str]:
         fixed = {"patch_size", "width", "depth", "heads", "positions", "init", "stem"}
         return fixed if hasattr(config(name), "drop_path_rate") else {*fixed, "drop_path"}
     asked = {"image_size", *inspect.signature(factory(name)).parameters}
-    return {"positions", "init", "pool", "class_tokens", "stem", *GIVEN} - asked
+    return {"positions", "init", "pool", "qk_norm", "class_tokens", "stem", *GIVEN} - asked
 
 
 def portable(name: str) -> str:

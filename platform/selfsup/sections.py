@@ -110,6 +110,7 @@ class Backbone(Knobs):
     pool: Literal["cls", "mean", "mean_norm"] = knob(
         "cls", "feature of a sample: the class token, or the mean of the patches, after the final norm or before it"
     )
+    qk_norm: bool = knob(False, "a ViT's attention normalizes queries and keys, head by head")
     class_tokens: int = knob(1, "class tokens of a ViT; of several, the mean is the feature of a sample", gt=0, le=1000)
     init: Literal["objective", "backbone"] = knob(
         "objective", "initial weights: of the objective's authors, or MAE's for ViTs and timm's for others"

@@ -96,6 +96,8 @@ def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
         "num_heads": backbone.heads,
     }
     kwargs |= {name: size for name, size in sizes.items() if size is not None}
+    if backbone.qk_norm:
+        kwargs["qk_norm"] = True
     if backbone.class_tokens > 1:
         if not families.takes_class_tokens(backbone.name):
             message = (

@@ -50,6 +50,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "mixedae": {"images": 2, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4},
     "mocov3": {"hidden": 64},
     "msn": {"prototypes": 12, "hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
+    "nepa": {"momentum": 0.9},
     "nnclr": {"queue": 32, "hidden": 64, "predictor": 64},
     "obow": {"words": 12, "border": 0, "crop_size": 16, "local_size": 8},
     "pirl": {"negatives": 5, "puzzle": 24},

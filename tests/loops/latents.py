@@ -1,4 +1,4 @@
-"""Feature distillation and SALT, whose teachers stay as they are, at the settings of their recipes."""
+"""Feature distillation and SALT, whose teachers stay as they are, and NEPA, at the settings of their recipes."""
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,27 @@ def salt(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, names))
 
 
+def nepa(method: Method, batches: list[Batch]) -> Trained:
+    """Sample by sample, by torch's causal attention; the average of weights is a teacher that teaches nothing."""
+    student = copied(method, {"backbone": "encoders.image"})
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        trunk, losses = student["backbone"].trunk, []
+        for image in unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4).split(1):
+            x = embedded = torch.cat([trunk.cls_token, trunk.patch_embed(image)], dim=1) + trunk.pos_embed
+            for block in trunk.blocks:
+                x = block(x, is_causal=True)
+            losses.append(-F.cosine_similarity(trunk.norm(x)[0, :-1], embedded[0, 1:].detach(), dim=1).mean())
+        return torch.stack(losses).mean()
+
+    move = adamw(student, warm(4.8e-3), lambda _, name, weight: 0.05 * matrices(name, weight), betas=(0.9, 0.95))
+    average = copied(method, {"backbone": "average"})
+    losses, average = learn(student, loss, batches, move, teacher=average, momentum=lambda _: 0.9999)
+    return trained(losses, {"encoders.image": student["backbone"], "average": average["backbone"]})
+
+
 LOOPS = {
     "feature_distillation": of_recipe("feature_distillation", feature_distillation, "vit"),
+    "nepa": of_recipe("nepa", nepa, "vit", momentum=0.9999),
     "salt": of_recipe("salt", salt, "vit"),
 }

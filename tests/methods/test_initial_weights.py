@@ -22,6 +22,7 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "data2vec": (CUT, CUT, CUT),
     "ropim": (CUT, CUT, CUT),
     "flexpredict": (0.02, 0.02, 0.02),
+    "nepa": (0.02, 0.02, 0.02),
     "salt": (0.02, 0.02, 0.02),
     "simmim": (CUT, CUT, CUT),
     "mocov3": (APART, (2 / 96) ** 0.5, 1e-6),
