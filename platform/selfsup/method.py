@@ -45,9 +45,10 @@ class TrainInfo(NamedTuple):
 class ParamOptions(NamedTuple):
     """Options of the optimizer for one weight, beside the schedule.
 
-    lr_scale: factor on the schedule's learning rate. constant_lr: keep the peak after warm-up. frozen_until: share of
-    training before which the weight does not move. no_weight_decay: no decay, though its shape would have it.
-    clip_group: weights of one group share the gradient norm that optim.clip_norm bounds; the group "" is not clipped.
+    lr_scale: factor on the schedule's learning rate. decay_scale: on its weight decay. constant_lr: keep the peak after
+    warm-up. frozen_until: share of training before which the weight does not move. no_weight_decay: no decay, though
+    its shape would have it. clip_group: weights of one group share the gradient norm that optim.clip_norm bounds; the
+    group "" is not clipped.
     """
 
     lr_scale: float = 1.0
@@ -55,6 +56,7 @@ class ParamOptions(NamedTuple):
     frozen_until: float = 0.0
     no_weight_decay: bool = False
     clip_group: str = "all"
+    decay_scale: float = 1.0
 
 
 class Out(NamedTuple):

@@ -49,7 +49,11 @@ def param_groups(method: Method, weight_decay: float, *, decay_all: bool = False
             decayed = (decay_all or weight.ndim > 1) and not options.no_weight_decay
             groups[options._replace(no_weight_decay=not decayed)].append(weight)
     return [
-        {"params": weights, "weight_decay": 0.0 if options.no_weight_decay else weight_decay, **options._asdict()}
+        {
+            "params": weights,
+            "weight_decay": 0.0 if options.no_weight_decay else options.decay_scale * weight_decay,
+            **options._asdict(),
+        }
         for options, weights in sorted(groups.items(), key=lambda item: item[0])
     ]
 
@@ -85,7 +89,8 @@ def schedule(optimizer: Optimizer, optim: Optim, step: int, *, steps: int, warmu
     lr = lr_at(step, optim, steps=steps, warmup=warmup, peak=peak)
     for group in optimizer.param_groups:
         group["lr"] = group["lr_scale"] * (peak if group["constant_lr"] and step >= warmup else lr)
-        group["weight_decay"] = 0.0 if group["no_weight_decay"] else decay_at(t, optim)
+        scale = group.get("decay_scale", 1.0)  # checkpoints from before it have none
+        group["weight_decay"] = 0.0 if group["no_weight_decay"] else scale * decay_at(t, optim)
         if t < group["frozen_until"]:
             for weight in group["params"]:
                 weight.grad = None

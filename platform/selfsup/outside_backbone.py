@@ -37,7 +37,7 @@ def problem(name: str) -> str | None:
 def idle(name: str) -> set[str]:
     """Return the settings of `backbone` that change nothing of one from outside."""
     if name.startswith(HUGGING_FACE):
-        fixed = {"patch_size", "width", "depth", "heads", "positions", "init", "stem"}
+        fixed = {"patch_size", "width", "depth", "heads", "positions", "qk_norm", "init", "stem"}
         return fixed if hasattr(config(name), "drop_path_rate") else {*fixed, "drop_path"}
     asked = {"image_size", *inspect.signature(factory(name)).parameters}
     return {"positions", "init", "pool", "qk_norm", "class_tokens", "stem", *GIVEN} - asked

@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "beit": {"mask_block": 2},
     "byol": {"hidden": 64},
     "cae": {"regressor_depth": 1, "decoder_depth": 1},
+    "capi": {"clusters": 12, "predictor_depth": 1, "asked": 0.2, "momentum_warmup": 0.0},
     "colorization": {"depth": 1, "width": 16},
     "context_encoder": {"bottleneck": 16, "width": 4},
     "data2vec": {"average": 2, "mask_block": 2},

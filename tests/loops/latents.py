@@ -1,9 +1,11 @@
-"""Feature distillation and SALT, whose teachers stay as they are, and NEPA, at the settings of their recipes."""
+"""Feature distillation and SALT, whose teachers stay as they are, NEPA and CAPI, at the settings of their recipes."""
 
 import torch
 import torch.nn.functional as F
+from lightly.loss import CAPILoss
 from precision import double_precision
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from selfsup.batch import Batch
 from selfsup.method import Method
@@ -81,7 +83,48 @@ def nepa(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, {"encoders.image": student["backbone"], "average": average["backbone"]})
 
 
+def last_layer(head: nn.Module) -> nn.Linear:
+    """Return torch's weight norm with the weights of ours."""
+    linear = nn.Linear(head.weight.shape[1], head.weight.shape[0], bias=False, dtype=torch.float64)
+    linear.weight.data = head.weight.detach().clone()
+    normed = weight_norm(linear)
+    normed.parametrizations.weight.original0.data = head.lengths.detach().clone()
+    return normed
+
+
+def capi(method: Method, batches: list[Batch]) -> Trained:
+    """lightly's loss for predictions and for clusters, which have an optimizer of their own; codes place by place."""
+    names = {"backbone": "encoders.image", "predictor": "predictor", "clusters": "clusters"}
+    student = copied(method, names)
+    student["head"], loss_of = last_layer(method.head), CAPILoss()
+
+    def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        [view] = batch.views
+        asked = view.mask.targets[:, 0]
+        features = teacher["backbone"](view.value)[:, 1:].detach()
+        scores = student["clusters"](F.normalize(features, dim=2))
+        seen = student["backbone"](view.value, view.mask.keep)
+        logits = student["head"](F.normalize(student["predictor"](seen, view.mask.keep, asked), dim=2))
+        return loss_of(scores, logits, asked) + loss_of(scores, scores)
+
+    def pace(name: str) -> float:
+        return 0.5 if name.startswith("clusters") else 0.2 if "patch_embed" in name else 1.0
+
+    decay = lambda _, name, weight: (0.01 if name.startswith("clusters") else 0.1) * (weight.ndim > 1)  # noqa: E731
+    move = adamw(student, warm(1e-3, end=9.549e-5), decay, betas=(0.9, 0.95), scale=pace)
+
+    def momentum(step: int) -> float:
+        return 1.0 - 0.001 * step if step < 1 else cosine(step - 1, 0.999, 0.9999045, 9)
+
+    teacher = copied(method, {"backbone": "teacher"})
+    losses, teacher = learn(student, loss, batches, move, teacher=teacher, momentum=momentum)
+    parts = named(student, names) | {"teacher": teacher["backbone"]}
+    normed = student["head"].parametrizations.weight
+    return trained(losses, parts | {"head.weight": normed.original1, "head.lengths": normed.original0})
+
+
 LOOPS = {
+    "capi": of_recipe("capi", capi, "vit", clusters=12, predictor_depth=1, asked=0.2, momentum_warmup=0.1),
     "feature_distillation": of_recipe("feature_distillation", feature_distillation, "vit"),
     "nepa": of_recipe("nepa", nepa, "vit", momentum=0.9999),
     "salt": of_recipe("salt", salt, "vit"),

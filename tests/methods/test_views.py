@@ -20,6 +20,7 @@ beit         1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 cae          1    -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+capi         1    -  0.6   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 data2vec     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from selfsup.parts import dist
 
+LEAST = 1e-8  # what CAPI's code adds to sums, which shows where a sample is far from all clusters
+
 
 @torch.no_grad()
 def sinkhorn(
@@ -33,3 +35,18 @@ def sinkhorn(
         codes.div_(dist.total(codes.sum(dim=0)).clamp_min(least)).div_(codes.shape[1])
         codes.div_(codes.sum(dim=1, keepdim=True).clamp_min(least)).div_(samples)
     return codes.mul_(samples)
+
+
+@torch.no_grad()
+def sinkhorn_by_place(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
+    """(B, N, K) -> (B, N, K): soft assignments of B samples of this process at N places, each place by itself.
+
+    Each row sums to 1; at every place the columns sum to nearly the same over all processes. CAPI (arXiv 2502.08769),
+    section 3.2, "positional collapse".
+    """
+    codes = scores.float() / epsilon
+    codes.sub_(dist.largest(codes.amax(dim=0))).exp_()
+    for _ in range(iterations):
+        codes.div_(dist.total(codes.sum(dim=0)) + LEAST)
+        codes.div_(codes.sum(dim=2, keepdim=True) + LEAST)
+    return codes
