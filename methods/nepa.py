@@ -74,4 +74,4 @@ class NEPA(Method):
 
     def _asked(self, tokens: Tokens) -> int:
         """Return the number of patches that are predicted: all that something stands before."""
-        return tokens.value.shape[1] - (self.backbone.num_prefix == 0)
+        return tokens.value.shape[1] - int(self.backbone.num_prefix == 0)

@@ -26,7 +26,7 @@ class CrossPredictor(nn.Module):
         heads, self.num_prefix = encoder.trunk.blocks[0].attn.num_heads, encoder.num_prefix
         size = encoder.dim // heads
         rows, columns = encoder.grid
-        table = RotaryEmbeddingDinoV3(size, temperature=100.0, rotate_half=True).get_embed((rows, columns))
+        table = RotaryEmbeddingDinoV3(size, temperature=100.0, rotate_half=True).get_embed([rows, columns])
         still = torch.cat([torch.zeros(1, size), torch.ones(1, size)], dim=1)
         self.register_buffer("turns", torch.cat([table.to(still), still]), persistent=False)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, encoder.dim))
