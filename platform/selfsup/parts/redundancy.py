@@ -82,7 +82,7 @@ def coding_rate(z: Tensor, *, distortion: float) -> Tensor:
     with no_autocast(z):
         moment = dist.average(z.mT @ z / z.shape[1])
         matrix = torch.eye(dim, device=z.device) + dim / distortion * moment
-        rate = torch.linalg.cholesky_ex(matrix).L.diagonal(dim1=1, dim2=2).log().sum(dim=1).mean()
+        rate: Tensor = torch.linalg.cholesky_ex(matrix).L.diagonal(dim1=1, dim2=2).log().sum(dim=1).mean()
     return (dim + samples) / (dim * samples) * rate
 
 
