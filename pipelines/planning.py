@@ -6,6 +6,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from selfsup.evaluations import Evaluation, listed
+from selfsup.homes import pull
 from selfsup.layers import located
 from selfsup.pipelines import chain
 from selfsup.pipelines.data import answers, bundled
@@ -24,6 +25,7 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
 
     Raises DataError where a data set has no manifest, and what `chain.check` does.
     """
+    pull(home)
     runs = list(spec.runs)
     train, val = (
         _manifest(spec, url, f"data.{split}", home)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from selfsup.errors import SpecError
+from selfsup.homes import publish
 from selfsup.knob import as_dict
 from selfsup.layers import located
 from selfsup.pipelines.planned import PlannedRun
@@ -15,6 +16,7 @@ def remember(run: PlannedRun) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stages = {"pretrain": run.pretrain and run.pretrain.key, "stages": [stage.key for stage in run.stages]}
     write_json(path, {"run": as_dict(run.run), "spec": run.spec, **stages})
+    publish(path, patience=run.run.resources.storage_patience)
 
 
 def check_unchanged(run: PlannedRun) -> None:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from selfsup import pretrained
 from selfsup.errors import CheckpointError
+from selfsup.homes import fetch, pull
+from selfsup.mirror_index import inputs
 from selfsup.pipelines.data import bundled, manifest
 from selfsup.pretrained import PretrainedEncoder, assembled
 from selfsup.saved import SavedEncoder, read_encoder
@@ -35,6 +37,7 @@ def find(home: Path, source: str) -> TrainedEncoder:
     """Return the encoder of a finished run, by its id, or in a file. Raises CheckpointError where there is none."""
     if source.endswith(SUFFIX) or Path(source).is_file():
         return TrainedEncoder(Path(source).stem, Path(source).absolute())
+    pull(home)
     path = _of_run(home, source)
     run = read_json(record(home, source)).get("run")
     try:
@@ -62,6 +65,7 @@ def _of_run(home: Path, run_id: str) -> Path:
     if key is None:
         raise CheckpointError(f"{run_id} is a baseline: it has no trained encoder")
     path = home / "stages" / key / f"encoder{SUFFIX}"
+    fetch([path.parent], inputs)
     if not path.exists():
         raise CheckpointError(f"{run_id} has not finished training: run its spec again first")
     return path

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from selfsup import scratch, stage
 from selfsup.columns import aligned
+from selfsup.homes import forget, pull, size
+from selfsup.mirror_index import size_of
 from selfsup.progress import several
 from selfsup.stage import is_locked
 from selfsup.sweeps.listing import volume
 from selfsup.sweeps.report.results import deleted_ids
-from selfsup.sweeps.stored import UNSENT, RunRecord, StoredRun, read_record, recorded, size
+from selfsup.sweeps.stored import UNSENT, RunRecord, StoredRun, read_record, recorded
 from selfsup.track import Tracker
 
 Records = Mapping[str, RunRecord]
@@ -81,7 +83,7 @@ def unneeded(home: Path, tracker: Tracker | None) -> Cleaning:
     removals = [
         *_removals(home, names - needed, "of runs deleted in MLflow"),
         *_removals(home, orphans - kept, "of no run"),
-        *(Removal(path, "left by a process that ended", size(path)) for path in scratch.abandoned(home / "tune")),
+        *(Removal(path, "left by a process that ended", size_of(path)) for path in scratch.abandoned(home / "tune")),
     ]
     remark = (
         f"{several(len(kept), 'finished stage')} of no record will stay: MLflow has runs whose records are not here"
@@ -93,7 +95,8 @@ def carry_out(home: Path, cleaning: Cleaning) -> list[Removal]:
     """Remove what was planned; return what stays, since a process has begun to use it meanwhile."""
     for key in cleaning.runs:
         for suffix in (".json", ".failure"):
-            (home / "runs" / f"{key}{suffix}").unlink(missing_ok=True)
+            forget(path := home / "runs" / f"{key}{suffix}")
+            path.unlink(missing_ok=True)
     return [removal for removal in cleaning.removals if not _remove(home, removal.path)]
 
 
@@ -115,6 +118,7 @@ def _removals(home: Path, names: Iterable[str], why: str) -> Iterator[Removal]:
 
 def _records(home: Path) -> Records:
     """Return the records of all runs. Raises CheckpointError for a damaged one, which may name any stage."""
+    pull(home, fresh=0.0)
     return {path.stem: _read(path, path.stat().st_mtime_ns) for path in sorted(home.glob("runs/*.json"))}
 
 

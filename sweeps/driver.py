@@ -20,6 +20,9 @@ from ray.tune.experiment import Trial
 
 from selfsup import failures
 from selfsup.failures import MAX_ALIKE, Failure
+from selfsup.homes import fetch, following
+from selfsup.mirror_index import notes
+from selfsup.objects import StorageError
 from selfsup.pipelines.cluster.ray_context import logs_folder
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.sharing import sort_by_stream
@@ -146,6 +149,7 @@ class TrialMonitor(tune.Callback):
         for stage in (*run.training, *run.tunings):
             if stage.kind == "pretrain" and not stage.done:
                 owner, name = run.owner(stage), f"{title(run)} {stage.name}".rstrip()
+                shown.enter_context(following([stage.folder]))
                 shown.enter_context(follow(stage, name, owner.steps, partial(_latest, owner)))
         self._shown[run.id] = shown, monotonic()
 
@@ -172,6 +176,8 @@ class TrialMonitor(tune.Callback):
     def _end(self, run: PlannedRun, stopped: str = "", failure: Failure | None = None) -> None:
         display, began = self._shown.pop(run.id, (ExitStack(), monotonic()))
         display.close()
+        with suppress(StorageError):
+            fetch((stage.folder for stage in run.stages), notes)
         failure = None if run.done or stopped else failure or failures.read(run.failure)  # a stop may be noted as one
         self.fair += failure is None
         for line in _passed_over(run):

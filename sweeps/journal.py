@@ -19,7 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from selfsup.claim import claimed
 from selfsup.errors import CheckpointError
+from selfsup.homes import fetch, publish
 from selfsup.progress import say
 from selfsup.sweeps.spec.search import Search
 from selfsup.sweeps.trial import SAMPLES
@@ -61,7 +63,7 @@ class Journal:
         least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
         directions = [least if mode == "min" else most for mode in search.objectives.values()]
         with _sound(path):
-            self.storage = JournalStorage(JournalFileBackend(str(path)))
+            self.storage = JournalStorage(_PublishedFile(path))
             self._study = optuna.create_study(
                 storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
             )
@@ -79,7 +81,9 @@ class Journal:
             except BlockingIOError:
                 say(f"{self.name}: another process searches; waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            with claimed(self._lock.with_suffix("")):
+                fetch([self._lock.parent])
+                yield
 
     def resume(self) -> None:
         """Begin a session: propose interrupted trials again. Call it inside `locked`."""
@@ -127,6 +131,18 @@ class Journal:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
+
+
+class _PublishedFile(JournalFileBackend):
+    """A file of a journal, published where its home is on object storage."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        super().append_logs(logs)
+        publish(self._path)
 
 
 def _clock(trials: list[FrozenTrial]) -> Iterator[float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfsup.columns import aligned
+from selfsup.homes import shown
 from selfsup.progress import several
 from selfsup.sweeps.report.wording import heading
 from selfsup.sweeps.stored import StoredRun, day, stage_sizes
@@ -17,7 +18,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 def table(runs: Sequence[StoredRun], home: Path, names: Sequence[str] = ()) -> str:
     """Return a line for each run, below a heading, and a line on them all. names: those that were asked for."""
     if not runs:
-        return f"no runs under {home}{f' go by {shlex.join(names)}' if names else ''}"
+        return f"no runs under {shown(home)}{f' go by {shlex.join(names)}' if names else ''}"
     metrics = [name for name, _ in Counter(name for run in runs for name in run.metrics).most_common()]
     has_why = any(run.why for run in runs)
     head = ("run", "id", "status", *map(heading, metrics), "size", "time", *["why"] * has_why)
@@ -25,7 +26,7 @@ def table(runs: Sequence[StoredRun], home: Path, names: Sequence[str] = ()) -> s
     lines = [(*_cells(run, metrics, sizes), *[run.why] * has_why) for run in runs]
     number = Counter(run.status for run in runs)
     counts = ", ".join(f"{count} {status}" for status, count in number.items())
-    together = f"{several(len(runs), 'run')}: {counts}; {volume(sum(sizes.values()))} in {home}"
+    together = f"{several(len(runs), 'run')}: {counts}; {volume(sum(sizes.values()))} in {shown(home)}"
     return f"{aligned([head, *lines])}\n\n{together}"
 
 

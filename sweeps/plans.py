@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.errors import DataError
 from selfsup.evaluator import Metric
+from selfsup.homes import pull
 from selfsup.mlflow_store import home
 from selfsup.pipelines.data import manifest
 from selfsup.pipelines.summary import RunSummary, as_data, first_of, from_data, summarize
@@ -33,6 +34,7 @@ class Plan:
     """
 
     def __init__(self, path: Path, overrides: Sequence[str], home: Path) -> None:
+        pull(home)
         self._home = home
         self._signature = sweepfile.signature(path, overrides)
         self._path, self._overrides = path, overrides

@@ -9,6 +9,7 @@ from time import monotonic, sleep, time_ns
 from selfsup import failures, origin
 from selfsup.errors import TrackError
 from selfsup.failures import Failure
+from selfsup.homes import shown
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.curves import logs
 from selfsup.pipelines.stages.runner import commit
@@ -124,7 +125,7 @@ class Recorder:
         if planned.done:
             if planned.pretrain:
                 encoder = planned.pretrain.folder / "encoder.safetensors"
-                self._tracker.model(run, name=planned.id, path=str(encoder), digest=planned.pretrain.key)
+                self._tracker.model(run, name=planned.id, path=shown(encoder), digest=planned.pretrain.key)
             self._tracker.finish(run, "FINISHED")
 
     def _average(self, run: str, planned: PlannedRun) -> None:

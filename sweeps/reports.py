@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfsup import whole
+from selfsup.homes import publish
 from selfsup.mlflow_store import home
 from selfsup.stage import digest, read_json, record
 from selfsup.sweeps import mlflow_tree, mlflow_views
@@ -78,6 +79,7 @@ def write(arms: Sweep, tracker: Tracker) -> tuple[Ablation, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.write(path, data)
         tracker.artifact(root, path, str(Path("report", name).parent))
+    publish(folder)
     mlflow_tree.summarize(tracker, ablation)
     return ablation, folder / "report.html"
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from selfsup import failures, means, origin
 from selfsup.columns import aligned
+from selfsup.homes import DURABLE
 from selfsup.metrics_log import tail
 from selfsup.pipelines.summary import RunSummary
+from selfsup.stage import read_json
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.result import Status
 from selfsup.sweeps.spec.sweep import Sweep
@@ -122,7 +124,13 @@ def _run_status(run: "AnyRun") -> tuple[Status, str]:
 
 def _progress(run: "AnyRun") -> str:
     record = tail(run.pretrain.spool) if run.pretrain and not run.pretrain.done else None
-    return f" at step {record.step} of {run.steps}" if record else ""
+    return f" at step {record.step} of {run.steps}{_durable(run)}" if record else ""
+
+
+def _durable(run: "AnyRun") -> str:
+    """Return how far object storage has a training."""
+    path = run.pretrain and run.pretrain.folder / DURABLE
+    return f", of which storage has {read_json(path, step=int)['step']}" if path and path.exists() else ""
 
 
 def scores(run: "AnyRun") -> dict[str, float]:

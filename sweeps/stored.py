@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from selfsup import evaluator, failures, outside
 from selfsup.errors import CheckpointError, SpecError
+from selfsup.homes import pull, size
 from selfsup.mlflow_store import default_uri, sqlite_path
 from selfsup.sqlite_runs import Row
 from selfsup.stage import damaged, is_locked, read_json
@@ -99,6 +100,7 @@ def read_record(path: Path) -> RunRecord:
 
 def stored(home: Path) -> list[StoredRun]:
     """Return the runs of the store in use, the newest first; those too that MLflow was never told of."""
+    pull(home)
     known = records(home)
     tracker = tracker_of(home)
     rows = list(recorded(tracker, home))
@@ -112,11 +114,6 @@ def stored(home: Path) -> list[StoredRun]:
 def stage_sizes(runs: Iterable[StoredRun], home: Path) -> dict[str, int]:
     """Return the bytes of the stages of runs, by key; those that runs share are counted once."""
     return {key: size(home / "stages" / key) for key in {key for run in runs for key in run.stages}}
-
-
-def size(path: Path) -> int:
-    """Return the bytes of a folder's files; 0 where there is none."""
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
 
 
 def selected(runs: Iterable[StoredRun], patterns: Sequence[str], status: str | None = None) -> list[StoredRun]:

@@ -13,8 +13,8 @@ import pytest
 from servers import free_ports
 
 from selfsup.errors import SpecError, TrackError
+from selfsup.folders import node_cache_folder
 from selfsup.mlflow_store import ENVIRONMENT, default_uri, experiment_page, home, load_mlflow, ui_command
-from selfsup.pipelines.data.cache import node_cache_folder
 from selfsup.track import Tracker
 
 
@@ -70,7 +70,7 @@ def test_damage_that_a_later_question_meets_is_told(tmp_path: Path) -> None:
         raise damage
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/home", "gs://bucket", "file:///shared/home"])
+@pytest.mark.parametrize("place", ["http://host/home", "s3://bucket/" + 200 * "x", "file:///shared/home"])
 def test_a_home_that_is_no_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFSUP_HOME", place)

@@ -113,7 +113,8 @@ def _workers_forked_by(folder: Path) -> Iterator[None]:
 
 def _begin(listening: socket.socket, parent: int) -> int:
     """Start the server, as a fork of this process if it may be; return its number. parent: a pipe from this one."""
-    if not _imported or threading.active_count() > 1:
+    has_threads = threading.active_count() > 1 or "obstore" in sys.modules  # which has some that Python does not see
+    if not _imported or has_threads:
         for file in (listening.fileno(), parent):
             os.set_inheritable(file, True)
         argv = [sys.executable, "-P", __file__, str(listening.fileno()), str(parent)]

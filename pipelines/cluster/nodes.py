@@ -1,8 +1,8 @@
-"""The nodes of a cluster: whether they share a folder, before hours are spent on what cannot be found; their room."""
+"""The nodes of a cluster: whether they share a home, before hours are spent on what cannot be found; their room."""
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from selfsup.errors import SelfsupError
+from selfsup.homes import mirror_of
+from selfsup.mirror import Mirror
+from selfsup.redact import redacted
 from selfsup.scratch import scratch
 
 TOKEN_FILE = "token"
@@ -20,18 +23,49 @@ SYNC_TIMEOUT = 10.0  # seconds in which a network file system shows what another
 
 
 def check_shared_folder(home: Path) -> None:
-    """Raise SelfsupError that names each node on which `home` is another folder than here, or cannot be used."""
+    """Raise SelfsupError that names each node on which `home` is another folder than here, or cannot be used.
+
+    Of a home on object storage: each node that does not reach it.
+    """
     token, nodes = secrets.token_hex(8), _other_nodes()
+    if mirror := mirror_of(home):
+        _check_storage(mirror, token, nodes)
+        return
     with scratch(home, ".nodes-") as folder:
         (folder / TOKEN_FILE).write_text(token)
-        tasks = {name: _submit(node, folder / node, token) for name, node in nodes.items()}
+        tasks = {name: _submit(node, write_back, folder / node, token) for name, node in nodes.items()}
         answers = {name: _result(task) or read_problem(folder / nodes[name], token) for name, task in tasks.items()}
+    remedy = "Put it on storage that all nodes share, under the same path on each, or give a URL, as s3://bucket/prefix"
+    _refuse(answers, f"sees {home} as this one does", remedy)
+
+
+def _check_storage(mirror: Mirror, token: str, nodes: Mapping[str, str]) -> None:
+    name = f"nodes/{token}"
+    mirror.store.write(name, token.encode())
+    try:
+        tasks = {title: _submit(node, read_back, mirror.root, name) for title, node in nodes.items()}
+        answers = {title: _result(task) for title, task in tasks.items()}
+    finally:
+        mirror.store.remove([name])
+    remedy = "Give each the credentials and the endpoint, and a folder for its copy, which SELFSUP_CACHE names"
+    _refuse(answers, f"reaches {redacted(mirror.url)}", remedy)
+
+
+def _refuse(answers: Mapping[str, str], wanted: str, remedy: str) -> None:
+    """Raise SelfsupError where a node has a problem. answers: of each, "" where it has none."""
     if problems := [f"  {name}: {problem}" for name, problem in answers.items() if problem]:
-        raise SelfsupError(
-            f"SELFSUP_HOME: not every node of the cluster sees {home} as this one does:\n"
-            + "\n".join(problems)
-            + "\nPut it on storage that all nodes share, under the same path on each"
-        )
+        lines = [f"SELFSUP_HOME: not every node of the cluster {wanted}:", *problems, remedy]
+        raise SelfsupError("\n".join(lines))
+
+
+def read_back(home: Path, name: str) -> str:
+    """Read an object that another node wrote, and write in the folder that mirrors it; return the problem, or ""."""
+    mirror = mirror_of(home)
+    assert mirror
+    try:
+        return "" if mirror.node and mirror.store.read(name) else f"{name}: empty"
+    except (OSError, SelfsupError) as error:
+        return str(error)
 
 
 def fewest_nodes(workers: int, resources: Mapping[str, float]) -> int:
@@ -78,10 +112,10 @@ def read_problem(path: Path, token: str) -> str:
         time.sleep(0.1)
 
 
-def _submit(node: str, path: Path, token: str) -> "ray.ObjectRef[str]":
+def _submit(node: str, function: Callable[[Path, str], str], *args: Any) -> "ray.ObjectRef[str]":
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    task = ray.remote(write_back).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
-    return task.remote(path, token)
+    task = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+    return task.remote(*args)
 
 
 def _result(task: "ray.ObjectRef[str]") -> str:

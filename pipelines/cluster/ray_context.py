@@ -19,12 +19,12 @@ from ray._private import grpc_utils, parameter, ray_constants, services, worker
 from ray.exceptions import AuthenticationError
 
 from selfsup.errors import SelfsupError
+from selfsup.folders import node_cache_folder
 from selfsup.mlflow_store import home
 from selfsup.pipelines.cluster.auth import ensure_token
 from selfsup.pipelines.cluster.forkserver import fork_server
 from selfsup.pipelines.cluster.nodes import check_shared_folder
 from selfsup.pipelines.cluster.watchdog import watchdog
-from selfsup.pipelines.data.cache import node_cache_folder
 from selfsup.progress import timed
 from selfsup.scratch import scratch
 

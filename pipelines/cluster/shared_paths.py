@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selfsup import outside
+from selfsup.homes import mirror_of
 from selfsup.mlflow_store import home
 from selfsup.source import Node, Problem, refusal
 
@@ -18,7 +19,7 @@ def check_visible(trees: Sequence[Node], shared: Sequence[Path]) -> None:
     nor one of `shared`. A path that does not exist here is taken for one of the cluster's.
     """
     folders = [path.expanduser().absolute() for path in shared]
-    folders += [home()] if "SELFSUP_HOME" in os.environ else []
+    folders += [home()] if "SELFSUP_HOME" in os.environ and not mirror_of(home()) else []
     if problems := [problem for tree in trees for problem in _problems(tree, folders)]:
         raise refusal(problems)
 

@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
 from selfsup.errors import SelfsupError
+from selfsup.pipelines.cluster.carried import carried, collect
 from selfsup.pipelines.cluster.slot_server import SlotKind, SlotServer
 from selfsup.scratch import scratch
 
@@ -55,7 +56,8 @@ class Slot:
 
     def share(self, function: Callable[[int, int], Result]) -> list[Result]:
         """Return each worker's part of a piece of work in which none waits for another; raise an error of any."""
-        parts = self.perform(partial(_caught, function))
+        parts = self.perform(partial(_caught, carried(function)))
+        collect()
         if error := next((error for _, error in parts if error), None):
             raise error
         return [value for value, _ in parts]

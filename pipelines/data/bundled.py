@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from selfsup.errors import DataError
+from selfsup.homes import fetch_data, publish
 from selfsup.pipelines.data import scenes
 from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
@@ -55,6 +56,8 @@ def build(name: str, home: Path) -> Path:
     """Return the folder of a bundled data set with `train` and `val`. Safe to call from several processes at once."""
     edition = f"-{EDITIONS[name]}" if name in EDITIONS else ""
     folder = home / "data" / f"{name}-{VERSION}{edition}"  # one per version of the manifest
+    for split in SPLITS:
+        fetch_data(folder / split)
     if folder.exists():
         return folder
     with scratch(folder.parent, f".{name}-") as work:
@@ -66,6 +69,7 @@ def build(name: str, home: Path) -> Path:
         except OSError:  # another process was first
             if not folder.exists():
                 raise
+    publish(folder)
     return folder
 
 

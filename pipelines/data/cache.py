@@ -8,7 +8,6 @@ an image for as long as the piece is cached. The folder is $SELFSUP_CACHE, or on
 import fcntl
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,6 @@ from io import FileIO
 from pathlib import Path
 from zlib import crc32
 
-from selfsup.mlflow_store import folder_from_environment
 from selfsup.whole import ABANDONED, SUFFIX, part_of
 
 logger = logging.getLogger(__name__)
@@ -25,11 +23,6 @@ Spans = Sequence[tuple[int, int]]  # bytes [start, stop) of a piece
 EVICTION_GOAL = 0.9  # share of the limit that stays after an eviction
 BLOCK, CHECKSUM_BYTES = 2**16, 4  # bytes of data per checksum, and of the checksum
 LOCKS = 1024  # files; pieces that share one are fetched one after the other
-
-
-def node_cache_folder() -> Path:
-    """Return the cache folder of this node. Raises SpecError where SELFSUP_CACHE is not a folder."""
-    return folder_from_environment("SELFSUP_CACHE", default=f"{tempfile.gettempdir()}/selfsup-cache-{os.getuid()}")
 
 
 class Cache:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.errors import DataError
+from selfsup.folders import node_cache_folder
+from selfsup.homes import fetch_data
 from selfsup.modality import Data
 from selfsup.naming import name_problem
 from selfsup.pipelines.data import head, storage, urls
-from selfsup.pipelines.data.cache import Cache, node_cache_folder
+from selfsup.pipelines.data.cache import Cache
 from selfsup.pipelines.data.fetch import (
     MAX_GAP,
     MAX_GAP_REMOTE,
@@ -176,6 +179,7 @@ class Sample(NamedTuple):
 def _reload(
     home: str, digest: str, options: ReadOptions, subset: Subset | None = None, names: tuple[str, ...] | None = None
 ) -> Manifest:
+    fetch_data(Path(home))
     manifest = load(home, options)
     manifest = manifest.called(names) if names else manifest
     if manifest.digest != digest:

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -20,11 +20,16 @@ import ray
 
 from selfsup import failures, origin
 from selfsup.evaluator import numbers
+from selfsup.homes import fetch, forget, publish
 from selfsup.metrics_log import MetricsLog, records
+from selfsup.mirror_index import notes
+from selfsup.objects import StorageError
+from selfsup.pipelines.cluster.carried import carrying
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
 from selfsup.pipelines.stages.evaluate import Load, scored, source_of
 from selfsup.pipelines.stages.filled import write
+from selfsup.pipelines.stages.tasks import spread
 from selfsup.pipelines.stages.worker import SNAPSHOTS
 from selfsup.sealed import sealed
 from selfsup.spec import Run
@@ -55,12 +60,14 @@ def evaluating(planned: PlannedRun, stage: Stage) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+    forget(stage.folder / SNAPSHOTS)
     rmtree(stage.folder / SNAPSHOTS, ignore_errors=True)
 
 
 def discard(planned: PlannedRun) -> None:
     """Remove the encoders that wait for evaluations of a training that was stopped, and that no process continues."""
     if planned.pretrain and not planned.pretrain.running:
+        forget(planned.pretrain.folder / SNAPSHOTS)
         rmtree(planned.pretrain.folder / SNAPSHOTS, ignore_errors=True)
 
 
@@ -77,13 +84,20 @@ def _frozen(planned: PlannedRun) -> dict[str, Stage]:
 
 def _follow(planned: PlannedRun, folder: Path, ended: threading.Event, failed: threading.Event) -> None:
     is_last = False
+    with suppress(StorageError):
+        fetch((probe.folder for probe in _frozen(planned).values()), notes)
     while not is_last:
         is_last = ended.wait(POLL)
+        with suppress(StorageError):  # there will be another look
+            fetch([folder / SNAPSHOTS])
         for path in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
             if failed.is_set():
                 return
             if (step := int(path.stem)) in planned.due:
-                evaluate(planned, step, path)
+                with carrying((), folder):
+                    evaluate(planned, step, path)
+            with suppress(StorageError):
+                forget(path)
             path.unlink()
 
 
@@ -115,7 +129,7 @@ def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
     source = source_of(planned, weights, planned.feature(planned.evals[name]))
     train, val = planned.splits(name)
     load, batch, gpus = Load(train, val, source.view), planned.run.embed.batch, _free_gpus()
-    task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy="SPREAD")
+    task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy=spread())
     running: list[ray.ObjectRef[None]] = []
     with sealed(folder / "features") as part:
         for samples in spans(train.num_samples + val.num_samples, batch, tasks=gpus):
@@ -137,12 +151,13 @@ def spans(total: int, batch: int, tasks: int) -> list[range]:
 
 
 def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
-    with _failing(planned, [name], step):
+    with _failing(planned, [name], step), carrying((), folder):
         scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=min(1, _free_gpus()))
         origin.claim(probe := planned.probes[name])
         log = MetricsLog(probe.spool)
         log.append(step, numbers(scores))
         log.commit(step)
+        publish(probe.folder)
 
 
 def embed(source: EncoderSource, load: Load, samples: range, batch: int, folder: Path) -> None:

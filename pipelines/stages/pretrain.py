@@ -8,6 +8,8 @@ from ray.exceptions import RayActorError
 
 from selfsup import codebase, failures
 from selfsup.errors import PreemptedError, SelfsupError
+from selfsup.homes import following, forget
+from selfsup.objects import StorageError
 from selfsup.pipelines import sharing
 from selfsup.pipelines.cluster import slot
 from selfsup.pipelines.cluster.nodes import fewest_nodes
@@ -18,6 +20,7 @@ from selfsup.pipelines.data.shared import SharedFeedPlan
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.batches import Task
+from selfsup.pipelines.stages.durable import durably
 from selfsup.pipelines.stages.worker import work
 from selfsup.redact import redacted
 from selfsup.stage import Stage, read_json
@@ -31,12 +34,15 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     as itself; any other as SelfsupError that names Ray's report.
     """
     note = stage.folder / "error.json"
-    note.unlink(missing_ok=True)
-    if warm := slot.current():
-        _fit(warm, planned, stage)
-    else:
-        with slot.serving(slot_kind(planned), keep=False) as fresh:
-            _fit(fresh, planned, stage)
+    if note.exists():
+        forget(note)
+        note.unlink(missing_ok=True)
+    with following([stage.folder]):
+        if warm := slot.current():
+            _fit(warm, planned, stage)
+        else:
+            with slot.serving(slot_kind(planned), keep=False) as fresh:
+                _fit(fresh, planned, stage)
     if failure := failures.read(note):
         note.unlink()
         raise failure.exception()
@@ -92,13 +98,16 @@ def _job(planned: PlannedRun, stage: Stage) -> Job:
     own = FeedPlan(stream, planned.feeder, resources.data_cpus, resources.data_memory * 2**20)
     feeds = SharedFeedPlan(own, key, stage.key, planned.peers) if key and planned.peers > 1 else own
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}
-    return partial(work, task, feeds, time.time(), labels)
+    job = partial(work, task, feeds, time.time(), labels)
+    return partial(durably, job, stage.folder, [other.folder for other in stage.after], resources.storage_patience)
 
 
 def _fit(place: Slot, planned: PlannedRun, stage: Stage) -> None:
     """Train in a slot. Raises PreemptedError or SelfsupError where it fails."""
     try:
-        place.perform(_job(planned, stage))
+        answers = place.perform(_job(planned, stage))
+        if error := next((answer for answer in answers if isinstance(answer, StorageError)), None):
+            raise error
     except ray.train.TrainingFailedError as error:
         report, text = stage.folder / "error.txt", failures.plain(str(error))
         write(report, redacted(text))

@@ -2,12 +2,18 @@
 
 import os
 import subprocess
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
 from selfsup import codebase, failures, origin
+from selfsup.homes import discard_parts, fetch, forget, make_room, mirror_of, publish
+from selfsup.mirror_index import inputs
+from selfsup.objects import StorageError
 from selfsup.pipelines import records
+from selfsup.pipelines.cluster.carried import carrying
+from selfsup.pipelines.cluster.creator import keep_claims
 from selfsup.pipelines.cluster.slot import serving
 from selfsup.pipelines.drawn import PAINT, PICTURES, VISUALIZE
 from selfsup.pipelines.embedding import EVALUATE, VERSIONS, VIEWS
@@ -42,26 +48,56 @@ def perform(run: PlannedRun, *, keep_slot: bool = False) -> None:
     keep_slot: for the next run of this process.
     """
     try:
-        run.failure.unlink(missing_ok=True)
+        if run.failure.exists():
+            forget(run.failure)
+            run.failure.unlink(missing_ok=True)
+        keep_claims(run.home)
         records.remember(run)
         records.check_unchanged(run)
-        with serving(slot_kind(run), keep=keep_slot) if run.run.resources.slots == "warm" else nullcontext():
+        is_warm = run.run.resources.slots == "warm"
+        with serving(slot_kind(run), keep=keep_slot and is_warm) if is_warm or mirror_of(run.home) else nullcontext():
             for stage in run.stages:
                 _perform(run, stage)
     except Exception as error:
-        with suppress(OSError):  # as of a full disk
+        with suppress(OSError, StorageError):  # as of a full disk
             failures.write(failures.classify(error), run.failure)
+            publish(run.failure)
         raise
 
 
 def _perform(run: PlannedRun, stage: Stage) -> None:
-    with stage.held():
+    patience = run.run.resources.storage_patience
+    with stage.held() as check:
         origin.settle([stage], run.code)
-        if not stage.done:
+        if not stage.made:
             origin.claim(stage)
-            with evaluating(run, stage):
+            publish(stage.folder, patience=patience)
+            read = [other.folder for other in read_by(run, stage)]
+            fetch(read, inputs, patience=patience)
+            with _kept(stage), carrying(read, stage.folder), evaluating(run, stage):
                 result = WORK.get(stage.kind, probe)(run.owner(stage), stage)
+            check()
             stage.finish(result)
+            discard_parts(stage.folder)
+        publish(stage.folder, patience=patience)
+    make_room(run.home)
+
+
+@contextmanager
+def _kept(stage: Stage) -> Iterator[None]:
+    """Publish what a failure leaves of a stage on this node: checkpoints, where the process that wrote them is dead."""
+    try:
+        yield
+    except Exception:
+        with suppress(StorageError):
+            publish(stage.folder)
+        raise
+
+
+def read_by(run: PlannedRun, stage: Stage) -> list[Stage]:
+    """Return the stages whose files a stage reads: an embed stage also those of training samples that others made."""
+    others = [other for other in run.embeds.values() if other.key != stage.key and other.made]
+    return [*stage.after, *(others if stage.kind == "embed" else ())]
 
 
 @cache

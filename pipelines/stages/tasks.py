@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from selfsup.pipelines.cluster import slot
+from selfsup.pipelines.cluster.carried import is_carrying
 from selfsup.pipelines.cluster.slot import Result, Slot
 from selfsup.spec import Run
 
@@ -17,15 +19,25 @@ def called(function: Callable[..., Result], *args: Any, cpus: float, gpus: int) 
     if place := slot_for():
         return place.call(function, *args)
     # SPREAD, as Ray Data's own tasks: where a trial calls, a task goes into the trial's share of the cluster otherwise.
-    task = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
+    task = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=spread())
     result: Result = ray.get(task.remote(*args))
     return result
+
+
+def spread() -> Any:
+    """Return Ray's strategy for tasks: all nodes, or this one where others may lack the files of a stage."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return here if is_carrying() else "SPREAD"
 
 
 def slot_for(total: int = 0) -> Slot | None:
     """Return the slot of this run for work on so many samples; None where the cluster does it better, and has room."""
     place = slot.current()
-    if not place or (total <= LARGE * place.kind.workers and ("GPU" in place.kind.resources or not gpus_of_task())):
+    if (
+        not place
+        or is_carrying()
+        or (total <= LARGE * place.kind.workers and ("GPU" in place.kind.resources or not gpus_of_task()))
+    ):
         return place
     place.close()  # it holds what those tasks need
     return None

@@ -26,18 +26,18 @@ _parsing = Lock()  # CPython 3.11 has ended threads that parsed at once in a Sys
 EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
-    augmentation augmentation_contract cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase columns
-    conflicts errors evaluations evaluator explain failures feature_choice knob layers leave metric_names metrics_log
-    mlflow_store origin outside progress published recall recipes redact registry renamed screen sealed settings shipped
-    shipper source spec spec_schema sqlite_runs stage stand_ins tensors track whole
+    apart augmentation augmentation_contract claim cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase
+    columns conflicts errors evaluations evaluator explain failures feature_choice folders homes knob layers leave
+    metric_names metrics_log mirror mirror_index mlflow_store objects origin outside progress published recall recipes
+    redact registry renamed screen sealed settings shipped shipper source spec spec_schema sqlite_runs stage stand_ins
+    tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
-    pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary
-    pipelines.trained
+    pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
-    pipelines.data.storage pipelines.data.tars pipelines.data.urls
-    pipelines.stages.curves pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain
-    pipelines.stages.runner pipelines.stages.tasks sweeps
+    pipelines.data.storage pipelines.data.tars pipelines.data.urls pipelines.stages.curves pipelines.stages.durable
+    pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner
+    pipelines.stages.tasks sweeps
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.py is excluded, their modules are not

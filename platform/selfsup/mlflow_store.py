@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from selfsup.errors import SpecError, TrackError
+from selfsup.errors import TrackError
+from selfsup.folders import folder_from_environment
+from selfsup.homes import home_at, mirror_of, shown
 from selfsup.redact import redacted
 
 if TYPE_CHECKING:
@@ -36,32 +38,27 @@ ENVIRONMENT = {
 
 
 def home() -> Path:
-    """Return SELFSUP_HOME, the folder of all results. Raises SpecError where it is not a folder."""
-    return folder_from_environment("SELFSUP_HOME", default="~/.selfsup")
+    """Return SELFSUP_HOME, the folder of all results, or the one that mirrors it where it is a URL.
 
-
-def folder_from_environment(variable: str, *, default: str) -> Path:
-    """Return the folder that a variable names; it need not exist yet.
-
-    Raises SpecError where it cannot be made, and for a URL, which would become a local folder of that name.
+    Raises SpecError where it can be neither.
     """
-    value = os.environ.get(variable) or default
-    if "://" in value:
-        raise SpecError(f"{variable}: {redacted(value)}: expected a folder; URLs are for data")
-    try:
-        path = Path(value).expanduser().resolve()
-    except RuntimeError as error:  # no such user, or a loop of links
-        raise SpecError(f"{variable}: {value}: {error}; expected a folder") from error
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not existing.is_dir():
-        raise SpecError(f"{variable}: {value}: {existing} is a file; expected a folder")
-    return path
+    value = os.environ.get("SELFSUP_HOME", "")
+    return home_at(value) if "://" in value else folder_from_environment("SELFSUP_HOME", default="~/.selfsup")
 
 
 def default_uri(home: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, after `move_credentials`, or the URI of the store under `home`."""
+    """Return MLFLOW_TRACKING_URI, after `move_credentials`, or the URI of the store under `home`.
+
+    Raises TrackError where the home is on object storage, which cannot hold a database.
+    """
     move_credentials()
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home.resolve() / "mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and mirror_of(home):
+        raise TrackError(
+            f"MLFLOW_TRACKING_URI is not set, and {shown(home)} cannot hold MLflow's database: set it to the server "
+            "that all use, as http://HOST:5000, or to a file of this machine, as sqlite:////PATH/mlflow.db"
+        )
+    return uri or sqlite_uri(home.resolve() / "mlflow.db")
 
 
 def move_credentials() -> None:

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from selfsup import codebase
 from selfsup.errors import CodeError, SpecError
+from selfsup.homes import forget, publish
+from selfsup.mirror_index import LOCK
 from selfsup.progress import several
 from selfsup.recall import recall
 from selfsup.settings import differences, flatten
-from selfsup.stage import LOCK, Stage, read_json
+from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
 
 CodePolicy = Literal["refuse", "accept", "again"]
@@ -120,6 +122,7 @@ def settle(stages: Iterable[Stage], policy: CodePolicy) -> None:
             raise SpecError(f"{lines}\nWrite the old value into the spec to keep it, or make it anew with --again")
         elif names and policy == "accept":
             write(stage.folder / ACCEPTED, _text([*accepted_code(stage), current_code(stage)]))
+            publish(stage.folder / ACCEPTED)
         elif names:
             refused.append((stage, names))
     if refused:
@@ -129,6 +132,7 @@ def settle(stages: Iterable[Stage], policy: CodePolicy) -> None:
 def clear(stage: Stage) -> None:
     """Remove all files of a stage, so that it starts anew."""
     with stage.held():
+        forget(stage.folder)
         for path in stage.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)

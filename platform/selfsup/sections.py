@@ -266,6 +266,7 @@ class Resources(Knobs):
     max_failures: int = knob(
         3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
     )
+    storage_patience: float = knob(600.0, "seconds to wait for object storage that fails", result=False, ge=0, le=MOST)
     slots: Literal["warm", "fresh"] = knob(
         "warm", "workers take one run of a sweep after another, or end with each", result=False
     )

@@ -18,13 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from selfsup.claim import claimed, is_claimed
 from selfsup.errors import CheckpointError, SpecError
+from selfsup.homes import fetch, forget, is_published
+from selfsup.mirror_index import LOCK, is_busy, notes
 from selfsup.naming import STAGES
 from selfsup.settings import differences
 from selfsup.whole import sweep, write
 
 Settings = Mapping[str, Any]
-LOCK = "lock"  # in the folder of a stage
 ARTIFACTS = ("*.png", "bad-*.txt", "images.json")  # files stored in MLflow
 
 
@@ -73,6 +75,11 @@ class Stage:
 
     @property
     def done(self) -> bool:
+        return self.made and is_published(self.folder / "done.json")
+
+    @property
+    def made(self) -> bool:
+        """Return whether this node has its result, which storage may still lack."""
         return (self.folder / "done.json").exists()
 
     @property
@@ -110,14 +117,18 @@ class Stage:
         write_json(note, now)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock of the stage inside the block: a second run that needs it waits, then finds it done."""
-        with locked(self.folder):
-            yield
+    def held(self) -> Iterator[Callable[[], None]]:
+        """Hold the stage inside the block: a second run that needs it waits, then finds it done.
+
+        Yields a function that raises StorageError where the stage was lost, as to another node when this one slept.
+        """
+        with locked(self.folder), claimed(self.folder) as check:
+            fetch([self.folder], notes)
+            yield check
 
     @property
     def running(self) -> bool:
-        """Return whether a process holds its lock now."""
+        """Return whether a process works on it now."""
         return is_locked(self.folder)
 
     def finish(self, result: Mapping[str, float]) -> None:
@@ -145,26 +156,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process holds the lock of a stage's folder now."""
-    try:
-        with (folder / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Return whether a process holds the lock of a stage's folder now, or one on another node its claim."""
+    return is_busy(folder) or is_claimed(folder)
 
 
 def remove(folder: Path, *, unless: Callable[[], bool] = lambda: False) -> bool:
     """Remove the folder of a stage; return whether it is gone.
 
-    It stays while another process holds its lock, and where `unless`, called with the lock held, says so.
+    It stays while another process holds it, and where `unless`, called with the lock held, says so.
     """
     try:
         with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_at(lock, folder / LOCK) and not unless():
+            if is_at(lock, folder / LOCK) and not is_claimed(folder) and not unless():
+                forget(folder)
                 shutil.rmtree(folder)
     except (FileNotFoundError, BlockingIOError):
         pass

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from selfsup.folders import node_cache_folder
 from selfsup.pipelines.data import cache
-from selfsup.pipelines.data.cache import Cache, node_cache_folder
+from selfsup.pipelines.data.cache import Cache
 
 SIZE = 1000
 FILE = SIZE + 4  # with the checksum of its only block

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import ray
+from servers import object_store
 
 from selfsup.errors import SelfsupError
+from selfsup.homes import home_at, mirror_of
 from selfsup.pipelines.cluster import nodes
 from selfsup.pipelines.cluster.nodes import check_shared_folder
 from selfsup.pipelines.cluster.ray_context import SOCKET
@@ -82,3 +84,20 @@ def test_nodes_that_see_another_folder_are_named(tmp_path: Path, monkeypatch: py
     with pytest.raises(SelfsupError, match="gone: "):
         check_shared_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nodes_that_do_not_reach_storage_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path))
+    here = ray.get_runtime_context().get_node_id()
+    monkeypatch.setattr(nodes, "_other_nodes", lambda: {"a (10.0.0.1)": here})
+    with object_store("bucket") as endpoint:
+        home = home_at(f"s3://bucket/home?endpoint_override={endpoint}&scheme=http")
+        monkeypatch.setattr(nodes, "read_back", lambda *_: "no credentials")
+        with pytest.raises(
+            SelfsupError,
+            match=r"not every node of the cluster reaches s3://bucket/home.*:\n  a \(.*: no cred.*\nGive each",
+        ):
+            check_shared_folder(home)
+        mirror = mirror_of(home)
+        assert mirror
+        assert [*mirror.store.list("")] == []
