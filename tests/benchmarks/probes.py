@@ -4,7 +4,8 @@
 
 Features lie on disk, as those of a run do, 384 channels of 1000 classes, 10,000 of them for validation. Protocols that
 train do a stated part of their work; all else is at its defaults. Each in a process of its own, on the CPU. Memory is
-what the process adds of its own: pages of the file are the system's, which takes them back where it lacks room.
+what the process adds of its own: pages of the file are the system's, which takes them back where it lacks room. It ends
+with 1 where a protocol adds more than MOST, or grows by more than four copies of the tenth that rates are chosen on.
 """
 
 import platform
@@ -26,8 +27,13 @@ from selfsup.evaluator import Features
 
 WIDTH, CLASSES, VAL, IMAGENET = 384, 1000, 10_000, 1_281_167
 SIZES = IMAGENET // 20, IMAGENET // 10
+MOST, PER_SAMPLE = 1536, 4 * 4 * WIDTH // 10  # MiB at a tenth of ImageNet; bytes of a sample more
 PART: Mapping[str, dict[str, Any]] = {  # of the work of protocols that train
+    "corruptions": {"epochs": 1},
     "linear": {"epochs": 1},
+    "linear_dino": {"epochs": 1, "steps": 1},
+    "linear_dinov2": {"epochs": 1, "steps": 1},
+    "linear_mae": {"epochs": 1, "steps": 1},
     "logistic": {"cs": (1.0,), "iterations": 5},
     "lowshot": {"per_class": (1,), "shares": (0.01,), "iterations": 5},
 }
@@ -37,8 +43,11 @@ HEADER = f"{'protocol':<16}{'of its work':<44}{'samples':>10}{'s':>8}{'MiB':>7}{
 def measured(name: str, size: int, folder: str) -> tuple[float, float]:
     """Return seconds, and MiB at most beyond what the process held before."""
     protocol = evaluator.load(name)
-    subject = protocol(protocol.Hyper.model_validate(PART.get(name, {})))
+    hyper = protocol.Hyper.model_validate(PART.get(name, {}))
+    subject, choice = protocol(hyper), protocol.reads_of(hyper)
     features = Features(*drawn(size, folder), *drawn(VAL, folder), CLASSES)
+    own = (features.train if choice.split == "train" else features.val)[: choice.images]
+    features = features._replace(views=np.broadcast_to(own, (choice.views, *own.shape)) if choice.views else None)
     before, peak = held(), Peak()
     began = time.perf_counter()
     dict(subject.run(features, seed=0))
@@ -81,17 +90,21 @@ def held() -> float:
     return int(line.split()[1]) / 1024
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str]) -> bool:
+    """Print a line for each size; return whether memory stays within its bounds."""
     pooled = [name for name in evaluator.names() if evaluator.load(name).reads == "pooled"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}\n{HEADER}")
+    is_bounded = True
     for name in names or pooled:
-        seconds = list[float]()
+        made = list[tuple[float, float]]()
         for size in SIZES:
             with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as alone:
-                spent, memory = alone.apply(measured, (name, size, folder))
-            seconds.append(spent)
-            print(f"{name:<16}{PART.get(name, '')!s:<44}{size:>10,}{spent:>8.1f}{memory:>7.0f}", end="", flush=True)
-            print("" if len(seconds) == 1 else grown(*seconds))
+                made.append(one := alone.apply(measured, (name, size, folder)))
+            print(f"{name:<16}{PART.get(name, '')!s:<44}{size:>10,}{one[0]:>8.1f}{one[1]:>7.0f}", end="", flush=True)
+            print("" if len(made) == 1 else grown(made[0][0], one[0]))
+        more = (made[1][1] - made[0][1]) * 2**20 / (SIZES[1] - SIZES[0])
+        is_bounded &= made[1][1] <= MOST and more <= PER_SAMPLE
+    return is_bounded
 
 
 def grown(half: float, whole: float) -> str:
@@ -101,4 +114,4 @@ def grown(half: float, whole: float) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(0 if main(sys.argv[1:]) else 1)

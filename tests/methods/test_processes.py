@@ -150,6 +150,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
     "swav queue": queued,
     "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
+    "upernet": partial(objective, "dense.segmenter", "vit", decoder="upernet", width=16),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }
 for _name in (*names(), "dense.depth_estimator", "dense.object_detector", "dense.segmenter"):
