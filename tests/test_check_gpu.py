@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import small
 import torch
-from gpu import check, speed, steps, stream, tables, values
+from gpu import check, packed, speed, steps, stream, tables, values
 from gpu.place import Row, Setup
+from precision import double_precision
 from torch import nn
+
+from selfsup import encoder
+from selfsup.parts.patch import patchify
 
 TINY = Setup("cpu", tiny=True)
 ABSENT = "ray mlflow webdataset pytest pandas pyarrow scipy sklearn skimage matplotlib optuna typer aiohttp simplejpeg"
@@ -137,6 +141,22 @@ def test_the_stream_is_attached() -> None:
     [row] = stream.threads(TINY)
     assert row["ok"], row
     assert 0 < row["input_wait"] < 1
+
+
+def test_packed_crops_equal_those_of_a_call_for_each_size() -> None:
+    """In value and in gradient, in double precision."""
+    outcomes = []
+    with double_precision():
+        trunk = encoder.build(small.BACKBONES["vit"])
+        views = [patchify(torch.randn(4, 3, 16, 16), 4), patchify(torch.randn(8, 3, 8, 8), 4)]
+        for forward in (packed.apart, packed.together):
+            hidden = forward(trunk, views)
+            torch.stack([(part * part.detach().cos()).sum() for part in hidden]).sum().backward()
+            outcomes.append([*hidden, *(weight.grad for weight in trunk.parameters() if weight.grad is not None)])
+            trunk.zero_grad()
+    assert len(outcomes[0]) > 20
+    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-9, atol=1e-11)
+    assert [row["ok"] for row in packed.rows(TINY)] == [True]
 
 
 def test_tables_show_what_failed_and_what_was_skipped() -> None:

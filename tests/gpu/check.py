@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from gpu import speed, steps, stream, values
+from gpu import packed, speed, steps, stream, values
 from gpu.place import Row, Setup
 from gpu.tables import markdown
 
@@ -47,6 +47,7 @@ PARTS = {  # the most valuable first
     "stream": Part(1, stream.threads),
     "compiled": Part(2, steps.compiled),
     "compiled_speed": Part(3, compiled_table),
+    "packed": Part(0.5, packed.rows),
     "run": Part(1.5, stream.run),
 }
 Perform = Callable[[str, float], list[Row]]  # a part by its name, within so many seconds

@@ -12,6 +12,7 @@ COLUMNS = {  # of parts whose rows are all shown; of others, those that failed a
     "compiled_speed": SPEED,
     "stream": "objective backbone images_per_second input_wait error",
     "compiled": "objective ok loss_error loss_limit seconds error",
+    "packed": "backbone apart_ms packed_ms ratio error",
     "run": "objective logged error",
 }
 
