@@ -143,8 +143,8 @@ def scored(
     table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
     data = evaluation.data
     answers = AnswerSource(data.answers, *splits, planned.run.modality) if data.answers else None
-    own = {"maps": maps, "views": table, "narrow": data.only_its_classes, "answers": answers}
-    read = partial(features, folder, len(splits.train.classes), **own)
+    classes, narrow = len(splits.train.classes), data.only_its_classes
+    read = partial(features, folder, classes, maps=maps, views=table, narrow=narrow, answers=answers)
     what = evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code
     return called(_probe, *what, cpus=cpus, gpus=gpus)
 
@@ -203,7 +203,7 @@ def features(
 def _shown(features: Features) -> NDArray[np.bool_]:
     """-> (C,): the classes of validation samples"""
     if features.right is not None:
-        shown: NDArray[np.bool_] = features.right.any(0)
+        shown: NDArray[np.bool_] = np.logical_or.reduce(features.right, 0)
         return shown
     return np.isin(np.arange(features.classes), features.val_label)
 

@@ -130,7 +130,8 @@ def _comparisons() -> str:
 def _libraries() -> str:
     """Return a Markdown table: a row for each library whose loss is known to differ from an objective's."""
     rows = [("objective", "library", "its loss"), ("---",) * 3]
-    rows += [(name, *claim.against.split(": ", 1)) for name in names() for claim in proof(name).libraries]
+    claims = [(name, claim) for name in names() for claim in proof(name).libraries]
+    rows += [(name, *claim.against.partition(": ")[::2]) for name, claim in claims]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -148,7 +148,7 @@ class TokenEncoder(Encoder):
             return tuple(self.trunk.norm(state)[:, self.num_prefix :] for number, state in states if number in asked)
 
         made = in_pieces(encode, self.embedded(view), self.pieces, self.trunk)
-        return {number: own.mT.unflatten(2, view.grid) for number, own in zip(asked, made, strict=True)}
+        return {number: own.mT.reshape(len(own), -1, *view.grid) for number, own in zip(asked, made, strict=True)}
 
     def embedded(self, tokens: Tokens) -> Tensor:
         """(B, N, P) tokens -> (B, num_prefix + N, D): at their positions, before the first block."""

@@ -61,8 +61,11 @@ class Features(NamedTuple):
         """(M,) or (M, k), classes, -1 for no guess -> (M,): whether one that is guessed of a sample is right"""
         guess = guess.reshape(len(guess), -1)
         if self.right is None:
-            return (guess == self.val_label[:, None]).any(1)
-        return (np.take_along_axis(self.right, guess, 1) & (guess >= 0)).any(1)
+            right = guess == self.val_label[:, None]
+        else:
+            right = np.take_along_axis(self.right, guess, 1) & (guess >= 0)
+        hits: Hits = right.any(1)
+        return hits
 
 
 Map = NDArray[Any]  # a value for each pixel

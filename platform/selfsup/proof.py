@@ -49,7 +49,8 @@ def proof(method: str) -> Proof:
     recipes = tuple(name for name in files() if name.startswith("in1k/") and _is_of(name, method))
     run = tuple(name for name in recipes if NOT_RUN not in header(name))
     docstring = importlib.import_module(load(method).__module__).__doc__
-    return Proof(*(claims.get(kind, ()) for kind in KINDS), recipes, run, deviations_in(docstring))
+    loss, loop, recipe, libraries = (claims.get(kind, ()) for kind in KINDS)
+    return Proof(loss, loop, recipe, libraries, recipes, run, deviations_in(docstring))
 
 
 def as_dict(method: str) -> dict[str, Any]:

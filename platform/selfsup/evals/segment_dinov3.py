@@ -110,8 +110,8 @@ def backward(logits: "Tensor", maps: Map) -> None:
     for row in range(len(true)):
         fine = pixel_logits(coarse[row : row + 1], true.shape[-1])
         loss = torch.nn.functional.cross_entropy(fine, true[row : row + 1], ignore_index=-1, reduction="sum")
-        (loss / number).backward()
-    logits.backward(coarse.grad)
+        torch.autograd.backward(loss / number)
+    torch.autograd.backward(logits, coarse.grad)
 
 
 def schedule(step: int, total: int) -> float:

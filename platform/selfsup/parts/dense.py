@@ -63,7 +63,7 @@ class Patches:
 def pixel_logits(logits: Tensor, side: int) -> Tensor:
     """(B, T, C) -> (B, C, S, S): those of tokens in a square grid, interpolated to pixels"""
     grid = math.isqrt(logits.shape[1])
-    coarse = logits.float().mT.unflatten(2, (grid, grid))
+    coarse = logits.float().mT.reshape(len(logits), -1, grid, grid)
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
 
 

@@ -83,7 +83,7 @@ def coding_rate(z: Tensor, *, distortion: float) -> Tensor:
         moment = dist.average(z.mT @ z / z.shape[1])
         matrix = torch.eye(dim, device=z.device) + dim / distortion * moment
         rate: Tensor = torch.linalg.cholesky_ex(matrix).L.diagonal(dim1=1, dim2=2).log().sum(dim=1).mean()
-    return (dim + samples) / (dim * samples) * rate
+    return rate * ((dim + samples) / (dim * samples))
 
 
 def _spread(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
