@@ -1,6 +1,6 @@
 """The cost of a plan, computed without running it: the objective's step is traced on torch's meta device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import sizes_of, views_of
 from selfsup.outside import is_outside, short
+from selfsup.parts.units import units
 from selfsup.pipelines import chain, objective, summary
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import several
@@ -47,7 +48,7 @@ def cost(run: Run, info: TrainInfo) -> Cost:
     Raises SpecError where its numbers overflow.
     """
     train, endless = run.train, info._replace(num_steps=0, steps_per_epoch=0)  # of any length the same
-    settings = [train.batch, train.accumulate, run.resources.workers, run.optim.name]
+    settings = [train.batch, train.accumulate, train.checkpoint_activations, run.resources.workers, run.optim.name]
     return Cost(**_recalled(["cost", *settings], run, endless, lambda: asdict(_cost(run, info))))
 
 
@@ -76,8 +77,11 @@ def _traced(method: Method, run: Run, size: int, channels: int) -> tuple[int, fl
     """Return the bytes that `size` samples keep for the backward pass, and floating-point operations a sample."""
     with _countable(run), FlopCounterMode(display=False) as counter, saved() as sizes:
         views = views_of(method.views(run.hyper), run.input, run.backbone)
+        parts = [_measured(unit, sizes) for unit in units(method) if run.train.checkpoint_activations]
         out = method(blank_batch(views, method.encoder(run.modality).patch, size, "meta", channels))
-        activations = sum(sizes.values())
+        saves = [call for calls in parts for call in calls]
+        activations = sum(sizes.values()) + sum(given - kept for given, kept in saves)
+        activations += max((kept for _, kept in saves), default=0)  # of the one that is computed again
         out.loss.backward()
     return activations, counter.get_total_flops() / size
 
@@ -187,6 +191,22 @@ def saved() -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield sizes
+
+
+def _measured(unit: nn.Module, sizes: Mapping[int, int]) -> list[tuple[int, int]]:
+    """Return a list to which each call of a unit adds bytes: given, and kept. sizes: of all that is kept."""
+    calls: list[tuple[int, int]] = []
+    forward = unit.forward
+
+    def measured(*given: Any, **options: Any) -> Any:
+        before = sum(sizes.values())
+        out = forward(*given, **options)
+        if kept := sum(sizes.values()) - before:
+            calls.append((sum(x.nbytes for x in given if isinstance(x, Tensor) and x.requires_grad), kept))
+        return out
+
+    unit.forward = measured  # type: ignore[method-assign]
+    return calls
 
 
 def count(module: nn.Module, *, trainable: bool = False) -> int:

@@ -20,7 +20,7 @@ from selfsup.method import load as load_method
 from selfsup.method import names
 from selfsup.modality import ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
-from selfsup.pipelines import labelled, tuning
+from selfsup.pipelines import by_block, labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.pipelines.stages import versions
@@ -95,6 +95,7 @@ def _check_backbone(planned: PlannedRun) -> None:
         places = dense or maps or any(evaluation.feature.kind == "tokens" for evaluation in planned.evals.values())
         _once(check_images, backbone, shape, _sizes(run), places=bool(places), stages=dense)
         _check_width(run)
+    by_block.check(run, shape)
     if backbone.weights not in (None, "timm"):
         _try_weights(backbone, shape, content(backbone.weights))
 
@@ -111,9 +112,8 @@ def _check_width(run: Run) -> None:
 def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
     """Return the points along each axis of all samples that the run shows to its encoder."""
     own = sizes_of(run.input, run.backbone)
-    if run.method in BASELINES:
-        return (own,)
-    return tuple(sorted({own, *(view.lengths for view in _views(run))}))
+    views = () if run.method in BASELINES else _views(run)
+    return tuple(sorted({own, *(view.lengths for view in views)}))
 
 
 def _views(run: Run) -> tuple[ViewSpec, ...]:

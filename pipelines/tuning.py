@@ -16,7 +16,14 @@ from selfsup.spec import Run, run_type
 
 KEPT = "data", "input", "embed", "resources", "seed"  # sections of the run that its encoder is of
 CHECKED = "optim", "train", "stream", "resources"  # that have to agree
-PACE = "precision", "checkpoint_every", "keep_checkpoints", "log_every"  # settings of the loop that it keeps
+PACE = (
+    "precision",
+    "checkpoint_activations",
+    "compile",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+)  # settings of the loop that it keeps
 
 
 def training(run: Run, evaluation: Evaluation, *, goes_on: bool) -> Run:

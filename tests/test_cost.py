@@ -206,3 +206,15 @@ def test_a_plan_tells_that_nothing_is_learned_before_the_first_labels(name: str)
     message = f"{name} learns nothing in 8 steps: none of its weights moves in the first 8; train for longer"
     assert list(_remarks(asked, INFO._replace(num_steps=8))) == [("beware", message)]
     assert list(_remarks(asked, INFO._replace(num_steps=9))) == []
+
+
+def test_recomputed_blocks_cost_the_memory_of_their_inputs() -> None:
+    """Two blocks more are two inputs more: 4 bytes of 32 channels of 17 tokens of two views of 8 images."""
+    prices = [
+        cost(run("simclr", backbone=VIT | {"depth": depth}, train={"checkpoint_activations": again}), INFO)
+        for again in (True, False)
+        for depth in (2, 4)
+    ]
+    assert prices[1].activation_bytes - prices[0].activation_bytes == 2 * 2 * 8 * 17 * 32 * 4
+    assert prices[3].activation_bytes - prices[2].activation_bytes > 10 * 2 * 2 * 8 * 17 * 32 * 4
+    assert prices[1].flops == prices[3].flops

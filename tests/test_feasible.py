@@ -52,6 +52,24 @@ def test_a_depth_and_a_class_token_that_are_the_name_s_own(home: Home, changes: 
         home.plan(**{"method": "semaim"} | changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("densenet121", ["compile"], r"train\.compile: densenet121 has no sequence of blocks"),
+        ("densenet121", ["checkpoint_activations"], r"train\.checkpoint_activations: densenet121 has no sequence"),
+        (
+            "resnet18",
+            ["checkpoint_activations", "compile"],
+            r"batch normalization cannot be compiled and computed once",
+        ),
+    ],
+)
+def test_blocks_that_are_not_there(home: Home, name: str, settings: list[str], message: str) -> None:
+    asked = {f"train__{setting}": True for setting in settings}
+    with pytest.raises(SpecError, match=message):
+        home.plan(method="simclr", backbone={"name": name, "image_size": 64}, **asked)
+
+
 @pytest.mark.parametrize("method", ["deepcluster", "sela"])
 def test_more_clusters_than_samples(home: Home, method: str) -> None:
     with pytest.raises(SpecError, match=r"hyper\.clusters: 17 clusters, but .* holds 16 samples"):

@@ -16,13 +16,14 @@ from selfsup.knob import identity
 from selfsup.method import Batch, Method
 from selfsup.metrics_log import MetricsLog
 from selfsup.modality import chosen, shape_of
-from selfsup.parts import dist, health, norms
+from selfsup.parts import dist, health, norms, units
 from selfsup.pipelines.data.feed import Feed, FeedPlan
 from selfsup.pipelines.data.shared import SharedFeed, SharedFeedPlan
 from selfsup.pipelines.objective import ENCODER, METHOD, build
 from selfsup.pipelines.stages.batches import BatchLoader, Task
 from selfsup.pipelines.stages.gauges import Gauges
 from selfsup.pipelines.stages.meter import Meter, StartTimes, hardware
+from selfsup.sections import Train
 from selfsup.stage import write_json
 from selfsup.train import Step, read, train
 from selfsup.whole import write
@@ -60,7 +61,7 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
     method = build(task.run, task.info, device, teacher=task.teacher, start=task.start)
-    module = _parallel(method, task.run.train.norm_groups, task.order.per_lane)
+    module = _parallel(method, task.run.train, task.order.per_lane)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
     loader = BatchLoader(task, method, device)
@@ -149,9 +150,13 @@ def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, devic
     return step
 
 
-def _parallel(method: Method, norm_groups: int, per_lane: int) -> nn.Module:
-    if dist.world_size() > 1 or norm_groups > 1:
-        norms.convert(method, norm_groups, per_lane)
+def _parallel(method: Method, settings: Train, per_lane: int) -> nn.Module:
+    if dist.world_size() > 1 or settings.norm_groups > 1:
+        norms.convert(method, settings.norm_groups, per_lane)
+    if settings.checkpoint_activations:
+        units.recompute(method)
+    if settings.compile:
+        units.compile_units(method)
     if dist.world_size() == 1:
         return method
     # no device_ids: batches are on the device, but for numbers that the host keeps; buffers are equal everywhere

@@ -7,12 +7,12 @@ A place is the number of a token in its grid, row by row.
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
-from timm.models.beit import Beit, gen_relative_position_index
+from timm.models.beit import Beit, Block, gen_relative_position_index
 from timm.models.eva import Eva
 from torch import Tensor
 
@@ -33,10 +33,9 @@ def states(trunk: Any, hidden: Tensor, grid: Grid, places: Tensor, attended: Ten
     bool, the tokens that attention reads, for all or for each; None: all.
     """
     if isinstance(trunk, Beit):
-        offset = biases(trunk, grid, places)
-        return _each(
-            trunk.blocks, hidden, lambda block, x, number: _biased(block, x, _masked(offset(number), attended, x))
-        )
+        pairs = Pairs(_numbers(grid, places), grid, attended)
+        shared = pairs.bias(trunk.rel_pos_bias.relative_position_bias_table) if trunk.rel_pos_bias is not None else None
+        return _each(trunk.blocks, hidden, lambda block, x, _: block(x, shared, pairs))
     if isinstance(trunk, Eva):
         rope = rotations(trunk, grid, places) if trunk.rope is not None else lambda _: None
         return _each(trunk.blocks, hidden, lambda block, x, number: block(x, rope=rope(number), attn_mask=attended))
@@ -91,37 +90,56 @@ def _fixed_table(rope: Any, grid: Grid) -> Tensor:
     return table
 
 
-def biases(trunk: Any, grid: Grid, places: Tensor) -> Callable[[int], Tensor | None]:
-    """Return, for the number of a block, what its attention adds for pairs of tokens: ([B,] H, T, T)."""
+class Pairs(NamedTuple):
+    """The pairs of tokens that a BEiT's attention sees. number: ([B,] T, T) int64, of each pair's distance.
+
+    grid: that distances are of. attended: as of `states`.
+    """
+
+    number: Tensor
+    grid: Grid
+    attended: Tensor | None
+
+    def bias(self, table: Tensor) -> Tensor:
+        """(distances of the table's own grid, H) -> ([B,] H, T, T)"""
+        height, width = self.grid
+        distances = (2 * height - 1) * (2 * width - 1) + 3
+        resized = resize_rel_pos_bias_table_simple(table, (height, width), (distances, table.shape[1]))
+        bias: Tensor = F.embedding(self.number, resized).movedim(-1, -3).contiguous()
+        return bias
+
+
+def _numbers(grid: Grid, places: Tensor) -> Tensor:
+    """(K,) or (B, K) int64 -> ([B,] T, T) int64"""
     height, width = grid
     index = gen_relative_position_index((height, width), device=places.device)
     number = F.pad(places + 1, (1, 0))  # the class token comes first
-    pairs = index[number[..., :, None], number[..., None, :]]
-
-    def of(table: Tensor | None) -> Tensor | None:
-        if table is None:
-            return None
-        distances = (2 * height - 1) * (2 * width - 1) + 3
-        resized = resize_rel_pos_bias_table_simple(table, (height, width), (distances, table.shape[1]))
-        bias: Tensor = F.embedding(pairs, resized).movedim(-1, -3).contiguous()
-        return bias
-
-    shared = of(trunk.rel_pos_bias.relative_position_bias_table) if trunk.rel_pos_bias is not None else None
-
-    def bias(number: int) -> Tensor | None:
-        own = of(trunk.blocks[number].attn.relative_position_bias_table)
-        return own if shared is None else shared if own is None else own + shared
-
-    return bias
+    pairs: Tensor = index[number[..., :, None], number[..., None, :]]
+    return pairs
 
 
-def _biased(block: Any, x: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, T, D) -> (B, T, D): a block of BEiT, whose own attention takes the bias of a whole grid only."""
-    attended, scale = _attended(block.attn, block.norm1(x), bias), block.gamma_1
-    x = x + block.drop_path1(attended if scale is None else scale * attended)
-    changed, scale = block.mlp(block.norm2(x)), block.gamma_2
-    out: Tensor = x + block.drop_path2(changed if scale is None else scale * changed)
-    return out
+def place(trunk: Any) -> None:
+    """Let the blocks of a BEiT, in place, take pairs of any tokens; other trunks stay as they are."""
+    for block in trunk.blocks if isinstance(trunk, Beit) else ():
+        block.__class__ = PlacedBlock
+
+
+class PlacedBlock(Block):
+    """A block of BEiT, whose own attention takes the tokens of a whole grid only: what it does without `pairs`."""
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None, pairs: Pairs | None = None) -> Tensor:
+        """(B, T, D), ([B,] H, T, T) or None -> (B, T, D)"""
+        if pairs is None:
+            whole: Tensor = super().forward(x, shared_rel_pos_bias)
+            return whole
+        table, shared = self.attn.relative_position_bias_table, shared_rel_pos_bias
+        own = pairs.bias(table) if table is not None else None
+        bias = own if shared is None else shared if own is None else own + shared
+        attended, scale = _attended(self.attn, self.norm1(x), _masked(bias, pairs.attended, x)), self.gamma_1
+        x = x + self.drop_path1(attended if scale is None else scale * attended)
+        changed, scale = self.mlp(self.norm2(x)), self.gamma_2
+        out: Tensor = x + self.drop_path2(changed if scale is None else scale * changed)
+        return out
 
 
 def _attended(attention: Any, x: Tensor, bias: Tensor | None) -> Tensor:

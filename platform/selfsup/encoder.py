@@ -43,6 +43,7 @@ class TokenEncoder(Encoder):
 
     def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean", "mean_norm"], class_tokens: int = 1) -> None:
         super().__init__()
+        blocks.place(trunk)
         self.trunk, self.pool, self.class_tokens = trunk, pool, class_tokens
         self.dim: int = self.trunk.embed_dim
         self.grid: Grid = self.trunk.patch_embed.grid_size

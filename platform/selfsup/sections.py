@@ -214,6 +214,10 @@ class Train(Knobs):
     precision: Literal["fp32", "bf16"] = knob("fp32", "number format of the forward pass; weights stay fp32")
     norm_groups: int = knob(1, "groups of samples that are batch-normalized apart, as per GPU; 1: all together", ge=1)
     accumulate: int = knob(1, "pieces a worker's batch is worked through in, to save memory; the loss sees all", ge=1)
+    checkpoint_activations: bool = knob(
+        False, "compute blocks once more for the gradient, to save memory; the digits stay", result=False
+    )
+    compile: bool = knob(False, "compile blocks by torch.compile: faster from the second step on, in other last digits")
     checkpoint_every: int = knob(500, "steps between checkpoints", result=False, ge=1)
     keep_checkpoints: int = knob(2, "checkpoints kept, the latest", result=False, ge=1)
     log_every: int = knob(10, "steps between records", result=False, ge=1)

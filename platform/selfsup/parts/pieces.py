@@ -25,7 +25,7 @@ def in_pieces(encode: Callable[..., Maps], x: Tensor, pieces: int, module: nn.Mo
         return encode(x, *beside)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _untouched(module)
+        return nullcontext(), untouched(module)
 
     cut = zip(*(part.chunk(pieces) for part in (x, *beside)), strict=True)
     maps = [checkpoint(encode, *piece, use_reentrant=False, context_fn=contexts) for piece in cut]
@@ -33,7 +33,7 @@ def in_pieces(encode: Callable[..., Maps], x: Tensor, pieces: int, module: nn.Mo
 
 
 @contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module) -> Iterator[None]:
     """Restore running statistics after the block: the first computation of these pieces has moved them."""
     buffers = [(layer, *named) for layer in module.modules() for named in layer.named_buffers(recurse=False)]
     for layer, name, buffer in buffers:
