@@ -63,11 +63,11 @@ def free_ports(number: int) -> list[int]:
         return [bound.getsockname()[1] for bound in sockets]
 
 
-def answers(port: int) -> None:
+def answers(port: int, host: str = "127.0.0.1") -> None:
     """Wait until a process listens on a port, 4 minutes at most."""
     deadline = time.monotonic() + 240
     while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
             return
         assert time.monotonic() < deadline
         time.sleep(0.05)

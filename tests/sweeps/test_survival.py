@@ -4,88 +4,22 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 from servers import answers, free_ports
+from sweeping import BIN, PATIENCE, Bench, ended, processes, same, served
 from tiny import BACKBONE
 
-from selfsup.metrics_log import records
-from selfsup.mlflow_store import ui_command
 from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each sweep takes half a minute
-BIN = Path(sys.executable).parent
 QUIET = subprocess.DEVNULL
 SECRET = "open-sesame"
-PATIENCE = 600  # seconds for what is sure to come, however busy the machine
-NUMBERS = ["arm", "seed", "metric"]
-HISTORY = r"seconds|per_second|input_wait|restarts|peak_memory|shared_steps"  # how a run went, which no two runs share
-
-
-class Bench:
-    """A place to sweep in, and the processes of it."""
-
-    def __init__(self, folder: Path, spec: Path) -> None:
-        self.home, self.spec = folder / "home", spec
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-        self.environment = kept | {"SELFSUP_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
-
-    @contextlib.contextmanager
-    def sweeping(self) -> "Iterator[subprocess.Popen[str]]":
-        """A sweep; what is left of it at the end of the block, its Ray with it, is killed."""
-        process = subprocess.Popen(
-            [str(BIN / "selfsup"), "sweep", str(self.spec)],
-            env=self.environment,
-            cwd=self.home.parent,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        with ended(process):
-            yield process
-
-    def sweep(self) -> str:
-        with self.sweeping() as process:
-            told, _ = process.communicate()
-        assert process.returncode == 0, told
-        return told
-
-    def trains(self, process: "subprocess.Popen[str]", sign: str = "pretrain-*/checkpoint_*") -> None:
-        """Wait until a run of this sweep has a checkpoint, or another file as a sign, and is not done."""
-        deadline = time.monotonic() + PATIENCE
-        while not list(self.home.glob(f"stages/{sign}")):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert not list(self.home.glob("stages/knn-*/done.json"))
-
-    def command(self, name: str, *, code: int = 0) -> str:
-        """Return all that the command prints."""
-        argv = [str(BIN / "selfsup"), name, str(self.spec)]
-        done = subprocess.run(
-            argv, env=self.environment, cwd=self.home.parent, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def table(self) -> pd.DataFrame:
-        """What the report holds, less what no two runs share."""
-        found = pd.read_csv(self.home / "reports" / "survival" / "results.csv")
-        return found[~found.metric.str.contains(HISTORY)].sort_values(NUMBERS)[[*NUMBERS, "value", "status"]]
-
-    def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Return steps and values of the evaluations during training, by stage."""
-        logs = {path.parent.name: records(path) for path in self.home.glob("stages/knn-*/metrics.jsonl")}
-        return {stage: [(record.step, record.values["top1"]) for record in log] for stage, log in logs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -123,37 +57,9 @@ def undisturbed(bench: Callable[[], Bench]) -> Bench:
     return place
 
 
-def same(place: Bench, other: Bench) -> None:
-    """Assert that tables are equal, and that each evaluation during training was made once, with the same value."""
-    found, expected = (each.table().reset_index(drop=True) for each in (place, other))
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    assert place.curves() == other.curves()
-    assert not list(place.home.glob("stages/*/snapshots"))
-
-
-def processes(session: int) -> dict[int, str]:
-    """The commands of the processes of a session, by number."""
-    listing = ["ps", "-ww", "-e", "-o", "sid=,pid=,cmd="]  # ww: whole commands, where some versions cut them at 80
-    told = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
-    lines = (line.split(maxsplit=2) for line in told.splitlines())
-    return {int(process): command for number, process, command in lines if int(number) == session}
-
-
 def left_of(session: int) -> list[str]:
     """The processes that outlive the one that began their session, less Ray's agents, which end within minutes."""
     return [command for command in processes(session).values() if not command.endswith("Agent")]
-
-
-@contextlib.contextmanager
-def ended(process: "subprocess.Popen[Any]") -> Iterator[None]:
-    """Kill what is left of a session at the end of the block."""
-    try:
-        yield
-    finally:
-        for number in [process.pid, *processes(process.pid)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.parametrize("sign", ["pretrain-*/checkpoint_*", "knn-*/metrics.jsonl"])
@@ -247,18 +153,6 @@ def test_the_mlflow_server_killed_under_it(bench: Callable[[], Bench], undisturb
 def holds(path: Path, text: str) -> bool:
     """A file, in its name or in its bytes."""
     return text in path.name or (path.is_file() and text.encode() in path.read_bytes())
-
-
-@contextlib.contextmanager
-def served(home: Path, port: int) -> Iterator[None]:
-    """An MLflow server, killed at the end."""
-    home.mkdir(exist_ok=True)
-    argv, environment = ui_command(f"sqlite:///{home}/mlflow.db", home, port)
-    with (home / "server.log").open("a") as log:
-        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
-    with ended(process):
-        answers(port)
-        yield
 
 
 @contextlib.contextmanager
