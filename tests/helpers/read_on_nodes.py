@@ -1,6 +1,7 @@
 """A program: on each node of a cluster, two runs read one stream; prints what they got, and all rows were right."""
 
 import json
+import logging
 import sys
 from typing import Any
 
@@ -31,7 +32,7 @@ def taken(manifest: Manifest, reader: str) -> int:
 
 
 def main(folder: str) -> None:
-    ray.init(logging_level="ERROR")
+    ray.init(logging_level=logging.ERROR)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     manifest = load(folder)
     reading = {
