@@ -3,21 +3,29 @@
 Ray goes on by itself.
 """
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from braked import BRAKE, BrakedBench, same_digits
+from ray_head import RAY
 from ray_nodes import RayNode, RayNodes, ray_nodes
 
 from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each run takes a minute
+NODE_ID = (
+    "import ray, sys; ray.init(); print(*[n['NodeID'] for n in ray.nodes() if n['NodeManagerAddress'] == sys.argv[1]])"
+)
 TWO: dict[str, Any] = {
     "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
     "stream": {"feeder": "threads"},
 }
+NOTICE = 15  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +83,19 @@ def lost(nodes: RayNodes) -> None:
     training(nodes).kill()
 
 
-@pytest.mark.parametrize("fault", [lost])
+def preempted(nodes: RayNodes) -> None:
+    """A node is to be taken away, and is."""
+    taken, environment = training(nodes), nodes.environment | {"RAY_ADDRESS": nodes.address}
+    argv = [sys.executable, "-c", NODE_ID, taken.ip]
+    told = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+    argv = [RAY, "drain-node", "--address", nodes.address, "--node-id", told.split()[-1], "--reason-message", "test"]
+    argv += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", str(NOTICE)]
+    subprocess.run(argv, env=environment, check=True, capture_output=True)
+    time.sleep(NOTICE)
+    taken.kill()
+
+
+@pytest.mark.parametrize("fault", [lost, preempted])
 def test_a_run_goes_on(
     three: RayNodes, bench: BrakedBench, undisturbed: BrakedBench, brake: Path, fault: Callable[[RayNodes], None]
 ) -> None:
