@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from servers import object_store
@@ -46,6 +47,7 @@ Planner = Callable[[Path], PlannedRun]
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with object_store("bucket") as endpoint:
+        boto3.client("s3", endpoint_url=f"http://{endpoint}").put_bucket_acl(Bucket="bucket", ACL="public-read-write")
         yield f"s3://bucket/home?endpoint_override={endpoint}&scheme=http&anonymous=true"  # Ray has no keys
 
 
