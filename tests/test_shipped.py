@@ -70,7 +70,7 @@ def test_errors_name_the_shipped_spec_and_its_line() -> None:
 def test_an_unknown_name_says_which_there_are_the_likeliest_first() -> None:
     assert refused("in1k/mea.yaml") == (
         "in1k/mea.yaml: cannot read in1k/mea.yaml: No such file or directory "
-        "(no shipped one is called so; there are in1k/mae, in1k/sela, in1k/mage and others: selfsup recipes)"
+        "(no shipped one is called so; there are in1k/mae, in1k/sela, in1k/nepa and others: selfsup recipes)"
     )
 
 

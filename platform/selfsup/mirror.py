@@ -33,7 +33,7 @@ from selfsup.mirror_index import (
     unit_of,
 )
 from selfsup.objects import ObjectInfo, ObjectStore, open_store
-from selfsup.whole import part_of, write
+from selfsup.whole import part_of, whole, write
 
 INDEX, NODE, SIZES = "index", "node", "sizes.json"
 PULLED = ("stages", "runs", "searches")
@@ -124,11 +124,9 @@ class Mirror:
     def _download(self, info: ObjectInfo, index: Index) -> None:
         path = self.root / info.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(path)
-        with suppress(FileNotFoundError):  # removed meanwhile
+        with suppress(FileNotFoundError), whole(path) as part:  # removed meanwhile
             self.store.download(info.name, part)
             index[info.name] = info.tag, *stamp(part)
-            part.replace(path)
 
     def remove(self, path: Path) -> None:
         """Remove a file or folder from storage. Raises StorageError."""

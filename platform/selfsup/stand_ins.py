@@ -86,8 +86,9 @@ class _Finder:
 
 
 def install() -> None:
-    """Let all imports of the packages give stand-ins, in a process that has imported none of them."""
-    assert not any(map(_is_replaced, sys.modules))
+    """Let all imports of the packages give stand-ins, unless this process has imported any of them."""
+    if any(map(_is_replaced, sys.modules)):
+        return
     sys.meta_path.insert(0, _Finder)
     _Finder.has_been_used = True
 

@@ -14,6 +14,8 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "dino": (0.02, 144**-0.5, 0.02),
     "ibot": (0.02, 144**-0.5, 0.02),
     "dinov2": (0.02, 144**-0.5, 1e-6),
+    "simdino": (0.02, 144**-0.5, 0.02),
+    "simdinov2": (0.02, 144**-0.5, 1e-6),
     "maskfeat": (0.02, 0.02, 0.02),
     "msn": (0.02, (2 / 48) ** 0.5, 0.02),
     "ijepa": (0.02, 0.02, 0.02),
@@ -35,9 +37,10 @@ UNIT = (
     "obow",
     "pirl",
     "sela",
+    "simdino",
     "swav",
 )  # torchvision's default, in their code
-OFFSETS = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.1}
+OFFSETS = {"dino": 0.1, "ibot": 0.1, "dinov2": 0.1, "simdino": 0.1, "simdinov2": 0.1}
 
 
 @pytest.mark.parametrize("name", [name for name in names() if "vit" in load(name).backbones])

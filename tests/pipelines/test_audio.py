@@ -195,14 +195,15 @@ FREE = [name for name in names() if load(name).modalities is None]
 
 @pytest.mark.parametrize("name", FREE)
 def test_objectives_of_any_modality_take_spectrograms(name: str) -> None:
-    method, info = load(name), TrainInfo(8, 3, 4, 2, channels=1)
+    method, supervised, info = load(name), load("supervised"), TrainInfo(8, 3, 4, 2, channels=1)
     hyper = method.Hyper()
-    if method.lesson(hyper):
-        info = info._replace(teacher=Frozen(torch.nn.Identity(), None))
     views = AUDIO.views(method.views(hyper), (32, 16), SHORT)
     assert {view.lengths for view in views.specs} == {(32, 16)}
     with torch.device("meta"):
         trunk = encoder.build(Backbone(**BACKBONE), method.initialize, InputShape(1, (32, 16)))
+        if method.lesson(hyper):
+            teacher = encoder.build(Backbone(**BACKBONE), shape=InputShape(1, (32, 16)))
+            info = info._replace(teacher=Frozen(supervised(supervised.Hyper(), {"audio": teacher}, info), trunk.patch))
         batch = blank_batch(views, trunk.patch, 8, "meta", channels=1)
         loss = method(hyper, {"audio": trunk}, info)(batch).loss
         loss.backward()
