@@ -104,7 +104,7 @@ def kill_once_it_trains(folder: Path, idle: set[int]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not (new := alive() - idle):
         assert time.monotonic() < deadline
-    while not list(folder.glob("checkpoint_*/_digests.json")):
+    while not list(folder.glob("checkpoint_*[0-9]/_digests.json")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for process in new:
