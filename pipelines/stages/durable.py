@@ -85,12 +85,19 @@ def _follow(mirror: Mirror, folder: Path, ended: threading.Event) -> None:
 
 def _note_durable(mirror: Mirror, folder: Path) -> None:
     """Note the last step that storage has, and remove checkpoints from there that are removed here."""
-    steps = _durable_steps(mirror, folder)
-    for path in [path for path in steps.values() if not path.exists()]:
-        mirror.remove(path)
-    if steps:
+    for path in _stored(mirror, folder):
+        if not path.exists():
+            mirror.remove(path)
+    if steps := _durable_steps(mirror, folder):
         write_json(folder / DURABLE, {"step": max(steps)})
         mirror.publish(folder / DURABLE)
+
+
+def _stored(mirror: Mirror, folder: Path) -> set[Path]:
+    """Return the folders of checkpoints of which storage has anything: some may never have gone up whole."""
+    prefix = f"{mirror.name(folder)}/"
+    names = {info.name.removeprefix(prefix).partition("/")[0] for info in mirror.store.list(mirror.name(folder))}
+    return {folder / name for name in names if name.startswith("checkpoint_")}
 
 
 def durable_step(mirror: Mirror, folder: Path) -> int:
@@ -98,8 +105,8 @@ def durable_step(mirror: Mirror, folder: Path) -> int:
     return max(_durable_steps(mirror, folder), default=0)
 
 
-def _durable_steps(mirror: Mirror, folder: Path) -> dict[int, Path]:
-    """-> step: folder of each checkpoint that storage has."""
+def _durable_steps(mirror: Mirror, folder: Path) -> list[int]:
+    """Return the steps of the checkpoints that storage has whole."""
     names = (name.split("/") for name in mirror.published(folder) if name.endswith("/_digests.json"))
     checkpoints = [parts[-2] for parts in names if parts[-2].startswith("checkpoint_")]
-    return {int(name.removeprefix("checkpoint_")): folder / name for name in checkpoints}
+    return [int(name.removeprefix("checkpoint_")) for name in checkpoints]
