@@ -1,6 +1,7 @@
 """I-JEPA's predictor as lightly has it, with the weights of ours."""
 
-from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
+from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM  # type: ignore[import-untyped]
+from torch import nn
 
 from selfsup.method import Method
 
@@ -10,8 +11,9 @@ def theirs(method: Method) -> IJEPAPredictorTIMM:
     predictor = IJEPAPredictorTIMM(num_patches=16, depth=1, mlp_dim=48, predictor_embed_dim=24, num_heads=3)
     names = {"embed": "predictor_embed", "head": "predictor_proj", "mask_token": "decoder.mask_token"}
     names |= {"blocks": "decoder.blocks", "norm": "decoder.norm"}
-    state = {}
-    for name, value in method.predictor.state_dict().items():
+    own, state = method.predictor, {}
+    assert isinstance(own, nn.Module)
+    for name, value in own.state_dict().items():
         first, *rest = name.split(".")
         state[".".join([names[first], *rest])] = value
     missing = predictor.load_state_dict(state, strict=False)
