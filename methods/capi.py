@@ -97,9 +97,11 @@ class CAPI(Method):
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         hyper, begin = self.hyper, self.hyper.momentum_warmup
-        falls = ramp(t, 1.0, hyper.momentum, until=begin) if t < begin else None
-        rises = cosine((t - begin) / (1 - begin), hyper.momentum, hyper.momentum_end)
-        ema_update(self.teacher, self.backbone, rises if falls is None else falls)
+        if t < begin:
+            momentum = ramp(t, 1.0, hyper.momentum, until=begin)
+        else:
+            momentum = cosine((t - begin) / (1 - begin), hyper.momentum, hyper.momentum_end)
+        ema_update(self.teacher, self.backbone, momentum)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         if name.startswith("clusters."):

@@ -1,12 +1,12 @@
 """The number of runs that a cluster holds side by side, determined before any of them starts."""
 
 from collections.abc import Iterable, Mapping
-from math import floor
 
 import ray
 
 from selfsup.errors import SpecError
 from selfsup.layers import located
+from selfsup.pipelines.cluster.nodes import room
 from selfsup.pipelines.planned import PlannedRun
 
 TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
@@ -22,7 +22,7 @@ def _side_by_side(run: PlannedRun, available: Mapping[str, float]) -> int:
     needs = _needs(run)
     with located(run.root):
         _check_fits(needs, available)
-    return floor(min(available[name] / amount for name, amount in needs.items()) + 1e-9)
+    return room(available, needs)
 
 
 def _check_fits(needs: Mapping[str, float], available: Mapping[str, float]) -> None:

@@ -74,7 +74,7 @@ def fewest_nodes(workers: int, resources: Mapping[str, float]) -> int:
     resources: of one worker.
     """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    rooms = sorted((_room(node["Resources"], resources) for node in nodes if node["Alive"]), reverse=True)
+    rooms = sorted((room(node["Resources"], resources) for node in nodes if node["Alive"]), reverse=True)
     number = 0
     while workers > 0 and number < len(rooms):
         workers -= rooms[number]
@@ -82,8 +82,9 @@ def fewest_nodes(workers: int, resources: Mapping[str, float]) -> int:
     return max(1, number)
 
 
-def _room(node: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    return floor(min(node.get(name, 0.0) / amount for name, amount in resources.items()) + 1e-9)
+def room(available: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """Return how many of what needs these resources fit side by side into what is available."""
+    return floor(min(available.get(name, 0.0) / amount for name, amount in resources.items()) + 1e-9)
 
 
 def write_back(path: Path, token: str) -> str:

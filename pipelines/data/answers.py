@@ -8,9 +8,7 @@ Lucas Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159 (ReaL). Class
 in ObjectNet: Andrei Barbu et al., "ObjectNet", NeurIPS 2019.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from selfsup.errors import DataError
 from selfsup.explain import did_you_mean
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.renaming import json_of
 
 BATCH = 256  # samples whose keys are read at once
 Answers = Mapping[str, tuple[int, ...]]  # sample or class -> classes of train
@@ -52,11 +51,7 @@ class AnswerSource(NamedTuple):
 
 def read(path: str, train: Manifest) -> Answers:
     """Return what a file says. Raises DataError for what is no such file, or a class that train lacks."""
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot read right answers: {reason}") from error
+    content = json_of(path, "right answers")
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DataError(f'{path}: expected lists by sample or class, such as {{"val_1": ["cat", "dog"], "val_2": []}}')
     number = {name: place for place, name in enumerate(train.classes)}

@@ -52,11 +52,17 @@ def pretrain(planned: PlannedRun, stage: Stage) -> dict[str, float]:
 def slot_kind(planned: PlannedRun) -> SlotKind:
     """Return the kind of slot that performs a run."""
     resources = planned.run.resources
-    amounts = {"CPU": resources.cpus_per_worker + _threads(planned), "GPU": resources.gpus_per_worker}
-    needs = {name: amount for name, amount in amounts.items() if amount}
     runs = {run.id: run for run in map(planned.owner, planned.stages)} | {planned.id: planned}
     code = sorted({digest for run in runs.values() for digest in _own_code(run)})
-    return SlotKind(resources.workers, needs, resources.max_failures, tuple(code), planned.home / "slots")
+    return SlotKind(
+        resources.workers, _worker_resources(planned), resources.max_failures, tuple(code), planned.home / "slots"
+    )
+
+
+def _worker_resources(planned: PlannedRun) -> dict[str, float]:
+    resources = planned.run.resources
+    amounts = {"CPU": resources.cpus_per_worker + _threads(planned), "GPU": resources.gpus_per_worker}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def _threads(planned: PlannedRun) -> float:
@@ -79,8 +85,7 @@ def _own_code(planned: PlannedRun) -> list[str]:
 
 def _job(planned: PlannedRun, stage: Stage) -> Job:
     run, resources = planned.run, planned.run.resources
-    kind = slot_kind(planned)
-    nodes = fewest_nodes(kind.workers, kind.resources)
+    nodes = fewest_nodes(resources.workers, _worker_resources(planned))
     data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30), nodes=nodes)
     task = Task(
         run,
