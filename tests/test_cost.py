@@ -145,7 +145,7 @@ def test_no_warning_tries_a_knobs_default_that_another_value_rules_out() -> None
 
 
 def test_no_objective_costs_more_the_longer_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all that name the length of training: a plan keeps the cost of a step for others."""
+    """All whose module names the length of training are tried: a plan keeps the cost of a step for other lengths."""
     asked: list[TrainInfo] = []
     monkeypatch.setattr(module, "_recalled", lambda _, __, info, answer: asked.append(info) or answer())
     sources = {name: getsource(getmodule(method.load(name))) for name in method.names()}  # type: ignore[arg-type]

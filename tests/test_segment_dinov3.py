@@ -31,7 +31,7 @@ def example(noise: float) -> Features:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_training_is_that_of_a_plain_loop(dropout: float) -> None:
-    """Of a batch norm and a convolution over maps, in one graph; masks of channels are drawn after the rows."""
+    """A batch norm and a convolution over maps, in one graph; masks of channels are drawn after the rows."""
     features = example(0.5)
     assert features.train_map is not None
     head = SegmentDINOv3(SegmentDINOv3.Hyper(epochs=1, steps=60, lr=0.01, dropout=dropout)).fit(features, seed=3)

@@ -96,7 +96,7 @@ def test_every_sheet_is_of_the_same_samples(source: EncoderSource, raw: torch.Te
 
 
 def test_raw_samples_have_their_neighbors_by_color_and_a_map(source: EncoderSource) -> None:
-    """Of six red images and six green ones, each with some noise."""
+    """Six red images and six green ones, each with some noise, are told apart."""
     noise = torch.randint(0, 40, (12, 32, 32, 3), dtype=torch.uint8)
     raw = noise + torch.tensor([[200, 0, 0], [0, 200, 0]]).repeat(6, 1).byte().view(12, 1, 1, 3)
     drawn = dict(sheets(replace(source, method="pixels"), raw, np.arange(12) % 2, ("a", "b")))

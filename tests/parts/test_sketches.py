@@ -47,7 +47,7 @@ def test_it_is_the_integral_of_every_view_and_direction() -> None:
 
 
 def test_over_all_frequencies_it_is_a_sum_over_pairs() -> None:
-    """Of Gaussians of samples' distances: the closed form of Epps and Pulley's test, weighted by exp(-t^2 / 2)."""
+    """The closed form of Epps and Pulley's test, weighted by exp(-t^2 / 2): Gaussians of samples' distances."""
     x = views().detach()[0, :, 0]
     pairs = math.sqrt(2 * math.pi) * (-(x[:, None] - x).square() / 2).exp().sum() / len(x)
     closed = pairs - 2 * math.sqrt(math.pi) * (-x.square() / 4).exp().sum() + len(x) * math.sqrt(2 * math.pi / 3)
@@ -191,7 +191,7 @@ def weighted(z: Tensor, along: Tensor) -> Tensor:
 
 
 def test_visreg_is_lightlys_in_value_and_gradient(monkeypatch) -> None:
-    """Of visreg's three terms and the distance, at weights of their own."""
+    """Three terms of visreg and the distance, at weights of their own."""
     z, along = views(), axes()
     monkeypatch.setattr(torch, "randn", lambda *_, **__: 3 * along)  # which it normalizes
     theirs = VISRegLoss(num_slices=6, lambda_shape=2.0, lambda_center=3.0)
