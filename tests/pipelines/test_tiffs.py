@@ -16,6 +16,7 @@ from PIL import Image
 from selfsup.modality import DecodeError
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.shards import index
+from selfsup.pipelines.modalities.pixels import bands
 from selfsup.pipelines.modalities.pixels.decode import How, decode, depth
 
 
@@ -122,6 +123,19 @@ def test_signed_values_that_would_be_wrong_are_refused() -> None:
         with pytest.raises(DecodeError, match=r"gray of .* of signed values: save it as PNG"):
             decode(data, min_height=1, min_width=1)
     assert color(tif(np.full((8, 9), 2570, np.int16), byteorder=">")) == [10, 10, 10]
+
+
+def test_a_file_of_a_set_of_files_is_its_own_planes() -> None:
+    """OME-TIFF lets each file of a set describe the whole set; tifffile gives the planes of absent files as zeros."""
+    plane = '<TiffData FirstT="{0}" IFD="0" PlaneCount="1"><UUID FileName="{0}.ome.tif">urn:uuid:{0}</UUID></TiffData>'
+    sizes = 'DimensionOrder="XYZCT" Type="uint16" SizeX="9" SizeY="8" SizeZ="1" SizeC="1" SizeT="2"'
+    pixels = f"<Image><Pixels {sizes}>{plane.format(0)}{plane.format(1)}</Pixels></Image>"
+    about = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">{pixels}</OME>'
+    data = tif(np.full((8, 9), 700, np.uint16), description=about, metadata=None)
+    assert tifffile.imread(io.BytesIO(data)).shape == (2, 8, 9)
+    values, _ = bands.read(data)
+    assert values.shape == (8, 9, 1)
+    assert (values == 700).all()
 
 
 def test_index_says_that_some_cannot_be_decoded_and_why(tmp_path: Path) -> None:

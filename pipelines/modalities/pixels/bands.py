@@ -61,7 +61,8 @@ def _opened(data: Data, *, header: bool) -> NDArray[Any] | None:
 def _tiff(data: Data, *, header: bool) -> NDArray[Any] | None:
     import tifffile  # takes a while, and most images are no TIFFs
 
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    # a file of an OME-TIFF set is its own planes: those of the others would be zeros
+    with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as file:
         page, series = file.pages.first, file.series[0]
         if page.photometric not in PLAIN:
             return None
