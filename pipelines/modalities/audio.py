@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 30  # seconds that are decoded at a time
+VORBIS_BLOCK = 8192  # samples, the longest; libsndfile 1.2 mixes the one that it seeks to with what it decoded before
 MIN_STD = 0.1  # recordings of silence alone would divide by zero
 AUGMENT_DRAWS = 5  # loudness; length and place of a mask of time, and of one of frequency
 
@@ -213,8 +214,9 @@ def _read(file: Any, first: int, number: int) -> Waveform:
     expected = max(0, min(number, file.frames - first))
     if not expected:
         return np.empty(0, np.float32)
-    file.seek(first)
-    waveform: Waveform = file.read(expected, dtype="float32", always_2d=True).mean(axis=1)
+    ahead = min(first, VORBIS_BLOCK) if file.subtype == "VORBIS" else 0
+    file.seek(first - ahead)
+    waveform: Waveform = file.read(ahead + expected, dtype="float32", always_2d=True)[ahead:].mean(axis=1)
     if len(waveform) < expected or not np.isfinite(waveform).all():
         raise DecodeError(f"{len(waveform)} of {expected} samples from {first} on are there, or some are no numbers")
     return waveform
