@@ -45,6 +45,7 @@ class DINOv2(Method):
     paper, family, backbones = "2304.07193", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
+    freezes = True
     teacher: TokenEncoder
     heads: Any  # of images, of patches
     center: Tensor  # of what is said of images

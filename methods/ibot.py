@@ -39,6 +39,7 @@ class IBOT(Method):
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
+    freezes = True
     initialize = staticmethod(initial.truncated_normal)
     teacher: TokenEncoder
     center: Tensor  # of what is said of images

@@ -34,6 +34,7 @@ class SeLa(Method):
     """Several linear classifiers, each with labels of its own, which are an optimal transport of what it says."""
 
     paper, family = "1911.05371", "clustering"
+    freezes = True
     modalities = None  # any: what it learns from a view does not depend on its kind
     initialize = staticmethod(initial.unit_residuals)
     labels: Tensor  # (samples, heads)

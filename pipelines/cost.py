@@ -1,6 +1,5 @@
 """The cost of a plan, computed without running it: the objective's step is traced on torch's meta device."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -110,7 +109,7 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
         yield f"{', '.join(idle)}: without effect on {run.modality}"
     if run.train.accumulate > 1:
         yield from _in_pieces(run, info)
-    if kind.param_options is not Method.param_options and _freezes(kind):
+    if kind.freezes or is_outside(run.method):
         yield from _too_short(run, info)
 
 
@@ -155,11 +154,6 @@ def _normalizes_batches(run: Run, info: TrainInfo) -> bool:
     method = meta_method(run, info)
     seen = method if method.separable else method.encoders
     return any(isinstance(layer, _BatchNorm) for layer in seen.modules())
-
-
-def _freezes(kind: type[Method]) -> bool:
-    """Return whether the module of an objective names the option that keeps weights from moving."""
-    return "frozen_until" in inspect.getsource(inspect.getmodule(kind) or kind)
 
 
 def _too_short(run: Run, info: TrainInfo) -> Iterator[str]:

@@ -208,6 +208,12 @@ def test_a_plan_tells_that_nothing_is_learned_before_the_first_labels(name: str)
     assert list(_remarks(asked, INFO._replace(num_steps=9))) == []
 
 
+@pytest.mark.parametrize("name", method.names())
+def test_an_objective_whose_weights_wait_declares_it(name: str) -> None:
+    kind = method.load(name)
+    assert kind.freezes == ("frozen_until=" in getsource(kind))
+
+
 def test_recomputed_blocks_cost_the_memory_of_their_inputs() -> None:
     """Two blocks more are two inputs more: 4 bytes of 32 channels of 17 tokens of two views of 8 images."""
     prices = [

@@ -25,9 +25,8 @@ LOSSES = {
     for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches")
 }
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
-RECIPES = [
-    name for name in files() if name.startswith(("in1k/", "cifar10/", "imagenette/")) and not name.endswith("/common")
-]
+FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/")
+RECIPES = [name for name in files() if name.startswith(FOLDERS) and not name.endswith("/common")]
 
 
 @cache

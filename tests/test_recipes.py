@@ -17,7 +17,7 @@ def test_a_recipe_is_of_the_method_that_it_is_named_after(path: Path) -> None:
     spec = read(path)
     assert f"{path.stem}_".startswith(f"{spec.method}_")
     assert f"selfsup run {path.parent.name}/{path.stem}\n" in path.read_text().partition("\n\n")[0]
-    if path.parent.name in ("in1k", "cifar10", "imagenette"):
+    if path.parent.name in ("in1k", "cifar10", "cifar100", "imagenette"):
         assert spec.train.batch >= load(spec.method).least_batch
         assert spec.published or "no number" in path.read_text()
     if spec.published and spec.published.linear is not None:

@@ -84,6 +84,7 @@ class Method(nn.Module, abc.ABC):
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
+    freezes: ClassVar[bool] = False  # whether weights of it wait for their first step: see ParamOptions.frozen_until
     learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`
     num_codes: int = 0  # of a tokenizer
 

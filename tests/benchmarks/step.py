@@ -62,8 +62,8 @@ class Demand(NamedTuple):
 class Clock:
     """Takes steps and their time, told by hooks where phases end; `rest` is batch, seed and norm of the gradient."""
 
-    def __init__(self, loop: Loop, device: str) -> None:
-        self._loop, self._cuda, self._marks = loop, device == "cuda", list[tuple[str, Any]]()
+    def __init__(self, loop: Loop, device: str, now: Callable[[], float] = perf_counter) -> None:
+        self._loop, self._cuda, self._now, self._marks = loop, device == "cuda", now, list[tuple[str, Any]]()
         loop.module.register_forward_pre_hook(self._at_end_of("rest"))
         loop.module.register_forward_hook(self._at_end_of("forward"))
         for weight in loop.module.parameters():
@@ -88,7 +88,7 @@ class Clock:
         return lambda *_: self._mark(phase)
 
     def _mark(self, phase: str) -> None:
-        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else perf_counter()
+        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else self._now()
         if self._cuda:
             mark.record()
         self._marks.append((phase, mark))

@@ -2,16 +2,22 @@
 
 python tests/benchmarks/steps.py [OBJECTIVE ...]
 
-Taken in turn, at equal work, as in step.py. FLOP of matrix products and convolutions say how equal it is.
+Of LeJEPA and VISReg beside one of SimCLR of ours, on the same two views.
+
+Taken in turn, at equal work, as in step.py. FLOP of matrix products and convolutions say how equal it is. Times are of
+the process's CPU, which others on the machine change little.
 """
 
 import platform
 import sys
+from collections.abc import Callable
 from statistics import median
+from time import process_time
+from typing import Any
 
 import lightly_loops as examples
 import torch
-from loops import SIMCLR, Task, example, ours
+from loops import SIMCLR, Loop, Task, example, ours
 from step import ROUNDS, Clock, Ratio, flops, in_turn
 
 from selfsup.sections import Backbone
@@ -39,25 +45,35 @@ TASKS = (
     Task("tico", examples.tico, {"hidden": 1024}, CNN),
     Task("vicreg", examples.vicreg, {"dim": 2048}, CNN),
 )
+TWO_VIEWS = (
+    Task("lejepa", examples.simclr, {"local_crops": 0}, CNN),
+    Task("visreg", examples.simclr, {"local_crops": 0, "large_crops": 2}, CNN),
+)
 
 
-def row(task: Task) -> str:
-    loops = {made.__name__: made(task, "cpu", BATCH[task.backbone], "fp32") for made in (ours, example)}
+def row(task: Task, other: Callable[..., Loop]) -> str:
+    loops = {made: made(task, "cpu", BATCH[task.backbone], "fp32") for made in (ours, other)}
     work = [flops(loop) / 1e9 for loop in loops.values()]
-    spent = in_turn({name: Clock(loop, "cpu") for name, loop in loops.items()})
+    spent = in_turn({made.__name__: Clock(loop, "cpu", process_time) for made, loop in loops.items()})
     times = [1000 * median(step.total() for step in steps) for steps in spent.values()]
     columns = [f"{time:10.0f}" for time in times] + [f"{ratio:10.3f}" for ratio in Ratio.of(*spent.values())]
     return "".join([f"{task.method:<10}", *columns, *(f"{each:10.1f}" for each in work)])
 
 
+def simclr(task: Task, *settings: Any) -> Loop:
+    return ours(SIMCLR._replace(backbone=task.backbone), *settings)
+
+
 def main(chosen: list[str]) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}")
     print(f"ratio: median of {ROUNDS} pairs of neighboring steps; half of them are between low and high\n")
-    names = ("ours, ms", "lightly's", "ratio", "low", "high", "GFLOP", "lightly's")
-    print(" " * 10 + "".join(f"{name:>10}" for name in names))
-    for task in TASKS:
-        if task.method in chosen or not chosen:
-            print(row(task), flush=True)
+    for tasks, loop, title in ((TASKS, example, "lightly's"), (TWO_VIEWS, simclr, "SimCLR's")):
+        asked = [task for task in tasks if task.method in chosen or not chosen]
+        if asked:
+            names = ("CPU, ms", title, "ratio", "low", "high", "GFLOP", title)
+            print(" " * 10 + "".join(f"{name:>10}" for name in names))
+        for task in asked:
+            print(row(task, loop), flush=True)
 
 
 if __name__ == "__main__":
