@@ -18,7 +18,7 @@ from selfsup.evaluator import DENSE
 from selfsup.families import INSTEAD
 from selfsup.method import load as load_method
 from selfsup.method import names
-from selfsup.modality import ready, shape_of, sizes_of, views_of
+from selfsup.modality import leading_of, ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
 from selfsup.pipelines import by_block, labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
@@ -223,7 +223,8 @@ def _check_batch(planned: PlannedRun) -> None:
 def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
     run, sizes = planned.run, sizes_of(planned.run.input, planned.run.backbone)
-    setup, kind = Setup(run.backbone, run.train, run.resources, sizes), ready(run.modality)
+    setup = Setup(run.backbone, run.train, run.resources, sizes, leading_of(run.input))
+    kind = ready(run.modality)
     for view in _views(run):
         if problem := kind.unfit(view, planned.train.fields[run.modality]):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")

@@ -11,6 +11,7 @@ from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen, Rescale
 from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import shape_of, sizes_of
+from selfsup.parts.patch import Patch
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.saved import read_encoder
 from selfsup.spec import Run
@@ -54,7 +55,7 @@ def build(
     return load(run.method)(run.hyper, {run.modality: trunk}, info._replace(teacher=taught)).to(device)
 
 
-def frozen(trained: TrainedMethod, patch: int | None, learner: TrainInfo) -> Frozen:
+def frozen(trained: TrainedMethod, patch: Patch | None, learner: TrainInfo) -> Frozen:
     """Return a teacher at its trained weights. patch: points a side of the learner's tokens."""
     method = build(trained.run, trained.info, torch.device("cpu"), teacher=trained.teacher)
     tensors.fill(method, trained.folder / METHOD)

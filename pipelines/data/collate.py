@@ -14,7 +14,7 @@ from selfsup import modality
 from selfsup.augmentation import OwnAugmentation
 from selfsup.batch import Batch, View
 from selfsup.masks import Mask, MaskRule
-from selfsup.parts.patch import patchify
+from selfsup.parts.patch import Patch, patchify
 from selfsup.parts.tokens import Grid
 from selfsup.pipelines.data.philox import DRAW, MASK, OWN, PHOTO, STEP_MASK, uniform
 from selfsup.views import Views, ViewSpec
@@ -30,7 +30,7 @@ def collate(
     *,
     seed: int,
     step: int,
-    patch: int | None,
+    patch: Patch | None,
     stats: Mapping[str, Any],
     device: Device,
     own: OwnAugmentation | None = None,
@@ -39,8 +39,8 @@ def collate(
 
     `map0`... (n, S, S) are there, too, where views have maps. Each sample is a function of its own row, the seed and
     the step, however rows are put together into batches; of the step only where a mask rule shares draws among all
-    samples of a step. patch: points a side of a token; None for an encoder that takes samples whole. stats: of each
-    modality, from the manifest. own: the user's, after all others.
+    samples of a step. patch: points of a token along each axis; None for an encoder that takes samples whole. stats: of
+    each modality, from the manifest. own: the user's, after all others.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []

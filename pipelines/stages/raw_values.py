@@ -1,14 +1,16 @@
-"""Features of raw samples, loaded views (B, H, W, C), with which a table compares those of encoders."""
+"""Features of raw samples, loaded views (B, *S, C), with which a table compares those of encoders."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
+IMAGE = 4  # axes of a batch of them
+COARSE = 10  # likewise each of the three axes of clips, about as many places
 
 
 def pooled(raw: Tensor) -> Tensor:
-    """-> (B, D): colors of at most 32 x 32 places"""
+    """-> (B, D): colors of at most 32 x 32 places, or 10 x 10 x 10"""
     return _small(raw).flatten(1)
 
 
@@ -24,8 +26,8 @@ def squares(raw: Tensor, side: int) -> Tensor:
 
 
 def _small(raw: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, h, w)"""
-    value = raw.movedim(-1, 1)
-    height, width = (min(PIXELS, side) for side in value.shape[2:])
-    pooled = F.adaptive_avg_pool2d(value.float(), (height, width))
+    """(B, *S, C) -> (B, C, *s)"""
+    value, is_image = raw.movedim(-1, 1), raw.ndim == IMAGE
+    most, pool = (PIXELS, F.adaptive_avg_pool2d) if is_image else (COARSE, F.adaptive_avg_pool3d)
+    pooled: Tensor = pool(value.float(), [min(most, side) for side in value.shape[2:]])
     return pooled / 255 if raw.dtype == torch.uint8 else pooled

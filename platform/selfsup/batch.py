@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selfsup.evaluator import METRIC
 from selfsup.masks import Mask
-from selfsup.parts.patch import patchify
+from selfsup.parts.patch import Patch, patchify
 from selfsup.parts.tokens import Tokens
 from selfsup.views import MapSpec, Views, ViewSpec
 
@@ -43,9 +43,12 @@ class Batch(NamedTuple):
 
 
 def blank_batch(
-    views: Views, patch: int | None, samples: int, device: torch.device | str = "cpu", channels: int = 3
+    views: Views, patch: Patch | None, samples: int, device: torch.device | str = "cpu", channels: int = 3
 ) -> Batch:
-    """Return a batch of zeros with masks of typical size. patch: points a side of a token; None: samples stay whole."""
+    """Return a batch of zeros with masks of typical size.
+
+    patch: points of a token along each axis; None: samples stay whole.
+    """
     number = torch.zeros(samples, dtype=torch.int64, device=device)
     return Batch(
         views=tuple(_blank_view(crop, patch, samples, device, channels) for crop in views.specs),
@@ -61,7 +64,7 @@ def _blank_map(spec: MapSpec, view: ViewSpec, samples: int, device: torch.device
     return torch.zeros(samples, *view.lengths, dtype=kind, device=device)
 
 
-def _blank_view(view: ViewSpec, patch: int | None, samples: int, device: torch.device | str, channels: int) -> View:
+def _blank_view(view: ViewSpec, patch: Patch | None, samples: int, device: torch.device | str, channels: int) -> View:
     value = torch.zeros(samples, channels, *view.lengths, device=device)
     box = torch.zeros(samples, 3 * len(view.lengths) + 1, device=device)
     if patch is None:

@@ -131,10 +131,9 @@ def _kind(backbones: Collection[str], mask_units: bool, method: str, backbone: B
 
 
 def _patches(input: Knobs, backbone: Backbone) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
-    sizes, patch = modality.sizes_of(input, backbone), backbone.patch_size
-    if patch and any(size % patch for size in sizes) and backbone.is_vit:
-        message = f"samples of {' x '.join(map(str, sizes))} points do not divide into patches of {patch}"
-        yield Conflict(("backbone.patch_size", "backbone.image_size"), message)
+    shape = modality.shape_of(input, backbone, channels=0)
+    if backbone.patch_size and backbone.is_vit and (problem := shape.undivided(backbone.patch_size)):
+        yield Conflict(("backbone.patch_size", "backbone.image_size"), problem)
 
 
 def _knobs_of_the_method(
@@ -146,7 +145,8 @@ def _knobs_of_the_method(
     resources: Resources,
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
-    for error in check(hyper, Setup(backbone, train, resources, modality.sizes_of(input, backbone))):
+    _, sizes, leading = modality.shape_of(input, backbone, channels=0)
+    for error in check(hyper, Setup(backbone, train, resources, sizes, leading)):
         yield Conflict(error.paths, error.bare)
 
 

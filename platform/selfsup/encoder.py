@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from selfsup import blocks
 from selfsup.encoder_interface import Encoder
 from selfsup.hiera import HieraEncoder
+from selfsup.parts.patch import Patch
 from selfsup.parts.pieces import in_pieces
 from selfsup.parts.positions import resized
 from selfsup.parts.tokens import Grid, Tokens
@@ -39,7 +40,7 @@ class TokenEncoder(Encoder):
     """
 
     trunk: Any
-    patch: int
+    patch: Patch
 
     def __init__(self, trunk: nn.Module, *, pool: Literal["cls", "mean", "mean_norm"], class_tokens: int = 1) -> None:
         super().__init__()
@@ -47,7 +48,8 @@ class TokenEncoder(Encoder):
         self.trunk, self.pool, self.class_tokens = trunk, pool, class_tokens
         self.dim: int = self.trunk.embed_dim
         self.grid: Grid = self.trunk.patch_embed.grid_size
-        self.patch = self.trunk.patch_embed.patch_size[0]
+        sides = self.trunk.patch_embed.patch_size
+        self.patch = sides[0] if len(set(sides)) == 1 else sides
         self.patch_values: int = self.trunk.patch_embed.proj.weight[0].numel()
         self.num_prefix: int = self.trunk.num_prefix_tokens
 
@@ -207,10 +209,10 @@ class TokenEncoder(Encoder):
         return None if valid is None else F.pad(valid, (self.num_prefix, 0), value=True)[:, None, None]
 
     def _embed(self, value: Tensor) -> Tensor:
-        """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel)."""
+        """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel), as of `patchify`."""
         proj = self.trunk.patch_embed.proj
         embedded: Tensor = self.trunk.patch_embed.norm(
-            F.linear(value, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
+            F.linear(value, proj.weight.movedim(1, -1).flatten(1), proj.bias)
         )
         return embedded
 

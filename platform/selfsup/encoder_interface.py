@@ -8,20 +8,21 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Tokens
 
 
 class Encoder(nn.Module, abc.ABC):
     """An encoder, which objectives train and evaluation freezes. trunk: a timm model with its own state dict. dim: D.
 
-    patch: pixels a side of a token; None for an encoder that sees images. pieces: number of parts in which a batch
-    goes through the trunk, to save memory. position_offset: tokens a side beyond the grid's own
-    that resized positions are computed for.
+    patch: points of a token along each axis, or one number for all; None for an encoder that sees samples whole.
+    pieces: number of parts in which a batch goes through the trunk, to save memory. position_offset: tokens a side
+    beyond the grid's own that resized positions are computed for.
     """
 
     trunk: nn.Module
     dim: int
-    patch: int | None = None
+    patch: Patch | None = None
     pieces: int = 1
     position_offset: float = 0.0
 

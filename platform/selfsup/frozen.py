@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.parts.patch import patchify, pixels, seen_by, unpatchify
+from selfsup.parts.patch import Patch, patchify, pixels, seen_by, unpatchify
 from selfsup.parts.tokens import Grid, Tokens
 
 
@@ -41,7 +41,7 @@ class Frozen(nn.Module):
     """
 
     def __init__(
-        self, method: Any, patch: int | None, rescale: Rescale | None = None, targets: Tensor | None = None
+        self, method: Any, patch: Patch | None, rescale: Rescale | None = None, targets: Tensor | None = None
     ) -> None:
         super().__init__()
         self._hidden = [method.eval().requires_grad_(False)]  # in a list: no submodule

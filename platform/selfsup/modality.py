@@ -79,6 +79,10 @@ class Modality(abc.ABC):
         knobs: of the class `Input`.
         """
 
+    def leading(self, knobs: Any) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the points of a token along the first axes; along all others they are the backbone's patch size."""
+        return ()
+
     @abc.abstractmethod
     def views(self, views: Views, sizes: tuple[int, ...], knobs: Any) -> Views:
         """Return an objective's views as those of this modality, each with its size."""
@@ -251,6 +255,12 @@ def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
     return load(name).sizes(backbone, knobs)
 
 
+def leading_of(section: Knobs) -> tuple[int, ...]:
+    """Return the points of a token along the first axes, as a section `input` asks for it."""
+    name, knobs = chosen(section)
+    return load(name).leading(knobs)
+
+
 def views_of(views: Views, section: Knobs, backbone: Backbone) -> Views:
     """Return an objective's views as those of the modality that a section `input` asks for."""
     name, knobs = chosen(section)
@@ -265,4 +275,4 @@ def whole_of(section: Knobs, backbone: Backbone, share: float) -> ViewSpec:
 
 def shape_of(section: Knobs, backbone: Backbone, channels: int) -> InputShape:
     """Return the shape of samples of an encoder. channels: of the data."""
-    return InputShape(channels, sizes_of(section, backbone))
+    return InputShape(channels, sizes_of(section, backbone), leading_of(section))

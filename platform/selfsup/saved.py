@@ -43,7 +43,8 @@ def save_encoder(
     shape: of samples; None: RGB images of the backbone's own size. notes: more for the metadata.
     """
     backbone = backbone.model_copy(update={"name": portable(backbone.name)})
-    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape or image_shape(backbone))}
+    shape = shape or image_shape(backbone)
+    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape if shape.leading else shape[:2])}
     tensors.save(encoder.trunk.state_dict(), path, {**notes, **metadata})
 
 

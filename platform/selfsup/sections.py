@@ -277,10 +277,26 @@ class Resources(Knobs):
 
 
 class InputShape(NamedTuple):
-    """The shape of samples of an encoder. channels: values of a point. sizes: points along each axis of a sample."""
+    """The shape of samples of an encoder. channels: values of a point. sizes: points along each axis of a sample.
+
+    leading: points of a token along the first axes; along the others they are the backbone's patch size.
+    """
 
     channels: int
     sizes: tuple[int, ...]
+    leading: tuple[int, ...] = ()
+
+    def sides(self, patch: int) -> tuple[int, ...]:
+        """Return the points of a token along each axis, of a backbone's patch size."""
+        return self.leading + (patch,) * (len(self.sizes) - len(self.leading))
+
+    def undivided(self, patch: int) -> str:
+        """Return why a sample does not divide into tokens of this patch size; "" where it does."""
+        sides = self.sides(patch)
+        if not any(size % side for size, side in zip(self.sizes, sides, strict=True)):
+            return ""
+        points = " x ".join(map(str, sides)) if self.leading else patch
+        return f"samples of {' x '.join(map(str, self.sizes))} points do not divide into patches of {points}"
 
 
 def image_shape(backbone: Backbone) -> InputShape:
@@ -289,17 +305,21 @@ def image_shape(backbone: Backbone) -> InputShape:
 
 
 class Setup(NamedTuple):
-    """Sections that a method may check its knobs against. sizes: points along each axis of a sample."""
+    """Sections that a method may check its knobs against. sizes, leading: as of InputShape."""
 
     backbone: Backbone
     train: Train
     resources: Resources
     sizes: tuple[int, ...]
+    leading: tuple[int, ...] = ()
 
     @property
     def grid(self) -> tuple[int, ...] | None:
         """Return the tokens along each axis of a sample; None without patches, or where these do not divide it."""
         patch = self.backbone.patch
-        if not patch or any(size % patch for size in self.sizes):
+        if not patch:
             return None
-        return tuple(size // patch for size in self.sizes)
+        shape = InputShape(0, self.sizes, self.leading)
+        if shape.undivided(patch):
+            return None
+        return tuple(size // side for size, side in zip(self.sizes, shape.sides(patch), strict=True))

@@ -1,11 +1,12 @@
 """Trunks: timm models of the class, sizes and weights that a backbone asks for."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import timm
 import torch
-from timm.models import ResNet, is_model_in_modules
+from timm.models import ResNet, VisionTransformer, is_model_in_modules
 from torch import nn
 
 from selfsup import families, outside, outside_trunk, weights
@@ -15,6 +16,8 @@ from selfsup.hiera import UNIT
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.sections import Backbone, InputShape, image_shape
+
+IMAGE = 2  # axes
 
 
 def create(
@@ -30,6 +33,8 @@ def create(
         return outside_trunk.create(backbone, shape)
     trunk = _named(backbone, shape, {"q_pool": POOLINGS} if mask_units else {})
     if backbone.is_vit:
+        if len(shape.sizes) != IMAGE:
+            _give_axes(trunk, backbone, shape)
         _check_vit(trunk, backbone, shape)
         _initialize(trunk)
         if getattr(trunk, "rope", None) is not None:
@@ -52,6 +57,8 @@ def timm_kwargs(backbone: Backbone, shape: InputShape | None = None) -> dict[str
     """
     if outside.is_outside(backbone.name):
         raise SpecError(f"{backbone.name} is no model of timm: export it with --to torch")
+    if shape and len(shape.sizes) != IMAGE:
+        raise SpecError(f"timm's {backbone.name} sees images alone: export it with --to torch")
     if not backbone.is_vit and backbone.stem == "small":
         raise SpecError(f"timm's {backbone.name} has no stem for small images: export it with --to torch")
     if backbone.class_tokens > 1 and backbone.pool == "cls":
@@ -80,6 +87,9 @@ def _named(backbone: Backbone, shape: InputShape, options: dict[str, Any]) -> An
 
 def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
     kwargs: dict[str, Any] = {"model_name": backbone.name, "num_classes": 0}
+    if len(shape.sizes) != IMAGE and not backbone.is_vit:
+        message = f"{backbone.name} sees images, and samples have {len(shape.sizes)} axes; use vit_small_patch16_224"
+        raise SpecError(f"{message} or the like", "backbone.name", "input")
     if backbone.drop_path:  # not every CNN knows the word
         kwargs["drop_path_rate"] = backbone.drop_path
     if shape.channels != 3:
@@ -88,8 +98,9 @@ def _create_kwargs(backbone: Backbone, shape: InputShape) -> dict[str, Any]:
         return kwargs | _hiera_kwargs(backbone, shape)
     if not backbone.is_vit:
         return kwargs | _pooled_kwargs(backbone, shape)
+    is_image = len(shape.sizes) == IMAGE
     sizes = {
-        "img_size": _side(shape),
+        "img_size": _side(shape) if is_image else backbone.patch,
         "patch_size": backbone.patch_size,
         "embed_dim": backbone.width,
         "depth": backbone.depth,
@@ -151,16 +162,36 @@ def _check_hiera(trunk: Any, shape: InputShape) -> None:
         raise SpecError(message, "backbone.heads", "backbone.width")
 
 
+def _give_axes(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
+    """Let a ViT see samples of another number of axes than images have: by its patches and positions alone.
+
+    Raises SpecError where it cannot.
+    """
+    if type(trunk) is not VisionTransformer or trunk.pos_embed is None:
+        reason = f"the attention of {backbone.name} places tokens by row and column"
+        message = f"{reason}, and samples have {len(shape.sizes)} axes; use vit_small_patch16_224 or the like"
+        raise SpecError(message, "backbone.name", "input")
+    if backbone.weights:
+        raise SpecError(f"weights of images do not fit samples of {len(shape.sizes)} axes", "backbone.weights", "input")
+    embed: Any = trunk.patch_embed
+    sides = shape.sides(embed.patch_size[0])
+    convolution = {1: nn.Conv1d, 3: nn.Conv3d}[len(sides)]
+    embed.proj = convolution(shape.channels, trunk.embed_dim, sides, sides, bias=embed.proj.bias is not None)
+    grid = tuple(size // side for size, side in zip(shape.sizes, sides, strict=True))
+    embed.img_size, embed.patch_size, embed.grid_size, embed.num_patches = shape.sizes, sides, grid, prod(grid)
+    prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+    trunk.pos_embed = nn.Parameter(torch.zeros(1, prefix + prod(grid), trunk.embed_dim))
+
+
 def _side(shape: InputShape) -> int | tuple[int, ...]:
     """Return the points along each axis as timm takes them: one number for a square."""
     return shape.sizes[0] if len(set(shape.sizes)) == 1 else shape.sizes
 
 
 def _check_vit(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
-    patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
-    if any(size % patch for size in shape.sizes):
-        message = f"samples of {' x '.join(map(str, shape.sizes))} points do not divide into patches of {patch}"
-        raise SpecError(message, "backbone.patch_size", "backbone.image_size")
+    patch, width = trunk.patch_embed.patch_size[-1], trunk.embed_dim
+    if problem := shape.undivided(patch):
+        raise SpecError(problem, "backbone.patch_size", "backbone.image_size")
     if backbone.positions == "sincos" and trunk.pos_embed is not None and width % 4:
         raise SpecError(f"sincos positions need a multiple of 4 channels, not {width}", "backbone.width")
 

@@ -69,7 +69,7 @@ def turns(view: Tokens | Tensor, patch: int | None) -> Tokens | Tensor:
     return torch.cat(images) if images else joined([value for value in values if isinstance(value, Tokens)])
 
 
-def pixels(view: Tokens | Tensor, patch: int | None) -> Tensor:
+def pixels(view: Tokens | Tensor, patch: Patch | None) -> Tensor:
     """(B, ...) -> (B, C, *S): samples of a view, whatever its encoder sees. patch: points a side of a token."""
     if isinstance(view, Tensor):
         return view
@@ -77,7 +77,7 @@ def pixels(view: Tokens | Tensor, patch: int | None) -> Tensor:
     return unpatchify(view.value, grid=view.grid, patch=patch)
 
 
-def seen_by(samples: Tensor, patch: int | None) -> Tokens | Tensor:
+def seen_by(samples: Tensor, patch: Patch | None) -> Tokens | Tensor:
     """(B, C, *S) -> a view for an encoder of this patch size; whole samples without one."""
     return samples if patch is None else patchify(samples, patch)
 

@@ -1,0 +1,182 @@
+"""Frames of a video at points of time: exactly, by presentation time stamps, upright, no more decoded than needed.
+
+Time is in milliseconds from the first frame that is shown. A frame is shown from its time stamp on, until the next one
+is, whatever the rate; the last one for ever, and the first one before it, too. Matroska rounds time stamps to
+milliseconds, so that a frame may be half of one late. Pixels count as squares.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from selfsup.modality import Data, DecodeError
+from selfsup.views import Center, Crop
+
+Frames = NDArray[np.uint8]  # (n, H, W, 3)
+LATE = 0.5  # milliseconds
+APART = 2000.0  # milliseconds between frames, beyond which what is between them is not read
+SHORT = 500.0  # milliseconds by which a header may say too much
+BACK = 1000.0  # milliseconds that a seek goes farther back where it came too late, then twice as many
+
+
+class VideoHeader(NamedTuple):
+    """Length and size of a video. milliseconds: that it lasts. height, width: upright."""
+
+    milliseconds: int
+    height: int
+    width: int
+
+
+def header(data: Data) -> VideoHeader:
+    """Return length and size, for which one frame is decoded, as only frames say how they are turned.
+
+    Raises DecodeError.
+    """
+    with _opened(data) as (file, stream):
+        frame = next(file.decode(stream), None)
+        if frame is None:
+            raise DecodeError("a video without frames")
+        sides = (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+        return VideoHeader(max(1, round(_length(file, stream) or _measured(file, stream))), *sides)
+
+
+def frames(data: Data, times: Sequence[float]) -> Frames:
+    """(n,) milliseconds, ascending -> (n, H, W, 3): what is shown then. Raises DecodeError for a damaged video."""
+    wanted = np.asarray(times, np.float64)
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > APART) + 1)
+    with _opened(data) as (file, stream):
+        return np.concatenate([_run(file, stream, run) for run in runs])
+
+
+def every(data: Data) -> Iterator[NDArray[np.uint8]]:
+    """Yield each frame, (H, W, 3). Raises DecodeError where one is damaged, or the end is missing."""
+    with _opened(data) as (file, stream):
+        end = 0.0
+        for frame in file.decode(stream):
+            end = _time(stream, frame.pts + (frame.duration or 0))
+            yield _upright(frame)
+        _check_end(file, stream, end)
+
+
+def cropped(
+    frames: Frames, numbers: NDArray[np.integer], box: Sequence[float], crop: Crop | Center, *, is_mirrored: bool
+) -> Frames:
+    """(n, H, W, 3), (T,) numbers of frames -> (T, size, size, 3), resized with antialiasing, as torchvision does.
+
+    box: top, left, height, width, in whole pixels.
+    """
+    top, left, height, width = map(int, box)
+    used, place = np.unique(numbers, return_inverse=True)
+    part = torch.from_numpy(frames[used, top : top + height, left : left + width]).permute(0, 3, 1, 2)
+    small = F.interpolate(part, crop.lengths, mode=crop.resample, antialias=True).permute(0, 2, 3, 1)
+    made: Frames = (small.flip(2) if is_mirrored else small).numpy()[place]
+    return made
+
+
+def _run(file: Any, stream: Any, times: NDArray[np.float64]) -> Frames:
+    """(n,) -> (n, H, W, 3): of frames that are near each other"""
+    packets = _packets(file, stream, times + LATE)
+    shown = sorted((packet.pts, packet.duration or 0) for packet in packets if not packet.is_discard)
+    if not shown:
+        raise DecodeError("a video without frames")
+    starts = [_time(stream, stamp) for stamp, _ in shown]
+    if times[-1] > starts[-1]:
+        _check_end(file, stream, _time(stream, sum(shown[-1])), times[-1])
+    numbers = np.searchsorted(starts, times + LATE, side="right") - 1
+    asked = [shown[max(0, number)][0] for number in numbers]
+    made = _decoded(stream, packets, set(asked))
+    return np.stack([made[stamp] for stamp in asked])
+
+
+def _packets(file: Any, stream: Any, times: NDArray[np.float64]) -> list[Any]:
+    """Return packets from the key frame before the first of these times, or the first of all, to the last time."""
+    back = 0.0
+    while True:
+        file.seek(_stamp(stream, times[0] - back), stream=stream)
+        packets = list(_until(file, stream, times[-1]))
+        if back > times[0] or (packets and _time(stream, packets[0].pts) <= times[0]):
+            return packets
+        back = 2 * back or BACK
+
+
+def _until(file: Any, stream: Any, end: float) -> Iterator[Any]:
+    for packet in file.demux(stream):
+        is_later = packet.dts is not None and _time(stream, packet.dts) > end  # nothing is shown before it is decoded
+        if is_later or not packet.size:  # the last packet, which is empty
+            return
+        if packet.pts is None:
+            raise DecodeError("a video without time stamps")
+        yield packet
+
+
+def _decoded(stream: Any, packets: Sequence[Any], asked: set[int]) -> dict[int, NDArray[np.uint8]]:
+    """Return time stamp -> (H, W, 3) of frames that are asked for; others are left out where none depends on them."""
+    made: dict[int, NDArray[np.uint8]] = {}
+    codec = stream.codec_context
+    for packet in [*packets, None]:
+        codec.skip_frame = "DEFAULT" if packet is None or packet.pts in asked else "NONREF"
+        made |= {frame.pts: _upright(frame) for frame in codec.decode(packet) if frame.pts in asked}
+        if len(made) == len(asked):
+            return made
+    raise DecodeError(f"{len(made)} of {len(asked)} frames can be decoded")
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    """-> (H, W, 3)"""
+    if frame.is_corrupt:
+        raise DecodeError("a damaged frame")
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
+
+
+def _check_end(file: Any, stream: Any, end: float, asked: float = np.inf) -> None:
+    """Raise DecodeError where frames end before a time that is asked for, and before the header says."""
+    length = _length(file, stream)
+    if length is not None and end < min(length, asked) - SHORT:
+        raise DecodeError(f"a video that ends at {end:.0f} of {length:.0f} ms")
+
+
+def _length(file: Any, stream: Any) -> float | None:
+    """Return the milliseconds that a video lasts by its header; None where that does not say so."""
+    if stream.duration is not None:
+        return float(1000 * stream.duration * stream.time_base)
+    if clock := stream.metadata.get("DURATION"):  # of one of Matroska's tracks
+        hours, minutes, seconds = map(float, clock.split(":"))
+        return 1000 * (3600 * hours + 60 * minutes + seconds)
+    return file.duration / 1000 if file.duration and len(file.streams) == 1 else None
+
+
+def _measured(file: Any, stream: Any) -> float:
+    """Return the milliseconds that a video lasts by its time stamps."""
+    file.seek(0)
+    return max(_time(stream, packet.pts + (packet.duration or 0)) for packet in _until(file, stream, np.inf))
+
+
+def _time(stream: Any, stamp: int) -> float:
+    return float(1000 * (stamp - (stream.start_time or 0)) * stream.time_base)
+
+
+def _stamp(stream: Any, time: float) -> int:
+    return int(max(0.0, time) / 1000 / stream.time_base) + (stream.start_time or 0)
+
+
+@contextmanager
+def _opened(data: Data) -> Iterator[tuple[Any, Any]]:
+    """Yield a file and its first video. Raises DecodeError for what FFmpeg cannot read, also in the block."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(data)) as file:
+            if not file.streams.video:
+                raise DecodeError("a file without video")
+            stream = file.streams.video[0]
+            stream.codec_context.thread_count = 1  # samples are decoded side by side
+            yield file, stream
+    except (av.FFmpegError, ValueError) as error:
+        raise error if isinstance(error, DecodeError) else DecodeError(f"a damaged video, or none: {error}") from error

@@ -1,0 +1,183 @@
+"""Video: clips of frames at equal distances in time, each a part of the picture that is the same in all of them.
+
+Defaults are those of VideoMAE (arXiv 2203.12602) and MAE-ST (arXiv 2205.09113) on Kinetics, of 30 frames a second: 16
+frames, one of every four, in tokens of two frames. Objectives' crops, flips and photometric changes of images are those
+of clips, drawn once for all frames, as in CVRL (arXiv 2008.03800). A shorter video goes on with its last frame; of a
+longer one evaluation sees the middle.
+
+Deviation from the authors' code: frames are counted in time, by the stamps at which a player shows them, where theirs
+count frames of the file, whatever its rate.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.errors import SpecError
+from selfsup.knob import Choice, Knobs, knob
+from selfsup.modality import Boxes, Data, Modality, Raw
+from selfsup.pipelines.modalities.image import Image, ImageReading, ImageStats, Measure
+from selfsup.sections import Backbone
+from selfsup.views import CROP_DRAWS, Center, Crop, Views, ViewSpec, sized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGES = Image()  # what is done to every frame alike
+SHOWN = 4  # frames of a picture
+MEASURED = 8  # one frame of so many is measured
+
+
+class VideoInput(Knobs):
+    """Clips of videos."""
+
+    frames: int = knob(16, "frames of a clip", symbol="T", sweep=Choice(8, 16, 32), ge=1, le=2**12)
+    rate: float = knob(7.5, "frames a second of a clip", sweep=Choice(3.75, 7.5, 15.0), gt=0, le=1000)
+    tubelet: int = knob(2, "frames of a token", sweep=Choice(1, 2), ge=1)
+    flip: bool = knob(True, "training mirrors clips where an objective mirrors images", sweep=Choice(True, False))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip(ViewSpec):
+    """A clip. crop: of its frames, with its size. A random one is anywhere in time, for training; else the middle."""
+
+    modality: ClassVar[str] = "video"
+    knobs: VideoInput
+    crop: Crop | Center
+
+    @property
+    def is_random(self) -> bool:
+        return isinstance(self.crop, Crop)
+
+    @property
+    def step(self) -> float:
+        """Return the milliseconds from frame to frame."""
+        return 1000 / self.knobs.rate
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.knobs.frames, *self.crop.lengths
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        return self.knobs.frames, self.knobs.rate, self.is_random, *self.crop.geometry
+
+
+class VideoReading(ImageReading):
+    """The settings by which frames are read: RGB of 8 bits."""
+
+    channels: Literal[3] = 3
+    bits: None = None
+    depth: Literal[8] = 8
+
+
+class VideoStats(VideoReading, ImageStats):
+    """Mean and std of each channel, of values in [0, 1]."""
+
+
+@final
+class Video(Modality):
+    """Frames are decoded and cropped on the host, no more of them than a clip needs; photometry is the device's.
+
+    Places and extents along time are in milliseconds.
+    """
+
+    suffixes, others = ("mp4", "webm", "mkv", "avi"), ("mov", "m4v")
+    requires = ("av",)
+    axes, values = ("frame", "row", "column"), "clips"
+    given = "clips", "(B, 3, T, H, W), uint8 or floats in [0, 1], of T frames of any size"
+    Input, Reading, Stats = VideoInput, VideoReading, VideoStats
+    place_draws = CROP_DRAWS + 1  # the last one: the start
+
+    def sizes(self, backbone: Backbone, knobs: VideoInput) -> tuple[int, ...]:
+        return knobs.frames, backbone.image_size, backbone.image_size
+
+    def leading(self, knobs: VideoInput) -> tuple[int, ...]:
+        return (knobs.tubelet,)
+
+    def views(self, views: Views, sizes: tuple[int, ...], knobs: VideoInput) -> Views:
+        return dataclasses.replace(views, specs=tuple(_clip(spec, knobs) for spec in sized(views, sizes[1]).specs))
+
+    def whole(self, sizes: tuple[int, ...], share: float, knobs: VideoInput) -> Clip:
+        return Clip(knobs=knobs, crop=Center(size=sizes[1], share=share, rounded=True))
+
+    def extent(self, data: Data, reading: VideoReading) -> tuple[int, ...]:  # noqa: ARG002
+        from selfsup.pipelines.modalities.pixels.frames import header
+
+        return tuple(header(data))
+
+    def place(self, view: Clip, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
+        length = extents[:, 0].astype(np.float64)
+        shown = np.minimum(length, view.knobs.frames * view.step)
+        start = np.floor((length - shown) * (draws[:, -1] if view.is_random else 0.5))
+        part = IMAGES.place(view.crop, extents[:, 1:], draws[:, :CROP_DRAWS])
+        return np.concatenate([start[:, None], part[:, :2], shown[:, None], part[:, 2:]], axis=1)
+
+    def raw(self, view: Clip, reading: VideoReading) -> tuple[tuple[int, ...], type[np.generic]]:
+        return (*view.lengths, reading.channels), np.uint8
+
+    def load(self, data: Data, boxes: Boxes, views: Sequence[Clip], reading: VideoReading) -> list[Raw]:  # noqa: ARG002
+        from selfsup.pipelines.modalities.pixels.frames import cropped, frames
+
+        times = [box[0] + view.step * np.arange(view.knobs.frames) for box, view in zip(boxes, views, strict=True)]
+        every, numbers = np.unique(np.concatenate(times), return_inverse=True)
+        shown = frames(data, every)
+        own = np.split(numbers, np.cumsum([len(part) for part in times])[:-1])
+        return [
+            cropped(shown, number, (*box[1:3], *box[4:6]), view.crop, is_mirrored=bool(box[6]))
+            for number, box, view in zip(own, boxes, views, strict=True)
+        ]
+
+    def unfit(self, view: Clip, reading: VideoReading) -> str:  # noqa: ARG002
+        return "RandAugment takes images, no clips" if isinstance(view.crop, Crop) and view.crop.rand_augment else ""
+
+    def fit(self, samples: "Tensor", view: Clip, reading: VideoReading) -> "Tensor":
+        """(B, 3, T, H, W), integers or floats in [0, 1] -> (B, T, size, size, 3), floats in [0, 1]"""
+        length = view.knobs.frames
+        if samples.ndim != 5 or samples.shape[2] != length:
+            expected = f"clips of {length} frames, ('B', 3, {length}, 'H', 'W')"
+            raise SpecError(f"expected {expected}, not {tuple(samples.shape)}")
+        frames = IMAGES.fit(samples.transpose(1, 2).flatten(0, 1), view.crop, reading)
+        return frames.unflatten(0, (-1, length))
+
+    def begin_thread(self) -> None:
+        IMAGES.begin_thread()
+
+    def augment_draws(self, view: Clip) -> int:
+        return IMAGES.augment_draws(view.crop)
+
+    def augment(self, raw: "Tensor", view: Clip, draws: "Tensor") -> "Tensor":
+        """-> (B, 3, T, H, W), in [0, 1], every frame changed alike"""
+        length = raw.shape[1]
+        frames = IMAGES.augment(raw.flatten(0, 1), view.crop, draws.repeat_interleave(length, dim=0))
+        return frames.unflatten(0, (-1, length)).transpose(1, 2)
+
+    def normalize(self, values: "Tensor", view: Clip, stats: VideoStats) -> "Tensor":  # noqa: ARG002
+        mean, std = (values.new_tensor(moment).view(-1, 1, 1, 1) for moment in (stats.mean, stats.std))
+        return values.sub_(mean).div_(std)
+
+    def picture(self, values: "Tensor", stats: VideoStats) -> NDArray[np.uint8]:
+        """-> (B, H, SHOWN * W, 3): frames from the first to the last, side by side"""
+        numbers = np.linspace(0, values.shape[2] - 1, SHOWN).round().astype(int).tolist()
+        return np.concatenate([IMAGES.picture(values[:, :, number], stats) for number in numbers], axis=2)
+
+    def measure(self, data: Data, reading: VideoReading) -> Measure:  # noqa: ARG002
+        from selfsup.pipelines.modalities.pixels.frames import every
+
+        parts = [frame / 255 for number, frame in enumerate(every(data)) if number % MEASURED == 0]
+        first = np.mean([part.mean((0, 1)) for part in parts], axis=0)
+        return Measure(first, np.mean([(part**2).mean((0, 1)) for part in parts], axis=0), 0)
+
+    def statistics(self, measures: Sequence[Measure], reading: VideoReading) -> VideoStats:
+        """Return means over videos, each of the same weight."""
+        stats = IMAGES.statistics(measures, reading)
+        return VideoStats(mean=stats.mean, std=stats.std)
+
+
+def _clip(spec: Crop | Center, knobs: VideoInput) -> Clip:
+    whole = {"rounded": True} if isinstance(spec, Center) else {}
+    crop = dataclasses.replace(spec, mask=None, of=None, flip=spec.flip * knobs.flip, **whole)
+    return Clip(knobs=knobs, crop=crop, mask=spec.mask, of=spec.of)
