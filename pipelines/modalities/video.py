@@ -63,7 +63,7 @@ class Clip(ViewSpec):
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        return self.knobs.frames, self.knobs.rate, self.is_random, *self.crop.geometry
+        return self.knobs.frames, self.knobs.rate, self.is_random, *self.crop.geometry, self.of
 
 
 class VideoReading(ImageReading):
