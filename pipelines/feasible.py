@@ -223,7 +223,7 @@ def _check_batch(planned: PlannedRun) -> None:
 def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
     run, sizes = planned.run, sizes_of(planned.run.input, planned.run.backbone)
-    setup = Setup(run.backbone, run.train, run.resources, sizes, leading_of(run.input))
+    setup = Setup(run.backbone, run.train, run.resources, sizes, leading_of(run.input), run.modality)
     kind = ready(run.modality)
     for view in _views(run):
         if problem := kind.unfit(view, planned.train.fields[run.modality]):

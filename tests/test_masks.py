@@ -8,6 +8,7 @@ from selfsup.groupmask import GroupMask
 from selfsup.masks import (
     ATTEMPTS,
     ROUNDS,
+    AxisMask,
     BlockMask,
     BoolMask,
     FilledBlockMask,
@@ -213,3 +214,33 @@ def test_groups_are_rectangles_where_they_were_drawn() -> None:
         row, column = int(10 * top), int(10 * left)
         expected[row : row + 1 + int(3 * height), column : column + 1 + int(3 * width)] = True
         assert rule.draw(noise, (10, 10)).where.view(10, 10).equal(expected)
+
+
+def published(noise: torch.Tensor, grid: tuple[int, int], ratios: tuple[float, float]) -> list[list[bool]]:
+    """-> (times, frequencies): one mask as Audio-MAE's `random_masking_2d` makes it, in plain loops."""
+    draws = noise[: grid[0]].tolist(), noise[grid[0] :].tolist()
+    kept = [
+        set(sorted(range(size), key=own.__getitem__)[: int(size * (1 - ratio))])
+        for size, ratio, own in zip(grid, ratios, draws, strict=True)
+    ]
+    return [[not (time in kept[0] and pitch in kept[1]) for pitch in range(grid[1])] for time in range(grid[0])]
+
+
+@pytest.mark.parametrize(("ratios", "seen"), [((0.7, 0.3), 19 * 5), ((0.8, 0.0), 12 * 8), ((0.0, 0.5), 64 * 4)])
+def test_masks_along_axes_are_audio_maes(ratios, seen):
+    torch.manual_seed(0)
+    rule, grid = AxisMask(ratios), (64, 8)
+    noise = torch.rand(50, rule.num_draws(grid))
+    mask = rule.draw(noise, grid)
+    assert mask.removed.view(-1, *grid).tolist() == [published(own, grid, ratios) for own in noise]
+    assert rule.typical(grid) == (seen, 512 - seen)
+    assert mask.keep.shape == (50, seen)
+    assert (mask.keep.diff(dim=1) > 0).all(), "in the order of the grid"
+    assert (mask.hide.diff(dim=1) > 0).all()
+
+
+def test_axes_without_a_share_are_kept_whole_in_a_grid_of_any_rank():
+    mask = AxisMask((0.5,)).draw(torch.tensor([[0.3, 0.1, 0.2, 0.9]]), (4, 1, 2))
+    assert mask.removed.view(4, 2).tolist() == [[True] * 2, [False] * 2, [False] * 2, [True] * 2]
+    second = AxisMask((0.0, 0.5)).draw(torch.tensor([[0.3, 0.1, 0.9, 0.8]]), (2, 2))
+    assert second.keep.tolist() == [[1, 3]]

@@ -145,8 +145,8 @@ def _knobs_of_the_method(
     resources: Resources,
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
-    _, sizes, leading = modality.shape_of(input, backbone, channels=0)
-    for error in check(hyper, Setup(backbone, train, resources, sizes, leading)):
+    (name, _), (_, sizes, leading) = modality.chosen(input), modality.shape_of(input, backbone, channels=0)
+    for error in check(hyper, Setup(backbone, train, resources, sizes, leading, name)):
         yield Conflict(error.paths, error.bare)
 
 

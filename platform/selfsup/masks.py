@@ -145,6 +145,40 @@ class GridMask(MaskRule):
 
 
 @dataclass(frozen=True)
+class AxisMask(MaskRule):
+    """Shares of the places along each axis, each chosen independently, are left out with all tokens at them.
+
+    Audio-MAE (arXiv 2207.06405), figure 2: masks in time, in frequency, and in both. ratios: of the first axes, 0 for
+    others; the int(size * (1 - ratio)) places of least noise along an axis are kept, in the order of the grid.
+    """
+
+    ratios: tuple[float, ...]
+
+    def num_draws(self, grid: Grid) -> int:
+        return sum(self._draws(grid))
+
+    def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
+        hidden = torch.zeros(len(noise), *grid, dtype=torch.bool)
+        for axis, part in enumerate(noise.split(self._draws(grid), dim=1)):
+            rank = part.argsort(dim=1, stable=True).argsort(dim=1)
+            shape = [len(noise), *(part.shape[1] if other == axis else 1 for other in range(len(grid)))]
+            hidden |= (rank >= self._kept(grid)[axis]).view(shape)
+        order = hidden.flatten(1).byte().argsort(dim=1, stable=True).to(device)
+        seen, _ = self.typical(grid)
+        return IndexMask(keep=order[:, :seen], hide=order[:, seen:])
+
+    def typical(self, grid: Grid) -> tuple[int, int]:
+        seen = math.prod((*self._kept(grid), *grid[len(self.ratios) :]))
+        return seen, math.prod(grid) - seen
+
+    def _draws(self, grid: Grid) -> list[int]:
+        return list(grid[: len(self.ratios)])
+
+    def _kept(self, grid: Grid) -> list[int]:
+        return [int(size * (1 - ratio)) for size, ratio in zip(grid, self.ratios, strict=False)]
+
+
+@dataclass(frozen=True)
 class SquareMask(MaskRule):
     """A share of the squares of `side` by `side` tokens, each chosen independently, is replaced.
 

@@ -305,13 +305,14 @@ def image_shape(backbone: Backbone) -> InputShape:
 
 
 class Setup(NamedTuple):
-    """Sections that a method may check its knobs against. sizes, leading: as of InputShape."""
+    """Sections that a method may check its knobs against. sizes, leading: as of InputShape, of a modality."""
 
     backbone: Backbone
     train: Train
     resources: Resources
     sizes: tuple[int, ...]
     leading: tuple[int, ...] = ()
+    modality: str = "image"
 
     @property
     def grid(self) -> tuple[int, ...] | None:

@@ -80,6 +80,21 @@ def whole_squares(knob: str, side: int, grid: tuple[int, ...] | None) -> Iterato
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size", "backbone.image_size")
 
 
+def whole_windows(knob: str, window: int | None, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
+    """Yield an error where a grid does not divide into windows of so many tokens a side, or of a shorter grid's own."""
+    if grid is not None and window and any(size % min(window, size) for size in grid):
+        message = f"a grid of {' x '.join(map(str, grid))} tokens does not divide into windows of {window}"
+        yield SpecError(f"{message} (hyper.{knob})", f"hyper.{knob}", "backbone.patch_size", "backbone.image_size")
+
+
+def named_axes(knob: str, mask: str, modality: str) -> Iterator[SpecError]:
+    """Yield an error where samples have no time or no frequency, which a mask is named after."""
+    lacks_time = "time" in mask and modality == "image"
+    if lacks_time or ("frequency" in mask and modality != "audio"):
+        name = "time" if lacks_time else "frequency"
+        yield SpecError(f"{modality} has no {name}; use mask: random", f"hyper.{knob}", "input")
+
+
 def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
     """Yield an error where the tokens of a grid do not divide into so many equal shares of two or more."""
     if grid is not None and (math.prod(grid) % number or math.prod(grid) < 2 * number):

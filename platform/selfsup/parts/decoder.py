@@ -15,10 +15,16 @@ from selfsup.knob import Choice
 from selfsup.masks import IndexMask
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
+from selfsup.parts.windows import window_blocks
 
 Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
 WIDTH: Knob = {"doc": "channels of the decoder", "sweep": Choice(128, 256, 512), "gt": 0, "multiple_of": 4}
 DEPTH: Knob = {"doc": "transformer blocks of the decoder", "sweep": Choice(1, 2, 4, 8), "ge": 1, "le": 1000}
+WINDOW: Knob = {
+    "doc": "tokens a side of the windows that the decoder attends within, every other moved in time; null: all tokens",
+    "sweep": Choice(None, 4),
+    "gt": 1,
+}
 HEADS: Knob = {"doc": "attention heads of the decoder", "gt": 0}
 
 
@@ -26,7 +32,8 @@ class Decoder(nn.Module):
     """A narrow ViT over all places: the encoder's features at the visible ones, one learned token at every other.
 
     MAE (arXiv 2111.06377), section 3, "MAE decoder". values: P, those of a pixel patch if None. fills: whether places
-    are hidden from the encoder, which has no features for them.
+    are hidden from the encoder, which has no features for them. window: tokens a side of the windows that blocks attend
+    within, without class tokens, as Audio-MAE's (arXiv 2207.06405); None: they attend to all.
     """
 
     positions: Tensor
@@ -39,6 +46,7 @@ class Decoder(nn.Module):
         depth: int,
         heads: int,
         values: int | None = None,
+        window: int | None = None,
         fills: bool = True,
     ) -> None:
         super().__init__()
@@ -46,7 +54,12 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder.dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width)) if fills else None
         self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
-        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+        self.is_local = window is not None
+        self.blocks = (
+            nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+            if window is None
+            else window_blocks(encoder.grid, width=width, depth=depth, heads=heads, window=window)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, values or encoder.patch_values)
         xavier_linears(self)
@@ -62,8 +75,12 @@ class Decoder(nn.Module):
         parts = [seen[:, : self.num_prefix], seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)]
         if self.mask_token is not None:
             parts.append(self.mask_token + F.embedding(mask.hide, self.positions))
-        places: Tensor = self.blocks(torch.cat(parts, dim=1))
-        return places[:, self.num_prefix :]
+        if not self.is_local:
+            places: Tensor = self.blocks(torch.cat(parts, dim=1))
+            return places[:, self.num_prefix :]
+        on_grid = torch.cat(parts, dim=1)[:, self.num_prefix :].take_along_dim(mask.restore[..., None], dim=1)
+        near: Tensor = self.blocks(on_grid)
+        return near.take_along_dim(mask.order[..., None], dim=1)
 
     def paint(self, places: Tensor) -> Tensor:
         """(B, M, width) -> (B, M, P), in the units of the target"""
