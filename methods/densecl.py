@@ -57,7 +57,7 @@ class DenseCL(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        yield from checks.whole_groups("split", hyper.split, setup.train.batch // setup.resources.workers)
+        yield from checks.whole_groups("split", hyper.split, setup.share)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -59,7 +59,7 @@ class MixedAE(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        share = setup.train.batch // setup.resources.workers // setup.train.accumulate
+        share = setup.share // setup.train.accumulate
         yield from checks.whole_groups("images", hyper.images, share)
         yield from checks.even_shares("images", hyper.images, setup.grid)
 

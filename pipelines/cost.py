@@ -48,7 +48,7 @@ def cost(run: Run, info: TrainInfo) -> Cost:
     Raises SpecError where its numbers overflow.
     """
     train, endless = run.train, info._replace(num_steps=0, steps_per_epoch=0)  # of any length the same
-    settings = [train.batch, train.accumulate, train.checkpoint_activations, run.resources.workers, run.optim.name]
+    settings = [train.batch, train.accumulate, train.checkpoint_activations, run.worker_counts[0], run.optim.name]
     return Cost(**_recalled(["cost", *settings], run, endless, lambda: asdict(_cost(run, info))))
 
 
@@ -61,7 +61,7 @@ def _recalled(question: list[Any], run: Run, info: TrainInfo, answer: Callable[[
 
 
 def _cost(run: Run, info: TrainInfo) -> Cost:
-    method, share, pieces = meta_method(run, info), run.train.batch // run.resources.workers, run.train.accumulate
+    method, share, pieces = meta_method(run, info), run.train.batch // run.worker_counts[0], run.train.accumulate
     micro_batches = cut(method, pieces)
     activations, flops = _traced(method, run, share // micro_batches, info.channels)
     if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
@@ -228,7 +228,8 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
     samples = planned.steps * train.batch
     epochs = samples / planned.train.num_samples
     state, activations = price.state_bytes, price.activation_bytes
-    workers = several(needs.workers, "worker")
+    *fewer, most = run.worker_counts
+    workers = " or ".join(filter(None, [", ".join(map(str, fewer)), several(most, "worker")]))
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
     feeder = {"threads": "threads of the workers", "ray": "tasks of Ray"}[planned.feeder]
     return [

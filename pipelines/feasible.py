@@ -222,14 +222,15 @@ def _check_batch(planned: PlannedRun) -> None:
 
 def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
-    run, sizes = planned.run, sizes_of(planned.run.input, planned.run.backbone)
-    setup = Setup(run.backbone, run.train, run.resources, sizes, leading_of(run.input), run.modality)
-    kind = ready(run.modality)
+    run, kind = planned.run, ready(planned.run.modality)
+    sizes, leading = sizes_of(run.input, run.backbone), leading_of(run.input)
     for view in _views(run):
         if problem := kind.unfit(view, planned.train.fields[run.modality]):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")
-    for error in load_method(run.method).check(run.hyper, setup, planned.info):
-        raise error
+    for workers in run.worker_counts:
+        setup = Setup(run.backbone, run.train, workers, sizes, leading, run.modality)
+        for error in load_method(run.method).check(run.hyper, setup, planned.info):
+            raise error
 
 
 def _check_warmup(planned: PlannedRun) -> None:

@@ -17,9 +17,8 @@ def stream_key(planned: PlannedRun) -> str | None:
     run = planned.run
     views = views_of(load(run.method).views(run.hyper), run.input, run.backbone)
     data = [planned.train.digest, planned.train.read_options.missing]
-    return digest(
-        [data, asdict(planned.order), [crop.geometry for crop in views.specs], views.maps, run.resources.workers]
-    )
+    crops = [crop.geometry for crop in views.specs]
+    return digest([data, asdict(planned.order), crops, views.maps, run.worker_counts])
 
 
 def group_by_stream(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

@@ -124,7 +124,7 @@ def _trainings(run: "PlannedRun") -> Iterator[Training]:
 def _training(run: "PlannedRun", stage: Stage, role: str, title: str) -> Training:
     from selfsup.pipelines.sharing import stream_key  # of views, which torch is needed for
 
-    gpus = run.run.resources.workers * run.run.resources.gpus_per_worker
+    gpus = run.run.worker_counts[-1] * run.run.resources.gpus_per_worker
     return Training(stage, role, title, run.method, run.steps, run.run.train.batch, gpus, stream_key(run))
 
 

@@ -19,10 +19,10 @@ def at_a_time(runs: Iterable[PlannedRun]) -> int:
 
 
 def _side_by_side(run: PlannedRun, available: Mapping[str, float]) -> int:
-    needs = _needs(run)
+    fewest, most = (_needs(run, run.run.worker_counts[end]) for end in (0, -1))
     with located(run.root):
-        _check_fits(needs, available)
-    return room(available, needs)
+        _check_fits(fewest, available)
+    return max(1, room(available, most))
 
 
 def _check_fits(needs: Mapping[str, float], available: Mapping[str, float]) -> None:
@@ -35,10 +35,10 @@ def _check_fits(needs: Mapping[str, float], available: Mapping[str, float]) -> N
             )
 
 
-def _needs(run: PlannedRun) -> dict[str, float]:
+def _needs(run: PlannedRun, workers: int) -> dict[str, float]:
     resources = run.run.resources
     needs = {
-        "CPU": resources.workers * resources.cpus_per_worker + resources.data_cpus,
-        "GPU": resources.workers * resources.gpus_per_worker,
+        "CPU": workers * resources.cpus_per_worker + resources.data_cpus,
+        "GPU": workers * resources.gpus_per_worker,
     }
     return {name: amount for name, amount in needs.items() if amount}

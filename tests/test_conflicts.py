@@ -121,6 +121,22 @@ class TestConflicts:
             "-s train.accumulate=3: train.accumulate: a worker's 8 samples per step do not divide into 3 equal pieces"
         ]
 
+    def test_each_number_of_a_range_of_workers_is_held_to_that(self) -> None:
+        assert heads(GOOD, "resources.workers={min: 2, max: 8}", "train.accumulate=16") == [
+            "-s train.accumulate=16: train.accumulate: a worker's 8 samples per step do not divide into 16 equal pieces"
+        ]
+        assert heads(GOOD, "resources.workers={min: 5, max: 7}") == [
+            "-s resources.workers={min: 5, max: 7}: resources.workers: 8 lanes (stream.lanes) do not divide over 5 "
+            "workers; 1, 2, 4, 8 would"
+        ]
+
+    @pytest.mark.parametrize("workers", ["0", "many", "2.0", "{min: 4, max: 2}", "{min: 2}", "{min: 2, max: 4, by: 2}"])
+    def test_workers_are_a_number_or_a_range(self, workers: str) -> None:
+        assert heads(GOOD, f"resources.workers={workers}") == [
+            f"-s resources.workers={workers}: resources.workers: expected how many workers (1 to 65536), or a range, "
+            "such as {min: 2, max: 8}"
+        ]
+
     def test_the_least_is_below_the_most(self) -> None:
         text = GOOD.replace("masked", "contrast")
         assert heads(f"{text}hyper: {{temperature: 1, crop_max: 0.3}}", "hyper.crop_min=0.5") == [

@@ -50,7 +50,7 @@ class Slot:
             raise error.cause from error
         kept = [answer.kept for answer in answers]
         self._kept = self._kept or kept
-        has_grown = any(now > before + LEAK for now, before in zip(kept, self._kept, strict=True))
+        has_grown = any(now > before + LEAK for now, before in zip(kept, self._kept, strict=False))
         self.is_worn = self.is_worn or was_replaced or has_grown
         return [answer.value for answer in answers]
 

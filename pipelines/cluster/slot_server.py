@@ -12,7 +12,9 @@ import ray.train
 import torch
 from ray import cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
+
+from selfsup.pipelines.cluster.growth import GROWTH_INTERVAL, SlotTrainer
 
 CLOSED = b""  # in place of a job: there is none any more
 
@@ -20,12 +22,14 @@ CLOSED = b""  # in place of a job: there is none any more
 class SlotKind(NamedTuple):
     """The traits that the slots of two runs must have in common to be one.
 
-    resources: of a worker. max_failures: times that workers are replaced before a job fails. code: digests of code from
-    outside, which workers import once. folder: for Ray Train's files, on all nodes.
+    workers: numbers that it may have, ascending. resources: of a worker. spare: CPUs that a range of workers leaves to
+    data tasks. max_failures: times that workers are replaced before a job fails. code: digests of code from outside,
+    which workers import once. folder: for Ray Train's files, on all nodes.
     """
 
-    workers: int
+    workers: tuple[int, ...]
     resources: dict[str, float]
+    spare: float
     max_failures: int
     code: tuple[str, ...]
     folder: Path
@@ -45,7 +49,7 @@ class SlotServer:
         self._kind, self._folder = kind, folder
         self._number, self._finished, self._job = 0, 0, CLOSED
         self._answers: dict[int, Answer] = {}
-        self._joined = 0
+        self._joined, self._world = 0, 0
         self._changed = asyncio.Condition()
         self._running: asyncio.Future[Any] | None = None
 
@@ -59,7 +63,7 @@ class SlotServer:
         if not answered.done():
             self._running.result()
             raise RuntimeError("the workers of a slot ended without an answer")
-        return await answered, self._joined > self._kind.workers
+        return await answered, self._joined > self._world
 
     async def close(self) -> None:
         """Let the workers end, once they have done what they do."""
@@ -67,9 +71,11 @@ class SlotServer:
             await self._hand(CLOSED)
             await self._running
 
-    async def join(self, rank: int) -> None:
-        """Note a worker that starts: it does the current job whether or not one before it did."""
+    async def join(self, rank: int, world: int) -> None:
+        """Note a worker that starts, of so many: it does the current job whether or not one before it did."""
         self._joined += 1
+        if world != self._world:
+            self._world, self._answers = world, {}
         self._answers.pop(rank, None)
 
     async def next(self, number: int) -> tuple[int, bytes]:
@@ -90,28 +96,33 @@ class SlotServer:
 
     async def _answered(self) -> list[Answer]:
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._answers) == self._kind.workers)
+            await self._changed.wait_for(lambda: 0 < self._world == len(self._answers))
             self._finished = self._number
             return [self._answers[rank] for rank in sorted(self._answers)]
 
 
-def _trainer(kind: SlotKind, folder: Path) -> TorchTrainer:
+def _trainer(kind: SlotKind, folder: Path) -> SlotTrainer:
     server, gpus = ray.get_runtime_context().current_actor, kind.resources.get("GPU", 0)
 
     def train_loop() -> None:
         serve(server)
 
-    return TorchTrainer(
+    few, many = kind.workers[0], kind.workers[-1]
+    starts = 3 if few == many else 3 * (1 + kind.max_failures)  # that may fail: nodes that left are room for a while
+    number: Any = {"num_workers": many}
+    if few < many:
+        number = {"num_workers": (few, many), "elastic_resize_monitor_interval_s": GROWTH_INTERVAL}
+    return SlotTrainer(
         train_loop,
+        counts=kind.workers,
+        spare=kind.spare,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=kind.workers, use_gpu=gpus > 0, resources_per_worker=kind.resources or None
-        ),
+        scaling_config=ScalingConfig(**number, use_gpu=gpus > 0, resources_per_worker=kind.resources or None),
         run_config=RunConfig(
             name="slot",
             storage_path=str(folder),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # its static type is that of Train v1
-                max_failures=kind.max_failures, controller_failure_limit=3, max_preemption_failures=-1
+                max_failures=kind.max_failures, controller_failure_limit=starts, max_preemption_failures=-1
             ),
         ),
     )
@@ -123,7 +134,7 @@ def serve(server: Any) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     rank, world = context.get_world_rank(), context.get_world_size()
-    ray.get(server.join.remote(rank))
+    ray.get(server.join.remote(rank, world))
     while True:
         number, job = ray.get(server.next.remote(number))
         if job == CLOSED:

@@ -175,7 +175,7 @@ def _latest(probe: Stage) -> int:
 def _free_cpus(run: Run) -> int:
     """Return this run's part of the CPUs that nobody asked for, as large as that of those in use; 1 at least."""
     free, total = (resources.get("CPU", 0.0) for resources in (ray.available_resources(), ray.cluster_resources()))  # type: ignore[no-untyped-call]
-    own = run.resources.workers * run.resources.cpus_per_worker + run.resources.data_cpus
+    own = run.worker_counts[-1] * run.resources.cpus_per_worker + run.resources.data_cpus
     return max(1, int(free * own / max(total - free, own)))
 
 

@@ -39,7 +39,9 @@ def write_features(
     with sealed(folder / "features") as part:
         if place := slot_for(total):
             threads = max(1, math.ceil(place.kind.resources.get("CPU", 0)))
-            place.share(partial(_encode_part, source, load, total, run.embed.batch, part, threads))
+            parts = place.share(partial(_encode_part, source, load, total, run.embed.batch, part, threads))
+            for extra in set(part.glob("*.parquet")) - {part / f"{rank}.parquet" for rank in range(len(parts))}:
+                extra.unlink()  # of an attempt by more workers
         else:
             numbers = ray.data.range(total, override_num_blocks=-(-total // BLOCK))
             samples = numbers.map_batches(load, batch_size=READ_BATCH, num_cpus=cpus_of(run))

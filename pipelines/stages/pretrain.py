@@ -53,10 +53,10 @@ def slot_kind(planned: PlannedRun) -> SlotKind:
     """Return the kind of slot that performs a run."""
     resources = planned.run.resources
     runs = {run.id: run for run in map(planned.owner, planned.stages)} | {planned.id: planned}
-    code = sorted({digest for run in runs.values() for digest in _own_code(run)})
-    return SlotKind(
-        resources.workers, _worker_resources(planned), resources.max_failures, tuple(code), planned.home / "slots"
-    )
+    code = tuple(sorted({digest for run in runs.values() for digest in _own_code(run)}))
+    workers = planned.run.worker_counts
+    spare = resources.data_cpus if len(workers) > 1 and planned.feeder == "ray" else 0.0
+    return SlotKind(workers, _worker_resources(planned), spare, resources.max_failures, code, planned.home / "slots")
 
 
 def _worker_resources(planned: PlannedRun) -> dict[str, float]:
@@ -68,7 +68,7 @@ def _worker_resources(planned: PlannedRun) -> dict[str, float]:
 def _threads(planned: PlannedRun) -> float:
     """Return the CPUs of a worker's threads that prepare its steps."""
     resources = planned.run.resources
-    return resources.data_cpus / resources.workers if planned.feeder == "threads" else 0.0
+    return resources.data_cpus / planned.run.worker_counts[-1] if planned.feeder == "threads" else 0.0
 
 
 def _own_code(planned: PlannedRun) -> list[str]:
@@ -85,7 +85,7 @@ def _own_code(planned: PlannedRun) -> list[str]:
 
 def _job(planned: PlannedRun, stage: Stage) -> Job:
     run, resources = planned.run, planned.run.resources
-    nodes = fewest_nodes(resources.workers, _worker_resources(planned))
+    nodes = fewest_nodes(run.worker_counts[0], _worker_resources(planned))
     data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30), nodes=nodes)
     task = Task(
         run,

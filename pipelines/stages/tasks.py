@@ -36,7 +36,7 @@ def slot_for(total: int = 0) -> Slot | None:
     if (
         not place
         or is_carrying()
-        or (total <= LARGE * place.kind.workers and ("GPU" in place.kind.resources or not gpus_of_task()))
+        or (total <= LARGE * place.kind.workers[0] and ("GPU" in place.kind.resources or not gpus_of_task()))
     ):
         return place
     place.close()  # it holds what those tasks need

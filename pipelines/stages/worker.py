@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray.train
 import torch
 from ray.train.torch import get_device
 from torch import nn
@@ -67,7 +68,7 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
     loader = BatchLoader(task, method, device)
     batches = loader.batches(feed, start)
     steps = _steps(task, module, method, optimizer, batches, start)
-    gpus = task.run.resources.workers * task.run.resources.gpus_per_worker
+    gpus = dist.world_size() * task.run.resources.gpus_per_worker
     meter = Meter(task.folder / "cost.json", launched, device, gpus)
     gauges = Gauges(labels)
     Watch(task, loader, method, optimizer, start, meter, gauges).follow(
@@ -236,14 +237,15 @@ class Watch:
         save_encoder(self._task, self._method, path)
 
     def _save(self, number: int) -> None:
-        if self._metrics_log is None:
-            return
-        checkpoint.save(
-            self._task.folder,
-            step=number,
-            module=self._method,
-            optimizer=self._optimizer,
-            resolved=self._task.resolved,
-            keep=self._task.run.train.keep_checkpoints,
-        )
-        self._metrics_log.commit(number)
+        if self._metrics_log:
+            checkpoint.save(
+                self._task.folder,
+                step=number,
+                module=self._method,
+                optimizer=self._optimizer,
+                resolved=self._task.resolved,
+                keep=self._task.run.train.keep_checkpoints,
+            )
+            self._metrics_log.commit(number)
+        if len(self._task.run.worker_counts) > 1:
+            ray.train.report({})  # that workers may grow in number now

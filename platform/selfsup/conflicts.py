@@ -8,7 +8,7 @@ from selfsup import evaluations, modality
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs
 from selfsup.layers import placed
-from selfsup.sections import Backbone, Data, Optim, Paint, Resources, Setup, Stream, Train
+from selfsup.sections import Backbone, Data, Optim, Paint, Setup, Stream, Train
 from selfsup.source import Node, Problem
 
 
@@ -21,11 +21,21 @@ class Conflict(NamedTuple):
 
 def problems(sections: Mapping[str, Any], root: Node) -> Iterator[Problem]:
     """Yield the problems of all checks whose arguments, sections by name, are valid."""
+    cases = _cases(sections)
     for check in CHECKS:
         names = inspect.signature(check).parameters
-        if names.keys() <= sections.keys():
-            for conflict in check(**{name: sections[name] for name in names}):
+        if names.keys() <= cases[0].keys():
+            conflicts = ([*check(**{name: case[name] for name in names})] for case in cases)
+            for conflict in next(filter(None, conflicts), ()):
                 yield placed(root, *conflict)
+
+
+def _cases(sections: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the sections with each number of workers that a run may have."""
+    if "resources" not in sections:
+        return [sections]
+    lanes = sections["stream"].lanes if "stream" in sections else 1
+    return [{**sections, "workers": workers} for workers in sections["resources"].counts(lanes)]
 
 
 def _batch_over_lanes(train: Train, stream: Stream) -> Iterator[Conflict]:
@@ -36,8 +46,8 @@ def _batch_over_lanes(train: Train, stream: Stream) -> Iterator[Conflict]:
         yield Conflict(("train.batch", "stream.lanes"), message)
 
 
-def _lanes_over_workers(stream: Stream, resources: Resources) -> Iterator[Conflict]:
-    lanes, workers = stream.lanes, resources.workers
+def _lanes_over_workers(stream: Stream, workers: int) -> Iterator[Conflict]:
+    lanes = stream.lanes
     paths = ("resources.workers", "stream.lanes")
     if workers > lanes:
         message = f"more workers than lanes: {workers} workers, {lanes} lanes (stream.lanes); each needs at least one"
@@ -48,15 +58,15 @@ def _lanes_over_workers(stream: Stream, resources: Resources) -> Iterator[Confli
         yield Conflict(paths, message)
 
 
-def _share_over_pieces(train: Train, resources: Resources) -> Iterator[Conflict]:
-    share, rest = divmod(train.batch, resources.workers)
+def _share_over_pieces(train: Train, workers: int) -> Iterator[Conflict]:
+    share, rest = divmod(train.batch, workers)
     if not rest and share % train.accumulate:
         message = f"a worker's {share} samples per step do not divide into {train.accumulate} equal pieces"
         yield Conflict(("train.accumulate", "train.batch", "resources.workers"), message)
 
 
-def _norm_groups(train: Train, stream: Stream, resources: Resources) -> Iterator[Conflict]:
-    groups, workers = train.norm_groups, resources.workers
+def _norm_groups(train: Train, stream: Stream, workers: int) -> Iterator[Conflict]:
+    groups = train.norm_groups
     if groups > 1 and stream.lanes % groups:
         message = f"{stream.lanes} lanes (stream.lanes) do not divide into {groups} groups (train.norm_groups)"
         yield Conflict(("train.norm_groups", "stream.lanes"), message)
@@ -142,11 +152,11 @@ def _knobs_of_the_method(
     input: Knobs,  # noqa: A002 (the name of the section)
     backbone: Backbone,
     train: Train,
-    resources: Resources,
+    workers: int,
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
     (name, _), (_, sizes, leading) = modality.chosen(input), modality.shape_of(input, backbone, channels=0)
-    for error in check(hyper, Setup(backbone, train, resources, sizes, leading, name)):
+    for error in check(hyper, Setup(backbone, train, workers, sizes, leading, name)):
         yield Conflict(error.paths, error.bare)
 
 

@@ -21,7 +21,6 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]
 LarsForm = Literal["byol", "simclr", "larc"]
-MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has
 
 
 class Duration(Knobs):
@@ -255,27 +254,6 @@ class Paint(Knobs):
     images: int = knob(10_000, "training images that it learns from at most, drawn alike for all runs", ge=1)
 
 
-class Resources(Knobs):
-    workers: int = knob(1, "training processes", result=False, ge=1, le=MOST)
-    cpus_per_worker: float = knob(
-        1.0,
-        "CPUs for each; as many threads of torch, rounded up, on whose number last digits depend",
-        result=False,
-        ge=0,
-        le=MOST,
-    )
-    gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0, le=MOST)
-    data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0, le=MOST)
-    data_memory: int = knob(1024, "MiB for the steps that a worker prepares ahead", result=False, ge=1, le=2**30)
-    max_failures: int = knob(
-        3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
-    )
-    storage_patience: float = knob(600.0, "seconds to wait for object storage that fails", result=False, ge=0, le=MOST)
-    slots: Literal["warm", "fresh"] = knob(
-        "warm", "workers take one run of a sweep after another, or end with each", result=False
-    )
-
-
 class InputShape(NamedTuple):
     """The shape of samples of an encoder. channels: values of a point. sizes: points along each axis of a sample.
 
@@ -305,14 +283,22 @@ def image_shape(backbone: Backbone) -> InputShape:
 
 
 class Setup(NamedTuple):
-    """Sections that a method may check its knobs against. sizes, leading: as of InputShape, of a modality."""
+    """Settings that a method may check its knobs against.
+
+    workers: among whom a batch is divided. sizes, leading: as of InputShape, of a modality.
+    """
 
     backbone: Backbone
     train: Train
-    resources: Resources
+    workers: int
     sizes: tuple[int, ...]
     leading: tuple[int, ...] = ()
     modality: str = "image"
+
+    @property
+    def share(self) -> int:
+        """Return the samples of a worker in a step."""
+        return self.train.batch // self.workers
 
     @property
     def grid(self) -> tuple[int, ...] | None:

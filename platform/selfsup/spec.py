@@ -26,7 +26,8 @@ from selfsup.naming import name_problem
 from selfsup.predecessor import SECTIONS, Predecessor
 from selfsup.published import Published
 from selfsup.renamed import current
-from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Paint, Resources, Stream, Train
+from selfsup.resources import Resources
+from selfsup.sections import BASELINES, Backbone, Data, Duration, Embed, Optim, Paint, Stream, Train
 from selfsup.source import Mark, Node, Problem, Where, refusal
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class _Sections(Knobs):
     paint: Paint | None = knob(None, "images painted from frozen features, and what they share: {} or {steps: 500}")
     resources: Resources = knob(Resources(), "machines to run on; changes no result", result=False)
     published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """Return the numbers of workers that may train it, ascending."""
+        return self.resources.counts(self.stream.lanes)
 
     @property
     def modality(self) -> str:

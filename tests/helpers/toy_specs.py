@@ -31,7 +31,7 @@ def masks(hyper: Masked, setup: Setup) -> Iterator[SpecError]:
 
 
 def splits(hyper: Contrast, setup: Setup) -> Iterator[SpecError]:
-    return whole_groups("split", hyper.split, setup.train.batch // setup.resources.workers)
+    return whole_groups("split", hyper.split, setup.share)
 
 
 METHODS = {

@@ -10,12 +10,12 @@ from pydantic.fields import FieldInfo
 
 from selfsup.conflicts import min_below_max
 from selfsup.method import load, names
-from selfsup.sections import Backbone, Resources, Setup, Train
+from selfsup.sections import Backbone, Setup, Train
 
 SETUP = Setup(
     Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=8),
     Train(duration={"steps": 4}),  # type: ignore[arg-type]
-    Resources(),
+    1,
     (32, 32),
 )
 

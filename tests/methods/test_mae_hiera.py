@@ -220,7 +220,7 @@ def test_sizes_that_do_not_fit_are_refused(sizes: dict[str, int], message: str) 
 @pytest.mark.parametrize("name", ["hiera_base_224", "vit_small_patch16_224"])
 def test_own_patches_of_a_name_make_a_grid(name: str) -> None:
     spec = read("in1k/mae")
-    setup = Setup(Backbone(name=name), spec.train, spec.resources, (224, 224))
+    setup = Setup(Backbone(name=name), spec.train, 1, (224, 224))
     assert setup.grid == (14, 14)
     assert setup._replace(sizes=(220, 224)).grid is None
     assert setup._replace(backbone=Backbone(name="resnet18")).grid is None

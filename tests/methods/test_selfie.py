@@ -49,5 +49,5 @@ def test_each_gap_is_filled_from_the_missing_pieces(setting) -> None:
 )
 def test_pieces_that_do_not_fit_are_refused(knobs: dict[str, float], message: str) -> None:
     spec, selfie = read("photos/mae"), load("selfie")
-    setup = Setup(spec.backbone, spec.train, spec.resources, (48, 48))
+    setup = Setup(spec.backbone, spec.train, 1, (48, 48))
     assert message in str(next(selfie.check(selfie.Hyper(**knobs), setup)))

@@ -3,7 +3,7 @@
 import pytest
 
 from selfsup.method import TrainInfo, load
-from selfsup.sections import Backbone, Duration, Resources, Setup, Train
+from selfsup.sections import Backbone, Duration, Setup, Train
 
 INFO = TrainInfo(num_samples=16, num_classes=2, num_steps=8, steps_per_epoch=2)
 VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=16)
@@ -13,7 +13,7 @@ NO_CROP = "do not divide into patches of 16"
 
 def refused(method: str, info: TrainInfo | None = INFO, backbone: Backbone = VIT, **hyper: object) -> list[str]:
     kind = load(method)
-    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=12), Resources(workers=2), (32, 32))
+    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=12), 2, (32, 32))
     return [str(error) for error in kind.check(kind.Hyper(**hyper), setup, info)]
 
 

@@ -36,7 +36,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which workers do 
 
 @pytest.fixture
 def kind(tmp_path: Path) -> SlotKind:
-    return SlotKind(1, {"CPU": 0.5}, 3, (), tmp_path)
+    return SlotKind((1,), {"CPU": 0.5}, 0.0, 3, (), tmp_path)
 
 
 @pytest.fixture(autouse=True)
