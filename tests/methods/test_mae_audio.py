@@ -14,7 +14,7 @@ from selfsup.method import Method, TrainInfo, load
 from selfsup.modality import load as load_modality
 from selfsup.parts.patch import patchify, unpatchify
 from selfsup.pipelines.modalities.audio import AudioInput
-from selfsup.sections import Backbone, Duration, InputShape, Resources, Setup, Train
+from selfsup.sections import Backbone, Duration, InputShape, Setup, Train
 
 MAE, AUDIO = load("mae"), load_modality("audio")
 SIZES, GRID = (32, 8), (8, 2)  # of as many patches as a square: transformers 5 refuses others
@@ -110,7 +110,7 @@ def test_a_decoder_of_windows_is_timms_blocks_on_the_whole_grid(mask_token: bool
 
 def refused(sizes: tuple[int, ...], modality: str, **hyper: object) -> list[str]:
     backbone = Backbone(name="vit_tiny_patch16_224", patch_size=16)
-    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=8), Resources(), sizes, modality=modality)
+    setup = Setup(backbone, Train(duration=Duration(steps=8), batch=8), 1, sizes, modality=modality)
     return [str(error) for error in MAE.check(MAE.Hyper(**hyper), setup)]
 
 
