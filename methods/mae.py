@@ -12,6 +12,11 @@ For recordings, masks in time and frequency and windows of the decoder are Audio
 model has mask_ratio 0.8, decoder_window 4 and decoder_depth 16. Of both axes, mask: time+frequency hides equal shares,
 so that mask_ratio of the patches are hidden; its code leaves them to the user. Other deviations: `parts.windows`.
 
+On clips it is MAE-ST (arXiv 2205.09113), whose best model hides 0.9 of the patches, and with mask: tube, norm_pix_loss
+and norm_channels VideoMAE (arXiv 2203.12602). MAE-ST leaves open how its blocks are drawn: mask_block makes them cubes
+of a grid. Deviation from both: positions are sines and cosines of time, row and column, a third of the channels each;
+MAE-ST's are learned, VideoMAE's the sines of a token's number.
+
 On a Hiera (arXiv 2306.00989), whose mask units are squares of two by two tokens, mask_block is 2, and multi_scale is
 theirs. Deviation from its authors' code: the decoder's positions are MAE's, fixed, where theirs are learned.
 
@@ -39,6 +44,7 @@ from selfsup.parts.reconstruction import masked
 from selfsup.parts.targets import CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
+from selfsup.tubemask import TubeMask
 from selfsup.views import Center, Crop, Views
 
 FIXED = 224 / 256  # of the shorter side, the usual crop of one size
@@ -59,9 +65,10 @@ class MAE(Method):
         decoder_depth: int = knob(8, **decoder.DEPTH)
         decoder_heads: int = knob(16, **decoder.HEADS)
         decoder_window: int | None = knob(None, **decoder.WINDOW)
-        mask: Literal["random", "grid", "block", "time", "frequency", "time+frequency"] = knob(
+        mask: Literal["random", "grid", "block", "time", "frequency", "time+frequency", "tube"] = knob(
             "random",
-            "hidden: any patches, all but one of every four, rectangles (figure 6), or whole times, frequencies",
+            "hidden: any patches, all but one of every four, rectangles (figure 6), whole times, frequencies, or the "
+            "same of every frame",
         )
         mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
         multi_scale: bool = knob(False, "the decoder sees all resolutions of a Hiera, not the last alone")
@@ -72,6 +79,7 @@ class MAE(Method):
         norm_pix_loss: bool = knob(
             False, "paint each patch normalized by its own mean and deviation", sweep=Choice(False, True)
         )
+        norm_channels: bool = knob(False, "norm_pix_loss normalizes each channel of a patch by itself")
         components: int = knob(96, "of a patch, the target pca", gt=0)
         cell: int = knob(8, "pixels a side of a histogram, the target hog", gt=0)
         crops: Literal["random", "fixed", "none"] = knob(
@@ -109,6 +117,8 @@ class MAE(Method):
             yield SpecError("rectangles are of samples with two axes; use mask: random", "hyper.mask")
         yield from checks.named_axes("mask", hyper.mask, setup.modality)
         yield from checks.whole_windows("decoder_window", hyper.decoder_window, setup.grid)
+        if not hyper.norm_pix_loss:
+            yield from checks.idle(hyper, "norm_channels", "norm_pix_loss")
         if hyper.mask != "random":
             yield from checks.idle(hyper, "mask_block", "mask")
         if hyper.target != "pixels":
@@ -188,6 +198,8 @@ def mask_rule(hyper: MAE.Hyper) -> MaskRule:
     if hyper.mask == "time+frequency":
         share = 1 - math.sqrt(1 - hyper.mask_ratio)
         return AxisMask((share, share))
+    if hyper.mask == "tube":
+        return TubeMask(hyper.mask_ratio)
     return RandomMask(hyper.mask_ratio, hyper.mask_block)
 
 
@@ -200,4 +212,4 @@ def target_of(hyper: MAE.Hyper, encoder: SparseEncoder, tokenizer: Frozen | None
         return PcaTarget(encoder, number=hyper.components)
     if hyper.target == "hog":
         return HogTarget(encoder, cell=hyper.cell)
-    return PixelTarget(encoder, normalized=hyper.norm_pix_loss)
+    return PixelTarget(encoder, normalized=hyper.norm_pix_loss, by_channel=hyper.norm_channels)

@@ -71,7 +71,7 @@ def flops(hyper: MAE.Hyper) -> int:
 def test_pca_is_learned_in_the_space_of_components(setting) -> None:
     method, batch = setting("mae", target="pca", components=12, **DECODER)
     tokens, mask = batch.views[0].value, batch.views[0].mask
-    basis = components(12, patch=4, rank=2, channels=3)
+    basis = components(12, sides=(4, 4), channels=3)
     error = (method.reconstruct(batch) - tokens.value) @ basis  # orthonormal: what it paints has these components
     torch.testing.assert_close(method(batch).loss, error.square().mean(dim=2)[mask.removed].mean())
 

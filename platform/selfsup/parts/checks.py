@@ -13,7 +13,7 @@ from selfsup.hiera import UNIT
 from selfsup.knob import Knobs
 from selfsup.masks import MaskRule
 from selfsup.method import TrainInfo
-from selfsup.sections import Backbone, Setup
+from selfsup.sections import Backbone, InputShape, Setup
 
 
 def whole_patches(knob: str, size: int | None, backbone: Backbone) -> Iterator[SpecError]:
@@ -88,11 +88,10 @@ def whole_windows(knob: str, window: int | None, grid: tuple[int, ...] | None) -
 
 
 def named_axes(knob: str, mask: str, modality: str) -> Iterator[SpecError]:
-    """Yield an error where samples have no time or no frequency, which a mask is named after."""
-    lacks_time = "time" in mask and modality == "image"
-    if lacks_time or ("frequency" in mask and modality != "audio"):
-        name = "time" if lacks_time else "frequency"
-        yield SpecError(f"{modality} has no {name}; use mask: random", f"hyper.{knob}", "input")
+    """Yield an error where samples have no time, frequency or frames, which a mask is named after."""
+    absent = {"time": modality == "image", "frequency": modality != "audio", "tube": modality != "video"}
+    if lacking := [name for name, is_absent in absent.items() if is_absent and name in mask]:
+        yield SpecError(f"{modality} has no {lacking[0]}; use mask: random", f"hyper.{knob}", "input")
 
 
 def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
@@ -115,7 +114,8 @@ def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
 def enough_values(knob: str, number: int, setup: Setup, info: TrainInfo | None) -> Iterator[SpecError]:
     """Yield an error where the values of a patch are fewer than `number`. Without info there are three channels."""
     patch, channels = setup.backbone.patch, info.channels if info else 3
-    values = patch ** len(setup.sizes) * channels if patch else number
+    sides = InputShape(channels, setup.sizes, setup.leading).sides(patch or 0)
+    values = math.prod(sides) * channels if patch else number
     if number > values:
         message = f"a patch of {values} values has no {number} components (hyper.{knob}); use fewer"
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")

@@ -20,7 +20,7 @@ def patchify(x: Tensor, patch: Patch) -> Tokens:
     patch's place in the grid.
     """
     batch, channels, *sizes = x.shape
-    sides = _sides(patch, len(sizes))
+    sides = sides_of(patch, len(sizes))
     divide = all(size % side == 0 for size, side in zip(sizes, sides, strict=True))
     assert divide, f"{'x'.join(map(str, sizes))} points do not divide into patches of {patch}"
     grid = tuple(size // side for size, side in zip(sizes, sides, strict=True))
@@ -36,7 +36,7 @@ def patchify(x: Tensor, patch: Patch) -> Tokens:
 
 def unpatchify(value: Tensor, *, grid: Grid, patch: Patch) -> Tensor:
     """(B, N, prod(p) * C) -> (B, C, *S): the inverse of `patchify`."""
-    (batch, num_tokens, size), sides = value.shape, _sides(patch, len(grid))
+    (batch, num_tokens, size), sides = value.shape, sides_of(patch, len(grid))
     channels = size // math.prod(sides)
     fits = (num_tokens, size) == (math.prod(grid), channels * math.prod(sides))
     assert fits, f"{tuple(value.shape)} is not a {grid} grid"
@@ -82,5 +82,6 @@ def seen_by(samples: Tensor, patch: Patch | None) -> Tokens | Tensor:
     return samples if patch is None else patchify(samples, patch)
 
 
-def _sides(patch: Patch, rank: int) -> tuple[int, ...]:
+def sides_of(patch: Patch, rank: int) -> tuple[int, ...]:
+    """Return the points of a patch along each of so many axes."""
     return (patch,) * rank if isinstance(patch, int) else patch

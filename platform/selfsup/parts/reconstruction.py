@@ -22,10 +22,17 @@ def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(prediction.float(), target.float())
 
 
-def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'."""
-    var, mean = torch.var_mean(patches, dim=2, keepdim=True)
-    return mean, (var + 1e-6).sqrt()
+def moments(patches: Tensor, apart: int = 1) -> tuple[Tensor, Tensor]:
+    """(B, N, P) -> (B, N, 1), (B, N, 1): mean and unbiased deviation of each patch, never zero, as the authors'.
+
+    apart: channels that are apart, as (B, N, P) each: of every value those of its own channel.
+    """
+    if apart == 1:
+        var, mean = torch.var_mean(patches, dim=2, keepdim=True)
+        return mean, (var + 1e-6).sqrt()
+    var, mean = torch.var_mean(patches.unflatten(2, (-1, apart)), dim=2)
+    values = patches.shape[2] // apart
+    return mean.repeat(1, 1, values), (var + 1e-6).sqrt().repeat(1, 1, values)
 
 
 def blurred(images: Tensor, deviation: float) -> Tensor:

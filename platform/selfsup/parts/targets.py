@@ -3,6 +3,7 @@
 B: batch, N: tokens, M: hidden tokens, P: values of a patch, V: values of a target.
 """
 
+import math
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
+from selfsup.parts.patch import sides_of
 from selfsup.parts.pca import components
 from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
@@ -32,19 +34,21 @@ class Target(Protocol):
 
 
 class PixelTarget(nn.Module):
-    """Pixels of a patch, as they are or normalized by its own mean and deviation.
+    """Pixels of a patch, as they are or normalized by its own mean and deviation, or by those of each of its channels.
 
-    MAE (arXiv 2111.06377), section 3, "Reconstruction target". A picture has the true patch's mean and deviation.
+    MAE (arXiv 2111.06377), section 3, "Reconstruction target"; by channels VideoMAE (arXiv 2203.12602), in its code. A
+    picture has the true patch's mean and deviation.
     """
 
-    def __init__(self, encoder: SparseEncoder, *, normalized: bool) -> None:
+    def __init__(self, encoder: SparseEncoder, *, normalized: bool, by_channel: bool = False) -> None:
         super().__init__()
         self.values, self.normalized = encoder.patch_values, normalized
+        self.apart = self.values // math.prod(sides_of(encoder.patch, len(encoder.grid))) if by_channel else 1
 
     def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
         target = tokens.value.take_along_dim(hide[..., None], dim=1)
         if self.normalized:
-            mean, deviation = moments(target)
+            mean, deviation = moments(target, self.apart)
             target = (target - mean) / deviation
         return target
 
@@ -52,7 +56,7 @@ class PixelTarget(nn.Module):
 
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
         if self.normalized:
-            mean, deviation = moments(tokens.value)
+            mean, deviation = moments(tokens.value, self.apart)
             predicted = predicted * deviation + mean
         return predicted
 
@@ -67,9 +71,8 @@ class PcaTarget(nn.Module):
 
     def __init__(self, encoder: SparseEncoder, *, number: int) -> None:
         super().__init__()
-        rank = len(encoder.grid)
-        channels = encoder.patch_values // encoder.patch**rank
-        basis = components(number, patch=encoder.patch, rank=rank, channels=channels)
+        sides = sides_of(encoder.patch, len(encoder.grid))
+        basis = components(number, sides=sides, channels=encoder.patch_values // math.prod(sides))
         self.values = number
         self.register_buffer("basis", basis, persistent=False)
 
