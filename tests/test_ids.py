@@ -10,6 +10,7 @@ import pytest
 from selfsup.pipelines import chain
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.modalities.image import ImageStats
+from selfsup.pipelines.modalities.video import VideoStats
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.predecessor import SECTIONS
 from selfsup.spec import BASELINES, Run, run_type, used
@@ -28,7 +29,10 @@ DATA = Manifest(
     num_labelled=1_281_167,
     members=("jpg", "cls"),
     classes=tuple(f"{number:04d}" for number in range(1000)),
-    fields={"image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))},
+    fields={
+        "image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+        "video": VideoStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    },
     shards=pa.table({}),
 )
 

@@ -1,10 +1,10 @@
-"""Tube masks against VideoMAE's published rule: one spatial mask for all frames, of int(ratio * P) places."""
+"""Masks of clips against VideoMAE's and V-JEPA's published rules: the same in all frames, of exact sizes."""
 
 import pytest
 import torch
 
 from selfsup.masks import RandomMask
-from selfsup.tubemask import TubeMask
+from selfsup.tubemask import TubeBlocksMask, TubeMask
 
 GRID = 8, 14, 14  # of 16 frames of 224 pixels, tubelets of 2 x 16 x 16
 
@@ -47,3 +47,50 @@ def test_agnostic_masks_of_mae_st_and_cubes_are_random_masks_on_three_axes() -> 
 def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio: float) -> None:
     with pytest.raises(AssertionError, match="of 8 tokens"):
         TubeMask(ratio).draw(torch.rand(1, 4), (2, 2, 2))
+
+
+def test_blocks_of_v_jepa_are_rectangles_that_together_hide_about_nine_tenths() -> None:
+    """Of 14 x 14 places, 8 blocks of 0.15 or 2 of 0.7: by brute force over all rectangles of the size of the step."""
+    torch.manual_seed(0)
+    for blocks, share in ((8, 0.15), (2, 0.7)):
+        rule = TubeBlocksMask(blocks, (share, share))
+        noise = torch.rand(6, rule.num_draws(GRID))
+        noise[:, : rule.num_shared(GRID)] = noise[0, : rule.num_shared(GRID)].clone()
+        mask = rule.draw(noise, GRID)
+        ratio = 0.75 + 0.75 * float(noise[0, 1])
+        height, width = (min(14, round((int(share * 196) * one) ** 0.5)) for one in (ratio, 1 / ratio))
+        hidden = ~torch.zeros(6, 1568, dtype=torch.bool).scatter(1, mask.keep, True)
+        assert torch.equal(mask.removed, hidden)
+        targets = torch.zeros(6, 1568, dtype=torch.bool).scatter(1, mask.targets[:, 0], True)
+        assert not (targets & ~hidden).any()
+        for sample, corner in enumerate(noise[:, rule.num_shared(GRID) :].view(6, blocks, 2)):
+            frame = torch.zeros(14, 14, dtype=torch.bool)
+            for down, right in corner.tolist():
+                top, left = int(down * (15 - height)), int(right * (15 - width))
+                frame[top : top + height, left : left + width] = True
+            whole = frame.flatten().repeat(8)
+            assert not (targets[sample] & ~whole).any(), "targets are in the blocks"
+            assert not (whole[mask.keep[sample]]).any(), "the encoder sees none of them"
+        assert mask.keep.shape[1] % 8 == 0
+        assert mask.targets.shape[2] % 8 == 0
+
+
+def test_places_are_hidden_alike_to_the_edges() -> None:
+    """One block of a place of 6 x 6: anywhere with the same probability, in the last row and column, too."""
+    torch.manual_seed(0)
+    rule = TubeBlocksMask(1, (1 / 36, 1 / 36), (1.0, 1.0))
+    noise = torch.rand(7200, rule.num_draws((2, 6, 6)))
+    hidden = rule.draw(noise, (2, 6, 6)).removed.view(7200, 2, 36).double()
+    assert (hidden[:, 0] == hidden[:, 1]).all()
+    assert (hidden[:, 0].mean(0) - 1 / 36).abs().max() < 4 * (35 / 36**2 / 7200) ** 0.5
+
+
+def test_a_sample_is_a_function_of_its_own_numbers_and_the_steps() -> None:
+    rule = TubeBlocksMask(2, (0.3, 0.5))
+    noise = torch.rand(5, rule.num_draws((2, 6, 6)))
+    noise[:, : rule.num_shared((2, 6, 6))] = noise[0, : rule.num_shared((2, 6, 6))].clone()
+    whole = rule.draw(noise, (2, 6, 6))
+    for part, expected in zip(rule.draw(noise[3:], (2, 6, 6)), whole, strict=True):
+        assert part.equal(expected[3:])
+    blank = rule.blank(3, (2, 6, 6), "cpu")
+    assert (blank.keep.shape[1], blank.targets.shape[2]) == rule.typical((2, 6, 6))

@@ -1,4 +1,4 @@
-"""Three small data sets made from images that scikit-image and scikit-learn ship, without a download.
+"""Small data sets made from images that scikit-image and scikit-learn ship, without a download.
 
 bundled://photos/train  4000 crops, 250 from each of 16 photographs; label: the photograph
 bundled://photos/val     960 crops, 60 from each, of tiles that share no pixel with training crops
@@ -6,6 +6,8 @@ bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
 bundled://scenes/train  1000 rendered scenes with segmentation, depth and a second view; see `scenes`
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
+bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
+bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +21,13 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.homes import fetch_data, publish
+from selfsup.modality import ready
 from selfsup.pipelines.data import scenes
 from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.photographs import PHOTOS, SPLITS, photograph, tiles
+from selfsup.pipelines.data.scenes import motions
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.levels import Pixels
 from selfsup.progress import say
@@ -87,6 +91,12 @@ def _scenes(split: str, _: Path, out: Path) -> None:
     pack_annotated(scenes.samples(split), out, classes=scenes.CLASSES)
 
 
+def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
+    ready("video")
+    say(f"rendering {motions.NUMBER[split]} {'shuffled ' * shuffled}clips of bundled://motions/{split}, once")
+    pack_annotated(motions.samples(split, shuffled=shuffled), out, classes=list(motions.ORDERS))
+
+
 def _photos(split: str) -> Iterator[tuple[str, Pixels]]:
     draw = np.random.Generator(np.random.PCG64(SPLITS.index(split)))
     for name in PHOTOS:
@@ -115,4 +125,10 @@ def _digits(split: str) -> Iterator[tuple[str, Pixels]]:
         yield str(digits.target[number]), np.asarray(large)
 
 
-MAKERS: dict[str, Maker] = {"photos": partial(_images, _photos), "digits": partial(_images, _digits), "scenes": _scenes}
+MAKERS: dict[str, Maker] = {
+    "photos": partial(_images, _photos),
+    "digits": partial(_images, _digits),
+    "scenes": _scenes,
+    "motions": _motions,
+    "shuffled": partial(_motions, shuffled=True),
+}

@@ -14,6 +14,7 @@ from selfsup.method import Batch, Method, TrainInfo, load
 from selfsup.multiblock import MultiBlockMask
 from selfsup.parts.tokens import places
 from selfsup.sections import Backbone
+from selfsup.tubemask import TubeBlocksMask
 
 IJEPA = load("ijepa")
 GAP = Backbone(  # without a class token, as theirs
@@ -48,6 +49,25 @@ def test_the_loss_is_lightlys_predictor_against_normalized_features(setting, mov
     apart = (predicted - wanted).abs()
     expected = torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean()
     loss = method(batch).loss
+    torch.testing.assert_close(loss, expected)
+    weights = list(method.backbone.trunk.blocks.parameters())
+    ours, other = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
+    torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-6)
+
+
+def test_the_loss_of_v_jepa_is_lightlys_predictor_by_absolute_errors_of_two_masks(setting, moved) -> None:
+    """Two views of one part: small tubes and large ones, all of a mask at once; the mean of both errors."""
+    method, _ = made(setting, moved, mask="tubes", long_targets=1, long_share=0.5, beta=0.0)
+    _, batch = setting("ijepa", mask="tubes", long_targets=1, long_share=0.5)
+    first, second = batch.views
+    batch = batch._replace(views=(first, second._replace(value=first.value)))
+    predictor, features, terms = theirs(method), normalized(method, batch), []
+    for view in batch.views:
+        numbers = view.mask.targets[:, 0]
+        predicted = predictor(method.backbone(view.value, view.mask.keep), view.mask.keep, [numbers])
+        wanted = torch.stack([rows[at] for rows, at in zip(features, numbers, strict=True)])
+        terms.append((predicted - wanted).abs().mean())
+    loss, expected = method(batch).loss, sum(terms) / 2
     torch.testing.assert_close(loss, expected)
     weights = list(method.backbone.trunk.blocks.parameters())
     ours, other = torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights)
@@ -94,6 +114,13 @@ def test_the_teacher_follows_and_is_what_evaluation_gets(setting) -> None:
 def test_an_objective_asks_for_one_crop_with_blocks() -> None:
     [crop] = IJEPA.views(IJEPA.Hyper()).specs
     assert crop.mask == MultiBlockMask(4, (0.15, 0.2), (0.75, 1.5), (0.85, 1.0), 10)
+
+
+def test_v_jepa_asks_for_one_part_twice_with_tubes_of_two_sizes() -> None:
+    hyper = IJEPA.Hyper(mask="tubes", targets=8, target_min=0.15, target_max=0.15, long_targets=2)
+    first, second = IJEPA.views(hyper).specs
+    assert (first.mask, second.mask) == (TubeBlocksMask(8, (0.15, 0.15)), TubeBlocksMask(2, (0.7, 0.7)))
+    assert (first.of, second.of) == (None, 0)
 
 
 def test_a_predictor_of_broken_heads_is_refused() -> None:

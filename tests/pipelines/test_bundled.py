@@ -13,8 +13,9 @@ from selfsup.errors import DataError
 from selfsup.pipelines.data import bundled, photographs, shards
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
-from selfsup.pipelines.data.scenes.draw import COLORS
+from selfsup.pipelines.data.scenes.draw import COLORS, shot
 from selfsup.pipelines.modalities.pixels.decode import decode
+from selfsup.pipelines.modalities.pixels.frames import every
 
 
 def no_network(*_: object) -> None:
@@ -154,3 +155,32 @@ def test_another_process_may_be_first(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = bundled.build("gray", tmp_path)
     assert others == [tmp_path, folder, (folder / "train" / "000000.tar").stat().st_ino]  # the first one's stays
     assert [path.name for path in (tmp_path / "data").iterdir()] == [folder.name]
+
+
+def test_motions_visit_the_same_places_in_an_order_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of one scene by each motion; shuffled ones have the same frames; bytes do not depend on the moment."""
+    pytest.importorskip("av", reason="pip install 'selfsup[video]'")
+    monkeypatch.setattr(bundled.motions, "NUMBER", {"train": 4, "val": 1})
+    monkeypatch.setattr(bundled.motions, "shot", lambda split, _: shot(split, 0))
+    data = {name: load(bundled.resolve(f"bundled://{name}/train", tmp_path)) for name in ("motions", "shuffled")}
+    assert data["motions"].classes == ("left", "right", "left and back", "right and back")
+    shown = {}
+    for name, own in data.items():
+        samples = SampleReader(own, "video").read(np.arange(4))
+        assert [sample.label for sample in samples] == [0, 1, 2, 3]
+        shown[name] = [list(every(sample.data)) for sample in samples]
+    left, right, *back = shown["motions"]
+    assert right[0].shape == (48, 48, 3)
+    assert [len(clip) for clip in shown["motions"]] == [8] * 4
+    np.testing.assert_array_equal(left, right[::-1])
+    for clip, order in zip(back, ([7, 5, 3, 1, 0, 2, 4, 6], [0, 2, 4, 6, 7, 5, 3, 1]), strict=True):
+        np.testing.assert_array_equal(clip, [right[place] for place in order])
+    places = {frame.tobytes() for frame in right}
+    assert len(places) == 8
+    for clip, own in zip(shown["shuffled"], shown["motions"], strict=True):
+        assert {frame.tobytes() for frame in clip} == places
+        assert not np.array_equal(clip, own)
+    again = [sample.members["mkv"] for sample in bundled.motions.samples("train")]
+    assert again == [bytes(sample.data) for sample in SampleReader(data["motions"], "video").read(np.arange(4))]

@@ -17,7 +17,7 @@ bundled://scenes/val     250 others; textures of the two splits share no pixel
                         center and size in meters; cameras: intrinsics, and the pose of each, from places in the scene
                         to places before the camera: x right, y down, z ahead
 
-A scene is a pure function of its split and number. Motion would be another list of cameras, or of solids.
+A scene is a pure function of its split and number; `motions` films them by another list of cameras.
 """
 
 import json

@@ -111,10 +111,13 @@ def targets(teacher: TokenEncoder, tokens: Tokens) -> Tensor:
     return F.layer_norm(features, features.shape[-1:])
 
 
-def at_targets(predicted: Tensor, features: Tensor, numbers: Tensor) -> Tensor:
-    """(B, S, M, D), (B, N, D), (B, S, M) -> (): smooth L1 of predictions of the tokens with these numbers."""
+def at_targets(predicted: Tensor, features: Tensor, numbers: Tensor, beta: float = 1.0) -> Tensor:
+    """(B, S, M, D), (B, N, D), (B, S, M) -> (): smooth L1 of predictions of the tokens with these numbers.
+
+    beta: where its square ends, 0: nowhere.
+    """
     picked = features.take_along_dim(numbers.flatten(1)[..., None], dim=1)
-    return F.smooth_l1_loss(predicted.flatten(1, 2).float(), picked)
+    return F.smooth_l1_loss(predicted.flatten(1, 2).float(), picked, beta=beta)
 
 
 def at_visible(predicted: Tensor, features: Tensor, mask: IndexMask, grid: Grid) -> Tensor:

@@ -56,7 +56,7 @@ ABSENT = ("key.bias", "encoder_to_decoder.bias", "pos_embed")  # in theirs: keys
 def small() -> Method:
     torch.manual_seed(0)
     trunk = encoder.build(BACKBONE, shape=InputShape(3, SIZES, (2,)))
-    made = MAE(KNOBS, {"video": trunk}, TrainInfo(4, 3, 10, 2, sizes=SIZES))
+    made = load("mae")(KNOBS, {"video": trunk}, TrainInfo(4, 3, 10, 2, sizes=SIZES))
     shake(made)
     torch.nn.init.zeros_(made.decoder.embed.bias)
     return made

@@ -1,0 +1,71 @@
+"""Clips of rendered scenes whose label is how the camera moves: to the left, to the right, or there and back.
+
+bundled://motions/train    600 clips of 8 frames of 48x48 pixels, 8 a second, 150 of each of four motions
+bundled://motions/val      200 others; textures of the two splits share no pixel
+bundled://shuffled/train   the same clips, the frames of each in a random order; its val likewise
+
+All motions visit the same eight places, each once, so that only the order of frames tells them apart: of shuffled ones
+nothing does, and any evaluation stays at chance, 25 %. A clip is a pure function of its split and number.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+from selfsup.pipelines.data.annotated import AnnotatedSample
+from selfsup.pipelines.data.photographs import SPLITS
+from selfsup.pipelines.data.scenes.draw import FOCAL, SIDE, Draws, shot
+from selfsup.pipelines.data.scenes.render import render
+from selfsup.pipelines.modalities.pixels.coding import jpeg
+
+NUMBER = {"train": 600, "val": 200}
+PIXELS, RATE, QUALITY = 48, 8, 92
+STEP = 0.2  # meters between neighboring places of the camera: at a depth of 5 m, 2 pixels
+ORDERS = {  # of places, from left to right
+    "left": (7, 6, 5, 4, 3, 2, 1, 0),
+    "right": (0, 1, 2, 3, 4, 5, 6, 7),
+    "left and back": (7, 5, 3, 1, 0, 2, 4, 6),
+    "right and back": (0, 2, 4, 6, 7, 5, 3, 1),
+}
+PLACES = 8
+
+
+def samples(split: str, *, shuffled: bool = False) -> Iterator[AnnotatedSample]:
+    """Yield the clips of a split."""
+    for number in range(NUMBER[split]):
+        label = number % len(ORDERS)
+        order = _shuffled(split, number) if shuffled else list(ORDERS.values())[label]
+        frames = _frames(split, number)
+        yield AnnotatedSample(f"{number:04d}", {"mkv": _file([frames[place] for place in order])}, label)
+
+
+def _shuffled(split: str, number: int) -> list[int]:
+    draws = Draws(SPLITS.index(split), number, 1)
+    return [place for _, place in sorted((draws.between(0, 1), place) for place in range(PLACES))]
+
+
+def _frames(split: str, number: int) -> list[bytes]:
+    """Return what the camera sees at each place, from left to right, as JPEGs."""
+    scene = shot(split, number)
+    camera = scene.left._replace(size=PIXELS, focal=FOCAL * PIXELS / SIDE)
+    x, y, z = camera.position
+    places = [(x + STEP * (place - (PLACES - 1) / 2), y, z) for place in range(PLACES)]
+    return [jpeg(render(scene.scene, camera._replace(position=place)), quality=QUALITY) for place in places]
+
+
+def _file(frames: Sequence[bytes]) -> bytes:
+    """Return JPEGs as a Matroska file, without what differs from one call to the next."""
+    import av
+
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="matroska", container_options={"fflags": "+bitexact"}) as file:
+        stream = file.add_stream("mjpeg", rate=RATE)
+        stream.width = stream.height = PIXELS
+        stream.pix_fmt = "yuvj420p"
+        for number, data in enumerate(frames):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, RATE), True
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            file.mux(packet)
+    return sink.getvalue()
