@@ -5,6 +5,7 @@ Nodes join and leave as machines do: by `ray start`, and by the death of all of 
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,15 @@ class RayNode:
         """End it as a machine that loses power."""
         for session in self.sessions:
             kill_session(session)
+
+    def restart(self, part: str) -> None:
+        """Kill one of its processes, and start it again as it was, as what watches over it would."""
+        [number] = self.processes(part)
+        argv, variables = (Path(f"/proc/{number}/{file}").read_text().split("\0") for file in ("cmdline", "environ"))
+        environment = dict(variable.split("=", 1) for variable in variables if variable)
+        os.kill(number, signal.SIGKILL)
+        process = subprocess.Popen(argv[:-1], env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        self.sessions.append(process.pid)
 
 
 class RayNodes:

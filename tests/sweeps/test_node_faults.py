@@ -1,8 +1,11 @@
 """Faults of a cluster of three nodes: the same table, losses and weights as without, digit for digit.
 
-Ray goes on by itself.
+Ray goes on by itself after most of them; after the others the same command does, once their cause is gone.
 """
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +17,8 @@ import pytest
 from braked import BRAKE, BrakedBench, same_digits
 from ray_head import RAY
 from ray_nodes import RayNode, RayNodes, ray_nodes
+from servers import free_ports
+from sweeping import served, until
 
 from selfsup.pipelines.data.manifest import Manifest
 
@@ -25,6 +30,7 @@ TWO: dict[str, Any] = {
     "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
     "stream": {"feeder": "threads"},
 }
+FROZEN = 40  # seconds
 NOTICE = 15  # seconds
 
 
@@ -95,7 +101,20 @@ def preempted(nodes: RayNodes) -> None:
     taken.kill()
 
 
-@pytest.mark.parametrize("fault", [lost, preempted])
+def frozen(nodes: RayNodes) -> None:
+    """A worker stops, and goes on later."""
+    [worker] = training(nodes).processes("RayTrainWorker")
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(FROZEN)
+    os.kill(worker, signal.SIGCONT)
+
+
+def without_gcs(nodes: RayNodes) -> None:
+    """The GCS dies, and is started again from its files."""
+    nodes.nodes[0].restart("gcs_server")
+
+
+@pytest.mark.parametrize("fault", [lost, preempted, frozen, without_gcs])
 def test_a_run_goes_on(
     three: RayNodes, bench: BrakedBench, undisturbed: BrakedBench, brake: Path, fault: Callable[[RayNodes], None]
 ) -> None:
@@ -106,3 +125,56 @@ def test_a_run_goes_on(
         told, _ = process.communicate()
     assert process.returncode == 0, told
     same_digits(bench, undisturbed)
+
+
+def test_a_raylet_killed_while_features_are_made(
+    three: RayNodes, tmp_path: Path, sets: dict[str, str], undisturbed: BrakedBench
+) -> None:
+    bench = BrakedBench(tmp_path, sets, resources=TWO["resources"] | {"slots": "fresh"}, stream=TWO["stream"]).on(three)
+    with bench.sweeping() as process:
+        until(lambda: any(bench.home.glob("stages/embed-*")), process)
+        until(lambda: any(node.processes("MapBatches") for node in three.nodes[1:]), process)
+        [raylet] = next(node for node in three.nodes[1:] if node.processes("MapBatches")).processes("/raylet ")
+        os.kill(raylet, signal.SIGKILL)
+        assert not any(bench.home.glob("stages/embed-*/done.json"))
+        told, _ = process.communicate()
+    assert process.returncode == 0, told
+    same_digits(bench, undisturbed)
+
+
+def test_the_mlflow_server_gone_for_a_while(bench: BrakedBench, undisturbed: BrakedBench, brake: Path) -> None:
+    [port] = free_ports(1)
+    bench.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        with served(bench.home, port):
+            process = stack.enter_context(bench.sweeping())
+            bench.trains(process)
+        bench.goes_on(process)
+        stack.enter_context(served(bench.home, port))
+        brake.unlink()
+        told, _ = process.communicate()
+        assert process.returncode == 0, told
+    same_digits(bench, undisturbed)
+
+
+def test_a_full_disk(bench: BrakedBench, undisturbed: BrakedBench, brake: Path) -> None:
+    """The run ends with a reason, and goes on from its checkpoint once there is room."""
+    bench.home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(bench.home)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with bench.sweeping() as process:
+            bench.trains(process)
+            with (bench.home / "filler").open("wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(2**16))
+            brake.unlink()
+            told, _ = process.communicate()
+        assert process.returncode == 1, told
+        assert "No space left on device" in told
+        (bench.home / "filler").unlink()
+        bench.sweep()
+        same_digits(bench, undisturbed)
+    finally:
+        subprocess.run(["umount", str(bench.home)], check=True)
