@@ -216,7 +216,8 @@ def _read(file: Any, first: int, number: int) -> Waveform:
         return np.empty(0, np.float32)
     ahead = min(first, VORBIS_BLOCK) if file.subtype == "VORBIS" else 0
     file.seek(first - ahead)
-    waveform: Waveform = file.read(ahead + expected, dtype="float32", always_2d=True)[ahead:].mean(axis=1)
+    samples = file.read(ahead + expected, dtype="float32", always_2d=True)[ahead:]
+    waveform: Waveform = samples[:, 0] if file.channels == 1 else samples.mean(axis=1)
     if len(waveform) < expected or not np.isfinite(waveform).all():
         raise DecodeError(f"{len(waveform)} of {expected} samples from {first} on are there, or some are no numbers")
     return waveform

