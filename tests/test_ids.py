@@ -9,6 +9,7 @@ import pytest
 
 from selfsup.pipelines import chain
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.modalities.audio import AudioStats
 from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.pipelines.modalities.video import VideoStats
 from selfsup.pipelines.planned import PlannedRun
@@ -31,6 +32,7 @@ DATA = Manifest(
     classes=tuple(f"{number:04d}" for number in range(1000)),
     fields={
         "image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+        "audio": AudioStats(mean=-4.0, std=4.0),
         "video": VideoStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     },
     shards=pa.table({}),

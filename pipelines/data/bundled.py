@@ -1,4 +1,4 @@
-"""Small data sets made from images that scikit-image and scikit-learn ship, without a download.
+"""Small data sets made from images that scikit-image and scikit-learn ship, or of nothing, without a download.
 
 bundled://photos/train  4000 crops, 250 from each of 16 photographs; label: the photograph
 bundled://photos/val     960 crops, 60 from each, of tiles that share no pixel with training crops
@@ -8,6 +8,8 @@ bundled://scenes/train  1000 rendered scenes with segmentation, depth and a seco
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
 bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
+bundled://sounds/train  1200 synthesised melodies of twelve classes; see `sounds`
+bundled://sounds/val     360 others
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.homes import fetch_data, publish
 from selfsup.modality import ready
-from selfsup.pipelines.data import scenes
+from selfsup.pipelines.data import scenes, sounds
 from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
@@ -97,6 +99,15 @@ def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
     pack_annotated(motions.samples(split, shuffled=shuffled), out, classes=list(motions.ORDERS))
 
 
+def _sounds(split: str, work: Path, out: Path) -> None:
+    ready("audio")
+    for number, (label, data) in enumerate(sounds.samples(split)):
+        path = work / label / f"{number:04d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    pack(work, out)
+
+
 def _photos(split: str) -> Iterator[tuple[str, Pixels]]:
     draw = np.random.Generator(np.random.PCG64(SPLITS.index(split)))
     for name in PHOTOS:
@@ -131,4 +142,5 @@ MAKERS: dict[str, Maker] = {
     "scenes": _scenes,
     "motions": _motions,
     "shuffled": partial(_motions, shuffled=True),
+    "sounds": _sounds,
 }
