@@ -17,10 +17,9 @@ from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE
 from selfsup.families import INSTEAD
 from selfsup.method import load as load_method
-from selfsup.method import names
 from selfsup.modality import leading_of, ready, shape_of, sizes_of, views_of
 from selfsup.outside import short
-from selfsup.pipelines import by_block, labelled, tuning
+from selfsup.pipelines import by_block, kinds, labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
 from selfsup.pipelines.planned import PlannedRun, Splits
 from selfsup.pipelines.stages import versions
@@ -38,7 +37,7 @@ def check(planned: PlannedRun) -> None:
 
     Raises DataError where labels would mean nothing. Both name the setting.
     """
-    _check_modality(planned)
+    kinds.check(planned)
     _check_backbone(planned)
     _check_batch(planned)
     _check_labels(planned)
@@ -58,29 +57,6 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
         raise SpecError(f"{lacking}; choose a ViT that has one, such as vit_small_patch16_224", "backbone.name")
     if load_method(method).class_token and backbone.class_tokens > 1:
         raise SpecError(f"{short(method)} learns on one class token; leave it out", "backbone.class_tokens")
-
-
-def _check_modality(planned: PlannedRun) -> None:
-    """Raise SpecError where the method does not learn from this modality, or the data is of another."""
-    run, name = planned.run, planned.run.modality
-    ready(name)
-    known = None if run.method in BASELINES else load_method(run.method).modalities
-    if known is not None and name not in known:
-        others = ", ".join(other for other in names() if name in (load_method(other).modalities or (name,)))
-        message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}; others do: {others}"
-        raise SpecError(message, "method", "input")
-    for split, manifest in planned.data.items():
-        if name not in manifest.fields:
-            kinds = " and ".join(manifest.fields)
-            wanted = name if name != "image" else "images, unless `input` names another kind of data"
-            path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
-            raise SpecError(f"{manifest.root} holds {kinds}, and the run is of {wanted}", path)
-        channels = {part.fields[name].channels for part in (manifest, planned.train)}
-        if len(channels) > 1:
-            counts = " and ".join(map(str, sorted(channels)))
-            raise SpecError(
-                f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", f"data.{split}"
-            )
 
 
 def _check_backbone(planned: PlannedRun) -> None:

@@ -7,7 +7,7 @@ from selfsup import codebase, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
-from selfsup.modality import load
+from selfsup.modality import beside, load
 from selfsup.outside_backbone import portable
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.dense import places_side
@@ -20,10 +20,12 @@ from selfsup.weights import content
 def settings(run: Run, parts: list[str], extra: Settings) -> tuple[Settings, Settings]:
     """Return what the key of a stage is made of, and all that is kept beside its result.
 
-    parts: sections of the spec that it depends on; of kinds of data other than images `input` is another. extra: more.
+    parts: sections of the spec that it depends on; of kinds of data other than images, and of a method that reads some
+    beside these, `input` is another. extra: more.
     """
     changed, full = (_by_content(run, sections) for sections in (non_default(run), identity(run)))
-    parts = [*parts, *(["input"] if run.modality != "image" else [])]
+    is_read = run.modality != "image" or ("method" in parts and run.beside)
+    parts = [*parts, *(["input"] if is_read else [])]
     key = {part: changed[part] for part in parts if part in changed} | dict(extra)
     return key, {part: full[part] for part in parts} | dict(extra)
 
@@ -69,6 +71,9 @@ def _by_content(run: Run, sections: dict[str, Any]) -> dict[str, Any]:
     if backbone.weights not in (None, "timm"):
         files["weights"] = content(backbone.weights)
     named = {"backbone": sections["backbone"] | files} if files else {}
+    for name, knobs in beside(run.input, run.beside).items():
+        if own := load(name).contents(knobs):
+            named["input"] = sections["input"] | {name: sections["input"][name] | own}
     if augment := sections.get("augment"):
         named["augment"] = augment | {"use": outside.short(augment["use"])}
     return sections | {"method": outside.short(run.method)} | named

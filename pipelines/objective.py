@@ -10,7 +10,8 @@ from selfsup.blank import without_memory
 from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen, Rescale
 from selfsup.method import Method, TrainInfo, load
-from selfsup.modality import shape_of, sizes_of
+from selfsup.modality import beside, shape_of, sizes_of
+from selfsup.modality import load as load_modality
 from selfsup.parts.patch import Patch
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.saved import read_encoder
@@ -52,7 +53,13 @@ def build(
         trunk.trunk.load_state_dict(read_encoder(start).state)
     with torch.random.fork_rng(devices=[]):  # a teacher's initial weights, soon replaced, are drawn, too
         taught = frozen(teacher, trunk.patch, info) if teacher else None
-    return load(run.method)(run.hyper, {run.modality: trunk}, info._replace(teacher=taught)).to(device)
+    return load(run.method)(run.hyper, _encoders(run, trunk), info._replace(teacher=taught)).to(device)
+
+
+def _encoders(run: Run, trunk: Encoder) -> dict[str, Encoder]:
+    """Return the encoders of an objective by modality, that of the backbone first."""
+    towers = beside(run.input, run.beside)
+    return {run.modality: trunk} | {name: load_modality(name).tower(knobs) for name, knobs in towers.items()}
 
 
 def frozen(trained: TrainedMethod, patch: Patch | None, learner: TrainInfo) -> Frozen:
@@ -66,7 +73,7 @@ def frozen(trained: TrainedMethod, patch: Patch | None, learner: TrainInfo) -> F
 def blank(run: Run, info: TrainInfo) -> Method:
     """Return the objective on the meta device, without memory."""
     with without_memory():
-        return load(run.method)(run.hyper, {run.modality: blank_encoder(run, info.channels)}, info)
+        return load(run.method)(run.hyper, _encoders(run, blank_encoder(run, info.channels)), info)
 
 
 def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInfo) -> TrainInfo:

@@ -123,7 +123,7 @@ class PlannedRun:
             extra |= codebase.augmentation_digest(self.augment.use)
             own.append(codebase.entry("augmentations", self.augment.use))
         after = tuple(stage for stage in before.values() if stage)
-        entries = WORKER, f"{MODALITIES}.{self.run.modality}", *own
+        entries = WORKER, *(f"{MODALITIES}.{name}" for name in (self.run.modality, *self.run.beside)), *own
         return self._stage("pretrain", parts, extra, entries=entries, after=after)
 
     @property
@@ -202,9 +202,9 @@ class PlannedRun:
 
     @cached_property
     def evals(self) -> dict[str, Evaluation]:
-        """Return the evaluations, by name; of raw samples those that need no encoder."""
-        listed, is_raw = evaluations.listed(self.run.evals), self.run.method == "pixels"
-        return {name: one for name, one in listed.items() if not (is_raw and one.feature.needs_encoder)}
+        """Return the evaluations, by name; of raw samples those that need no encoder, of baselines those of one."""
+        listed, method = evaluations.listed(self.run.evals), self.run.method
+        return {name: one for name, one in listed.items() if not one.feature.is_lacking(method)}
 
     @property
     def headlines(self) -> tuple[str, ...]:

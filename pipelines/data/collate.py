@@ -14,7 +14,7 @@ from selfsup import modality
 from selfsup.augmentation import OwnAugmentation
 from selfsup.batch import Batch, View
 from selfsup.masks import Mask, MaskRule
-from selfsup.parts.patch import Patch, patchify
+from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Grid
 from selfsup.pipelines.data.philox import DRAW, MASK, OWN, PHOTO, STEP_MASK, uniform
 from selfsup.views import Views, ViewSpec
@@ -47,14 +47,15 @@ def collate(
     for number, view in enumerate(views.specs):
         raw = _put(columns[f"view{number}"], device)
         value = _augmented(raw, number, view, draw, own if own and own.changes(number) else None)
-        value = modality.load(view.modality).normalize(value, view, stats[view.modality])
-        tokens = None if patch is None else patchify(value, patch)
+        kind = modality.load(view.modality)
+        value = kind.normalize(value, view, stats[view.modality])
+        seen = kind.seen(value, patch)
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(
             View(
                 modality=view.modality,
-                value=value if tokens is None else tokens,
-                mask=drawn_mask(view.mask, tokens and tokens.grid, *draws, device),
+                value=seen,
+                mask=drawn_mask(view.mask, None if isinstance(seen, Tensor) else seen.grid, *draws, device),
                 box=_put(columns[f"box{number}"], device),
             )
         )

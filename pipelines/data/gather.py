@@ -20,12 +20,12 @@ BLOCK = 2**20  # rows in memory
 class SampleSpool:
     """Samples with provisional labels, numbered in order of appearance per kind of label.
 
-    rows: of the shards, as in manifest.SHARD_ROW. members: the kinds of members of all samples. having: modality
+    rows: of the shards, as in shard_rows.SHARD_ROW. members: the kinds of members of all samples. having: modality
     or annotation -> how many samples have it. unread: the first unreadable label of each shard.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES]
+        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES, *modality.companions()]
         places = [(name, "<i8" if name == "start" else "<i4", (len(self._parts),)) for name in ("start", "length")]
         self._row = np.dtype([*places, *((kind, "<i4") for kind in KINDS)])  # a label as its number in the vocabulary
         self._vocabularies: dict[str, dict[str, int] | None] = {kind: {} for kind in KINDS}  # None: not labels
@@ -79,6 +79,11 @@ class SampleSpool:
             return names
         counts = ", ".join(f"{number} have {name}" for name, number in self.having.items() if number)
         raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
+
+    @property
+    def beside(self) -> list[str]:
+        """Return the companions that all samples have."""
+        return [name for name in modality.companions() if self.having[name] == self.num_samples]
 
     @property
     def annotations(self) -> tuple[str, ...]:

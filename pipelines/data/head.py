@@ -23,7 +23,7 @@ class ManifestHead(BaseModel):
     root: the folder of the shards; None: that of the manifest. digest: of everything that results depend on. rows: the
     digest of the sample index. members: the kinds of members of the shards. fields: of every sample, modality -> how it
     is read and normalized, in the order of the columns of the sample index. annotations: of every sample; the next
-    columns.
+    columns. beside: companions of every sample, modality -> the digest of its own index.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -39,6 +39,7 @@ class ManifestHead(BaseModel):
     classes: tuple[str, ...]
     fields: Annotated[dict[str, Any], Field(min_length=1)]
     annotations: tuple[Literal["seg", "inst", "depth", "disparity", "right"], ...] = ()
+    beside: dict[str, Digest] = {}
 
     @field_validator("fields")
     @classmethod

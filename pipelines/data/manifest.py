@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.folders import node_cache_folder
 from selfsup.homes import fetch_data
 from selfsup.modality import Data
-from selfsup.naming import name_problem
 from selfsup.pipelines.data import head, storage, urls
 from selfsup.pipelines.data.cache import Cache
 from selfsup.pipelines.data.fetch import (
@@ -39,14 +38,13 @@ from selfsup.pipelines.data.fetch import (
     direct_reads,
 )
 from selfsup.pipelines.data.folders import first_step
-from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import Ints
-from selfsup.pipelines.data.rows import SampleIndex, Table
+from selfsup.pipelines.data.rows import NAME as SAMPLES
+from selfsup.pipelines.data.rows import SampleIndex, Table, beside_name
+from selfsup.pipelines.data.shard_rows import SHARD_ROW, SHARDS, read_shards
 from selfsup.pipelines.data.subset import Subset
 
-SHARDS = "manifest-shards.parquet"
-SHARD_ROW = pa.schema({"name": pa.string(), "samples": pa.int64(), "bytes": pa.int64(), "checksum": pa.string()})
 HEAD = (
     "digest",
     "num_samples",
@@ -56,8 +54,8 @@ HEAD = (
     "classes",
     "fields",
     "annotations",
+    "beside",
 )  # of manifest.json
-MAX_NAME_BYTES = 1024  # the longest key of an object store
 READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
 
@@ -69,7 +67,8 @@ class Manifest:
     everything that results depend on but `subset`, the part that it is of (None: all); rows_digest: of places and
     labels. members: the kinds of members of the shards. fields: of every sample, modality -> how it is read and
     normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
-    renamed: whether its classes are called otherwise than in its files.
+    renamed: whether its classes are called otherwise than in its files. beside: companions of every sample, modality ->
+    the digest of the index of its places, which is a file of its own: data sets that gain one keep their own digest.
     """
 
     home: str
@@ -83,6 +82,7 @@ class Manifest:
     fields: Mapping[str, Any]
     shards: pa.Table = field(repr=False, compare=False)
     annotations: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
     subset: Subset | None = None
     renamed: bool = False
@@ -135,16 +135,27 @@ class Manifest:
 
     @cached_property
     def rows(self) -> SampleIndex:
-        cache = self.cache if urls.is_remote(self.home) else None
+        return self._index(SAMPLES, len(self.fields) + len(self.annotations), self.rows_digest)
+
+    def companion(self, name: str) -> SampleIndex:
+        """Return the rows of what lies beside its samples."""
+        return self._index(beside_name(name), 1, self.beside[name])
+
+    def _index(self, file: str, fields: int, digest: str) -> SampleIndex:
         return SampleIndex(
             self.home,
+            file,
             samples=self.total,
-            fields=len(self.fields) + len(self.annotations),
+            fields=fields,
             classes=len(self.classes),
-            digest=self.rows_digest,
-            cache=cache,
+            digest=digest,
+            cache=self.cache if urls.is_remote(self.home) else None,
             remedy=_remedy(self.home),
         )
+
+    def reading(self, name: str) -> Any:
+        """Return how a field is read and normalized; a companion needs no statistics."""
+        return self.fields[name] if name in self.fields else modality.load(name).Stats()
 
     @cached_property
     def files(self) -> ShardReader:
@@ -200,7 +211,7 @@ def load(url: str, options: ReadOptions | None = None) -> Manifest:
         home=home,
         root=content.root or home,
         rows_digest=content.rows,
-        shards=_read_shards(home, content, remedy),
+        shards=read_shards(home, content, remedy),
         read_options=options or ReadOptions(),
         **{name: getattr(content, name) for name in HEAD if name != "num_shards"},
     )
@@ -211,24 +222,6 @@ def load(url: str, options: ReadOptions | None = None) -> Manifest:
     if not urls.is_remote(home) and manifest.rows.fits_in_memory:
         manifest.rows.take(np.arange(manifest.num_samples))
     return manifest
-
-
-def _read_shards(home: str, content: ManifestHead, remedy: str) -> pa.Table:
-    file = pa.BufferReader(storage.read(home, SHARDS, remedy=remedy))
-    try:
-        # no threads: one that still holds Python's bytes at the interpreter's exit aborts the process
-        shards = pq.ParquetFile(file).read(use_threads=False).cast(SHARD_ROW)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{urls.join(home, SHARDS)}: damaged: {str(error).strip()}; {remedy}") from error
-    for name in shards["name"].to_pylist():
-        if expected := "a name" if name is None else name_problem(name, max_bytes=MAX_NAME_BYTES):
-            raise DataError(f"{urls.join(home, SHARDS)}: a shard is called {name!r}; expected {expected}: {remedy}")
-    counts = shards["samples"].to_pylist()
-    totals = content.num_shards, content.num_samples
-    if None in counts or min(counts, default=0) < 1 or (len(counts), sum(counts)) != totals:
-        expected = f"with {content.num_samples} samples in {content.num_shards} shards"
-        raise DataError(f"{home}: {SHARDS} is not the one that {head.NAME} was written with, {expected}: {remedy}")
-    return shards
 
 
 def digest(manifest: Manifest) -> str:
@@ -252,8 +245,10 @@ class SampleReader:
     """Random access to a field, or an annotation, of samples by number."""
 
     def __init__(self, manifest: Manifest, field: str) -> None:
-        self.manifest, self._rows, self._files = manifest, manifest.rows, manifest.files
-        self._column = [*manifest.fields, *manifest.annotations].index(field)
+        self.manifest, self._files = manifest, manifest.files
+        self._rows = manifest.companion(field) if field in manifest.beside else manifest.rows
+        self._column = 0 if field in manifest.beside else [*manifest.fields, *manifest.annotations].index(field)
+        self._cached = manifest.digest if field == next(iter(manifest.fields)) else f"{manifest.digest}-{field}"
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
@@ -292,7 +287,7 @@ class SampleReader:
             starts=manifest.starts,
             samples=manifest.counts,
             length=manifest.read_options.samples_per_fetch,
-            digest=manifest.digest,
+            digest=self._cached,
         )
 
 

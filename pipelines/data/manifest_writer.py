@@ -1,28 +1,43 @@
 """Writing of manifests: the tables first, then the head, which completes them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selfsup import modality
 from selfsup.pipelines.data import head, storage
 from selfsup.pipelines.data.head import ManifestHead
-from selfsup.pipelines.data.manifest import HEAD, SHARD_ROW, SHARDS, Manifest, digest
+from selfsup.pipelines.data.manifest import HEAD, Manifest, digest
 from selfsup.pipelines.data.rows import NAME as SAMPLES
-from selfsup.pipelines.data.rows import RowsSummary, Table, write_rows
+from selfsup.pipelines.data.rows import RowsSummary, Table, beside_name, write_rows
+from selfsup.pipelines.data.shard_rows import SHARD_ROW, SHARDS
 
 
-def write_tables(home: str, shards: pa.Table, fields: int, blocks: Callable[[], Iterable[Table]]) -> RowsSummary:
-    """Write the rows of shards, and those of samples in blocks; `write_head` completes the manifest.
+def write_tables(
+    home: str,
+    shards: pa.Table,
+    blocks: Callable[[Sequence[str]], Iterable[Table]],
+    parts: Sequence[str],
+    beside: Sequence[str],
+) -> tuple[RowsSummary, dict[str, str]]:
+    """Write the rows of shards, and those of samples; `write_head` completes the manifest.
 
-    fields: of a sample.
+    blocks: fields and annotations -> their rows. parts: those of every sample. beside: companions, which have files of
+    their own. -> what was written of the parts, and the digest of each companion's.
     """
-    summary = write_rows(home, blocks, samples=sum(shards["samples"].to_pylist()), fields=fields)
+    samples = sum(shards["samples"].to_pylist())
+    summary = write_rows(home, partial(blocks, parts), samples=samples, fields=len(parts))
+    others = {
+        name: write_rows(home, partial(blocks, [name]), samples=samples, fields=1, name=beside_name(name))
+        for name in beside
+    }
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
     storage.write(home, SHARDS, sink.getvalue().to_pybytes())
-    return summary
+    return summary, {name: other.digest for name, other in others.items()}
 
 
 def remove_tables(home: str) -> None:
@@ -30,6 +45,8 @@ def remove_tables(home: str) -> None:
     if head.NAME not in storage.list_files(home, suffix=head.NAME):
         storage.remove(home, SHARDS)
         storage.remove(home, SAMPLES)
+        for name in modality.companions():
+            storage.remove(home, beside_name(name))
 
 
 def write_head(draft: Manifest) -> Manifest:

@@ -50,9 +50,18 @@ class SampleIndex:
     """
 
     def __init__(
-        self, home: str, *, samples: int, fields: int, classes: int, digest: str, cache: Cache | None, remedy: str
+        self,
+        home: str,
+        name: str = NAME,
+        *,
+        samples: int,
+        fields: int,
+        classes: int,
+        digest: str,
+        cache: Cache | None,
+        remedy: str,
     ) -> None:
-        self._file, self._row = storage.open_file(home, NAME, remedy=remedy), row(fields)
+        self._file, self._row = storage.open_file(home, name, remedy=remedy), row(fields)
         self._samples, self._classes, self._digest, self._cache = samples, classes, digest, cache
         self._remedy, header, pages = remedy, _header(samples, self._row), -(-samples // PAGE)
         self._begin, end = len(header), len(header) + samples * self._row.itemsize
@@ -100,7 +109,14 @@ def _of_field(rows: Table, column: int) -> Table:
     return own
 
 
-def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int, fields: int) -> RowsSummary:
+def beside_name(field: str) -> str:
+    """Return the file of the index of a companion."""
+    return f"manifest-{field}.npy"
+
+
+def write_rows(
+    home: str, blocks: Callable[[], Iterable[Table]], *, samples: int, fields: int, name: str = NAME
+) -> RowsSummary:
     """Write the index. blocks: of whole pages, except the last."""
     sums: list[bytes] = []
     labelled: list[int] = []
@@ -115,7 +131,7 @@ def write_rows(home: str, blocks: Callable[[], Iterable[Table]], *, samples: int
             yield block.tobytes()
         yield b"".join(sums)
 
-    storage.write(home, NAME, parts)
+    storage.write(home, name, parts)
     return RowsSummary(_digest(b"".join(sums)), sum(labelled))
 
 

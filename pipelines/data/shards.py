@@ -20,6 +20,7 @@ from selfsup.pipelines.data import classes, manifest, manifest_writer, storage, 
 from selfsup.pipelines.data.gather import SampleSpool
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.rows import Table
+from selfsup.pipelines.data.shard_rows import SHARD_ROW
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # (done, total)
@@ -127,10 +128,11 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         known = classes.read_names(root)
         kind = classes.label_kind(spool.labels, spool.num_samples, known)
         numbers, names = classes.number_classes(spool.labels[kind], known)
-        table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=manifest.SHARD_ROW)
+        table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=SHARD_ROW)
         fields = _fields(root, spool, reading)
         parts = [*fields, *spool.annotations]
-        summary = manifest_writer.write_tables(home, table, len(parts), partial(spool.read, kind, numbers, parts))
+        blocks = partial(spool.read, kind, numbers)
+        summary, beside = manifest_writer.write_tables(home, table, blocks, parts, spool.beside)
     for text in _remarks(spool, kind, known, summary.num_labelled):
         remark(f"{root}: {text}")
     return Manifest(
@@ -144,6 +146,7 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         classes=names,
         fields=fields,
         annotations=spool.annotations,
+        beside=beside,
         shards=table,
     )
 
@@ -158,7 +161,7 @@ def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Readi
 
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
     for name, number in spool.having.items():
-        if 0 < number < spool.num_samples:
+        if 0 < number < spool.num_samples and name not in modality.companions():
             part = "field" if name in modality.names() else "annotation"
             yield f"{number} of {spool.num_samples} samples have {name}, which is no {part} of the data set therefore"
     if spool.num_unread:

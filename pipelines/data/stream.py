@@ -38,7 +38,8 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class SampleStream:
-    """A training stream as a pure function of its fields. Every view has a size; all are of one modality."""
+    """A training stream as a pure function of its fields. Every view has a size; the first are of the modality of all
+    but companions, whose views come last."""
 
     manifest: Manifest
     order: SampleOrder
@@ -51,23 +52,21 @@ class SampleStream:
         memory: bytes for samples and steps, including the step last yielded; at least one step is prepared ahead.
         The threads end with the iterator: when it is exhausted, raises or is closed.
         """
-        kind = modality.ready(self.modality)
-        with _pool(1) as read_pool, _pool(threads, kind.begin_thread) as crop_pool:
+        kinds = [modality.ready(name) for name in self.modalities]
+        with _pool(1) as read_pool, _pool(threads, lambda: [kind.begin_thread() for kind in kinds]) as crop_pool:
             maker = _StepMaker(self, lanes, read_pool, crop_pool)
             yield from maker.rows(first, last, *maker.prefetch(threads, memory))
 
     @property
-    def modality(self) -> str:
-        """Return the one modality of its views."""
-        name: str
-        [name] = {view.modality for view in self.views.specs}
-        return name
+    def modalities(self) -> list[str]:
+        """Return the modalities of its views, in the order of these; companions come last."""
+        return list(dict.fromkeys(view.modality for view in self.views.specs))
 
     @property
     def raw(self) -> list[tuple[tuple[int, ...], type[np.generic]]]:
         """Return shape and type of each view of a sample, as it is loaded."""
-        kind, reading = modality.load(self.modality), self.manifest.fields[self.modality]
-        return [kind.raw(view, reading) for view in self.views.specs]
+        readings = {name: self.manifest.reading(name) for name in self.modalities}
+        return [modality.load(view.modality).raw(view, readings[view.modality]) for view in self.views.specs]
 
     @property
     def raw_maps(self) -> list[tuple[tuple[int, ...], type[np.generic]]]:
@@ -115,15 +114,16 @@ class BufferPool:
 
 
 class _ReadGroup(NamedTuple):
-    """Samples read for some steps. epoch, index: (steps, n). boxes: (steps * n, V, 3A + 1), a `View.box` a view.
+    """Samples read for some steps. epoch, index: (steps, n).
 
-    maps: the same samples, with a map for their data, for each that the stream holds.
+    samples: of each field. boxes: of each, (steps * n, V, 3A + 1), a `View.box` for each of its V views. maps: the same
+    samples, with a map for their data, for each that the stream holds.
     """
 
     epoch: Ints
     index: Ints  # type: ignore[assignment]  # a tuple's method of that name
-    samples: list[Sample]
-    boxes: Boxes
+    samples: list[list[Sample]]
+    boxes: list[Boxes]
     maps: list[list[Sample]]
 
 
@@ -143,11 +143,44 @@ class _Step(NamedTuple):
         maps = {f"map{number}": map_ for number, map_ in enumerate(self.maps)}
         size = group.index.shape[1]
         here = slice(self.row * size, (self.row + 1) * size)
-        label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[here]], np.int64)
+        label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[0][here]], np.int64)
         numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row], "label": label}
-        boxes = group.boxes[here].astype(np.float32)
-        places = {f"box{number}": boxes[:, number] for number in range(len(self.views))}
+        boxes = [box for own in group.boxes for box in own[here].astype(np.float32).swapaxes(0, 1)]
+        places = {f"box{number}": box for number, box in enumerate(boxes)}
         return {**views, **maps, **places, **numbers, "bad": np.array(bad, dtype=object)}
+
+
+class _Field:
+    """A field of the samples of a stream: of one modality. numbers: of its views."""
+
+    def __init__(self, stream: SampleStream, name: str) -> None:
+        self.kind, self.reading = modality.load(name), stream.manifest.reading(name)
+        self.reader = SampleReader(stream.manifest, name)  # used by the thread of the read pool alone
+        numbers = [number for number, view in enumerate(stream.views.specs) if view.modality == name]
+        self.views = stream.views.specs[numbers[0] : numbers[-1] + 1]
+        self.numbers = slice(numbers[0], numbers[-1] + 1)
+        self._seed, self._places = stream.order.seed, [stream.views.place(number) for number in numbers]
+
+    def load(self, samples: list[Sample], boxes: Boxes, parts: list[Raw]) -> list[int]:
+        """Load n samples, (n, V, 3A + 1), into the arrays of all views; return which of them are damaged."""
+        return self.kind.fill([sample.data for sample in samples], boxes, self.views, self.reading, parts[self.numbers])
+
+    def place(self, samples: list[Sample], epoch: Ints, index: Ints) -> Boxes:
+        """-> (samples, V, 3A + 1): a `View.box` each"""
+        extents, placed = np.array([self._extent(sample) for sample in samples]), []
+        for number in self._places:
+            view = self.views[number - self.numbers.start]
+            at = {"seed": self._seed, "epoch": epoch, "index": index, "purpose": CROP + 16 * number}
+            draws = uniform(**at, draws=self.kind.place_draws)
+            placed.append(np.concatenate([self.kind.place(view, extents, draws), extents], axis=1))
+        return np.stack(placed, axis=1)
+
+    def _extent(self, sample: Sample) -> tuple[int, ...]:
+        """Return the length along each axis; ones for a broken header: the decoder will reject the sample."""
+        try:
+            return self.kind.extent(sample.data, self.reading)
+        except DecodeError:
+            return (1,) * len(self.kind.axes)
 
 
 class _StepMaker:
@@ -157,12 +190,12 @@ class _StepMaker:
         self, stream: SampleStream, lanes: Sequence[int], read_pool: ThreadPoolExecutor, crop_pool: ThreadPoolExecutor
     ) -> None:
         self._stream, self._lanes, self._read_pool, self._crop_pool = stream, lanes, read_pool, crop_pool
-        self._modality, self._reading = modality.load(stream.modality), stream.manifest.fields[stream.modality]
-        self._reader = SampleReader(stream.manifest, stream.modality)  # used by the thread of the read pool alone
+        self._fields = [_Field(stream, name) for name in stream.modalities]
         self._map_readers = [SampleReader(stream.manifest, spec.name) for spec in stream.views.maps]  # likewise
         self._buffers, self._raw = BufferPool(), stream.raw
         self._batch = len(lanes) * stream.order.per_lane
-        self._changing = [n for n, view in enumerate(stream.views.specs) if self._modality.change_draws(view)]
+        views = enumerate(stream.views.specs)
+        self._changing = [number for number, view in views if modality.load(view.modality).change_draws(view)]
 
     def prefetch(self, threads: int, memory: int) -> tuple[int, int]:
         """Return how many steps to read together, and how many to prepare ahead, within so much memory."""
@@ -190,7 +223,7 @@ class _StepMaker:
     def _read(self, start: int, stop: int) -> _ReadGroup:
         numbers = [self._stream.order.take(lane, start, stop) for lane in self._lanes]
         epoch, index = (np.concatenate(part, axis=1) for part in zip(*numbers, strict=True))
-        samples = self._reader.read(index.ravel())
+        samples = [field.reader.read(index.ravel()) for field in self._fields]
         maps = [reader.read(index.ravel()) for reader in self._map_readers]
         return _ReadGroup(epoch, index, samples, self._place(samples, epoch.ravel(), index.ravel()), maps)
 
@@ -208,29 +241,34 @@ class _StepMaker:
         group, bad, first = future.result(), list[str](), row * self._batch
         here = slice(first + places.start, first + places.stop)
         parts = [view[places.start : places.stop] for view in views]
-        for place in self._load(group.samples[here], group.boxes[here], parts):
+        for place in self._load([own[here] for own in group.samples], [own[here] for own in group.boxes], parts):
             at = here.start + place
-            bad += [group.samples[at].key, *self._replace(group, at, [part[place : place + 1] for part in parts])]
+            bad += [group.samples[0][at].key, *self._replace(group, at, [part[place : place + 1] for part in parts])]
         for number in self._changing:
             self._change(parts[number], number, group, here)
         for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
             for place in places:
                 at = first + place
-                map_[place] = _map_of(spec, own[at], map_.shape[-1], group.boxes[at, 0])
+                map_[place] = _map_of(spec, own[at], map_.shape[-1], group.boxes[0][at, 0])
         return bad
 
     def _change(self, part: Raw, number: int, group: _ReadGroup, here: slice) -> None:
         """Change the loaded views of some samples as augmentation on the host does. number: of the view."""
         view = self._stream.views.specs[number]
+        kind, reading = modality.load(view.modality), self._stream.manifest.reading(view.modality)
         epoch, index = (numbers.ravel()[here] for numbers in (group.epoch, group.index))
-        purpose, draws = CHANGE + 16 * number, self._modality.change_draws(view)
+        purpose, draws = CHANGE + 16 * number, kind.change_draws(view)
         drawn = uniform(seed=self._stream.order.seed, epoch=epoch, index=index, purpose=purpose, draws=draws)
         for place, own in enumerate(drawn):
-            part[place] = self._modality.change(part[place], view, self._reading, own)
+            part[place] = kind.change(part[place], view, reading, own)
 
-    def _load(self, samples: list[Sample], boxes: Boxes, parts: list[Raw]) -> list[int]:
-        data, views = [sample.data for sample in samples], self._stream.views.specs
-        return self._modality.fill(data, boxes, views, self._reading, parts)
+    def _load(self, samples: list[list[Sample]], boxes: list[Boxes], parts: list[Raw]) -> list[int]:
+        """Load samples of all fields; return which of them are damaged in one or the other."""
+        fields = zip(self._fields, samples, boxes, strict=True)
+        return sorted({place for field, own, places in fields for place in field.load(own, places, parts)})
+
+    def _place(self, samples: list[list[Sample]], epoch: Ints, index: Ints) -> list[Boxes]:
+        return [field.place(own, epoch, index) for field, own in zip(self._fields, samples, strict=True)]
 
     def _replace(self, group: _ReadGroup, at: int, parts: list[Raw]) -> list[str]:
         """Replace a sample by the next that can be decoded; load that, and return the keys of those that cannot.
@@ -242,30 +280,14 @@ class _StepMaker:
         for attempt in range(1, MAX_REPLACEMENTS):
             offset = attempt if attempt <= NEIGHBORS else attempt * max(1, manifest.num_samples // MAX_REPLACEMENTS)
             number = np.array([(index + offset) % manifest.num_samples])
-            samples = self._read_pool.submit(self._reader.read, number).result()
-            (boxes,) = self._place(samples, np.array([epoch]), np.array([index]))
-            if self._load(samples, boxes[None], parts):
-                bad.append(samples[0].key)
+            samples = [self._read_pool.submit(field.reader.read, number).result() for field in self._fields]
+            boxes = self._place(samples, np.array([epoch]), np.array([index]))
+            if self._load(samples, boxes, parts):
+                bad.append(samples[0][0].key)
                 continue
-            group.samples[at], group.boxes[at] = samples[0], boxes
+            for place, own in enumerate(samples):
+                group.samples[place][at], group.boxes[place][at] = own[0], boxes[place][0]
             for own, reader in zip(group.maps, self._map_readers, strict=True):
                 [own[at]] = self._read_pool.submit(reader.read, number).result()
             return bad
         raise DataError(f"{manifest.root}: {MAX_REPLACEMENTS} samples in a row cannot be decoded: {bad}")
-
-    def _place(self, samples: list[Sample], epoch: Ints, index: Ints) -> Boxes:
-        """-> (samples, V, 3A + 1): a `View.box` each"""
-        extents = np.array([self._extent(sample) for sample in samples])
-        views, seed, kind = self._stream.views, self._stream.order.seed, self._modality
-        placed = []
-        for number in map(views.place, range(len(views.specs))):
-            draws = uniform(seed=seed, epoch=epoch, index=index, purpose=CROP + 16 * number, draws=kind.place_draws)
-            placed.append(np.concatenate([kind.place(views.specs[number], extents, draws), extents], axis=1))
-        return np.stack(placed, axis=1)
-
-    def _extent(self, sample: Sample) -> tuple[int, ...]:
-        """Return the length along each axis; ones for a broken header: the decoder will reject the sample."""
-        try:
-            return self._modality.extent(sample.data, self._reading)
-        except DecodeError:
-            return (1,) * len(self._modality.axes)

@@ -134,7 +134,7 @@ def scan(data: bytes, *, name: str) -> ShardScan:
 
 def _schema() -> pa.Schema:
     texts = dict.fromkeys(("key", "label", *labels.UNSURE), pa.string())
-    return pa.schema(texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES), PLACE))
+    return pa.schema(texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES, *modality.companions()), PLACE))
 
 
 def _first(row: Mapping[str, Any]) -> int:
@@ -221,6 +221,7 @@ def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
         expected = " or ".join(_wanted(kind) for kind in modality.names())
         raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
     members |= {name: sample.members.get(suffix) for name, suffix in annotation.SUFFIXES.items()}
+    members |= {kind: _member(sample, kind, name) for kind in modality.companions()}
     return {
         kind: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
         for kind, member in members.items()

@@ -84,6 +84,7 @@ class BatchLoader:
 
     def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
+        stats = {task.run.modality: task.stats} | {name: task.manifest.reading(name) for name in task.run.beside}
         self.bad = self._earlier(restored=start > 0)
         for step, columns in enumerate(ahead(self._timed(feed.steps(start)), self._device), start):
             self._count(set(columns.pop("bad")))
@@ -93,7 +94,7 @@ class BatchLoader:
                 seed=task.run.seed,
                 step=step,
                 patch=self._patch,
-                stats={task.run.modality: task.stats},
+                stats=stats,
                 device=self._device,
                 own=task.augment,
             )

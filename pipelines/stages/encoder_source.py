@@ -18,6 +18,7 @@ from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.stages import raw_values
 from selfsup.pipelines.stages.classify import HeadSource
+from selfsup.pipelines.stages.paired import PairSource
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import ViewSpec
@@ -80,7 +81,7 @@ def _feature(trunk: encoder.Encoder, view: Any, reads: FeatureChoice) -> Tensor:
     return attention.keys(trunk, view) if reads.kind == "keys" else attention.class_attention(trunk, view)
 
 
-Source = EncoderSource | HeadSource
+Source = EncoderSource | HeadSource | PairSource
 
 
 @lru_cache(maxsize=1)
@@ -107,8 +108,8 @@ class Encode:
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
         raw = torch.from_numpy(np.array(batch.pop("sample")))
-        draws = [torch.from_numpy(np.array(batch.pop("draws")))] if "draws" in batch else []
-        feature = _loaded(self._source)(raw, *draws).float().cpu().numpy()
+        more = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
+        feature = _loaded(self._source)(raw, *more).float().cpu().numpy()
         shape = feature.shape[1:]
         column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
         tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
-from selfsup.modality import Data, DecodeError, Modality, Raw
+from selfsup.modality import Data, DecodeError, Raw
 from selfsup.pipelines.data.answers import AnswerSource
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.objective import ENCODER, METHOD
@@ -30,6 +31,7 @@ from selfsup.pipelines.stages.encoder_source import Columns, EncoderSource, Sour
 from selfsup.pipelines.stages.encoding import write_features
 from selfsup.pipelines.stages.filled import blocks, mapped, places_of, written
 from selfsup.pipelines.stages.maps import MapSource
+from selfsup.pipelines.stages.paired import PairSource
 from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
 from selfsup.stage import Stage
@@ -37,15 +39,20 @@ from selfsup.views import Center, ViewSpec
 
 
 class Load:
-    """A map from numbers of samples, from `first` on, val after train, to a view and a label of each that decodes."""
+    """A map from numbers of samples, from `first` on, val after train, to a view and a label of each that decodes.
 
-    def __init__(self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0) -> None:
+    beside: the view of a companion that is loaded, too.
+    """
+
+    def __init__(
+        self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0, beside: ViewSpec | None = None
+    ) -> None:
         self._splits, self._first = (train, val), first
         number = {name: place for place, name in enumerate(train.classes)} | {"": -1}
         self._class = [  # label -> its number in train's classes; -1 and the last: none there
             np.array([*(number.get(name, -1) for name in split.classes), -1]) for split in self._splits
         ]
-        self._view, self._modality = view, view.modality
+        self._views = {"sample": view} | ({"beside": beside} if beside else {})
 
     def __call__(self, batch: Columns) -> Columns:
         number, limit = batch["id"] + self._first, self._splits[0].num_samples
@@ -53,25 +60,33 @@ class Load:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
-        kind = modality.ready(self._modality)
-        samples = SampleReader(self._splits[split], self._modality).read(number - split * self._splits[0].num_samples)
-        tried = [(n, sample, self._loaded(kind, sample.data, split)) for n, sample in zip(number, samples, strict=True)]
-        made = [(n, sample, raw) for n, sample, raw in tried if raw is not None]
-        shape, dtype = kind.raw(self._view, self._splits[split].fields[self._modality])
+        manifest, loaded = self._splits[split], list[list[Raw | None]]()
+        for view in self._views.values():
+            samples = SampleReader(manifest, view.modality).read(number - split * self._splits[0].num_samples)
+            label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
+            loaded.append([_loaded(view, sample.data, manifest) for sample in samples])
+        made = np.array([all(raw is not None for raw in raws) for raws in zip(*loaded, strict=True)], bool)
         return {
-            "sample": np.stack([raw for _, _, raw in made]) if made else np.empty((0, *shape), dtype),
-            "label": self._class[split][[-1 if sample.label is None else sample.label for _, sample, _ in made]],
-            "split": np.full(len(made), split, np.int64),
-            "id": np.array([number for number, _, _ in made], np.int64),
+            **{name: self._stack(name, raws, made, manifest) for name, raws in zip(self._views, loaded, strict=True)},
+            "label": self._class[split][label[made]],
+            "split": np.full(made.sum(), split, np.int64),
+            "id": number[made].astype(np.int64),
         }
 
-    def _loaded(self, kind: Modality, data: Data, split: int) -> Raw | None:
-        reading = self._splits[split].fields[self._modality]
-        try:
-            extents = np.array([kind.extent(data, reading)])
-            return kind.load(data, kind.place(self._view, extents, np.empty((1, 0))), [self._view], reading)[0]
-        except DecodeError:
-            return None
+    def _stack(self, name: str, raws: list[Raw | None], made: NDArray[np.bool_], manifest: Manifest) -> NDArray[Any]:
+        view = self._views[name]
+        shape, dtype = modality.load(view.modality).raw(view, manifest.reading(view.modality))
+        parts = [raw for raw, is_made in zip(raws, made, strict=True) if is_made and raw is not None]
+        return np.stack(parts) if parts else np.empty((0, *shape), dtype)
+
+
+def _loaded(view: ViewSpec, data: Data, manifest: Manifest) -> Raw | None:
+    kind, reading = modality.ready(view.modality), manifest.reading(view.modality)
+    try:
+        extents = np.array([kind.extent(data, reading)])
+        return kind.load(data, kind.place(view, extents, np.empty((1, 0))), [view], reading)[0]
+    except DecodeError:
+        return None
 
 
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
@@ -100,10 +115,16 @@ def embed_splits(
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     source: Source = source_of(planned, weights, reads)
     first = train.num_samples if reads.is_predicted or known else 0
-    if weights and reads.is_predicted:
+    beside = None
+    if weights and reads.is_joint:
+        source = PairSource(
+            run, planned.size, weights.with_name(METHOD), source.view, source.stats, reads, train.classes
+        )
+        beside = source.beside
+    elif weights and reads.is_predicted:
         source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
     total = train.num_samples + (val.num_samples if val else 0) - first
-    return write_features(source, Load(train, val or train, source.view, first), run, total, folder, known)
+    return write_features(source, Load(train, val or train, source.view, first, beside), run, total, folder, known)
 
 
 def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:

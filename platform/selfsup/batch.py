@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfsup import modality
 from selfsup.evaluator import METRIC
 from selfsup.masks import Mask
-from selfsup.parts.patch import Patch, patchify
+from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Tokens
 from selfsup.views import MapSpec, Views, ViewSpec
 
@@ -65,9 +66,9 @@ def _blank_map(spec: MapSpec, view: ViewSpec, samples: int, device: torch.device
 
 
 def _blank_view(view: ViewSpec, patch: Patch | None, samples: int, device: torch.device | str, channels: int) -> View:
-    value = torch.zeros(samples, channels, *view.lengths, device=device)
+    value = torch.zeros(samples, view.channels or channels, *view.lengths, device=device)
     box = torch.zeros(samples, 3 * len(view.lengths) + 1, device=device)
-    if patch is None:
-        return View(view.modality, value, None, box)
-    tokens = patchify(value, patch)
-    return View(view.modality, tokens, view.mask.blank(samples, tokens.grid, device) if view.mask else None, box)
+    seen = modality.load(view.modality).seen(value, patch)
+    if isinstance(seen, Tensor):
+        return View(view.modality, seen, None, box)
+    return View(view.modality, seen, view.mask.blank(samples, seen.grid, device) if view.mask else None, box)

@@ -116,9 +116,18 @@ def _painted(paint: Paint, data: Data, input: Knobs) -> Iterator[Conflict]:  # n
 
 
 def _one_input(input: Knobs) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
-    """Yield a conflict where samples are of several modalities, which no objective reads."""
-    if len(names := [name for name, knobs in input if knobs is not None]) > 1:
-        yield Conflict((f"input.{names[1]}",), f"a run reads one kind of data, not {' and '.join(names)}")
+    """Yield a conflict where samples are of several modalities, none of them a companion of another."""
+    own = [name for name in modality.names() if getattr(input, name, None) is not None]
+    if len(own) > 1:
+        message = f"the backbone of a run reads one kind of data, not {' and '.join(own)}"
+        yield Conflict((f"input.{own[1]}",), message)
+
+
+def _read_beside(beside: Collection[str], method: str, input: Knobs) -> Iterator[Conflict]:  # noqa: A002
+    """Yield a conflict for each companion that a method does not read."""
+    for name in modality.companions():
+        if getattr(input, name) is not None and name not in beside:
+            yield Conflict((f"input.{name}", "method"), f"{method} reads no {name} beside its samples; leave it out")
 
 
 def _known(backbone: Backbone) -> Iterator[Conflict]:
@@ -205,6 +214,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _means_exist,
     _painted,
     _one_input,
+    _read_beside,
     _known,
     _kind,
     _patches,

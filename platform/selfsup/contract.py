@@ -5,23 +5,23 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from selfsup import checkpoint, encoder
+from selfsup import checkpoint, encoder, modality
 from selfsup.batch import Batch, blank_batch
+from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen
 from selfsup.masks import Mask, MaskRule
 from selfsup.method import Method, TrainInfo, load, names
 from selfsup.optim import build
-from selfsup.parts.patch import patchify
-from selfsup.parts.tokens import Grid
+from selfsup.parts.tokens import Grid, Tokens
 from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
 from selfsup.train import read, train
-from selfsup.views import MapSpec, Views, sized
+from selfsup.views import MapSpec, Views
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
@@ -56,8 +56,16 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
     info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
     info = info._replace(teacher=example_teacher(method, backbone, info))
-    objective = method(hyper, {"image": trunk}, info)
-    return Example(objective, random_batch(sized(method.views(hyper), SIZE), trunk.patch, samples))
+    views, towers = beside(method, method.views(hyper), backbone)
+    return Example(method(hyper, {"image": trunk, **towers}, info), random_batch(views, trunk.patch, samples))
+
+
+def beside(method: type[Method], views: Views, backbone: Backbone) -> tuple[Views, dict[str, Encoder]]:
+    """Return views of images and of companions, and small towers of these."""
+    kinds = {name: modality.load(name) for name in method.beside}
+    section = modality.inputs()(**{name: kind.Input(**kind.cheap) for name, kind in kinds.items()})
+    towers = {name: kind.tower(getattr(section, name)) for name, kind in kinds.items()}
+    return modality.views_of(views, section, backbone), towers
 
 
 def example_teacher(method: type[Method], backbone: Backbone, info: TrainInfo) -> Frozen | None:
@@ -87,12 +95,11 @@ def _teaches(kind: type[Method], lesson: str, backbone: Backbone) -> bool:
 def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
     """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed."""
     blank = blank_batch(views, patch, samples)
-    images = [torch.randn(samples, 3, *crop.lengths) for crop in views.specs]
-    values = [patchify(image, patch) if patch else image for image in images]
+    values = [_random_value(view, patch, samples) for view in views.specs]
     grids = [tuple(length // (patch or 1) for length in crop.lengths) for crop in views.specs]
     rules = [crop.mask if patch else None for crop in views.specs]
     masks = [_random_mask(rule, samples, grid) if rule else None for rule, grid in zip(rules, grids, strict=True)]
-    draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(images)).unbind(1)
+    draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(values)).unbind(1)
     parts = zip(blank.views, values, masks, boxes, strict=True)
     return blank._replace(
         views=tuple(view._replace(value=value, mask=mask, box=box) for view, value, mask, box in parts),
@@ -101,6 +108,13 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
         draws=draws,
         maps=tuple(_random_map(spec, map_) for spec, map_ in zip(views.maps, blank.maps, strict=True)),
     )
+
+
+def _random_value(view: Any, patch: int | None, samples: int) -> Tokens | Tensor:
+    """Return pixels; of companions, whose values are small numbers, such ones."""
+    shape = samples, view.channels or 3, *view.lengths
+    values = torch.randn(shape) if view.channels is None else torch.randint(8, shape)
+    return modality.load(view.modality).seen(values, patch)
 
 
 def _random_map(spec: MapSpec, blank: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Evaluation(NamedTuple):
     @property
     def has_curve(self) -> bool:
         """Return whether it is made during training, too: not where it trains the encoder on, or reads versions."""
-        return self.feature.kind != "logits" and not self.feature.views
+        return not (self.feature.is_predicted or self.feature.views)
 
     @property
     def metrics(self) -> dict[str, Metric]:

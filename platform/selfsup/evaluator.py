@@ -142,15 +142,16 @@ class Evaluator(abc.ABC):
 
     reads: one vector a sample, which FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
     or what a head predicts that `training` trained with the encoder, for validation samples alone: logits, or where the
-    target is a map, a number for each pixel, (M, S * S, 1). target: the field of a sample that is predicted: its class,
-    or one of DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that
-    `run` may yield. classifies: whether it names a class for each validation sample, to whose logits it adds the
-    features' `handicap`, and which their `hits` compare with what is right. cheap: knobs of a protocol whose defaults
-    take minutes, with which `selfsup check-evaluator` runs it.
+    target is a map, a number for each pixel, (M, S * S, 1); or what two towers make of these: pairs, (M, 2, D), or
+    cosines with prompts of classes, (M, C). target: the field of a sample that is predicted: its class, or one of
+    DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that `run` may
+    yield. classifies: whether it names a class for each validation sample, to whose logits it adds the features'
+    `handicap`, and which their `hits` compare with what is right. cheap: knobs of a protocol whose defaults take
+    minutes, with which `selfsup check-evaluator` runs it.
     """
 
     Hyper: ClassVar[type[Knobs]]
-    reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits"]] = "pooled"
+    reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits", "pairs", "prompted"]] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth", "disparity", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
     classifies: ClassVar[bool] = False
@@ -216,8 +217,8 @@ def check(features: Features, *, labelled: bool = True, learns: bool = True) -> 
             raise DataError(f"evaluation: {part} labels must be 0 to {features.classes - 1}, found {labels}")
     if features.views is not None and (bad := sum(map(_not_finite, features.views))):
         raise DataError(f"evaluation: {bad} features of views are not finite: the encoder diverged")
-    if labelled and has_train and (features.train_label == features.train_label[0]).all():
-        only = f"class {features.train_label[0]}, the only one of {len(features.train_label)} labelled train samples"
+    if labelled and has_train and (features.train_label == (first := features.train_label[0])).all():
+        only = f"class {first}, the only one of {len(features.train_label)} labelled train samples"
         raise DataError(f"evaluation: every guess would be {only}: an accuracy says nothing")
 
 

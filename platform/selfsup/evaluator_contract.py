@@ -45,6 +45,7 @@ def example(kind: Kind, *, labelled: bool = True) -> Features:
     choice = kind.reads_of(cheap(kind))
     vectors = (TOKENS, DIM) if choice.is_of_tokens else (choice.parts * DIM,)
     shape = _predicted(kind.target) if choice.is_predicted else vectors
+    shape = (2, DIM) if choice.kind == "pairs" else shape
     centers = draw.normal(size=(CLASSES, *shape))
     value = (centers[label] + draw.normal(size=(len(label), *shape))).astype(np.float32)
     label = label if labelled else np.full_like(label, -1)

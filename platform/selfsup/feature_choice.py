@@ -4,14 +4,24 @@ from typing import Any, Literal, NamedTuple
 
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs, knob
-from selfsup.sections import Backbone
+from selfsup.sections import BASELINES, Backbone
 
 Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
 Versions = Literal["augmented", "corrupted", "right"]  # a module each, in pipelines/stages/versions
 
 
+class Prompts(NamedTuple):
+    """Captions that name classes. templates: each with {} in place of a name. names: (class, other name)."""
+
+    templates: tuple[str, ...]
+    names: tuple[tuple[str, str], ...] = ()
+
+
 class FeatureChoice(NamedTuple):
     """A feature of a sample: one vector, or one for each token; `logits`: what a trained head predicts.
+
+    Of an objective of two towers: `pairs`, a sample and its caption in the space that they share; `prompted`: a
+    sample's cosines with the `prompts` of each class there.
 
     kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
@@ -22,12 +32,13 @@ class FeatureChoice(NamedTuple):
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
     """
 
-    kind: Literal[Pooling, "tokens", "keys", "attention", "logits"] = "pooled"
+    kind: Literal[Pooling, "tokens", "keys", "attention", "logits", "pairs", "prompted"] = "pooled"
     blocks: int = 1
     squashed: bool = False
     views: int = 0
     images: int | None = None
     versions: Versions = "augmented"
+    prompts: Prompts | None = None
 
     @property
     def whole(self) -> "FeatureChoice":
@@ -51,6 +62,7 @@ class FeatureChoice(NamedTuple):
         view = {"squashed": True} if self.squashed else {}
         views: dict[str, Any] = {"views": self.views, "images": self.images} if self.views else {}
         views |= {"versions": self.versions} if self.versions != "augmented" else {}
+        view |= {"prompts": self.prompts._asdict()} if self.prompts else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:
@@ -62,12 +74,22 @@ class FeatureChoice(NamedTuple):
 
     @property
     def is_predicted(self) -> bool:
-        return self.kind == "logits"
+        """Return whether it is of validation samples alone, by the whole objective."""
+        return self.kind == "logits" or self.is_joint
+
+    @property
+    def is_joint(self) -> bool:
+        """Return whether it is of two towers."""
+        return self.kind in ("pairs", "prompted")
 
     @property
     def needs_encoder(self) -> bool:
         """Return whether raw samples have nothing like it."""
-        return self.kind in ("attention", "logits")
+        return self.kind == "attention" or self.is_predicted
+
+    def is_lacking(self, method: str) -> bool:
+        """Return whether a method, a baseline, has nothing like it."""
+        return (method == "pixels" and self.needs_encoder) or (method in BASELINES and self.is_joint)
 
     def of(self, method: str, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own.
@@ -82,7 +104,7 @@ class FeatureChoice(NamedTuple):
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
-        if self.whole._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
+        if self.is_joint or self.whole._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
             return
         if self.kind in ("keys", "attention") and not backbone.is_vit:
             message = f"it reads the last attention of a plain ViT, and {backbone.name} is none; leave it out"

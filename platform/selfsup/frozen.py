@@ -67,7 +67,7 @@ class Frozen(nn.Module):
         patches: Tensor = self.method.decoded(codes)
         if self._rescale is None:
             return patches
-        [modality] = self.method.encoders
+        modality = next(iter(self.method.encoders))
         encoder = self.method.encoder(modality)
         samples = unpatchify(patches, grid=encoder.grid, patch=encoder.patch)
         return patchify(self._rescale.undo(samples), encoder.patch).value
@@ -75,7 +75,7 @@ class Frozen(nn.Module):
     @property
     def dim(self) -> int:
         """Return the channels of its encoder's features."""
-        [modality] = self.method.encoders
+        modality = next(iter(self.method.encoders))
         return int(self.method.encoder(modality).dim)
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ class Frozen(nn.Module):
 
         Places are interpolated where it has another grid. view: one of the learner's, without a mask.
         """
-        [modality] = self.method.encoders
+        modality = next(iter(self.method.encoders))
         pooled, places = self.method.encoder(modality).pooled_and_spatial(self._own(view))
         places = places.float()
         if places.shape[2:] != grid:
@@ -93,7 +93,7 @@ class Frozen(nn.Module):
 
     def _own(self, view: Tokens | Tensor) -> Tokens | Tensor:
         """Return a view of the learner as its own encoder sees it."""
-        [modality] = self.method.encoders
+        modality = next(iter(self.method.encoders))
         patch = self.method.encoder(modality).patch
         if patch == self._patch and self._rescale is None:
             return view

@@ -83,6 +83,7 @@ class Method(nn.Module, abc.ABC):
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
+    beside: ClassVar[tuple[str, ...]] = ()  # companions of these that it learns from, too
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
     freezes: ClassVar[bool] = False  # whether weights of it wait for their first step: see ParamOptions.frozen_until
     learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`
@@ -125,9 +126,8 @@ class Method(nn.Module, abc.ABC):
 
     @property
     def backbone(self) -> Any:
-        """Return the encoder of an objective that has one modality."""
-        [only] = self.encoders.values()
-        return only
+        """Return the encoder that a spec's backbone describes; those of companions come after it."""
+        return next(iter(self.encoders.values()))
 
     def encoder(self, modality: str) -> Encoder:
         """Return the encoder of a modality that evaluation freezes. Raises KeyError for one that it does not have."""
@@ -135,6 +135,10 @@ class Method(nn.Module, abc.ABC):
         frozen = getattr(self, self.evaluated) if self.evaluated else trained
         assert isinstance(frozen, Encoder)
         return frozen
+
+    def joint(self, modality: str, view: Tokens | Tensor) -> Tensor:
+        """-> (B, D): unit vectors in the space that its modalities share. Of objectives with companions."""
+        raise NotImplementedError
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """-> (B, N, P) or (B, C, *S): its prediction of every token, or of whole samples, in the units of views[0].

@@ -7,9 +7,9 @@ import abc
 import functools
 import importlib.util
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, create_model
 
 from selfsup import registry
+from selfsup.coding import Coding
 from selfsup.errors import DataError, SelfsupError, SpecError
 from selfsup.knob import Knobs, knob
 from selfsup.sections import Backbone, InputShape
-from selfsup.views import Views, ViewSpec
+from selfsup.views import Beside, Views, ViewSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from selfsup.encoder_interface import Encoder
+    from selfsup.parts.patch import Patch
+    from selfsup.parts.tokens import Tokens
 
 MODALITIES = "selfsup.pipelines.modalities"  # the package, which is above this one
 Data = bytes | memoryview  # of an encoded sample
@@ -57,7 +62,8 @@ class Modality(abc.ABC):
     beyond selfsup's own, which the extra of its name installs. axes: what a view has along each axis. values: what its
     points are. given: what `fit` takes, and its shape, in words. Input: its part of a spec's `input`. idle: other
     settings of a spec that change nothing of it. place_draws: random numbers that placing a view takes, uniform in
-    [0, 1).
+    [0, 1). is_companion: whether it lies beside another modality alone, and has an encoder of its own, its `tower`; the
+    backbone of a spec is the other's. cheap: knobs of a small tower, with which `selfsup check-method` runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -71,6 +77,8 @@ class Modality(abc.ABC):
     Stats: ClassVar[type[Any]]
     idle: ClassVar[tuple[str, ...]] = ()
     place_draws: ClassVar[int]
+    is_companion: ClassVar[bool] = False
+    cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abc.abstractmethod
     def sizes(self, backbone: Backbone, knobs: Any) -> tuple[int, ...]:
@@ -157,6 +165,20 @@ class Modality(abc.ABC):
     def normalize(self, values: "Tensor", view: Any, stats: Any) -> "Tensor":
         """(B, C, *S), augmented -> (B, C, *S), normalized; perhaps in place"""
 
+    def seen(self, values: "Tensor", patch: "Patch | None") -> "Tokens | Tensor":
+        """(B, C, *S), normalized -> what an encoder sees. patch: points a side of the backbone's tokens."""
+        from selfsup.parts.patch import seen_by
+
+        return seen_by(values, patch)
+
+    def tower(self, knobs: Any) -> "Encoder":
+        """Return the encoder of a companion at its initial weights, a function of torch's seed."""
+        raise NotImplementedError
+
+    def contents(self, knobs: Any) -> dict[str, str]:  # noqa: ARG002
+        """Return the contents of the files that its part of `input` names, by knob."""
+        return {}
+
     @abc.abstractmethod
     def picture(self, values: "Tensor", stats: Any) -> NDArray[np.uint8]:
         """(B, C, *S), normalized -> (B, H, W, 3), for the eye"""
@@ -190,32 +212,15 @@ class Modality(abc.ABC):
         """Return the Stats of measured samples. Raises DataError where they contradict how they are read."""
 
 
-@dataclass(frozen=True)
-class Coding:
-    """A coding of files as members of shards: unchanged, if they can be read. reading: of the members."""
-
-    modality: Modality
-    reading: Any
-
-    @property
-    def settings(self) -> str:
-        """Return all that the bytes depend on but the file."""
-        return f"{type(self.modality).__name__}({self.reading})"
-
-    def inspect(self, paths: Sequence[Path]) -> list[str]:  # noqa: ARG002
-        """Return advice on options. Raises DataError where files contradict how they are read."""
-        return []
-
-    def encode(self, path: Path) -> tuple[str, bytes]:
-        """Return suffix and bytes of a file as a member of a shard. Raises DecodeError."""
-        data = path.read_bytes()
-        self.modality.check(data, self.reading)
-        return path.suffix[1:].lower(), data
-
-
 def names() -> list[str]:
-    """Return the names of all modalities; images first, whose shards may hold other members, too."""
-    return sorted(registry.modules(MODALITIES), key=lambda name: (name != "image", name))
+    """Return the names of all modalities but companions; images first, whose shards may hold other members, too."""
+    own = (name for name in registry.modules(MODALITIES) if not load(name).is_companion)
+    return sorted(own, key=lambda name: (name != "image", name))
+
+
+def companions() -> list[str]:
+    """Return the names of the modalities that lie beside others, sorted."""
+    return [name for name in registry.modules(MODALITIES) if load(name).is_companion]
 
 
 @functools.cache
@@ -237,7 +242,7 @@ def ready(name: str) -> Modality:
 @functools.cache
 def inputs() -> type[Knobs]:
     """Return the section `input` of a spec: the knobs of each modality that has some, under its name."""
-    own = {name: load(name) for name in names() if load(name).Input is not Knobs}
+    own = {name: load(name) for name in (*names(), *companions()) if load(name).Input is not Knobs}
     docs = {name: (inspect.getdoc(modality) or "").partition("\n\n")[0] for name, modality in own.items()}
     fields: Any = {name: (modality.Input | None, knob(None, docs[name])) for name, modality in own.items()}
     return create_model("Input", __base__=Knobs, **fields)
@@ -245,8 +250,13 @@ def inputs() -> type[Knobs]:
 
 def chosen(section: Knobs) -> tuple[str, Knobs]:
     """Return the modality that a section `input` asks for, and its knobs; images where it says nothing."""
-    given = [(name, knobs) for name, knobs in section if knobs is not None]
+    given = [(name, knobs) for name, knobs in section if knobs is not None and not load(name).is_companion]
     return given[0] if given else ("image", load("image").Input())
+
+
+def beside(section: Knobs, wanted: Sequence[str]) -> dict[str, Any]:
+    """Return the knobs of these companions, the defaults where a section `input` says nothing of one."""
+    return {name: getattr(section, name) or load(name).Input() for name in wanted}
 
 
 def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
@@ -264,7 +274,12 @@ def leading_of(section: Knobs) -> tuple[int, ...]:
 def views_of(views: Views, section: Knobs, backbone: Backbone) -> Views:
     """Return an objective's views as those of the modality that a section `input` asks for."""
     name, knobs = chosen(section)
-    return load(name).views(views, sizes_of(section, backbone), knobs)
+    own = tuple(view for view in views.specs if not isinstance(view, Beside))
+    made = load(name).views(replace(views, specs=own), sizes_of(section, backbone), knobs)
+    others = views.specs[len(own) :]  # an objective asks for them last
+    asked = beside(section, [view.field for view in others])
+    companions = [load(view.field).views(Views((view,)), (), asked[view.field]) for view in others]
+    return replace(made, specs=(*made.specs, *(view for views in companions for view in views.specs)))
 
 
 def whole_of(section: Knobs, backbone: Backbone, share: float) -> ViewSpec:

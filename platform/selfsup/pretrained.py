@@ -15,7 +15,6 @@ from selfsup import modality
 from selfsup.encoder import Encoder
 from selfsup.errors import CheckpointError, SpecError
 from selfsup.knob import Knobs
-from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens
 from selfsup.saved import SavedEncoder, read_encoder, restored
 from selfsup.sections import Embed
@@ -76,8 +75,7 @@ class PretrainedEncoder(nn.Module):
 
     def view_of(self, raw: Tensor, draws: Tensor | None = None) -> Tokens | Tensor:
         """(B, *S, C), the view as it is loaded -> what the encoder sees. draws: of a view that is augmented."""
-        value = self.normalized(raw, draws)
-        return value if self.encoder.patch is None else patchify(value, self.encoder.patch)
+        return self._modality.seen(self.normalized(raw, draws), self.encoder.patch)
 
     def normalized(self, raw: Tensor, draws: Tensor | None = None) -> Tensor:
         """(B, *S, C), the view as it is loaded -> (B, C, *S)"""

@@ -15,6 +15,7 @@ from selfsup.shipped import files
 
 CLAIMED = re.compile(r"Deviations? from the authors' code(?:, in all of them)?: (.*)")
 NO_CODE = "There is no authors' code"
+PAPERS = "in1k/", "yfcc15m/"  # folders of recipes that papers have numbers for
 KINDS = ("loss", "loop", "recipe", "libraries")
 NOT_RUN = "Not run here"  # in the comment at the head of a recipe
 
@@ -46,7 +47,7 @@ class Proof(NamedTuple):
 def proof(method: str) -> Proof:
     """Return the proof of an objective; no claims for one from outside. Raises SpecError if there is none."""
     claims = {kind: tuple(map(Claim._make, tests.items())) for kind, tests in _claims().get(method, {}).items()}
-    recipes = tuple(name for name in files() if name.startswith("in1k/") and _is_of(name, method))
+    recipes = tuple(name for name in files() if name.startswith(PAPERS) and _is_of(name, method))
     run = tuple(name for name in recipes if NOT_RUN not in header(name))
     docstring = importlib.import_module(load(method).__module__).__doc__
     loss, loop, recipe, libraries = (claims.get(kind, ()) for kind in KINDS)

@@ -75,8 +75,13 @@ class _Sections(Knobs):
 
     @property
     def modality(self) -> str:
-        """Return the modality that the method learns from."""
+        """Return the modality that the backbone is for."""
         return modality.chosen(self.input)[0]
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Return the companions that the method learns from, too."""
+        return () if self.method in BASELINES else _method(self.method).beside
 
     def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
         return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
@@ -289,13 +294,13 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
         name: cls.model_validate(values[name]) for name, cls in sections.items() if cls and values[name] is not None
     }
     if "method" not in wrong:
-        method = tree["method"]
+        is_baseline = (method := tree["method"]) in BASELINES
         sound["method"] = outside.short(method)
-        sound |= {"backbones": ("vit", "cnn"), "mask_units": False} if method in BASELINES else _needs(method)
+        sound |= {"backbones": ("vit", "cnn"), "mask_units": False, "beside": ()} if is_baseline else _needs(method)
     return sound
 
 
 def _needs(method: str) -> dict[str, Any]:
-    """Return the encoders that a method can train, and the check of its knobs."""
-    kind = _method(method)
-    return {"backbones": kind.backbones, "mask_units": kind.mask_units, "check": kind.check}
+    """Return the encoders that a method can train, the companions that it reads, and the check of its knobs."""
+    kind, names = _method(method), ("backbones", "mask_units", "beside", "check")
+    return {name: getattr(kind, name) for name in names}

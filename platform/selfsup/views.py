@@ -21,11 +21,12 @@ CROP_DRAWS = 2 * ATTEMPTS + 3  # per attempt an area and an aspect ratio; then t
 class ViewSpec:
     """A view of a sample, as an objective asks for it; a subclass for each modality.
 
-    mask: how the tokens are drawn that the encoder does not see. of: the number of an earlier view, whose part of the
-    sample this one shows, too.
+    channels: values of a point; None: as many as the data has. mask: how the tokens are drawn that the encoder does not
+    see. of: the number of an earlier view, whose part of the sample this one shows, too.
     """
 
     modality: ClassVar[str]
+    channels: ClassVar[int | None] = None
     mask: "MaskRule | None" = None
     of: int | None = None
 
@@ -126,6 +127,13 @@ class Center(ViewSpec):
     def geometry(self) -> tuple[Any, ...]:
         squashed = (True,) if self.squashed else ()
         return self.size, self.share, self.flip, self.rounded, self.resample, self.of, *squashed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside(ViewSpec):
+    """A view of what lies beside a sample, such as its caption; the last of an objective's. field: the modality."""
+
+    field: str
 
 
 def _square(size: int | None) -> tuple[int, ...]:

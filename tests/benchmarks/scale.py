@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
-from selfsup.pipelines.data import head, manifest, manifest_writer, rows, tars
+from selfsup.pipelines.data import head, manifest, manifest_writer, rows, shard_rows, tars
 from selfsup.pipelines.data.feed import Feed, StreamDatasource
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.pipelines.data.order import SampleOrder
@@ -60,13 +60,13 @@ class Made(AbstractFileSystem):
             self._rows[name] = scan.samples["image"].combine_chunks().field(name).to_numpy()
         names = [f"{number:06d}.tar" for number in range(shards)]
         columns = names, [samples] * shards, [len(self._shard)] * shards, [f"{n:032x}" for n in range(shards)]
-        table = pa.table([pa.array(column) for column in columns], schema=manifest.SHARD_ROW)
+        table = pa.table([pa.array(column) for column in columns], schema=shard_rows.SHARD_ROW)
         number = shards * samples
         self._header, self._tail = rows._header(number, rows.ROW), sums(self._rows, number)
         self._size = len(self._header) + shards * self._rows.nbytes + len(self._tail)
         sink = io.BytesIO()
         pq.write_table(table, sink)
-        self._files = {head.NAME: self._head(table, number), manifest.SHARDS: sink.getvalue()}
+        self._files = {head.NAME: self._head(table, number), shard_rows.SHARDS: sink.getvalue()}
 
     def _head(self, table: pa.Table, number: int) -> bytes:
         draft = manifest.Manifest(

@@ -8,12 +8,11 @@ from torch import nn
 
 from selfsup import encoder
 from selfsup.batch import Batch
-from selfsup.contract import random_batch
+from selfsup.contract import beside, random_batch
 from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, load
 from selfsup.sections import Backbone
-from selfsup.views import sized
 
 SIZE, PATCH = 16, 4
 SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such images and batches
@@ -24,6 +23,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "byol": {"hidden": 64},
     "cae": {"regressor_depth": 1, "decoder_depth": 1},
     "capi": {"clusters": 12, "predictor_depth": 1, "asked": 0.2, "momentum_warmup": 0.0},
+    "clip": {"dim": 16},
     "colorization": {"depth": 1, "width": 16},
     "context_encoder": {"bottleneck": 16, "width": 4},
     "data2vec": {"average": 2, "mask_block": 2},
@@ -99,8 +99,9 @@ def setting(
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(size, size))
         if lesson := kind.lesson(knobs):
             info = info._replace(teacher=teacher(kind, lesson, knobs, samples, trunk.patch))
-        method = kind(knobs, {"image": trunk}, info)
-        batch = random_batch(sized(kind.views(knobs), size), trunk.patch, samples)
+        views, towers = beside(kind, kind.views(knobs), settings)
+        method = kind(knobs, {"image": trunk, **towers}, info)
+        batch = random_batch(views, trunk.patch, samples)
     return method, batch
 
 

@@ -35,8 +35,8 @@ def splits(hyper: Contrast, setup: Setup) -> Iterator[SpecError]:
 
 
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, check=masks),
-    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, check=splits),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, beside=(), check=masks),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, beside=(), check=splits),
 }
 
 

@@ -29,8 +29,10 @@ class Contrast(Knobs):
 
 
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, check=lambda *_: ()),
-    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, check=lambda *_: ()),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, beside=(), check=lambda *_: ()),
+    "contrast": SimpleNamespace(
+        Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, beside=(), check=lambda *_: ()
+    ),
 }
 MASKED = """\
 name: base

@@ -3,6 +3,7 @@ published, which knows of selfsup only the first weights and the forward passes 
 """
 
 from . import (
+    captions,
     contrasts,
     gaussians,
     keys,
@@ -16,5 +17,18 @@ from . import (
     tokens,
 )
 
-MODULES = large_batches, teachers, keys, contrasts, masked, others, predictive, pretext, tokens, latents, gaussians
+MODULES = (
+    large_batches,
+    teachers,
+    keys,
+    contrasts,
+    masked,
+    others,
+    predictive,
+    pretext,
+    tokens,
+    latents,
+    gaussians,
+    captions,
+)
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

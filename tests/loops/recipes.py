@@ -16,7 +16,7 @@ def of_recipe(
 
     hyper: knobs beside the recipe's own.
     """
-    spec = read(f"in1k/{name}")
+    spec = read(name if "/" in name else f"in1k/{name}")
     own: Mapping[str, object] = {knob: getattr(spec.hyper, knob) for knob in spec.hyper.model_fields_set}
     warmup, groups = WARMUP if spec.optim.warmup else 0, min(2, spec.train.norm_groups)
     sizes = {"batch": spec.train.batch, "warmup": warmup, "groups": groups}

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -29,6 +30,7 @@ FAMILIES = (
     "contrastive",
     "distillation",
     "equivariance",
+    "image-text",
     "latent prediction",
     "pretext",
     "reconstruction",
@@ -99,7 +101,7 @@ def test_every_sample_takes_part(case, setting) -> None:
     method, batch = setting(*case)
     values = [view.value if isinstance(view.value, Tensor) else view.value.value for view in batch.views]
     for value in values:
-        value.requires_grad_()
+        value.requires_grad_(value.is_floating_point())
     loss = method(batch).loss
     loss.backward()
     for value in values:
@@ -107,9 +109,10 @@ def test_every_sample_takes_part(case, setting) -> None:
             assert value.grad.flatten(1).any(dim=1).all()
             continue
         for sample in value.detach():
-            sample.neg_()
+            change = sample.neg_ if sample.is_floating_point() else partial(sample.bitwise_xor_, 1)
+            change()
             assert not method(batch).loss.equal(loss)
-            sample.neg_()
+            change()
 
 
 def test_autocast_changes_the_loss_little(case, setting) -> None:

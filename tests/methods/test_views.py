@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from selfsup.method import load, names
-from selfsup.views import Center, Crop
+from selfsup.views import Beside, Center, Crop
 
 # Defaults of each method, a line a kind of view: how many of them, pixels a side, area as a share of the image, width
 # over height, share flipped, filter; share jittered, in brightness, contrast, saturation and hue; shares that are gray,
@@ -20,6 +20,7 @@ beit         1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 byol         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 cae          1    -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+clip         1    -  0.9   1     3/4 4/3  0    bicubic   0    0   0   0   0    0     0    0
 capi         1    -  0.6   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
@@ -130,4 +131,6 @@ def test_views_are_those_of_the_authors(name: str) -> None:
     for number, fields in UNUSUAL.get(name, {}).items():
         expected[number] = replace(expected[number], **fields)
     kind = load(name)
-    assert [replace(view, mask=None) for view in kind.views(kind.Hyper()).specs] == [*CENTRAL.get(name, []), *expected]
+    captions = [Beside(field=field) for field in kind.beside]
+    views = [replace(view, mask=None) for view in kind.views(kind.Hyper()).specs]
+    assert views == [*CENTRAL.get(name, []), *expected, *captions]

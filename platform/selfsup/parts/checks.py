@@ -11,7 +11,7 @@ from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
 from selfsup.hiera import UNIT
 from selfsup.knob import Knobs
-from selfsup.masks import MaskRule
+from selfsup.masks import MaskRule, RandomMask
 from selfsup.method import TrainInfo
 from selfsup.sections import Backbone, InputShape, Setup
 
@@ -46,6 +46,16 @@ def mask_leaves_both(
         message = f"a mask ratio of {ratio:g} keeps {seen} of the {math.prod(grid)} tokens of a sample"
         paths = f"hyper.{knob}", *others, "backbone.patch_size", "backbone.image_size"
         yield SpecError(f"{message}; some must stay, some must go", *paths)
+
+
+def leaves_out(ratio: float, setup: Setup) -> Iterator[SpecError]:
+    """Yield an error where an encoder cannot leave out a share of its tokens, hyper.mask_ratio, or would leave none."""
+    name = setup.backbone.name
+    if not setup.backbone.is_vit:
+        message = f"mask_ratio leaves out tokens of a plain ViT, and {name} is none; leave it out"
+        yield SpecError(message, "hyper.mask_ratio", "backbone.name")
+    else:
+        yield from mask_leaves_both(RandomMask(ratio), ratio, setup.grid)
 
 
 def idle(hyper: Knobs, knob: str, other: str) -> Iterator[SpecError]:

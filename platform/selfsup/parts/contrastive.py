@@ -56,6 +56,30 @@ def batch_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.arange(len(query), device=query.device) + dist.rank() * len(query))
 
 
+def paired_nce(a: Tensor, b: Tensor, *, scale: Tensor) -> Tensor:
+    """(N, D), (N, D), () -> (): cross-entropy of each vector's partner among all of the other kind, averaged over both.
+
+    CLIP (arXiv 2103.00020), figure 3. a, b: unit vectors. scale: of their cosines, one over the temperature.
+    """
+    every_a, every_b = dist.gather(a), dist.gather(b)
+    own = torch.arange(len(a), device=a.device) + dist.rank() * len(a)
+    with no_autocast(a):
+        return (F.cross_entropy(scale * a @ every_b.T, own) + F.cross_entropy(scale * b @ every_a.T, own)) / 2
+
+
+def paired_sigmoid(a: Tensor, b: Tensor, *, scale: Tensor, bias: Tensor) -> Tensor:
+    """(N, D), (N, D), (), () -> (): whether any two are partners, by logistic regression, summed over partners.
+
+    SigLIP (arXiv 2303.15343), algorithm 1. a, b: unit vectors. scale, bias: of their cosines.
+    """
+    every = dist.gather(b)
+    own = torch.arange(len(a), device=a.device) + dist.rank() * len(a)
+    with no_autocast(a):
+        logits = scale * a @ every.T + bias
+    sign = 2 * F.one_hot(own, len(every)) - 1
+    return -F.logsigmoid(sign * logits).sum() / len(a)
+
+
 def bank_scores(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
     """(N, D), (N, D), (K, D) -> (N, 1 + K): the cosine of each query with its key, then with all negatives, over τ.
 

@@ -1,0 +1,68 @@
+"""Checks that a method learns from the kinds of data that a run names, and that its data sets hold them."""
+
+import numpy as np
+
+from selfsup.errors import SpecError
+from selfsup.method import load, names
+from selfsup.modality import DecodeError, beside, ready
+from selfsup.modality import load as load_modality
+from selfsup.outside import short
+from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.planned import PlannedRun
+from selfsup.spec import BASELINES
+
+TRIED = 16  # samples
+
+
+def check(planned: PlannedRun) -> None:
+    """Raise SpecError where the method does not learn from this modality, or the data is of another."""
+    run, name = planned.run, planned.run.modality
+    ready(name)
+    known = None if run.method in BASELINES else load(run.method).modalities
+    if known is not None and name not in known:
+        others = ", ".join(other for other in names() if name in (load(other).modalities or (name,)))
+        message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}; others do: {others}"
+        raise SpecError(message, "method", "input")
+    for split, manifest in planned.data.items():
+        if name not in manifest.fields:
+            contents = " and ".join(manifest.fields)
+            wanted = name if name != "image" else "images, unless `input` names another kind of data"
+            path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
+            raise SpecError(f"{manifest.root} holds {contents}, and the run is of {wanted}", path)
+        channels = {part.fields[name].channels for part in (manifest, planned.train)}
+        if len(channels) > 1:
+            counts = " and ".join(map(str, sorted(channels)))
+            raise SpecError(
+                f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", f"data.{split}"
+            )
+    check_beside(planned, planned.train, "data.train")
+    for name, evaluation in planned.evals.items():
+        if evaluation.feature.is_joint and not run.beside:
+            message = f"{name} reads text beside {run.modality}, and {short(run.method)} learns from none; leave it out"
+            raise SpecError(message, f"evals.{name}", "method")
+        if evaluation.feature.kind == "pairs":
+            own = f"evals.{name}.data.val" if evaluation.data.val else "data.val"
+            check_beside(planned, planned.splits(name).val, own)
+
+
+def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
+    """Raise SpecError where data lacks what the method reads beside its samples. path: of the setting that names it."""
+    for name, knobs in beside(planned.run.input, planned.run.beside).items():
+        ready(name)
+        kind, why = load_modality(name), f"{short(planned.run.method)} learns from {name} beside {planned.run.modality}"
+        if name not in data.beside:
+            wanted = " or ".join(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
+            remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
+            raise SpecError(f"{why}, and not every sample of {data.root} is known to have some; {remedy}", path)
+        index, problem = np.unique(np.linspace(0, data.num_samples - 1, TRIED).astype(np.int64)), ""
+        view = kind.whole((), 1.0, knobs)
+        box = kind.place(view, np.ones((1, 1), np.int64), np.zeros((1, kind.place_draws)))
+        for sample in SampleReader(data, name).read(index):
+            try:
+                kind.load(sample.data, box, [view], kind.Stats())
+            except DecodeError as error:
+                problem = str(error)
+            else:
+                break
+        else:
+            raise SpecError(f"{why}: none of {len(index)} samples of {data.root} can be read: {problem}", path)

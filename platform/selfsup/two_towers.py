@@ -1,0 +1,82 @@
+"""Objectives of two towers: samples and their captions, embedded in one space.
+
+B: samples, D: channels.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.encoder import Encoder
+from selfsup.knob import Choice, Knobs, knob
+from selfsup.method import Batch, Method, TrainInfo
+from selfsup.parts.tokens import Tokens
+
+
+class TowerKnobs(Knobs):
+    """Knobs of two towers."""
+
+    dim: int = knob(512, "channels of the space that both are compared in", sweep=Choice(256, 512), gt=0)
+
+
+class Logits(nn.Module):
+    """The learned scale of cosines, as its logarithm, and a bias that is added, if there is one.
+
+    temperature: one over the scale at the beginning.
+    """
+
+    def __init__(self, temperature: float, bias: float | None = None) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
+
+    @property
+    def scale(self) -> Tensor:
+        """-> ()"""
+        return self.log_scale.exp()
+
+
+class TwoTowers(Method):
+    """An encoder of images and one of captions, each with a linear projection into one space.
+
+    A projection begins with the deviation of CLIP's authors (arXiv 2103.00020), one over the square root of its input.
+    """
+
+    beside = ("text",)
+
+    def __init__(self, hyper: Any, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        own = {name: nn.Linear(encoder.dim, hyper.dim, bias=False) for name, encoder in encoders.items()}
+        for layer in own.values():
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        self.projections = nn.ModuleDict(own)
+
+    def joint(self, modality: str, view: Tokens | Tensor) -> Tensor:
+        embedded: Tensor = self.projections[modality](self.encoders[modality].pooled(view))
+        return F.normalize(embedded.float(), dim=1)
+
+    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> (B, D), (B, D): unit vectors of the first view and of the caption, which is the last"""
+        first, last = batch.views[0], batch.views[-1]
+        seen = first.value
+        if first.mask is not None:
+            assert isinstance(seen, Tokens), "masks leave out tokens"
+            seen = kept(seen, first.mask.keep)
+        return self.joint(first.modality, seen), self.joint(last.modality, last.value)
+
+
+def kept(tokens: Tokens, keep: Tensor) -> Tokens:
+    """(B, N, P), (B, K) -> (B, K, P): the tokens with these numbers, at their places"""
+    at = keep[..., None]
+    return Tokens(tokens.value.take_along_dim(at, 1), tokens.coord.take_along_dim(at, 1), tokens.grid)
+
+
+@torch.no_grad()
+def accuracy(a: Tensor, b: Tensor) -> Tensor:
+    """(B, D), (B, D) -> (): the share of samples whose own partner, of the batch here, is the most similar"""
+    best = (a @ b.T).argmax(1)
+    return (best == torch.arange(len(a), device=a.device)).float().mean()
