@@ -15,7 +15,6 @@ B: large views, two of each sample; N: tokens of one; M: covered ones of all; K:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Literal, final
 
 import torch
@@ -90,7 +89,7 @@ class DINOv2(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         crops = recipes.dino(hyper, BlockMask(hyper.mask_min, hyper.mask_max, hyper.mask_share, smallest=4))
-        return Views(tuple(replace(crop, blur=1 - crop.blur) for crop in crops) if hyper.blur_inverted else crops)
+        return Views(recipes.inverted(crops) if hyper.blur_inverted else crops)
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

@@ -263,7 +263,7 @@ def _remarks(run: Run, info: TrainInfo) -> Iterator[tuple[str, str]]:
     if run.teacher and chain.is_idle("teacher", run):
         yield (
             "beware",
-            f"teacher: {run.teacher.source} teaches {short(run.method)} nothing with these knobs (hyper.target)",
+            f"teacher: {run.teacher.source} teaches {short(run.method)} nothing with these knobs",
         )
     if run.published:
         apart = run.published.linear is not None and "linear" not in run.published.comparable

@@ -30,6 +30,7 @@ def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
     assert {name: known for name, known in numbers.items() if known} == {
         "dino": {"knn": 74.5},
         "dinov2": {"knn": 81.6},
+        "dinov3": {"knn": 82.0},
         "ibot": {"knn": 75.2},
         "simdino": {"knn": 74.9},
         "simdinov2": {"knn": 81.1},

@@ -27,5 +27,5 @@ def _tree(path: Path) -> Any:
 
 
 def _row(name: str, tree: Any) -> tuple[str, ...]:
-    published = str(Published(**tree["published"])) if "published" in tree else ""
+    published = str(Published(**numbers)) if (numbers := tree.get("published")) else ""
     return name, tree["method"], tree["backbone"]["name"], tree["data"]["train"], published

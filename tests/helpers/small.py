@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "dense.segmenter": {"classes": 10},
     "dino": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "dinov2": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
+    "dinov3": {"gram_size": 24, "outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "droppos": {"mask_ratio": 0.5, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
     "flexpredict": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
@@ -98,7 +99,8 @@ def setting(
         size = settings.image_size
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(size, size))
         if lesson := kind.lesson(knobs):
-            info = info._replace(teacher=teacher(kind, lesson, knobs, samples, trunk.patch))
+            first = first_stage(knobs, seed) if name == "dinov3" else None
+            info = info._replace(teacher=first or teacher(kind, lesson, knobs, samples, trunk.patch))
         views, towers = beside(kind, kind.views(knobs), settings)
         method = kind(knobs, {"image": trunk, **towers}, info)
         batch = random_batch(views, trunk.patch, samples)
@@ -115,6 +117,13 @@ def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: 
         features = torch.randn(samples, method.backbone.dim, generator=torch.Generator().manual_seed(2))
     made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if lesson == "targets" else None
     return Frozen(method, patch, targets=made)
+
+
+def first_stage(knobs: Knobs, seed: int) -> Frozen:
+    """Return what a second stage of DINOv3 goes on from, at other weights; the global generator stays as it was."""
+    with torch.random.fork_rng():
+        method, _ = setting("dinov3", seed=seed + 1, **{**dict(knobs), "gram_size": None})
+    return Frozen(method, PATCH)
 
 
 def moved(*teachers: nn.Module, by: float = 0.1) -> None:

@@ -1,4 +1,4 @@
-"""DINO, iBOT, DINOv2 and MSN: students of an EMA teacher, which train by AdamW with a schedule for everything."""
+"""DINO, iBOT, DINOv2, DINOv3 and MSN: students of an EMA teacher, by AdamW with a schedule for everything."""
 
 import copy
 import math
@@ -233,6 +233,64 @@ def sinkhorn(rows: Tensor) -> Tensor:
     return (q * q.shape[1]).T
 
 
+def plain_head(ours: nn.Sequential) -> nn.Sequential:
+    """DINOv3's head with the weights of ours: its last layer is a linear one of unit vectors."""
+    *layers, last = copy.deepcopy(list(ours))
+    linear = nn.Linear(last.weight.shape[1], last.weight.shape[0], bias=False, dtype=torch.float64)
+    linear.weight.data = last.weight.data
+    return nn.Sequential(*layers, Unit(), linear)
+
+
+def gram(features: Tensor) -> Tensor:
+    """(B, N, D) -> (B, N, N)"""
+    unit = F.normalize(features, dim=2)
+    return (unit[:, :, None] * unit[:, None]).sum(dim=3)
+
+
+def dinov3(method: Method, batches: list[Batch]) -> Trained:
+    """Train as the second stage: the Gram teacher becomes the teacher after four steps, and no more."""
+    student = nn.ModuleDict({"backbone": Masking(method.backbone, method.mask_token)})
+    student.update({f"head{number}": plain_head(head) for number, head in enumerate(method.heads)})
+    anchor, last = copy.deepcopy(method.gram_teacher), {"head0.6.weight", "head1.6.weight"}
+
+    def loss(student: nn.ModuleDict, teacher: nn.ModuleDict, batch: Batch, step: int) -> Tensor:
+        if step == 4:
+            anchor.load_state_dict(teacher["backbone"].encoder.state_dict())
+        large, temperature = batch.views[:2], 0.04 + 0.03 * min(step / 5, 1)
+        mask = torch.cat([view.mask.where for view in large])
+        seen = torch.cat([teacher["backbone"](view.value) for view in large])
+        hidden = [student["backbone"](view.value, view.mask.where) for view in large]
+        small = [student["backbone"](view.value) for view in batch.views[2:4]]
+        targets = sinkhorn((teacher["head0"](seen[:, 0]) / temperature).exp())
+        patch_targets = sinkhorn((teacher["head1"](seen[:, 1:][mask]) / temperature).exp())
+        total = on_images(targets.chunk(2), [student["head0"](view[:, 0]) for view in [*hidden, *small]])
+        outputs = student["head1"](torch.cat(hidden)[:, 1:][mask])
+        weight = (1 / mask.sum(dim=1).clamp(min=1).double()).unsqueeze(1).expand_as(mask)[mask]
+        total = total + (cross_entropy(patch_targets, outputs) * weight).sum() / len(mask)
+        for view, plain in zip(hidden, batch.views[4:], strict=True):
+            fine = anchor(plain.value)[:, 1:].unflatten(1, (6, 6)).movedim(3, 1)
+            before = F.interpolate(fine, size=(4, 4), mode="bicubic").flatten(2).mT
+            total = total + 2 * (gram(view[:, 1:]) - gram(before)).square().mean() / 2
+        return total + 0.1 * sum(koleo(view[:, 0]) for view in hidden)
+
+    def clip() -> None:
+        for module in student.values():
+            nn.utils.clip_grad_norm_(module.parameters(), 0.3)
+
+    def decay(step: int, name: str, weight: Tensor) -> float:  # noqa: ARG001
+        return cosine(step, 0.04, 0.4) * (not (name.endswith(".bias") or "norm" in name))
+
+    waits = lambda name, step: step < 2 and name in last  # noqa: E731
+    move = adamw(student, warm(1e-3, end=1e-4), decay, scale=dinov2_scale, clip=clip, waits=waits)
+    losses, teacher = learn(student, loss, batches, move, momentum=lambda step: cosine(step, 0.9, 0.99))
+    state = {"encoders.image": student["backbone"].encoder, "mask_token": student["backbone"].mask_token.detach()}
+    state |= {"teacher": teacher["backbone"].encoder, "gram_teacher": anchor}
+    for number in (0, 1):
+        own = student[f"head{number}"].state_dict().items()
+        state |= {f"heads.{number}.{name.replace('6.', '5.')}": weight for name, weight in own}
+    return trained(losses, state)
+
+
 def msn(method: Method, batches: list[Batch]) -> Trained:
     """Prototypes neither decay nor are clipped; the teacher's momentum would arrive at 1 after five quarters."""
     parts = {"backbone": method.backbone, "projector": method.projector}
@@ -275,11 +333,13 @@ def msn(method: Method, batches: list[Batch]) -> Trained:
 EACH, WHOLE = Optim(**SETTINGS, clip_each=0.05), Optim(**SETTINGS, clip_norm=0.3)
 COMMON = {"momentum": 0.9, "teacher_warmup": 0.6, "freeze": 0.2}
 SHORT = COMMON | {"balance": "center", "koleo_crops": 2, "teacher_warmup": 0.5}
+GRAM = {"momentum_end": 0.99, "teacher_warmup": 0.5, "layer_decay": 0.9, "renewals": 1, "renewed_every": 0.4}
 LOOPS = {
     "dino": Loop("dino", EACH, partial(dino, learned=False), COMMON),
     "dino-lengths": Loop("dino", EACH, partial(dino, learned=True), COMMON | {"norm_last_layer": False}),
     "ibot": Loop("ibot", EACH, ibot, COMMON | {"norm_last_layer": False}),
     "dinov2": Loop("dinov2", WHOLE, dinov2, SHORT),
     "dinov2-shared": Loop("dinov2", WHOLE, dinov2, SHORT | {"shared_head": True}),
+    "dinov3": Loop("dinov3", WHOLE, dinov3, COMMON | GRAM),
     "msn": Loop("msn", WHOLE, msn, {"momentum": 0.9}),
 }

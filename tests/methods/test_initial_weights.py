@@ -14,6 +14,7 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "dino": (0.02, 144**-0.5, 0.02),
     "ibot": (0.02, 144**-0.5, 0.02),
     "dinov2": (0.02, 144**-0.5, 1e-6),
+    "dinov3": (0.02, 144**-0.5, 0.02),
     "simdino": (0.02, 144**-0.5, 0.02),
     "simdinov2": (0.02, 144**-0.5, 1e-6),
     "maskfeat": (0.02, 0.02, 0.02),

@@ -7,7 +7,7 @@ from selfsup.sections import Backbone, Duration, Setup, Train
 
 INFO = TrainInfo(num_samples=16, num_classes=2, num_steps=8, steps_per_epoch=2)
 VIT = Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=16)
-CROPS = ("deepcluster", "dino", "dinov2", "ibot", "lejepa", "msn", "simdino", "simdinov2", "swav", "visreg")
+CROPS = ("deepcluster", "dino", "dinov2", "dinov3", "ibot", "lejepa", "msn", "simdino", "simdinov2", "swav", "visreg")
 NO_CROP = "do not divide into patches of 16"
 
 

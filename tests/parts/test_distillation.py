@@ -12,6 +12,7 @@ from selfsup.parts.distillation import (
     cosine_error,
     covered,
     crossed,
+    gram_error,
     koleo,
     masked_entropy,
     me_max,
@@ -60,6 +61,25 @@ def test_a_center_of_sums_is_that_of_their_rows() -> None:
     torch.testing.assert_close(center, expected)
     recenter_by_sums(center, torch.zeros(1, 3), torch.tensor([0]), momentum=0.9)
     torch.testing.assert_close(center, expected)
+
+
+def test_gram_matrices_are_compared_pair_by_pair_with_the_gradient_by_hand() -> None:
+    """d/dx_i is 4 / (B N^2) sum_j (s_ij - t_ij) u_j, less its part along u_i, divided by the length of x_i."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 3, requires_grad=True), torch.randn(2, 5, 4)
+    total, expected = 0.0, torch.zeros(2, 5, 3)
+    for image in range(2):
+        own, other = student[image].detach(), teacher[image]
+        unit = own / own.square().sum(dim=1, keepdim=True).sqrt()
+        for i in range(5):
+            for j in range(5):
+                now = (unit[i] @ unit[j]).item()
+                before = (other[i] @ other[j] / (other[i].norm() * other[j].norm())).item()
+                total += (now - before) ** 2 / (2 * 25)
+                expected[image, i] += 4 / (2 * 25) * (now - before) * (unit[j] - now * unit[i]) / own[i].norm()
+    error = gram_error(student, teacher)
+    assert error.item() == pytest.approx(total, rel=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(error, student)[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_covered_tokens_of_a_view_count_one_in_all() -> None:

@@ -2,17 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import model_validator
 
+from selfsup import tensors
+from selfsup.blank import without_memory
+from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
 from selfsup.hiera import UNIT
 from selfsup.knob import Knobs
 from selfsup.masks import MaskRule, RandomMask
-from selfsup.method import TrainInfo
+from selfsup.method import Method, TrainInfo
 from selfsup.sections import Backbone, InputShape, Setup
 
 
@@ -178,6 +181,29 @@ def colors(detail: int, backbone: Backbone, channels: int) -> Iterator[SpecError
     if patch and patch % detail:
         message = f"patches of {patch} pixels do not divide into places of {detail} (hyper.detail)"
         yield SpecError(message, "hyper.detail", "backbone.patch_size")
+
+
+def earlier_stage(
+    kind: type[Method], teacher: Frozen, hyper: Knobs, knobs: Sequence[str], setup: Setup, channels: int
+) -> Iterator[SpecError]:
+    """Yield an error where an objective cannot go on with the weights of a teacher, which is to be an earlier stage.
+
+    knobs: of `hyper` that both must share. channels: of the data.
+    """
+    earlier = teacher.method
+    if not isinstance(earlier, kind):
+        message = f"it goes on from an earlier stage of {kind.__name__}, not from {type(earlier).__name__}"
+        yield SpecError(message, "teacher.from")
+        return
+    for name in knobs:
+        own, other = getattr(hyper, name), getattr(earlier.hyper, name)
+        if own != other:
+            yield SpecError(f"{other} in the stage that it goes on from, not {own}", f"hyper.{name}", "teacher.from")
+    with without_memory():
+        bare = setup.backbone.model_copy(update={"weights": None})
+        wanted = build(bare, shape=InputShape(channels, setup.sizes)).trunk.state_dict()
+    if problem := tensors.mismatches(earlier.backbone.trunk.state_dict(), wanted):
+        yield SpecError(f"the encoder of the stage that it goes on from does not fit: {problem}", "backbone", "teacher")
 
 
 def whole_heads(part: str) -> Any:

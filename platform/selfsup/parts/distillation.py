@@ -160,6 +160,16 @@ def koleo(z: Tensor, *, split: int, epsilon: float = 1e-8) -> Tensor:
     return -(distance + epsilon).log().mean()
 
 
+def gram_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """(B, N, D), (B, N, T) -> (): squared difference of the cosines between patches of one image, averaged over pairs.
+
+    DINOv3 (arXiv 2508.10104), its Gram loss, which the authors' code averages, and the paper sums.
+    """
+    with no_autocast(student):
+        own, other = unit(student), unit(teacher)
+        return F.mse_loss(own @ own.mT, other @ other.mT)
+
+
 def assigned(targets: Tensor, logits: Tensor, *, temperature: float) -> Tensor:
     """(N, K), (V, N, K) -> (): cross-entropy of each view's logits with its sample's target.
 

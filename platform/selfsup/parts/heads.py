@@ -60,6 +60,24 @@ def dino_head(
     )
 
 
+def dinov3_head(dim: int, hidden: int, bottleneck: int, outputs: int) -> nn.Sequential:
+    """(..., dim) -> (..., outputs): DINO's three layers, then a linear one, `[-1]`, of what they give at length 1.
+
+    As DINOv3's code (arXiv 2508.10104), whose last layer has rows of any length, and begins as the others.
+    """
+    last = UnitLinear(bottleneck, outputs, bias=False)
+    nn.init.trunc_normal_(last.weight, std=0.02)
+    return nn.Sequential(*gelu_mlp(dim, hidden, hidden, bottleneck), last)
+
+
+class UnitLinear(nn.Linear):
+    """(..., D) -> (..., K): a linear layer of vectors at length 1, in single precision at least."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        with no_autocast(input):
+            return F.linear(F.normalize(input.float(), dim=-1), self.weight)
+
+
 class Prototypes(nn.Module):
     """(B, D) -> (B, K): the cosine of each embedding with K vectors that are learned, in single precision at least.
 

@@ -141,6 +141,11 @@ def dino(knobs: MultiCrop, mask: MaskRule | None = None) -> tuple[Crop, ...]:
     return (replace(first, mask=mask), replace(second, mask=mask), *small)
 
 
+def inverted(crops: tuple[Crop, ...]) -> tuple[Crop, ...]:
+    """Return crops, each blurred in one less its share: the code of DINOv2 (arXiv 2304.07193) and of DINOv3."""
+    return tuple(replace(crop, blur=1 - crop.blur) for crop in crops)
+
+
 def lejepa(knobs: Uniform) -> tuple[Crop, ...]:
     """Return LeJEPA's multi-crop (arXiv 2511.08544), of its authors' README, also VISReg's: all are changed alike."""
     large = replace(byol(crop_min=knobs.crop_min, blur=knobs.blur)[0], solarize=knobs.solarize)
