@@ -46,8 +46,11 @@ def _planned(
     except (SpecError, CheckpointError) as error:
         raise SpecError(str(error), place) from error
     earlier = origin.run.model_copy(update={"resources": run.resources, "evals": evaluations.section(())()})
-    if earlier.method in BASELINES:
+    if earlier.method in BASELINES and (name, earlier.method) != ("teacher", "untrained"):
         raise SpecError(f"{section.source} trains nothing: it is of {earlier.method}", place)
+    if earlier.method in BASELINES and not earlier.backbone.weights:
+        message = f"{section.source} is of {earlier.method}, which teaches only at given weights: set backbone.weights"
+        raise SpecError(f"{message} in it to a file", place)
     if not origin.key:
         earlier = earlier.model_copy(update={"seed": run.seed if section.seed is None else section.seed})
     for problem in conflicts.problems({part: getattr(earlier, part) for part in SHARED}, origin.root):
@@ -114,6 +117,9 @@ def _check_teacher(planned: PlannedRun) -> None:
         raise SpecError(f"{learns}; name a training that comes first, such as teacher: {{from: {example}}}", "teacher")
     if teacher and not lesson:
         raise SpecError(f"{name} learns from no teacher; leave it out, or start: from it", "teacher")
+    if teacher and lesson in ("codes", "targets") and not teacher.pretrain:
+        message = f"{name} learns from the {lesson} of a training, and {teacher.spec} trains nothing"
+        raise SpecError(f"{message}; salt and feature_distillation learn from such features", "teacher.from")
     if teacher and lesson == "codes" and load_method(teacher.run.method).codes is Method.codes:
         tokenizers = ", ".join(other for other in names() if load_method(other).codes is not Method.codes)
         wanted = f"{name} learns from the codes of a tokenizer ({tokenizers})"

@@ -44,6 +44,11 @@ def embedding(run: Run, data: Settings, own: str, pretrain: Stage | None) -> tup
     return settings(run, ["embed"], extra | size)
 
 
+def given(run: Run) -> Settings:
+    """Return what a frozen encoder depends on, whose weights a spec gives, as a part of keys."""
+    return settings(run, ["backbone"], codebase.backbone_digest(run.backbone.name))[0]
+
+
 def training_data(train: Manifest, by: Manifest | None) -> dict[str, Any]:
     """Return training data as a part of keys. by: the data by whose statistics they are normalized; None: their own."""
     own = {"data": train.digest} | (train.subset.identity if train.subset else {})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from selfsup import encoder, tensors
 from selfsup.blank import without_memory
@@ -15,7 +16,7 @@ from selfsup.modality import load as load_modality
 from selfsup.parts.patch import Patch
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.saved import read_encoder
-from selfsup.spec import Run
+from selfsup.spec import BASELINES, Run
 
 ENCODER, METHOD, TARGETS = "encoder.safetensors", "method.safetensors", "targets.safetensors"
 
@@ -24,12 +25,13 @@ ENCODER, METHOD, TARGETS = "encoder.safetensors", "method.safetensors", "targets
 class TrainedMethod:
     """A finished training that another one learns from. info: its own, without a teacher.
 
-    folder: of its weights. teacher: of its own. targets: the file of what the learner's `prepare` made.
+    folder: of its weights; None: an encoder at given ones, not trained here. teacher: of its own. targets: the file of
+    what the learner's `prepare` made.
     """
 
     run: Run
     info: TrainInfo
-    folder: Path
+    folder: Path | None
     teacher: "TrainedMethod | None" = None
     targets: Path | None = None
 
@@ -64,10 +66,32 @@ def _encoders(run: Run, trunk: Encoder) -> dict[str, Encoder]:
 
 def frozen(trained: TrainedMethod, patch: Patch | None, learner: TrainInfo) -> Frozen:
     """Return a teacher at its trained weights. patch: points a side of the learner's tokens."""
+    if not trained.folder:
+        return given(trained.run, trained.info, patch, learner)
     method = build(trained.run, trained.info, torch.device("cpu"), teacher=trained.teacher)
     tensors.fill(method, trained.folder / METHOD)
     targets = tensors.load(trained.targets)[0]["targets"] if trained.targets else None
     return Frozen(method, patch, rescale(learner, trained.info), targets)
+
+
+class GivenEncoder(nn.Module):
+    """An encoder at the weights that a spec gives, in the place of an objective that others learn from."""
+
+    def __init__(self, modality: str, trunk: Encoder) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({modality: trunk})
+
+    def encoder(self, modality: str) -> nn.Module:
+        return self.encoders[modality]
+
+
+def given(run: Run, info: TrainInfo, patch: int | None, learner: TrainInfo) -> Frozen:
+    """Return a teacher at the weights that its spec gives; images are normalized as timm's weights of that name ask."""
+    trunk = encoder.build(run.backbone, shape=shape_of(run.input, run.backbone, info.channels))
+    usual = getattr(trunk.trunk, "pretrained_cfg", {})
+    if run.modality == "image" and info.channels == 3 and usual.get("mean"):
+        info = info._replace(mean=tuple(usual["mean"]), std=tuple(usual["std"]))
+    return Frozen(GivenEncoder(run.modality, trunk), patch, rescale(learner, info))
 
 
 def blank(run: Run, info: TrainInfo) -> Method:
@@ -79,6 +103,10 @@ def blank(run: Run, info: TrainInfo) -> Method:
 def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInfo) -> TrainInfo:
     """Return the info of a run with its teacher, on the meta device."""
     patch = blank_encoder(run, info.channels).patch
+    if teacher.method in BASELINES:
+        bare = teacher.model_copy(update={"backbone": teacher.backbone.model_copy(update={"weights": None})})
+        with without_memory():
+            return info._replace(teacher=given(bare, teacher_info, patch, info))
     return info._replace(teacher=Frozen(blank(teacher, teacher_info), patch, rescale(info, teacher_info)))
 
 

@@ -117,6 +117,7 @@ class PlannedRun:
         extra |= codebase.unshipped_digest("methods", self.run.method) | codebase.backbone_digest(backbone)
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
         extra |= {name: stage.key for name, stage in before.items() if stage}
+        extra |= {name: keys.given(run.run) for name, run in self.before.items() if not run.pretrain}
         own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone), *keys.code(self.train)]
         if self.augment:
             parts.append("augment")
@@ -179,10 +180,10 @@ class PlannedRun:
     @property
     def taught(self) -> TrainedMethod | None:
         """Return the teacher as training loads it."""
-        if not (self.teacher and self.teacher.pretrain):
+        if not (run := self.teacher):
             return None
-        run, targets = self.teacher, self.targets.folder / objective.TARGETS if self.targets else None
-        return TrainedMethod(run.run, run.size, self.teacher.pretrain.folder, run.taught, targets)
+        targets = self.targets.folder / objective.TARGETS if self.targets else None
+        return TrainedMethod(run.run, run.size, run.pretrain and run.pretrain.folder, run.taught, targets)
 
     @cached_property
     def info(self) -> TrainInfo:

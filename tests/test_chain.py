@@ -6,7 +6,9 @@ import pytest
 import torch
 import yaml
 from plans import METHOD, Home
+from safetensors.torch import load_file
 
+from selfsup.encoder import build
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
 from selfsup.method import TrainInfo
@@ -15,6 +17,7 @@ from selfsup.pipelines import objective
 from selfsup.pipelines.cost import _remarks
 from selfsup.pipelines.records import remember
 from selfsup.saved import restore_encoder, save_encoder
+from selfsup.sections import Backbone
 from selfsup.tensors import save
 
 CODES = {"num_codes": 12, "code_dim": 4, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
@@ -117,6 +120,29 @@ def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they
     assert learner.to("meta").teacher.method.embed.bias.is_meta
 
 
+def test_a_teacher_may_be_an_encoder_at_given_weights(home: Home) -> None:
+    weights, keys = home.folder / "given.safetensors", []
+    backbone = METHOD["backbone"] | {"name": "vit_small_patch16_dinov3", "depth": 1}
+    trunk = build(Backbone(**backbone)).trunk
+    for scale in (1.0, 2.0):
+        save({name: scale * weight for name, weight in trunk.state_dict().items()}, weights)
+        name = first(home, method="untrained", backbone=backbone | {"weights": str(weights)})
+        run = home.run(method="feature_distillation", teacher={"from": name})
+        assert run.pretrain
+        keys.append(run.pretrain.key)
+    assert [stage.kind for stage in run.stages] == ["pretrain", "embed", "knn", "linear"]
+    assert len({*keys}) == 2
+    learner = objective.build(run.run, run.size, torch.device("cpu"), teacher=run.taught)
+    images = torch.rand(2, 3, 32, 32)
+    view = patchify(images, 8)
+    mean, std = (torch.tensor(moment)[:, None, None] for moment in (run.size.mean, run.size.std))
+    usual, spread = (torch.tensor(trunk.pretrained_cfg[part])[:, None, None] for part in ("mean", "std"))
+    trunk.load_state_dict(load_file(weights))
+    expected = trunk.forward_features((images * std + mean - usual) / spread)[:, 5:]
+    torch.testing.assert_close(learner.teacher.features(view, (4, 4))[1], expected, rtol=1e-4, atol=1e-4)
+    assert not any(name.startswith("teacher") for name in learner.state_dict())
+
+
 def test_a_spec_of_another_kind_of_data_is_told_at_the_section_that_names_it(home: Home) -> None:
     name = first(home, method="vqvae", hyper=CODES)
     with pytest.raises(SpecError, match=rf"spec\.yaml:\d+:\d+: teacher\.from: .*{name} reads image .*this run audio"):
@@ -151,6 +177,18 @@ def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
         ({"start": {"from": "first.yaml"}, "backbone__width": 64}, r"start\.from: its encoder does not fit: different"),
         ({"start": {"from": "first.yaml"}, "backbone__weights": "timm"}, r"start: an encoder starts from one place"),
         ({"start": {"from": "pixels.yaml"}}, r"start\.from: .*/pixels\.yaml trains nothing"),
+        (
+            {"method": "feature_distillation", "teacher": {"from": "untrained.yaml"}},
+            r"teacher\.from: .*/untrained\.yaml is of untrained, which teaches only at given weights: set",
+        ),
+        (
+            {"method": "feature_distillation", "teacher": {"from": "lost.yaml"}},
+            r"backbone\.weights: there is no file .*/lost\.pth",
+        ),
+        (
+            {"method": "clusterfit", "teacher": {"from": "given.yaml"}},
+            r"teacher\.from: clusterfit learns from the targets of a training, and first trains nothing; salt",
+        ),
         ({"start": {"from": "short.yaml"}}, r"start\.from: .*/short\.yaml:\d+:\d+: optim\.warmup"),
         (
             {"start": {"from": "lane.yaml"}, "resources__workers": 2},
@@ -166,6 +204,11 @@ def test_what_cannot_come_before_a_run_is_refused_where_it_is_named(
     first(home, "circle.yaml", start={"from": "circle.yaml"})
     first(home, "lane.yaml", stream={"lanes": 1})
     first(home, "pixels.yaml", method="pixels")
+    first(home, "untrained.yaml", method="untrained")
+    weights = {"lost": home.folder / "lost.pth", "given": home.folder / "given.safetensors"}
+    save(build(Backbone(**METHOD["backbone"])).trunk.state_dict(), weights["given"])
+    for name, path in weights.items():
+        first(home, f"{name}.yaml", method="untrained", backbone=METHOD["backbone"] | {"weights": str(path)})
     first(home, "short.yaml", optim={"warmup": {"steps": 9}})
     with pytest.raises(SpecError, match=message):
         home.run(**changes)
