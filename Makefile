@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-audio bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -31,6 +31,9 @@ bench-trials: .venv/ready  # trials in warm slots and fresh ones beside a loop o
 
 bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 20 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
+
+bench-audio: .venv/ready  # seconds of audio a CPU second, beside torchaudio's and librosa's of the extra `bench`; 10 minutes
+	$(BIN)/python tests/benchmarks/audio.py build/bench
 
 bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 7 minutes
 	$(BIN)/python tests/benchmarks/sweep.py build/bench

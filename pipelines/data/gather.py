@@ -76,7 +76,7 @@ class SampleSpool:
     def complete(self) -> list[str]:
         """Return the modalities that all samples have. Raises DataError where there is none."""
         if names := [name for name in modality.names() if self.having[name] == self.num_samples]:
-            return names
+            return [name for name in names if not modality.load(name).is_aside] or names
         counts = ", ".join(f"{number} have {name}" for name, number in self.having.items() if number)
         raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
 

@@ -5,12 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
-IMAGE = 4  # axes of a batch of them
-COARSE = 10  # likewise each of the three axes of clips, about as many places
+POOLS = {  # places along each axis, of so many axes: about a thousand in all
+    1: (1024, F.adaptive_avg_pool1d),
+    2: (PIXELS, F.adaptive_avg_pool2d),
+    3: (10, F.adaptive_avg_pool3d),
+}
 
 
 def pooled(raw: Tensor) -> Tensor:
-    """-> (B, D): colors of at most 32 x 32 places, or 10 x 10 x 10"""
+    """-> (B, D): colors of at most 32 x 32 places, 10 x 10 x 10, or 1024"""
     return _small(raw).flatten(1)
 
 
@@ -27,7 +30,7 @@ def squares(raw: Tensor, side: int) -> Tensor:
 
 def _small(raw: Tensor) -> Tensor:
     """(B, *S, C) -> (B, C, *s)"""
-    value, is_image = raw.movedim(-1, 1), raw.ndim == IMAGE
-    most, pool = (PIXELS, F.adaptive_avg_pool2d) if is_image else (COARSE, F.adaptive_avg_pool3d)
+    value = raw.movedim(-1, 1)
+    most, pool = POOLS[value.ndim - 2]
     pooled: Tensor = pool(value.float(), [min(most, side) for side in value.shape[2:]])
     return pooled / 255 if raw.dtype == torch.uint8 else pooled

@@ -59,7 +59,8 @@ class Modality(abc.ABC):
     """A kind of data: how its samples are packed, read, placed, augmented and shown. Stateless.
 
     suffixes: of the members of a shard that hold it. others: read where a sample has none of these. requires: modules
-    beyond selfsup's own, which the extra of its name installs. axes: what a view has along each axis. values: what its
+    beyond selfsup's own, which the extra of its name installs. is_aside: whether such members are data in shards that
+    hold no other kind alone. axes: what a view has along each axis. values: what its
     points are. given: what `fit` takes, and its shape, in words. Input: its part of a spec's `input`. idle: other
     settings of a spec that change nothing of it. place_draws: random numbers that placing a view takes, uniform in
     [0, 1). is_companion: whether it lies beside another modality alone, and has an encoder of its own, its `tower`; the
@@ -69,6 +70,7 @@ class Modality(abc.ABC):
     suffixes: ClassVar[tuple[str, ...]]
     others: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
+    is_aside: ClassVar[bool] = False
     axes: ClassVar[tuple[str, ...]]
     values: ClassVar[str]
     given: ClassVar[tuple[str, str]] = "samples", "(B, C, *S), of the encoder's size"
