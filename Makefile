@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-audio bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-homes bench-job bench-trials bench-stream bench-audio bench-clips bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -34,6 +34,9 @@ bench-stream: .venv/ready  # the training stream beside the limit of the machine
 
 bench-audio: .venv/ready  # seconds of audio a CPU second, beside torchaudio's and librosa's of the extra `bench`; 10 minutes
 	$(BIN)/python tests/benchmarks/audio.py build/bench
+
+bench-clips: .venv/ready  # clips a second of CPU beside torchcodec of the extra `bench`, in DataLoader; 10 minutes
+	$(BIN)/python tests/benchmarks/clips.py build/clips
 
 bench-sweep: .venv/ready  # CPU of 1 to 8 readers of one stream, shared and private; 7 minutes
 	$(BIN)/python tests/benchmarks/sweep.py build/bench

@@ -12,15 +12,17 @@ import lightly_loops
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
-from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, ViTMAEConfig, ViTMAEForPreTraining
 
 from selfsup import encoder, optim
 from selfsup.batch import Batch, blank_batch
 from selfsup.method import TrainInfo, load
-from selfsup.parts.patch import patchify
+from selfsup.parts.patch import Patch, patchify
 from selfsup.pipelines.data.collate import drawn_mask
-from selfsup.sections import Backbone, Optim
+from selfsup.pipelines.modalities.video import Video, VideoInput
+from selfsup.sections import Backbone, InputShape, Optim, image_shape
 from selfsup.train import Precision, train
+from selfsup.tubemask import TubeMask
 from selfsup.views import Views, sized
 
 MASK_RATIO = 0.75
@@ -37,17 +39,30 @@ class Loop(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a step of ours and one of lightly's example do alike. example: made from its trunk. hyper: its widths."""
+    """What a step of ours and one of lightly's example do alike. example: made from its trunk. hyper: its widths.
+
+    clip: what samples are, where they are no images.
+    """
 
     method: str
     example: Callable[[nn.Module], nn.Module]
     hyper: Mapping[str, Any]
     backbone: Backbone = Backbone(name="resnet18")
+    clip: VideoInput | None = None
 
     @property
     def views(self) -> Views:
         method = load(self.method)
-        return sized(method.views(method.Hyper(**self.hyper)), self.backbone.image_size)
+        views = method.views(method.Hyper(**self.hyper))
+        if self.clip is None:
+            return sized(views, self.backbone.image_size)
+        return Video().views(views, self.shape.sizes, self.clip)
+
+    @property
+    def shape(self) -> InputShape:
+        if self.clip is None:
+            return image_shape(self.backbone)
+        return InputShape(3, Video().sizes(self.backbone, self.clip), Video().leading(self.clip))
 
 
 SIMCLR = Task("simclr", lightly_loops.simclr, {"temperature": 0.5})
@@ -72,6 +87,40 @@ def vitmae(device: str, size: int, precision: Precision) -> Loop:
     return _theirs(module, optimizer, lambda: module(images).loss, device, precision)
 
 
+def videomae(device: str, size: int, precision: Precision) -> Loop:
+    hyper = {"mask": "tube", "mask_ratio": 0.9, "norm_pix_loss": True, "norm_channels": True}
+    decoder = {"decoder_width": 192, "decoder_depth": 4, "decoder_heads": 3}
+    backbone = Backbone(name="vit_base_patch16_gap_224", width=384, depth=12, heads=6, pool="mean")
+    told = Optim(name="adamw", lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95))
+    task = Task("mae", lightly_loops.MAE, hyper | decoder, backbone, VideoInput())
+    return ours(task, device, size, precision, told=told)
+
+
+def hf_videomae(device: str, size: int, precision: Precision) -> Loop:
+    """As transformers' Trainer does it, on clips and masks that are drawn for each step."""
+    clips = torch.randn(size, 16, 3, 224, 224, device=device)
+    config = VideoMAEConfig(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        use_mean_pooling=False,
+        decoder_hidden_size=192,
+        decoder_num_hidden_layers=4,
+        decoder_num_attention_heads=3,
+        decoder_intermediate_size=768,
+    )
+    module = VideoMAEForPreTraining(config).to(device).train()
+    optimizer = AdamW(module.parameters(), lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95), fused=True)
+
+    def loss() -> Tensor:
+        hidden = TubeMask(0.9).draw(torch.rand(size, 196), (8, 14, 14), device).removed
+        out: Tensor = module(clips, bool_masked_pos=hidden).loss
+        return out
+
+    return _theirs(module, optimizer, loss, device, precision)
+
+
 def simclr(device: str, size: int, precision: Precision) -> Loop:
     return ours(SIMCLR, device, size, precision)
 
@@ -90,8 +139,9 @@ def lightly_ijepa(device: str, size: int, precision: Precision) -> Loop:
 
 def ours(task: Task, device: str, size: int, precision: Precision, *, told: Optim = SIMPLE) -> Loop:
     kind = load(task.method)
-    trunk = encoder.build(task.backbone, kind.initialize)
-    method = kind(kind.Hyper(**task.hyper), {"image": trunk}, INFO).to(device)
+    trunk = encoder.build(task.backbone, kind.initialize, task.shape)
+    modality = "video" if task.clip else "image"
+    method = kind(kind.Hyper(**task.hyper), {modality: trunk}, INFO).to(device)
     optimizer = optim.build(method, told)
     settings = {"start": 0, "steps": STEPS, "warmup_steps": 0, "batch_size": told.lr_batch, "seed": 0}
     batches = _batches(task.views, trunk.patch, device, size)
@@ -106,10 +156,10 @@ def example(task: Task, device: str, size: int, precision: Precision) -> Loop:
 
 
 def images(views: Views, device: str, size: int) -> tuple[Tensor, ...]:
-    return tuple(torch.randn(size, 3, crop.size, crop.size, device=device) for crop in views.specs)
+    return tuple(torch.randn(size, 3, *view.lengths, device=device) for view in views.specs)
 
 
-def _batches(views: Views, patch: int | None, device: str, size: int) -> Iterator[Batch]:
+def _batches(views: Views, patch: Patch | None, device: str, size: int) -> Iterator[Batch]:
     blank, made = blank_batch(views, patch, size, device), images(views, device, size)
     while True:
         draw = partial(torch.rand, size)

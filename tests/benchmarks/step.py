@@ -28,10 +28,11 @@ from selfsup.train import Precision
 ROUNDS, WARMUP = 9, 2
 PAIRS = {  # what is compared: our loop, theirs, whose theirs is
     "MAE ViT-S/16": ("mae", "vitmae", "transformers"),
+    "VideoMAE ViT-S/16": ("videomae", "hf_videomae", "transformers"),
     "I-JEPA ViT-S/16": ("ijepa", "lightly_ijepa", "lightly"),
     "SimCLR ResNet-18": ("simclr", "lightly", "lightly"),
 }
-CPU_BATCH = {"MAE ViT-S/16": 8, "I-JEPA ViT-S/16": 8, "SimCLR ResNet-18": 16}
+CPU_BATCH = {"MAE ViT-S/16": 8, "VideoMAE ViT-S/16": 2, "I-JEPA ViT-S/16": 8, "SimCLR ResNet-18": 16}
 GPU_BATCH = 256
 PHASES = ("forward", "backward", "optimizer", "rest")
 

@@ -69,17 +69,25 @@ def measured(batches: Iterator[int]) -> Measured:
 
 def apart(folder: Path, what: str, objective: str) -> Any:
     """In a process of its own, which prints the numbers last."""
-    command = [sys.executable, __file__, str(folder), what, objective]
+    return spoken([sys.executable, __file__, str(folder), what, objective])
+
+
+def spoken(command: list[str]) -> Any:
+    """What a command says last, by `say`."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{what}, {objective}: {done.stderr}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def say(numbers: Any) -> None:
+    sys.stdout.write(json.dumps(numbers) + "\n")
 
 
 def one(folder: Path, what: str, objective: str) -> None:
     told = photos.shards(folder, PHOTOS)
     made = stages(told, *VIEWS[objective]) if what == "stages" else measured(WAYS[what](told, *VIEWS[objective]))
-    sys.stdout.write(json.dumps(made) + "\n")
+    say(made)
 
 
 def typical(turns: list[Turn], name: str, objective: str) -> Measured:

@@ -14,6 +14,7 @@ from selfsup.pipelines.data import bundled, photographs, shards
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
 from selfsup.pipelines.data.scenes.draw import COLORS, shot
+from selfsup.pipelines.data.scenes.render import render
 from selfsup.pipelines.modalities.pixels.decode import decode
 from selfsup.pipelines.modalities.pixels.frames import every
 
@@ -163,7 +164,8 @@ def test_motions_visit_the_same_places_in_an_order_of_their_own(
     """Clips of one scene by each motion; shuffled ones have the same frames; bytes do not depend on the moment."""
     pytest.importorskip("av", reason="pip install 'selfsup[video]'")
     monkeypatch.setattr(bundled.motions, "NUMBER", {"train": 4, "val": 1})
-    monkeypatch.setattr(bundled.motions, "shot", lambda split, _: shot(split, 0))
+    frames = bundled.motions._frames
+    monkeypatch.setattr(bundled.motions, "_frames", lambda split, _: frames(split, 0))
     data = {name: load(bundled.resolve(f"bundled://{name}/train", tmp_path)) for name in ("motions", "shuffled")}
     assert data["motions"].classes == ("left", "right", "left and back", "right and back")
     shown = {}
@@ -184,3 +186,12 @@ def test_motions_visit_the_same_places_in_an_order_of_their_own(
         assert not np.array_equal(clip, own)
     again = [sample.members["mkv"] for sample in bundled.motions.samples("train")]
     assert again == [bytes(sample.data) for sample in SampleReader(data["motions"], "video").read(np.arange(4))]
+
+
+def test_a_scene_of_clips_looks_alike_six_meters_farther() -> None:
+    """At both ends of what the camera's places are drawn from, to a rounding of textures."""
+    one = shot("train", 1)
+    scene, (_, y, z) = bundled.motions._repeated(one.scene), one.left.position
+    left, right = (render(scene, one.left._replace(size=48, focal=52.5, position=(x, y, z))) for x in (-3.0, 3.0))
+    assert np.abs(left.astype(int) - right).mean() < 0.5
+    assert left.std() > 10

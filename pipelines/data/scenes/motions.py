@@ -5,7 +5,9 @@ bundled://motions/val      200 others; textures of the two splits share no pixel
 bundled://shuffled/train   the same clips, the frames of each in a random order; its val likewise
 
 All motions visit the same eight places, each once, so that only the order of frames tells them apart: of shuffled ones
-nothing does, and any evaluation stays at chance, 25 %. A clip is a pure function of its split and number.
+nothing does, and any evaluation stays at chance, 25 %. The scene repeats itself every 6 m, as its textures do, and the
+camera is anywhere in it: a single frame does not tell where on its way it is. A clip is a pure function of its split
+and number.
 """
 
 import io
@@ -14,8 +16,9 @@ from fractions import Fraction
 
 from selfsup.pipelines.data.annotated import AnnotatedSample
 from selfsup.pipelines.data.photographs import SPLITS
-from selfsup.pipelines.data.scenes.draw import FOCAL, SIDE, Draws, shot
-from selfsup.pipelines.data.scenes.render import render
+from selfsup.pipelines.data.scenes.draw import COVER, FOCAL, SIDE, Draws, shot
+from selfsup.pipelines.data.scenes.geometry import Solid
+from selfsup.pipelines.data.scenes.render import Scene, render
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 
 NUMBER = {"train": 600, "val": 200}
@@ -28,6 +31,7 @@ ORDERS = {  # of places, from left to right
     "right and back": (0, 2, 4, 6, 7, 5, 3, 1),
 }
 PLACES = 8
+PERIOD = 2 * COVER["wall"]  # meters, of the wall's and the floor's textures, which are mirrored
 
 
 def samples(split: str, *, shuffled: bool = False) -> Iterator[AnnotatedSample]:
@@ -46,11 +50,23 @@ def _shuffled(split: str, number: int) -> list[int]:
 
 def _frames(split: str, number: int) -> list[bytes]:
     """Return what the camera sees at each place, from left to right, as JPEGs."""
-    scene = shot(split, number)
-    camera = scene.left._replace(size=PIXELS, focal=FOCAL * PIXELS / SIDE)
-    x, y, z = camera.position
-    places = [(x + STEP * (place - (PLACES - 1) / 2), y, z) for place in range(PLACES)]
-    return [jpeg(render(scene.scene, camera._replace(position=place)), quality=QUALITY) for place in places]
+    one = shot(split, number)
+    scene, camera = _repeated(one.scene), one.left._replace(size=PIXELS, focal=FOCAL * PIXELS / SIDE)
+    middle, (_, y, z) = Draws(SPLITS.index(split), number, 2).between(-PERIOD / 2, PERIOD / 2), camera.position
+    places = [(middle + STEP * (place - (PLACES - 1) / 2), y, z) for place in range(PLACES)]
+    return [jpeg(render(scene, camera._replace(position=place)), quality=QUALITY) for place in places]
+
+
+def _repeated(scene: Scene) -> Scene:
+    """Return a scene with its solids once more on both sides, as far as a camera sees."""
+    ways, (wall, floor, *own) = (-PERIOD, 0.0, PERIOD), scene.textures
+    moved = (_moved(solid, way) for way in ways for solid in scene.solids)
+    return scene._replace(solids=tuple(moved), textures=(wall, floor, *own * len(ways)))
+
+
+def _moved(solid: Solid, way: float) -> Solid:
+    x, y, z = solid.center
+    return solid._replace(center=(x + way, y, z))
 
 
 def _file(frames: Sequence[bytes]) -> bytes:
