@@ -32,6 +32,7 @@ from selfsup.parts.reconstruction import masked, masked_mse
 from selfsup.parts.targets import PixelTarget
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
+from selfsup.sharded import gathered
 from selfsup.views import Crop, Views
 
 
@@ -113,7 +114,8 @@ class MixedAE(Method):
 
         def encode(hidden: Tensor) -> tuple[Tensor]:
             for number, block in enumerate(trunk.blocks):
-                strongest = best(block, hidden, source.shape[1] // images) if number else None
+                with gathered(block):
+                    strongest = best(block, hidden, source.shape[1] // images) if number else None
                 hidden = block(hidden, attn_mask=strongest)
             return (trunk.norm(hidden),)
 

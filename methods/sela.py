@@ -26,6 +26,7 @@ from selfsup.parts import checks, initial, recipes
 from selfsup.parts.bank import Bank
 from selfsup.parts.clustering import balanced_labels, labelled, usage
 from selfsup.sections import Setup
+from selfsup.sharded import full
 from selfsup.views import Views
 
 
@@ -91,7 +92,8 @@ class SeLa(Method):
         return ParamOptions(frozen_until=self.info.steps_per_epoch / self.info.num_steps)
 
     def _relabel(self) -> None:
-        weights, biases = (part.chunk(self.hyper.heads) for part in (self.classifiers.weight, self.classifiers.bias))
+        parts = map(full, (self.classifiers.weight, self.classifiers.bias))
+        weights, biases = (part.chunk(self.hyper.heads) for part in parts)
         sharpness, iterations = self.hyper.sharpness, self.hyper.iterations
         for head, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             balanced = balanced_labels(self.bank.rows, weight, bias, sharpness=sharpness, iterations=iterations)

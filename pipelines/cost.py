@@ -228,6 +228,7 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
     samples = planned.steps * train.batch
     epochs = samples / planned.train.num_samples
     state, activations = price.state_bytes, price.activation_bytes
+    parts = run.worker_counts[0] if train.sharding == "fsdp" else 1
     *fewer, most = run.worker_counts
     workers = " or ".join(filter(None, [", ".join(map(str, fewer)), several(most, "worker")]))
     gpus = f" and {needs.gpus_per_worker:g} GPUs" if needs.gpus_per_worker else ""
@@ -238,7 +239,10 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
         *(("during", line) for line in _during(planned, price.encoder_parameters)),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
-        ("memory", f"{state / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker"),
+        (
+            "memory",
+            f"{state / parts / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker",
+        ),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
         *_remarks(run, planned.info),
     ]

@@ -32,7 +32,9 @@ def state(value: float, size: int = 10) -> tuple[nn.Module, torch.optim.Optimize
 def save(root: Path, value: float, *, step: int, size: int = 10, keep: int = 2) -> Path:
     """Where it is."""
     module, optimizer = state(value, size)
-    checkpoint.save(root, step=step, module=module, optimizer=optimizer, resolved=RESOLVED, keep=keep)
+    checkpoint.save(
+        root, step=step, module=module.state_dict(), optimizer=optimizer.state_dict(), resolved=RESOLVED, keep=keep
+    )
     return root / f"checkpoint_{step:09d}"
 
 
@@ -257,7 +259,9 @@ def test_weights_that_do_not_move_yet_have_no_moments_together(tmp_path: Path) -
         for name in named:
             module.get_parameter(name).grad = torch.ones_like(module.get_parameter(name))
         optimizer.step()
-        checkpoint.save(tmp_path, step=step, module=module, optimizer=optimizer, resolved={}, keep=1)
+        checkpoint.save(
+            tmp_path, step=step, module=module.state_dict(), optimizer=optimizer.state_dict(), resolved={}, keep=1
+        )
         other, fresh = made()
         assert checkpoint.resume(tmp_path, module=other, optimizer=fresh, resolved={}).step == step
         assert len(fresh.state) == step

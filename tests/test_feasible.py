@@ -62,10 +62,11 @@ def test_a_depth_and_a_class_token_that_are_the_name_s_own(home: Home, changes: 
             ["checkpoint_activations", "compile"],
             r"batch normalization cannot be compiled and computed once",
         ),
+        ("resnet18", ["sharding"], r"train\.sharding: weights of resnet18 are in channels-last order"),
     ],
 )
 def test_blocks_that_are_not_there(home: Home, name: str, settings: list[str], message: str) -> None:
-    asked = {f"train__{setting}": True for setting in settings}
+    asked = {f"train__{setting}": "fsdp" if setting == "sharding" else True for setting in settings}
     with pytest.raises(SpecError, match=message):
         home.plan(method="simclr", backbone={"name": name, "image_size": 64}, **asked)
 

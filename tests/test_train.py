@@ -109,7 +109,9 @@ def test_restored_equals_uninterrupted_bit_for_bit(tmp_path: Path, optim: Optim)
     for step in run(killed, optim, optimizer=optimizer):
         logs.append(read(step))
         if step.number == 3:
-            checkpoint.save(tmp_path, step=3, module=killed, optimizer=optimizer, resolved={}, keep=1)
+            checkpoint.save(
+                tmp_path, step=3, module=killed.state_dict(), optimizer=optimizer.state_dict(), resolved={}, keep=1
+            )
         if step.number == 4:  # this step dies with its process
             break
 

@@ -11,7 +11,7 @@ import torch
 from ray.train.torch import get_device
 from torch import nn
 
-from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, tensors
+from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, sharded, tensors
 from selfsup.errors import CheckpointError, ExhaustedError, SelfsupError, SpecError
 from selfsup.knob import identity
 from selfsup.method import Batch, Method
@@ -62,9 +62,10 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
     method = build(task.run, task.info, device, teacher=task.teacher, start=task.start)
-    module = _parallel(method, task.run.train, task.order.per_lane)
+    _convert(method, task.run.train, task.order.per_lane)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
+    module = _parallel(method, optimizer, task.run.train)
     loader = BatchLoader(task, method, device)
     batches = loader.batches(feed, start)
     steps = _steps(task, module, method, optimizer, batches, start)
@@ -74,10 +75,11 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
     Watch(task, loader, method, optimizer, start, meter, gauges).follow(
         steps, StartTimes(launched, entered, time.time())
     )
+    weights = sharded.whole(method.state_dict())
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
-        tensors.save(method.state_dict(), task.folder / METHOD)
-        save_encoder(task, method, task.folder / ENCODER)
+        tensors.save(weights, task.folder / METHOD)
+    save_encoder(task, method, task.folder / ENCODER)
 
 
 def _steps(
@@ -107,12 +109,14 @@ def _steps(
 
 
 def save_encoder(task: Task, method: Method, path: Path) -> None:
-    """Write the encoder of a method to a file, atomically."""
+    """Write the encoder of a method to a file, atomically: the first worker, of the parts of all, who call it."""
     run = task.run
-    shape = shape_of(run.input, run.backbone, task.info.channels)
-    name, knobs = chosen(run.input)
-    notes = pretrained.notes(name, task.stats, knobs=knobs)
-    saved.save_encoder(method.encoder(run.modality), run.backbone, path, shape, notes)
+    weights = sharded.whole(method.encoder(run.modality).trunk.state_dict())
+    if dist.rank() == 0:
+        shape = shape_of(run.input, run.backbone, task.info.channels)
+        name, knobs = chosen(run.input)
+        path.parent.mkdir(exist_ok=True)
+        saved.save_weights(weights, run.backbone, path, shape, pretrained.notes(name, task.stats, knobs=knobs))
 
 
 def snapshot(folder: Path, step: int) -> Path:
@@ -151,14 +155,22 @@ def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, devic
     return step
 
 
-def _parallel(method: Method, settings: Train, per_lane: int) -> nn.Module:
+def _convert(method: Method, settings: Train, per_lane: int) -> None:
+    """Change layers of a method, in place, as the settings ask; weights, and their names, stay."""
     if dist.world_size() > 1 or settings.norm_groups > 1:
         norms.convert(method, settings.norm_groups, per_lane)
     if settings.checkpoint_activations:
         units.recompute(method)
     if settings.compile:
         units.compile_units(method)
+
+
+def _parallel(method: Method, optimizer: torch.optim.Optimizer, settings: Train) -> nn.Module:
+    """Return the module whose gradients are those of all workers."""
     if dist.world_size() == 1:
+        return method
+    if settings.sharding == "fsdp":
+        sharded.shard(method, optimizer)
         return method
     # no device_ids: batches are on the device, but for numbers that the host keeps; buffers are equal everywhere
     return nn.parallel.DistributedDataParallel(method, forward_sync_buffers=False)
@@ -224,25 +236,23 @@ class Watch:
         assert self._loader.latest is not None
         trunk = self._method.encoder(self._task.run.modality)
         trunk.eval()
-        embedding = dist.gather(trunk.pooled(self._loader.latest.views[0].value))
+        with sharded.gathered(self._method):
+            embedding = dist.gather(trunk.pooled(self._loader.latest.views[0].value))
         trunk.train()
         return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
 
     def _leave(self, number: int) -> None:
         """Leave the encoder to be evaluated. Before a checkpoint, so that none is missing after a kill."""
-        if self._metrics_log is None:
-            return
-        path = snapshot(self._task.folder, number)
-        path.parent.mkdir(exist_ok=True)
-        save_encoder(self._task, self._method, path)
+        save_encoder(self._task, self._method, snapshot(self._task.folder, number))
 
     def _save(self, number: int) -> None:
+        weights, moments = (sharded.whole(part.state_dict()) for part in (self._method, self._optimizer))
         if self._metrics_log:
             checkpoint.save(
                 self._task.folder,
                 step=number,
-                module=self._method,
-                optimizer=self._optimizer,
+                module=weights,
+                optimizer=moments,
                 resolved=self._task.resolved,
                 keep=self._task.run.train.keep_checkpoints,
             )

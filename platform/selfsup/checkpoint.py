@@ -34,18 +34,25 @@ class ResumePoint(NamedTuple):
 
 
 def save(
-    root: Path, *, step: int, module: nn.Module, optimizer: Optimizer, resolved: Mapping[str, Any], keep: int
+    root: Path,
+    *,
+    step: int,
+    module: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    keep: int,
 ) -> None:
     """Write a checkpoint under `root` atomically, flushed to the disk; then remove all but the latest `keep`.
 
-    module: the method itself, not its DistributedDataParallel wrapper. resolved: the settings that the weights depend
-    on, nested and JSON-able; `resume` requires equal ones. Raises CheckpointError where it cannot be written.
+    module, optimizer: states of the method itself, not of its DistributedDataParallel wrapper, and of its optimizer.
+    resolved: the settings that the weights depend on, nested and JSON-able; `resume` requires equal ones. Raises
+    CheckpointError where it cannot be written.
     """
     path = root / _name(step)
     state = {
         "step": step,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "module": module,
+        "optimizer": optimizer,
         "resolved": dict(resolved),
     }
     _write(path, state)

@@ -203,7 +203,9 @@ def _survives_a_checkpoint(make: Callable[[int], Example]) -> str:
     expected = losses(whole, 0, 0, 4)
     losses(killed, 1, 0, 2)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder), step=2, module=killed, optimizer=optimizers[1], resolved={}, keep=1)
+        checkpoint.save(
+            Path(folder), step=2, module=killed.state_dict(), optimizer=optimizers[1].state_dict(), resolved={}, keep=1
+        )
         start, _ = checkpoint.resume(Path(folder), module=restored, optimizer=optimizers[2], resolved={})
     if losses(restored, 2, start, 4) != expected[2:]:
         return "steps after a checkpoint differ from those without; what must survive it is a parameter or a buffer"

@@ -38,14 +38,23 @@ def save_encoder(
     shape: InputShape | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write the trunk's state dict as safetensors, with backbone and shape in its metadata.
+    """Write the weights of an encoder's trunk as `save_weights` does.
 
-    shape: of samples; None: RGB images of the backbone's own size. notes: more for the metadata.
+    shape: None for RGB images of the backbone's own size.
+    """
+    save_weights(encoder.trunk.state_dict(), backbone, path, shape or image_shape(backbone), notes)
+
+
+def save_weights(
+    weights: Mapping[str, Tensor], backbone: Backbone, path: Path, shape: InputShape, notes: Mapping[str, str]
+) -> None:
+    """Write the state of a trunk as safetensors, with backbone and shape, of samples, in its metadata.
+
+    notes: more for the metadata.
     """
     backbone = backbone.model_copy(update={"name": portable(backbone.name)})
-    shape = shape or image_shape(backbone)
     metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape if shape.leading else shape[:2])}
-    tensors.save(encoder.trunk.state_dict(), path, {**notes, **metadata})
+    tensors.save(weights, path, {**notes, **metadata})
 
 
 def restore_encoder(path: Path | str) -> Encoder:

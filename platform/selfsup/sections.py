@@ -217,6 +217,9 @@ class Train(Knobs):
         False, "compute blocks once more for the gradient, to save memory; the digits stay", result=False
     )
     compile: bool = knob(False, "compile blocks by torch.compile: faster from the second step on, in other last digits")
+    sharding: Literal["none", "fsdp"] = knob(
+        "none", "fsdp: each worker keeps a part of weights, gradients and moments, to save memory", result=False
+    )
     checkpoint_every: int = knob(500, "steps between checkpoints", result=False, ge=1)
     keep_checkpoints: int = knob(2, "checkpoints kept, the latest", result=False, ge=1)
     log_every: int = knob(10, "steps between records", result=False, ge=1)

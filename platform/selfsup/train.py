@@ -18,6 +18,7 @@ from selfsup.method import Batch, Method, Out
 from selfsup.optim import schedule
 from selfsup.parts import dist
 from selfsup.sections import Optim
+from selfsup.sharded import full
 
 Precision = Literal["fp32", "bf16"]
 
@@ -126,7 +127,7 @@ def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
         groups[group["clip_group"]] += [weight for weight in group["params"] if weight.grad is not None]
     norms = []
     for name, weights in groups.items():
-        norms.append(nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None]))
+        norms.append(full(nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])))
         if name and optim.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, norms[-1])
         if name and optim.clip_each is not None:

@@ -16,6 +16,7 @@ from selfsup.method import Method, load
 from selfsup.optim import build
 from selfsup.parts import dist, norms
 from selfsup.sections import Optim
+from selfsup.sharded import shard, whole
 from selfsup.train import read, split, train
 
 STEPS, WARMUP = 10, 2
@@ -85,6 +86,11 @@ class Trainer:
         self.optimizer: Optimizer = build(self.method, loop.optim)
         self.batches = [split(batch, dist.world_size())[dist.rank()] for batch in batches]
 
+    def shard(self) -> None:
+        """Divide weights and moments among processes from now on."""
+        self.module = self.method
+        shard(self.method, self.optimizer)
+
     def run(self, start: int = 0, stop: int = STEPS) -> list[float]:
         """Take steps [start, stop) of ten, and average statistics, as checkpoints do; return the mean losses."""
         sizes = {"steps": STEPS, "warmup_steps": self.loop.warmup, "batch_size": self.loop.batch, "seed": 0}
@@ -96,5 +102,6 @@ class Trainer:
         return losses
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights and buffers, but for the numbers of batches that norms have counted."""
-        return {name: value for name, value in self.method.state_dict().items() if "num_batches" not in name}
+        """Return weights and buffers, whole, but for the numbers of batches that norms have counted."""
+        state = whole(self.method.state_dict())
+        return {name: value for name, value in state.items() if "num_batches" not in name}

@@ -19,27 +19,33 @@ from torch.multiprocessing import start_processes
 
 from selfsup import checkpoint
 from selfsup.method import names
+from selfsup.sharded import whole
 
 WORLD, STOP = 2, 4
 SEVERAL = tuple(name for name in LOOPS if name in names())  # a loop of each objective
 RESTORED = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
+SHARDED = "mae", "ibot", "mixedae"  # with weights in parts, too: a teacher's, and blocks' whose weights others read
 
 
-def stopped(name: str, setting: Make, root: Path) -> tuple[Trainer, list[float]]:
+def stopped(name: str, setting: Make, root: Path, *, sharded: bool = False) -> tuple[Trainer, list[float]]:
     """Take the first steps, and leave a checkpoint."""
     trainer = Trainer(LOOPS[name], setting)
+    if sharded:
+        trainer.shard()
     losses = trainer.run(0, STOP)
-    parts = {"module": trainer.method, "optimizer": trainer.optimizer}
-    checkpoint.save(root, step=STOP, resolved={"loop": name}, keep=1, **parts)
+    states = {"module": trainer.method.state_dict(), "optimizer": trainer.optimizer.state_dict()}
+    checkpoint.save(root, step=STOP, resolved={"loop": name}, keep=1, **whole(states))
     return trainer, losses
 
 
-def restored(name: str, setting: Make, root: Path) -> Trained:
+def restored(name: str, setting: Make, root: Path, *, sharded: bool = False) -> Trained:
     """Restore a run into an objective of other weights, and finish it; return the last steps."""
     trainer = Trainer(LOOPS[name], setting, seed=1)
     parts = {"module": trainer.method, "optimizer": trainer.optimizer}
     start, _ = checkpoint.resume(root, resolved={"loop": name}, **parts)
+    if sharded:
+        trainer.shard()
     return Trained(trainer.run(start), trainer.state())
 
 
@@ -52,6 +58,9 @@ def work(rank: int, folder: Path, setting: Make) -> None:
         barrier()
         roots = ["two0"] * (name in RESTORED) + ["one"] * (name in OTHER_WORLDS)
         ends |= {root: restored(name, setting, folder / name / root) for root in roots}
+        if name in SHARDED:
+            stopped(name, setting, folder / name / f"parts{rank}", sharded=True)
+            ends["sharded"] = restored(name, setting, folder / name / "one", sharded=True)
         torch.save({end: tuple(trained) for end, trained in ends.items()}, folder / name / f"{rank}.pt")
     destroy_process_group()
 
@@ -65,7 +74,7 @@ def authors(name: str, setting: Make) -> Trained:
 def folder(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where two processes left their results, name by name."""
     folder = tmp_path_factory.mktemp("gloo")
-    for name in OTHER_WORLDS:
+    for name in {*OTHER_WORLDS, *SHARDED}:
         stopped(name, setting, folder / name / "one")
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-W", "error", __file__, str(folder)]
@@ -118,6 +127,16 @@ def test_two_processes_go_on_where_one_stopped(name: str, setting: Make, folder:
 @pytest.mark.parametrize("name", OTHER_WORLDS)
 def test_one_process_goes_on_where_two_stopped(name: str, setting: Make, folder: Path) -> None:
     agree(restored(name, setting, folder / name / "two0"), authors(name, setting))
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_two_processes_with_weights_in_parts_go_on_where_one_stopped(name: str, setting: Make, folder: Path) -> None:
+    agree(results(folder, name)["sharded"], authors(name, setting))
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_one_process_goes_on_where_two_with_weights_in_parts_stopped(name: str, setting: Make, folder: Path) -> None:
+    agree(restored(name, setting, folder / name / "parts0"), authors(name, setting))
 
 
 if __name__ == "__main__":

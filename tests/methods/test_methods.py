@@ -156,7 +156,7 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
     expected = run(whole, build(whole, optim), 0, 10)
     optimizer, fresh = build(killed, optim), build(restored, optim)
     assert run(killed, optimizer, 0, 4) == expected[:4]
-    checkpoint.save(tmp_path, step=4, module=killed, optimizer=optimizer, resolved={}, keep=1)
+    checkpoint.save(tmp_path, step=4, module=killed.state_dict(), optimizer=optimizer.state_dict(), resolved={}, keep=1)
     start, _ = checkpoint.resume(tmp_path, module=restored, optimizer=fresh, resolved={})
     assert run(restored, fresh, start, 10) == expected[4:]
     state = whole.state_dict()

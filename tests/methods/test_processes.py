@@ -1,6 +1,7 @@
 """Two and four processes over gloo do what one does: values, gradients and running statistics.
 
-Run as a script with (folder), this file forks them: each works through every case on its rows and saves what it found.
+Run as a script with (folder, "whole" or "in parts"), this file forks them: each works through every case of weights
+that are one or the other, on its rows, and saves what it found.
 """
 
 import os
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD
 
 from selfsup.method import Batch, Method, load, names
 from selfsup.parts import dist, norms
 from selfsup.parts.contrastive import even_score, noise_nce, nt_xent
+from selfsup.sharded import full, shard
 from selfsup.train import backward, cut, split
 
 SAMPLES = 8
@@ -101,20 +104,25 @@ def groups(layer: nn.Module, shape: tuple[int, ...], number: int, _: Make) -> Re
     return {**parts, **slopes, **held, **grads}
 
 
-def objective(name: str, kind: str, setting: Make, **hyper: object) -> Result:
+def objective(name: str, kind: str, setting: Make, *, in_parts: bool = False, **hyper: object) -> Result:
     """One step. A ViT, of which batches in pieces make nothing else, sees two pieces where there are two processes."""
     method, batch = setting(name, "narrow cnn" if kind == "cnn" else kind, samples=SAMPLES, double=True, **hyper)
     module: nn.Module = method
     if dist.world_size() > 1:
         norms.convert(method)
-        module = DistributedDataParallel(method)
+        module = method if in_parts else DistributedDataParallel(method)
+    if in_parts and dist.world_size() > 1:
+        shard(method, SGD(method.parameters()))
     pieces = cut(method, 2 if kind == "vit" and dist.world_size() == 2 else 1)
     with double_precision():
         out = backward(module, split(batch, dist.world_size())[dist.rank()], accumulate=pieces)
         with torch.no_grad():
             method.after_step(0.5, out.aux)
         held = {f"mean {name}": value.float() for name, value in method.named_buffers() if "tracked" not in name}
-    grads = {f"mean {name}": weight.grad for name, weight in method.named_parameters() if weight.requires_grad}
+    weights = dict(method.named_parameters())
+    held |= {f"mean {name}": full(weight) for name, weight in weights.items() if not weight.requires_grad}
+    grads = {f"mean {name}": full(weight.grad) for name, weight in weights.items() if weight.grad is not None}
+    assert len(grads) == sum(weight.requires_grad for weight in weights.values())
     return {"mean loss": out.loss, **grads, **held}
 
 
@@ -159,37 +167,58 @@ for _name in (*names(), "dense.depth_estimator", "dense.object_detector", "dense
 OTHERS = {f"{name} {kind}" for name in names() for kind in load(name).backbones[1:]}
 OTHERS |= {name for name in CASES if name.startswith("dense.") and name.endswith("cnn")}
 WORLDS = {2: list(CASES), 4: [case for case in CASES if case not in OTHERS]}  # four: an objective on one encoder
+PARTS = [f"{name} vit" for name in names() if "vit" in load(name).backbones]  # whose weights may lie in parts
+BOTH = {"whole": WORLDS, "in parts": {2: PARTS, 4: PARTS}}
+Results = dict[int, list[dict[str, Result]]]  # by the number of processes, of each of them
 
 
-def found(cases: Iterable[str], setting: Make) -> dict[str, Result]:
-    return {name: {part: value.detach().clone() for part, value in CASES[name](setting).items()} for name in cases}
+def found(cases: Iterable[str], setting: Make, **options: bool) -> dict[str, Result]:
+    results = ((name, CASES[name](setting, **options)) for name in cases)
+    return {name: {part: value.detach().clone() for part, value in result.items()} for name, result in results}
 
 
-def work(rank: int, world: int, folder: Path, setting: Make) -> None:
+def work(rank: int, world: int, folder: Path, setting: Make, weights: str) -> None:
     init_process_group("gloo", init_method=f"file://{folder}/{world}", rank=rank, world_size=world)
-    torch.save(found(WORLDS[world], setting), folder / f"{world}-{rank}.pt")
+    options = {"in_parts": True} if weights == "in parts" else {}
+    torch.save(found(BOTH[weights][world], setting, **options), folder / f"{world}-{rank}.pt")
     destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def results(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Result]]]:
-    """By the number of processes: what each of them found."""
-    folder = tmp_path_factory.mktemp("gloo")
-    command = [sys.executable, "-W", "error", __file__, str(folder)]
+def several(setting: Make, folder: Path, weights: str, patience: float) -> Results:
+    """What one process and several found. patience: seconds."""
+    command = [sys.executable, "-W", "error", __file__, str(folder), weights]
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, env=os.environ | environment) as forking:
         try:
-            one = found(CASES, setting)
-            assert forking.wait(timeout=180) == 0
+            one = found(BOTH[weights][2], setting)
+            assert forking.wait(timeout=patience) == 0
         finally:
             forking.kill()
     return {1: [one]} | {
-        world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in WORLDS
+        world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in BOTH[weights]
     }
 
 
+@pytest.fixture(scope="module")
+def results(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return several(setting, tmp_path_factory.mktemp("gloo"), "whole", 180)
+
+
 @pytest.mark.parametrize(("world", "name"), [(world, name) for world, cases in WORLDS.items() for name in cases])
-def test_processes_are_one(world: int, name: str, results: dict[int, list[dict[str, Result]]]) -> None:
+def test_processes_are_one(world: int, name: str, results: Results) -> None:
+    agree(world, name, results)
+
+
+@pytest.mark.slow
+def test_processes_with_weights_in_parts_are_one(setting: Make, tmp_path: Path) -> None:
+    """Of each objective on a ViT."""
+    results = several(setting, tmp_path, "in parts", 3600)
+    for world in (2, 4):
+        for name in PARTS:
+            agree(world, name, results)
+
+
+def agree(world: int, name: str, results: Results) -> None:
     [one], several = ([each[name] for each in results[number]] for number in (1, world))
     assert all(each.keys() == one.keys() for each in several)
     for part, expected in one.items():
@@ -227,4 +256,4 @@ if __name__ == "__main__":
     from small import setting
 
     for _world in WORLDS:
-        start_processes(work, (_world, Path(sys.argv[1]), setting), nprocs=_world, start_method="fork")
+        start_processes(work, (_world, Path(sys.argv[1]), setting, sys.argv[2]), nprocs=_world, start_method="fork")

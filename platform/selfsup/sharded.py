@@ -1,0 +1,74 @@
+"""Fully sharded data parallelism: each worker keeps a part of every weight, of its gradient and of its moments.
+
+Rajbhandari, Rasley, Ruwase and He, "ZeRO: Memory optimizations toward training trillion parameter models", 2019,
+arXiv:1910.02054, stage 3, as PyTorch's `fully_shard` has it. The units of a method are gathered one by one when they
+compute, forward and backward; what lies outside of them, with the method.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import SGD, Optimizer
+from torch.utils._pytree import tree_map_only
+
+from selfsup.parts import dist
+from selfsup.parts.units import units
+
+
+def shard(method: nn.Module, optimizer: Optimizer) -> None:
+    """Divide the weights of a method, and the moments of its optimizer, in place, among all workers."""
+    weights = list(method.parameters())
+    assert torch.distributed.group.WORLD is not None
+    mesh = DeviceMesh.from_group(torch.distributed.group.WORLD, weights[0].device.type)
+    for unit in [*units(method), method]:
+        fully_shard(unit, mesh=mesh)
+    parts: dict[Tensor, DTensor] = dict(zip(weights, method.parameters(), strict=True))  # type: ignore[arg-type]
+    for group in optimizer.param_groups:
+        group["params"] = [parts[weight] for weight in group["params"]]
+        if isinstance(optimizer, SGD):
+            group["fused"] = False
+    moments = ((parts[weight], state) for weight, state in optimizer.state.items())
+    state = {part: {name: _like(value, part) for name, value in state.items()} for part, state in moments}
+    optimizer.state = defaultdict(dict, state)
+
+
+def _like(moment: Any, part: DTensor) -> Any:
+    """Return this worker's part of a moment that has the shape of its weight; another value as it is."""
+    if getattr(moment, "shape", None) != part.shape:
+        return moment
+    return distribute_tensor(moment, part.device_mesh, part.placements, src_data_rank=None)
+
+
+def whole(state: Any) -> Any:
+    """Return a state with tensors of the parts of all workers, who all call it; None for each, but in the first one."""
+    return tree_map_only(DTensor, _first, state)
+
+
+def _first(part: DTensor) -> Tensor | None:
+    tensor = full(part)
+    return None if dist.rank() else tensor.cpu()
+
+
+def full(x: Tensor) -> Tensor:
+    """Return a tensor of the parts of all workers, which all call it; of a norm of parts, that of them all."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Let the weights of a method that are in no unit, or of a unit, be whole inside the block.
+
+    For what computes with them elsewhere than in the module's own forward.
+    """
+    if isinstance(module, FSDPModule):
+        module.unshard()
+    yield
+    if isinstance(module, FSDPModule):
+        module.reshard()
