@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selfsup.encoder import Encoder, PooledEncoder, TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.outside_trunk import HuggingFaceTrunk
+from selfsup.parts.patch import side_of
 from selfsup.pretrained import PretrainedEncoder
 
 ATTENTION, PROJECTION = "attention.attention", "attention.output.dense"
@@ -105,8 +106,8 @@ def _config(encoder: TokenEncoder) -> Mapping[str, Any]:
         "intermediate_size": block.mlp.fc1.out_features,
         "hidden_act": "gelu",
         "layer_norm_eps": trunk.norm.eps,
-        "image_size": [length * encoder.patch for length in encoder.grid],
-        "patch_size": encoder.patch,
+        "image_size": [length * side_of(encoder.patch) for length in encoder.grid],
+        "patch_size": side_of(encoder.patch),
         "num_channels": trunk.patch_embed.proj.in_channels,
         "qkv_bias": block.attn.qkv.bias is not None,
         "pooler_act": "linear",  # with the identity as weight: the class token, as the norm leaves it

@@ -85,7 +85,7 @@ class GivenEncoder(nn.Module):
         return self.encoders[modality]
 
 
-def given(run: Run, info: TrainInfo, patch: int | None, learner: TrainInfo) -> Frozen:
+def given(run: Run, info: TrainInfo, patch: Patch | None, learner: TrainInfo) -> Frozen:
     """Return a teacher at the weights that its spec gives; images are normalized as timm's weights of that name ask."""
     trunk = encoder.build(run.backbone, shape=shape_of(run.input, run.backbone, info.channels))
     usual = getattr(trunk.trunk, "pretrained_cfg", {})

@@ -17,6 +17,7 @@ from selfsup.frozen import Frozen
 from selfsup.masks import Mask, MaskRule
 from selfsup.method import Method, TrainInfo, load, names
 from selfsup.optim import build
+from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Grid, Tokens
 from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
@@ -92,7 +93,7 @@ def _teaches(kind: type[Method], lesson: str, backbone: Backbone) -> bool:
     return fits and (lesson != "codes" or kind.codes is not Method.codes)
 
 
-def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
+def random_batch(views: Views, patch: Patch | None, samples: int) -> Batch:
     """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed."""
     blank = blank_batch(views, patch, samples)
     values = [_random_value(view, patch, samples) for view in views.specs]
@@ -110,7 +111,7 @@ def random_batch(views: Views, patch: int | None, samples: int) -> Batch:
     )
 
 
-def _random_value(view: Any, patch: int | None, samples: int) -> Tokens | Tensor:
+def _random_value(view: Any, patch: Patch | None, samples: int) -> Tokens | Tensor:
     """Return pixels; of companions, whose values are small numbers, such ones."""
     shape = samples, view.channels or 3, *view.lengths
     values = torch.randn(shape) if view.channels is None else torch.randint(8, shape)

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from selfsup.encoder import Encoder
+from selfsup.parts.patch import side_of
 
 
 def stride(encoder: Encoder, channels: int, sizes: tuple[int, ...]) -> int:
     """Return the pixels a side of a place in an encoder's feature maps of samples of these sizes."""
     if encoder.patch is not None:
-        return encoder.patch
+        return side_of(encoder.patch)
     images = torch.empty(1, channels, *sizes, device="meta")
     return sizes[0] // copy.deepcopy(encoder).to("meta").eval().spatial(images).shape[2]
 

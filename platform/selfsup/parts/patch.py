@@ -82,6 +82,12 @@ def seen_by(samples: Tensor, patch: Patch | None) -> Tokens | Tensor:
     return samples if patch is None else patchify(samples, patch)
 
 
+def side_of(patch: Patch | None) -> int:
+    """Return the points of a patch along any axis, where they are the same along all."""
+    assert isinstance(patch, int), f"patches of {patch} points have no one side"
+    return patch
+
+
 def sides_of(patch: Patch, rank: int) -> tuple[int, ...]:
     """Return the points of a patch along each of so many axes."""
     return (patch,) * rank if isinstance(patch, int) else patch

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
-from selfsup.parts.patch import sides_of
+from selfsup.parts.patch import side_of, sides_of
 from selfsup.parts.pca import components
 from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
@@ -93,7 +93,7 @@ class HogTarget(nn.Module):
 
     def __init__(self, encoder: SparseEncoder, *, cell: int) -> None:
         super().__init__()
-        self.patch, self.cell = encoder.patch, cell
+        self.patch, self.cell = side_of(encoder.patch), cell
         self.values = encoder.patch_values // cell**2 * BINS
 
     def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
