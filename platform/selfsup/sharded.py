@@ -18,12 +18,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import SGD, Optimizer
 from torch.utils._pytree import tree_map_only
 
+from selfsup.errors import SpecError
 from selfsup.parts import dist
 from selfsup.parts.units import units
 
 
 def shard(method: nn.Module, optimizer: Optimizer) -> None:
-    """Divide the weights of a method, and the moments of its optimizer, in place, among all workers."""
+    """Divide the weights of a method, and the moments of its optimizer, in place, among all workers.
+
+    Raises SpecError for a method with a weight that is a single number without an axis.
+    """
+    if scalars := [name for name, weight in method.named_parameters() if weight.ndim == 0]:
+        raise SpecError(
+            f"{scalars[0]} of the objective is a scalar, which cannot be divided; leave it out", "train.sharding"
+        )
     weights = list(method.parameters())
     assert torch.distributed.group.WORLD is not None
     mesh = DeviceMesh.from_group(torch.distributed.group.WORLD, weights[0].device.type)
