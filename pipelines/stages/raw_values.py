@@ -1,11 +1,15 @@
 """Features of raw samples, loaded views (B, *S, C), with which a table compares those of encoders."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
-POOLS = {  # places along each axis, of so many axes: about a thousand in all
+POOLS: dict[
+    int, tuple[int, Callable[..., Tensor]]
+] = {  # places along each axis, of so many axes: about a thousand in all
     1: (1024, F.adaptive_avg_pool1d),
     2: (PIXELS, F.adaptive_avg_pool2d),
     3: (10, F.adaptive_avg_pool3d),

@@ -159,7 +159,7 @@ class AxisMask(MaskRule):
 
     def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
         hidden = torch.zeros(len(noise), *grid, dtype=torch.bool)
-        for axis, part in enumerate(noise.split(self._draws(grid), dim=1)):
+        for axis, part in enumerate(noise.split_with_sizes(self._draws(grid), dim=1)):
             rank = part.argsort(dim=1, stable=True).argsort(dim=1)
             shape = [len(noise), *(part.shape[1] if other == axis else 1 for other in range(len(grid)))]
             hidden |= (rank >= self._kept(grid)[axis]).view(shape)

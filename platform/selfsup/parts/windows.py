@@ -8,7 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from selfsup.parts.patch import patchify, unpatchify
@@ -62,8 +62,10 @@ class WindowBlock(nn.Module):
 
     def _cut(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, W, L, D)"""
-        samples = tokens.mT.unflatten(2, self.grid).roll(-self.shift, 2)
-        return patchify(samples, self.sides).value.unflatten(2, (-1, tokens.shape[2]))
+        batch, _, width = tokens.shape
+        samples = tokens.mT.reshape(batch, width, *self.grid).roll(-self.shift, 2)
+        value = patchify(samples, self.sides).value
+        return value.reshape(batch, value.shape[1], -1, width)
 
     def _joined(self, windows: Tensor) -> Tensor:
         """(B, W, L, D) -> (B, N, D)"""
