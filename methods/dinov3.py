@@ -18,6 +18,7 @@ B: large views, two of each sample; N: tokens of one; M: covered ones of all; K:
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -179,8 +180,8 @@ class DINOv3(Method):
         hidden = self.teacher(large)
         image = self.teacher_heads[0](hidden[:, 0])
         patch = self.teacher_heads[1](at(hidden[:, self.backbone.num_prefix :], places))
-        options = {"epsilon": self.temperature, "iterations": self.hyper.iterations}
-        return sinkhorn(image, **options), sinkhorn(patch, **options, valid=valid)
+        balanced = partial(sinkhorn, epsilon=self.temperature, iterations=self.hyper.iterations)
+        return balanced(image), balanced(patch, valid=valid)
 
     @torch.no_grad()
     def _anchors(self, plain: Tokens | Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -143,9 +143,15 @@ class MAE(Method):
         super().__init__(hyper, encoders, info)
         self.fusion = Fusion(self.backbone) if hyper.multi_scale else None
         self.target = target_of(hyper, self.backbone, info.teacher)
-        sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
-        own = {"values": self.target.values, "window": hyper.decoder_window, "fills": not hyper.mask_token}
-        self.decoder = Decoder(self.backbone, **sizes, **own)
+        self.decoder = Decoder(
+            self.backbone,
+            width=hyper.decoder_width,
+            depth=hyper.decoder_depth,
+            heads=hyper.decoder_heads,
+            values=self.target.values,
+            window=hyper.decoder_window,
+            fills=not hyper.mask_token,
+        )
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, self.backbone.dim)) if hyper.mask_token else None
 
     def forward(self, batch: Batch) -> Out:

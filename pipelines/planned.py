@@ -183,7 +183,7 @@ class PlannedRun:
         if not (run := self.teacher):
             return None
         targets = self.targets.folder / objective.TARGETS if self.targets else None
-        return TrainedMethod(run.run, run.size, run.pretrain and run.pretrain.folder, run.taught, targets)
+        return TrainedMethod(run.run, run.size, run.pretrain.folder if run.pretrain else None, run.taught, targets)
 
     @cached_property
     def info(self) -> TrainInfo:

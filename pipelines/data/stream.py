@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.evaluator import Map
-from selfsup.modality import Boxes, DecodeError, Raw
+from selfsup.modality import Boxes, DecodeError, Modality, Raw
 from selfsup.pipelines.data import annotation
 from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
 from selfsup.pipelines.data.order import SampleOrder
@@ -53,7 +54,7 @@ class SampleStream:
         The threads end with the iterator: when it is exhausted, raises or is closed.
         """
         kinds = [modality.ready(name) for name in self.modalities]
-        with _pool(1) as read_pool, _pool(threads, lambda: [kind.begin_thread() for kind in kinds]) as crop_pool:
+        with _pool(1) as read_pool, _pool(threads, partial(_begin_thread, kinds)) as crop_pool:
             maker = _StepMaker(self, lanes, read_pool, crop_pool)
             yield from maker.rows(first, last, *maker.prefetch(threads, memory))
 
@@ -86,6 +87,11 @@ def _map_of(spec: MapSpec, sample: Sample, side: int, box: NDArray[np.floating])
         name = f"{sample.key}.{annotation.SUFFIXES[spec.name]}"
         raise DataError(f"{name} shows class {largest}, and there are {spec.classes}: set `classes` to more")
     return values
+
+
+def _begin_thread(kinds: Sequence[Modality]) -> None:
+    for kind in kinds:
+        kind.begin_thread()
 
 
 @contextmanager
@@ -170,8 +176,8 @@ class _Field:
         extents, placed = np.array([self._extent(sample) for sample in samples]), []
         for number in self._places:
             view = self.views[number - self.numbers.start]
-            at = {"seed": self._seed, "epoch": epoch, "index": index, "purpose": CROP + 16 * number}
-            draws = uniform(**at, draws=self.kind.place_draws)
+            purpose, length = CROP + 16 * number, self.kind.place_draws
+            draws = uniform(seed=self._seed, epoch=epoch, index=index, purpose=purpose, draws=length)
             placed.append(np.concatenate([self.kind.place(view, extents, draws), extents], axis=1))
         return np.stack(placed, axis=1)
 

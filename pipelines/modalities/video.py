@@ -124,7 +124,7 @@ class Video(Modality):
 
         times = [box[0] + view.step * np.arange(view.knobs.frames) for box, view in zip(boxes, views, strict=True)]
         every, numbers = np.unique(np.concatenate(times), return_inverse=True)
-        shown = frames(data, every)
+        shown = frames(data, every.tolist())
         own = np.split(numbers, np.cumsum([len(part) for part in times])[:-1])
         return [
             cropped(shown, number, (*box[1:3], *box[4:6]), view.crop, is_mirrored=bool(box[6]))
@@ -141,7 +141,7 @@ class Video(Modality):
             expected = f"clips of {length} frames, ('B', 3, {length}, 'H', 'W')"
             raise SpecError(f"expected {expected}, not {tuple(samples.shape)}")
         frames = IMAGES.fit(samples.transpose(1, 2).flatten(0, 1), view.crop, reading)
-        return frames.unflatten(0, (-1, length))
+        return frames.reshape(-1, length, *frames.shape[1:])
 
     def begin_thread(self) -> None:
         IMAGES.begin_thread()
@@ -153,7 +153,7 @@ class Video(Modality):
         """-> (B, 3, T, H, W), in [0, 1], every frame changed alike"""
         length = raw.shape[1]
         frames = IMAGES.augment(raw.flatten(0, 1), view.crop, draws.repeat_interleave(length, dim=0))
-        return frames.unflatten(0, (-1, length)).transpose(1, 2)
+        return frames.reshape(-1, length, *frames.shape[1:]).transpose(1, 2)
 
     def normalize(self, values: "Tensor", view: Clip, stats: VideoStats) -> "Tensor":  # noqa: ARG002
         mean, std = (values.new_tensor(moment).view(-1, 1, 1, 1) for moment in (stats.mean, stats.std))
@@ -178,6 +178,6 @@ class Video(Modality):
 
 
 def _clip(spec: Crop | Center, knobs: VideoInput) -> Clip:
-    whole = {"rounded": True} if isinstance(spec, Center) else {}
+    whole: dict[str, Any] = {"rounded": True} if isinstance(spec, Center) else {}
     crop = dataclasses.replace(spec, mask=None, of=None, flip=spec.flip * knobs.flip, **whole)
     return Clip(knobs=knobs, crop=crop, mask=spec.mask, of=spec.of)

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIXELS = 32  # raw pixels are compared at most at this resolution: more of them make kNN worse and a linear probe slow
-POOLS: dict[
-    int, tuple[int, Callable[..., Tensor]]
-] = {  # places along each axis, of so many axes: about a thousand in all
+Pool = Callable[..., Tensor]
+POOLS: dict[int, tuple[int, Pool]] = {  # places along each axis, of so many axes: about a thousand in all
     1: (1024, F.adaptive_avg_pool1d),
     2: (PIXELS, F.adaptive_avg_pool2d),
     3: (10, F.adaptive_avg_pool3d),

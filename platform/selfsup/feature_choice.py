@@ -59,7 +59,7 @@ class FeatureChoice(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """Return what differs from the encoder's own feature, as a part of keys."""
         kind = {"reads": self.kind} if self.kind != "pooled" else {}
-        view = {"squashed": True} if self.squashed else {}
+        view: dict[str, Any] = {"squashed": True} if self.squashed else {}
         views: dict[str, Any] = {"views": self.views, "images": self.images} if self.views else {}
         views |= {"versions": self.versions} if self.versions != "augmented" else {}
         view |= {"prompts": self.prompts._asdict()} if self.prompts else {}

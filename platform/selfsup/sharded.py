@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import SGD, Optimizer
@@ -42,9 +42,11 @@ def shard(method: nn.Module, optimizer: Optimizer) -> None:
         group["params"] = [parts[weight] for weight in group["params"]]
         if isinstance(optimizer, SGD):
             group["fused"] = False
-    moments = ((parts[weight], state) for weight, state in optimizer.state.items())
-    state = {part: {name: _like(value, part) for name, value in state.items()} for part, state in moments}
-    optimizer.state = defaultdict(dict, state)
+    moments: dict[Tensor, dict[str, Any]] = {
+        parts[weight]: {name: _like(value, parts[weight]) for name, value in state.items()}
+        for weight, state in optimizer.state.items()
+    }
+    optimizer.state = defaultdict(dict, moments)
 
 
 def _like(moment: Any, part: DTensor) -> Any:

@@ -29,6 +29,7 @@ class TextTrunk(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.01)
+        block: Any
         for block in self.blocks:
             inward, outward = width**-0.5, (2 * depth * width) ** -0.5
             for layer, std in (
@@ -64,13 +65,14 @@ class TextEncoder(Encoder):
             return (self.trunk.norm(hidden),)
 
         hidden = self.trunk.token_embed(tokens.value[..., 0]) + self.trunk.pos_embed
+        out: Tensor
         [out] = in_pieces(encode, hidden, self.pieces, self.trunk, valid)
         return out
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, L, 1) tokens -> (B, D): the feature of the last valid token"""
         assert isinstance(view, Tokens), "text is tokens"
-        hidden = self(view)
+        hidden: Tensor = self(view)
         if view.valid is None:
             return hidden[:, -1]
         last = view.valid.sum(1).clamp_min(1) - 1
@@ -79,7 +81,8 @@ class TextEncoder(Encoder):
     def spatial(self, view: Tokens | Tensor) -> Tensor:
         """(B, L, 1) tokens -> (B, D, L)"""
         assert isinstance(view, Tokens), "text is tokens"
-        return self(view).mT
+        hidden: Tensor = self(view)
+        return hidden.mT
 
     def _attended(self, valid: Tensor) -> Tensor:
         """(B, L) bool -> (1 or B, 1, 1 or L, L) bool: the tokens that attention reads"""

@@ -175,7 +175,7 @@ def _give_axes(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
         raise SpecError(f"weights of images do not fit samples of {len(shape.sizes)} axes", "backbone.weights", "input")
     embed: Any = trunk.patch_embed
     sides = shape.sides(embed.patch_size[0])
-    convolution = {1: nn.Conv1d, 3: nn.Conv3d}[len(sides)]
+    convolution: Any = {1: nn.Conv1d, 3: nn.Conv3d}[len(sides)]
     embed.proj = convolution(shape.channels, trunk.embed_dim, sides, sides, bias=embed.proj.bias is not None)
     grid = tuple(size // side for size, side in zip(shape.sizes, sides, strict=True))
     embed.img_size, embed.patch_size, embed.grid_size, embed.num_patches = shape.sizes, sides, grid, prod(grid)

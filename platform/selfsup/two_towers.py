@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, knob
+from selfsup.masks import IndexMask
 from selfsup.method import Batch, Method, TrainInfo
 from selfsup.parts.tokens import Tokens
 
@@ -56,7 +57,8 @@ class TwoTowers(Method):
         self.projections = nn.ModuleDict(own)
 
     def joint(self, modality: str, view: Tokens | Tensor) -> Tensor:
-        embedded: Tensor = self.projections[modality](self.encoders[modality].pooled(view))
+        encoder: Any = self.encoders[modality]
+        embedded: Tensor = self.projections[modality](encoder.pooled(view))
         return F.normalize(embedded.float(), dim=1)
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -65,6 +67,7 @@ class TwoTowers(Method):
         seen = first.value
         if first.mask is not None:
             assert isinstance(seen, Tokens), "masks leave out tokens"
+            assert isinstance(first.mask, IndexMask), "tokens are left out, not replaced"
             seen = kept(seen, first.mask.keep)
         return self.joint(first.modality, seen), self.joint(last.modality, last.value)
 

@@ -12,6 +12,7 @@ from selfsup.contract import beside, random_batch
 from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, load
+from selfsup.parts.patch import Patch
 from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
@@ -109,7 +110,7 @@ def setting(
     return method, batch
 
 
-def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: int | None) -> Frozen:
+def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: Patch | None) -> Frozen:
     """Return a small tokenizer or encoder for an objective to learn from; the global generator stays as it was.
 
     patch: pixels a side of the learner's tokens.

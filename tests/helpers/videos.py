@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def coded(
 
     sink = io.BytesIO()
     with av.open(sink, "w", format=kind) as file:
-        stream = file.add_stream(codec, rate=rate, options=options or {})
+        stream: Any = file.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
         stream.time_base = stream.codec_context.time_base = MILLISECONDS if stamps else Fraction(1, rate)
         if turn:

@@ -30,7 +30,7 @@ def moments(patches: Tensor, apart: int = 1) -> tuple[Tensor, Tensor]:
     if apart == 1:
         var, mean = torch.var_mean(patches, dim=2, keepdim=True)
         return mean, (var + 1e-6).sqrt()
-    var, mean = torch.var_mean(patches.unflatten(2, (-1, apart)), dim=2)
+    var, mean = torch.var_mean(patches.reshape(*patches.shape[:2], -1, apart), dim=2)
     values = patches.shape[2] // apart
     return mean.repeat(1, 1, values), (var + 1e-6).sqrt().repeat(1, 1, values)
 
