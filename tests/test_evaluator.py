@@ -42,6 +42,8 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     shape = (4, 5) if reads.is_of_tokens else (5 * reads.parts,)
     if reads.is_predicted:
         shape = {"class": (6,), "objects": (2, PACKED)}.get(protocol.target, (4, 1))
+    if reads.kind == "pairs":
+        shape = (2, 5)
     value = draw.normal(size=(620, *shape)).astype(np.float32)
     label = draw.integers(0, 6, 620)
     whole = value[:600] if reads.split == "train" else value[600:]

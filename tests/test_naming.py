@@ -53,11 +53,16 @@ def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "knob", ["workers", "cpus_per_worker", "gpus_per_worker", "data_cpus", "data_memory", "max_failures"]
+    ("knob", "expected"),
+    [
+        ("workers", r"expected how many workers \(1 to 65536\)"),
+        *((name, r"must be .*≤ \d+, not \d+") for name in ("cpus_per_worker", "gpus_per_worker", "data_cpus")),
+        *((name, r"must be .*≤ \d+, not \d+") for name in ("data_memory", "max_failures")),
+    ],
 )
-def test_what_no_cluster_has_is_refused(knob: str, tmp_path: Path) -> None:
+def test_what_no_cluster_has_is_refused(knob: str, expected: str, tmp_path: Path) -> None:
     for value in (2**31, 10**12):
-        with pytest.raises(SpecError, match=rf"a\.yaml:\d+:\d+: resources\.{knob}: must be .*≤ \d+, not {value}"):
+        with pytest.raises(SpecError, match=rf"a\.yaml:\d+:\d+: resources\.{knob}: {expected}"):
             read(written(tmp_path / "a.yaml", resources={knob: value}))
 
 

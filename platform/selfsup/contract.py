@@ -22,7 +22,7 @@ from selfsup.parts.tokens import Grid, Tokens
 from selfsup.promises import need_defaults, outcome
 from selfsup.sections import Backbone, Optim
 from selfsup.train import read, train
-from selfsup.views import MapSpec, Views
+from selfsup.views import MapSpec, Views, sized
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
@@ -63,6 +63,8 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
 
 def beside(method: type[Method], views: Views, backbone: Backbone) -> tuple[Views, dict[str, Encoder]]:
     """Return views of images and of companions, and small towers of these."""
+    if not method.beside:
+        return sized(views, backbone.image_size), {}
     kinds = {name: modality.load(name) for name in method.beside}
     section = modality.inputs()(**{name: kind.Input(**kind.cheap) for name, kind in kinds.items()})
     towers = {name: kind.tower(getattr(section, name)) for name, kind in kinds.items()}

@@ -43,7 +43,7 @@ def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("photographs")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if not load(name).beside])  # photographs have no captions
 def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
     """Together, all that have a range: the method's own and those of encoder, optimizer, batch and kNN, on images."""
     lines = [line for line in knob_lines(run_type(name)) if line.sweep and not line.path.startswith("input.")]
@@ -79,7 +79,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if not load(name).beside])  # photographs have no captions
 def test_an_objective_is_searched_in_its_own_ranges(
     name: str, sets: dict[str, str], tracker: Tracker, tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 from selfsup.modality import DecodeError
@@ -134,6 +133,8 @@ def _depth(path: Path, how: How) -> int:
 
 def jpeg(image: Pixels, *, quality: int) -> bytes:
     """(H, W, 3) -> JPEG"""
+    import simplejpeg
+
     pixels = np.ascontiguousarray(image)
     return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420"))
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -118,6 +117,8 @@ def _header(data: Data, how: How) -> tuple[int, int, int]:
     libjpeg-turbo scales the chroma of 4:2:0 by less than luma, so that both come out in full. Where chroma is halved on
     one side only it cannot, and enlarges smaller chroma with a blur.
     """
+    import simplejpeg  # absent where blank images are all that is needed
+
     try:
         height, width, colors, sampling = simplejpeg.decode_jpeg_header(data)
         chroma = 0 if colors in ("CMYK", "YCCK") or how.channels not in COLORSPACES else CHROMA_SCALES.get(sampling, 1)
@@ -138,6 +139,8 @@ def _size(data: Data, how: How) -> tuple[int, int]:
 
 def _decode_by_turbo(data: Data, height: int, width: int, eighths: int, how: How) -> tuple[Values, float]:
     """Return an image as (H, W, C), and its scale: 1 for a JPEG that only Pillow decodes."""
+    import simplejpeg
+
     least = _scaled(height, eighths), _scaled(width, eighths)
     try:
         image: Pixels = simplejpeg.decode_jpeg(

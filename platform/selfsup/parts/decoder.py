@@ -22,7 +22,6 @@ WIDTH: Knob = {"doc": "channels of the decoder", "sweep": Choice(128, 256, 512),
 DEPTH: Knob = {"doc": "transformer blocks of the decoder", "sweep": Choice(1, 2, 4, 8), "ge": 1, "le": 1000}
 WINDOW: Knob = {
     "doc": "tokens a side of the windows that the decoder attends within, every other moved in time; null: all tokens",
-    "sweep": Choice(None, 4),
     "gt": 1,
 }
 HEADS: Knob = {"doc": "attention heads of the decoder", "gt": 0}
