@@ -12,14 +12,13 @@ from typing import final
 
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
-from selfsup.knob import Choice, Range, knob
-from selfsup.masks import RandomMask
+from selfsup.knob import Choice, knob
 from selfsup.method import Batch, Out, TrainInfo
 from selfsup.parts import checks
 from selfsup.parts.contrastive import paired_sigmoid
 from selfsup.sections import Setup
-from selfsup.two_towers import Logits, TowerKnobs, TwoTowers, accuracy
-from selfsup.views import Beside, Crop, Views
+from selfsup.two_towers import Logits, PairKnobs, TwoTowers, accuracy, paired_views
+from selfsup.views import Views
 
 
 @final
@@ -28,17 +27,13 @@ class SigLIP(TwoTowers):
 
     paper, family = "2303.15343", "image-text"
 
-    class Hyper(TowerKnobs):
+    class Hyper(PairKnobs):
         temperature: float = knob(0.1, "at the beginning; it is learned", symbol="τ", sweep=Choice(0.03, 0.1), gt=0)
         bias: float = knob(-10.0, "of logits at the beginning; it is learned", symbol="b", sweep=Choice(-10.0, 0.0))
-        crop_min: float = knob(0.9, "smallest crop, as a share of the image", sweep=Range(0.3, 1.0), gt=0, le=1)
-        flip: float = knob(0.0, "share of images that are mirrored", sweep=Choice(0.0, 0.5), ge=0, le=1)
-        mask_ratio: float = knob(0.0, "share of patches that are left out", sweep=Choice(0.0, 0.5, 0.75), ge=0, lt=1)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        mask = RandomMask(hyper.mask_ratio) if hyper.mask_ratio else None
-        return Views((Crop(scale=(hyper.crop_min, 1.0), flip=hyper.flip, mask=mask), Beside(field="text")))
+        return paired_views(hyper)
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003

@@ -12,16 +12,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.encoder import Encoder
-from selfsup.knob import Choice, Knobs, knob
-from selfsup.masks import IndexMask
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, TrainInfo
 from selfsup.parts.tokens import Tokens
+from selfsup.views import Beside, Crop, Views
 
 
 class TowerKnobs(Knobs):
     """Knobs of two towers."""
 
     dim: int = knob(512, "channels of the space that both are compared in", sweep=Choice(256, 512), gt=0)
+
+
+class PairKnobs(TowerKnobs):
+    """Knobs of two towers, of an image and its caption, where FLIP's masks (arXiv 2212.00794) are an option."""
+
+    crop_min: float = knob(0.9, "smallest crop, as a share of the image", sweep=Range(0.3, 1.0), gt=0, le=1)
+    flip: float = knob(0.0, "share of images that are mirrored", sweep=Choice(0.0, 0.5), ge=0, le=1)
+    mask_ratio: float = knob(0.0, "share of patches that are left out", sweep=Choice(0.0, 0.5, 0.75), ge=0, lt=1)
+
+
+def paired_views(hyper: PairKnobs) -> Views:
+    """Return a view of an image, and its caption."""
+    mask = RandomMask(hyper.mask_ratio) if hyper.mask_ratio else None
+    return Views((Crop(scale=(hyper.crop_min, 1.0), flip=hyper.flip, mask=mask), Beside(field="text")))
 
 
 class Logits(nn.Module):
