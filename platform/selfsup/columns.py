@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+WIDE = 40  # characters of a text that moves what is right of it in its own row alone
+
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a line a row, every column as wide as its widest text."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Return a line a row, every column as wide as its widest text of at most WIDE characters."""
+    widths = [max(len(text) for text in column if len(text) <= WIDE) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
