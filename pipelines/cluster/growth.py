@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     NoopDecision,
@@ -50,12 +51,32 @@ class CountedPolicy(ElasticScalingPolicy):
         return max((number for number in self._counts if number <= fit), default=0)
 
 
-class SlotTrainer(TorchTrainer):
-    """A TorchTrainer whose workers are as many as one of some numbers says. spare: as of CountedPolicy."""
+class ServedOnly(ControllerCallback):
+    """A guard of the room of a slot that is closed, whose controller may outlive its server by a second.
 
-    def __init__(self, *args: Any, counts: tuple[int, ...], spare: float, **options: Any) -> None:
+    Workers that it replaced then would never end, and their placement group would stay as long as the driver.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def on_controller_start_worker_group(self, *, scaling_config: Any, num_workers: int) -> None:  # noqa: ARG002
+        """Raise RayActorError where the server has ended."""
+        ray.get(self._server.__ray_ready__.remote())
+
+
+class SlotTrainer(TorchTrainer):
+    """A TorchTrainer whose workers are as many as one of some numbers says. spare: as of CountedPolicy.
+
+    server: of the slot, an actor.
+    """
+
+    def __init__(self, *args: Any, server: Any, counts: tuple[int, ...], spare: float, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._counts, self._spare = counts, spare
+        self._server, self._counts, self._spare = server, counts, spare
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [*super()._create_default_callbacks(), ServedOnly(self._server)]
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         if len(self._counts) > 1:

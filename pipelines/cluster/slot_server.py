@@ -114,6 +114,7 @@ def _trainer(kind: SlotKind, folder: Path) -> SlotTrainer:
         number = {"num_workers": (few, many), "elastic_resize_monitor_interval_s": GROWTH_INTERVAL}
     return SlotTrainer(
         train_loop,
+        server=server,
         counts=kind.workers,
         spare=kind.spare,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),

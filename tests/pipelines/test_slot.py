@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import yaml
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from safetensors.torch import load_file
 from toy_training import TINY, folder, workers
 
 from selfsup import failures
 from selfsup.errors import DataError
 from selfsup.pipelines.cluster import slot
+from selfsup.pipelines.cluster.growth import ServedOnly
 from selfsup.pipelines.cluster.slot import serving
 from selfsup.pipelines.cluster.slot_server import SlotKind
 from selfsup.pipelines.data.manifest import Manifest
@@ -43,6 +45,10 @@ def kind(tmp_path: Path) -> SlotKind:
 def _ended() -> Iterator[None]:
     yield
     slot.close_idle()
+
+
+class Idle:
+    """An actor that does nothing."""
 
 
 def process(*_: object) -> int:
@@ -185,3 +191,13 @@ def test_a_slot_that_is_closed_while_it_works_ends_its_run(kind: SlotKind, tmp_p
     killed, refused = noted
     assert failures.classify(killed).kind == "infrastructure"
     assert "stopped" in str(refused), "no new workers for what is over"
+
+
+def test_a_slot_without_its_server_starts_no_workers() -> None:
+    """Ray Train's controller, which ends a moment later, would replace them, and nothing frees their room any more."""
+    server = ray.remote(num_cpus=0)(Idle).remote()
+    guard = ServedOnly(server)
+    assert guard.on_controller_start_worker_group(scaling_config=None, num_workers=1) is None
+    ray.kill(server)
+    with pytest.raises(RayActorError):
+        guard.on_controller_start_worker_group(scaling_config=None, num_workers=1)
