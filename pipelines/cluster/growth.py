@@ -76,7 +76,7 @@ class SlotTrainer(TorchTrainer):
         self._server, self._counts, self._spare = server, counts, spare
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [*super()._create_default_callbacks(), ServedOnly(self._server)]
+        return [*super()._create_default_callbacks(), ServedOnly(self._server)]  # type: ignore[misc]  # as below
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
         if len(self._counts) > 1:
