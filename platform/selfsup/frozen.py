@@ -52,6 +52,11 @@ class Frozen(nn.Module):
         return self._hidden[0]
 
     @property
+    def _encoder(self) -> Any:
+        """Return the encoder that evaluation freezes, of the modality that the backbone is for."""
+        return self.method.encoder(next(iter(self.method.encoders)))
+
+    @property
     def num_codes(self) -> int:
         return int(self.method.num_codes)
 
@@ -67,16 +72,14 @@ class Frozen(nn.Module):
         patches: Tensor = self.method.decoded(codes)
         if self._rescale is None:
             return patches
-        modality = next(iter(self.method.encoders))
-        encoder = self.method.encoder(modality)
+        encoder = self._encoder
         samples = unpatchify(patches, grid=encoder.grid, patch=encoder.patch)
         return patchify(self._rescale.undo(samples), encoder.patch).value
 
     @property
     def dim(self) -> int:
         """Return the channels of its encoder's features."""
-        modality = next(iter(self.method.encoders))
-        return int(self.method.encoder(modality).dim)
+        return int(self._encoder.dim)
 
     @torch.no_grad()
     def features(self, view: Tokens | Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -84,8 +87,7 @@ class Frozen(nn.Module):
 
         Places are interpolated where it has another grid. view: one of the learner's, without a mask.
         """
-        modality = next(iter(self.method.encoders))
-        pooled, places = self.method.encoder(modality).pooled_and_spatial(self._own(view))
+        pooled, places = self._encoder.pooled_and_spatial(self._own(view))
         places = places.float()
         if places.shape[2:] != grid:
             places = F.interpolate(places, size=grid, mode="bilinear")
@@ -93,8 +95,7 @@ class Frozen(nn.Module):
 
     def _own(self, view: Tokens | Tensor) -> Tokens | Tensor:
         """Return a view of the learner as its own encoder sees it."""
-        modality = next(iter(self.method.encoders))
-        patch = self.method.encoder(modality).patch
+        patch = self._encoder.patch
         if patch == self._patch and self._rescale is None:
             return view
         samples = pixels(view, self._patch)
