@@ -118,6 +118,16 @@ def test_the_head_sees_samples_as_evaluations_do(home: Home, tmp_path: Path) -> 
         torch.testing.assert_close(model(raw), method.predict(patchify(images, 8)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_head_is_known_again_whatever_the_settings_of_its_run_are(home: Home, tmp_path: Path) -> None:
+    """Tasks keep it loaded for their next block, by a hash, which mappings of a spec have not."""
+    sections = {"evals__means": {"transfer": ["knn", "linear"]}, "resources": {"workers": {"min": 1, "max": 2}}}
+    run = tuned(home.run(evals__finetune=SHORT, evals__knn={"k": 2}, evals__linear={}, **sections))
+    view = modality.whole_of(run.run.input, run.run.backbone, run.run.embed.crop)
+    one, other = (HeadSource(run.run, run.size, tmp_path / METHOD, view, run.stats) for _ in range(2))
+    assert hash(one) == hash(other)
+    assert one == other != replace(one, weights=tmp_path / "other")
+
+
 def test_the_largest_logit_names_the_class() -> None:
     empty = np.empty((0, 3), np.float32), np.empty(0, np.int64)
     val = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]

@@ -1,14 +1,16 @@
 """Predictions of a trained head: what evaluations that train an encoder are scored by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfsup import tensors
-from selfsup.method import TrainInfo
+from selfsup.method import Method, TrainInfo
+from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.objective import build
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.spec import Run
@@ -19,20 +21,28 @@ from selfsup.views import ViewSpec
 class HeadSource:
     """A trained objective that predicts classes or maps.
 
-    weights: its file. view, stats: of each sample, as an EncoderSource's.
+    weights: its file, which tells run and info. view, stats: of each sample, as an EncoderSource's.
     """
 
-    run: Run
-    info: TrainInfo
+    run: Run = field(compare=False)
+    info: TrainInfo = field(compare=False)
     weights: Path
     view: ViewSpec
     stats: Any
 
-    def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
+    def model(self) -> Callable[[Tensor], Tensor]:
         """Return the function of loaded views, (B, *S, C), to predictions, (B, classes) or (B, T, D)."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        method = build(self.run, self.info, torch.device("cpu"))
-        tensors.fill(method, self.weights)
-        method = method.to(device).eval()
-        model = PretrainedEncoder(method.encoder(self.run.modality), self.view, self.stats)
-        return lambda raw: method.predict(model.view_of(raw.to(device)))
+        method, _, seen = restored(self.run, self.info, self.weights, self.view, self.stats)
+        return lambda raw: method.predict(seen(raw))
+
+
+def restored(
+    run: Run, info: TrainInfo, weights: Path, view: ViewSpec, stats: Any
+) -> tuple[Method, torch.device, Callable[[Tensor], Tokens | Tensor]]:
+    """Return a trained objective, the device that it is put on, and the function of loaded views to what it sees."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    method = build(run, info, torch.device("cpu"))
+    tensors.fill(method, weights)
+    method = method.to(device).eval()
+    model = PretrainedEncoder(method.encoder(run.modality), view, stats)
+    return method, device, lambda raw: model.view_of(raw.to(device))

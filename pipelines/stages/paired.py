@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup import modality, tensors
+from selfsup import modality
 from selfsup.feature_choice import FeatureChoice
 from selfsup.method import Method, TrainInfo
 from selfsup.modality import beside
 from selfsup.pipelines.modalities.text import encoded
-from selfsup.pipelines.objective import build
-from selfsup.pretrained import PretrainedEncoder
+from selfsup.pipelines.stages.classify import restored
 from selfsup.spec import Run
 from selfsup.views import ViewSpec
 
@@ -48,21 +47,16 @@ class PairSource:
 
         Or of (B, *S, C) alone to cosines with the prompts of each class, (B, C).
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        method = build(self.run, self.info, torch.device("cpu"))
-        tensors.fill(method, self.weights)
-        method = method.to(device).eval()
+        method, device, seen = restored(self.run, self.info, self.weights, self.view, self.stats)
         name = self.run.modality
-        model = PretrainedEncoder(method.encoder(name), self.view, self.stats)
         if self.reads.kind == "pairs":
 
             def pairs(raw: Tensor, text: Tensor) -> Tensor:
-                own = method.joint(name, model.view_of(raw.to(device)))
-                return torch.stack([own, _text(method, text.to(device))], dim=1)
+                return torch.stack([method.joint(name, seen(raw)), _text(method, text.to(device))], dim=1)
 
             return pairs
         prompts = self._prompts(method, device)
-        return lambda raw: method.joint(name, model.view_of(raw.to(device))) @ prompts.T
+        return lambda raw: method.joint(name, seen(raw)) @ prompts.T
 
     def _prompts(self, method: Method, device: torch.device) -> Tensor:
         """-> (C, D): a unit vector for each class"""
