@@ -1,14 +1,15 @@
 """Images of any number of channels, of 8 or 16 bits, in whatever format they come."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from selfsup.knob import Knobs
 from selfsup.modality import Boxes, Data, Modality, Raw, Reading
+from selfsup.moments import moments_of_channels
 from selfsup.pipelines.modalities.pixels.coding import ImageCoding
 from selfsup.pipelines.modalities.pixels.decode import How, check_bits, decode, depth, dimensions
 from selfsup.sections import Backbone
@@ -46,11 +47,7 @@ class ImageStats(ImageReading):
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
 
-    @model_validator(mode="after")
-    def _of_every_channel(self) -> Self:
-        if (len(self.mean), len(self.std)) != (self.channels, self.channels):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {self.channels} channels")
-        return self
+    _of_every_channel = moments_of_channels()
 
     def identity(self) -> list[Any]:
         settings = [self.bits] if self.bits else []

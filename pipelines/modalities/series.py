@@ -9,15 +9,16 @@ import dataclasses
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from selfsup.errors import DataError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.modality import Boxes, Data, DecodeError, Modality, Raw, Reading
+from selfsup.moments import moments_of_channels
 from selfsup.sections import Backbone
 from selfsup.views import Views, ViewSpec
 
@@ -68,11 +69,7 @@ class SeriesStats(SeriesReading):
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
 
-    @model_validator(mode="after")
-    def _of_every_channel(self) -> Self:
-        if (len(self.mean), len(self.std)) != (self.channels, self.channels):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {self.channels} channels")
-        return self
+    _of_every_channel = moments_of_channels()
 
     def identity(self) -> list[Any]:
         return [self.mean, self.std]

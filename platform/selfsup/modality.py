@@ -60,11 +60,11 @@ class Modality(abc.ABC):
 
     suffixes: of the members of a shard that hold it. others: read where a sample has none of these. requires: modules
     beyond selfsup's own, which the extra of its name installs. is_aside: whether such members are data in shards that
-    hold no other kind alone. axes: what a view has along each axis. values: what its
-    points are. given: what `fit` takes, and its shape, in words. Input: its part of a spec's `input`. idle: other
-    settings of a spec that change nothing of it. place_draws: random numbers that placing a view takes, uniform in
-    [0, 1). is_companion: whether it lies beside another modality alone, and has an encoder of its own, its `tower`; the
-    backbone of a spec is the other's. cheap: knobs of a small tower, with which `selfsup check-method` runs.
+    hold no other kind alone. axes: what a view has along each axis. values: what its points are. given: what `fit`
+    takes, and its shape, in words. Input: its part of a spec's `input`. idle: other settings of a spec that change
+    nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). is_companion: whether it
+    lies beside another modality alone, and has an encoder of its own, its `tower`; the backbone of a spec is the
+    other's. cheap: knobs of a small tower, with which `selfsup check-method` runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
