@@ -9,7 +9,6 @@ no bias as there; the GELU is exact, as in open_clip; crops are torchvision's, a
 without masks at the end, which a second spec with `start` does, for the encoder of images alone.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import final
 
@@ -47,7 +46,7 @@ class CLIP(TwoTowers):
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
-        self.logits, self.most = Logits(hyper.temperature), math.log(hyper.scale_max)
+        self.logits = Logits(hyper.temperature, most=hyper.scale_max)
 
     def forward(self, batch: Batch) -> Out:
         image, text = self.pair(batch)
@@ -55,4 +54,4 @@ class CLIP(TwoTowers):
         return Out(loss, {"scale": self.logits.scale, "paired": accuracy(image, text)})
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        self.logits.log_scale.data.clamp_(max=self.most)
+        self.logits.bound()

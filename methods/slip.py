@@ -7,7 +7,6 @@ Deviations from the authors' code: those of CLIP; the head's batch normalization
 linear layers before it have no bias, which it would take away.
 """
 
-import math
 from collections.abc import Mapping
 from typing import final
 
@@ -49,7 +48,7 @@ class SLIP(TwoTowers):
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
         self.projector = mlp(self.backbone.dim, hyper.ssl_hidden, hyper.ssl_hidden, hyper.ssl_dim, out="bias")
-        self.logits, self.most = Logits(hyper.temperature), math.log(hyper.scale_max)
+        self.logits = Logits(hyper.temperature, most=hyper.scale_max)
         self.weight, self.temperature = hyper.ssl_weight, hyper.ssl_temperature
 
     def forward(self, batch: Batch) -> Out:
@@ -61,4 +60,4 @@ class SLIP(TwoTowers):
         return Out(named + self.weight * same, log)
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        self.logits.log_scale.data.clamp_(max=self.most)
+        self.logits.bound()

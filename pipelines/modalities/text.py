@@ -48,8 +48,7 @@ class TextInput(Knobs):
     @field_validator("tokenizer")
     @classmethod
     def _whole(cls, name: str) -> str:
-        named = name in (tokenizing.BYTES, tokenizing.CLIP)
-        return name if named else str(Path(expanduser(name)).absolute())  # noqa: PTH111 (Path's raises)
+        return str(Path(expanduser(name)).absolute()) if tokenizing.is_file(name) else name  # noqa: PTH111 (Path's raises)
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -143,8 +142,7 @@ class Text(Modality):
         return TextEncoder(tokenizing.load(knobs.tokenizer).size, **shape, causal=knobs.causal)
 
     def contents(self, knobs: TextInput) -> dict[str, str]:
-        named = knobs.tokenizer in (tokenizing.BYTES, tokenizing.CLIP)
-        return {} if named else {"tokenizer": tokenizing.content(knobs.tokenizer)}
+        return {"tokenizer": tokenizing.content(knobs.tokenizer)} if tokenizing.is_file(knobs.tokenizer) else {}
 
     def picture(self, values: "Tensor", stats: TextReading) -> NDArray[np.uint8]:
         raise NotImplementedError

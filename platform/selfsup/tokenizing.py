@@ -26,6 +26,11 @@ class Tokenizer(NamedTuple):
         return [self.begin, *self.encode(text)[: length - 2], self.end]
 
 
+def is_file(name: str) -> bool:
+    """Return whether a tokenizer is named by its file."""
+    return name not in (BYTES, CLIP)
+
+
 def check(name: str) -> None:
     """Raise SpecError where a tokenizer, `bytes`, `clip` or a file of `tokenizers`, cannot be used here."""
     needed = {BYTES: "codecs", CLIP: "open_clip"}.get(name, "tokenizers")
@@ -33,7 +38,7 @@ def check(name: str) -> None:
         raise SpecError(
             f"the tokenizer {name} needs {needed}, which is not installed: {REMEDY}", "input.text.tokenizer"
         )
-    if name not in (BYTES, CLIP) and not Path(name).is_file():
+    if is_file(name) and not Path(name).is_file():
         expected = f"expected {BYTES}, {CLIP}, or a file that `tokenizers` saved"
         raise SpecError(f"there is no file {name}; {expected}", "input.text.tokenizer")
 

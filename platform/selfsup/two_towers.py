@@ -15,7 +15,7 @@ from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, TrainInfo
-from selfsup.parts.tokens import Tokens
+from selfsup.parts.tokens import Tokens, kept
 from selfsup.views import Beside, Crop, Views
 
 
@@ -42,18 +42,21 @@ def paired_views(hyper: PairKnobs) -> Views:
 class Logits(nn.Module):
     """The learned scale of cosines, as its logarithm, and a bias that is added, if there is one.
 
-    temperature: one over the scale at the beginning.
+    temperature: one over the scale at the beginning. most: of the scale, which `bound` keeps.
     """
 
-    def __init__(self, temperature: float, bias: float | None = None) -> None:
+    def __init__(self, temperature: float, bias: float | None = None, *, most: float = math.inf) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.log_scale, self.most = nn.Parameter(torch.tensor(-math.log(temperature))), math.log(most)
         self.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     @property
     def scale(self) -> Tensor:
         """-> ()"""
         return self.log_scale.exp()
+
+    def bound(self) -> None:
+        self.log_scale.data.clamp_(max=self.most)
 
 
 class TwoTowers(Method):
@@ -85,12 +88,6 @@ class TwoTowers(Method):
             assert isinstance(first.mask, IndexMask), "tokens are left out, not replaced"
             seen = kept(seen, first.mask.keep)
         return self.joint(first.modality, seen), self.joint(last.modality, last.value)
-
-
-def kept(tokens: Tokens, keep: Tensor) -> Tokens:
-    """(B, N, P), (B, K) -> (B, K, P): the tokens with these numbers, at their places"""
-    at = keep[..., None]
-    return Tokens(tokens.value.take_along_dim(at, 1), tokens.coord.take_along_dim(at, 1), tokens.grid)
 
 
 @torch.no_grad()

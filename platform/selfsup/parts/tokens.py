@@ -57,6 +57,13 @@ def samples(view: Tokens | Tensor, rows: slice) -> Tokens | Tensor:
     return Tokens(view.value[rows], view.coord[rows], view.grid, valid)
 
 
+def kept(tokens: Tokens, keep: Tensor) -> Tokens:
+    """(B, N, P), (B, K) -> (B, K, P): the tokens with these numbers, at their places"""
+    number = keep[..., None]
+    valid = None if tokens.valid is None else tokens.valid.take_along_dim(keep, 1)
+    return Tokens(tokens.value.take_along_dim(number, 1), tokens.coord.take_along_dim(number, 1), tokens.grid, valid)
+
+
 def grouped(view: Tokens | Tensor, number: int, embed: Callable[[Tokens | Tensor], Tensor]) -> Tensor:
     """(B, ...) -> (B, D): embeddings of `number` groups of samples, one group at a time.
 
