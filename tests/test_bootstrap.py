@@ -10,7 +10,7 @@ from selfsup.sweeps.report.bootstrap import difference
 
 
 def test_it_is_scipy_s_paired_bootstrap() -> None:
-    """Of 400 images: two Monte Carlo errors of the ends are below a tenth of a standard error of 2 points."""
+    """With 400 images two Monte Carlo errors of the ends are below a tenth of a standard error of 2 points."""
     draw = np.random.default_rng(0)
     hard = draw.random(400)
     one, other = draw.random((3, 400)) < hard, draw.random((2, 400)) < 0.9 * hard

@@ -51,7 +51,7 @@ def test_a_view_that_is_shifted_by_patches_is_found_whole(patches: int) -> None:
 
 
 def test_random_features_are_right_as_often_as_a_random_place() -> None:
-    """Of 64 places 20 pixels of 160 apart, those less than 10 or 20 from where a point is, 12 of 32 columns = 3 places
+    """In 64 places 20 pixels of 160 apart, those less than 10 or 20 from where a point is, 12 of 32 columns = 3 places
     on: one, its own, of 64, by both; nothing else lies within. One and a half patches on, two are 10 off: by 20, two.
     """
     left, right = tokens(200, 1), tokens(200, 2)

@@ -178,7 +178,7 @@ def test_features_are_those_of_the_encoder_left_whatever_the_number_of_tasks(run
 def test_runs_share_what_is_free_as_they_share_what_is_in_use(
     home: Home, monkeypatch: pytest.MonkeyPatch, own: tuple[int, float, float], free: int, room: int
 ) -> None:
-    """Of 8 CPUs: alone on 2 it has the other 6; one of two runs on 4 has 2 of the other 4."""
+    """With 8 CPUs: alone on 2 it has the other 6; one of two runs on 4 has 2 of the other 4."""
     monkeypatch.setattr(curves.ray, "cluster_resources", lambda: {"CPU": 8.0})
     monkeypatch.setattr(curves.ray, "available_resources", lambda: {"CPU": float(free)} if free else {})
     needs = dict(zip(("workers", "cpus_per_worker", "data_cpus"), own, strict=True))

@@ -222,7 +222,7 @@ def regions(method: Method, grid: Tensor, batch: Batch) -> Tensor:
 def test_ten_steps_are_those_of_a_plain_loop(
     home: Home, maps: str, name: str, loss: Callable[..., Tensor], pace: Callable[[int], float]
 ) -> None:
-    """Of timm's ViT with a head on its tokens, by torch's AdamW and formulas of the schedules."""
+    """The loop trains timm's ViT with a head on its tokens, by torch's AdamW and formulas of the schedules."""
     run = planned(home, maps, name, drop_path=0.0).tuned[name]
     settings = run.run.optim
     method, batches = drawn(run)
@@ -316,7 +316,7 @@ def test_what_is_packed_of_detections_is_what_the_detector_guesses() -> None:
 
 @every
 def test_predictions_come_with_the_maps_of_their_images(home: Home, maps: str, name: str, tmp_path: Path) -> None:
-    """Of whole images, squashed to 32 pixels a side, as torchvision squashes them."""
+    """Whole images are squashed to 32 pixels a side, as torchvision squashes them."""
     run = planned(home, maps, name)
     tuned, evaluation = run.tuned[name], run.evals[name]
     object.__setattr__(tuned, "before", {})  # at initial weights

@@ -100,7 +100,7 @@ def test_raw_samples_lack_means_of_what_needs_an_encoder(home: Home) -> None:
 def test_mlflow_holds_the_mean_that_the_spec_asks_for_now(
     home: Home, tmp_path: Path, local_store: Callable[[Path], Tracker]
 ) -> None:
-    """Of 60 and 90: 75; with 30 instead of 90: 45, though it is less and of the same step."""
+    """The mean of 60 and 90 is 75; with 30 instead of 90: 45, though it is less and of the same step."""
     tracker = local_store(tmp_path)
     evals = EVALS | {"dogs": {"use": "knn", "k": 1}}
     numbers = {"birds": {"top1": 60.0}, "cars": {"top1": 90.0}, "dogs": {"top1": 30.0}}

@@ -67,7 +67,7 @@ def test_deviation_is_one_where_features_fill_the_sphere_and_zero_where_they_are
 
 
 def test_uniformity_is_the_one_of_distances_counted_by_hand() -> None:
-    """Of the six pairs of a square's corners on the circle four have a squared distance of 2, and two of 4."""
+    """Among the six pairs of a square's corners on the circle four have a squared distance of 2, and two of 4."""
     square = np.array([[1, 0], [0, 2], [-3, 0], [0, -1]])
     assert run(square)["uniformity"] == pytest.approx(math.log((4 * math.exp(-4) + 2 * math.exp(-8)) / 6), abs=1e-5)
     assert run(square, t=1.0)["uniformity"] == pytest.approx(math.log((4 * math.exp(-2) + 2 * math.exp(-4)) / 6))

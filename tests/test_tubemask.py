@@ -50,7 +50,7 @@ def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio: float) -> None:
 
 
 def test_blocks_of_v_jepa_are_rectangles_that_together_hide_about_nine_tenths() -> None:
-    """Of 14 x 14 places, 8 blocks of 0.15 or 2 of 0.7: by brute force over all rectangles of the size of the step."""
+    """On 14 x 14 places, 8 blocks of 0.15 or 2 of 0.7: by brute force over all rectangles of the size of the step."""
     torch.manual_seed(0)
     for blocks, share in ((8, 0.15), (2, 0.7)):
         rule = TubeBlocksMask(blocks, (share, share))

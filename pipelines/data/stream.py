@@ -39,8 +39,10 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class SampleStream:
-    """A training stream as a pure function of its fields. Every view has a size; the first are of the modality of all
-    but companions, whose views come last."""
+    """A training stream as a pure function of its fields.
+
+    Every view has a size; the first ones are of one modality, those of companions come last.
+    """
 
     manifest: Manifest
     order: SampleOrder

@@ -212,7 +212,7 @@ def test_processes_are_one(world: int, name: str, results: Results) -> None:
 
 @pytest.mark.slow
 def test_processes_with_weights_in_parts_are_one(setting: Make, tmp_path: Path) -> None:
-    """Of each objective on a ViT."""
+    """Each objective on a ViT."""
     results = several(setting, tmp_path, "in parts", 3600)
     for world in (2, 4):
         for name in PARTS:

@@ -109,7 +109,7 @@ def test_a_discrete_vae_learns_all_weights_by_dall_es_loss(setting) -> None:
 
 
 def test_relaxation_and_weight_follow_half_cosines_of_the_run(setting) -> None:
-    """Of ten steps: the temperature falls in five and stays, the weight rises in four."""
+    """In ten steps the temperature falls in five and stays, the weight rises in four."""
     method, _ = setting("vqvae", quantizer="gumbel", temperature_fall=0.5, kl_rise=0.4)
     seen = [(method.quantizer.temperature.item(), method.kl_weight.item())]
     for step in range(6):

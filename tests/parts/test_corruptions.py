@@ -56,7 +56,7 @@ def test_random_numbers_are_those_of_image_kind_severity_and_seed() -> None:
 
 
 def test_noise_has_the_moments_of_its_distribution() -> None:
-    """Of gray 102 = 0.4: normal of each deviation; Poisson of variance 0.4 / c; salt and pepper, half of each."""
+    """On gray 102 = 0.4: normal of each deviation; Poisson of variance 0.4 / c; salt and pepper, half of each."""
     gray = np.full((224, 224, 3), 102, np.uint8)
     for severity, std, photons, share in ((1, 0.08, 60, 0.03), (2, 0.12, 25, 0.06)):
         noisy = {kind: corrupted(gray, f"{kind}_noise", severity, number=1) / 255 for kind in ("gaussian", "shot")}

@@ -31,7 +31,7 @@ def test_only_the_part_that_hangs_together_is_boxed(find) -> None:
 
 
 def test_lost_by_hand() -> None:
-    """Of a row of five patches, the last two correlate with each other alone, which is less than the others do."""
+    """In a row of five patches the last two correlate with each other alone, which is less than the others do."""
     value = np.array([[1.0, 0.1], [1.0, 0.2], [1.0, 0.0], [-1.0, 0.0], [-0.5, 0.0]])
     assert lost(value, (1, 5)) == [(3, 0, 5, 1)]
     assert lost(value, (1, 5), seeds=1) == [(3, 0, 5, 1)]

@@ -51,7 +51,7 @@ def test_as_many_workers_as_fit_the_nodes_beside_tasks(
 
 
 def test_a_slot_waits_for_the_answers_of_the_workers_that_it_has_now(tmp_path: Path) -> None:
-    """Of two that went on from four, whose answers are of no use."""
+    """Two go on from four, whose answers are of no use."""
 
     async def answers() -> list[Answer]:
         server = SlotServer(SlotKind((2, 4), {"CPU": 1.0}, 0.0, 3, (), tmp_path), tmp_path)
