@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation, listed
 from selfsup.homes import pull
 from selfsup.layers import located
@@ -23,7 +24,8 @@ _manifests: WeakValueDictionary[tuple[str, ReadOptions], Manifest] = WeakValueDi
 def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
     """Return every run that the spec asks for, baselines first. Builds bundled data that is missing; starts nothing.
 
-    Raises DataError where a data set has no manifest, and what `chain.check` does.
+    Raises DataError where a data set has no manifest, SpecError where there is nothing to do, and what `chain.check`
+    does.
     """
     pull(home)
     runs = list(spec.runs)
@@ -44,6 +46,9 @@ def plan(spec: Spec, home: Path) -> tuple[PlannedRun, ...]:
             for run, first in zip(runs, before, strict=True)
         ]
         chain.check(planned[-1])
+        if not planned[-1].stages:
+            why = f"{spec.method} trains nothing, and there is no evaluation of it"
+            raise SpecError(f"{why}: name one in evals, such as knn: {{}}", "method")
     return tuple(run for run in planned if run.stages)
 
 

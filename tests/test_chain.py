@@ -25,9 +25,10 @@ CLUSTERED = {"method": "clusterfit", "hyper__clusters": 3, "hyper__iterations": 
 
 
 def first(home: Home, name: str = "first.yaml", **changes: Any) -> str:
-    """Write the spec of an earlier training; return its name beside the later one's."""
+    """Write the spec of an earlier training, without what is None; return its name beside the later one's."""
     data = {split: str(home.sets / name / "shards") for split, name in METHOD["data"].items()}
-    (home.folder / name).write_text(yaml.safe_dump(METHOD | {"name": "first", "data": data} | changes))
+    settings = (METHOD | {"name": "first", "data": data} | changes).items()
+    (home.folder / name).write_text(yaml.safe_dump({key: value for key, value in settings if value is not None}))
     return name
 
 
@@ -126,7 +127,7 @@ def test_a_teacher_may_be_an_encoder_at_given_weights(home: Home) -> None:
     trunk = build(Backbone(**backbone)).trunk
     for scale in (1.0, 2.0):
         save({name: scale * weight for name, weight in trunk.state_dict().items()}, weights)
-        name = first(home, method="untrained", backbone=backbone | {"weights": str(weights)})
+        name = first(home, method="untrained", train=None, backbone=backbone | {"weights": str(weights)})
         run = home.run(method="feature_distillation", teacher={"from": name})
         assert run.pretrain
         keys.append(run.pretrain.key)

@@ -182,3 +182,9 @@ def test_threads_make_the_batches_but_on_a_cluster_unless_told(home: Home, monke
     assert (home.run().feeder, home.run(stream__feeder="ray").feeder) == ("threads", "ray")
     monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
     assert (home.run().feeder, home.run(stream__feeder="threads").feeder) == ("ray", "threads")
+
+
+@pytest.mark.parametrize("method", ["pixels", "untrained"])
+def test_a_baseline_that_no_evaluation_reads_is_refused_at_its_method(home: Home, method: str) -> None:
+    with pytest.raises(SpecError, match=rf"method: {method} trains nothing, and there is no evaluation"):
+        home.plan(method=method, evals={})

@@ -193,6 +193,9 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses, a
         "evals": (evals, knob(evals(), docs["evals"])),
         "augment": (augmentation.section(augment) | None, knob(None, docs["augment"])),
     } | predecessor.fields()
+    if method in BASELINES:
+        unread = Train(duration=Duration(steps=1), batch=Stream().lanes)
+        fields["train"] = (Train, knob(unread, docs["train"]))
     title = outside.short(method) if method else method
     return create_model(f"{title}_{base.__name__.lower()}", __base__=base, **fields)
 
@@ -289,7 +292,7 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
         wrong.add("hyper")  # its knobs are not known
     fields = {name: field for name, field in kind.model_fields.items() if name in tree or field.default is not None}
     sections = {name: group(field.annotation) for name, field in fields.items() if name not in wrong}
-    values = {name: tree.get(name, {}) for name in sections}
+    values = {name: tree.get(name, fields[name].default) for name in sections}
     sound: dict[str, Any] = {
         name: cls.model_validate(values[name]) for name, cls in sections.items() if cls and values[name] is not None
     }
