@@ -8,6 +8,8 @@ bundled://scenes/train  1000 rendered scenes with segmentation, depth and a seco
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
 bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
+bundled://impacts/train  400 clips of objects that fall, with the sounds of their strikes; see `scenes.impacts`
+bundled://impacts/val    120 others; bundled://silent and bundled://mismatched have no sounds, and those of others
 bundled://sounds/train  1200 synthesised melodies of twelve classes; see `sounds`
 bundled://sounds/val     360 others
 """
@@ -29,7 +31,7 @@ from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.photographs import PHOTOS, SPLITS, photograph, tiles
-from selfsup.pipelines.data.scenes import motions
+from selfsup.pipelines.data.scenes import impacts, motions
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.levels import Pixels
 from selfsup.progress import say
@@ -99,6 +101,13 @@ def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
     pack_annotated(motions.samples(split, shuffled=shuffled), out, classes=list(motions.ORDERS))
 
 
+def _impacts(split: str, _: Path, out: Path, *, sound: str = "own") -> None:
+    ready("video")
+    ready("audio")
+    say(f"rendering {impacts.NUMBER[split]} clips of objects that fall, once")
+    pack_annotated(impacts.samples(split, sound=sound), out, classes=list(impacts.MATERIALS))
+
+
 def _sounds(split: str, work: Path, out: Path) -> None:
     ready("audio")
     for number, (label, data) in enumerate(sounds.samples(split)):
@@ -142,5 +151,8 @@ MAKERS: dict[str, Maker] = {
     "scenes": _scenes,
     "motions": _motions,
     "shuffled": partial(_motions, shuffled=True),
+    "impacts": _impacts,
+    "silent": partial(_impacts, sound="none"),
+    "mismatched": partial(_impacts, sound="other"),
     "sounds": _sounds,
 }

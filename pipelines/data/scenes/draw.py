@@ -130,7 +130,7 @@ def _gap(one: Solid, other: Solid) -> float:
 def _scene(draws: Draws, split: str, objects: Sequence[Object]) -> Scene:
     sun = np.array([draws.between(-0.9, 0.9), 1.0, draws.between(-1.0, -0.3)])
     plain = [_texture(draws, split, draws.choice(list(PHOTOS)), COVER[name]) for name in ("wall", "floor")]
-    own = [_tinted(_texture(draws, split, item.texture, COVER["object"]), COLORS[item.color]) for item in objects]
+    own = [tinted(_texture(draws, split, item.texture, COVER["object"]), COLORS[item.color]) for item in objects]
     return Scene(tuple(item.solid for item in objects), (*plain, *own), WALL, sun / np.sqrt((sun * sun).sum()))
 
 
@@ -166,7 +166,7 @@ def _halved(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     return halved
 
 
-def _tinted(texture: Texture, color: tuple[float, float, float]) -> Texture:
+def tinted(texture: Texture, color: tuple[float, float, float]) -> Texture:
     """Return a texture in shades of one color, from two fifths of it to all."""
     red, green, blue = texture.levels[0]
     gray = 0.299 * red + 0.587 * green + 0.114 * blue

@@ -10,13 +10,12 @@ camera is anywhere in it: a single frame does not tell where on its way it is. A
 and number.
 """
 
-import io
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator
 
 from selfsup.pipelines.data.annotated import AnnotatedSample
 from selfsup.pipelines.data.photographs import SPLITS
 from selfsup.pipelines.data.scenes.draw import COVER, FOCAL, SIDE, Draws, shot
+from selfsup.pipelines.data.scenes.film import film
 from selfsup.pipelines.data.scenes.geometry import Solid
 from selfsup.pipelines.data.scenes.render import Scene, render
 from selfsup.pipelines.modalities.pixels.coding import jpeg
@@ -40,7 +39,7 @@ def samples(split: str, *, shuffled: bool = False) -> Iterator[AnnotatedSample]:
         label = number % len(ORDERS)
         order = _shuffled(split, number) if shuffled else list(ORDERS.values())[label]
         frames = _frames(split, number)
-        yield AnnotatedSample(f"{number:04d}", {"mkv": _file([frames[place] for place in order])}, label)
+        yield AnnotatedSample(f"{number:04d}", {"mkv": film([frames[place] for place in order], RATE, PIXELS)}, label)
 
 
 def _shuffled(split: str, number: int) -> list[int]:
@@ -67,21 +66,3 @@ def _repeated(scene: Scene) -> Scene:
 def _moved(solid: Solid, way: float) -> Solid:
     x, y, z = solid.center
     return solid._replace(center=(x + way, y, z))
-
-
-def _file(frames: Sequence[bytes]) -> bytes:
-    """Return JPEGs as a Matroska file, without what differs from one call to the next."""
-    import av
-
-    sink = io.BytesIO()
-    with av.open(sink, "w", format="matroska", container_options={"fflags": "+bitexact"}) as file:
-        stream = file.add_stream("mjpeg", rate=RATE)
-        stream.width = stream.height = PIXELS
-        stream.pix_fmt = "yuvj420p"
-        for number, data in enumerate(frames):
-            packet = av.Packet(data)
-            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, RATE), True
-            packet.pts = packet.dts = number
-            packet.duration = 1
-            file.mux(packet)
-    return sink.getvalue()
