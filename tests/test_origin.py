@@ -197,6 +197,13 @@ def planned(tmp_path: Path, data: str) -> Callable[..., PlannedRun]:
     return make
 
 
+def test_many_modules_are_counted_and_the_objective_is_named_first(work: tuple[Stage, Stage]) -> None:
+    names = ("batch", "blocks", "coding", "encoder", "families", "masks", "methods.simclr", "optim")
+    first = next(origin.describe(work, {work[0].key: names}))
+    expected = "methods.simclr, batch, blocks, coding, encoder, families and 2 others"
+    assert first == f"made by other code: 1 stage (!); {expected} changed since"
+
+
 def test_a_plan_names_what_changed_and_a_run_refuses(
     edit: Edit, planned: Callable[..., PlannedRun], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ CodePolicy = Literal["refuse", "accept", "again"]
 NOTE, ACCEPTED = "code.json", "accepted.json"
 UNKNOWN = "unknown"
 MAX_LISTED = 3  # stages named in an error
+MAX_MODULES = 6  # named of a stage
 REMEDY = "count them as they are with --accept-code, which is noted beside them, or make them anew with --again"
 
 
@@ -98,7 +99,7 @@ def changes_by_key(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
 def describe(stages: Collection[Stage], changed: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of a plan about stages of other code. changed: their `changes_by_key`."""
     for names, number in Counter(changed.values()).items():
-        yield f"made by other code: {several(number, 'stage')} (!); {' and '.join(names)} changed since"
+        yield f"made by other code: {several(number, 'stage')} (!); {_shortened(names)} changed since"
     if changed:
         yield f"  {REMEDY}"
     if unknown := sum(stage.done and not (stage.folder / NOTE).exists() for stage in stages):
@@ -141,11 +142,18 @@ def clear(stage: Stage) -> None:
 
 
 def _refusal(stages: list[tuple[Stage, tuple[str, ...]]]) -> CodeError:
-    lines = [f"  {stage.folder}: {', '.join(names)}" for stage, names in stages[:MAX_LISTED]]
+    lines = [f"  {stage.folder}: {_shortened(names)}" for stage, names in stages[:MAX_LISTED]]
     more = [f"  and {len(stages) - MAX_LISTED} more"] if len(stages) > MAX_LISTED else []
     were = "was" if len(stages) == 1 else "were"
     head = f"{several(len(stages), 'stage')} {were} made by other code than this; changed since:"
     return CodeError("\n".join([head, *lines, *more, REMEDY[0].upper() + REMEDY[1:]]))
+
+
+def _shortened(modules: Sequence[str]) -> str:
+    """Return modules as text, objectives and evaluations first."""
+    first = sorted(modules, key=lambda name: not name.startswith(("methods.", "evals.")))[:MAX_MODULES]
+    more = len(modules) - len(first)
+    return f"{', '.join(first)} and {several(more, 'other')}" if more else " and ".join(first)
 
 
 def _code_digest(stage: Stage) -> str:

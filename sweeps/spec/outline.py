@@ -117,9 +117,11 @@ def _values(factor: Factor) -> str:
 
 def _stages(runs: Sequence[RunSummary]) -> Iterator[str]:
     unique = {stage.key: stage for run in reversed(runs) for stage in run.stages}
-    for kind in dict.fromkeys(stage.kind for stage in unique.values()):
+    kinds = dict.fromkeys(stage.kind for stage in unique.values())
+    width = max(map(len, kinds), default=0)
+    for kind in kinds:
         stages = [stage for stage in unique.values() if stage.kind == kind]
-        yield f"{kind:<9} {len(stages):>5,}, {sum(stage.done for stage in stages):,} done"
+        yield f"{kind:<{width}} {len(stages):>5,}, {sum(stage.done for stage in stages):,} done"
     yield from origin.describe(unique.values(), origin.changes_by_key(unique.values()))
 
 
