@@ -7,6 +7,7 @@ that cannot be decoded.
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from selfsup.text_encoder import TextEncoder
 
 PADDING = -1  # the number of no token
+JSON = re.compile(r"""\s*(\{\s*["}]|\[\s*["\]])""")
 
 
 class TextInput(Knobs):
@@ -155,10 +157,13 @@ class Text(Modality):
 
 
 def captions(data: Data, key: str) -> list[str]:
-    """Return the captions in a member, .txt or .json, none of them empty. Raises DecodeError where there is none."""
+    """Return the captions in a member, .txt or .json, none of them empty. Raises DecodeError where there is none.
+
+    Text that begins as objects and lists of texts do is JSON; "[sic] a dog" is not.
+    """
     try:
         text = bytes(data).decode()
-        content = json.loads(text) if text.lstrip()[:1] in "{[" else text
+        content = json.loads(text) if JSON.match(text) else text
     except ValueError as error:
         raise DecodeError(f"neither UTF-8 text nor JSON: {error}") from error
     content = content.get(key) if isinstance(content, dict) else content

@@ -1,12 +1,15 @@
 """Captions beside images: indexed apart, tokenized on the host, delivered with the images that they are of."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from selfsup import modality, tokenizing
 from selfsup.errors import SpecError
@@ -23,6 +26,7 @@ from selfsup.views import Center, Views
 TEXT = modality.load("text")
 TINY = TextInput(length=8, width=32, depth=1, heads=2)
 SIDE = 8
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def picture(number: int) -> bytes:
@@ -104,13 +108,16 @@ def test_text_is_indexed_apart_and_the_digest_stays(tmp_path: Path) -> None:
         (b'{"caption": ["a dog", "a cat"]}', ["a dog", "a cat"]),
         (b'["a dog"]', ["a dog"]),
         ("ein Bär".encode(), ["ein Bär"]),
+        (b"[sic] a dog", ["[sic] a dog"]),
+        (b"{curly} braces", ["{curly} braces"]),
+        (b' {\n "caption": "a dog"}', ["a dog"]),
     ],
 )
 def test_captions_in_a_member(data: bytes, expected: list[str]) -> None:
     assert captions(data, "caption") == expected
 
 
-@pytest.mark.parametrize("data", [b"", b"  ", b"{}", b'{"caption": null}', b'{"caption": []}', b"{", b"\xff\xfe\xfa"])
+@pytest.mark.parametrize("data", [b"", b"  ", b"{}", b'{"caption": null}', b'{"caption": []}', b'{"capt', b"[]", b"\xff\xfe\xfa"])
 def test_what_is_no_caption(data: bytes) -> None:
     with pytest.raises(DecodeError):
         captions(data, "caption")
@@ -127,20 +134,21 @@ def test_tokens_are_between_begin_and_end_and_padding_is_not_valid() -> None:
     assert tokens.value[0, 4:].eq(0).all()
 
 
-def test_a_tokenizer_that_was_trained_on_own_captions(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    own.train_from_iterator(["a red box", "a blue box"] * 20, trainer)
-    own.save(str(tmp_path / "own.json"))
-    loaded = tokenizing.load(str(tmp_path / "own.json"))
+def test_a_tokenizer_of_own_captions_as_the_readme_trains_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{number}.txt").write_text(f"A red box left of {'a blue box' * number}")
+    monkeypatch.chdir(tmp_path)
+    [shown] = re.findall(r"((?:^    .*\n)+)", README[README.index("A BPE of your own captions") :], re.MULTILINE)[:1]
+    exec(textwrap.dedent(shown), {})
+    loaded = tokenizing.load(str(tmp_path / "captions.json"))
+    own = Tokenizer.from_file(str(tmp_path / "captions.json"))
     size = own.get_vocab_size()
     assert (loaded.size, loaded.begin, loaded.end) == (size + 2, size, size + 1)
     ids = own.encode("a red box").ids
-    assert loaded.tokens("a red box", 20) == [size, *ids, size + 1]
+    assert loaded.tokens("A red box", 20) == [size, *ids, size + 1]
     assert len(ids) < len("a red box")
+    assert own.decode(ids) == "a red box"
 
 
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
