@@ -14,9 +14,9 @@ from selfsup import modality
 from selfsup.batch import blank_batch
 from selfsup.conflicts import min_below_max
 from selfsup.errors import SpecError
+from selfsup.input_kinds import sizes_of, views_of
 from selfsup.layers import located
-from selfsup.method import Method, TrainInfo, load
-from selfsup.modality import sizes_of, views_of
+from selfsup.method import Method, TrainInfo, layouts, load
 from selfsup.outside import is_outside, short
 from selfsup.parts.units import units
 from selfsup.pipelines import chain, objective, summary
@@ -54,31 +54,33 @@ def cost(run: Run, info: TrainInfo) -> Cost:
 
 def _recalled(question: list[Any], run: Run, info: TrainInfo, answer: Callable[[], Answer]) -> Answer:
     """Return the answer to a question on an objective, which is kept if it is selfsup's own, on an encoder of timm."""
-    if info.teacher or is_outside(run.method) or is_outside(run.backbone.name):
+    backbones = [run.backbone, *run.kinds.towers.values()]
+    if info.teacher or is_outside(run.method) or any(is_outside(backbone.name) for backbone in backbones):
         return answer()
-    encoder = run.backbone.model_dump(exclude={"weights"})
-    return once([*question, run.method, run.hyper.model_dump(), encoder, run.input.model_dump(), info], answer)
+    encoders = [backbone.model_dump(exclude={"weights"}) for backbone in backbones]
+    return once([*question, run.method, run.hyper.model_dump(), encoders, run.input.model_dump(), info], answer)
 
 
 def _cost(run: Run, info: TrainInfo) -> Cost:
     method, share, pieces = meta_method(run, info), run.train.batch // run.worker_counts[0], run.train.accumulate
     micro_batches = cut(method, pieces)
-    activations, flops = _traced(method, run, share // micro_batches, info.channels)
+    activations, flops = _traced(method, run, share // micro_batches, info)
     if micro_batches < pieces:  # beside what the whole batch keeps, a piece at a time is computed again
         cut(method, 1)
-        activations += _traced(method, run, share, info.channels)[0] // pieces
+        activations += _traced(method, run, share, info)[0] // pieces
     trainable = count(method, trainable=True)
     state = 4 * (count(method) + trainable * (1 + MOMENTS[run.optim.name]))
     trunk = method.encoder(run.modality)
     return Cost(count(method), count(trunk), state, activations, flops)
 
 
-def _traced(method: Method, run: Run, size: int, channels: int) -> tuple[int, float]:
+def _traced(method: Method, run: Run, size: int, info: TrainInfo) -> tuple[int, float]:
     """Return the bytes that `size` samples keep for the backward pass, and floating-point operations a sample."""
     with _countable(run), FlopCounterMode(display=False) as counter, saved() as sizes:
-        views = views_of(method.views(run.hyper), run.input, run.backbone)
+        views = views_of(method.views(run.hyper), run.kinds, run.backbone)
         parts = [_measured(unit, sizes) for unit in units(method) if run.train.checkpoint_activations]
-        out = method(blank_batch(views, method.encoder(run.modality).patch, size, "meta", channels))
+        patch, beside = method.encoder(run.modality).patch, layouts(method, info)
+        out = method(blank_batch(views, patch, size, "meta", info.channels, beside))
         saves = [call for calls in parts for call in calls]
         activations = sum(sizes.values()) + sum(given - kept for given, kept in saves)
         activations += max((kept for _, kept in saves), default=0)  # of the one that is computed again
@@ -114,7 +116,9 @@ def cautions(run: Run, info: TrainInfo) -> Iterator[str]:
 
 
 def _idle_settings(run: Run) -> Iterator[str]:
-    """Yield the settings in the spec that change nothing of this kind of data."""
+    """Yield the settings in the spec that change nothing of this kind of data, or are of what is not read beside it."""
+    given = {name for name in load(run.method).beside if getattr(run.input, name, None) is not None}
+    yield from (f"input.{name}" for name in sorted(given - {*run.beside}))
     for path in modality.load(run.modality).idle:
         section, name = path.split(".")
         if name in getattr(run, section).model_fields_set:
@@ -137,7 +141,7 @@ def _idle_knobs(run: Run) -> Iterator[str]:
 
 
 def _seen(run: Run, views: Views) -> Views:
-    return views_of(views, run.input, run.backbone)
+    return views_of(views, run.kinds, run.backbone)
 
 
 def _in_pieces(run: Run, info: TrainInfo) -> Iterator[str]:
@@ -258,7 +262,7 @@ def _during(planned: PlannedRun, parameters: int) -> Iterator[str]:
 
 def _sizes(run: Run) -> str:
     """Return such as "224 rows x 224 columns"."""
-    sizes, axes = sizes_of(run.input, run.backbone), modality.load(run.modality).axes
+    sizes, axes = sizes_of(run.kinds, run.backbone), modality.load(run.modality).axes
     return " x ".join(several(size, axis) for size, axis in zip(sizes, axes, strict=True))
 
 

@@ -16,8 +16,9 @@ from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE
 from selfsup.families import INSTEAD
+from selfsup.input_kinds import leading_of, shape_of, sizes_of, views_of
 from selfsup.method import load as load_method
-from selfsup.modality import leading_of, ready, shape_of, sizes_of, views_of
+from selfsup.modality import ready
 from selfsup.outside import short
 from selfsup.pipelines import by_block, kinds, labelled, tuning
 from selfsup.pipelines.dense import check_learned, check_maps
@@ -39,6 +40,7 @@ def check(planned: PlannedRun) -> None:
     """
     kinds.check(planned)
     _check_backbone(planned)
+    _check_towers(planned)
     _check_batch(planned)
     _check_labels(planned)
     for evaluation in planned.evals.values():
@@ -62,7 +64,7 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
 def _check_backbone(planned: PlannedRun) -> None:
     """Raise SpecError where the backbone cannot be made, see the views, give the maps read, or take its weights."""
     run, backbone = planned.run, planned.run.backbone
-    shape = shape_of(run.input, backbone, planned.train.fields[run.modality].channels)
+    shape = shape_of(run.kinds, backbone, planned.train.fields[run.modality].channels)
     if backbone.is_vit:
         _once(_make, backbone, shape)
     else:
@@ -76,6 +78,25 @@ def _check_backbone(planned: PlannedRun) -> None:
         _try_weights(backbone, shape, content(backbone.weights))
 
 
+def _check_towers(planned: PlannedRun) -> None:
+    """Raise SpecError where no encoder can be made of what lies beside samples, or not with its weights."""
+    run = planned.run
+    for name, shape in planned.size.beside.items() if run.beside else ():
+        tower = run.kinds.towers.get(name, run.backbone)
+        if ready(name).is_companion:
+            continue
+        if tower.is_vit and tower.patch and (problem := shape.undivided(tower.patch)):
+            raise SpecError(problem, f"input.{name}", f"towers.{name}.patch_size")
+        if load_method(run.method).one_trunk:
+            continue
+        if tower.is_vit:
+            _once(_make, tower, shape)
+        else:
+            _once(check_images, tower, shape, (shape.sizes,), places=False, stages=False)
+        if name in run.kinds.towers and tower.weights not in (None, "timm"):
+            _try_weights(tower, shape, content(tower.weights))
+
+
 def _check_width(run: Run) -> None:
     """Raise SpecError for convolutions that end a process on a CPU, or damage its memory."""
     width = run.backbone.width
@@ -87,14 +108,15 @@ def _check_width(run: Run) -> None:
 
 def _sizes(run: Run) -> tuple[tuple[int, ...], ...]:
     """Return the points along each axis of all samples that the run shows to its encoder."""
-    own = sizes_of(run.input, run.backbone)
+    own = sizes_of(run.kinds, run.backbone)
     views = () if run.method in BASELINES else _views(run)
     return tuple(sorted({own, *(view.lengths for view in views)}))
 
 
 def _views(run: Run) -> tuple[ViewSpec, ...]:
-    """Return the views that the method asks for, each with its size."""
-    return views_of(load_method(run.method).views(run.hyper), run.input, run.backbone).specs
+    """Return the views of samples that the method asks for, each with its size."""
+    views = views_of(load_method(run.method).views(run.hyper), run.kinds, run.backbone).specs
+    return tuple(view for view in views if view.modality == run.modality)
 
 
 @lru_cache(maxsize=256)
@@ -199,7 +221,7 @@ def _check_batch(planned: PlannedRun) -> None:
 def _check_method(planned: PlannedRun) -> None:
     """Raise SpecError where the method's knobs do not go with the data and the other settings."""
     run, kind = planned.run, ready(planned.run.modality)
-    sizes, leading = sizes_of(run.input, run.backbone), leading_of(run.input)
+    sizes, leading = sizes_of(run.kinds, run.backbone), leading_of(run.kinds)
     for view in _views(run):
         if problem := kind.unfit(view, planned.train.fields[run.modality]):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")

@@ -7,10 +7,11 @@ from selfsup import codebase, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
-from selfsup.modality import beside, load
+from selfsup.modality import load
 from selfsup.outside_backbone import portable
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.dense import places_side
+from selfsup.sections import Backbone
 from selfsup.settings import flatten
 from selfsup.spec import Run
 from selfsup.stage import Settings, Stage
@@ -25,7 +26,8 @@ def settings(run: Run, parts: list[str], extra: Settings) -> tuple[Settings, Set
     """
     changed, full = (_by_content(run, sections) for sections in (non_default(run), identity(run)))
     is_read = run.modality != "image" or ("method" in parts and run.beside)
-    parts = [*parts, *(["input"] if is_read else [])]
+    has_towers = "method" in parts and run.kinds.towers
+    parts = [*parts, *(["input"] if is_read else []), *(["towers"] if has_towers else [])]
     key = {part: changed[part] for part in parts if part in changed} | dict(extra)
     return key, {part: full[part] for part in parts} | dict(extra)
 
@@ -70,18 +72,24 @@ def evaluation(evaluation: Evaluation, embedded: Sequence[Stage], seed: int) -> 
 
 
 def _by_content(run: Run, sections: dict[str, Any]) -> dict[str, Any]:
-    """Return the sections with the method's short name, and the contents of files that a backbone names."""
-    backbone = run.backbone
-    files = {"name": portable(backbone.name)} if outside.is_config_folder(backbone.name) else {}
-    if backbone.weights not in (None, "timm"):
-        files["weights"] = content(backbone.weights)
-    named = {"backbone": sections["backbone"] | files} if files else {}
-    for name, knobs in beside(run.input, run.beside).items():
-        if own := load(name).contents(knobs):
-            named["input"] = sections["input"] | {name: sections["input"][name] | own}
+    """Return the sections with the method's short name, and the contents of files that backbones name."""
+    named, towers = dict[str, Any](), run.kinds.towers
+    if files := _files(run.backbone):
+        named["backbone"] = sections["backbone"] | files
+    if own := {name: sections["towers"][name] | files for name in towers if (files := _files(towers[name]))}:
+        named["towers"] = sections["towers"] | own
+    for name, knobs in run.kinds.beside.items():
+        if texts := load(name).contents(knobs):
+            named["input"] = sections["input"] | {name: sections["input"][name] | texts}
     if augment := sections.get("augment"):
         named["augment"] = augment | {"use": outside.short(augment["use"])}
     return sections | {"method": outside.short(run.method)} | named
+
+
+def _files(backbone: Backbone) -> dict[str, str]:
+    """Return the contents of files that a backbone names, in the place of their names."""
+    files = {"name": portable(backbone.name)} if outside.is_config_folder(backbone.name) else {}
+    return files | ({} if backbone.weights in (None, "timm") else {"weights": content(backbone.weights)})
 
 
 def params(run: Run, evals: Mapping[str, Evaluation], augment: OwnAugmentation | None) -> dict[str, str]:

@@ -3,8 +3,9 @@
 import numpy as np
 
 from selfsup.errors import SpecError
+from selfsup.input_kinds import shape_beside
 from selfsup.method import load, names
-from selfsup.modality import DecodeError, beside, ready
+from selfsup.modality import DecodeError, ready
 from selfsup.modality import load as load_modality
 from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
@@ -47,19 +48,21 @@ def check(planned: PlannedRun) -> None:
 
 def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
     """Raise SpecError where data lacks what the method reads beside its samples. path: of the setting that names it."""
-    for name, knobs in beside(planned.run.input, planned.run.beside).items():
+    run = planned.run
+    for name, knobs in run.kinds.beside.items():
         ready(name)
-        kind, why = load_modality(name), f"{short(planned.run.method)} learns from {name} beside {planned.run.modality}"
-        if name not in data.beside:
+        kind, why = load_modality(name), f"{short(run.method)} learns from {name} beside {run.modality}"
+        if name not in (*data.beside, *data.fields):
             wanted = " or ".join(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
             remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
             raise SpecError(f"{why}, and not every sample of {data.root} is known to have some; {remedy}", path)
         index, problem = np.unique(np.linspace(0, data.num_samples - 1, TRIED).astype(np.int64)), ""
-        view = kind.whole((), 1.0, knobs)
-        box = kind.place(view, np.ones((1, 1), np.int64), np.zeros((1, kind.place_draws)))
+        reading = data.reading(name)
+        view = kind.whole(shape_beside(name, run.kinds, run.backbone, reading.channels).sizes, 1.0, knobs)
         for sample in SampleReader(data, name).read(index):
             try:
-                kind.load(sample.data, box, [view], kind.Stats())
+                extent = np.array([kind.extent(sample.data, reading)])
+                kind.load(sample.data, kind.place(view, extent, np.zeros((1, kind.place_draws))), [view], reading)
             except DecodeError as error:
                 problem = str(error)
             else:

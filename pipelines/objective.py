@@ -10,8 +10,8 @@ from selfsup import encoder, tensors
 from selfsup.blank import without_memory
 from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen, Rescale
+from selfsup.input_kinds import shape_beside, shape_of, sizes_of
 from selfsup.method import Method, TrainInfo, load
-from selfsup.modality import beside, shape_of, sizes_of
 from selfsup.modality import load as load_modality
 from selfsup.parts.patch import Patch
 from selfsup.pipelines.data.manifest import Manifest
@@ -55,13 +55,20 @@ def build(
         trunk.trunk.load_state_dict(read_encoder(start).state)
     with torch.random.fork_rng(devices=[]):  # a teacher's initial weights, soon replaced, are drawn, too
         taught = frozen(teacher, trunk.patch, info) if teacher else None
-    return load(run.method)(run.hyper, _encoders(run, trunk), info._replace(teacher=taught)).to(device)
+    return load(run.method)(run.hyper, _encoders(run, trunk, info), info._replace(teacher=taught)).to(device)
 
 
-def _encoders(run: Run, trunk: Encoder) -> dict[str, Encoder]:
+def _encoders(run: Run, trunk: Encoder, info: TrainInfo) -> dict[str, Encoder]:
     """Return the encoders of an objective by modality, that of the backbone first."""
-    towers = beside(run.input, run.beside)
-    return {run.modality: trunk} | {name: load_modality(name).tower(knobs) for name, knobs in towers.items()}
+    others = () if load(run.method).one_trunk else run.beside
+    return {run.modality: trunk} | {name: _tower(run, name, info) for name in others}
+
+
+def _tower(run: Run, name: str, info: TrainInfo) -> Encoder:
+    kind, kinds = load_modality(name), run.kinds
+    if kind.is_companion:
+        return kind.tower(kinds.beside[name])
+    return encoder.build(kinds.towers.get(name, run.backbone), load(run.method).initialize, info.beside[name])
 
 
 def frozen(trained: TrainedMethod, patch: Patch | None, learner: TrainInfo) -> Frozen:
@@ -87,7 +94,7 @@ class GivenEncoder(nn.Module):
 
 def given(run: Run, info: TrainInfo, patch: Patch | None, learner: TrainInfo) -> Frozen:
     """Return a teacher at the weights that its spec gives; images are normalized as timm's weights of that name ask."""
-    trunk = encoder.build(run.backbone, shape=shape_of(run.input, run.backbone, info.channels))
+    trunk = encoder.build(run.backbone, shape=shape_of(run.kinds, run.backbone, info.channels))
     usual = getattr(trunk.trunk, "pretrained_cfg", {})
     if run.modality == "image" and info.channels == 3 and usual.get("mean"):
         info = info._replace(mean=tuple(usual["mean"]), std=tuple(usual["std"]))
@@ -97,7 +104,8 @@ def given(run: Run, info: TrainInfo, patch: Patch | None, learner: TrainInfo) ->
 def blank(run: Run, info: TrainInfo) -> Method:
     """Return the objective on the meta device, without memory."""
     with without_memory():
-        return load(run.method)(run.hyper, _encoders(run, blank_encoder(run, info.channels)), info)
+        bare = _without_weights(run)
+        return load(run.method)(bare.hyper, _encoders(bare, initial_encoder(bare, info.channels), info), info)
 
 
 def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInfo) -> TrainInfo:
@@ -112,20 +120,26 @@ def blank_taught(run: Run, info: TrainInfo, teacher: Run, teacher_info: TrainInf
 
 def blank_encoder(run: Run, channels: int) -> Encoder:
     with without_memory():
-        bare = run.backbone.model_copy(update={"weights": None})
-        return initial_encoder(run.model_copy(update={"backbone": bare}), channels)
+        return initial_encoder(_without_weights(run), channels)
+
+
+def _without_weights(run: Run) -> Run:
+    """Return a run whose backbones have none at given weights."""
+    bare = {name: tower.model_copy(update={"weights": None}) for name, tower in run.kinds.towers.items()}
+    backbone = run.backbone.model_copy(update={"weights": None})
+    return run.model_copy(update={"backbone": backbone, "towers": run.towers.model_copy(update=bare)})
 
 
 def initial_encoder(run: Run, channels: int) -> Encoder:
     """Return the encoder at the weights that the objective begins with. channels: of the data."""
-    shape = shape_of(run.input, run.backbone, channels)
+    shape = shape_of(run.kinds, run.backbone, channels)
     method = load(run.method)
     return encoder.build(run.backbone, method.initialize, shape, mask_units=method.mask_units)
 
 
 def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInfo:
     """Return the info of a training on some data, without a teacher."""
-    reading = data.fields[run.modality]
+    kinds, reading = run.kinds, data.fields[run.modality]
     moments = {"mean": reading.mean, "std": reading.std} if run.modality == "image" else {}
     return TrainInfo(
         num_samples=data.num_samples,
@@ -133,7 +147,8 @@ def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInf
         num_steps=steps,
         steps_per_epoch=steps_per_epoch,
         channels=reading.channels,
-        sizes=sizes_of(run.input, run.backbone),
+        beside={name: shape_beside(name, kinds, run.backbone, data.reading(name).channels) for name in kinds.beside},
+        sizes=sizes_of(run.kinds, run.backbone),
         **moments,
     )
 

@@ -115,10 +115,13 @@ class PlannedRun:
         parts, backbone = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"], self.run.backbone.name
         extra = keys.training_data(self.train, self.normalized_by)
         extra |= codebase.unshipped_digest("methods", self.run.method) | codebase.backbone_digest(backbone)
+        towers = {name: tower.name for name, tower in self.run.kinds.towers.items()}
+        extra |= {name: code for name, tower in towers.items() if (code := codebase.backbone_digest(tower))}
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
         extra |= {name: stage.key for name, stage in before.items() if stage}
         extra |= {name: keys.given(run.run) for name, run in self.before.items() if not run.pretrain}
-        own = [codebase.entry("methods", self.run.method), *codebase.backbone_entry(backbone), *keys.code(self.train)]
+        backbones = [module for name in (backbone, *towers.values()) for module in codebase.backbone_entry(name)]
+        own = [codebase.entry("methods", self.run.method), *backbones, *keys.code(self.train)]
         if self.augment:
             parts.append("augment")
             extra |= codebase.augmentation_digest(self.augment.use)
@@ -195,7 +198,19 @@ class PlannedRun:
     @cached_property
     def stats(self) -> Any:
         """Return the Stats by which samples are normalized: the manifest's, or measured at settings of `input`."""
-        return measured.stats(self.normalized_by or self.train, self.run.input, self.home)
+        return self._stats(self.run.modality, self.run.kinds.knobs)
+
+    @cached_property
+    def stats_beside(self) -> dict[str, Any]:
+        """Return the same of each modality beside samples."""
+        return {name: self._stats(name, knobs) for name, knobs in self.run.kinds.beside.items()}
+
+    @property
+    def all_stats(self) -> dict[str, Any]:
+        return {self.run.modality: self.stats, **self.stats_beside}
+
+    def _stats(self, name: str, knobs: Any) -> Any:
+        return measured.stats(self.normalized_by or self.train, name, knobs, self.home)
 
     @property
     def augment(self) -> OwnAugmentation | None:

@@ -94,5 +94,8 @@ def unique(planned: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
 
 
 def _baseline(run: Run, name: str) -> Run:
-    settings = {key: value for key, value in run.model_dump().items() if key not in ("hyper", "augment", *SECTIONS)}
+    """Return a baseline in the place of a run: of its samples alone, without what its method reads beside them."""
+    left_out = ("hyper", "augment", "towers", *SECTIONS)
+    settings = {key: value for key, value in run.model_dump().items() if key not in left_out}
+    settings["input"] = {name: knobs for name, knobs in settings["input"].items() if name not in run.others}
     return run_type(name, *used(settings)).model_validate(settings | {"method": name})

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from selfsup.input_kinds import views_of
 from selfsup.method import load
-from selfsup.modality import views_of
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.stage import digest
 
@@ -15,7 +15,7 @@ def stream_key(planned: PlannedRun) -> str | None:
     if planned.pretrain is None or planned.run.stream.share == "never":
         return None
     run = planned.run
-    views = views_of(load(run.method).views(run.hyper), run.input, run.backbone)
+    views = views_of(load(run.method).views(run.hyper), run.kinds, run.backbone)
     data = [planned.train.digest, planned.train.read_options.missing]
     crops = [crop.geometry for crop in views.specs]
     return digest([data, asdict(planned.order), crops, views.maps, run.worker_counts])

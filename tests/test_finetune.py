@@ -8,7 +8,7 @@ import pytest
 import torch
 from plans import PLACE, Home
 
-from selfsup import encoder, modality, optim, tensors
+from selfsup import encoder, input_kinds, optim, tensors
 from selfsup.contract import random_batch
 from selfsup.errors import SpecError
 from selfsup.evals.finetune import Finetune
@@ -109,7 +109,7 @@ def test_the_head_sees_samples_as_evaluations_do(home: Home, tmp_path: Path) -> 
         for weight in method.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     tensors.save(method.state_dict(), tmp_path / METHOD)
-    view = modality.whole_of(run.run.input, run.run.backbone, 1.0)
+    view = input_kinds.whole_of(run.run.kinds, run.run.backbone, 1.0)
     model = HeadSource(run.run, run.size, tmp_path / METHOD, view, run.stats).model()
     raw = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(moment).view(3, 1, 1) for moment in (run.stats.mean, run.stats.std))
@@ -122,7 +122,7 @@ def test_a_head_is_known_again_whatever_the_settings_of_its_run_are(home: Home, 
     """Tasks keep it loaded for their next block, by a hash, which mappings of a spec have not."""
     sections = {"evals__means": {"transfer": ["knn", "linear"]}, "resources": {"workers": {"min": 1, "max": 2}}}
     run = tuned(home.run(evals__finetune=SHORT, evals__knn={"k": 2}, evals__linear={}, **sections))
-    view = modality.whole_of(run.run.input, run.run.backbone, run.run.embed.crop)
+    view = input_kinds.whole_of(run.run.kinds, run.run.backbone, run.run.embed.crop)
     one, other = (HeadSource(run.run, run.size, tmp_path / METHOD, view, run.stats) for _ in range(2))
     assert hash(one) == hash(other)
     assert one == other != replace(one, weights=tmp_path / "other")

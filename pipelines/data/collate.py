@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from selfsup import modality
 from selfsup.augmentation import OwnAugmentation
-from selfsup.batch import Batch, View
+from selfsup.batch import Batch, Layout, View
 from selfsup.masks import Mask, MaskRule
 from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Grid
@@ -34,22 +35,24 @@ def collate(
     stats: Mapping[str, Any],
     device: Device,
     own: OwnAugmentation | None = None,
+    beside: Mapping[str, Layout] = MappingProxyType({}),
 ) -> Batch:
     """Make a Batch of columns `view0`... (n, *S, C), `box0`... (n, 3A + 1), int64 `index`, `epoch` and `label` (n,).
 
     `map0`... (n, S, S) are there, too, where views have maps. Each sample is a function of its own row, the seed and
     the step, however rows are put together into batches; of the step only where a mask rule shares draws among all
     samples of a step. patch: points of a token along each axis; None for an encoder that takes samples whole. stats: of
-    each modality, from the manifest. own: the user's, after all others.
+    each modality, from the manifest. own: the user's, of samples, after all others. beside: how other modalities are
+    cut.
     """
     draw, shared = partial(_draw, columns, seed), partial(_shared, seed, step)
     made: list[View] = []
     for number, view in enumerate(views.specs):
         raw = _put(columns[f"view{number}"], device)
-        value = _augmented(raw, number, view, draw, own if own and own.changes(number) else None)
-        kind = modality.load(view.modality)
+        kind, layout = modality.load(view.modality), beside.get(view.modality)
+        value = _augmented(raw, number, view, draw, own if own and own.changes(number) and not layout else None)
         value = kind.normalize(value, view, stats[view.modality])
-        seen = kind.seen(value, patch)
+        seen = kind.seen(value, layout.patch if layout else patch)
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(
             View(

@@ -82,8 +82,9 @@ class SampleSpool:
 
     @property
     def beside(self) -> list[str]:
-        """Return the companions that all samples have."""
-        return [name for name in modality.companions() if self.having[name] == self.num_samples]
+        """Return the modalities beside those that all samples have: companions, and others that are aside."""
+        names = (*modality.companions(), *(name for name in modality.names() if name not in self.complete))
+        return [name for name in names if self.having[name] == self.num_samples]
 
     @property
     def annotations(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class ManifestHead(BaseModel):
     root: the folder of the shards; None: that of the manifest. digest: of everything that results depend on. rows: the
     digest of the sample index. members: the kinds of members of the shards. fields: of every sample, modality -> how it
     is read and normalized, in the order of the columns of the sample index. annotations: of every sample; the next
-    columns. beside: companions of every sample, modality -> the digest of its own index.
+    columns. beside: other modalities of every sample -> the digest of its own index. readings: of those, as of fields.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -40,15 +40,16 @@ class ManifestHead(BaseModel):
     fields: Annotated[dict[str, Any], Field(min_length=1)]
     annotations: tuple[Literal["seg", "inst", "depth", "disparity", "right"], ...] = ()
     beside: dict[str, Digest] = {}
+    readings: dict[str, Any] = {}
 
-    @field_validator("fields")
+    @field_validator("fields", "readings")
     @classmethod
     def _of_modalities(cls, fields: dict[str, Any]) -> dict[str, Reading]:
         if unknown := fields.keys() - modality.names():
             raise ValueError(f"{min(unknown)} is no modality of this version")
         return {name: _stats(name, value) for name, value in fields.items()}
 
-    @field_serializer("fields")
+    @field_serializer("fields", "readings")
     def _as_json(self, fields: dict[str, Reading]) -> dict[str, Any]:
         return {name: stats.model_dump(mode="json") for name, stats in fields.items()}
 

@@ -55,6 +55,7 @@ HEAD = (
     "fields",
     "annotations",
     "beside",
+    "readings",
 )  # of manifest.json
 READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
@@ -69,6 +70,7 @@ class Manifest:
     normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
     renamed: whether its classes are called otherwise than in its files. beside: companions of every sample, modality ->
     the digest of the index of its places, which is a file of its own: data sets that gain one keep their own digest.
+    readings: how those are read and normalized, where that is not alike for all data sets.
     """
 
     home: str
@@ -83,6 +85,7 @@ class Manifest:
     shards: pa.Table = field(repr=False, compare=False)
     annotations: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)
+    readings: Mapping[str, Any] = field(default_factory=dict)
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
     subset: Subset | None = None
     renamed: bool = False
@@ -138,7 +141,7 @@ class Manifest:
         return self._index(SAMPLES, len(self.fields) + len(self.annotations), self.rows_digest)
 
     def companion(self, name: str) -> SampleIndex:
-        """Return the rows of what lies beside its samples."""
+        """Return the rows of a modality beside its samples."""
         return self._index(beside_name(name), 1, self.beside[name])
 
     def _index(self, file: str, fields: int, digest: str) -> SampleIndex:
@@ -154,8 +157,9 @@ class Manifest:
         )
 
     def reading(self, name: str) -> Any:
-        """Return how a field is read and normalized; a companion needs no statistics."""
-        return self.fields[name] if name in self.fields else modality.load(name).Stats()
+        """Return how a field, or what lies beside it, is read and normalized."""
+        known = {**self.readings, **self.fields}
+        return known[name] if name in known else modality.load(name).Stats()
 
     @cached_property
     def files(self) -> ShardReader:

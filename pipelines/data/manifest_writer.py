@@ -25,8 +25,8 @@ def write_tables(
 ) -> tuple[RowsSummary, dict[str, str]]:
     """Write the rows of shards, and those of samples; `write_head` completes the manifest.
 
-    blocks: fields and annotations -> their rows. parts: those of every sample. beside: companions, which have files of
-    their own. -> what was written of the parts, and the digest of each companion's.
+    blocks: fields and annotations -> their rows. parts: those of every sample. beside: modalities that have files of
+    their own. -> what was written of the parts, and the digest of each of those files.
     """
     samples = sum(shards["samples"].to_pylist())
     summary = write_rows(home, partial(blocks, parts), samples=samples, fields=len(parts))
@@ -45,8 +45,13 @@ def remove_tables(home: str) -> None:
     if head.NAME not in storage.list_files(home, suffix=head.NAME):
         storage.remove(home, SHARDS)
         storage.remove(home, SAMPLES)
-        for name in modality.companions():
-            storage.remove(home, beside_name(name))
+        remove_beside(home, [*modality.names(), *modality.companions()])
+
+
+def remove_beside(home: str, names: Iterable[str]) -> None:
+    """Remove the tables of what lies beside samples."""
+    for name in names:
+        storage.remove(home, beside_name(name))
 
 
 def write_head(draft: Manifest) -> Manifest:
@@ -60,5 +65,6 @@ def head_from(manifest: Manifest) -> ManifestHead:
     """Return the content of manifest.json."""
     root = None if manifest.root == manifest.home else manifest.root  # None: the folder can be moved
     values = {name: getattr(manifest, name) for name in HEAD}
-    values["fields"] = {name: stats.model_dump(mode="json") for name, stats in manifest.fields.items()}
+    for part in ("fields", "readings"):
+        values[part] = {name: stats.model_dump(mode="json") for name, stats in values[part].items()}
     return ManifestHead(version=head.VERSION, root=root, rows=manifest.rows_digest, **values)

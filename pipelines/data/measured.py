@@ -13,13 +13,12 @@ from selfsup.stage import digest
 from selfsup.whole import write
 
 
-def stats(manifest: Manifest, section: Knobs, home: Path) -> Any:
+def stats(manifest: Manifest, name: str, knobs: Knobs, home: Path) -> Any:
     """Return the Stats by which samples are normalized: the manifest's, or measured at the settings of `input`.
 
-    home: where those are kept, so that a data set is measured once for each setting.
+    name, knobs: of a modality. home: where those are kept, so that a data set is measured once for each setting.
     """
-    name, knobs = modality.chosen(section)
-    known, kind = manifest.fields[name], modality.load(name)
+    known, kind = manifest.reading(name), modality.load(name)
     reading = kind.unmeasured(known, knobs)
     if reading is None:
         return known

@@ -110,10 +110,24 @@ def assemble(
     draft = _draft(home, root, scans, remark, reading)
     try:
         fields = {name: statistics(draft, name, remark) for name in draft.fields}
+        readings = dict(_beside(draft, remark))
     except DataError:
         manifest_writer.remove_tables(home)
         raise
-    return manifest_writer.write_head(replace(draft, fields=fields))
+    unread = [name for name in draft.beside if name not in readings and name not in modality.companions()]
+    manifest_writer.remove_beside(home, unread)
+    beside = {name: digest for name, digest in draft.beside.items() if name not in unread}
+    return manifest_writer.write_head(replace(draft, fields=fields, beside=beside, readings=readings))
+
+
+def _beside(draft: Manifest, remark: Remark) -> Iterator[tuple[str, Any]]:
+    """Yield the Stats of what lies beside samples but could stand alone. What cannot be read is left out."""
+    for name in draft.beside:
+        if not (kind := modality.load(name)).is_companion:
+            try:
+                yield name, statistics(replace(draft, readings={name: kind.Reading()}), name, remark)
+            except DataError as error:
+                remark(f"{error}; {name} is left out")
 
 
 def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark, reading: Readings) -> Manifest:
@@ -174,7 +188,7 @@ def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: in
 def statistics(manifest: Manifest, field: str, remark: Remark) -> Any:
     """Return the Stats of a field, over 512 samples spread evenly. Raises DataError where they are read wrongly."""
     index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_SAMPLES).astype(np.int64))
-    kind, reading, measures, failures = modality.ready(field), manifest.fields[field], list[Any](), list[str]()
+    kind, reading, measures, failures = modality.ready(field), manifest.reading(field), list[Any](), list[str]()
     for sample in SampleReader(manifest, field).read(index):
         try:
             measures.append(kind.measure(sample.data, reading))
@@ -199,9 +213,9 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
     for shard, start in zip(expected.shards.to_pylist(), expected.starts.tolist(), strict=True):
         stop = start + shard["samples"]
         try:
-            rows = {
-                name: expected.rows.take(np.arange(start, stop), number) for number, name in enumerate(expected.fields)
-            }
+            numbers = np.arange(start, stop)
+            rows = {name: expected.rows.take(numbers, column) for column, name in enumerate(expected.fields)}
+            rows |= {name: expected.companion(name).take(numbers) for name in expected.beside}
         except DataError as error:
             return [*problems, str(error)]
         labelled += int((next(iter(rows.values()))["label"] >= 0).sum())
@@ -226,7 +240,7 @@ def _problems(expected: Manifest, shard: dict[str, Any], rows: Mapping[str, Tabl
             blocks = (
                 data[start : start + length] for start, length in zip(table["start"], table["length"], strict=True)
             )
-            check = partial(_sample_problem, name, expected.fields[name])
+            check = partial(_sample_problem, name, expected.reading(name))
             yield from (problem for problem in pool.map(check, blocks) if problem)
 
 

@@ -41,7 +41,8 @@ Columns = dict[str, NDArray[Any]]
 class SampleStream:
     """A training stream as a pure function of its fields.
 
-    Every view has a size; the first ones are of one modality, those of companions come last.
+    Every view has a size; the first ones are of one modality, those of what lies beside it come last, one after the
+    other.
     """
 
     manifest: Manifest
@@ -62,7 +63,7 @@ class SampleStream:
 
     @property
     def modalities(self) -> list[str]:
-        """Return the modalities of its views, in the order of these; companions come last."""
+        """Return the modalities of its views, in the order of these."""
         return list(dict.fromkeys(view.modality for view in self.views.specs))
 
     @property
@@ -167,20 +168,27 @@ class _Field:
         numbers = [number for number, view in enumerate(stream.views.specs) if view.modality == name]
         self.views = stream.views.specs[numbers[0] : numbers[-1] + 1]
         self.numbers = slice(numbers[0], numbers[-1] + 1)
-        self._seed, self._places = stream.order.seed, [stream.views.place(number) for number in numbers]
+        self._seed, self._stream = stream.order.seed, stream.views
 
     def load(self, samples: list[Sample], boxes: Boxes, parts: list[Raw]) -> list[int]:
         """Load n samples, (n, V, 3A + 1), into the arrays of all views; return which of them are damaged."""
         return self.kind.fill([sample.data for sample in samples], boxes, self.views, self.reading, parts[self.numbers])
 
-    def place(self, samples: list[Sample], epoch: Ints, index: Ints) -> Boxes:
-        """-> (samples, V, 3A + 1): a `View.box` each"""
+    def place(self, samples: list[Sample], epoch: Ints, index: Ints, before: Sequence[Boxes]) -> Boxes:
+        """-> (samples, V, 3A + 1): a `View.box` each. before: (samples, 3A' + 1) each, of all earlier views"""
         extents, placed = np.array([self._extent(sample) for sample in samples]), []
-        for number in self._places:
-            view = self.views[number - self.numbers.start]
-            purpose, length = CROP + 16 * number, self.kind.place_draws
-            draws = uniform(seed=self._seed, epoch=epoch, index=index, purpose=purpose, draws=length)
-            placed.append(np.concatenate([self.kind.place(view, extents, draws), extents], axis=1))
+        for number in range(self.numbers.start, self.numbers.stop):
+            first = self._stream.place(number)
+            is_own = first >= self.numbers.start
+            place = first if is_own else number
+            view, purpose = self._stream.specs[place], CROP + 16 * place
+            draws = uniform(seed=self._seed, epoch=epoch, index=index, purpose=purpose, draws=self.kind.place_draws)
+            if is_own:
+                boxes = self.kind.place(view, extents, draws)
+            else:
+                axes = modality.load(self._stream.specs[first].modality).axes
+                boxes = self.kind.follow(view, extents, draws, axes, before[first])
+            placed.append(np.concatenate([boxes, extents], axis=1))
         return np.stack(placed, axis=1)
 
     def _extent(self, sample: Sample) -> tuple[int, ...]:
@@ -276,7 +284,11 @@ class _StepMaker:
         return sorted({place for field, own, places in fields for place in field.load(own, places, parts)})
 
     def _place(self, samples: list[list[Sample]], epoch: Ints, index: Ints) -> list[Boxes]:
-        return [field.place(own, epoch, index) for field, own in zip(self._fields, samples, strict=True)]
+        placed: list[Boxes] = []
+        for field, own in zip(self._fields, samples, strict=True):
+            before = [box for boxes in placed for box in boxes.swapaxes(0, 1)]
+            placed.append(field.place(own, epoch, index, before))
+        return placed
 
     def _replace(self, group: _ReadGroup, at: int, parts: list[Raw]) -> list[str]:
         """Replace a sample by the next that can be decoded; load that, and return the keys of those that cannot.

@@ -84,6 +84,7 @@ class Series(Modality):
     axes, values = ("time",), "series"
     Input, Reading, Stats = SeriesInput, SeriesReading, SeriesStats
     idle, place_draws = ("backbone.image_size", "embed.crop"), 2
+    cheap: ClassVar[dict[str, Any]] = {"points": 32}
 
     def sizes(self, backbone: Backbone, knobs: SeriesInput) -> tuple[int, ...]:  # noqa: ARG002
         return (knobs.points,)

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from selfsup import augmentation
 from selfsup.augmentation import OwnAugmentation
 from selfsup.errors import DataError
-from selfsup.method import Batch, Method, TrainInfo, load
-from selfsup.modality import views_of
+from selfsup.input_kinds import views_of
+from selfsup.method import Batch, Method, TrainInfo, layouts, load
 from selfsup.parts import dist
 from selfsup.pipelines.data.collate import ahead, collate
 from selfsup.pipelines.data.feed import Feed
@@ -35,6 +35,7 @@ class Task:
 
     resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized. teacher: that it
     learns from. start: the file of the encoder that it starts from. due: steps after which the encoder is evaluated.
+    beside: by which each modality beside samples is normalized.
     """
 
     run: Run
@@ -47,6 +48,7 @@ class Task:
     teacher: TrainedMethod | None = None
     start: Path | None = None
     due: range = range(0)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -55,7 +57,7 @@ class Task:
     @cached_property
     def views(self) -> Views:
         run = self.run
-        return views_of(load(run.method).views(run.hyper), run.input, run.backbone)
+        return views_of(load(run.method).views(run.hyper), run.kinds, run.backbone)
 
     @cached_property
     def augment(self) -> OwnAugmentation | None:
@@ -72,7 +74,7 @@ class BatchLoader:
 
     def __init__(self, task: Task, method: Method, device: torch.device) -> None:
         self._task, self._device = task, device
-        self._patch = method.encoder(task.run.modality).patch
+        self._patch, self._beside = method.encoder(task.run.modality).patch, layouts(method, task.info)
         self.bad: set[str] = set()
         self.latest: Batch | None = None
         self.waited = 0.0  # seconds, for the feed
@@ -84,7 +86,7 @@ class BatchLoader:
 
     def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed
-        stats = {task.run.modality: task.stats} | {name: task.manifest.reading(name) for name in task.run.beside}
+        stats = {task.run.modality: task.stats, **task.beside}
         self.bad = self._earlier(restored=start > 0)
         for step, columns in enumerate(ahead(self._timed(feed.steps(start)), self._device), start):
             self._count(set(columns.pop("bad")))
@@ -95,6 +97,7 @@ class BatchLoader:
                 step=step,
                 patch=self._patch,
                 stats=stats,
+                beside=self._beside,
                 device=self._device,
                 own=task.augment,
             )

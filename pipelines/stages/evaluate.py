@@ -13,7 +13,7 @@ import pyarrow.dataset
 import torch
 from numpy.typing import NDArray
 
-from selfsup import codebase, hits, modality
+from selfsup import codebase, hits, input_kinds, modality
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE, Features, Score, numbers
@@ -130,11 +130,11 @@ def embed_splits(
 def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:
     """Return the encoder of a run. weights: the file of a trained one. reads: the feature."""
     run, stats = planned.run, planned.stats
-    view = modality.whole_of(run.input, run.backbone, run.embed.crop)
+    view = input_kinds.whole_of(run.kinds, run.backbone, run.embed.crop)
     if reads.squashed:
         assert isinstance(view, Center), "maps are of images"
         view = replace(view, squashed=True)
-    shape = modality.shape_of(run.input, run.backbone, stats.channels)
+    shape = input_kinds.shape_of(run.kinds, run.backbone, stats.channels)
     return EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
 
 

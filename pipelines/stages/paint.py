@@ -54,7 +54,7 @@ def paint(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     run, val = planned.run, planned.val
     assert run.paint
     assert val
-    kind, (_, knobs) = modality.load(run.modality), modality.chosen(run.input)
+    kind, knobs = modality.load(run.modality), run.kinds.knobs
     view = kind.whole((run.paint.size, run.paint.size), run.embed.crop, knobs)
     [features] = stage.after
     what = features.folder, Pixels(planned.train, val, view), run.paint, run.seed

@@ -12,7 +12,6 @@ from torch import Tensor
 from selfsup import modality
 from selfsup.feature_choice import FeatureChoice
 from selfsup.method import Method, TrainInfo
-from selfsup.modality import beside
 from selfsup.pipelines.modalities.text import encoded
 from selfsup.pipelines.stages.classify import restored
 from selfsup.spec import Run
@@ -60,7 +59,7 @@ class PairSource:
 
     def _prompts(self, method: Method, device: torch.device) -> Tensor:
         """-> (C, D): a unit vector for each class"""
-        asked, [knobs] = self.reads.prompts, beside(self.run.input, [TEXT]).values()
+        asked, knobs = self.reads.prompts, self.run.kinds.beside[TEXT]
         assert asked is not None, "no prompts"
         names = dict(asked.names)
         rows = []
@@ -75,8 +74,7 @@ class PairSource:
 
 def caption(run: Run) -> ViewSpec:
     """Return the view of captions that evaluation sees."""
-    [knobs] = beside(run.input, [TEXT]).values()
-    return modality.load(TEXT).whole((), 1.0, knobs)
+    return modality.load(TEXT).whole((), 1.0, run.kinds.beside[TEXT])
 
 
 def _text(method: Method, raw: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from selfsup import modality, tensors
-from selfsup.method import Batch, Method
+from selfsup import input_kinds, modality, tensors
+from selfsup.method import Batch, Method, layouts
 from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.data.collate import collate
@@ -19,7 +19,6 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.evaluate import Load
-from selfsup.spec import Run
 from selfsup.stage import Stage
 from selfsup.whole import whole
 
@@ -33,21 +32,22 @@ def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     run, manifest = planned.run, planned.val or planned.train
     method = build(run, planned.size, torch.device("cpu"), teacher=planned.taught)
     tensors.fill(method, planned.pretrain.folder / METHOD)
-    batch = fixed_batch(run, manifest, method, planned.stats)
+    batch = fixed_batch(planned, manifest, method)
     with whole(stage.folder / "reconstructions.png") as part:
         grid(method.eval(), batch, planned.stats).save(part, format="png")
     return {"images": float(len(batch.sample))}
 
 
-def fixed_batch(run: Run, manifest: Manifest, method: Method, stats: Any) -> Batch:
+def fixed_batch(planned: PlannedRun, manifest: Manifest, method: Method) -> Batch:
     """Return samples evenly spaced over the data set, whole in every view; masks and draws depend on numbers only.
 
-    Samples that cannot be decoded are left out. stats: by which samples of training are normalized.
+    Samples that cannot be decoded are left out; all are normalized as those of training.
     """
+    run = planned.run
     index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
-    asked = modality.views_of(method.views(run.hyper), run.input, run.backbone)
-    kind, (_, knobs) = modality.load(run.modality), modality.chosen(run.input)
-    whole = [kind.whole(spec.lengths, 1.0, knobs) for spec in asked.specs]
+    asked, kinds = input_kinds.views_of(method.views(run.hyper), run.kinds, run.backbone), run.kinds
+    knobs = {kinds.name: kinds.knobs, **kinds.beside}
+    whole = [modality.load(spec.modality).whole(spec.lengths, 1.0, knobs[spec.modality]) for spec in asked.specs]
     loaded = [Load(manifest, manifest, view)({"id": index}) for view in whole]
     number, label = loaded[0]["id"], loaded[0]["label"]
     columns = {"index": number, "epoch": np.zeros_like(number), "label": label}
@@ -56,7 +56,8 @@ def fixed_batch(run: Run, manifest: Manifest, method: Method, stats: Any) -> Bat
         columns |= {f"view{place}": columns_of["sample"], f"box{place}": box}
     masked = tuple(replace(view, mask=spec.mask) for view, spec in zip(whole, asked.specs, strict=True))
     views, patch = replace(asked, specs=masked), method.encoder(run.modality).patch
-    return collate(columns, views, seed=SEED, step=0, patch=patch, stats={run.modality: stats}, device="cpu")
+    own = {"stats": planned.all_stats, "beside": layouts(method, planned.size)}
+    return collate(columns, views, seed=SEED, step=0, patch=patch, device="cpu", **own)
 
 
 @torch.inference_mode()

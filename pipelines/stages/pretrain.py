@@ -98,6 +98,7 @@ def _job(planned: PlannedRun, stage: Stage) -> Job:
         planned.taught,
         planned.start,
         planned.due,
+        planned.stats_beside,
     )
     stream, key = SampleStream(task.manifest, task.order, task.views, task.steps), sharing.stream_key(planned)
     own = FeedPlan(stream, planned.feeder, resources.data_cpus, resources.data_memory * 2**20)

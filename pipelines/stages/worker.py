@@ -13,10 +13,10 @@ from torch import nn
 
 from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, sharded, tensors
 from selfsup.errors import CheckpointError, ExhaustedError, SelfsupError, SpecError
+from selfsup.input_kinds import shape_of
 from selfsup.knob import identity
 from selfsup.method import Batch, Method
 from selfsup.metrics_log import MetricsLog
-from selfsup.modality import chosen, shape_of
 from selfsup.parts import dist, health, norms, units
 from selfsup.pipelines.data.feed import Feed, FeedPlan
 from selfsup.pipelines.data.shared import SharedFeed, SharedFeedPlan
@@ -113,10 +113,12 @@ def save_encoder(task: Task, method: Method, path: Path) -> None:
     run = task.run
     weights = sharded.whole(method.encoder(run.modality).trunk.state_dict())
     if dist.rank() == 0:
-        shape = shape_of(run.input, run.backbone, task.info.channels)
-        name, knobs = chosen(run.input)
+        kinds = run.kinds
+        shape = shape_of(kinds, run.backbone, task.info.channels)
         path.parent.mkdir(exist_ok=True)
-        saved.save_weights(weights, run.backbone, path, shape, pretrained.notes(name, task.stats, knobs=knobs))
+        saved.save_weights(
+            weights, run.backbone, path, shape, pretrained.notes(kinds.name, task.stats, knobs=kinds.knobs)
+        )
 
 
 def snapshot(folder: Path, step: int) -> Path:

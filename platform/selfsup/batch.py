@@ -1,5 +1,7 @@
 """Batches of views, as the stream delivers them to an objective on the training device. B: samples."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -43,16 +45,29 @@ class Batch(NamedTuple):
     maps: tuple[Tensor, ...] = ()
 
 
+class Layout(NamedTuple):
+    """The cut of samples of a modality. channels: values of a point. patch: points along each axis of a token."""
+
+    channels: int
+    patch: Patch | None
+
+
 def blank_batch(
-    views: Views, patch: Patch | None, samples: int, device: torch.device | str = "cpu", channels: int = 3
+    views: Views,
+    patch: Patch | None,
+    samples: int,
+    device: torch.device | str = "cpu",
+    channels: int = 3,
+    beside: Mapping[str, Layout] = MappingProxyType({}),
 ) -> Batch:
     """Return a batch of zeros with masks of typical size.
 
-    patch: points of a token along each axis; None: samples stay whole.
+    patch: points of a token along each axis; None: samples stay whole. beside: of other modalities.
     """
+    layouts = [beside.get(view.modality, Layout(channels, patch)) for view in views.specs]
     number = torch.zeros(samples, dtype=torch.int64, device=device)
     return Batch(
-        views=tuple(_blank_view(crop, patch, samples, device, channels) for crop in views.specs),
+        views=tuple(_blank_view(*of, samples, device) for of in zip(views.specs, layouts, strict=True)),
         sample=number,
         label=number,
         draws=torch.zeros(samples, views.draws, device=device),
@@ -65,10 +80,10 @@ def _blank_map(spec: MapSpec, view: ViewSpec, samples: int, device: torch.device
     return torch.zeros(samples, *view.lengths, dtype=kind, device=device)
 
 
-def _blank_view(view: ViewSpec, patch: Patch | None, samples: int, device: torch.device | str, channels: int) -> View:
-    value = torch.zeros(samples, view.channels or channels, *view.lengths, device=device)
+def _blank_view(view: ViewSpec, layout: Layout, samples: int, device: torch.device | str) -> View:
+    value = torch.zeros(samples, view.channels or layout.channels, *view.lengths, device=device)
     box = torch.zeros(samples, 3 * len(view.lengths) + 1, device=device)
-    seen = modality.load(view.modality).seen(value, patch)
+    seen = modality.load(view.modality).seen(value, layout.patch)
     if isinstance(seen, Tensor):
         return View(view.modality, seen, None, box)
     return View(view.modality, seen, view.mask.blank(samples, seen.grid, device) if view.mask else None, box)

@@ -1,10 +1,10 @@
 """Checks for settings that are valid one by one but not together, or that have no effect."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from selfsup import evaluations, modality
+from selfsup import evaluations, input_kinds, modality
 from selfsup.errors import SpecError
 from selfsup.knob import Knobs
 from selfsup.layers import placed
@@ -106,8 +106,8 @@ def _means_exist(evals: Knobs) -> Iterator[Conflict]:
         yield Conflict((f"evals.means.{name}",), why)
 
 
-def _painted(paint: Paint, data: Data, input: Knobs) -> Iterator[Conflict]:  # noqa: A002, ARG001
-    kind = modality.chosen(input)[0]
+def _painted(paint: Paint, data: Data, input: Knobs, beside: Sequence[str]) -> Iterator[Conflict]:  # noqa: A002, ARG001
+    kind = input_kinds.chosen(input, beside).name
     if kind != "image":
         yield Conflict(("paint", "input"), f"it paints images, and the run is of {kind}; leave it out (paint: null)")
     elif not data.val:
@@ -115,9 +115,9 @@ def _painted(paint: Paint, data: Data, input: Knobs) -> Iterator[Conflict]:  # n
         yield Conflict(("paint", "data.val"), message)
 
 
-def _one_input(input: Knobs) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
-    """Yield a conflict where samples are of several modalities, none of them a companion of another."""
-    own = [name for name in modality.names() if getattr(input, name, None) is not None]
+def _one_input(input: Knobs, beside: Collection[str]) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
+    """Yield a conflict where samples are of several modalities, none of which a method reads beside another."""
+    own = [name for name in modality.names() if getattr(input, name, None) is not None and name not in beside]
     if len(own) > 1:
         message = f"the backbone of a run reads one kind of data, not {' and '.join(own)}"
         yield Conflict((f"input.{own[1]}",), message)
@@ -128,6 +128,17 @@ def _read_beside(beside: Collection[str], method: str, input: Knobs) -> Iterator
     for name in modality.companions():
         if getattr(input, name) is not None and name not in beside:
             yield Conflict((f"input.{name}", "method"), f"{method} reads no {name} beside its samples; leave it out")
+
+
+def _towers(towers: Knobs, beside: Collection[str], one_trunk: bool, method: str) -> Iterator[Conflict]:
+    """Yield a conflict for each tower that no method reads anything with, or that cannot be."""
+    for name, backbone in towers:
+        if backbone is None:
+            continue
+        if one_trunk or name not in beside:
+            yield Conflict((f"towers.{name}", "method"), f"{method} has no encoder of {name} by itself; leave it out")
+        elif problem := backbone.unknown:
+            yield Conflict((f"towers.{name}.name",), problem)
 
 
 def _known(backbone: Backbone) -> Iterator[Conflict]:
@@ -149,10 +160,22 @@ def _kind(backbones: Collection[str], mask_units: bool, method: str, backbone: B
         yield Conflict(("backbone.name", "method"), message)
 
 
-def _patches(input: Knobs, backbone: Backbone) -> Iterator[Conflict]:  # noqa: A002 (the name of the section)
-    shape = modality.shape_of(input, backbone, channels=0)
+def _patches(
+    input: Knobs,  # noqa: A002 (the name of the section)
+    backbone: Backbone,
+    beside: Sequence[str],
+    towers: Knobs,
+) -> Iterator[Conflict]:
+    kinds = input_kinds.chosen(input, beside)
+    shape = input_kinds.shape_of(kinds, backbone, channels=0)
     if backbone.patch_size and backbone.is_vit and (problem := shape.undivided(backbone.patch_size)):
         yield Conflict(("backbone.patch_size", "backbone.image_size"), problem)
+    for name in beside:
+        tower = getattr(towers, name, None)
+        if tower and tower.patch_size and not tower.unknown and tower.is_vit:
+            shape = input_kinds.shape_beside(name, kinds._replace(towers={name: tower}), tower, channels=0)
+            if problem := shape.undivided(tower.patch_size):
+                yield Conflict((f"towers.{name}.patch_size", f"input.{name}"), problem)
 
 
 def _knobs_of_the_method(
@@ -162,10 +185,12 @@ def _knobs_of_the_method(
     backbone: Backbone,
     train: Train,
     workers: int,
+    beside: Sequence[str],
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
-    (name, _), (_, sizes, leading) = modality.chosen(input), modality.shape_of(input, backbone, channels=0)
-    for error in check(hyper, Setup(backbone, train, workers, sizes, leading, name)):
+    kinds = input_kinds.chosen(input, beside)
+    _, sizes, leading = input_kinds.shape_of(kinds, backbone, channels=0)
+    for error in check(hyper, Setup(backbone, train, workers, sizes, leading, kinds.name)):
         yield Conflict(error.paths, error.bare)
 
 
@@ -215,6 +240,7 @@ CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
     _painted,
     _one_input,
     _read_beside,
+    _towers,
     _known,
     _kind,
     _patches,

@@ -1,28 +1,31 @@
 """The contracts of an objective, checked on a tiny random batch on the CPU: `selfsup check-method ./mine.py`."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from selfsup import checkpoint, encoder, modality
-from selfsup.batch import Batch, blank_batch
+from selfsup.batch import Batch, Layout, blank_batch
 from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen
+from selfsup.input_kinds import InputKinds, shape_beside, views_of
+from selfsup.knob import Knobs
 from selfsup.masks import Mask, MaskRule
-from selfsup.method import Method, TrainInfo, load, names
+from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.optim import build
 from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Grid, Tokens
 from selfsup.promises import need_defaults, outcome
-from selfsup.sections import Backbone, Optim
+from selfsup.sections import Backbone, InputShape, Optim
 from selfsup.train import read, train
-from selfsup.views import MapSpec, Views, sized
+from selfsup.views import MapSpec, Views
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
@@ -57,18 +60,29 @@ def example(method: type[Method], backbone: Backbone, seed: int, samples: int = 
     hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
     info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
     info = info._replace(teacher=example_teacher(method, backbone, info))
-    views, towers = beside(method, method.views(hyper), backbone)
-    return Example(method(hyper, {"image": trunk, **towers}, info), random_batch(views, trunk.patch, samples))
+    views, towers, shapes = beside(method, method.views(hyper), backbone)
+    info = info._replace(beside=shapes)
+    made = method(hyper, {"image": trunk, **towers}, info)
+    return Example(made, random_batch(views, trunk.patch, samples, layouts(made, info)))
 
 
-def beside(method: type[Method], views: Views, backbone: Backbone) -> tuple[Views, dict[str, Encoder]]:
-    """Return views of images and of companions, and small towers of these."""
-    if not method.beside:
-        return sized(views, backbone.image_size), {}
-    kinds = {name: modality.load(name) for name in method.beside}
-    section = modality.inputs()(**{name: kind.Input(**kind.cheap) for name, kind in kinds.items()})
-    towers = {name: kind.tower(getattr(section, name)) for name, kind in kinds.items()}
-    return modality.views_of(views, section, backbone), towers
+def beside(
+    method: type[Method], views: Views, backbone: Backbone
+) -> tuple[Views, dict[str, Encoder], dict[str, InputShape]]:
+    """Return views of images and of what lies beside them, small towers of the latter, and its shapes."""
+    own = {name: modality.load(name) for name in views.beside}
+    kinds = InputKinds("image", Knobs(), {name: kind.Input(**kind.cheap) for name, kind in own.items()})
+    channels = {name: kind.Reading().channels or 3 for name, kind in own.items()}
+    shapes = {name: shape_beside(name, kinds, backbone, number) for name, number in channels.items()}
+    towers = {} if method.one_trunk else {name: _tower(method, name, kinds, backbone, shapes[name]) for name in own}
+    return views_of(views, kinds, backbone), towers, shapes
+
+
+def _tower(method: type[Method], name: str, kinds: InputKinds, backbone: Backbone, shape: InputShape) -> Encoder:
+    kind = modality.load(name)
+    if kind.is_companion:
+        return kind.tower(kinds.beside[name])
+    return encoder.build(backbone, method.initialize, shape)
 
 
 def example_teacher(method: type[Method], backbone: Backbone, info: TrainInfo) -> Frozen | None:
@@ -95,11 +109,16 @@ def _teaches(kind: type[Method], lesson: str, backbone: Backbone) -> bool:
     return fits and (lesson != "codes" or kind.codes is not Method.codes)
 
 
-def random_batch(views: Views, patch: Patch | None, samples: int) -> Batch:
-    """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed."""
-    blank = blank_batch(views, patch, samples)
-    values = [_random_value(view, patch, samples) for view in views.specs]
-    grids = [tuple(length // (patch or 1) for length in crop.lengths) for crop in views.specs]
+def random_batch(
+    views: Views, patch: Patch | None, samples: int, beside: Mapping[str, Layout] = MappingProxyType({})
+) -> Batch:
+    """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed.
+
+    beside: of other modalities.
+    """
+    blank = blank_batch(views, patch, samples, beside=beside)
+    values = [_random_value(view, beside.get(view.modality, Layout(3, patch)), samples) for view in views.specs]
+    grids = [() if isinstance(value, Tensor) else value.grid for value in values]
     rules = [crop.mask if patch else None for crop in views.specs]
     masks = [_random_mask(rule, samples, grid) if rule else None for rule, grid in zip(rules, grids, strict=True)]
     draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(values)).unbind(1)
@@ -113,11 +132,11 @@ def random_batch(views: Views, patch: Patch | None, samples: int) -> Batch:
     )
 
 
-def _random_value(view: Any, patch: Patch | None, samples: int) -> Tokens | Tensor:
+def _random_value(view: Any, layout: Layout, samples: int) -> Tokens | Tensor:
     """Return pixels; of companions, whose values are small numbers, such ones."""
-    shape = samples, view.channels or 3, *view.lengths
-    values = torch.randn(shape) if view.channels is None else torch.randint(8, shape)
-    return modality.load(view.modality).seen(values, patch)
+    kind, shape = modality.load(view.modality), (samples, view.channels or layout.channels, *view.lengths)
+    values = torch.randint(8, shape) if kind.is_companion else torch.randn(shape)
+    return kind.seen(values, layout.patch)
 
 
 def _random_map(spec: MapSpec, blank: Tensor) -> Tensor:

@@ -2,18 +2,20 @@
 
 import abc
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from selfsup import outside, registry
-from selfsup.batch import Batch
+from selfsup.batch import Batch, Layout
 from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
+from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Tokens
-from selfsup.sections import BASELINES, Setup
+from selfsup.sections import BASELINES, InputShape, Setup
 from selfsup.views import Views
 
 __all__ = ["Batch", "Method", "Out", "ParamOptions", "TrainInfo", "load", "names"]
@@ -28,7 +30,7 @@ class TrainInfo(NamedTuple):
 
     num_steps: of the optimizer. channels: of the data. sizes: points along each axis of a sample that the encoder is
     built for. mean, std: of each channel, by which samples are normalized; ImageNet's where no data is known.
-    teacher: at any weights, on the meta device, in plans.
+    teacher: at any weights, on the meta device, in plans. beside: the shape of each modality beside samples.
     """
 
     num_samples: int
@@ -40,6 +42,7 @@ class TrainInfo(NamedTuple):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     teacher: Frozen | None = None
+    beside: Mapping[str, InputShape] = MappingProxyType({})
 
 
 class ParamOptions(NamedTuple):
@@ -83,7 +86,8 @@ class Method(nn.Module, abc.ABC):
     least_batch: ClassVar[int] = 1  # the smallest that its paper shows to work
     evaluated: ClassVar[str | None] = None  # attribute of the EMA teacher, if evaluation freezes that
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
-    beside: ClassVar[tuple[str, ...]] = ()  # companions of these that it learns from, too
+    beside: ClassVar[tuple[str, ...]] = ()  # those that it can learn from, too, where they lie beside its samples
+    one_trunk: ClassVar[bool] = False  # whether its backbone reads these, too; else each has a tower
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
     freezes: ClassVar[bool] = False  # whether weights of it wait for their first step: see ParamOptions.frozen_until
     learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`
@@ -126,7 +130,7 @@ class Method(nn.Module, abc.ABC):
 
     @property
     def backbone(self) -> Any:
-        """Return the encoder that a spec's backbone describes; those of companions come after it."""
+        """Return the encoder that a spec's backbone describes; those of what lies beside samples come after it."""
         return next(iter(self.encoders.values()))
 
     def encoder(self, modality: str) -> Encoder:
@@ -137,7 +141,7 @@ class Method(nn.Module, abc.ABC):
         return frozen
 
     def joint(self, modality: str, view: Tokens | Tensor) -> Tensor:
-        """-> (B, D): unit vectors in the space that its modalities share. Of objectives with companions."""
+        """-> (B, D): unit vectors in the space that its modalities share. Of objectives of several towers."""
         raise NotImplementedError
 
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
@@ -188,6 +192,19 @@ class Method(nn.Module, abc.ABC):
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         """Return the options of the optimizer for this parameter."""
         return ParamOptions()
+
+
+def layouts(method: Method, info: TrainInfo) -> dict[str, Layout]:
+    """Return how what lies beside samples is cut: for its tower, or else for the backbone."""
+    made = {}
+    for name, shape in info.beside.items():
+        own: Any = dict(method.encoders.items()).get(name)
+        made[name] = Layout(shape.channels, own.patch if own else _shared_patch(method.backbone.patch, shape))
+    return made
+
+
+def _shared_patch(patch: Patch | None, shape: InputShape) -> Patch | None:
+    return None if patch is None else shape.sides(patch if isinstance(patch, int) else patch[-1])
 
 
 def names() -> list[str]:

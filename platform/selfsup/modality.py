@@ -6,22 +6,20 @@ What runs on the host needs no torch. A: axes, B: batch, C: channels, S: points 
 import abc
 import functools
 import importlib.util
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict
 
 from selfsup import registry
 from selfsup.coding import Coding
 from selfsup.errors import DataError, SelfsupError, SpecError
-from selfsup.knob import Knobs, knob
-from selfsup.sections import Backbone, InputShape
-from selfsup.views import Beside, Views, ViewSpec
+from selfsup.knob import Knobs
+from selfsup.sections import Backbone
+from selfsup.views import Views, ViewSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +32,7 @@ MODALITIES = "selfsup.pipelines.modalities"  # the package, which is above this 
 Data = bytes | memoryview  # of an encoded sample
 Boxes = NDArray[np.float64]  # (..., 2A + 1): the start along each axis, the extent along each; 1 if mirrored
 Raw = NDArray[Any]  # (*S, C): a view as it is loaded
+TIME = "frame"  # the axis that all modalities measure in milliseconds
 
 
 class DecodeError(DataError, ValueError):
@@ -63,8 +62,8 @@ class Modality(abc.ABC):
     hold no other kind alone. axes: what a view has along each axis. values: what its points are. given: what `fit`
     takes, and its shape, in words. Input: its part of a spec's `input`. idle: other settings of a spec that change
     nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). is_companion: whether it
-    lies beside another modality alone, and has an encoder of its own, its `tower`; the backbone of a spec is the
-    other's. cheap: knobs of a small tower, with which `selfsup check-method` runs.
+    lies beside another modality alone, and its encoder is its own `tower`, which no backbone describes. cheap: knobs of
+    small samples and a small tower, with which `selfsup check-method` runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -108,6 +107,32 @@ class Modality(abc.ABC):
     @abc.abstractmethod
     def place(self, view: Any, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
         """(n, A), (n, place_draws) -> (n, 2A + 1): the part of each sample that a view shows."""
+
+    def follow(
+        self, view: Any, extents: NDArray[np.integer], draws: NDArray[np.floating], axes: Sequence[str], boxes: Boxes
+    ) -> Boxes:
+        """(n, A), (n, place_draws), (n, 3A' + 1) -> (n, 2A + 1): the part that shows what another modality's view does.
+
+        axes: of the other, of as many as A'. boxes: `View.box` of the other view. Along axes of the same name it is the
+        same share of the sample, mirrored alike; in time as long as ever, about the same middle as far as the sample
+        goes. Along all others it is placed as without the other.
+        """
+        placed, own, other = self.place(view, extents, draws), len(self.axes), len(axes)
+        for axis, name in enumerate(self.axes):
+            if name not in axes:
+                continue
+            at = axes.index(name)
+            start, extent = boxes[:, at], boxes[:, other + at]
+            if name == TIME:
+                shown = placed[:, own + axis]
+                room = np.maximum(extents[:, axis] - shown, 0)
+                placed[:, axis] = np.clip(start + (extent - shown) / 2, 0, room)
+            else:
+                scale = extents[:, axis] / boxes[:, 2 * other + 1 + at]
+                placed[:, axis], placed[:, own + axis] = start * scale, extent * scale
+        if self.axes[-1] == axes[-1]:
+            placed[:, 2 * own] = boxes[:, 2 * other]
+        return placed
 
     @abc.abstractmethod
     def raw(self, view: Any, reading: Any) -> tuple[tuple[int, ...], type[np.generic]]:
@@ -174,7 +199,7 @@ class Modality(abc.ABC):
         return seen_by(values, patch)
 
     def tower(self, knobs: Any) -> "Encoder":
-        """Return the encoder of a companion at its initial weights, a function of torch's seed."""
+        """Return the encoder of a modality that has no backbone, at initial weights, a function of torch's seed."""
         raise NotImplementedError
 
     def contents(self, knobs: Any) -> dict[str, str]:  # noqa: ARG002
@@ -239,57 +264,3 @@ def ready(name: str) -> Modality:
         remedy = f"run `pip install 'selfsup[{name}]'` wherever selfsup runs"
         raise SelfsupError(f"{name} needs {' and '.join(missing)}, which is not installed: {remedy}")
     return modality
-
-
-@functools.cache
-def inputs() -> type[Knobs]:
-    """Return the section `input` of a spec: the knobs of each modality that has some, under its name."""
-    own = {name: load(name) for name in (*names(), *companions()) if load(name).Input is not Knobs}
-    docs = {name: (inspect.getdoc(modality) or "").partition("\n\n")[0] for name, modality in own.items()}
-    fields: Any = {name: (modality.Input | None, knob(None, docs[name])) for name, modality in own.items()}
-    return create_model("Input", __base__=Knobs, **fields)
-
-
-def chosen(section: Knobs) -> tuple[str, Knobs]:
-    """Return the modality that a section `input` asks for, and its knobs; images where it says nothing."""
-    given = [(name, knobs) for name, knobs in section if knobs is not None and not load(name).is_companion]
-    return given[0] if given else ("image", load("image").Input())
-
-
-def beside(section: Knobs, wanted: Sequence[str]) -> dict[str, Any]:
-    """Return the knobs of these companions, the defaults where a section `input` says nothing of one."""
-    return {name: getattr(section, name) or load(name).Input() for name in wanted}
-
-
-def sizes_of(section: Knobs, backbone: Backbone) -> tuple[int, ...]:
-    """Return the points along each axis of a sample, as a section `input` asks for it."""
-    name, knobs = chosen(section)
-    return load(name).sizes(backbone, knobs)
-
-
-def leading_of(section: Knobs) -> tuple[int, ...]:
-    """Return the points of a token along the first axes, as a section `input` asks for it."""
-    name, knobs = chosen(section)
-    return load(name).leading(knobs)
-
-
-def views_of(views: Views, section: Knobs, backbone: Backbone) -> Views:
-    """Return an objective's views as those of the modality that a section `input` asks for."""
-    name, knobs = chosen(section)
-    own = tuple(view for view in views.specs if not isinstance(view, Beside))
-    made = load(name).views(replace(views, specs=own), sizes_of(section, backbone), knobs)
-    others = views.specs[len(own) :]  # an objective asks for them last
-    asked = beside(section, [view.field for view in others])
-    companions = [load(view.field).views(Views((view,)), (), asked[view.field]) for view in others]
-    return replace(made, specs=(*made.specs, *(view for views in companions for view in views.specs)))
-
-
-def whole_of(section: Knobs, backbone: Backbone, share: float) -> ViewSpec:
-    """Return the view that evaluation sees of the modality that a section `input` asks for."""
-    name, knobs = chosen(section)
-    return load(name).whole(sizes_of(section, backbone), share, knobs)
-
-
-def shape_of(section: Knobs, backbone: Backbone, channels: int) -> InputShape:
-    """Return the shape of samples of an encoder. channels: of the data."""
-    return InputShape(channels, sizes_of(section, backbone), leading_of(section))

@@ -18,8 +18,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, PrivateAttr, ValidationError, WithJsonSchema, create_model, field_validator
 
-from selfsup import augmentation, conflicts, evaluations, evaluator, explain, modality, outside, predecessor
+from selfsup import (
+    augmentation,
+    conflicts,
+    evaluations,
+    evaluator,
+    explain,
+    input_kinds,
+    modality,
+    outside,
+    predecessor,
+)
 from selfsup.errors import SpecError
+from selfsup.input_kinds import InputKinds
 from selfsup.knob import SEEDS, Knobs, group, knob
 from selfsup.layers import Layers, find, plain
 from selfsup.naming import name_problem
@@ -38,6 +49,7 @@ __all__ += ["WHOLE", "check", "methods", "read", "run_type", "spec_type", "used"
 
 MOST_SEEDS = 1000
 # one value each: a new unit replaces the old
+BARE = {"backbones": ("vit", "cnn"), "mask_units": False, "beside": (), "one_trunk": False}  # what a baseline needs
 WHOLE: tuple[Where, ...] = (("train", "duration"), ("optim", "warmup"), ("evals", "every"))
 
 
@@ -54,6 +66,7 @@ class _Sections(Knobs):
     data: Data = knob(..., "the shards, as {train: ..., val: ...}")
     input: Knobs = knob(Nothing(), "the kind of data, such as {audio: {}}; images by default")
     backbone: Backbone = knob(Backbone(), "the encoder")
+    towers: Knobs = knob(Nothing(), "encoders of what lies beside samples, as {audio: {...}}; by default as `backbone`")
     start: Predecessor | None = knob(None, SECTIONS["start"])
     teacher: Predecessor | None = knob(None, SECTIONS["teacher"])
     hyper: Knobs = knob(Nothing(), "the method's own knobs")
@@ -76,12 +89,28 @@ class _Sections(Knobs):
     @property
     def modality(self) -> str:
         """Return the modality that the backbone is for."""
-        return modality.chosen(self.input)[0]
+        return self.kinds.name
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Return the companions that the method learns from, too."""
-        return () if self.method in BASELINES else _method(self.method).beside
+        """Return the modalities beside samples that the method learns from, too."""
+        return tuple(self.kinds.beside)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Return the modalities that the method could learn from beside samples, and that may be samples themselves."""
+        others = () if self.method in BASELINES else _method(self.method).beside
+        return tuple(name for name in others if not modality.load(name).is_companion)
+
+    @property
+    def kinds(self) -> InputKinds:
+        """Return the modality that the backbone is for, and those beside it."""
+        kind = None if self.method in BASELINES else _method(self.method)
+        if kind is None or not kind.beside:
+            return input_kinds.chosen(self.input)
+        kinds = input_kinds.chosen(self.input, kind.beside, kind.views(self.hyper).beside)
+        given = {name: tower for name, tower in self.towers if tower is not None and name in kinds.beside}
+        return kinds._replace(towers=given)
 
     def __reduce__(self) -> tuple[Any, ...]:  # its class is made by create_model: no import finds it
         return _revive, (isinstance(self, Run), self.model_dump(exclude_unset=True))
@@ -182,7 +211,7 @@ def used(tree: Mapping[str, Any]) -> tuple[evaluations.Uses, str | None]:
 
 def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses, augment: str | None) -> type[Section]:
     names = (method,) if method else tuple(methods())
-    hyper, inputs = _hyper(method) if method else Anything, modality.inputs()
+    hyper, inputs, towers = _hyper(method) if method else Anything, input_kinds.inputs(), input_kinds.towers()
     evals = evaluations.section(uses)
     required = any(field.is_required() for field in hyper.model_fields.values())
     docs = {name: field.description or "" for name, field in base.model_fields.items()}
@@ -190,6 +219,7 @@ def _concrete(base: type[Section], method: str | None, uses: evaluations.Uses, a
         "method": (Literal[names], knob(..., docs["method"])),
         "hyper": (hyper, knob(... if required else hyper(), docs["hyper"])),
         "input": (inputs, knob(inputs(), docs["input"])),
+        "towers": (towers, knob(towers(), docs["towers"])),
         "evals": (evals, knob(evals(), docs["evals"])),
         "augment": (augmentation.section(augment) | None, knob(None, docs["augment"])),
     } | predecessor.fields()
@@ -299,11 +329,11 @@ def _sound(kind: type[Spec], tree: Mapping[str, Any], problems: Sequence[Problem
     if "method" not in wrong:
         is_baseline = (method := tree["method"]) in BASELINES
         sound["method"] = outside.short(method)
-        sound |= {"backbones": ("vit", "cnn"), "mask_units": False, "beside": ()} if is_baseline else _needs(method)
+        sound |= BARE if is_baseline else _needs(method)
     return sound
 
 
 def _needs(method: str) -> dict[str, Any]:
-    """Return the encoders that a method can train, the companions that it reads, and the check of its knobs."""
-    kind, names = _method(method), ("backbones", "mask_units", "beside", "check")
+    """Return the encoders that a method can train, what it reads beside samples, and the check of its knobs."""
+    kind, names = _method(method), ("backbones", "mask_units", "beside", "one_trunk", "check")
     return {name: getattr(kind, name) for name in names}

@@ -131,9 +131,14 @@ class Center(ViewSpec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beside(ViewSpec):
-    """A view of what lies beside a sample, such as its caption; the last of an objective's. field: the modality."""
+    """A view of what lies beside a sample, such as its caption; the last of an objective's.
+
+    field: the modality. of: the number of a view whose part of the sample this one shows, too: the same box of a depth
+    map, the sound of a clip; None: it is placed by itself. crop: how it is cropped and changed then, if it has pixels.
+    """
 
     field: str
+    crop: Crop = Crop()
 
 
 def _square(size: int | None) -> tuple[int, ...]:
@@ -162,6 +167,11 @@ class Views:
     def __post_init__(self) -> None:
         for number, spec in enumerate(self.specs):
             assert spec.of is None or 0 <= spec.of < number, f"view {number} is of view {spec.of}, no earlier one"
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Return the modalities that are asked for beside samples."""
+        return tuple(dict.fromkeys(spec.field for spec in self.specs if isinstance(spec, Beside)))
 
     @property
     def crops(self) -> tuple[Any, ...]:

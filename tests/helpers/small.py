@@ -11,7 +11,7 @@ from selfsup.batch import Batch
 from selfsup.contract import beside, random_batch
 from selfsup.frozen import Frozen
 from selfsup.knob import Knobs
-from selfsup.method import Method, TrainInfo, load
+from selfsup.method import Method, TrainInfo, layouts, load
 from selfsup.parts.patch import Patch
 from selfsup.sections import Backbone
 
@@ -104,9 +104,10 @@ def setting(
         if lesson := kind.lesson(knobs):
             first = first_stage(knobs, seed) if name == "dinov3" else None
             info = info._replace(teacher=first or teacher(kind, lesson, knobs, samples, trunk.patch))
-        views, towers = beside(kind, kind.views(knobs), settings)
+        views, towers, shapes = beside(kind, kind.views(knobs), settings)
+        info = info._replace(beside=shapes)
         method = kind(knobs, {"image": trunk, **towers}, info)
-        batch = random_batch(views, trunk.patch, samples)
+        batch = random_batch(views, trunk.patch, samples, layouts(method, info))
     return method, batch
 
 

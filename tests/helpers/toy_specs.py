@@ -34,9 +34,10 @@ def splits(hyper: Contrast, setup: Setup) -> Iterator[SpecError]:
     return whole_groups("split", hyper.split, setup.share)
 
 
+ALONE = {"mask_units": False, "beside": (), "one_trunk": False}
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, beside=(), check=masks),
-    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, beside=(), check=splits),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), **ALONE, check=masks),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), **ALONE, check=splits),
 }
 
 

@@ -28,11 +28,10 @@ class Contrast(Knobs):
     temperature: float = knob(..., "softmax temperature", symbol="τ", sweep=Range(0.05, 1.0, log=True), gt=0)
 
 
+ALONE = {"mask_units": False, "beside": (), "one_trunk": False}
 METHODS = {
-    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), mask_units=False, beside=(), check=lambda *_: ()),
-    "contrast": SimpleNamespace(
-        Hyper=Contrast, backbones=("vit", "cnn"), mask_units=False, beside=(), check=lambda *_: ()
-    ),
+    "masked": SimpleNamespace(Hyper=Masked, backbones=("vit",), **ALONE, check=lambda *_: ()),
+    "contrast": SimpleNamespace(Hyper=Contrast, backbones=("vit", "cnn"), **ALONE, check=lambda *_: ()),
 }
 MASKED = """\
 name: base

@@ -49,7 +49,7 @@ def painter(folder: Path, shards: str, kind: str) -> tuple[PlannedRun, Method, B
     sections = {"method": "./painter.py"} | (cnn if kind == "cnn" else {})
     run = planned(spec_beside(folder / "painter.py", OBJECTIVE, shards, **sections))
     method = build(run.run, run.info, torch.device("cpu"))
-    return run, method, fixed_batch(run.run, run.train, method, run.stats)
+    return run, method, fixed_batch(run, run.train, method)
 
 
 def rows(sheet: Image.Image) -> list[np.ndarray]:
@@ -64,7 +64,7 @@ def rows(sheet: Image.Image) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", ["vit", "cnn"])
 def test_the_batch_has_every_view_and_draws_of_the_number_alone(tmp_path: Path, shards: str, kind: str) -> None:
     run, method, batch = painter(tmp_path, shards, kind)
-    again = fixed_batch(run.run, run.train, method, run.stats)
+    again = fixed_batch(run, run.train, method)
     assert batch.draws.shape == (8, 2)
     assert batch.draws.equal(again.draws)
     assert len(batch.draws.unique()) == 16

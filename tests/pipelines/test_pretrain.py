@@ -364,5 +364,5 @@ def _patches(image: np.ndarray) -> np.ndarray:
 def test_pictures_leave_out_what_cannot_be_decoded(planned: Callable[..., PlannedRun]) -> None:
     each = planned()
     assert VICTIM in np.linspace(0, TRAIN - 1, 8).astype(int)
-    batch = fixed_batch(each.run, each.train, build(each.run, each.info, torch.device("cpu")), each.stats)
+    batch = fixed_batch(each, each.train, build(each.run, each.info, torch.device("cpu")))
     assert len(batch.views[0].value.value) == len(batch.sample) == 7

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup import modality
+from selfsup import input_kinds, modality
 from selfsup.modality import Data, Raw
 from selfsup.pipelines.data.philox import CROP, PHOTO, uniform
 from selfsup.pipelines.stages.versions import Columns, Versions, shown
@@ -17,7 +17,7 @@ class Augmented(Versions):
     """Random resized crops, of the area and shape that ImageNet's training has, of which half are mirrored."""
 
     def view_of(self, run: Run) -> ViewSpec:
-        view: ViewSpec = modality.views_of(Views((Crop(),)), run.input, run.backbone).specs[0]
+        view: ViewSpec = input_kinds.views_of(Views((Crop(),)), run.kinds, run.backbone).specs[0]
         return view
 
     def load(self, data: Data, sample: int, version: int) -> Raw:
