@@ -72,7 +72,8 @@ class IJEPA(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         first, *others = masks(hyper)
-        crop = Crop(scale=(hyper.crop_min, 1.0), flip=0.0, resample="bilinear", mask=first)  # as in its code
+        flip = 0.5 * (hyper.mask == "tubes")  # as in V-JEPA's code, none in I-JEPA's
+        crop = Crop(scale=(hyper.crop_min, 1.0), flip=flip, resample="bilinear", mask=first)
         return Views((crop, *(replace(crop, mask=mask, of=0) for mask in others)))
 
     @classmethod

@@ -238,7 +238,7 @@ class BlockMask(MaskRule):
         failed = torch.zeros_like(goal)
         for area, aspect, top, left in draws[:, 2:].view(-1, ROUNDS, 4).permute(1, 2, 0):
             room = goal - covered.sum((1, 2))
-            height, width = _sides(smallest + area * (room - smallest), aspect)
+            height, width = rectangle(smallest + area * (room - smallest), aspect)
             inside = between(rows, top, height)[:, :, None] & between(columns, left, width)[:, None]
             gain = (inside & ~covered).sum((1, 2))
             fits = (height < rows) & (width < columns) & (gain > 0) & (gain <= room) & (failed < ATTEMPTS)
@@ -256,25 +256,30 @@ class FilledBlockMask(MaskRule):
     """Rectangles of tokens are left out, as `BlockMask` draws them, and single ones up to an exact number.
 
     MAE (arXiv 2111.06377), figure 6, "block-wise sampling": an encoder that sees no masked token needs equally many
-    visible ones of every sample, which rectangles alone miss by one token on average.
+    visible ones of every sample, which rectangles alone miss by one token on average. Of clips the same are left out in
+    all frames: MaskFeat's "tube" (arXiv 2112.09133).
     """
 
     ratio: float
 
     def num_draws(self, grid: Grid) -> int:
-        return self._blocks.num_draws(grid) + math.prod(grid)
+        *_, rows, columns = grid
+        return self._blocks.num_draws(grid) + rows * columns
 
     def draw(self, noise: Tensor, grid: Grid, device: torch.device | str = "cpu") -> IndexMask:
+        *frames, rows, columns = grid
         number = self._blocks.num_draws(grid)
-        covered = self._blocks.draw(noise[:, :number], grid).where
+        covered = self._blocks.draw(noise[:, :number], (rows, columns)).where
         order = (noise[:, number:] + covered).argsort(dim=1, stable=True).to(device)  # on one device, equal on all
-        seen, _ = self.typical(grid)
-        return IndexMask(keep=order[:, :seen], hide=order[:, seen:])
+        seen = rows * columns - math.floor(self.ratio * rows * columns)
+        first = rows * columns * torch.arange(math.prod(frames), device=order.device)[:, None]
+        keep, hide = ((part[:, None] + first).flatten(1) for part in (order[:, :seen], order[:, seen:]))
+        return IndexMask(keep, hide)
 
     def typical(self, grid: Grid) -> tuple[int, int]:
-        tokens = math.prod(grid)
-        targets = math.floor(self.ratio * tokens)
-        return tokens - targets, targets
+        *frames, rows, columns = grid
+        targets = math.prod(frames) * math.floor(self.ratio * rows * columns)
+        return math.prod(grid) - targets, targets
 
     @property
     def _blocks(self) -> BlockMask:
@@ -289,7 +294,7 @@ def squares(grid: Grid, side: int) -> Tensor:
     return numbers.permute(*axes[::2], *axes[1::2]).reshape(-1, side ** len(grid))
 
 
-def _sides(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
+def rectangle(area: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
     """(B,), (B,) in [0, 1) -> (B,), (B,): height and width, in whole tokens, of rectangles of about that area."""
     shape = torch.exp((2 * aspect - 1) * math.log(1 / ASPECT))
     return (area * shape).clamp_min(0).sqrt().round(), (area / shape).clamp_min(0).sqrt().round()

@@ -115,10 +115,10 @@ def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterato
 
 
 def whole_cells(knob: str, cell: int, setup: Setup) -> Iterator[SpecError]:
-    """Yield an error where the patches of images do not divide into cells of so many pixels a side."""
+    """Yield an error where the patches of images or frames do not divide into cells of so many pixels a side."""
     patch = setup.backbone.patch
-    if len(setup.sizes) != 2:
-        yield SpecError("gradients are of samples with two axes", "hyper.target")
+    if len(setup.sizes) not in (2, 3):
+        yield SpecError("gradients are of samples with rows and columns", "hyper.target")
     if patch and patch % cell:
         message = f"patches of {patch} pixels do not divide into cells of {cell} (hyper.{knob})"
         yield SpecError(message, f"hyper.{knob}", "backbone.patch_size")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.parts.patch import patchify, unpatchify
+from selfsup.parts.patch import Patch, patchify, sides_of, unpatchify
 from selfsup.parts.tokens import Tokens
 
 BINS = 9  # of orientations in half a circle
@@ -36,10 +36,18 @@ def hog(images: Tensor, cell: int) -> Tensor:
 
 
 @torch.no_grad()
-def hog_of_tokens(tokens: Tokens, *, patch: int, cell: int) -> Tensor:
-    """-> (B, N, (patch / c)^2 * C * 9): of the image that the tokens, in the grid's order, are the patches of."""
-    cells = hog(unpatchify(tokens.value, grid=tokens.grid, patch=patch), cell)
-    return patchify(cells, patch // cell).value
+def hog_of_tokens(tokens: Tokens, *, patch: Patch, cell: int) -> Tensor:
+    """-> (B, N, (p / c)^2 * C * 9): of the image that the tokens, in the grid's order, are the patches of p pixels of.
+
+    Of a clip, of one frame of each token: the middle one, of two the first, as the authors' code takes them.
+    """
+    *frames, side, _ = sides_of(patch, len(tokens.grid))
+    images = unpatchify(tokens.value, grid=tokens.grid, patch=patch)
+    if frames:
+        middle = images[:, :, (frames[0] - 1) // 2 :: frames[0]]  # (B, C, tokens along time, H, W)
+        images = middle.transpose(1, 2).flatten(0, 1)
+    cells = patchify(hog(images, cell), side // cell).value
+    return cells.reshape(*tokens.value.shape[:2], cells.shape[2])
 
 
 def drawn(histograms: Tensor, *, patch: int, cell: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
-from selfsup.parts.patch import side_of, sides_of
+from selfsup.parts.patch import sides_of
 from selfsup.parts.pca import components
 from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
@@ -88,13 +88,14 @@ class PcaTarget(nn.Module):
 class HogTarget(nn.Module):
     """Histograms of oriented gradients of the cells of a patch, drawn as strokes. cell: pixels a side.
 
-    MaskFeat (arXiv 2112.09133), section 3.2.
+    MaskFeat (arXiv 2112.09133), section 3.2; of a clip those of the middle frame of each token, drawn in all of them.
     """
 
     def __init__(self, encoder: SparseEncoder, *, cell: int) -> None:
         super().__init__()
-        self.patch, self.cell = side_of(encoder.patch), cell
-        self.values = encoder.patch_values // cell**2 * BINS
+        *frames, self.side, _ = sides_of(encoder.patch, len(encoder.grid))
+        self.patch, self.cell, self.frames = encoder.patch, cell, math.prod(frames)
+        self.values = encoder.patch_values // self.frames // cell**2 * BINS
 
     def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
         target = hog_of_tokens(tokens, patch=self.patch, cell=self.cell)
@@ -103,7 +104,7 @@ class HogTarget(nn.Module):
     loss = staticmethod(masked_mse)
 
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
-        return drawn(predicted, patch=self.patch, cell=self.cell)
+        return drawn(predicted, patch=self.side, cell=self.cell).repeat(1, 1, self.frames)
 
 
 class CodeTarget(nn.Module):
