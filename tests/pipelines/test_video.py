@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.stats import kstest
 from tiny import BACKBONE
 from videos import coded, number_of, numbered
 
@@ -191,6 +192,17 @@ def test_an_encoder_embeds_tubelets_as_a_convolution_does() -> None:
     for name, match in (("resnet18", "sees images"), ("beit_base_patch16_224", "row and column")):
         with pytest.raises(SpecError, match=match):
             encoder.build(Backbone(name=name, image_size=32), shape=InputShape(3, (4, 32, 32), (2,)))
+
+
+def test_two_clips_of_a_video_are_as_far_apart_as_those_of_cvrl() -> None:
+    """Its code draws the time k between clips, of at most T, by 2 k / T - k^2 / T^2, and the first's start evenly."""
+    draws, most = np.random.default_rng(0), 10_000 - 400
+    view = VIDEO.views(load("simclr").views(load("simclr").Hyper()), (4, 32, 32), SHORT).specs[0]
+    extents = np.tile([10_000, 32, 32], (4000, 1))
+    one, other = (VIDEO.place(view, extents, draws.random((4000, VIDEO.place_draws)))[:, 0] for _ in range(2))
+    apart, first = np.abs(one - other), np.minimum(one, other)
+    assert kstest(apart / most, lambda k: 2 * k - k**2).pvalue > 0.01
+    assert kstest(first / (most - apart), "uniform").pvalue > 0.01
 
 
 FREE = [name for name in names() if load(name).modalities is None]
