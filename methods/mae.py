@@ -17,6 +17,10 @@ and norm_channels VideoMAE (arXiv 2203.12602). MAE-ST leaves open how its blocks
 of a grid. Deviation from both: positions are sines and cosines of time, row and column, a third of the channels each;
 MAE-ST's are learned, VideoMAE's the sines of a token's number.
 
+On clouds, with target: points and mask_ratio 0.6, it is Point-MAE (arXiv 2203.06604), which predicts the points of
+hidden groups by the Chamfer distance; its decoder has 4 blocks as wide as the encoder's. Deviations: those of
+`parts.groups`, and positions, the decoder's, too, are added once, not before every block.
+
 On a Hiera (arXiv 2306.00989), whose mask units are squares of two by two tokens, mask_block is 2, and multi_scale is
 theirs. Deviation from its authors' code: the decoder's positions are MAE's, fixed, where theirs are learned.
 
@@ -41,7 +45,7 @@ from selfsup.parts import checks, decoder, initial
 from selfsup.parts.decoder import Decoder
 from selfsup.parts.fusion import Fusion
 from selfsup.parts.reconstruction import masked
-from selfsup.parts.targets import CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
+from selfsup.parts.targets import CloudTarget, CodeTarget, HogTarget, PcaTarget, PixelTarget, Target
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
 from selfsup.tubemask import TubeMask
@@ -73,8 +77,10 @@ class MAE(Method):
         mask_block: int = knob(1, "patches a side of the squares that random masks hide whole", gt=0)
         multi_scale: bool = knob(False, "the decoder sees all resolutions of a Hiera, not the last alone")
         mask_token: bool = knob(False, "the encoder sees a learned token in place of every hidden patch (table 1c)")
-        target: Literal["pixels", "pca", "hog", "codes"] = knob(
-            "pixels", "what is predicted: pixels, principal components, oriented gradients, or a tokenizer's codes"
+        target: Literal["pixels", "pca", "hog", "codes", "points"] = knob(
+            "pixels",
+            "what is predicted: pixels, principal components, oriented gradients, a tokenizer's codes, or points of "
+            "clouds",
         )
         norm_pix_loss: bool = knob(
             False, "paint each patch normalized by its own mean and deviation", sweep=Choice(False, True)
@@ -116,6 +122,7 @@ class MAE(Method):
         if hyper.mask == "block" and len(setup.sizes) != 2:
             yield SpecError("rectangles are of samples with two axes; use mask: random", "hyper.mask")
         yield from checks.named_axes("mask", hyper.mask, setup.modality)
+        yield from checks.of_clouds(hyper, setup.modality)
         yield from checks.whole_windows("decoder_window", hyper.decoder_window, setup.grid)
         if not hyper.norm_pix_loss:
             yield from checks.idle(hyper, "norm_channels", "norm_pix_loss")
@@ -174,12 +181,12 @@ class MAE(Method):
         """-> (B, N, width): the visible places, then the hidden ones, as the mask lists them"""
         decoded: Tensor
         if self.mask_token is None:
-            decoded = self.decoder(self._seen(tokens, mask.keep), mask)
+            decoded = self.decoder(self._seen(tokens, mask.keep), mask, tokens)
             return decoded
         order = mask.order
         hidden = (torch.arange(order.shape[1], device=order.device) >= mask.keep.shape[1]).expand_as(order)
         seen = self.backbone(tokens, order, cover=(hidden, self.mask_token))
-        decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]))
+        decoded = self.decoder(seen, IndexMask(keep=order, hide=order[:, :0]), tokens)
         return decoded
 
     def _seen(self, tokens: Tokens, keep: Tensor) -> Tensor:
@@ -218,4 +225,6 @@ def target_of(hyper: MAE.Hyper, encoder: SparseEncoder, tokenizer: Frozen | None
         return PcaTarget(encoder, number=hyper.components)
     if hyper.target == "hog":
         return HogTarget(encoder, cell=hyper.cell)
+    if hyper.target == "points":
+        return CloudTarget(encoder)
     return PixelTarget(encoder, normalized=hyper.norm_pix_loss, by_channel=hyper.norm_channels)

@@ -52,6 +52,7 @@ class SimMIM(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.of_a_grid(setup.modality)
         yield from checks.whole_squares("mask_side", hyper.mask_side, setup.grid)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:

@@ -78,6 +78,7 @@ class VQVAE(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.of_a_grid(setup.modality)
         for name in IDLE[hyper.quantizer]:
             yield from checks.idle(hyper, name, "quantizer")
 

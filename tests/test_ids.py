@@ -11,6 +11,7 @@ from selfsup.pipelines import chain
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.modalities.audio import AudioStats
 from selfsup.pipelines.modalities.image import ImageStats
+from selfsup.pipelines.modalities.points import PointsStats
 from selfsup.pipelines.modalities.video import VideoStats
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.predecessor import SECTIONS
@@ -34,6 +35,7 @@ DATA = Manifest(
         "image": ImageStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         "audio": AudioStats(mean=-4.0, std=4.0),
         "video": VideoStats(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+        "points": PointsStats(channels=3, mean=(0, 0, 0), std=(1, 1, 1)),
     },
     shards=pa.table({}),
 )

@@ -12,6 +12,8 @@ bundled://impacts/train  400 clips of objects that fall, with the sounds of thei
 bundled://impacts/val    120 others; bundled://silent and bundled://mismatched have no sounds, and those of others
 bundled://sounds/train  1200 synthesised melodies of twelve classes; see `sounds`
 bundled://sounds/val     360 others
+bundled://solids/train   960 clouds of eight solids, in part of one side; see `solids`
+bundled://solids/val     320 others
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +28,7 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.homes import fetch_data, publish
 from selfsup.modality import ready
-from selfsup.pipelines.data import scenes, sounds
+from selfsup.pipelines.data import scenes, solids, sounds
 from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
@@ -38,6 +40,7 @@ from selfsup.progress import say
 from selfsup.scratch import scratch
 
 Images = Callable[[str], Iterator[tuple[str, Pixels]]]  # of a split
+Files = Callable[[str], Iterator[tuple[str, bytes]]]  # of a split
 Maker = Callable[[str, Path, Path], None]  # packs a split, given a folder to work in, and one for the shards
 CROP = 64  # pixels
 PER_PHOTO = {"train": 250, "val": 60}
@@ -108,13 +111,18 @@ def _impacts(split: str, _: Path, out: Path, *, sound: str = "own") -> None:
     pack_annotated(impacts.samples(split, sound=sound), out, classes=list(impacts.MATERIALS))
 
 
-def _sounds(split: str, work: Path, out: Path) -> None:
-    ready("audio")
-    for number, (label, data) in enumerate(sounds.samples(split)):
-        path = work / label / f"{number:04d}.wav"
+def _files(samples: Files, suffix: str, split: str, work: Path, out: Path) -> None:
+    """Pack labelled files. work: a folder for them."""
+    for number, (label, data) in enumerate(samples(split)):
+        path = work / label / f"{number:04d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     pack(work, out)
+
+
+def _sounds(split: str, work: Path, out: Path) -> None:
+    ready("audio")
+    _files(sounds.samples, "wav", split, work, out)
 
 
 def _photos(split: str) -> Iterator[tuple[str, Pixels]]:
@@ -155,4 +163,5 @@ MAKERS: dict[str, Maker] = {
     "silent": partial(_impacts, sound="none"),
     "mismatched": partial(_impacts, sound="other"),
     "sounds": _sounds,
+    "solids": partial(_files, solids.samples, "points.npy"),
 }

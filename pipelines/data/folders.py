@@ -1,5 +1,6 @@
 """A folder of samples: the files of one modality in it, with keys and labels, and a count of all others, by kind."""
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -83,7 +84,7 @@ def find(folder: Path, *, flat: bool = False) -> Sources:
 
 def modality_in(folder: Path) -> str | None:
     """Return the modality that a folder has most files of; None without any."""
-    counts = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
+    counts = Counter(ending(name) for _, _, names in os.walk(folder) for name in names)
     files = {name: sum(counts[suffix] for suffix in suffixes(name)) for name in modality.names()}
     name = max(files, key=files.__getitem__)
     return name if files[name] else None
@@ -103,6 +104,17 @@ def suffixes(name: str) -> frozenset[str]:
     """Return the suffixes of a modality's files."""
     kind = modality.load(name)
     return frozenset(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
+
+
+def ending(name: str) -> str:
+    """Return the suffix of a file, of two parts where that of a modality has two."""
+    *_, one, two = ["", "", *Path(name.lower()).suffixes]
+    return one + two if one + two in _double() else two
+
+
+@functools.cache
+def _double() -> frozenset[str]:
+    return frozenset(suffix for name in modality.names() for suffix in suffixes(name) if suffix.count(".") > 1)
 
 
 class Walk:
@@ -160,7 +172,7 @@ class Walk:
         """Return why a file is left out; None for a sample."""
         if path.name.startswith("."):
             return "hidden files"
-        if path.suffix.lower() not in self._suffixes:
+        if ending(path.name) not in self._suffixes:
             return f"{path.suffix.lower() or 'unnamed'} files"
         if path.is_symlink() and not path.exists():
             return "links that lead nowhere"

@@ -9,7 +9,7 @@ from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.modality import Data
 from selfsup.pipelines.data import bundled, head, manifest, storage, urls
-from selfsup.pipelines.data.folders import Walk, suffixes
+from selfsup.pipelines.data.folders import Walk, ending, suffixes
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.philox import Ints
 
@@ -93,7 +93,7 @@ def find(place: str, home: Path, kind: str) -> tuple[SampleSource, dict[str, int
     if urls.is_remote(url) or (Path(url) / head.NAME).exists():
         return _shards(manifest.load(url), kind), {}
     path = Path(url).absolute()
-    if path.is_file() and path.suffix.lower() in suffixes(kind):
+    if path.is_file() and ending(path.name) in suffixes(kind):
         return FileSource(path.parent, (path.name,)), {}
     if not path.is_dir():
         raise DataError(f"{place}: there is no such folder; expected {kind}s, or shards with a manifest")

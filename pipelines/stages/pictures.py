@@ -52,7 +52,8 @@ def fixed_batch(planned: PlannedRun, manifest: Manifest, method: Method) -> Batc
     number, label = loaded[0]["id"], loaded[0]["label"]
     columns = {"index": number, "epoch": np.zeros_like(number), "label": label}
     for place, (view, columns_of) in enumerate(zip(whole, loaded, strict=True)):
-        box = np.zeros((len(number), 3 * len(view.lengths) + 1), np.float32)
+        values = 3 * len(view.lengths) + 1 + modality.load(view.modality).pose
+        box = np.zeros((len(number), values), np.float32)
         columns |= {f"view{place}": columns_of["sample"], f"box{place}": box}
     masked = tuple(replace(view, mask=spec.mask) for view, spec in zip(whole, asked.specs, strict=True))
     views, patch = replace(asked, specs=masked), method.encoder(run.modality).patch

@@ -22,6 +22,7 @@ class View(NamedTuple):
     pooled one. mask: what its rule drew: an IndexMask where tokens are left out, a BoolMask where they are replaced.
     box: (B, 3A + 1) the part of the sample that it shows: the start along each of A axes, the extent along each; 1 if
     it is mirrored, the last axis reversed; then the sample's own extents. Of an image in pixels, rows before columns.
+    Numbers of a pose stand before these extents, where a modality has such.
     """
 
     modality: str
@@ -82,8 +83,9 @@ def _blank_map(spec: MapSpec, view: ViewSpec, samples: int, device: torch.device
 
 def _blank_view(view: ViewSpec, layout: Layout, samples: int, device: torch.device | str) -> View:
     value = torch.zeros(samples, view.channels or layout.channels, *view.lengths, device=device)
-    box = torch.zeros(samples, 3 * len(view.lengths) + 1, device=device)
-    seen = modality.load(view.modality).seen(value, layout.patch)
+    kind = modality.load(view.modality)
+    box = torch.zeros(samples, 3 * len(view.lengths) + 1 + kind.pose, device=device)
+    seen = kind.seen(value, layout.patch)
     if isinstance(seen, Tensor):
         return View(view.modality, seen, None, box)
     return View(view.modality, seen, view.mask.blank(samples, seen.grid, device) if view.mask else None, box)

@@ -26,4 +26,4 @@ class Coding:
         """Return suffix and bytes of a file as a member of a shard. Raises DecodeError."""
         data = path.read_bytes()
         self.modality.check(data, self.reading)
-        return path.suffix[1:].lower(), data
+        return self.modality.suffix(path.name), data

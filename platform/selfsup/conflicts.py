@@ -189,8 +189,8 @@ def _knobs_of_the_method(
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
     kinds = input_kinds.chosen(input, beside)
-    _, sizes, leading = input_kinds.shape_of(kinds, backbone, channels=0)
-    for error in check(hyper, Setup(backbone, train, workers, sizes, leading, kinds.name)):
+    shape = input_kinds.shape_of(kinds, backbone, channels=0)
+    for error in check(hyper, Setup(backbone, train, workers, shape.sizes, shape.leading, kinds.name)):
         yield Conflict(error.paths, error.bare)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from selfsup import blocks
 from selfsup.encoder_interface import Encoder
 from selfsup.hiera import HieraEncoder
+from selfsup.parts.groups import GroupLayers
 from selfsup.parts.patch import Patch
 from selfsup.parts.pieces import in_pieces
 from selfsup.parts.positions import resized
@@ -50,7 +51,9 @@ class TokenEncoder(Encoder):
         self.grid: Grid = self.trunk.patch_embed.grid_size
         sides = self.trunk.patch_embed.patch_size
         self.patch = sides[0] if len(set(sides)) == 1 else sides
-        self.patch_values: int = self.trunk.patch_embed.proj.weight[0].numel()
+        self.groups: GroupLayers | None = getattr(trunk.patch_embed, "groups", None)
+        own = self.trunk.patch_embed.proj.weight[0].numel()
+        self.patch_values: int = own if self.groups is None else self.groups.values
         self.num_prefix: int = self.trunk.num_prefix_tokens
 
     def forward(
@@ -177,8 +180,9 @@ class TokenEncoder(Encoder):
         prefix, embedded = (self._prefix() + first).expand(value.shape[0], -1, -1), self._embed(value)
         if cover is not None:
             embedded = torch.where(cover[0][..., None], cover[1].to(embedded.dtype), embedded)
-        if position is not None or join is not None:
-            at = 0.0 if position is None else F.embedding(places, position)
+        if position is not None or join is not None or self.groups is not None:
+            at: Tensor | float = 0.0 if position is None else F.embedding(places, position)
+            at = at if self.groups is None else self.groups.position(value)
             embedded = embedded + at if join is None else join(embedded, at)
         return torch.cat([prefix, embedded], dim=1)
 
@@ -209,8 +213,14 @@ class TokenEncoder(Encoder):
         return None if valid is None else F.pad(valid, (self.num_prefix, 0), value=True)[:, None, None]
 
     def _embed(self, value: Tensor) -> Tensor:
-        """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel), as of `patchify`."""
+        """(B, K, P) -> (B, K, D): the patch convolution, as a matrix over (row, column, channel), as of `patchify`.
+
+        Of groups of points, the largest values of their points.
+        """
         proj = self.trunk.patch_embed.proj
+        if self.groups is not None:
+            largest: Tensor = self.trunk.patch_embed.norm(proj(self.groups(value)).amax(2))
+            return largest
         embedded: Tensor = self.trunk.patch_embed.norm(
             F.linear(value, proj.weight.movedim(1, -1).flatten(1), proj.bias)
         )
@@ -223,13 +233,12 @@ class TokenEncoder(Encoder):
         return torch.cat(parts, dim=1) if parts else self.trunk.patch_embed.proj.weight.new_zeros(1, 0, self.dim)
 
     def _positions(self, grid: Grid) -> tuple[Tensor | float, Tensor | None]:
-        """(num_prefix, D), or zero for names that give prefix tokens no position; (N, D), or None of names without."""
+        """(num_prefix, D), or zero for names that give prefix tokens none; (N, D), or None where places have none."""
         if self.trunk.pos_embed is None:
             return 0.0, None
-        position = self.position[0]
-        if getattr(self.trunk, "no_embed_class", False):
-            return 0.0, self._resized(position, grid)
-        return position[: self.num_prefix], self._resized(position[self.num_prefix :], grid)
+        position, number = self.position[0], 0 if getattr(self.trunk, "no_embed_class", False) else self.num_prefix
+        own = self._resized(position[number:], grid) if self.groups is None else None
+        return position[:number] if number else 0.0, own
 
     def _resized(self, position: Tensor, grid: Grid) -> Tensor:
         """(N, D) -> (places of the grid, D)"""
@@ -257,6 +266,6 @@ def build(
         kind = HieraEncoder if mask_units else PooledEncoder
         return kind(trunk, trunk.head_hidden_size, backbone.name)
     encoder = TokenEncoder(trunk, pool=backbone.pool, class_tokens=backbone.class_tokens)
-    if backbone.positions == "sincos" and trunk.pos_embed is not None:
+    if backbone.positions == "sincos" and trunk.pos_embed is not None and encoder.groups is None:
         fix_positions(trunk, loaded=bool(backbone.weights))
     return encoder

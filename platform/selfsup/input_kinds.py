@@ -88,10 +88,11 @@ def whole_of(kinds: InputKinds, backbone: Backbone, share: float) -> ViewSpec:
 
 def shape_of(kinds: InputKinds, backbone: Backbone, channels: int) -> InputShape:
     """Return the shape of samples of an encoder. channels: of the data."""
-    return InputShape(channels, sizes_of(kinds, backbone), leading_of(kinds))
+    return InputShape(channels, sizes_of(kinds, backbone), leading_of(kinds), load(kinds.name).in_groups)
 
 
 def shape_beside(name: str, kinds: InputKinds, backbone: Backbone, channels: int) -> InputShape:
     """Return the shape of what lies beside samples: of its tower's backbone, or else of the run's."""
     kind, knobs = load(name), kinds.beside[name]
-    return InputShape(channels, kind.sizes(kinds.towers.get(name, backbone), knobs), kind.leading(knobs))
+    sizes = kind.sizes(kinds.towers.get(name, backbone), knobs)
+    return InputShape(channels, sizes, kind.leading(knobs), kind.in_groups)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MODALITIES = "selfsup.pipelines.modalities"  # the package, which is above this one
 Data = bytes | memoryview  # of an encoded sample
-Boxes = NDArray[np.float64]  # (..., 2A + 1): the start along each axis, the extent along each; 1 if mirrored
+Boxes = NDArray[np.float64]  # (..., 2A + 1): the start along each axis, the extent along each; 1 if mirrored; a pose
 Raw = NDArray[Any]  # (*S, C): a view as it is loaded
 TIME = "frame"  # the axis that all modalities measure in milliseconds
 
@@ -61,9 +61,11 @@ class Modality(abc.ABC):
     beyond selfsup's own, which the extra of its name installs. is_aside: whether such members are data in shards that
     hold no other kind alone. axes: what a view has along each axis. values: what its points are. given: what `fit`
     takes, and its shape, in words. Input: its part of a spec's `input`. idle: other settings of a spec that change
-    nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). is_companion: whether it
-    lies beside another modality alone, and its encoder is its own `tower`, which no backbone describes. cheap: knobs of
-    small samples and a small tower, with which `selfsup check-method` runs.
+    nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). in_groups: whether a token
+    is a group of its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is
+    turned and moved. is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`,
+    which no backbone describes. cheap: knobs of small samples and a small tower, with which `selfsup check-method`
+    runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -78,8 +80,16 @@ class Modality(abc.ABC):
     Stats: ClassVar[type[Any]]
     idle: ClassVar[tuple[str, ...]] = ()
     place_draws: ClassVar[int]
+    in_groups: ClassVar[bool] = False
+    pose: ClassVar[int] = 0
     is_companion: ClassVar[bool] = False
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    @classmethod
+    def suffix(cls, name: str) -> str | None:
+        """Return the suffix by which a file of that name is of this kind, the longest; None where it is not."""
+        own = (suffix for suffix in (*cls.suffixes, *cls.others) if name.lower().endswith(f".{suffix}"))
+        return max(own, key=len, default=None)
 
     @abc.abstractmethod
     def sizes(self, backbone: Backbone, knobs: Any) -> tuple[int, ...]:

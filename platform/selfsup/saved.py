@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 from torch import Tensor
@@ -53,8 +53,13 @@ def save_weights(
     notes: more for the metadata.
     """
     backbone = backbone.model_copy(update={"name": portable(backbone.name)})
-    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(shape if shape.leading else shape[:2])}
+    metadata = {"backbone": json.dumps(as_dict(backbone)), "shape": json.dumps(_shortest(shape))}
     tensors.save(weights, path, {**notes, **metadata})
+
+
+def _shortest(shape: InputShape) -> tuple[Any, ...]:
+    """Return a shape without what is at its default at the end."""
+    return shape if shape.in_groups else shape[:3] if shape.leading else shape[:2]
 
 
 def restore_encoder(path: Path | str) -> Encoder:

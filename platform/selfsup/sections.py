@@ -260,12 +260,14 @@ class Paint(Knobs):
 class InputShape(NamedTuple):
     """The shape of samples of an encoder. channels: values of a point. sizes: points along each axis of a sample.
 
-    leading: points of a token along the first axes; along the others they are the backbone's patch size.
+    leading: points of a token along the first axes; along the others they are the backbone's patch size. in_groups:
+    whether a token's points are a group of a cloud's, of as many; sizes count points as often as they are in one.
     """
 
     channels: int
     sizes: tuple[int, ...]
     leading: tuple[int, ...] = ()
+    in_groups: bool = False
 
     def sides(self, patch: int) -> tuple[int, ...]:
         """Return the points of a token along each axis, of a backbone's patch size."""

@@ -13,6 +13,7 @@ from selfsup import families, outside, outside_trunk, weights
 from selfsup.errors import SpecError
 from selfsup.families import POOLINGS
 from selfsup.hiera import UNIT
+from selfsup.parts.groups import GroupLayers
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.positions import sincos
 from selfsup.sections import Backbone, InputShape, image_shape
@@ -174,13 +175,17 @@ def _give_axes(trunk: Any, backbone: Backbone, shape: InputShape) -> None:
     if backbone.weights:
         raise SpecError(f"weights of images do not fit samples of {len(shape.sizes)} axes", "backbone.weights", "input")
     embed: Any = trunk.patch_embed
-    sides = shape.sides(embed.patch_size[0])
-    convolution: Any = {1: nn.Conv1d, 3: nn.Conv3d}[len(sides)]
-    embed.proj = convolution(shape.channels, trunk.embed_dim, sides, sides, bias=embed.proj.bias is not None)
+    sides, bias = shape.sides(embed.patch_size[0]), embed.proj.bias is not None
+    if shape.in_groups:
+        embed.groups = GroupLayers(shape.channels, trunk.embed_dim, sides[0])
+        embed.proj = nn.Linear(embed.groups.out, trunk.embed_dim, bias=bias)
+    else:
+        convolution: Any = {1: nn.Conv1d, 3: nn.Conv3d}[len(sides)]
+        embed.proj = convolution(shape.channels, trunk.embed_dim, sides, sides, bias=bias)
     grid = tuple(size // side for size, side in zip(shape.sizes, sides, strict=True))
     embed.img_size, embed.patch_size, embed.grid_size, embed.num_patches = shape.sizes, sides, grid, prod(grid)
-    prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
-    trunk.pos_embed = nn.Parameter(torch.zeros(1, prefix + prod(grid), trunk.embed_dim))
+    prefix, placed = 0 if trunk.no_embed_class else trunk.num_prefix_tokens, 0 if shape.in_groups else prod(grid)
+    trunk.pos_embed = nn.Parameter(torch.zeros(1, prefix + placed, trunk.embed_dim))
 
 
 def _side(shape: InputShape) -> int | tuple[int, ...]:

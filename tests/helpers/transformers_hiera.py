@@ -42,7 +42,7 @@ def reference(method: Any, mask_ratio: float = 0.6) -> HieraForPreTraining:
     )
     model: HieraForPreTraining = HieraForPreTraining(config).to(decoder.embed.weight.dtype)
     state = {theirs(method, name): shaped(name, weight) for name, weight in method.named_parameters()}
-    model.load_state_dict(state | {"decoder.decoder_position_embeddings": decoder.positions[None]}, strict=True)
+    model.load_state_dict(state | {"decoder.decoder_position_embeddings": decoder.places.positions[None]}, strict=True)
     model.decoder.decoder_position_embeddings.requires_grad_(False)
     return model
 

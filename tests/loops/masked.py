@@ -72,7 +72,7 @@ class Mixing(nn.Module):
         """(1 + N, D) -> (N, P), in the order of the grid: from the features of one image's patches."""
         decoder, seen = self.decoder, self.decoder.embed(features)
         places = decoder.mask_token[0].repeat(len(features) - 1, 1).index_put((torch.tensor(own),), seen[1:][own])
-        x = torch.cat([seen[:1], places + decoder.positions])[None]
+        x = torch.cat([seen[:1], places + decoder.places.positions])[None]
         return decoder.head(decoder.norm(decoder.blocks(x)))[0, 1:]
 
     def forward(self, batch: Batch, images: int, contrast: float = 0.1, temperature: float = 0.25) -> Tensor:
@@ -119,7 +119,9 @@ def macrl(method: Method, batches: list[Batch]) -> Trained:
 
     def painted(tokens: Tensor, keep: Tensor, seen: Tensor) -> Tensor:
         decoder = student["decoder"]
-        places = decoder.mask_token[0].repeat(16, 1).index_put((keep,), decoder.embed(seen[1:])) + decoder.positions
+        places = (
+            decoder.mask_token[0].repeat(16, 1).index_put((keep,), decoder.embed(seen[1:])) + decoder.places.positions
+        )
         x = decoder.blocks(torch.cat([decoder.embed(seen[:1]), places])[None])
         hidden = [place for place in range(16) if place not in keep]
         return (decoder.head(decoder.norm(x))[0, 1:] - tokens)[hidden].abs().mean()

@@ -197,7 +197,7 @@ def mages_loss(method: Method, student: nn.ModuleDict, batch: Batch) -> Tensor:
         known = {
             number: feature for number, feature in zip(keep.tolist(), features, strict=True) if number not in hidden
         }
-        grid = torch.stack([known.get(number, first) for number in range(16)]) + decoder.positions
+        grid = torch.stack([known.get(number, first) for number in range(16)]) + decoder.places.positions
         log_p = decoder.head(decoder.norm(decoder.blocks(torch.cat([first[None], grid])[None])))[0, 1:].log_softmax(
             dim=1
         )

@@ -18,7 +18,7 @@ def encoded(trunk, tokens: Tensor, keep: Tensor) -> Tensor:
 def errors(method: Method, features: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
     """The absolute errors of the patches of one image that are not visible, in the order of the grid."""
     decoder, seen = method.decoder, method.decoder.embed(features)
-    places = decoder.mask_token[0].repeat(16, 1).index_put((keep,), seen[1:]) + decoder.positions
+    places = decoder.mask_token[0].repeat(16, 1).index_put((keep,), seen[1:]) + decoder.places.positions
     x = decoder.blocks(torch.cat([seen[:1], places])[None])
     painted = decoder.head(decoder.norm(x))[0, 1:]
     return torch.stack([(painted[place] - tokens[place]).abs() for place in range(16) if place not in keep])

@@ -32,7 +32,7 @@ CONFIG = {
 def reference(method: MAE, *, norm_pix: bool) -> ViTMAEForPreTraining:
     """Theirs with our weights. Built without a checkpoint, its positions would all be zero: ours are told too."""
     theirs = ViTMAEForPreTraining(ViTMAEConfig(**CONFIG, norm_pix_loss=norm_pix))
-    positions = method.decoder.positions
+    positions = method.decoder.places.positions
     decoder = {"decoder.decoder_pos_embed": torch.cat([torch.zeros_like(positions[:1]), positions])[None]}
     theirs.load_state_dict(renamed(method.state_dict()) | decoder, strict=True)
     return theirs

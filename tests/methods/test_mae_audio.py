@@ -42,7 +42,7 @@ def reference(method: Method, config: dict[str, object]) -> ViTMAEForPreTraining
     theirs = ViTMAEForPreTraining(ViTMAEConfig(**config))
     cut = theirs.patchify
     theirs.patchify = lambda samples, **_: cut(samples, interpolate_pos_encoding=True)
-    positions = method.decoder.positions
+    positions = method.decoder.places.positions
     weights = {name.replace("audio", "image"): weight for name, weight in method.state_dict().items()}
     decoder = {"decoder.decoder_pos_embed": torch.cat([torch.zeros_like(positions[:1]), positions])[None]}
     theirs.load_state_dict(renamed(weights) | decoder, strict=True)
@@ -93,7 +93,7 @@ def test_a_decoder_of_windows_is_timms_blocks_on_the_whole_grid(mask_token: bool
     else:
         seen = decoder.mask_token.expand(8, 16, -1).clone()
         seen[~removed] = decoder.embed(method.backbone(view.value, view.mask.keep))[:, 1:].flatten(0, 1)
-    places = (seen + decoder.positions).view(8, *GRID, 32)
+    places = (seen + decoder.places.positions).view(8, *GRID, 32)
     for number, block in enumerate(decoder.blocks):
         assert block.shift == number
         places = theirs_of(block, 2)(places)

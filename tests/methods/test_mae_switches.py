@@ -43,7 +43,7 @@ def test_with_mask_tokens_the_encoder_is_timms_on_a_grid_of_them(setting) -> Non
     embedded = trunk.patch_embed(unpatchify(tokens.value, grid=(4, 4), patch=4))
     embedded = torch.where(removed[..., None], method.mask_token, embedded)
     hidden = trunk.norm(trunk.blocks(trunk._pos_embed(embedded)))
-    positions = torch.cat([torch.zeros_like(decoder.positions[:1]), decoder.positions])
+    positions = torch.cat([torch.zeros_like(decoder.places.positions[:1]), decoder.places.positions])
     painted = decoder.head(decoder.norm(decoder.blocks(decoder.embed(hidden) + positions)))[:, 1:]
     expected = (painted - tokens.value).square().mean(dim=2)[removed].mean()
     torch.testing.assert_close(loss, expected.float(), rtol=1e-6, atol=0)  # a loss is in single precision

@@ -78,7 +78,7 @@ def test_the_loss_of_videomae_is_transformers_in_value_and_gradient() -> None:
     theirs.load_state_dict(renamed(method.state_dict()), strict=True)
     theirs.decoder.norm.eps = 1e-6
     theirs.videomae.embeddings.position_embeddings = method.backbone.position.detach()
-    theirs.position_embeddings = method.decoder.positions[None]
+    theirs.position_embeddings = method.decoder.places.positions[None]
     clips, mask = torch.randn(4, 3, *SIZES), TubeMask(0.75).draw(torch.rand(4, 16), GRID)
     expected = theirs(clips.transpose(1, 2), bool_masked_pos=mask.removed).loss
     views = Video().views(method.views(KNOBS), SIZES, VideoInput(frames=8))

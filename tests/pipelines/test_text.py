@@ -117,7 +117,9 @@ def test_captions_in_a_member(data: bytes, expected: list[str]) -> None:
     assert captions(data, "caption") == expected
 
 
-@pytest.mark.parametrize("data", [b"", b"  ", b"{}", b'{"caption": null}', b'{"caption": []}', b'{"capt', b"[]", b"\xff\xfe\xfa"])
+@pytest.mark.parametrize(
+    "data", [b"", b"  ", b"{}", b'{"caption": null}', b'{"caption": []}', b'{"capt', b"[]", b"\xff\xfe\xfa"]
+)
 def test_what_is_no_caption(data: bytes) -> None:
     with pytest.raises(DecodeError):
         captions(data, "caption")

@@ -107,6 +107,25 @@ def named_axes(knob: str, mask: str, modality: str) -> Iterator[SpecError]:
         yield SpecError(f"{modality} has no {lacking[0]}; use mask: random", f"hyper.{knob}", "input")
 
 
+def of_clouds(hyper: Any, modality: str) -> Iterator[SpecError]:
+    """Yield errors where MAE's knobs are not of what groups of points have, or are of groups of points alone."""
+    if modality != "points":
+        if hyper.target == "points":
+            yield SpecError(f"points are of clouds, not of {modality}; leave it out", "hyper.target", "input")
+        return
+    if hyper.target != "points":
+        message = f"groups of points have no {hyper.target} to predict; use target: points"
+        yield SpecError(message, "hyper.target", "input")
+    for name in ("mask", "mask_block", "decoder_window"):
+        yield from idle(hyper, name, "target")
+
+
+def of_a_grid(modality: str) -> Iterator[SpecError]:
+    """Yield an error where samples are clouds, whose tokens have no values in an order of their own to predict."""
+    if modality == "points":
+        yield SpecError("groups of points have no order to be predicted in; use mae with target: points", "method")
+
+
 def even_shares(knob: str, number: int, grid: tuple[int, ...] | None) -> Iterator[SpecError]:
     """Yield an error where the tokens of a grid do not divide into so many equal shares of two or more."""
     if grid is not None and (math.prod(grid) % number or math.prod(grid) < 2 * number):

@@ -6,7 +6,6 @@ B: batch, N: tokens, K: visible tokens, D: channels of the encoder, P: values of
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -14,7 +13,8 @@ from selfsup.encoder import SparseEncoder
 from selfsup.knob import Choice
 from selfsup.masks import IndexMask
 from selfsup.parts.heads import xavier_linears
-from selfsup.parts.positions import sincos
+from selfsup.parts.place_codes import places_of
+from selfsup.parts.tokens import Tokens
 from selfsup.parts.windows import window_blocks
 
 Knob = dict[str, Any]  # all of a knob but its default, which each method has from its paper
@@ -35,8 +35,6 @@ class Decoder(nn.Module):
     within, without class tokens, as Audio-MAE's (arXiv 2207.06405); None: they attend to all.
     """
 
-    positions: Tensor
-
     def __init__(
         self,
         encoder: SparseEncoder,
@@ -52,7 +50,7 @@ class Decoder(nn.Module):
         self.num_prefix = encoder.num_prefix
         self.embed = nn.Linear(encoder.dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width)) if fills else None
-        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
+        self.places = places_of(encoder, width)
         self.is_local = window is not None
         self.blocks = (
             nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
@@ -65,15 +63,15 @@ class Decoder(nn.Module):
         if self.mask_token is not None:
             nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
+    def forward(self, seen: Tensor, mask: IndexMask, tokens: Tokens | None = None) -> Tensor:
         """(B, num_prefix + K, D), IndexMask -> (B, N, width), in the order of the mask: attention sees none.
 
-        Without hidden places, K is N.
+        Without hidden places, K is N. tokens: all of them, where they have no places on a grid.
         """
         seen = self.embed(seen)
-        parts = [seen[:, : self.num_prefix], seen[:, self.num_prefix :] + F.embedding(mask.keep, self.positions)]
+        parts = [seen[:, : self.num_prefix], seen[:, self.num_prefix :] + self.places(mask.keep, tokens)]
         if self.mask_token is not None:
-            parts.append(self.mask_token + F.embedding(mask.hide, self.positions))
+            parts.append(self.mask_token + self.places(mask.hide, tokens))
         if not self.is_local:
             places: Tensor = self.blocks(torch.cat(parts, dim=1))
             return places[:, self.num_prefix :]

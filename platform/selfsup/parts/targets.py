@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
+from selfsup.parts.groups import AXES, about, centers_of, chamfer, members
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
 from selfsup.parts.patch import sides_of
 from selfsup.parts.pca import components
@@ -105,6 +106,30 @@ class HogTarget(nn.Module):
 
     def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002
         return drawn(predicted, patch=self.side, cell=self.cell).repeat(1, 1, self.frames)
+
+
+class CloudTarget(nn.Module):
+    """The points of a group, from its center on, in any order: what else is known of them is not predicted.
+
+    Point-MAE (arXiv 2203.06604), section 3.3.
+    """
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        super().__init__()
+        self.size, self.channels = side_of(encoder.patch), encoder.patch_values // side_of(encoder.patch)
+        self.values = AXES * self.size
+
+    def of(self, tokens: Tokens, hide: Tensor) -> Tensor:
+        return about(tokens.value.take_along_dim(hide[..., None], dim=1), self.size)[..., :AXES].flatten(2)
+
+    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        a, b = (cloud.float().reshape(-1, self.size, AXES) for cloud in (predicted, target))
+        return chamfer(a, b)
+
+    def pixels(self, predicted: Tensor, tokens: Tokens) -> Tensor:
+        """(B, N, V) -> (B, N, P): with zeros for what is not predicted"""
+        points = members(predicted, self.size) + centers_of(tokens.value)[:, :, None]
+        return F.pad(points, (0, self.channels - AXES)).flatten(2)
 
 
 class CodeTarget(nn.Module):
