@@ -40,7 +40,7 @@ def read(name: str, data: Data, side: int, key: str, box: NDArray[np.floating] |
     (top, height), (left, width) = _part(values.shape, box)
     if name == "disparity":
         values = values * (side / width)
-    part = values[_nearest(top, height, side)][:, _nearest(left, width, side)]
+    part = values[nearest(top, height, side)][:, nearest(left, width, side)]
     return _values(name, part[:, ::-1] if box is not None and box[4] else part)
 
 
@@ -57,8 +57,8 @@ def _part(shape: tuple[int, ...], box: NDArray[np.floating] | None) -> Sequence[
     return list(zip(box[:2] * scale, box[2:4] * scale, strict=True))
 
 
-def _nearest(start: float, extent: float, side: int) -> NDArray[np.int64]:
-    """-> (side,): the pixel in whose middle, or next to it, lies that of each new one"""
+def nearest(start: float, extent: float, side: int) -> NDArray[np.int64]:
+    """-> (side,): the pixel in whose middle, or next to it, lies that of each of `side` new ones"""
     return (start + (np.arange(side) + 0.5) * extent / side).astype(np.int64)
 
 

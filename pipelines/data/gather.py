@@ -21,11 +21,11 @@ class SampleSpool:
     """Samples with provisional labels, numbered in order of appearance per kind of label.
 
     rows: of the shards, as in shard_rows.SHARD_ROW. members: the kinds of members of all samples. having: modality
-    or annotation -> how many samples have it. unread: the first unreadable label of each shard.
+    or suffix of an annotation -> how many samples have it. unread: the first unreadable label of each shard.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES, *modality.companions()]
+        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES.values(), *modality.companions()]
         places = [(name, "<i8" if name == "start" else "<i4", (len(self._parts),)) for name in ("start", "length")]
         self._row = np.dtype([*places, *((kind, "<i4") for kind in KINDS)])  # a label as its number in the vocabulary
         self._vocabularies: dict[str, dict[str, int] | None] = {kind: {} for kind in KINDS}  # None: not labels
@@ -89,10 +89,10 @@ class SampleSpool:
     @property
     def annotations(self) -> tuple[str, ...]:
         """Return the annotations that all samples have."""
-        return tuple(name for name in annotation.SUFFIXES if self.having[name] == self.num_samples)
+        return tuple(name for name, suffix in annotation.SUFFIXES.items() if self.having[suffix] == self.num_samples)
 
     def read(self, kind: str, classes: NDArray[np.int32], fields: Sequence[str]) -> Iterator[Table]:
-        """Yield rows of these fields and annotations in blocks.
+        """Yield rows of these modalities, and annotations by their suffixes, in blocks.
 
         kind: the column of labels. classes: (labels,) the class of each distinct label.
         """

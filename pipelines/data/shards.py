@@ -16,7 +16,7 @@ import pyarrow as pa
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.modality import DecodeError, Reading
-from selfsup.pipelines.data import classes, manifest, manifest_writer, storage, tars, urls
+from selfsup.pipelines.data import annotation, classes, manifest, manifest_writer, storage, tars, urls
 from selfsup.pipelines.data.gather import SampleSpool
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.rows import Table
@@ -144,7 +144,7 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         numbers, names = classes.number_classes(spool.labels[kind], known)
         table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=SHARD_ROW)
         fields = _fields(root, spool, reading)
-        parts = [*fields, *spool.annotations]
+        parts = [*fields, *(annotation.SUFFIXES[name] for name in spool.annotations)]
         blocks = partial(spool.read, kind, numbers)
         summary, beside = manifest_writer.write_tables(home, table, blocks, parts, spool.beside)
     for text in _remarks(spool, kind, known, summary.num_labelled):
@@ -176,8 +176,8 @@ def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Readi
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
     for name, number in spool.having.items():
         if 0 < number < spool.num_samples and name not in modality.companions():
-            part = "field" if name in modality.names() else "annotation"
-            yield f"{number} of {spool.num_samples} samples have {name}, which is no {part} of the data set therefore"
+            part, own = "field" if name in modality.names() else "annotation", name.partition(".")[0]
+            yield f"{number} of {spool.num_samples} samples have {own}, which is no {part} of the data set therefore"
     if spool.num_unread:
         yield f"{spool.num_unread} labels cannot be read and count as none, such as {spool.unread[0]}"
     yield from classes.remarks(spool.labels, kind, spool.num_samples, known)

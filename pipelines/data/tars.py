@@ -134,7 +134,9 @@ def scan(data: bytes, *, name: str) -> ShardScan:
 
 def _schema() -> pa.Schema:
     texts = dict.fromkeys(("key", "label", *labels.UNSURE), pa.string())
-    return pa.schema(texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES, *modality.companions()), PLACE))
+    return pa.schema(
+        texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES.values(), *modality.companions()), PLACE)
+    )
 
 
 def _first(row: Mapping[str, Any]) -> int:
@@ -220,7 +222,7 @@ def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
     if not any(members.values()):
         expected = " or ".join(_wanted(kind) for kind in modality.names())
         raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
-    members |= {name: sample.members.get(suffix) for name, suffix in annotation.SUFFIXES.items()}
+    members |= {suffix: sample.members.get(suffix) for suffix in annotation.SUFFIXES.values()}
     members |= {kind: _member(sample, kind, name) for kind in modality.companions()}
     return {
         kind: {"start": member.offset, "length": member.offset_data + member.size - member.offset} if member else None
