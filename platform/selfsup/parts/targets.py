@@ -13,7 +13,7 @@ from selfsup.encoder import SparseEncoder
 from selfsup.frozen import Frozen
 from selfsup.parts.groups import AXES, about, centers_of, chamfer, members
 from selfsup.parts.hog import BINS, drawn, hog_of_tokens
-from selfsup.parts.patch import sides_of
+from selfsup.parts.patch import side_of, sides_of
 from selfsup.parts.pca import components
 from selfsup.parts.reconstruction import masked_mse, moments
 from selfsup.parts.tokens import Tokens
