@@ -1,12 +1,13 @@
 """Ten steps of objectives are the authors': in one process, in two, and where a run was stopped and restored between.
 
 In double precision, where neither AdamW nor an order of summation leaves room for rounding. Run as a script with
-(folder), this file forks two processes, which leave there what they end with.
+(folder, names), this file forks two processes, which leave there what they end with.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
 
 from selfsup import checkpoint
-from selfsup.method import names
+from selfsup.method import load, names
 from selfsup.sharded import whole
 
 WORLD, STOP = 2, 4
-SEVERAL = tuple(name for name in LOOPS if name in names())  # a loop of each objective
 RESTORED = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
 SHARDED = "mae", "ibot", "mixedae"  # with weights in parts, too: a teacher's, and blocks' whose weights others read
+SEVERAL = tuple(name for name in LOOPS if name in names())  # a loop of each objective
+STATELESS = tuple(  # whose processes share gradients alone, as test_processes sees in a step
+    name for name in SEVERAL if load(name).separable and name not in {*RESTORED, "vqvae"}
+)
 
 
 def stopped(name: str, setting: Make, root: Path, *, sharded: bool = False) -> tuple[Trainer, list[float]]:
@@ -49,10 +53,10 @@ def restored(name: str, setting: Make, root: Path, *, sharded: bool = False) -> 
     return Trained(trainer.run(start), trainer.state())
 
 
-def work(rank: int, folder: Path, setting: Make) -> None:
+def work(rank: int, folder: Path, chosen: list[str], setting: Make) -> None:
     """Train each loop without a stop, from a checkpoint of two processes, and from one of one process."""
     init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
-    for name in SEVERAL:
+    for name in chosen:
         trainer, losses = stopped(name, setting, folder / name / f"two{rank}")
         ends = {"straight": Trained(losses + trainer.run(STOP), trainer.state())}
         barrier()
@@ -70,15 +74,27 @@ def authors(name: str, setting: Make) -> Trained:
     return LOOPS[name].reference(*begin(LOOPS[name], setting))
 
 
+def train_in_two(folder: Path, chosen: Iterable[str]) -> None:
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "error", __file__, str(folder), *chosen]
+    subprocess.run(command, env=os.environ | environment, check=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def folder(setting: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where two processes left their results, name by name."""
     folder = tmp_path_factory.mktemp("gloo")
     for name in {*OTHER_WORLDS, *SHARDED}:
         stopped(name, setting, folder / name / "one")
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-W", "error", __file__, str(folder)]
-    subprocess.run(command, env=os.environ | environment, check=True, timeout=300)
+    train_in_two(folder, [name for name in SEVERAL if name not in STATELESS])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stateless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where two processes left those of the other objectives."""
+    folder = tmp_path_factory.mktemp("stateless")
+    train_in_two(folder, STATELESS)
     return folder
 
 
@@ -105,7 +121,13 @@ def test_ten_steps_are_the_authors(name: str, setting: Make) -> None:
         assert path in expected.state or not weight.requires_grad, path
 
 
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STATELESS)
+def test_ten_steps_of_two_processes_without_a_state_are_the_authors(name: str, setting: Make, stateless: Path) -> None:
+    test_ten_steps_of_two_processes_are_the_authors(name, setting, stateless)
+
+
+@pytest.mark.parametrize("name", [name for name in SEVERAL if name not in STATELESS])
 def test_ten_steps_of_two_processes_are_the_authors(name: str, setting: Make, folder: Path) -> None:
     one, two = (results(folder, name, rank)["straight"] for rank in range(WORLD))
     agree(one, authors(name, setting))
@@ -142,4 +164,4 @@ def test_one_process_goes_on_where_two_with_weights_in_parts_stopped(name: str, 
 if __name__ == "__main__":
     from small import setting
 
-    start_processes(work, (Path(sys.argv[1]), setting), nprocs=WORLD, start_method="fork")
+    start_processes(work, (Path(sys.argv[1]), sys.argv[2:], setting), nprocs=WORLD, start_method="fork")
