@@ -106,7 +106,7 @@ class Audio(Modality):
     axes, values = ("frame", "mel bin"), "spectrograms"
     given = "waveforms", "(B, 1, n), at the rate of `input.audio`"
     Input, Reading, Stats = AudioInput, AudioReading, AudioStats
-    idle, place_draws = ("backbone.image_size", "embed.crop"), 1
+    idle, place_draws = (*Modality.idle, "backbone.image_size", "embed.crop"), 1
     cheap: ClassVar[dict[str, Any]] = {"frames": 32, "bins": 32}
 
     def sizes(self, backbone: Backbone, knobs: AudioInput) -> tuple[int, ...]:  # noqa: ARG002

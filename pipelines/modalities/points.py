@@ -115,7 +115,7 @@ class Points(Modality):
     axes, values = ("grouped point",), "clouds"
     given = "clouds", "(B, C, N), coordinates first, of any number of points"
     Input, Reading, Stats = PointsInput, PointsReading, PointsStats
-    idle = "backbone.image_size", "backbone.positions", "embed.crop"
+    idle = *Modality.idle, "backbone.image_size", "backbone.positions", "embed.crop"
     place_draws, pose, in_groups = DRAWS + 2, SIZE, True
     cheap: ClassVar[dict[str, Any]] = {"points": 64}
 

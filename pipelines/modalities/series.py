@@ -83,7 +83,7 @@ class Series(Modality):
     is_aside = True  # beside images, arrays are features or maps
     axes, values = ("time",), "series"
     Input, Reading, Stats = SeriesInput, SeriesReading, SeriesStats
-    idle, place_draws = ("backbone.image_size", "embed.crop"), 2
+    idle, place_draws = (*Modality.idle, "backbone.image_size", "embed.crop"), 2
     cheap: ClassVar[dict[str, Any]] = {"points": 32}
 
     def sizes(self, backbone: Backbone, knobs: SeriesInput) -> tuple[int, ...]:  # noqa: ARG002

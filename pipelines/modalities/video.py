@@ -22,7 +22,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.modality import Boxes, Data, Modality, Raw
 from selfsup.pipelines.modalities.image import Image, ImageReading, ImageStats, Measure
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, Embed
 from selfsup.views import CROP_DRAWS, Center, Crop, Views, ViewSpec, sized
 
 if TYPE_CHECKING:
@@ -44,11 +44,21 @@ class VideoInput(Knobs):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip(ViewSpec):
-    """A clip. crop: of its frames, with its size. A random one is anywhere in time, for training; else the middle."""
+    """A clip. crop: of its frames, with its size. A random one is anywhere in time, for training; else the middle.
+
+    clips, crops: of several in its place, as MAE-ST tests (arXiv 2205.09113, section 4): clips from the first to the
+    last that there is, each cut into so many squares along the longer side, all in one array.
+    """
 
     modality: ClassVar[str] = "video"
     knobs: VideoInput
     crop: Crop | Center
+    clips: int = 1
+    crops: int = 1
+
+    @property
+    def num_parts(self) -> int:
+        return self.clips * self.crops
 
     @property
     def is_random(self) -> bool:
@@ -61,7 +71,7 @@ class Clip(ViewSpec):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        return self.knobs.frames, *self.crop.lengths
+        return self.num_parts * self.knobs.frames, *self.crop.lengths
 
     @property
     def geometry(self) -> tuple[Any, ...]:
@@ -92,7 +102,7 @@ class Video(Modality):
     axes, values = ("frame", "row", "column"), "clips"
     given = "clips", "(B, 3, T, H, W), uint8 or floats in [0, 1], of T frames of any size"
     Input, Reading, Stats = VideoInput, VideoReading, VideoStats
-    place_draws = CROP_DRAWS + 1  # the last one: the start
+    idle, place_draws = (), CROP_DRAWS + 1  # the last one: the start
 
     def sizes(self, backbone: Backbone, knobs: VideoInput) -> tuple[int, ...]:
         return knobs.frames, backbone.image_size, backbone.image_size
@@ -106,12 +116,17 @@ class Video(Modality):
     def whole(self, sizes: tuple[int, ...], share: float, knobs: VideoInput) -> Clip:
         return Clip(knobs=knobs, crop=Center(size=sizes[1], share=share, rounded=True))
 
+    def tested(self, view: Clip, embed: Embed) -> Clip:
+        return dataclasses.replace(view, clips=embed.clips, crops=embed.crops)
+
     def extent(self, data: Data, reading: VideoReading) -> tuple[int, ...]:  # noqa: ARG002
         from selfsup.pipelines.modalities.pixels.frames import header
 
         return tuple(header(data))
 
     def place(self, view: Clip, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
+        if view.num_parts > 1:  # the whole, of which `load` cuts them
+            return np.concatenate([0.0 * extents, extents, 0.0 * extents[:, :1]], axis=1)
         length = extents[:, 0].astype(np.float64)
         shown = np.minimum(length, view.knobs.frames * view.step)
         start = np.floor((length - shown) * (draws[:, -1] if view.is_random else 0.5))
@@ -124,14 +139,16 @@ class Video(Modality):
     def load(self, data: Data, boxes: Boxes, views: Sequence[Clip], reading: VideoReading) -> list[Raw]:  # noqa: ARG002
         from selfsup.pipelines.modalities.pixels.frames import cropped, frames
 
-        times = [box[0] + view.step * np.arange(view.knobs.frames) for box, view in zip(boxes, views, strict=True)]
+        parts = [(part, view) for box, view in zip(boxes, views, strict=True) for part in _parts(box, view)]
+        times = [box[0] + view.step * np.arange(view.knobs.frames) for box, view in parts]
         every, numbers = np.unique(np.concatenate(times), return_inverse=True)
         shown = frames(data, every.tolist())
         own = np.split(numbers, np.cumsum([len(part) for part in times])[:-1])
-        return [
+        made = (
             cropped(shown, number, (*box[1:3], *box[4:6]), view.crop, is_mirrored=bool(box[6]))
-            for number, box, view in zip(own, boxes, views, strict=True)
-        ]
+            for number, (box, view) in zip(own, parts, strict=True)
+        )
+        return [np.concatenate([next(made) for _ in range(view.num_parts)]) for view in views]
 
     def unfit(self, view: Clip, reading: VideoReading) -> str:  # noqa: ARG002
         return "RandAugment takes images, no clips" if isinstance(view.crop, Crop) and view.crop.rand_augment else ""
@@ -177,6 +194,27 @@ class Video(Modality):
         """Return means over videos, each of the same weight."""
         stats = IMAGES.statistics(measures, reading)
         return VideoStats(mean=stats.mean, std=stats.std)
+
+
+def _parts(box: NDArray[np.float64], view: Clip) -> NDArray[np.float64]:
+    """(7,) -> (parts, 7): the box of each clip and crop in turn; of one the box itself."""
+    if view.num_parts == 1:
+        return box[None]
+    assert isinstance(view.crop, Center), "several are of evaluation"
+    length, *picture = box[3:6]
+    shown, side = min(length, view.knobs.frames * view.step), max(1.0, np.rint(view.crop.share * min(picture)))
+    is_long = np.array(picture) == max(picture) if picture[0] != picture[1] else np.array([False, True])
+    places = [
+        (start * (length - shown), *np.where(is_long, end, 0.5) * (np.array(picture) - side))
+        for start in _shares(view.clips)
+        for end in _shares(view.crops)
+    ]
+    return np.array([(*np.floor(place), shown, side, side, 0.0) for place in places])
+
+
+def _shares(number: int) -> NDArray[np.float64]:
+    """Return so many shares from 0 to 1 at equal distances; one is a half."""
+    return np.linspace(0, 1, number) if number > 1 else np.array([0.5])
 
 
 def _clip(spec: Crop | Center, knobs: VideoInput) -> Clip:

@@ -27,7 +27,7 @@ from selfsup.objects import StorageError
 from selfsup.pipelines.cluster.carried import carrying
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
-from selfsup.pipelines.stages.evaluate import Load, scored, source_of
+from selfsup.pipelines.stages.evaluate import Load, scored, tested_source
 from selfsup.pipelines.stages.filled import write
 from selfsup.pipelines.stages.tasks import spread
 from selfsup.pipelines.stages.worker import SNAPSHOTS
@@ -126,7 +126,7 @@ def _failing(planned: PlannedRun, names: Sequence[str], step: int) -> Iterator[N
 
 def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
     """Write the features that an evaluation reads, by as many tasks at a time as there is room for."""
-    source = source_of(planned, weights, planned.feature(planned.evals[name]))
+    source = tested_source(planned, weights, planned.feature(planned.evals[name]))
     train, val = planned.splits(name)
     load, batch, gpus = Load(train, val, source.view), planned.run.embed.batch, _free_gpus()
     task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy=spread())

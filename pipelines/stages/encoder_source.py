@@ -81,6 +81,12 @@ def _feature(trunk: encoder.Encoder, view: Any, reads: FeatureChoice) -> Tensor:
     return attention.keys(trunk, view) if reads.kind == "keys" else attention.class_attention(trunk, view)
 
 
+def joined(features: Tensor, parts: int, *, tokens: bool) -> Tensor:
+    """(B * parts, ...) -> (B, ...), their means; of tokens, (B * parts, T, D) -> (B, parts * T, D), all of them"""
+    apart = features.unflatten(0, (-1, parts))
+    return apart.flatten(1, 2) if tokens else apart.mean(dim=1)
+
+
 Source = EncoderSource | HeadSource | PairSource
 
 
@@ -107,10 +113,13 @@ class Encode:
 
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
-        raw = torch.from_numpy(np.array(batch.pop("sample")))
-        more = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
-        feature = _loaded(self._source)(raw, *more).float().cpu().numpy()
+        parts = self._source.view.num_parts
+        raw = torch.from_numpy(np.array(batch.pop("sample"))).unflatten(1, (parts, -1)).flatten(0, 1)
+        beside = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
+        more = [value.repeat_interleave(parts, dim=0) for value in beside]
+        tokens = isinstance(self._source, EncoderSource) and self._source.reads.is_of_tokens
+        feature = joined(_loaded(self._source)(raw, *more).float(), parts, tokens=tokens).cpu().numpy()
         shape = feature.shape[1:]
         column = pa.FixedSizeListArray.from_arrays(pa.array(feature.ravel()), math.prod(shape))
-        tokens = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
-        return pa.table({name: pa.array(value) for name, value in (batch | tokens).items()} | {"feature": column})
+        length = {"tokens": np.full(len(feature), shape[0])} if len(shape) > 1 else {}
+        return pa.table({name: pa.array(value) for name, value in (batch | length).items()} | {"feature": column})

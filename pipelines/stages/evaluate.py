@@ -113,7 +113,7 @@ def embed_splits(
     """
     run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
-    source: Source = source_of(planned, weights, reads)
+    source: Source = tested_source(planned, weights, reads)
     first = train.num_samples if reads.is_predicted or known else 0
     beside = None
     if weights and reads.is_joint:
@@ -136,6 +136,12 @@ def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -
         view = replace(view, squashed=True)
     shape = input_kinds.shape_of(run.kinds, run.backbone, stats.channels)
     return EncoderSource(run.method, run.backbone, run.seed, shape, view, stats, weights, reads)
+
+
+def tested_source(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:
+    """Return the same of as many parts of each sample as the run's features are averaged over."""
+    source = source_of(planned, weights, reads)
+    return replace(source, view=modality.load(planned.run.modality).tested(source.view, planned.run.embed))
 
 
 def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:

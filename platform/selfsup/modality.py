@@ -18,7 +18,7 @@ from selfsup import registry
 from selfsup.coding import Coding
 from selfsup.errors import DataError, SelfsupError, SpecError
 from selfsup.knob import Knobs
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, Embed
 from selfsup.views import Views, ViewSpec
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Modality(abc.ABC):
     Input: ClassVar[type[Knobs]] = Knobs
     Reading: ClassVar[type[Any]]  # subclasses of Reading
     Stats: ClassVar[type[Any]]
-    idle: ClassVar[tuple[str, ...]] = ()
+    idle: ClassVar[tuple[str, ...]] = ("embed.clips", "embed.crops")
     place_draws: ClassVar[int]
     in_groups: ClassVar[bool] = False
     pose: ClassVar[int] = 0
@@ -109,6 +109,10 @@ class Modality(abc.ABC):
     @abc.abstractmethod
     def whole(self, sizes: tuple[int, ...], share: float, knobs: Any) -> ViewSpec:
         """Return the view that evaluation sees, of which nothing is drawn. share: of the sample, as embed.crop."""
+
+    def tested(self, view: Any, embed: Embed) -> Any:  # noqa: ARG002
+        """Return the view of `whole` with as many parts of a sample as evaluation averages over."""
+        return view
 
     @abc.abstractmethod
     def extent(self, data: Data, reading: Any) -> tuple[int, ...]:

@@ -31,6 +31,11 @@ class ViewSpec:
     of: int | None = None
 
     @property
+    def num_parts(self) -> int:
+        """Return how many parts of a sample it shows, one after the other along the first axis, each to be encoded."""
+        return 1
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Return the points along each axis of the delivered view."""
         raise NotImplementedError

@@ -24,8 +24,9 @@ from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.pixels.frames import every, frames, header
 from selfsup.pipelines.modalities.video import Clip, Video, VideoInput, VideoReading, VideoStats
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages.encoder_source import joined
 from selfsup.pipelines.stages.runner import perform
-from selfsup.sections import Backbone, InputShape
+from selfsup.sections import Backbone, Embed, InputShape
 from selfsup.spec import read
 from selfsup.views import CROP_DRAWS, Center, Crop, Views
 
@@ -34,6 +35,7 @@ VIDEO, READING = Video(), VideoReading()
 STATS = VideoStats(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 SHORT = VideoInput(frames=4, rate=10.0)
 SIX_SECONDS = [numbered(number) for number in range(60)]  # at 10 a second
+SHADE = np.full((16, 16, 3), 10, np.uint8)
 MIDDLE = Clip(knobs=SHORT, crop=Center(size=16, rounded=True))
 
 
@@ -194,6 +196,31 @@ def test_an_encoder_embeds_tubelets_as_a_convolution_does() -> None:
             encoder.build(Backbone(name=name, image_size=32), shape=InputShape(3, (4, 32, 32), (2,)))
 
 
+def test_several_clips_and_crops_cover_a_video_from_end_to_end() -> None:
+    """Of 60 frames, 10 a second: clips of four frames from 0, 2.8 and 5.6 s, each cut at the left, middle and right."""
+    frames = [np.concatenate([shade, shade + 50, shade + 100], axis=1) for shade in (SHADE + 2 * n for n in range(60))]
+    data, view = coded(frames, kind="matroska", codec="ffv1", pixels="bgr0"), Clip(knobs=SHORT, crop=Center(size=16))
+    several = VIDEO.tested(view, Embed(clips=3, crops=3))
+    assert (several.num_parts, several.lengths) == (9, (36, 16, 16))
+    parts = shown(data, several).reshape(3, 3, 4, 16, 16, 3)
+    for clip, start in enumerate((0, 28, 56)):
+        for crop, more in enumerate((0, 50, 100)):
+            means = parts[clip, crop].mean((1, 2, 3))
+            np.testing.assert_allclose(means, 10 + more + 2 * np.arange(start, start + 4), atol=1)
+    assert VIDEO.tested(view, Embed()) == view
+    assert shown(data, VIDEO.tested(view, Embed(clips=2)))[[0, 4]].mean((1, 2, 3)).round().tolist() == [60, 172]
+
+
+def test_features_of_several_parts_are_averaged_and_their_tokens_kept() -> None:
+    pooled, tokens = torch.randn(6, 5), torch.randn(6, 2, 5)
+    for features in (pooled, tokens):  # of which there are two where they are a sample's and its caption's
+        expected = torch.stack([features[:3].mean(0), features[3:].mean(0)])
+        torch.testing.assert_close(joined(features, 3, tokens=False), expected)
+        assert joined(features, 1, tokens=False).equal(features)
+    assert joined(tokens, 3, tokens=True).equal(torch.stack([tokens[:3].flatten(0, 1), tokens[3:].flatten(0, 1)]))
+    assert joined(tokens, 1, tokens=True).equal(tokens)
+
+
 def test_two_clips_of_a_video_are_as_far_apart_as_those_of_cvrl() -> None:
     """Its code draws the time k between clips, of at most T, by 2 k / T - k^2 / T^2, and the first's start evenly."""
     draws, most = np.random.default_rng(0), 10_000 - 400
@@ -269,6 +296,7 @@ def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
         "optim": {"lr": 1e-3, "lr_rule": "none"},
         "train": {"duration": {"steps": 4}, "batch": 16, "log_every": 2},
         "evals": {"knn": {"k": 3}, "linear": {"epochs": 2}, "attentive": {"epochs": 1}},
+        "embed": {"clips": 2, "crops": 3},
     }
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(told | sections))
