@@ -4,7 +4,7 @@ import numpy as np
 
 from selfsup.errors import SpecError
 from selfsup.input_kinds import shape_beside
-from selfsup.method import load, names
+from selfsup.method import Method, load, names
 from selfsup.modality import DecodeError, ready
 from selfsup.modality import load as load_modality
 from selfsup.outside import short
@@ -38,12 +38,17 @@ def check(planned: PlannedRun) -> None:
             )
     check_beside(planned, planned.train, "data.train")
     for name, evaluation in planned.evals.items():
-        if evaluation.feature.is_joint and not run.beside:
-            message = f"{name} reads text beside {run.modality}, and {short(run.method)} learns from none; leave it out"
+        if evaluation.feature.is_joint and (run.method in BASELINES or load(run.method).joint is Method.joint):
+            message = f"{name} compares text with {run.modality}, and {short(run.method)} embeds no two alike"
+            message = f"{message}; leave it out, or choose {' or '.join(_joint())}"
             raise SpecError(message, f"evals.{name}", "method")
         if evaluation.feature.kind == "pairs":
             own = f"evals.{name}.data.val" if evaluation.data.val else "data.val"
             check_beside(planned, planned.splits(name).val, own)
+
+
+def _joint() -> list[str]:
+    return [name for name in names() if load(name).joint is not Method.joint]
 
 
 def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:

@@ -16,6 +16,7 @@ from selfsup.modality import load as load_modality
 from selfsup.parts.patch import Patch
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.saved import read_encoder
+from selfsup.sections import InputShape
 from selfsup.spec import BASELINES, Run
 
 ENCODER, METHOD, TARGETS = "encoder.safetensors", "method.safetensors", "targets.safetensors"
@@ -147,10 +148,14 @@ def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInf
         num_steps=steps,
         steps_per_epoch=steps_per_epoch,
         channels=reading.channels,
-        beside={name: shape_beside(name, kinds, run.backbone, data.reading(name).channels) for name in kinds.beside},
+        beside={name: _shape_beside(run, name, data.reading(name).channels) for name in kinds.beside},
         sizes=sizes_of(run.kinds, run.backbone),
         **moments,
     )
+
+
+def _shape_beside(run: Run, name: str, channels: int) -> InputShape:
+    return shape_beside(name, run.kinds, run.backbone, channels, one_trunk=load(run.method).one_trunk)
 
 
 def rescale(own: TrainInfo, theirs: TrainInfo) -> Rescale | None:

@@ -96,6 +96,7 @@ class Text(Modality):
     Input, Reading, Stats = TextInput, TextReading, TextReading
     place_draws = 1
     is_companion = True
+    tower_knobs = "width", "depth", "heads", "causal"
     cheap: ClassVar[dict[str, Any]] = {"length": 8, "width": 32, "depth": 1, "heads": 2}
 
     def sizes(self, backbone: Backbone, knobs: TextInput) -> tuple[int, ...]:  # noqa: ARG002
@@ -142,6 +143,9 @@ class Text(Modality):
 
         shape = {"length": knobs.length, "width": knobs.width, "depth": knobs.depth, "heads": knobs.heads}
         return TextEncoder(tokenizing.load(knobs.tokenizer).size, **shape, causal=knobs.causal)
+
+    def vocabulary(self, knobs: TextInput) -> int:
+        return tokenizing.load(knobs.tokenizer).size
 
     def contents(self, knobs: TextInput) -> dict[str, str]:
         return {"tokenizer": tokenizing.content(knobs.tokenizer)} if tokenizing.is_file(knobs.tokenizer) else {}

@@ -123,11 +123,17 @@ def _one_input(input: Knobs, beside: Collection[str]) -> Iterator[Conflict]:  # 
         yield Conflict((f"input.{own[1]}",), message)
 
 
-def _read_beside(beside: Collection[str], method: str, input: Knobs) -> Iterator[Conflict]:  # noqa: A002
-    """Yield a conflict for each companion that a method does not read."""
+def _read_beside(beside: Collection[str], one_trunk: bool, method: str, input: Knobs) -> Iterator[Conflict]:  # noqa: A002
+    """Yield a conflict for each companion that a method does not read, and each knob of an encoder that has none."""
     for name in modality.companions():
-        if getattr(input, name) is not None and name not in beside:
+        given = getattr(input, name)
+        if given is not None and name not in beside:
             yield Conflict((f"input.{name}", "method"), f"{method} reads no {name} beside its samples; leave it out")
+        elif given is not None and one_trunk:
+            for knob in modality.load(name).tower_knobs:
+                if knob in given.model_fields_set:
+                    message = f"{method} reads {name} by its backbone, so {knob} changes nothing; leave it out"
+                    yield Conflict((f"input.{name}.{knob}", "method"), message)
 
 
 def _towers(towers: Knobs, beside: Collection[str], one_trunk: bool, method: str) -> Iterator[Conflict]:
@@ -190,7 +196,8 @@ def _knobs_of_the_method(
     """Yield the conflicts that `Method.check` finds."""
     kinds = input_kinds.chosen(input, beside)
     shape = input_kinds.shape_of(kinds, backbone, channels=0)
-    for error in check(hyper, Setup(backbone, train, workers, shape.sizes, shape.leading, kinds.name)):
+    others = {name: input_kinds.shape_beside(name, kinds, backbone, channels=0) for name in kinds.beside}
+    for error in check(hyper, Setup(backbone, train, workers, shape.sizes, shape.leading, kinds.name, others)):
         yield Conflict(error.paths, error.bare)
 
 

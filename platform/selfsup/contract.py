@@ -73,7 +73,10 @@ def beside(
     own = {name: modality.load(name) for name in views.beside}
     kinds = InputKinds("image", Knobs(), {name: kind.Input(**kind.cheap) for name, kind in own.items()})
     channels = {name: kind.Reading().channels or 3 for name, kind in own.items()}
-    shapes = {name: shape_beside(name, kinds, backbone, number) for name, number in channels.items()}
+    shapes = {
+        name: shape_beside(name, kinds, backbone, number, one_trunk=method.one_trunk)
+        for name, number in channels.items()
+    }
     towers = {} if method.one_trunk else {name: _tower(method, name, kinds, backbone, shapes[name]) for name in own}
     return views_of(views, kinds, backbone), towers, shapes
 

@@ -79,14 +79,14 @@ class TokenEncoder(Encoder):
             places = places[keep] if places.ndim == 1 else places.take_along_dim(keep, dim=1)
             valid = valid.take_along_dim(keep, dim=1) if valid is not None else None
         hidden = self._embedded(tokens, value, places, cover, join)
-        return self._encode(hidden, tokens.grid, places, self._attended(valid) if attended is None else attended)
+        return self.encode(hidden, tokens.grid, places, self._attended(valid) if attended is None else attended)
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches; mean_norm: normalized last."""
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         if self.pool != "mean_norm":
             return self._pooled(self(view), view, self.pool)
-        hidden = self._encode(self.embedded(view), view.grid, view.place, self._attended(view.valid), nn.Identity())
+        hidden = self.encode(self.embedded(view), view.grid, view.place, self._attended(view.valid), nn.Identity())
         return self._feature(hidden, view, self.pool)
 
     def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
@@ -156,9 +156,30 @@ class TokenEncoder(Encoder):
         made = in_pieces(encode, self.embedded(view), self.pieces, self.trunk)
         return {number: own.mT.reshape(len(own), -1, *view.grid) for number, own in zip(asked, made, strict=True)}
 
-    def embedded(self, tokens: Tokens) -> Tensor:
+    def embedded(self, tokens: Tokens, cover: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B, N, P) tokens -> (B, num_prefix + N, D): at their positions, before the first block."""
-        return self._embedded(tokens, tokens.value, tokens.place)
+        return self._embedded(tokens, tokens.value, tokens.place, cover)
+
+    def encode(
+        self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None, norm: nn.Module | None = None
+    ) -> Tensor:
+        """(B, T, D), (K,) or (B, K), (B, 1, 1 or T, T) bool or None -> (B, T, D): through all blocks and the norm.
+
+        hidden: as `embedded`; a plain VisionTransformer takes further tokens after these, such as words. norm: the
+        trunk's own if None.
+        """
+        norm = norm or self.trunk.norm
+        by_sample = {"places": places} if places.ndim == 2 else {}
+        by_sample |= {"attended": attended} if attended is not None else {}
+
+        def encode(hidden: Tensor, *parts: Tensor) -> tuple[Tensor]:
+            given: dict[str, Any] = {"places": places, "attended": None} | dict(zip(by_sample, parts, strict=True))
+            for state in self._states(hidden, grid, **given):
+                hidden = state
+            return (norm(hidden),)
+
+        [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
+        return out
 
     @property
     def position(self) -> nn.Parameter:
@@ -190,23 +211,6 @@ class TokenEncoder(Encoder):
         """(B, T, D) -> (B, T, D) after each block"""
         before = getattr(self.trunk, "norm_pre", nn.Identity())  # BEiT has none
         return blocks.states(self.trunk, before(hidden), grid, places, attended)
-
-    def _encode(
-        self, hidden: Tensor, grid: Grid, places: Tensor, attended: Tensor | None, norm: nn.Module | None = None
-    ) -> Tensor:
-        """(B, T, D), (K,) or (B, K), (B, 1, 1 or T, T) bool or None -> (B, T, D). norm: the trunk's own if None."""
-        norm = norm or self.trunk.norm
-        by_sample = {"places": places} if places.ndim == 2 else {}
-        by_sample |= {"attended": attended} if attended is not None else {}
-
-        def encode(hidden: Tensor, *parts: Tensor) -> tuple[Tensor]:
-            given: dict[str, Any] = {"places": places, "attended": None} | dict(zip(by_sample, parts, strict=True))
-            for state in self._states(hidden, grid, **given):
-                hidden = state
-            return (norm(hidden),)
-
-        [out] = in_pieces(encode, hidden, self.pieces, self.trunk, *by_sample.values())
-        return out
 
     def _attended(self, valid: Tensor | None) -> Tensor | None:
         """(B, K) bool or None -> (B, 1, 1, T) bool or None: the tokens that attention reads; prefix tokens are."""

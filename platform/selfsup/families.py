@@ -97,6 +97,12 @@ def adds_positions(name: str) -> bool:
 
 
 @_recalled
+def takes_words(name: str) -> bool:
+    """Return whether the token encoder of that name knows of places by what it adds to patches alone: to words, too."""
+    return isinstance(_sketch(name), VisionTransformer) and adds_positions(name)
+
+
+@_recalled
 def is_hiera(name: str) -> bool:
     """Return whether timm's model of that name is a Hiera; False for names that timm does not have."""
     return not outside.is_outside(name) and is_model_in_modules(name, ("hiera",))

@@ -91,8 +91,13 @@ def shape_of(kinds: InputKinds, backbone: Backbone, channels: int) -> InputShape
     return InputShape(channels, sizes_of(kinds, backbone), leading_of(kinds), load(kinds.name).in_groups)
 
 
-def shape_beside(name: str, kinds: InputKinds, backbone: Backbone, channels: int) -> InputShape:
-    """Return the shape of what lies beside samples: of its tower's backbone, or else of the run's."""
+def shape_beside(
+    name: str, kinds: InputKinds, backbone: Backbone, channels: int, *, one_trunk: bool = False
+) -> InputShape:
+    """Return the shape of what lies beside samples: of its tower's backbone, or else of the run's.
+
+    one_trunk: whether the run's reads both, and so has to know how many values there are.
+    """
     kind, knobs = load(name), kinds.beside[name]
-    sizes = kind.sizes(kinds.towers.get(name, backbone), knobs)
-    return InputShape(channels, sizes, kind.leading(knobs), kind.in_groups)
+    sizes, vocabulary = kind.sizes(kinds.towers.get(name, backbone), knobs), kind.vocabulary(knobs) if one_trunk else 0
+    return InputShape(channels, sizes, kind.leading(knobs), kind.in_groups, vocabulary)

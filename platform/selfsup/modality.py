@@ -64,8 +64,8 @@ class Modality(abc.ABC):
     nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). in_groups: whether a token
     is a group of its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is
     turned and moved. is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`,
-    which no backbone describes. cheap: knobs of small samples and a small tower, with which `selfsup check-method`
-    runs.
+    which no backbone describes. tower_knobs: those of `Input` that are this tower's alone. cheap: knobs of small
+    samples and a small tower, with which `selfsup check-method` runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -83,6 +83,7 @@ class Modality(abc.ABC):
     in_groups: ClassVar[bool] = False
     pose: ClassVar[int] = 0
     is_companion: ClassVar[bool] = False
+    tower_knobs: ClassVar[tuple[str, ...]] = ()
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
@@ -215,6 +216,10 @@ class Modality(abc.ABC):
     def tower(self, knobs: Any) -> "Encoder":
         """Return the encoder of a modality that has no backbone, at initial weights, a function of torch's seed."""
         raise NotImplementedError
+
+    def vocabulary(self, knobs: Any) -> int:  # noqa: ARG002
+        """Return how many values a point can have; 0: any number."""
+        return 0
 
     def contents(self, knobs: Any) -> dict[str, str]:  # noqa: ARG002
         """Return the contents of the files that its part of `input` names, by knob."""

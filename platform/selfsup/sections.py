@@ -1,9 +1,11 @@
 """The sections of a spec: every setting that is not a method's or an evaluation's own."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from os.path import expanduser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -266,12 +268,15 @@ class InputShape(NamedTuple):
 
     leading: points of a token along the first axes; along the others they are the backbone's patch size. in_groups:
     whether a token's points are a group of a cloud's, of as many; sizes count points as often as they are in one.
+    vocabulary: values that a point can have, where an encoder of samples reads these of another modality, too; 0: any
+    number.
     """
 
     channels: int
     sizes: tuple[int, ...]
     leading: tuple[int, ...] = ()
     in_groups: bool = False
+    vocabulary: int = 0
 
     def sides(self, patch: int) -> tuple[int, ...]:
         """Return the points of a token along each axis, of a backbone's patch size."""
@@ -294,7 +299,8 @@ def image_shape(backbone: Backbone) -> InputShape:
 class Setup(NamedTuple):
     """Settings that a method may check its knobs against.
 
-    workers: among whom a batch is divided. sizes, leading: as of InputShape, of a modality.
+    workers: among whom a batch is divided. sizes, leading: as of InputShape, of a modality. beside: the shape of each
+    modality beside samples.
     """
 
     backbone: Backbone
@@ -303,6 +309,7 @@ class Setup(NamedTuple):
     sizes: tuple[int, ...]
     leading: tuple[int, ...] = ()
     modality: str = "image"
+    beside: Mapping[str, InputShape] = MappingProxyType({})
 
     @property
     def share(self) -> int:

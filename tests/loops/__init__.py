@@ -6,6 +6,7 @@ from . import (
     captions,
     contrasts,
     gaussians,
+    joint,
     keys,
     large_batches,
     latents,
@@ -30,5 +31,6 @@ MODULES = (
     latents,
     gaussians,
     captions,
+    joint,
 )
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

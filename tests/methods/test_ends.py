@@ -10,13 +10,15 @@ from pydantic.fields import FieldInfo
 
 from selfsup.conflicts import min_below_max
 from selfsup.method import load, names
-from selfsup.sections import Backbone, Setup, Train
+from selfsup.sections import Backbone, InputShape, Setup, Train
+from selfsup.views import Beside
 
 SETUP = Setup(
     Backbone(name="vit_tiny_patch16_224", image_size=32, patch_size=8),
     Train(duration={"steps": 4}),  # type: ignore[arg-type]
     1,
     (32, 32),
+    beside={"text": InputShape(1, (77,))},
 )
 
 
@@ -44,6 +46,7 @@ def test_every_bound_of_a_knob_is_planned_or_refused(name: str) -> None:
             except ValidationError:  # as it does not go with another knob
                 continue
             refused = [*kind.check(hyper, SETUP), *min_below_max(hyper)]
-            for rule in [view.mask for view in kind.views(hyper).specs if view.mask] if not refused else ():
-                seen, targets = rule.typical(SETUP.grid)
+            for view in [view for view in kind.views(hyper).specs if view.mask] if not refused else ():
+                grid = SETUP.beside[view.field].sizes if isinstance(view, Beside) else SETUP.grid
+                seen, targets = view.mask.typical(grid)
                 assert seen > 0 <= targets, f"{knob}: {end}"

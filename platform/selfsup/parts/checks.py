@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from selfsup import tensors
+from selfsup import families, tensors
 from selfsup.blank import without_memory
 from selfsup.encoder import build
 from selfsup.errors import SpecError
@@ -157,6 +157,21 @@ def added_positions(backbone: Backbone) -> Iterator[SpecError]:
     """Yield an error for a ViT whose positions are in its attention: none is added to patches."""
     if backbone.is_vit and "positions" in backbone.idle:
         yield SpecError(f"{backbone.name} adds no positions to its patches, so none can be dropped", "backbone.name")
+
+
+def takes_words(backbone: Backbone) -> Iterator[SpecError]:
+    """Yield an error for a ViT that cannot read words beside patches."""
+    if backbone.is_vit and not families.takes_words(backbone.name):
+        message = f"the attention of {backbone.name} places tokens by row and column, which words do not have"
+        yield SpecError(f"{message}; use vit_small_patch16_224 or the like", "backbone.name")
+
+
+def leaves_words(knob: str, ratio: float, setup: Setup) -> Iterator[SpecError]:
+    """Yield an error where a mask of the ratio that a knob has hides all tokens of a caption."""
+    shape = setup.beside.get("text")
+    if shape and not int(shape.sizes[0] * (1 - ratio)):
+        message = f"a share of {ratio:g} hides all {shape.sizes[0]} tokens of a caption; some must stay"
+        yield SpecError(message, f"hyper.{knob}", "input.text.length")
 
 
 def whole_groups(knob: str, groups: int, samples: int) -> Iterator[SpecError]:
