@@ -51,7 +51,6 @@ class TokenEncoder(Encoder):
         self.grid: Grid = self.trunk.patch_embed.grid_size
         sides = self.trunk.patch_embed.patch_size
         self.patch = sides[0] if len(set(sides)) == 1 else sides
-        self.groups: GroupLayers | None = getattr(trunk.patch_embed, "groups", None)
         own = self.trunk.patch_embed.proj.weight[0].numel()
         self.patch_values: int = own if self.groups is None else self.groups.values
         self.num_prefix: int = self.trunk.num_prefix_tokens
@@ -80,6 +79,12 @@ class TokenEncoder(Encoder):
             valid = valid.take_along_dim(keep, dim=1) if valid is not None else None
         hidden = self._embedded(tokens, value, places, cover, join)
         return self.encode(hidden, tokens.grid, places, self._attended(valid) if attended is None else attended)
+
+    @property
+    def groups(self) -> GroupLayers | None:
+        """Return the layers of groups of points, which are the trunk's; None of an encoder of patches."""
+        groups: GroupLayers | None = getattr(self.trunk.patch_embed, "groups", None)
+        return groups
 
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches; mean_norm: normalized last."""

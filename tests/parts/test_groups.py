@@ -1,5 +1,7 @@
 """Groups of points and distances of clouds by SciPy and by loops over points, and encoders of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from torch import nn
 from selfsup import encoder
 from selfsup.parts.groups import chamfer, farthest, grouped, nearest
 from selfsup.parts.tokens import Tokens
+from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone, InputShape
 
+BACKBONE = Backbone(name="vit_tiny_patch16_224", patch_size=8, width=24, depth=2, heads=2, pool="mean")
 CLOUDS = np.random.default_rng(0).normal(size=(3, 40, 5)).astype(np.float32)
 XYZ = torch.from_numpy(CLOUDS[..., :3])
 
@@ -72,8 +76,7 @@ def test_the_chamfer_distance_by_trees_and_its_gradient_by_differences() -> None
 @pytest.fixture(scope="module")
 def vit() -> encoder.TokenEncoder:
     torch.manual_seed(0)
-    backbone = Backbone(name="vit_tiny_patch16_224", patch_size=8, width=24, depth=2, heads=2, pool="mean")
-    built = encoder.build(backbone, shape=InputShape(5, (80,), in_groups=True)).eval()
+    built = encoder.build(BACKBONE, shape=InputShape(5, (80,), in_groups=True)).eval()
     assert isinstance(built, encoder.TokenEncoder)
     return built
 
@@ -109,3 +112,12 @@ def test_what_is_left_out_costs_nothing_and_order_says_nothing(vit: encoder.Toke
     assert other.grid == (5,)
     assert vit.pooled(other).shape == (3, 24), "of clouds of another size than it is built for"
     assert all(parameter.requires_grad for parameter in vit.parameters())
+
+
+def test_an_encoder_of_groups_is_restored_from_its_file(vit: encoder.TokenEncoder, tmp_path: Path) -> None:
+    shape = InputShape(5, (80,), in_groups=True)
+    save_encoder(vit, BACKBONE, tmp_path / "encoder.safetensors", shape)
+    restored = restore_encoder(tmp_path / "encoder.safetensors").eval()
+    tokens = grouped(torch.from_numpy(CLOUDS).mT, 8)
+    assert torch.equal(restored.pooled(tokens), vit.pooled(tokens))
+    assert len({weight.data_ptr() for weight in vit.state_dict().values()}) == len(vit.state_dict())

@@ -99,12 +99,14 @@ def _rows(data: bytes, row: np.dtype[np.void], number: int) -> NDArray[np.void]:
 
 
 def _lines(data: bytes, row: np.dtype[np.void], number: int) -> NDArray[np.void]:
-    words = data.split(None, number * len(row))[: number * len(row)]
-    if len(words) < number * len(row):
-        raise ValueError(f"{len(words)} of the {number * len(row)} values of its vertices")
+    names = row.names or ()
+    expected = number * len(names)
+    words = data.split(None, expected)[:expected]
+    if len(words) < expected:
+        raise ValueError(f"{len(words)} of the {expected} values of its vertices")
     values = np.array(words, np.float64).reshape(number, -1)
     table = np.empty(number, row)
-    for column, name in enumerate(row.names or ()):
+    for column, name in enumerate(names):
         table[name] = values[:, column]
     return table
 
