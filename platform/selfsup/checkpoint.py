@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
 from selfsup.sealed import damage, sealed
-from selfsup.settings import differences, flatten
+from selfsup.settings import changed, flatten
 from selfsup.tensors import mismatches
 from selfsup.whole import sweep
 
@@ -86,7 +86,7 @@ def resume(root: Path, *, module: nn.Module, optimizer: Optimizer, resolved: Map
     for path in reversed(_checkpoints(root)):
         try:
             state = _read(path)
-            if not (different := differences(resolved, state["resolved"])):
+            if not (different := changed(resolved, state["resolved"])):
                 _restore(path, state, module, optimizer)
                 return ResumePoint(int(state["step"]), tuple(damaged))
         except CheckpointError as error:

@@ -19,7 +19,7 @@ from selfsup.homes import forget, publish
 from selfsup.mirror_index import LOCK
 from selfsup.progress import several
 from selfsup.recall import recall
-from selfsup.settings import differences, flatten
+from selfsup.settings import changed
 from selfsup.stage import Stage, read_json
 from selfsup.whole import remove, write
 
@@ -76,13 +76,11 @@ def changes(stage: Stage) -> tuple[str, ...]:
 
 
 def changed_defaults(stage: Stage) -> list[str]:
-    """Return the knobs of a finished stage whose default has changed; for new and removed knobs the code counts."""
+    """Return the knobs of a finished stage whose default has changed."""
     note = stage.folder / "stage.json"
     if not stage.done or not note.exists():
         return []
-    here, there = (dict(flatten(knobs)) for knobs in (stage.settings, read_json(note)))
-    both = here.keys() & there.keys()
-    return differences(*({path: knobs[path] for path in both} for knobs in (here, there)))
+    return changed(stage.settings, read_json(note))
 
 
 def accepted_code(stage: Stage) -> list[dict[str, Any]]:

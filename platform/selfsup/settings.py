@@ -14,6 +14,16 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Return the `differences` of settings of one key: a knob that one of them has not is new, or was removed.
+
+    Its value is the default then, since it would be part of the key, and what it changes is told by the code.
+    """
+    ours, theirs = dict(flatten(here)), dict(flatten(there))
+    both = ours.keys() & theirs.keys()
+    return differences(*({path: knobs[path] for path in both} for knobs in (ours, theirs)))
+
+
 _ABSENT = object()  # unlike None, not the value of any setting
 
 

@@ -23,7 +23,7 @@ from selfsup.errors import CheckpointError, SpecError
 from selfsup.homes import fetch, forget, is_published
 from selfsup.mirror_index import LOCK, is_busy, notes
 from selfsup.naming import STAGES
-from selfsup.settings import differences
+from selfsup.settings import changed
 from selfsup.whole import sweep, write
 
 Settings = Mapping[str, Any]
@@ -106,10 +106,10 @@ class Stage:
         Raises SpecError where the folder was made under other defaults.
         """
         note, now = self.folder / "stage.json", self.settings
-        if note.exists() and (before := read_json(note)) != now:
+        if note.exists() and (defaults := changed(now, read_json(note))):
             raise SpecError(
                 f"{self.folder}: a default has changed since this was begun (there):\n  "
-                + "\n  ".join(differences(now, before))
+                + "\n  ".join(defaults)
                 + "\nWrite the old value into the spec to continue, or remove the folder to start anew"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
