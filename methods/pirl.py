@@ -87,7 +87,7 @@ class PIRL(Method):
         scores = [bank_scores(x, entry, negatives, temperature=self.hyper.temperature) for x in (changed, image)]
         aux = {"sample": batch.sample, "image": image}
         if self.hyper.loss == "nce":
-            even = torch.where(self.even.isinf(), even_score(scores[0]), self.even)
+            even = torch.where(self.even.isinf(), even_score(scores[0], scores[0].shape[1] - 1), self.even)
             invariant, same = (noise_nce(score, even) for score in scores)
             aux["even"] = even.expand(len(image))
         else:

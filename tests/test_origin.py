@@ -13,8 +13,9 @@ import pytest
 import yaml
 from tiny import BACKBONE
 
+import selfsup.evals
 import selfsup.methods
-from selfsup import codebase, origin, recall
+from selfsup import codebase, evaluator, origin, recall
 from selfsup.errors import SpecError
 from selfsup.origin import changes, settle
 from selfsup.pipelines import cost
@@ -273,11 +274,12 @@ def test_an_objective_of_ones_own_is_known_by_its_text(
     assert codebase.unshipped_digest("methods", "simclr") == codebase.unshipped_digest("evals", "linear") == {}
 
 
-def test_what_has_a_golden_file_is_shipped() -> None:
+def test_what_has_a_golden_file_is_shipped_and_every_evaluation() -> None:
     """And dense heads, whose steps test_dense_finetune holds."""
     golden = {path.stem for path in (Path(__file__).parent / "golden").glob("*.json")}
     dense = {f"dense.{path.stem}" for path in DENSE.glob("[!_]*.py")}
     assert golden | dense == selfsup.methods.SHIPPED
+    assert set(evaluator.names()) == selfsup.evals.SHIPPED
 
 
 def test_threads_parse_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

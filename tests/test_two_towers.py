@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from selfsup.errors import SpecError
-from selfsup.evals.caption_retrieval import CaptionRetrieval, recalls
+from selfsup.evals.caption_retrieval import CaptionRetrieval
+from selfsup.evals.cross_retrieval import CrossRetrieval
 from selfsup.evals.zero_shot import ZeroShot
 from selfsup.evaluator import Features
+from selfsup.ranking import recalls
 from selfsup.spec import read
 
 NONE = np.empty((0, 6), np.float32), np.empty(0, np.int64)
@@ -42,6 +44,19 @@ def test_recall_is_that_of_sorted_similarities() -> None:
         for k in (1, 5, 10):
             expected = 100 * np.mean([number in row[:k] for number, row in enumerate(order)])
             assert found[f"{kind}_recall{k}"] == pytest.approx(expected), (kind, k)
+
+
+def test_any_two_modalities_are_retrieved_as_captions_are() -> None:
+    pair = np.random.default_rng(1).normal(size=(30, 2, 5))
+    there, back = (scores(CrossRetrieval, one, np.full(30, -1), 0) for one in (pair, pair[:, ::-1]))
+    captions = scores(CaptionRetrieval, pair, np.full(30, -1), 0)
+    for k in (1, 5, 10):
+        assert there[f"second_recall{k}"] == back[f"first_recall{k}"] == captions[f"text_recall{k}"]
+        assert there[f"first_recall{k}"] == back[f"second_recall{k}"] == captions[f"sample_recall{k}"]
+    choice = CrossRetrieval.reads_of(CrossRetrieval.Hyper(between=("audio", "text")))
+    assert (choice.kind, choice.between) == ("pairs", ("audio", "text"))
+    with pytest.raises(ValueError, match="expected two modalities, not audio twice"):
+        CrossRetrieval.Hyper(between=("audio", "audio"))
 
 
 def test_equal_captions_share_a_place_and_equal_features_are_chance() -> None:

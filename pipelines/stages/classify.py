@@ -32,17 +32,21 @@ class HeadSource:
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """Return the function of loaded views, (B, *S, C), to predictions, (B, classes) or (B, T, D)."""
-        method, _, seen = restored(self.run, self.info, self.weights, self.view, self.stats)
+        method = restored(self.run, self.info, self.weights)
+        seen = seen_by(method, self.view, self.stats)
         return lambda raw: method.predict(seen(raw))
 
 
-def restored(
-    run: Run, info: TrainInfo, weights: Path, view: ViewSpec, stats: Any
-) -> tuple[Method, torch.device, Callable[[Tensor], Tokens | Tensor]]:
-    """Return a trained objective, the device that it is put on, and the function of loaded views to what it sees."""
+def restored(run: Run, info: TrainInfo, weights: Path) -> Method:
+    """Return a trained objective, on the device that it is put on."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method = build(run, info, torch.device("cpu"))
     tensors.fill(method, weights)
-    method = method.to(device).eval()
-    model = PretrainedEncoder(method.encoder(run.modality), view, stats)
-    return method, device, lambda raw: model.view_of(raw.to(device))
+    return method.to(device).eval()
+
+
+def seen_by(method: Method, view: ViewSpec, stats: Any) -> Callable[[Tensor], Tokens | Tensor]:
+    """Return the function of loaded views, (B, *S, C), to what the encoder of their modality sees."""
+    model = PretrainedEncoder(method.encoder(view.modality), view, stats)
+    device = next(method.parameters()).device
+    return lambda raw: model.view_of(raw.to(device))

@@ -31,7 +31,7 @@ from selfsup.pipelines.stages.encoder_source import Columns, EncoderSource, Sour
 from selfsup.pipelines.stages.encoding import write_features
 from selfsup.pipelines.stages.filled import blocks, mapped, places_of, written
 from selfsup.pipelines.stages.maps import MapSource
-from selfsup.pipelines.stages.paired import PairSource
+from selfsup.pipelines.stages.paired import pair_source
 from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
 from selfsup.stage import Stage
@@ -117,9 +117,7 @@ def embed_splits(
     first = train.num_samples if reads.is_predicted or known else 0
     beside = None
     if weights and reads.is_joint:
-        source = PairSource(
-            run, planned.size, weights.with_name(METHOD), source.view, source.stats, reads, train.classes
-        )
+        source = pair_source(planned, weights.with_name(METHOD), reads, train.classes)
         beside = source.beside
     elif weights and reads.is_predicted:
         source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)

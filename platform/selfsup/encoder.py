@@ -230,9 +230,9 @@ class TokenEncoder(Encoder):
         if self.groups is not None:
             largest: Tensor = self.trunk.patch_embed.norm(proj(self.groups(value)).amax(2))
             return largest
-        embedded: Tensor = self.trunk.patch_embed.norm(
-            F.linear(value, proj.weight.movedim(1, -1).flatten(1), proj.bias)
-        )
+        one_channel = proj.weight.shape[1] == 1  # moved, its gradient would have strides that DDP warns of
+        matrix = (proj.weight if one_channel else proj.weight.movedim(1, -1)).flatten(1)
+        embedded: Tensor = self.trunk.patch_embed.norm(F.linear(value, matrix, proj.bias))
         return embedded
 
     def _prefix(self) -> Tensor:

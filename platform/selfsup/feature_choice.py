@@ -20,8 +20,8 @@ class Prompts(NamedTuple):
 class FeatureChoice(NamedTuple):
     """A feature of a sample: one vector, or one for each token; `logits`: what a trained head predicts.
 
-    Of an objective of two towers: `pairs`, a sample and its caption in the space that they share; `prompted`: a
-    sample's cosines with the `prompts` of each class there.
+    Of an objective of several towers: `pairs`, two modalities in the space that they share, those of `between`, or a
+    sample and its caption; `prompted`: a sample's cosines with the `prompts` of each class there.
 
     kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
@@ -39,6 +39,7 @@ class FeatureChoice(NamedTuple):
     images: int | None = None
     versions: Versions = "augmented"
     prompts: Prompts | None = None
+    between: tuple[str, str] | None = None
 
     @property
     def whole(self) -> "FeatureChoice":
@@ -63,6 +64,7 @@ class FeatureChoice(NamedTuple):
         views: dict[str, Any] = {"views": self.views, "images": self.images} if self.views else {}
         views |= {"versions": self.versions} if self.versions != "augmented" else {}
         view |= {"prompts": self.prompts._asdict()} if self.prompts else {}
+        view |= {"between": list(self.between)} if self.between else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:
@@ -79,8 +81,12 @@ class FeatureChoice(NamedTuple):
 
     @property
     def is_joint(self) -> bool:
-        """Return whether it is of two towers."""
+        """Return whether it is of several towers."""
         return self.kind in ("pairs", "prompted")
+
+    def joined(self, name: str) -> tuple[str, ...]:
+        """Return the modalities whose towers it reads, the first of what is loaded first. name: of samples."""
+        return self.between or (name, "text")
 
     @property
     def needs_encoder(self) -> bool:

@@ -6,6 +6,7 @@ from . import (
     captions,
     contrasts,
     gaussians,
+    heard,
     joint,
     keys,
     large_batches,
@@ -31,6 +32,7 @@ MODULES = (
     latents,
     gaussians,
     captions,
+    heard,
     joint,
 )
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

@@ -28,6 +28,7 @@ FAMILIES = (
     "baseline",
     "clustering",
     "contrastive",
+    "cross-modal",
     "distillation",
     "equivariance",
     "image-text",

@@ -112,8 +112,8 @@ def test_the_gradient_against_noise_is_npids() -> None:
 def test_noise_is_as_likely_as_the_batchs_mean_of_exponentials() -> None:
     scores = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
     mean = (math.exp(3) + math.exp(1) + math.exp(0) + math.exp(2)) / 4  # one negative: K = 1
-    assert even_score(scores).item() == pytest.approx(math.log(mean))
-    assert even_score(torch.tensor([[90.0, 90.0, 90.0]])).item() == pytest.approx(90 + math.log(2))  # no overflow
+    assert even_score(scores, scores.shape[1] - 1).item() == pytest.approx(math.log(mean))
+    assert even_score(torch.tensor([[90.0, 90.0, 90.0]]), 2).item() == pytest.approx(90 + math.log(2))  # no overflow
 
 
 def test_the_loss_is_the_papers_and_in_the_recipe_the_codes() -> None:
@@ -128,7 +128,7 @@ def test_a_certain_mistake_stays_finite(loss: str) -> None:
     if loss == "softmax":
         loss = softmax_nce(scores, torch.zeros(1, 2, dtype=torch.bool))
     else:
-        loss = noise_nce(scores, even_score(scores))
+        loss = noise_nce(scores, even_score(scores, scores.shape[1] - 1))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(query.grad).all()

@@ -14,6 +14,7 @@ from selfsup.views import Beside, Center, Crop
 TABLE = """
 aim          1    -  0.4   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 amdim        2    -  0.3   1     0.7 1.4  0    bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
+avid         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0    0    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 beit         1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
@@ -50,6 +51,7 @@ ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 ibot        10   96  0.05  0.25  3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0
 ijepa        1    -  0.3   1     3/4 4/3  0    bilinear  0    0   0   0   0    0     0    0
+imagebind    1    -  0.9   1     3/4 4/3  0    bicubic   0    0   0   0   0    0     0    0
 jigsaw       1  240  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0.3   0    0
 lejepa       2    -  0.3   1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0.2
 lejepa       6   96  0.05  0.3   3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.5  0.2
@@ -108,6 +110,7 @@ vqvae        1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 GRAY_FIRST = {"sela"}  # before the jitter
 CENTRAL = {"obow": [Center(share=0.875, flip=0.5, rounded=True, resample="bilinear")]}  # before those of the table
 UNUSUAL = {"pirl": {1: {"cells": 3}}}  # of a view, by its number: fields that no other view has
+FOLLOWED = {"avid", "imagebind"}  # by what lies beside: it shows the same time or box
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
 
@@ -139,6 +142,7 @@ def test_views_are_those_of_the_authors(name: str) -> None:
     for number, fields in UNUSUAL.get(name, {}).items():
         expected[number] = replace(expected[number], **fields)
     kind = load(name)
-    captions = [Beside(field=field) for field in kind.beside]
-    views = [replace(view, mask=None) for view in kind.views(kind.Hyper()).specs]
-    assert views == [*CENTRAL.get(name, []), *expected, *captions]
+    asked, of = kind.views(kind.Hyper()), 0 if name in FOLLOWED else None
+    others = [Beside(field=field, of=of) for field in asked.beside]
+    views = [replace(view, mask=None) for view in asked.specs]
+    assert views == [*CENTRAL.get(name, []), *expected, *others]

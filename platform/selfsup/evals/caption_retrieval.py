@@ -8,18 +8,10 @@ which all are the same scores k of M.
 
 from collections.abc import Iterator
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from selfsup.errors import DataError
-from selfsup.evaluator import Evaluator, Features, Metric, Score, check
+from selfsup.evaluator import Evaluator, Features, Metric, Score
 from selfsup.knob import Knobs
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-SIMILARITIES = 2**24  # how many cosines are held at once
-NUMBERS = 1, 5, 10
-TIE = 1e-6  # difference of cosines that is rounding
+from selfsup.ranking import NUMBERS, between
 
 
 class CaptionRetrieval(Evaluator):
@@ -40,26 +32,6 @@ class CaptionRetrieval(Evaluator):
         self.hyper = hyper
 
     def run(self, features: Features, *, seed: int, device: str = "cpu") -> Iterator[tuple[str, Score]]:  # noqa: ARG002
-        import torch
-
-        check(features, labelled=False, learns=False)
-        if len(features.val) < 2:
-            raise DataError("evaluation: retrieval among one sample says nothing")
-        sample, text = torch.nn.functional.normalize(torch.as_tensor(features.val, device=device), dim=2).unbind(1)
-        for kind, queries, among in (("text", sample, text), ("sample", text, sample)):
-            for k, share in zip(NUMBERS, recalls(queries, among), strict=True):
-                yield f"{kind}_recall{k}", 100 * share
-
-
-def recalls(queries: "Tensor", among: "Tensor") -> list[float]:
-    """(M, D), (M, D) -> the expected share of queries whose own row is among the k most similar, for each of NUMBERS"""
-    import torch
-
-    rows, hits = max(1, SIMILARITIES // len(among)), queries.new_zeros(len(NUMBERS), dtype=torch.float64)
-    for part, own in zip(torch.split(queries, rows), torch.split(among, rows), strict=True):
-        lead = part @ among.T - (part * own).sum(1, keepdim=True)
-        better = (lead > TIE).sum(1).double()
-        tied = (lead.abs() <= TIE).sum(1).double()
-        hits += torch.stack([((k - better) / tied).clamp(0, 1).sum() for k in NUMBERS])
-    shares: list[float] = (hits / len(queries)).tolist()
-    return shares
+        text, sample = between(features, device)
+        yield from ((f"text_recall{k}", share) for k, share in zip(NUMBERS, text, strict=True))
+        yield from ((f"sample_recall{k}", share) for k, share in zip(NUMBERS, sample, strict=True))

@@ -90,6 +90,15 @@ def bank_scores(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: f
         return torch.cat([(query * key).sum(1, keepdim=True), query @ negatives.T], dim=1) / temperature
 
 
+def entry_scores(query: Tensor, entries: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, 1 + K, D) -> (N, 1 + K): the cosine of each query with entries of its own, over τ.
+
+    Both are unit vectors; the first entry is the right one.
+    """
+    with no_autocast(query):
+        return torch.einsum("nd,nkd->nk", query, entries) / temperature
+
+
 def softmax_nce(scores: Tensor, own: Tensor) -> Tensor:
     """(N, 1 + K), (N, K) bool -> (): binary cross-entropy of a softmax: 1 for each query's key, 0 for its negatives.
 
@@ -111,13 +120,14 @@ def noise_nce(scores: Tensor, even: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def even_score(scores: Tensor) -> Tensor:
-    """(N, 1 + K) -> (): `even` of `noise_nce` for the Z that PIRL's code has: n times the mean exp(score) of a batch.
+def even_score(scores: Tensor, noise: int) -> Tensor:
+    """(N, M) -> (): `even` of `noise_nce` for a Z of n times the mean exp(score) of a batch. noise: K.
 
-    It is ln(Z K / n), in which n cancels: the logarithm of K times that mean, over the batch of all processes.
+    It is ln(Z K / n), in which n cancels: the logarithm of K times that mean, over the batch of all processes. PIRL's
+    code has that of all scores, AVID's (arXiv 2004.12943) that of negatives.
     """
     own = scores.flatten().logsumexp(0) - math.log(scores.numel())
-    return dist.gather(own[None]).logsumexp(0) - math.log(dist.world_size()) + math.log(scores.shape[1] - 1)
+    return dist.gather(own[None]).logsumexp(0) - math.log(dist.world_size()) + math.log(noise)
 
 
 def places_nce(antecedent: Tensor, places: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:

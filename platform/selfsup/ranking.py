@@ -1,0 +1,42 @@
+"""Ranks of partners by cosine similarity: recall among the most similar."""
+
+from typing import TYPE_CHECKING
+
+from selfsup.errors import DataError
+from selfsup.evaluator import Features, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIMILARITIES = 2**24  # how many cosines are held at once
+NUMBERS = 1, 5, 10
+TIE = 1e-6  # difference of cosines that is rounding
+
+
+def between(features: Features, device: str) -> tuple[list[float], list[float]]:
+    """Return recall at each of NUMBERS, in percent: of the second of pairs that the first ask for, and the reverse.
+
+    Raises DataError for a single pair.
+    """
+    import torch
+
+    check(features, labelled=False, learns=False)
+    if len(features.val) < 2:
+        raise DataError("evaluation: retrieval among one sample says nothing")
+    first, second = torch.nn.functional.normalize(torch.as_tensor(features.val, device=device), dim=2).unbind(1)
+    there, back = ([100 * share for share in recalls(*pair)] for pair in ((first, second), (second, first)))
+    return there, back
+
+
+def recalls(queries: "Tensor", among: "Tensor") -> list[float]:
+    """(M, D), (M, D) -> the expected share of queries whose own row is among the k most similar, for each of NUMBERS"""
+    import torch
+
+    rows, hits = max(1, SIMILARITIES // len(among)), queries.new_zeros(len(NUMBERS), dtype=torch.float64)
+    for part, own in zip(torch.split(queries, rows), torch.split(among, rows), strict=True):
+        lead = part @ among.T - (part * own).sum(1, keepdim=True)
+        better = (lead > TIE).sum(1).double()
+        tied = (lead.abs() <= TIE).sum(1).double()
+        hits += torch.stack([((k - better) / tied).clamp(0, 1).sum() for k in NUMBERS])
+    shares: list[float] = (hits / len(queries)).tolist()
+    return shares
