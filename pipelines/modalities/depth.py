@@ -201,7 +201,7 @@ def _cut(values: NDArray[np.float32], box: NDArray[np.float64], view: DepthMap) 
     (rows, columns), (top, left, height, width, mirrored) = view.lengths, box[:5]
     part = values[nearest(top, height, rows)][:, nearest(left, width, columns)]
     part = part[:, ::-1] if mirrored else part
-    return 1 / part if view.knobs.disparity else part
+    return np.reciprocal(part) if view.knobs.disparity else part
 
 
 def _map(spec: Crop | Center, knobs: DepthInput) -> DepthMap:

@@ -57,8 +57,8 @@ def fixed_batch(planned: PlannedRun, manifest: Manifest, method: Method) -> Batc
         columns |= {f"view{place}": columns_of["sample"], f"box{place}": box}
     masked = tuple(replace(view, mask=spec.mask) for view, spec in zip(whole, asked.specs, strict=True))
     views, patch = replace(asked, specs=masked), method.encoder(run.modality).patch
-    own = {"stats": planned.all_stats, "beside": layouts(method, planned.size)}
-    return collate(columns, views, seed=SEED, step=0, patch=patch, device="cpu", **own)
+    stats, beside = planned.all_stats, layouts(method, planned.size)
+    return collate(columns, views, seed=SEED, step=0, patch=patch, stats=stats, device="cpu", beside=beside)
 
 
 @torch.inference_mode()
