@@ -41,8 +41,8 @@ def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
 
 
 def test_every_objective_has_a_recipe() -> None:
-    """One of its paper, and one that minutes suffice for: of captions and sounds on data that has some."""
-    folders = {"audio": ("audioset_clips", "impacts"), "text": ("yfcc15m", "scenes")}
+    """One of its paper, and one that minutes suffice for: of captions, sounds and depth on data that has some."""
+    folders = {"audio": ("audioset_clips", "impacts"), "text": ("yfcc15m", "scenes"), "depth": ("in1k", "scenes")}
     for name in names():
         wanted = next((folders[field] for field in folders if field in load(name).beside), ("in1k", "photos"))
         assert {f"{folder}/{name}" for folder in wanted} <= {f"{path.parent.name}/{path.stem}" for path in RECIPES}

@@ -60,6 +60,7 @@ macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0
 macrl        1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 mage         1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
+multimae     1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 maskfeat     1    -  0.5   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 mixedae      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 moco         2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
@@ -110,7 +111,7 @@ vqvae        1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 GRAY_FIRST = {"sela"}  # before the jitter
 CENTRAL = {"obow": [Center(share=0.875, flip=0.5, rounded=True, resample="bilinear")]}  # before those of the table
 UNUSUAL = {"pirl": {1: {"cells": 3}}}  # of a view, by its number: fields that no other view has
-FOLLOWED = {"avid", "imagebind"}  # by what lies beside: it shows the same time or box
+FOLLOWED = {"avid", "imagebind", "multimae"}  # by what lies beside: it shows the same time or box
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
 

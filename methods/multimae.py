@@ -1,0 +1,247 @@
+"""MultiMAE: one ViT sees some patches of images, of their depth and of their segmentation, and decoders paint the rest.
+
+Bachmann, Mizrahi, Atanov and Zamir, "MultiMAE: Multi-modal multi-task masked autoencoders", ECCV 2022,
+arXiv:2204.01678. Defaults are the paper's, of 98 among three times 196 patches. `depth: false` and `seg: false` leave
+out a modality; data has depth as `.depth.png`, and segmentation as `.seg.png`, beside its images.
+
+Deviations from the authors' code: decoders read features after the encoder's final norm, where theirs has none before
+heads are tuned; its global token is the class token; a segmentation is made coarser by the nearest pixel, not by
+Pillow's filter, and its pixels without a class are a class of their own, which is no target; depth that is unknown,
+zero after normalization, is none either.
+
+B: batch, T: modalities, N: patches of one, K: visible ones of all, D: channels, d: of a decoder, P: values of a patch.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from timm.layers.mlp import Mlp
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from selfsup.dirichletmask import DirichletMask
+from selfsup.encoder import TokenEncoder
+from selfsup.errors import SpecError
+from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import IndexMask
+from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
+from selfsup.parts import checks, decoder, dist
+from selfsup.parts.heads import xavier_linears
+from selfsup.parts.patch import patchify, side_of
+from selfsup.parts.positions import sincos
+from selfsup.parts.reconstruction import masked_view, moments
+from selfsup.parts.tokens import Tokens
+from selfsup.sections import Setup
+from selfsup.views import Beside, Crop, MapSpec, Views
+
+RGB, DEPTH, SEG = "rgb", "depth", "seg"
+
+
+@final
+class MultiMAE(Method):
+    """Visible patches of all modalities pass one ViT together; a decoder of each modality asks for its own patches."""
+
+    paper, family, backbones = "2204.01678", "reconstruction", ("vit",)
+    beside, one_trunk = ("depth",), True
+
+    class Hyper(Knobs):
+        visible: float = knob(
+            0.5,
+            "patches that the encoder sees, of all modalities together, as a share of one's",
+            sweep=Range(0.25, 1.0),
+            gt=0,
+        )
+        alpha: float = knob(
+            1.0,
+            "how evenly they are of all modalities: the Dirichlet's concentration",
+            symbol="α",
+            sweep=Choice(0.2, 1.0),
+            gt=0,
+        )
+        depth: bool = knob(True, "depth maps are seen and painted", sweep=Choice(True, False))
+        seg: bool = knob(True, "segmentations are seen and painted", sweep=Choice(True, False))
+        classes: int = knob(133, "classes of segmentations; 133: COCO's", gt=0)
+        class_dim: int = knob(64, "channels of a class's embedding", gt=0)
+        stride: int = knob(4, "pixels a side of a segmentation's one", gt=0)
+        norm_rgb: bool = knob(
+            True, "one more decoder paints patches normalized each by itself", sweep=Choice(True, False)
+        )
+        decoder_width: int = knob(256, **decoder.WIDTH)
+        decoder_depth: int = knob(2, **decoder.DEPTH | {"ge": 0})
+        decoder_heads: int = knob(8, **decoder.HEADS)
+        crop_min: float = knob(0.2, "smallest crop, as a share of the image's area", sweep=Range(0.05, 1.0), gt=0, le=1)
+
+        _whole_heads = checks.whole_heads("decoder")
+
+    @classmethod
+    def views(cls, hyper: Hyper) -> Views:
+        rule = DirichletMask(hyper.visible, len(tasks(hyper)), hyper.alpha)
+        beside = (Beside(field="depth", of=0),) if hyper.depth else ()
+        maps = (MapSpec("seg", hyper.classes),) if hyper.seg else ()
+        return Views((Crop(scale=(hyper.crop_min, 1.0), mask=rule), *beside), maps=maps)
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        if setup.grid is None:
+            return
+        seen, hidden = DirichletMask(hyper.visible, len(tasks(hyper))).typical(setup.grid)
+        if not seen > 0 < hidden:
+            message = f"{seen} of {seen + hidden} patches are visible; expected one at least, and one hidden"
+            yield SpecError(message, "hyper.visible", "backbone.patch_size")
+        if hyper.seg and setup.backbone.patch and setup.backbone.patch % hyper.stride:
+            message = f"patches of {setup.backbone.patch} pixels do not divide by {hyper.stride}"
+            yield SpecError(message, "hyper.stride", "backbone.patch_size")
+
+    def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
+        super().__init__(hyper, encoders, info)
+        encoder, self.tasks, self.stride = self.backbone, tasks(hyper), hyper.stride
+        side = side_of(encoder.patch)
+        places = (side // hyper.stride) ** 2  # of a segmentation's patch
+        self.classes = nn.Embedding(hyper.classes + 1, hyper.class_dim) if hyper.seg else None
+        inputs = {DEPTH: side**2, SEG: places * hyper.class_dim}
+        self.embeds = nn.ModuleDict({name: nn.Linear(inputs[name], encoder.dim) for name in self.tasks[1:]})
+        xavier_linears(self.embeds)
+        if self.classes is not None:
+            nn.init.trunc_normal_(self.classes.weight, std=0.02)
+        values = {RGB: encoder.patch_values, DEPTH: side**2, SEG: places * hyper.classes}
+        painted = [*self.tasks, *(["norm_rgb"] if hyper.norm_rgb else [])]
+        self.painters = nn.ModuleDict(
+            {
+                name: TaskDecoder(
+                    encoder, hyper, self.tasks, RGB if name == "norm_rgb" else name, values.get(name, values[RGB])
+                )
+                for name in painted
+            }
+        )
+
+    def forward(self, batch: Batch) -> Out:
+        tokens, mask = masked_view(batch.views[0])
+        targets = self._targets(batch, tokens)
+        seen = self._encoded(tokens, mask, targets)
+        losses = {}
+        for name, painter in self.painters.items():
+            at = self.tasks.index(RGB if name == "norm_rgb" else name)
+            hidden = mask.removed.view(len(tokens.value), len(self.tasks), -1)[:, at]
+            error, counts = self._error(name, painter(seen, mask).float(), targets)
+            losses[name] = mean_of_samples(error, counts & hidden[..., None])
+        return Out(torch.stack(list(losses.values())).sum(), losses)
+
+    def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
+        """Return the options of the optimizer: what marks a place, a modality or a class does not decay."""
+        own = ("mask_token", "task_embed", "classes.weight")
+        return ParamOptions(no_weight_decay=name.endswith(own))
+
+    def _targets(self, batch: Batch, tokens: Tokens) -> dict[str, Tensor]:
+        """Return of each modality (B, N, P): values, or classes, which are -1 where there is none"""
+        targets = {RGB: tokens.value}
+        for view in batch.views[1:]:
+            assert isinstance(view.value, Tokens)
+            targets[DEPTH] = view.value.value
+        for map_ in batch.maps:
+            middle = self.stride // 2
+            coarse = map_[:, None, middle :: self.stride, middle :: self.stride]
+            targets[SEG] = patchify(coarse, side_of(self.backbone.patch) // self.stride).value
+        return targets
+
+    def _encoded(self, tokens: Tokens, mask: IndexMask, targets: Mapping[str, Tensor]) -> Tensor:
+        """-> (B, prefix + K, D): of the visible patches, in the order of the mask"""
+        others = [self.embeds[name](self._input(name, targets[name])) for name in self.tasks[1:]]
+        number = tokens.value.shape[1]
+        stacked = tokens._replace(
+            value=tokens.value.repeat(1, len(self.tasks), 1), coord=tokens.coord.repeat(1, len(self.tasks), 1)
+        )
+
+        def join(embedded: Tensor, position: Tensor | float) -> Tensor:
+            own = torch.cat([embedded.new_zeros(len(mask.keep), number, embedded.shape[2]), *others], dim=1)
+            chosen = own.take_along_dim(mask.keep[..., None], dim=1)
+            return torch.where((mask.keep < number)[..., None], embedded, chosen.to(embedded.dtype)) + position
+
+        encoded: Tensor = self.backbone(stacked, mask.keep, join=join)
+        return encoded
+
+    def _input(self, name: str, target: Tensor) -> Tensor:
+        """(B, N, P) -> (B, N, values): depth as it is, classes as their embeddings, the last one where there is none"""
+        if self.classes is None or name != SEG:
+            return target
+        none = self.classes.num_embeddings - 1
+        embedded: Tensor = self.classes(target.where(target >= 0, none)).flatten(2)
+        return embedded
+
+    def _error(self, name: str, painted: Tensor, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, N, values) -> (B, N, P), (B, N, P) or (B, N, 1) bool: errors, and which of them count"""
+        target = targets[RGB if name == "norm_rgb" else name]
+        if name == SEG:
+            scores = painted.reshape(*target.shape, -1).movedim(3, 1)
+            return F.cross_entropy(scores, target, ignore_index=-1, reduction="none"), target >= 0
+        target = target.float()
+        if name == DEPTH:
+            return (painted - target).abs(), target != 0
+        if name == "norm_rgb":
+            mean, deviation = moments(target)
+            target = (target - mean) / deviation
+        return (painted - target).square(), torch.ones_like(target[..., :1], dtype=torch.bool)
+
+
+class TaskDecoder(nn.Module):
+    """A decoder of one modality: its patches ask, by cross-attention, for what the encoder made of all visible ones.
+
+    Section 3.2, "Decoders": queries are visible patches' features, and a learned token elsewhere; then transformer
+    blocks. Every modality has an embedding of its own in each decoder.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, encoder: TokenEncoder, hyper: MultiMAE.Hyper, tasks: tuple[str, ...], task: str, values: int
+    ) -> None:
+        super().__init__()
+        width, self.heads, self.num_prefix = hyper.decoder_width, hyper.decoder_heads, encoder.num_prefix
+        self.at = tasks.index(task)
+        self.embed = nn.Linear(encoder.dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.task_embed = nn.Parameter(torch.empty(len(tasks), 1, width))
+        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
+        self.query_norm, self.context_norm, self.out_norm = (nn.LayerNorm(width, eps=1e-6) for _ in range(3))
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.mlp = Mlp(width, 4 * width)
+        self.blocks = nn.Sequential(*(Block(width, self.heads, qkv_bias=True) for _ in range(hyper.decoder_depth)))
+        self.head = nn.Linear(width, values)
+        xavier_linears(self)
+        nn.init.trunc_normal_(self.task_embed, std=0.02)
+
+    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
+        """(B, prefix + K, D) -> (B, N, values): every patch of the modality, as it is painted"""
+        context = self.embed(seen)
+        places = (self.task_embed + self.positions).flatten(0, 1)  # (T * N, d)
+        visible = context[:, self.num_prefix :] + F.embedding(mask.keep, places)
+        asked = (self.mask_token + places).expand(len(seen), -1, -1).to(visible.dtype)
+        asked = asked.scatter(1, mask.keep[..., None].expand_as(visible), visible)
+        queries = asked.view(len(seen), -1, *self.positions.shape)[:, self.at]
+        read = self.context_norm(torch.cat([context[:, : self.num_prefix], visible], dim=1))
+        hidden = self._attended(self.query_norm(queries), read)
+        painted: Tensor = self.head(self.blocks(hidden + self.mlp(self.out_norm(hidden))))
+        return painted
+
+    def _attended(self, queries: Tensor, read: Tensor) -> Tensor:
+        parts = self.q(queries), self.k(read), self.v(read)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        attended: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return attended
+
+
+def tasks(hyper: MultiMAE.Hyper) -> tuple[str, ...]:
+    """Return the modalities that are seen and painted, in the order of their tokens."""
+    return (RGB, *([DEPTH] if hyper.depth else []), *([SEG] if hyper.seg else []))
+
+
+def mean_of_samples(error: Tensor, counts: Tensor) -> Tensor:
+    """(B, N, P), (B, N, 1 or P) bool -> (): the mean of what counts of each sample, then of samples where any does.
+
+    Over W processes each returns its own share; the mean of the shares is the loss of the whole batch.
+    """
+    counts = counts.expand_as(error)
+    number = counts.sum((1, 2))
+    own = error.where(counts, 0.0).sum((1, 2)) / number.clamp(min=1)
+    return own.sum() / dist.mean((number > 0).sum().to(own.dtype)).clamp(min=1 / dist.world_size())

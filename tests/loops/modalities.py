@@ -1,0 +1,123 @@
+"""MultiMAE, sample by sample and patch by patch, at the settings of its recipe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from precision import double_precision
+from torch import Tensor, nn
+
+from selfsup.batch import Batch
+from selfsup.method import Method
+
+from .authors import adamw, copied, learn, named, trained, warm
+from .masked import matrices
+from .ours import Trained
+from .recipes import of_recipe
+
+PARTS = {"image": "encoders.image", "embeds": "embeds", "classes": "classes", "painters": "painters"}
+UNDECAYED = "mask_token", "task_embed", "classes.weight"
+Parts = Mapping[str, Any] | nn.ModuleDict  # of PARTS
+N, PATCH = 16, 4  # patches of a modality, in four rows; pixels a side of each
+
+
+def patches(image: Tensor) -> list[Tensor]:
+    """(H, W) or (H, W, C) -> N arrays, row by row"""
+    cuts = range(0, image.shape[0], image.shape[0] // 4), range(0, image.shape[1], image.shape[1] // 4)
+    side = image.shape[0] // 4
+    return [image[row : row + side, column : column + side] for row in cuts[0] for column in cuts[1]]
+
+
+def embedded(student: Parts, sample: dict[str, list[Tensor]]) -> list[Tensor]:
+    """-> 3 N vectors: every patch of all modalities at its place, before the encoder"""
+    trunk, made = student["image"].trunk, []
+    for name, own in sample.items():
+        for place, patch in enumerate(own):
+            if name == "rgb":
+                vector = trunk.patch_embed.proj(patch.permute(2, 0, 1)[None]).flatten()
+            elif name == "depth":
+                vector = student["embeds"]["depth"](patch.flatten())
+            else:
+                classes = [student["classes"].weight[number] for number in patch.flatten().tolist()]  # -1: the last one
+                vector = student["embeds"]["seg"](torch.cat(classes))
+            made.append(vector + trunk.pos_embed[0, 1 + place])
+    return made
+
+
+def painted(student: Parts, name: str, at: int, seen: Tensor, keep: list[int]) -> Tensor:
+    """(1 + K, D) -> (N, values): by nn.MultiheadAttention, whose weights are the painter's"""
+    painter = student["painters"][name]
+    width = painter.embed.out_features
+    attention = nn.MultiheadAttention(width, painter.heads, batch_first=True).to(seen.dtype)
+    own = {
+        "in_proj_weight": torch.cat([painter.q.weight, painter.k.weight, painter.v.weight]),
+        "in_proj_bias": torch.cat([painter.q.bias, painter.k.bias, painter.v.bias]),
+        "out_proj.weight": painter.proj.weight,
+        "out_proj.bias": painter.proj.bias,
+    }
+    vectors = painter.embed(seen)
+    marks = {number: painter.task_embed[number // N, 0] + painter.positions[number % N] for number in range(3 * N)}
+    visible = {number: vectors[1 + place] + marks[number] for place, number in enumerate(keep)}
+    asked = [visible.get(at * N + place, painter.mask_token[0, 0] + marks[at * N + place]) for place in range(N)]
+    context = painter.context_norm(torch.stack([vectors[0], *visible.values()]))[None]
+    query = painter.query_norm(torch.stack(asked))[None]
+    hidden, _ = torch.func.functional_call(attention, own, (query, context, context), {"need_weights": False})
+    hidden = hidden + painter.mlp(painter.out_norm(hidden))
+    return painter.head(painter.blocks(hidden))[0]
+
+
+def error(name: str, paint: Tensor, patch: Tensor) -> tuple[Tensor, int]:
+    """-> the sum of a patch's errors, and of how many values"""
+    if name == "seg":
+        pairs = zip(paint.view(patch.numel(), -1), patch.flatten().tolist(), strict=True)
+        errors = [-F.log_softmax(scores, dim=0)[own] for scores, own in pairs if own >= 0]
+        return sum(errors, paint.new_zeros(())), len(errors)
+    target = patch.flatten()
+    if name == "depth":
+        known = target != 0
+        return (paint - target)[known].abs().sum(), int(known.sum())
+    if name == "norm_rgb":
+        target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
+    return (paint - target).square().sum(), target.numel()
+
+
+def derived(student: Parts, batch: Batch) -> Tensor:
+    """Return the loss of a batch, sample by sample and patch by patch."""
+    means: dict[str, list[Tensor]] = {name: [] for name in student["painters"]}
+    for number in range(len(batch.sample)):
+        image = batch.views[0].value.value[number].view(N, PATCH, PATCH, 3)
+        depth = batch.views[1].value.value[number].view(N, PATCH, PATCH)
+        coarse = torch.stack([batch.maps[0][number, 1 + 2 * row, 1::2] for row in range(8)])
+        sample = {"rgb": list(image), "depth": list(depth), "seg": patches(coarse)}
+        keep = batch.views[0].mask.keep[number].tolist()
+        every, trunk = embedded(student, sample), student["image"].trunk
+        first = trunk.cls_token[0, 0] + trunk.pos_embed[0, 0]
+        seen = trunk.norm(trunk.blocks(torch.stack([first, *(every[token] for token in keep)])[None]))[0]
+        for name, own in means.items():
+            task = "rgb" if name == "norm_rgb" else name
+            at = list(sample).index(task)
+            paint = painted(student, name, at, seen, keep)
+            hidden = [place for place in range(N) if at * N + place not in keep]
+            parts = [error(name, paint[place], sample[task][place]) for place in hidden]
+            if count := sum(part[1] for part in parts):
+                own.append(sum(part[0] for part in parts) / count)
+    return sum(torch.stack(own).mean() for own in means.values())
+
+
+def multimae(method: Method, batches: list[Batch]) -> Trained:
+    student = copied(method, PARTS)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        with double_precision():
+            return derived(student, batch)
+
+    def decay(step: int, name: str, weight: Tensor) -> float:
+        return 0.0 if name.endswith(UNDECAYED) else matrices(step, name, weight)
+
+    move = adamw(student, warm(8e-4, begin=1e-6), decay, betas=(0.9, 0.95))
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, PARTS))
+
+
+LOOPS = {"multimae": of_recipe("multimae", multimae, "vit")._replace(samples=2)}
