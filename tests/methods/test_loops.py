@@ -121,14 +121,11 @@ def test_ten_steps_are_the_authors(name: str, setting: Make) -> None:
         assert path in expected.state or not weight.requires_grad, path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STATELESS)
-def test_ten_steps_of_two_processes_without_a_state_are_the_authors(name: str, setting: Make, stateless: Path) -> None:
-    test_ten_steps_of_two_processes_are_the_authors(name, setting, stateless)
-
-
-@pytest.mark.parametrize("name", [name for name in SEVERAL if name not in STATELESS])
-def test_ten_steps_of_two_processes_are_the_authors(name: str, setting: Make, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in STATELESS)) for name in SEVERAL]
+)
+def test_ten_steps_of_two_processes_are_the_authors(name: str, setting: Make, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue("stateless" if name in STATELESS else "folder")
     one, two = (results(folder, name, rank)["straight"] for rank in range(WORLD))
     agree(one, authors(name, setting))
     torch.testing.assert_close(two, one, rtol=0, atol=0)
