@@ -10,7 +10,8 @@ on, not drawn one by one. Sounds are log-mel spectrograms. Cross-modal agreement
 """
 
 from collections.abc import Mapping
-from typing import Literal, final
+from dataclasses import replace
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,8 @@ class AVID(Method):
     """Sight and sound of a sample are told from those of others, each by what is remembered of the other."""
 
     paper, family, modalities, beside = "2004.12943", "cross-modal", ("image", "video"), ("audio",)
+    heads: Any  # of each modality, as the memories
+    memories: Any
     even: Tensor  # () of `noise_nce`: infinite before the first step, then that of its batch
 
     class Hyper(Knobs):
@@ -47,8 +50,8 @@ class AVID(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        colors = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
-        crop = Crop(scale=(hyper.crop_min, 1), resample="bilinear", jitter=hyper.jitter, **colors)
+        plain = Crop(scale=(hyper.crop_min, 1), resample="bilinear")
+        crop = replace(plain, jitter=hyper.jitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
         return Views((crop, Beside(field="audio", of=0)), draws=1)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:

@@ -132,7 +132,9 @@ class UNITER(Method):
         valid = validity(shown)
         features = read(self.backbone, tokens, self.words(shown), valid)
         logits, truth = self.match(features[:, 0]).float(), (~is_other).long()
-        _, patches, text = features.split([self.backbone.num_prefix, tokens.value.shape[1], valid.shape[1]], dim=1)
+        _, patches, text = features.split_with_sizes(
+            [self.backbone.num_prefix, tokens.value.shape[1], valid.shape[1]], dim=1
+        )
         moved = transport.distance(text, patches, valid) if self.hyper.transport else torch.zeros_like(logits[:, 0])
         accuracy = (logits.argmax(1) == truth).float().mean()
         return F.cross_entropy(logits, truth), torch.where(is_other, -moved, moved).mean(), accuracy

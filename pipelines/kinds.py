@@ -42,8 +42,8 @@ def check(planned: PlannedRun) -> None:
             message = f"{name} compares text with {run.modality}, and {short(run.method)} embeds no two alike"
             message = f"{message}; leave it out, or choose {' or '.join(_joint())}"
             raise SpecError(message, f"evals.{name}", "method")
-        wanted = evaluation.feature.joined(run.modality) if evaluation.feature.is_joint else ()
-        if lacking := [other for other in wanted if other not in (run.modality, *run.beside)]:
+        read = evaluation.feature.joined(run.modality) if evaluation.feature.is_joint else ()
+        if lacking := [other for other in read if other not in (run.modality, *run.beside)]:
             why = f"reads {lacking[0]} beside {run.modality}, and {short(run.method)} learns from none"
             raise SpecError(f"{name} {why}; leave it out", f"evals.{name}", "method")
         if evaluation.feature.kind == "pairs":

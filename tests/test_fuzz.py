@@ -99,7 +99,16 @@ def test_thousands_of_specs_and_overrides(files: list[Path]) -> None:
 def test_what_may_be_null_is_taken(files: list[Path]) -> None:
     """For every method, what an extended file says can be taken back; a section without axes is none."""
     photos = next(path for path in files if path.match("photos/mae.yaml")).parent
-    whole = "published.", "optim.warmup.", "train.duration.", "augment.", "start.", "teacher.", "evals.every."
+    whole = (
+        "published.",
+        "optim.warmup.",
+        "train.duration.",
+        "augment.",
+        "start.",
+        "teacher.",
+        "towers.",
+        "evals.every.",
+    )
     sizes = "backbone.patch_size"  # not every crop divides into the patches of the encoder's name
     for method in (name for name in names() if not load_method(name).beside):  # the others have no such recipe
         lines = [line.path for line in knob_lines(spec_type(method)) if line.type.endswith("| null")]

@@ -53,6 +53,7 @@ moco_v1          sgd          256     200   0      0.03   0       1e-4    1e-4  
 mocov3           adamw       4096     300   0      2.4e-3 0       0.1     0.1     40      all  temperature=0.2 momentum=0.99 frozen_patches=True hidden=4096 dim=256 backbone.heads=12 optim.betas=(0.9,0.999)
 mocov3_resnet50  lars.byol   4096     300   0      4.8    0       1e-6    1e-6    10      -    temperature=1.0 momentum=0.99 crop_min=0.2 hidden=4096 dim=256 optim.trust=0.001
 msn              adamw       1024     800   2e-4   1e-3   9.9e-5  0.04    0.366   15      -    prototypes=1024 temperature=0.1 target_temperature=0.1*0.25 me_max=1 iterations=3 momentum=0.996 hidden=2048 dim=256 mask_ratio=0.15 optim.clip_norm=3 optim.betas=(0.9,0.999)
+multimae         adamw       2048    1600   1e-6   8e-4   0       0.05    0.05    40      -    visible=98/196 alpha=1 classes=133 class_dim=64 stride=4 decoder_width=256 decoder_depth=2 decoder_heads=8 crop_min=0.2 optim.betas=(0.9,0.95)
 nepa             adamw       4096    1600   0      4.8e-3 0       0.05    0.05    40      -    momentum=0.9999 crop_min=0.08 backbone.patch_size=14 backbone.qk_norm=True optim.betas=(0.9,0.95)
 nnclr            lars.byol   4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 queue=98304 hidden=2048 predictor=4096 dim=256
 obow             sgd          256     200   0      0.03   3e-5    1e-4    1e-4    10      all  words=8192 levels=2 sharpness=15 kappa=8 momentum=0.99 crops=2 local_crops=5
@@ -72,6 +73,7 @@ simmim           adamw       2048     800   2e-6   4e-4   0       0.05    0.05  
 simsiam          sgd          512     100   0      0.1    0       1e-4    1e-4    0       all  layers=3 dim=2048 bottleneck=512 constant=True
 split_brain      adamw         40 450000s   0      3.16e-5 0      1e-3    1e-3    0       all  detail=4 optim.betas=(0.9,0.99) optim.drops=(200/450,375/450) optim.drop_factor=0.1**0.5
 supervised       sgd         1024      90   0.1    0.4    0       1e-4    1e-4    5       -    smoothing=0.0 optim.drops=(30/90,60/90,80/90) optim.drop_factor=0.1 train.norm_groups=32
+supervised_maws  adamw       4096      10   0      1.6e-3 0       0.05    0.05    1       -    smoothing=0.0
 swav             lars.larc   4096     800   0.3    4.8    4.8e-3  1e-6    1e-6    10      -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=0 freeze=1/800 optim.trust=0.001 train.norm_groups=8
 swav_batch256    lars.larc    256     200   0      0.6    6e-4    1e-6    1e-6    0       -    prototypes=3000 temperature=0.1 epsilon=0.05 iterations=3 hidden=2048 dim=128 queue=3840 queue_begins=15/200 freeze=1/200 optim.trust=0.001 train.norm_groups=1
 tico             lars.byol   4096    1000   0      3.2    0       1.5e-6  1.5e-6  10      -    decay=0.9 contrast=8 momentum=0.996 hidden=4096 dim=256

@@ -195,7 +195,7 @@ s.yaml:12:1: seeds: duplicate key 'seeds' (first on line 7)
                 "backbone: {weights: 5}",
                 "5:21: backbone.weights: expected text | null, not 5 (put text that looks like another type in quotes)",
             ),
-            ("embed:", "5:7: embed: expected {crop, batch}, not null"),
+            ("embed:", "5:7: embed: expected {crop, clips, crops, batch}, not null"),
             ("evals: [knn]", f"5:8: evals: expected {{{EVALUATORS}, every, means}}, not ['knn']"),
             ("optim: {warmup: 5}", "5:17: optim.warmup: expected {steps, epochs, samples} | null, not 5"),
             ("optim: {betas: [0.9, x]}", "5:22: optim.betas[1]: expected number, not 'x'"),

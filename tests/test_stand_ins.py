@@ -17,7 +17,8 @@ from selfsup.stand_ins import NeedsTorch, Placeholder
 from selfsup.sweeps.spec.sweepfile import read
 
 DRAWN = "flexpredict", "ijepa"  # whose checks draw masks
-FACTS = "unknown", "takes_tokens", "adds_positions", "is_hiera", "own_patch", "own_depth", "has_class_token"
+FACTS = "unknown", "takes_tokens", "adds_positions", "takes_words", "is_hiera", "own_patch", "own_depth"
+FACTS += ("has_class_token",)
 LIGHT = f"""
 import json, sys
 from pathlib import Path

@@ -130,12 +130,12 @@ def test_a_plan_says_what_is_left_and_for_how_long(home: Home) -> None:
     before = describe(sweep, planned)
     assert "mae: 3 arms x 2 seeds" in before
     assert "ablate  hyper.mask_ratio         0.5  [0.75]" in before
-    assert "pretrain      6, 0 done" in before
+    assert "pretrain     6, 0 done" in before
     assert "left to train: 6 runs, 24 steps, 192 samples" in before
     assert "no run of this kind measured yet, for mae" in before
     finish(planned[sweep.studies[0].arms[0].ids[0]], start=3600.0, speed=32 / 7200)
     after = describe(sweep, planned)
-    assert "pretrain      6, 1 done" in after
+    assert "pretrain     6, 1 done" in after
     assert "left to train: 5 runs, 20 steps, 160 samples" in after
     assert "15 hours of training (15 to 15)" in after  # 5 runs of an hour before, and two for 32 samples
 

@@ -212,7 +212,7 @@ class Points(Modality):
             counts = " and ".join(f"{number}{' with normals' * normals}" for number, normals in kinds)
             raise DataError(f"points of {counts} values; expected as many of all of them")
         [(channels, normals)] = kinds
-        first, second = (np.mean([measure[part] for measure in measures], axis=0) for part in (0, 1))
+        first, second = (np.mean(values, axis=0) for values in zip(*(measure[:2] for measure in measures), strict=True))
         std = np.sqrt(np.maximum(second - first**2, MIN_STD**2))
         fixed = AXES * (1 + normals)
         first[:fixed], std[:fixed] = 0, 1

@@ -83,7 +83,7 @@ def _feature(trunk: encoder.Encoder, view: Any, reads: FeatureChoice) -> Tensor:
 
 def joined(features: Tensor, parts: int, *, tokens: bool) -> Tensor:
     """(B * parts, ...) -> (B, ...), their means; of tokens, (B * parts, T, D) -> (B, parts * T, D), all of them"""
-    apart = features.unflatten(0, (-1, parts))
+    apart = features.view(-1, parts, *features.shape[1:])
     return apart.flatten(1, 2) if tokens else apart.mean(dim=1)
 
 
@@ -114,7 +114,8 @@ class Encode:
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
         parts = self._source.view.num_parts
-        raw = torch.from_numpy(np.array(batch.pop("sample"))).unflatten(1, (parts, -1)).flatten(0, 1)
+        sample = torch.from_numpy(np.array(batch.pop("sample")))
+        raw = sample.view(len(sample) * parts, -1, *sample.shape[2:])
         beside = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
         more = [value.repeat_interleave(parts, dim=0) for value in beside]
         tokens = isinstance(self._source, EncoderSource) and self._source.reads.is_of_tokens

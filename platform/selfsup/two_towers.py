@@ -5,7 +5,7 @@ B: samples, D: channels.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class TwoTowers(Method):
     A projection begins with the deviation of CLIP's authors (arXiv 2103.00020), one over the square root of its input.
     """
 
-    beside = ("text",)
+    beside: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(self, hyper: Any, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

@@ -46,7 +46,9 @@ def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in names() if not load(name).beside])  # photographs have no captions
 def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
     """Together, all that have a range: the method's own and those of encoder, optimizer, batch and kNN, on images."""
-    lines = [line for line in knob_lines(run_type(name)) if line.sweep and not line.path.startswith("input.")]
+    lines = [
+        line for line in knob_lines(run_type(name)) if line.sweep and not line.path.startswith(("input.", "towers."))
+    ]
     searched = [line.path for line in lines if not line.path.startswith("evals.") or line.path.startswith("evals.knn.")]
     (path := tmp_path / "auto.yaml").write_text(f"extends: {RECIPES / name}.yaml\nsearch: {{metric: {KNN}}}\n")
     it = read(path, [f"{knob}={{search: auto}}" for knob in searched])

@@ -5,7 +5,7 @@ N: points, C: their values.
 
 import io
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def _arrays(content: bytes) -> tuple[list[NDArray[np.generic]], bool]:
     return [_shares(part) if name == "colors" else part for name, part in parts.items()], "normals" in parts
 
 
-def _shares(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _shares(values: NDArray[Any]) -> NDArray[Any]:
     """Return whole numbers of 8 or 16 bits as shares of their largest; others as they are."""
     if values.dtype.kind != "u":
         return values

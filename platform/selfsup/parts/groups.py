@@ -109,7 +109,8 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
     with torch.no_grad():
         apart = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
         of_a, of_b = apart.argmin(2), apart.argmin(1)
-    return sum(
+    there, back = (
         (own - other.take_along_dim(near[..., None], dim=1)).square().sum(2).mean()
         for own, other, near in ((a, b, of_a), (b, a, of_b))
     )
+    return there + back
