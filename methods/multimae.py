@@ -216,7 +216,7 @@ class TaskDecoder(nn.Module):
         context = self.embed(seen)
         places = (self.task_embed + self.positions).flatten(0, 1)  # (T * N, d)
         visible = context[:, self.num_prefix :] + F.embedding(mask.keep, places)
-        asked = (self.mask_token[0] + places).expand(len(seen), -1, -1).to(visible.dtype)
+        asked = (self.mask_token + places).expand(len(seen), -1, -1).to(visible.dtype)
         asked = asked.scatter(1, mask.keep[..., None].expand_as(visible), visible)
         queries = asked.view(len(seen), -1, *self.positions.shape)[:, self.at]
         read = self.context_norm(torch.cat([context[:, : self.num_prefix], visible], dim=1))

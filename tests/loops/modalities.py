@@ -120,4 +120,4 @@ def multimae(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, PARTS))
 
 
-LOOPS = {"multimae": of_recipe("multimae", multimae, "vit")._replace(samples=2)}
+LOOPS = {"multimae": of_recipe("multimae", multimae, "vit")._replace(samples=4)}
