@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arrays import npy
 from outsiders import planned, refused, spec_beside
 from videos import coded
 
@@ -49,12 +50,6 @@ class Pair(Method):
         vectors = [self.encoders[view.modality].pooled(view.value) for view in batch.views]
         return Out(sum(vector.square().mean() for vector in vectors))
 """
-
-
-def npy(values: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values)
-    return sink.getvalue()
 
 
 @pytest.fixture(scope="module")

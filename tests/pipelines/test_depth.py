@@ -9,6 +9,7 @@ import pytest
 import tifffile
 import torch
 import yaml
+from arrays import npy, npz
 from numpy.typing import NDArray
 from tiny import BACKBONE
 
@@ -28,18 +29,6 @@ DEPTH, KNOBS = DepthMaps(), DepthInput()
 HEIGHT, WIDTH, SIDE = 32, 48, 16
 ROW, COLUMN = np.indices((HEIGHT, WIDTH))
 METERS = ((ROW * 64 + COLUMN + 1) / 1000).astype(np.float32)  # so that each value says its row and column
-
-
-def npy(values: NDArray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values)
-    return sink.getvalue()
-
-
-def npz(values: NDArray) -> bytes:
-    sink = io.BytesIO()
-    np.savez(sink, depth=values)
-    return sink.getvalue()
 
 
 def tiff(values: NDArray) -> bytes:
@@ -88,7 +77,7 @@ def test_depth_of_half_the_size_shows_the_same_part(tmp_path: Path) -> None:
         png(np.round(1000 * METERS).astype(np.uint16)),
         tiff(METERS),
         npy(METERS.astype(np.float64)),
-        npz(METERS[..., None]),
+        npz(depth=METERS[..., None]),
     ],
 )
 def test_formats_of_the_same_depth(data: bytes) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import trimesh
 import yaml
+from arrays import npy, npz
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -40,18 +41,6 @@ COLORS = DRAW.integers(0, 256, (300, 3), np.uint8)
 BARE = PointsReading(channels=3)
 STILL = {"scale": 1.0, "translation": 0.0}
 BACKBONE = {"name": "vit_tiny_patch16_224", "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "pool": "mean"}
-
-
-def npy(values: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values)
-    return sink.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.savez(sink, **arrays)
-    return sink.getvalue()
 
 
 def ply(order: str, kinds: str = "d", after: str = "", tail: bytes = b"") -> bytes:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from arrays import npy, npz
 from PIL import Image
 
 from selfsup import encoder
@@ -35,18 +36,6 @@ KNOBS = SeriesInput(points=32)
 WHOLE = Slice(knobs=KNOBS, is_random=False)
 STATS = SeriesStats(channels=2, mean=(1.0, -1.0), std=(2.0, 0.5))
 BACKBONE = {"name": "vit_tiny_patch16_224", "patch_size": 4, "width": 32, "depth": 1, "heads": 2}
-
-
-def npy(values: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values)
-    return sink.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.savez_compressed(sink, **arrays)
-    return sink.getvalue()
 
 
 def shown(data: bytes, view: Slice, *draws: float) -> np.ndarray:

@@ -1,0 +1,18 @@
+"""Arrays as the files that NumPy writes."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def npy(values: NDArray) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, values)
+    return sink.getvalue()
+
+
+def npz(**arrays: NDArray) -> bytes:
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **arrays)
+    return sink.getvalue()
