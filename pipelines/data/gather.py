@@ -25,7 +25,7 @@ class SampleSpool:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._parts = file, [*modality.names(), *annotation.SUFFIXES.values(), *modality.companions()]
+        self._file, self._parts = file, [*tars.parts()]
         places = [(name, "<i8" if name == "start" else "<i4", (len(self._parts),)) for name in ("start", "length")]
         self._row = np.dtype([*places, *((kind, "<i4") for kind in KINDS)])  # a label as its number in the vocabulary
         self._vocabularies: dict[str, dict[str, int] | None] = {kind: {} for kind in KINDS}  # None: not labels

@@ -132,11 +132,14 @@ def scan(data: bytes, *, name: str) -> ShardScan:
     )
 
 
+def parts() -> tuple[str, ...]:
+    """Return what a row may have a place for: modalities, and annotations by their suffixes."""
+    return (*modality.names(), *annotation.SUFFIXES.values(), *modality.companions())
+
+
 def _schema() -> pa.Schema:
     texts = dict.fromkeys(("key", "label", *labels.UNSURE), pa.string())
-    return pa.schema(
-        texts | dict.fromkeys((*modality.names(), *annotation.SUFFIXES.values(), *modality.companions()), PLACE)
-    )
+    return pa.schema(texts | dict.fromkeys(parts(), PLACE))
 
 
 def _first(row: Mapping[str, Any]) -> int:

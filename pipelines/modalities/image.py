@@ -9,7 +9,7 @@ from pydantic import Field
 
 from selfsup.knob import Knobs
 from selfsup.modality import Boxes, Data, Modality, Raw, Reading
-from selfsup.moments import moments_of_channels
+from selfsup.moments import mean_and_std, moments_of_channels
 from selfsup.pipelines.modalities.pixels.coding import ImageCoding
 from selfsup.pipelines.modalities.pixels.decode import How, check_bits, decode, depth, dimensions
 from selfsup.sections import Backbone
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATISTICS_SIDE = 256  # pixels, about that of training images: the deviation falls with the resolution
-DIGITS = 6  # of mean and deviation
 MIN_STD = 1 / 255  # images of one flat color would divide by zero
 RAND_AUGMENT_DRAWS = 2
 PHOTO_DRAWS = 13  # jitter?, four strengths, four ranks for their order, gray?, blur?, its sigma, solarize?
@@ -183,13 +182,8 @@ class Image(Modality):
     def statistics(self, measures: Sequence[Measure], reading: ImageReading) -> ImageStats:
         """Return means over images, each of the same weight. Raises DataError as `check_bits`."""
         check_bits(reading.bits, [measure.bits for measure in measures])
-        mean = np.mean([measure.first for measure in measures], axis=0)
+        first = np.mean([measure.first for measure in measures], axis=0)
         second = np.mean([measure.second for measure in measures], axis=0)
-        std = np.sqrt(np.maximum(second - mean**2, MIN_STD**2))
+        mean, std = mean_and_std(first, second, MIN_STD)
         settings = reading.model_dump() | ({"bits": None} if reading.bits == 16 else {})
-        return ImageStats(**settings, mean=_rounded(mean), std=_rounded(std))
-
-
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return values rounded to be equal on every processor: the last digits depend on the order of additions."""
-    return tuple(np.round(values, DIGITS).tolist())
+        return ImageStats(**settings, mean=mean, std=std)

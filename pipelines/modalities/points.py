@@ -24,7 +24,7 @@ from pydantic import Field
 from selfsup.errors import DataError, SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.modality import Boxes, Data, DecodeError, Modality, Raw, Reading
-from selfsup.moments import moments_of_channels
+from selfsup.moments import mean_and_std, moments_of_channels
 from selfsup.pipelines.modalities.clouds.decode import Values, centered, decode, length
 from selfsup.pipelines.modalities.clouds.poses import DRAWS, SIZE, matrices, poses, rotations
 from selfsup.sections import Backbone
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from selfsup.parts.tokens import Tokens
 
 AXES = 3
-DIGITS = 6  # of mean and deviation
 MIN_STD = 1e-6  # values that are the same everywhere would divide by zero
 CUT = 5.0  # deviations at which noise is cut, as PointNet's
 SIDE = 64  # pixels of a picture
@@ -213,10 +212,8 @@ class Points(Modality):
             raise DataError(f"points of {counts} values; expected as many of all of them")
         [(channels, normals)] = kinds
         first, second = (np.mean(values, axis=0) for values in zip(*(measure[:2] for measure in measures), strict=True))
-        std = np.sqrt(np.maximum(second - first**2, MIN_STD**2))
-        fixed = AXES * (1 + normals)
-        first[:fixed], std[:fixed] = 0, 1
-        mean, std = (tuple(np.round(part, DIGITS).tolist()) for part in (first, np.maximum(std, MIN_STD)))
+        (mean, std), fixed = mean_and_std(first, second, MIN_STD), AXES * (1 + normals)
+        mean, std = (0.0,) * fixed + mean[fixed:], (1.0,) * fixed + std[fixed:]
         return PointsStats(channels=channels, normals=normals, mean=mean, std=std)
 
 

@@ -18,14 +18,13 @@ from pydantic import Field
 from selfsup.errors import DataError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.modality import Boxes, Data, DecodeError, Modality, Raw, Reading
-from selfsup.moments import moments_of_channels
+from selfsup.moments import mean_and_std, moments_of_channels
 from selfsup.sections import Backbone
 from selfsup.views import Views, ViewSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIGITS = 6  # of mean and deviation
 MIN_STD = 1e-6  # channels of one value would divide by zero
 ROWS, REACH = 64, 3.0  # of a picture; deviations from its middle to its edge
 
@@ -157,8 +156,7 @@ class Series(Modality):
         if len(counts) > 1:
             raise DataError(f"series of {' and '.join(map(str, counts))} channels; expected as many in all of them")
         first, second = np.mean(measures, axis=0)
-        std = np.sqrt(np.maximum(second - first**2, MIN_STD**2))
-        mean, std = (tuple(np.round(part, DIGITS).tolist()) for part in (first, np.maximum(std, MIN_STD)))
+        mean, std = mean_and_std(first, second, MIN_STD)
         return SeriesStats(channels=counts[0], mean=mean, std=std)
 
 
