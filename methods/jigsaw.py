@@ -24,7 +24,7 @@ from selfsup.parts import checks
 from selfsup.parts.heads import mlp
 from selfsup.parts.labels import accuracy, cross_entropy
 from selfsup.parts.patch import pixels, seen_by
-from selfsup.parts.pretext import PUZZLE, at_each_piece, permutations, pieces, standardized
+from selfsup.parts.pretext import PUZZLE, at_each_piece, in_order, permutations, pieces, standardized
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
@@ -68,8 +68,8 @@ class Jigsaw(Method):
         images = pixels(batch.views[0].value, self.backbone.patch)
         cut = pieces(images, places, piece=self.hyper.piece)
         features = at_each_piece(self._embedded, standardized(cut) if self.hyper.standardize else cut)
-        truth = (draw[:, 0] * len(self.orders)).long().clamp_max(len(self.orders) - 1)
-        logits = self.head(features.take_along_dim(self.orders[truth][..., None], dim=1).flatten(1))
+        row, truth = in_order(features, self.orders, draw[:, 0])
+        logits = self.head(row)
         return Out(cross_entropy(logits, truth), {"accuracy": accuracy(logits, truth)})
 
     def _embedded(self, cut: Tensor) -> Tensor:

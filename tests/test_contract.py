@@ -73,3 +73,10 @@ def test_what_differs_on_one_batch_alone_is_rounding(
         lambda folder, kind, seed: {"the loss": torch.tensor(joined[seed])},  # noqa: ARG005
     )
     assert all(text.startswith(problem) and bool(text) == bool(problem) for _, text in process_contract.check("moco"))
+
+
+@pytest.mark.parametrize("name", ["cubic_puzzles", "random_walk"])
+def test_an_objective_of_clips_alone_is_checked_on_clips(name: str) -> None:
+    outcomes = dict(check(name))
+    assert len(outcomes) == len(CONTRACTS)
+    assert set(outcomes.values()) == {""}

@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mutations import Case, records, specs, tables, torn
+from small import of_images
 from tiny import BACKBONE
 
 from selfsup import encoder, saved
 from selfsup.errors import CheckpointError, DataError, SpecError
 from selfsup.knob import knob_lines
-from selfsup.method import load as load_method
-from selfsup.method import names
 from selfsup.pipelines import planning
 from selfsup.pipelines.data.manifest import SampleReader, load
 from selfsup.spec import Backbone, read, spec_type
@@ -110,7 +109,7 @@ def test_what_may_be_null_is_taken(files: list[Path]) -> None:
         "evals.every.",
     )
     sizes = "backbone.patch_size"  # not every crop divides into the patches of the encoder's name
-    for method in (name for name in names() if not load_method(name).beside):  # the others have no such recipe
+    for method in of_images():  # the others have no such recipe
         lines = [line.path for line in knob_lines(spec_type(method)) if line.type.endswith("| null")]
         shared = () if method == "mae" else ("evals.",)  # the same of every method
         for path in lines:

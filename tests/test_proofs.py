@@ -22,7 +22,7 @@ from selfsup.shipped import files
 TESTS = Path(__file__).parent
 LOSSES = {
     f"selfsup.parts.{name}"
-    for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches")
+    for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches", "walks")
 }
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
 FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/", "yfcc15m/", "audioset_clips/")
@@ -112,7 +112,7 @@ def test_describe_shows_tests_and_deviations(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 100
     asked = CliRunner().invoke(app, ["describe", "--proof", "--json"]).output
     assert list(json.loads(asked)) == names()
-    assert json.loads(asked)["mae"]["recipes"] == ["in1k/mae", "in1k/mae_hiera"]
+    assert json.loads(asked)["mae"]["recipes"] == ["in1k/mae", "in1k/mae_hiera", "k400/mae_st", "k400/mae_videomae"]
     own = tmp_path / "mine.py"
     own.write_text((TESTS.parent / "methods" / "simclr.py").read_text().replace("Deviations from", "Deviating from"))
     shown = CliRunner().invoke(app, ["describe", str(own), "--proof"]).output

@@ -41,8 +41,10 @@ def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
 
 
 def test_every_objective_has_a_recipe() -> None:
-    """One of its paper, and one that minutes suffice for: of captions, sounds and depth on data that has some."""
+    """One of its paper, and one that minutes suffice for: of captions, sounds, depth, clips on data with some."""
     folders = {"audio": ("audioset_clips", "impacts"), "text": ("yfcc15m", "scenes"), "depth": ("in1k", "scenes")}
+    folders |= {"image": ("in1k", "photos"), "video": ("k400", "motions")}
     for name in names():
-        wanted = next((folders[field] for field in folders if field in load(name).beside), ("in1k", "photos"))
+        fields = (*load(name).beside, *(load(name).modalities or ("image",)))
+        wanted = next(folders[field] for field in folders if field in fields)
         assert {f"{folder}/{name}" for folder in wanted} <= {f"{path.parent.name}/{path.stem}" for path in RECIPES}

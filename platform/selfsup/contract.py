@@ -15,8 +15,7 @@ from selfsup import checkpoint, encoder, modality
 from selfsup.batch import Batch, Layout, blank_batch
 from selfsup.encoder import Encoder
 from selfsup.frozen import Frozen
-from selfsup.input_kinds import InputKinds, shape_beside, views_of
-from selfsup.knob import Knobs
+from selfsup.input_kinds import InputKinds, shape_beside, shape_of, views_of
 from selfsup.masks import Mask, MaskRule
 from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.optim import build
@@ -28,6 +27,7 @@ from selfsup.train import read, train
 from selfsup.views import MapSpec, Views
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
+CHANNELS = 3  # of a sample
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
@@ -57,27 +57,36 @@ def check(name: str) -> Iterator[tuple[str, str]]:
 def example(method: type[Method], backbone: Backbone, seed: int, samples: int = SAMPLES) -> Example:
     """Return an objective and a batch, both functions of the seed."""
     torch.manual_seed(seed)
-    hyper, trunk = method.Hyper(), encoder.build(backbone, method.initialize)
-    info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(SIZE, SIZE))
+    hyper = method.Hyper()
+    kinds = cheap_kinds(method, method.views(hyper))
+    shape = shape_of(kinds, backbone, CHANNELS)
+    trunk = encoder.build(backbone, method.initialize, shape)
+    info = TrainInfo(num_samples=DATA, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=shape.sizes)
     info = info._replace(teacher=example_teacher(method, backbone, info))
-    views, towers, shapes = beside(method, method.views(hyper), backbone)
+    views, towers, shapes = beside(method, method.views(hyper), kinds, backbone)
     info = info._replace(beside=shapes)
-    made = method(hyper, {"image": trunk, **towers}, info)
+    made = method(hyper, {kinds.name: trunk, **towers}, info)
     return Example(made, random_batch(views, trunk.patch, samples, layouts(made, info)))
 
 
+def cheap_kinds(method: type[Method], views: Views) -> InputKinds:
+    """Return kinds of data that an objective learns from, at small settings: images, if it does, and what it reads."""
+    known = method.modalities or ("image",)
+    own = {name: modality.load(name) for name in ("image" if "image" in known else known[0], *views.beside)}
+    [(name, knobs), *others] = [(name, kind.Input(**kind.cheap)) for name, kind in own.items()]
+    return InputKinds(name, knobs, dict(others))
+
+
 def beside(
-    method: type[Method], views: Views, backbone: Backbone
+    method: type[Method], views: Views, kinds: InputKinds, backbone: Backbone
 ) -> tuple[Views, dict[str, Encoder], dict[str, InputShape]]:
-    """Return views of images and of what lies beside them, small towers of the latter, and its shapes."""
-    own = {name: modality.load(name) for name in views.beside}
-    kinds = InputKinds("image", Knobs(), {name: kind.Input(**kind.cheap) for name, kind in own.items()})
-    channels = {name: kind.Reading().channels or 3 for name, kind in own.items()}
+    """Return views of samples and of what lies beside them, small towers of the latter, and its shapes."""
+    channels = {name: modality.load(name).Reading().channels or CHANNELS for name in kinds.beside}
     shapes = {
         name: shape_beside(name, kinds, backbone, number, one_trunk=method.one_trunk)
         for name, number in channels.items()
     }
-    towers = {} if method.one_trunk else {name: _tower(method, name, kinds, backbone, shapes[name]) for name in own}
+    towers = {} if method.one_trunk else {name: _tower(method, name, kinds, backbone, shapes[name]) for name in shapes}
     return views_of(views, kinds, backbone), towers, shapes
 
 
@@ -120,7 +129,7 @@ def random_batch(
     beside: of other modalities.
     """
     blank = blank_batch(views, patch, samples, beside=beside)
-    values = [_random_value(view, beside.get(view.modality, Layout(3, patch)), samples) for view in views.specs]
+    values = [_random_value(view, beside.get(view.modality, Layout(CHANNELS, patch)), samples) for view in views.specs]
     grids = [() if isinstance(value, Tensor) else value.grid for value in values]
     rules = [crop.mask if patch else None for crop in views.specs]
     masks = [_random_mask(rule, samples, grid) if rule else None for rule, grid in zip(rules, grids, strict=True)]

@@ -8,10 +8,11 @@ from torch import nn
 
 from selfsup import encoder
 from selfsup.batch import Batch
-from selfsup.contract import beside, random_batch
+from selfsup.contract import CHANNELS, beside, cheap_kinds, random_batch
 from selfsup.frozen import Frozen
+from selfsup.input_kinds import shape_of
 from selfsup.knob import Knobs
-from selfsup.method import Method, TrainInfo, layouts, load
+from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.parts.patch import Patch
 from selfsup.sections import Backbone
 
@@ -28,6 +29,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "clip": {"dim": 16},
     "colorization": {"depth": 1, "width": 16},
     "context_encoder": {"bottleneck": 16, "width": 4},
+    "cubic_puzzles": {"hidden": 32},
     "data2vec": {"average": 2, "mask_block": 2},
     "clusterfit": {"clusters": 4, "iterations": 5},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
@@ -69,6 +71,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
         "decoder_heads": 2,
     },
     "pixpro": {"hidden": 64, "dim": 6},
+    "random_walk": {"grid": 3, "dim": 16},
     "relative_position": {"puzzle": 36, "piece": 8, "jitter": 2, "hidden": 32},
     "ropim": {"ratio": 0.3},
     "salt": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
@@ -109,18 +112,24 @@ def setting(
         torch.manual_seed(seed)
         kind = load(name)
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
-        settings = BACKBONES[backbone or kind.backbones[0]]
-        trunk = encoder.build(settings, kind.initialize, mask_units=kind.mask_units)
-        size = settings.image_size
-        info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=(size, size))
+        settings, kinds = BACKBONES[backbone or kind.backbones[0]], cheap_kinds(kind, kind.views(knobs))
+        shape = shape_of(kinds, settings, CHANNELS)
+        trunk = encoder.build(settings, kind.initialize, shape, mask_units=kind.mask_units)
+        info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=shape.sizes)
         if lesson := kind.lesson(knobs):
             first = first_stage(knobs, seed) if name == "dinov3" else None
             info = info._replace(teacher=first or teacher(kind, lesson, knobs, samples, trunk.patch))
-        views, towers, shapes = beside(kind, kind.views(knobs), settings)
+        views, towers, shapes = beside(kind, kind.views(knobs), kinds, settings)
         info = info._replace(beside=shapes)
-        method = kind(knobs, {"image": trunk, **towers}, info)
+        method = kind(knobs, {kinds.name: trunk, **towers}, info)
         batch = random_batch(views, trunk.patch, samples, layouts(method, info))
     return method, batch
+
+
+def of_images() -> list[str]:
+    """Return the names of the objectives that learn from images alone, which all have recipes of photographs."""
+    kinds = {name: load(name) for name in names()}
+    return [name for name, kind in kinds.items() if not kind.beside and "image" in (kind.modalities or ("image",))]
 
 
 def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: Patch | None) -> Frozen:

@@ -4,6 +4,7 @@ published, which knows of selfsup only the first weights and the forward passes 
 
 from . import (
     captions,
+    clips,
     contrasts,
     gaussians,
     heard,
@@ -36,5 +37,6 @@ MODULES = (
     captions,
     heard,
     joint,
+    clips,
 )
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

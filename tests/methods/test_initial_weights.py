@@ -29,6 +29,8 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "salt": (0.02, 0.02, 0.02),
     "simmim": (CUT, CUT, CUT),
     "mocov3": (APART, (2 / 96) ** 0.5, 1e-6),
+    "cubic_puzzles": (GLOROT, (2 / 144) ** 0.5, 0.02),  # of two frames: 48 x 96
+    "random_walk": (GLOROT, (2 / 144) ** 0.5, 0.02),
 }
 UNIT = (
     "deepcluster",

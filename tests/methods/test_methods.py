@@ -127,7 +127,7 @@ def test_autocast_changes_the_loss_little(case, setting) -> None:
 
 def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:
     method, batch = setting(*case)
-    trunk = method.encoder("image")
+    trunk = method.encoder(batch.views[0].modality)
     before = trunk.pooled(batch.views[0].value)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     out = method(batch)

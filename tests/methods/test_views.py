@@ -25,6 +25,7 @@ clip         1    -  0.9   1     3/4 4/3  0    bicubic   0    0   0   0   0    0
 capi         1    -  0.6   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
+cubic_puzzles 1  -  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0     0    0
 data2vec     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
 clusterfit   1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0     0    0
 deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
@@ -77,6 +78,7 @@ pirl         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0
 pirl         1  255  0.6   1     3/4 4/3  0    bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
+random_walk  1    -  0.8   0.95  0.7 1.3  0    bilinear  0    0   0   0   0    0     0    0
 relative_position 1 432 0.41 1   1   1    0    bilinear  0    0   0   0   0    0     0    0
 ropim        1    -  0.67  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 salt         1    -  0.3   1     3/4 4/3  0    bilinear  0    0   0   0   0    0     0    0

@@ -3,16 +3,21 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.functional import resized_crop
 
 from selfsup.parts.pretext import (
     at_each_piece,
+    inner_boxes,
     mirrored,
     one_channel,
+    parts_at,
     permutations,
     pieces,
+    replicated,
     shuffled,
     standardized,
     turned,
+    zoomed,
 )
 
 
@@ -116,3 +121,43 @@ def test_permutations_of_nine_are_eight_places_apart() -> None:
     assert 8 <= apart.mean() < 8.1
     assert ((orders[:9, None] != orders[None, :9]).sum(axis=2)[np.triu_indices(9, 1)] == 9).all()
     assert permutations(50).tolist() == orders[:50].tolist()
+
+
+def test_parts_of_clips_begin_where_they_are_asked_for() -> None:
+    clips, corner = torch.randn(2, 3, 8, 6, 5), torch.tensor([[[0, 0, 0], [4, 2, 1]], [[1, 3, 2], [6, 1, 0]]])
+    cut = parts_at(clips, corner, (2, 3, 3))
+    assert cut.shape == (2, 2, 3, 2, 3, 3)
+    for sample in range(2):
+        for number, (time, top, left) in enumerate(corner[sample].tolist()):
+            expected = clips[sample, :, time : time + 2, top : top + 3, left : left + 3]
+            assert cut[sample, number].equal(expected)
+
+
+def test_one_channel_stands_for_all() -> None:
+    clips = torch.randn(3, 3, 2, 4, 4)
+    seen = replicated(clips, torch.tensor([0.0, 0.5, 0.99]))
+    for number in range(3):
+        assert all(seen[number, channel].equal(clips[number, number]) for channel in range(3))
+
+
+def test_inner_boxes_are_those_of_a_random_resized_crop_that_fits() -> None:
+    boxes = inner_boxes(torch.rand(4000, 4), 64, (0.3, 0.5))  # of these areas any ratio fits
+    top, left, height, width = boxes.unbind(1)
+    assert torch.stack([top, left]).min() == 0
+    assert (top + height).max() == (left + width).max() == 64
+    area, ratio = height * width / 64**2, width / height
+    assert 0.285 < area.min() < 0.315
+    assert 0.485 < area.max() < 0.515
+    assert 0.72 < ratio.min() < 0.77
+    assert 1.3 < ratio.max() < 1.38
+    assert ratio.log().mean().abs() < 0.02
+    assert inner_boxes(torch.full((1, 4), 1 - 2**-24), 64, (0.9, 0.9)).tolist() == [[11, 0, 53, 64]]
+
+
+def test_boxes_are_zoomed_as_torchvision_resizes_crops() -> None:
+    patches, boxes = torch.randn(2, 3, 3, 2, 16, 16), inner_boxes(torch.rand(2, 3, 4), 16, (0.3, 1.0))
+    seen = zoomed(patches, boxes)
+    for sample in range(2):
+        for number, box in enumerate(boxes[sample].int().tolist()):
+            expected = resized_crop(patches[sample, number], *box, [16, 16])
+            torch.testing.assert_close(seen[sample, number], expected, rtol=1e-4, atol=1e-5)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small import of_images
 
-from selfsup.method import names
 from selfsup.metrics_log import tail
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planning import plan
@@ -23,7 +23,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
     return {"train": make(root / "train", number=128).root, "val": make(root / "val", number=16, seed=1).root}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", of_images())
 def test_an_objective_trains_on_two_workers_and_is_evaluated(name: str, sets: dict[str, str], tmp_path: Path) -> None:
     changes = [f"data.{split}={url}" for split, url in sets.items()]
     changes += [f"train.duration={{steps: {STEPS}}}", "train.batch=16", "train.log_every=2", "optim.warmup=null"]

@@ -1,6 +1,10 @@
-"""Transformations of images for pretext tasks. Random numbers are arguments. N: images, C: channels."""
+"""Transformations of images and clips for pretext tasks. Random numbers are arguments.
+
+N: samples, C: channels, S: points along each of A axes, P: parts of a sample.
+"""
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -8,6 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from selfsup.parts.precision import no_autocast
+from selfsup.parts.tokens import places
 
 PUZZLE = 3 * 3  # pieces
 
@@ -19,20 +26,29 @@ def pieces(images: Tensor, draws: Tensor, *, piece: int | None = None, jitter: i
     on from one piece to the next; for other sizes in this proportion. piece: p instead. jitter: pixels that a piece
     may move, around the middle of its cell; None: as far as the cell goes.
     """
-    samples, channels, side, _ = images.shape
-    cell = side // 3
+    cell = images.shape[2] // 3
     piece = cell * 64 // 85 if piece is None else piece
     room = cell - piece if jitter is None else jitter
     assert piece + room <= cell, f"pieces of {piece} pixels that move by {room} do not fit cells of {cell}"
-    grid = images[..., : 3 * cell, : 3 * cell].reshape(samples, channels, 3, cell, 3, cell)
-    cells = grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    corner = (draws.view(-1, PUZZLE, 2, 1) * (room + 1)).long().clamp_max(room) + (cell - piece - room) // 2
-    top, left = (corner + torch.arange(piece, device=images.device)).unbind(2)  # (N, 9, p) each
-    return cells.take_along_dim(top[:, :, None, :, None], dim=3).take_along_dim(left[:, :, None, None], dim=4)
+    within = (draws.view(-1, PUZZLE, 2) * (room + 1)).long().clamp_max(room) + (cell - piece - room) // 2
+    return parts_at(images, cell * places((3, 3), images.device) + within, (piece, piece)).contiguous()
+
+
+def parts_at(x: Tensor, corner: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """(N, C, *S), (N, P, A) int64 -> (N, P, C, *sides): the parts of each sample that begin at these points."""
+    rank = len(sides)
+    sample = torch.arange(len(x), device=x.device).view(-1, *[1] * (1 + rank))
+    along = [
+        (corner[..., axis, None] + torch.arange(side, device=x.device)).unflatten(
+            2, [side if other == axis else 1 for other in range(rank)]
+        )
+        for axis, side in enumerate(sides)
+    ]
+    return x.movedim(1, -1)[sample, *along].movedim(-1, 2)
 
 
 def at_each_piece(embed: Callable[[Tensor], Tensor], cut: Tensor) -> Tensor:
-    """(N, P, C, p, p) -> (N, P, D): embeddings of all pieces, which go to the encoder as P views of N samples."""
+    """(N, P, C, *S) -> (N, P, D): embeddings of all pieces, which go to the encoder as P views of N samples."""
     embedded = embed(cut.transpose(0, 1).flatten(0, 1))
     return embedded.view(cut.shape[1], len(cut), -1).transpose(0, 1)
 
@@ -89,3 +105,44 @@ def turned(images: Tensor, draws: Tensor) -> Tensor:
 def mirrored(images: Tensor, draws: Tensor) -> Tensor:
     """(..., C, H, W), (...) in [0, 1) -> (..., C, H, W): half of the images, left to right."""
     return torch.where(draws[..., None, None, None] < 0.5, images.flip(-1), images)
+
+
+def in_order(features: Tensor, orders: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, P, D), (K, P) int64, (N,) in [0, 1) -> (N, P * D), (N,): parts side by side, in one of K orders; which."""
+    number = (draws * len(orders)).long().clamp_max(len(orders) - 1)
+    return features.take_along_dim(orders[number][..., None], dim=1).flatten(1), number
+
+
+def replicated(x: Tensor, draws: Tensor) -> Tensor:
+    """(N, C, *S), (N,) in [0, 1) -> (N, C, *S): one channel of each sample in place of all.
+
+    Kim, Cho and Kweon (arXiv 1811.09795), "channel replication".
+    """
+    channel = (draws * x.shape[1]).long().clamp_max(x.shape[1] - 1)
+    return x[torch.arange(len(x), device=x.device), channel][:, None].expand_as(x)
+
+
+def inner_boxes(draws: Tensor, side: int, area: tuple[float, float]) -> Tensor:
+    """(..., 4) in [0, 1) -> (..., 4): top, left, height, width within a square of `side` pixels, in whole pixels.
+
+    area: its range, as a share of the square's; the ratio of its sides is up to 4/3, either way, as that of
+    torchvision's RandomResizedCrop, but what is longer than the square is cut off.
+    """
+    size, aspect, *corner = draws.unbind(-1)
+    size, aspect = area[0] + (area[1] - area[0]) * size, (math.log(4 / 3) * (2 * aspect - 1)).exp()
+    shape = [(side * (size * ratio).sqrt()).round().clamp(1, side) for ratio in (1 / aspect, aspect)]
+    start = [(draw * (side - length + 1)).floor() for draw, length in zip(corner, shape, strict=True)]
+    return torch.stack([*start, *shape], dim=-1)
+
+
+def zoomed(x: Tensor, boxes: Tensor) -> Tensor:
+    """(N, P, C, *S, p, p), (N, P, 4) -> the same: each part's box, resized bilinearly to the whole of it."""
+    side = x.shape[-1]
+    to = (torch.arange(side, device=x.device) + 0.5) / side  # of the pixels' middles
+    weights = []
+    for start, length in zip(boxes[..., :2].unbind(-1), boxes[..., 2:].unbind(-1), strict=True):
+        inner = (to * length[..., None] - 0.5).clamp_min(0).minimum(length[..., None] - 1)
+        apart = (start[..., None] + inner)[..., None] - torch.arange(side, device=x.device)
+        weights.append((1 - apart.abs()).clamp_min(0))  # (N, P, to, from)
+    with no_autocast(x):
+        return torch.einsum("npkij,npai,npbj->npkab", x.flatten(2, -3), *weights).reshape(x.shape)
