@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ray_head import RAY
+from ray_head import RAY, Head
 from servers import answers, free_ports
 from sweeping import PATIENCE, kill_session, processes
 
 STORE = 100 * 2**20  # bytes of each node's object store
-TRIES = 5  # to start a node, which Ray gives 30 s, however busy the machine
+TRIES = 3  # to start a node
 AGENT = "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"
 ALIVE = """import ray
 ray.init(logging_level="ERROR")
@@ -55,7 +55,7 @@ class RayNodes:
     """A head and the nodes that have joined it. address: as RAY_ADDRESS. environment: of users and of nodes."""
 
     def __init__(self, folder: Path, *, dashboard: bool, variables: dict[str, str]) -> None:
-        self.folder, self.nodes, self._joined = folder, list[RayNode](), 0
+        self.folder, self.nodes, self._joined, self._started = folder, list[RayNode](), 0, 0
         (folder / "token").write_text("a-token-of-this-test-alone-0123456789")
         (folder / "token").chmod(0o600)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
@@ -65,6 +65,7 @@ class RayNodes:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the head
             "OMP_NUM_THREADS": "1",
             "RAY_worker_niceness": "0",
+            "RAY_raylet_start_wait_time_s": "240",  # on a busy machine a node takes more than Ray's 30
         }
         self.environment |= variables
         self._port, page, client = free_ports(3)
@@ -73,8 +74,12 @@ class RayNodes:
         self._head += [f"--ray-client-server-port={client}", "--dashboard-host=127.0.0.1"]
         self._head += [f"--include-dashboard={dashboard}"]
 
+    def client(self, home: Path) -> Head:
+        """Return what a user has who submits jobs, which keep everything in a home."""
+        return Head(self.dashboard, self.environment | {"SELFSUP_HOME": str(home)})
+
     def begin(self, cpus: int) -> RayNode:
-        """Start the head, or start it anew."""
+        """Start the head, or one in its place on another machine, which finds nothing in its temporary folder."""
         node = self._start(0, cpus, self._head)
         answers(self._port, node.ip)
         self.nodes.insert(0, self.nodes.pop())
@@ -92,9 +97,10 @@ class RayNodes:
         return node
 
     def _start(self, number: int, cpus: int, options: list[str]) -> RayNode:
+        self._started += 1
         ip, log = f"127.0.0.{number + 2}", self.folder / f"log-{number}"
         argv = [RAY, "start", *options, f"--num-cpus={cpus}", f"--node-ip-address={ip}", "--disable-usage-stats"]
-        argv += [f"--temp-dir={self.folder / f'node-{number}'}", f"--object-store-memory={STORE}"]
+        argv += [f"--temp-dir={self.folder / f'node-{self._started}'}", f"--object-store-memory={STORE}"]
         argv += [f"--{name}={port}" for name, port in zip(AGENT, free_ports(len(AGENT)), strict=True)]
         argv += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
         for _ in range(TRIES):

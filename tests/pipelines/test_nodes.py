@@ -5,25 +5,47 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from braked import BrakedBench, same_digits
+from braked import BrakedBench, same_digits, same_training
+from ray_head import RAY
 from ray_nodes import RayNodes, ray_nodes
+from sweeping import BIN, Bench
 
+from selfsup.pipelines.cluster.wheel import build_wheel
 from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each run takes a minute
 ROOT = Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
 FEW = {"duration": {"steps": 12}}
+SHORT = (
+    "train.duration={steps: 4}",
+    "train.batch=16",
+    "optim.warmup=null",
+    "backbone.image_size=16",
+    "baselines=false",
+    "resources.workers=4",
+    "resources.cpus_per_worker=0.9",
+    "resources.data_cpus=0.4",
+)
 ALL = {"127.0.0.2", "127.0.0.3", "127.0.0.4"}
 PLACES = """import json
 from ray.util.state import list_actors, list_nodes, list_tasks
 ips = {node.node_id: node.node_ip for node in list_nodes()}
-found = [(task.name, ips[task.node_id]) for task in list_tasks(detail=True, limit=5000) if task.node_id]
-found += [(actor.class_name, ips[actor.node_id]) for actor in list_actors(detail=True, limit=500) if actor.node_id]
+tasks, actors = list_tasks(detail=True, limit=5000), list_actors(detail=True, limit=500)
+found = [(task.job_id, task.name, ips[task.node_id]) for task in tasks if task.node_id]
+found += [(actor.job_id, actor.class_name, ips[actor.node_id]) for actor in actors if actor.node_id]
 print(json.dumps(found))"""
+
+
+class Place(NamedTuple):
+    """The place of a task or an actor. job: of Ray. name: of the task, or of the actor's class. ip: of the node."""
+
+    job: str
+    name: str
+    ip: str
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +74,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory, sets: dict[str, str]) -> Bra
     return BrakedBench(tmp_path_factory.mktemp("alone"), sets, train=FEW).alone(4)
 
 
-def places(nodes: RayNodes) -> set[tuple[str, str]]:
-    """Return names of tasks and classes of actors, of all times, each with the address of its node."""
+def places(nodes: RayNodes) -> set[Place]:
+    """Return those of the tasks and actors of all times."""
     environment = nodes.environment | {"RAY_ADDRESS": nodes.dashboard}
     argv = [sys.executable, "-c", PLACES]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
-    return {(name, ip) for name, ip in json.loads(done.stdout.splitlines()[-1])}
+    return {Place(*values) for values in json.loads(done.stdout.splitlines()[-1])}
 
 
 @pytest.mark.parametrize(("slots", "work"), [("warm", "RayTrainWorker"), ("fresh", "MapBatches(Load)")])
@@ -65,13 +87,13 @@ def test_a_run_on_three_nodes_is_that_of_one_digit_for_digit(
     nodes: RayNodes, bench: Callable[..., BrakedBench], alone: BrakedBench, slots: str, work: str
 ) -> None:
     """Its workers, and the tasks that feed them, are on all three; those that embed, on more than one."""
-    place = bench(resources={"slots": slots}).on(nodes)
+    place, before = bench(resources={"slots": slots}).on(nodes), places(nodes)
     place.sweep()
     same_digits(place, alone)
-    found = places(nodes)
-    assert {ip for name, ip in found if name == "RayTrainWorker"} == ALL
-    assert {ip for name, ip in found if name == "ReadSampleOrder"} == ALL
-    assert len({ip for name, ip in found if work in name}) > 1, found
+    found = places(nodes) - before
+    assert {one.ip for one in found if one.name == "RayTrainWorker"} == ALL
+    assert {one.ip for one in found if one.name == "ReadSampleOrder"} == ALL
+    assert len({one.ip for one in found if work in one.name}) > 1, found
 
 
 def test_runs_share_a_stream_on_each_node(nodes: RayNodes, sets: dict[str, str]) -> None:
@@ -82,4 +104,32 @@ def test_runs_share_a_stream_on_each_node(nodes: RayNodes, sets: dict[str, str])
     taken = json.loads(done.stdout.splitlines()[-1])
     assert {name.split()[0] for name in taken} == ALL
     assert min(taken.values()) > 30, taken  # of 40
-    assert {ip for name, ip in places(nodes) if name == "StreamServer"} == ALL
+    assert {one.ip for one in places(nodes) if one.name == "StreamServer"} == ALL
+
+
+def test_jobs_run_a_shipped_spec_on_all_nodes(nodes: RayNodes, tmp_path: Path) -> None:
+    """By `selfsup submit` and by `ray job submit`, to which the same wheel goes: the same digits."""
+    spec, settings, before = "digits/simclr", [word for setting in SHORT for word in ("-s", setting)], places(nodes)
+    submitted, sent = (Bench(tmp_path / name, Path(spec)) for name in ("submitted", "sent"))
+    client = nodes.client(submitted.home)
+    done = client.call(str(BIN / "selfsup"), "submit", spec, *settings, "--address", client.address)
+    assert done.returncode == 0, done.stdout
+    assert "knn top-1" in done.stdout
+    modules = json.dumps({"py_modules": [str(build_wheel(ROOT, tmp_path / "wheel"))]})
+    (tmp_path / "work").mkdir()
+    job = [RAY, "job", "submit", "--address", client.address, "--working-dir", str(tmp_path / "work")]
+    job += ["--runtime-env-json", modules, "--", "env", f"SELFSUP_HOME={sent.home}"]
+    done = client.call(*job, "python", "-m", "selfsup.cli", "run", spec, *settings)
+    assert done.returncode == 0, done.stdout
+    same_training(sent, submitted)
+    assert scores(sent) == scores(submitted)
+    workers = [one for one in places(nodes) - before if one.name == "RayTrainWorker"]
+    ips = [{one.ip for one in workers if one.job == job} for job in {one.job for one in workers}]
+    assert ips == [ALL, ALL]
+
+
+def scores(bench: Bench) -> dict[str, dict[str, float]]:
+    """Return the results of its two evaluations, by stage."""
+    files = [file for kind in ("knn", "linear") for file in bench.home.glob(f"stages/{kind}-*/done.json")]
+    assert len(files) == 2
+    return {file.parent.name: json.loads(file.read_text())["result"] for file in files}
