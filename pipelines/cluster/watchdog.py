@@ -18,7 +18,8 @@ import ray
 from selfsup.progress import say
 
 INTERVAL = 1.0  # seconds between checks
-LOCAL_GRACE, CLUSTER_GRACE = 2.0, 50.0  # seconds; Ray ends this process 60 after its GCS was last seen
+LOCAL_GRACE, MARGIN = 2.0, 10.0  # seconds: of silence, and before Ray ends this process itself
+GCS_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # a variable of Ray
 
 
 class Endpoint(NamedTuple):
@@ -33,12 +34,17 @@ class Endpoint(NamedTuple):
 def watchdog(*, gcs_may_restart: bool) -> Iterator[None]:
     """Inside the block, end this process soon after a process of Ray has died."""
     stop = threading.Event()
-    endpoints = _endpoints(CLUSTER_GRACE if gcs_may_restart else LOCAL_GRACE)
+    endpoints = _endpoints(max(LOCAL_GRACE, gcs_timeout() - MARGIN) if gcs_may_restart else LOCAL_GRACE)
     threading.Thread(target=watch, args=(endpoints, stop), daemon=True).start()
     try:
         yield
     finally:
         stop.set()
+
+
+def gcs_timeout() -> float:
+    """Return the seconds after which processes of Ray end that have missed their GCS for so long."""
+    return float(os.environ.get(GCS_TIMEOUT) or 60.0)
 
 
 def watch(endpoints: Mapping[str, Endpoint], stop: threading.Event) -> None:

@@ -19,6 +19,7 @@ from selfsup.pipelines.data.feed import FeedPlan
 from selfsup.pipelines.data.shared import SharedFeedPlan
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.alone import alone
 from selfsup.pipelines.stages.batches import Task
 from selfsup.pipelines.stages.durable import durably
 from selfsup.pipelines.stages.worker import work
@@ -105,7 +106,8 @@ def _job(planned: PlannedRun, stage: Stage) -> Job:
     feeds = SharedFeedPlan(own, key, stage.key, planned.peers) if key and planned.peers > 1 else own
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}
     job = partial(work, task, feeds, time.time(), labels)
-    return partial(durably, job, stage.folder, [other.folder for other in stage.after], resources.storage_patience)
+    durable = partial(durably, job, stage.folder, [other.folder for other in stage.after], resources.storage_patience)
+    return partial(alone, durable, stage.folder)
 
 
 def _fit(place: Slot, planned: PlannedRun, stage: Stage) -> None:

@@ -35,9 +35,9 @@ EXCLUDED = frozenset(
     pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest
     pipelines.data.pack pipelines.data.renaming pipelines.data.rows pipelines.data.shards pipelines.data.sources
-    pipelines.data.storage pipelines.data.tars pipelines.data.urls pipelines.stages.curves pipelines.stages.durable
-    pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain pipelines.stages.runner
-    pipelines.stages.tasks sweeps
+    pipelines.data.storage pipelines.data.tars pipelines.data.urls pipelines.stages.alone pipelines.stages.curves
+    pipelines.stages.durable pipelines.stages.gauges pipelines.stages.meter pipelines.stages.pretrain
+    pipelines.stages.runner pipelines.stages.tasks sweeps
     """.split()  # noqa: SIM905
 )
 FOLDERS = (PACKAGE, f"{PACKAGE}.methods", f"{PACKAGE}.evals")  # their __init__.py is excluded, their modules are not
