@@ -226,7 +226,9 @@ def _check_method(planned: PlannedRun) -> None:
         if problem := kind.unfit(view, planned.train.fields[run.modality]):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")
     for workers in run.worker_counts:
-        setup = Setup(run.backbone, run.train, workers, sizes, leading, run.modality, planned.size.beside)
+        setup = Setup(
+            run.backbone, run.train, workers, sizes, leading, run.modality, planned.size.beside, run.kinds.towers
+        )
         for error in load_method(run.method).check(run.hyper, setup, planned.info):
             raise error
 

@@ -61,7 +61,7 @@ def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
     for name, knobs in run.kinds.beside.items():
         ready(name)
         kind, why = load_modality(name), f"{short(run.method)} learns from {name} beside {run.modality}"
-        if name not in (*data.beside, *data.fields):
+        if name not in (*data.beside, *data.fields, *(data.annotations if kind.kin else ())):
             wanted = " or ".join(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
             remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
             raise SpecError(f"{why}, and not every sample of {data.root} is known to have some; {remedy}", path)

@@ -159,7 +159,10 @@ class Manifest:
     def reading(self, name: str) -> Any:
         """Return how a field, or what lies beside it, is read and normalized."""
         known = {**self.readings, **self.fields}
-        return known[name] if name in known else modality.load(name).Stats()
+        if name in known:
+            return known[name]
+        kind = modality.load(name)
+        return known[kind.kin] if kind.kin else kind.Stats()
 
     @cached_property
     def files(self) -> ShardReader:

@@ -1,7 +1,7 @@
 """Images of any number of channels, of 8 or 16 bits, in whatever format they come."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,6 @@ class Measure(NamedTuple):
     bits: int
 
 
-@final
 class Image(Modality):
     """Crops are made on the host, from one decode that is no larger than needed; photometry is the device's."""
 

@@ -136,7 +136,9 @@ def _read_beside(beside: Collection[str], one_trunk: bool, method: str, input: K
                     yield Conflict((f"input.{name}.{knob}", "method"), message)
 
 
-def _towers(towers: Knobs, beside: Collection[str], one_trunk: bool, method: str) -> Iterator[Conflict]:
+def _towers(
+    towers: Knobs, beside: Collection[str], one_trunk: bool, method: str, backbones: Collection[str]
+) -> Iterator[Conflict]:
     """Yield a conflict for each tower that no method reads anything with, or that cannot be."""
     for name, backbone in towers:
         if backbone is None:
@@ -145,6 +147,8 @@ def _towers(towers: Knobs, beside: Collection[str], one_trunk: bool, method: str
             yield Conflict((f"towers.{name}", "method"), f"{method} has no encoder of {name} by itself; leave it out")
         elif problem := backbone.unknown:
             yield Conflict((f"towers.{name}.name",), problem)
+        elif problem := _unfit(backbones, method, backbone):
+            yield Conflict((f"towers.{name}.name", "method"), problem)
 
 
 def _known(backbone: Backbone) -> Iterator[Conflict]:
@@ -153,17 +157,21 @@ def _known(backbone: Backbone) -> Iterator[Conflict]:
 
 
 def _kind(backbones: Collection[str], mask_units: bool, method: str, backbone: Backbone) -> Iterator[Conflict]:
-    if backbone.unknown or (mask_units and backbone.is_hiera):
-        return
-    if backbone.is_vit and "vit" not in backbones:
-        message = f"{method} reads feature maps, which {backbone.name}, a plain ViT, has none of; choose a CNN or Swin"
-        yield Conflict(("backbone.name", "method"), message)
-    elif backbone.is_hiera and "cnn" not in backbones:
+    is_fit = backbone.unknown or (mask_units and backbone.is_hiera)
+    if not is_fit and (problem := _unfit(backbones, method, backbone)):
+        yield Conflict(("backbone.name", "method"), problem)
+
+
+def _unfit(backbones: Collection[str], method: str, backbone: Backbone) -> str:
+    """Return why a method cannot train an encoder, which is a known one; "" where it can."""
+    if ("vit" if backbone.is_vit else "cnn") in backbones:
+        return ""
+    if backbone.is_vit:
+        return f"{method} reads feature maps, which {backbone.name}, a plain ViT, has none of; choose a CNN or Swin"
+    if backbone.is_hiera:
         message = f"{method} works on all tokens of a plain ViT, and {backbone.name} can only leave out mask units"
-        yield Conflict(("backbone.name", "method"), f"{message}; choose a plain ViT, or mae")
-    elif not backbone.is_vit and "cnn" not in backbones:
-        message = f"{method} works on tokens, which {backbone.name} does not take; choose a plain ViT"
-        yield Conflict(("backbone.name", "method"), message)
+        return f"{message}; choose a plain ViT, or mae"
+    return f"{method} works on tokens, which {backbone.name} does not take; choose a plain ViT"
 
 
 def _patches(
@@ -192,12 +200,15 @@ def _knobs_of_the_method(
     train: Train,
     workers: int,
     beside: Sequence[str],
+    towers: Knobs,
 ) -> Iterator[Conflict]:
     """Yield the conflicts that `Method.check` finds."""
     kinds = input_kinds.chosen(input, beside)
     shape = input_kinds.shape_of(kinds, backbone, channels=0)
     others = {name: input_kinds.shape_beside(name, kinds, backbone, channels=0) for name in kinds.beside}
-    for error in check(hyper, Setup(backbone, train, workers, shape.sizes, shape.leading, kinds.name, others)):
+    given = {name: tower for name, tower in towers if tower is not None and not tower.unknown}
+    setup = Setup(backbone, train, workers, shape.sizes, shape.leading, kinds.name, others, given)
+    for error in check(hyper, setup):
         yield Conflict(error.paths, error.bare)
 
 

@@ -64,7 +64,8 @@ class Modality(abc.ABC):
     nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). in_groups: whether a token
     is a group of its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is
     turned and moved. is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`,
-    which no backbone describes. tower_knobs: those of `Input` that are this tower's alone. cheap: knobs of small
+    which no backbone describes. tower_knobs: those of `Input` that are this tower's alone. kin: the modality that it is
+    another view of, which it is read as, and beside which it lies as an annotation of its name. cheap: knobs of small
     samples and a small tower, with which `selfsup check-method` runs.
     """
 
@@ -83,6 +84,7 @@ class Modality(abc.ABC):
     in_groups: ClassVar[bool] = False
     pose: ClassVar[int] = 0
     is_companion: ClassVar[bool] = False
+    kin: ClassVar[str | None] = None
     tower_knobs: ClassVar[tuple[str, ...]] = ()
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -259,8 +261,9 @@ class Modality(abc.ABC):
 
 
 def names() -> list[str]:
-    """Return the names of all modalities but companions; images first, whose shards may hold other members, too."""
-    own = (name for name in registry.modules(MODALITIES) if not load(name).is_companion)
+    """Return the names of all modalities that samples may be of; images first, whose shards may hold other members."""
+    kinds = {name: load(name) for name in registry.modules(MODALITIES)}
+    own = (name for name, kind in kinds.items() if not (kind.is_companion or kind.kin))
     return sorted(own, key=lambda name: (name != "image", name))
 
 

@@ -300,7 +300,7 @@ class Setup(NamedTuple):
     """Settings that a method may check its knobs against.
 
     workers: among whom a batch is divided. sizes, leading: as of InputShape, of a modality. beside: the shape of each
-    modality beside samples.
+    modality beside samples. towers: of these, where they are not as the backbone.
     """
 
     backbone: Backbone
@@ -310,6 +310,7 @@ class Setup(NamedTuple):
     leading: tuple[int, ...] = ()
     modality: str = "image"
     beside: Mapping[str, InputShape] = MappingProxyType({})
+    towers: Mapping[str, Backbone] = MappingProxyType({})
 
     @property
     def share(self) -> int:
@@ -319,10 +320,16 @@ class Setup(NamedTuple):
     @property
     def grid(self) -> tuple[int, ...] | None:
         """Return the tokens along each axis of a sample; None without patches, or where these do not divide it."""
-        patch = self.backbone.patch
-        if not patch:
-            return None
-        shape = InputShape(0, self.sizes, self.leading)
-        if shape.undivided(patch):
-            return None
-        return tuple(size // side for size, side in zip(self.sizes, shape.sides(patch), strict=True))
+        return _grid(InputShape(0, self.sizes, self.leading), self.backbone)
+
+    def grid_of(self, name: str) -> tuple[int, ...] | None:
+        """Return the same of what lies beside a sample; None, too, where nothing does."""
+        shape = self.beside.get(name)
+        return _grid(shape, self.towers.get(name, self.backbone)) if shape else None
+
+
+def _grid(shape: InputShape, backbone: Backbone) -> tuple[int, ...] | None:
+    patch = backbone.patch
+    if not patch or shape.undivided(patch):
+        return None
+    return tuple(size // side for size, side in zip(shape.sizes, shape.sides(patch), strict=True))

@@ -100,7 +100,7 @@ class _Sections(Knobs):
     def others(self) -> tuple[str, ...]:
         """Return the modalities that the method could learn from beside samples, and that may be samples themselves."""
         others = () if self.method in BASELINES else _method(self.method).beside
-        return tuple(name for name in others if not modality.load(name).is_companion)
+        return tuple(name for name in others if name in modality.names())
 
     @property
     def kinds(self) -> InputKinds:

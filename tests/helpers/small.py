@@ -25,11 +25,19 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "byol": {"hidden": 64},
     "cae": {"regressor_depth": 1, "decoder_depth": 1},
     "capi": {"clusters": 12, "predictor_depth": 1, "asked": 0.2, "momentum_warmup": 0.0},
+    "audiovisual_mae": {
+        "mask_ratio": 0.75,
+        "fusion_depth": 1,
+        "decoder_width": 32,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+    },
     "avid": {"negatives": 5, "hidden": 32, "dim": 16},
     "clip": {"dim": 16},
     "colorization": {"depth": 1, "width": 16},
     "context_encoder": {"bottleneck": 16, "width": 4},
     "cubic_puzzles": {"hidden": 32},
+    "croco": {"mask_ratio": 0.75, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "data2vec": {"average": 2, "mask_block": 2},
     "clusterfit": {"clusters": 4, "iterations": 5},
     "deepcluster": {"clusters": 4, "hidden": 64, "local_size": 8, "local_crops": 2},
@@ -55,6 +63,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "mage": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "maskfeat": {"cell": 2},
     "moco": {"queue": 32, "split": 2},
+    "mavil": {"mask_ratio": 0.75, "fusion_depth": 1, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "mixedae": {"images": 2, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4},
     "mocov3": {"hidden": 64},
     "msn": {"prototypes": 12, "hidden": 64, "dim": 16, "local_size": 8, "local_crops": 2},
@@ -98,6 +107,7 @@ BACKBONES = {
     "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
     "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }
+FIRST: dict[str, dict[str, object]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
 Setting = tuple[Method, Batch]
 
 
@@ -117,7 +127,7 @@ def setting(
         trunk = encoder.build(settings, kind.initialize, shape, mask_units=kind.mask_units)
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=shape.sizes)
         if lesson := kind.lesson(knobs):
-            first = first_stage(knobs, seed) if name == "dinov3" else None
+            first = first_stage(name, knobs, seed) if name in FIRST else None
             info = info._replace(teacher=first or teacher(kind, lesson, knobs, samples, trunk.patch))
         views, towers, shapes = beside(kind, kind.views(knobs), kinds, settings)
         info = info._replace(beside=shapes)
@@ -144,10 +154,10 @@ def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: 
     return Frozen(method, patch, targets=made)
 
 
-def first_stage(knobs: Knobs, seed: int) -> Frozen:
-    """Return what a second stage of DINOv3 goes on from, at other weights; the global generator stays as it was."""
+def first_stage(name: str, knobs: Knobs, seed: int) -> Frozen:
+    """Return what a second stage goes on from, at other weights; the global generator stays as it was."""
     with torch.random.fork_rng():
-        method, _ = setting("dinov3", seed=seed + 1, **{**dict(knobs), "gram_size": None})
+        method, _ = setting(name, seed=seed + 1, **{**dict(knobs), **FIRST[name]})
     return Frozen(method, PATCH)
 
 

@@ -6,6 +6,7 @@ from . import (
     captions,
     clips,
     contrasts,
+    fused,
     gaussians,
     heard,
     joint,
@@ -38,5 +39,6 @@ MODULES = (
     heard,
     joint,
     clips,
+    fused,
 )
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

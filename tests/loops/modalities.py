@@ -1,4 +1,4 @@
-"""MultiMAE, sample by sample and patch by patch, at the settings of its recipe."""
+"""MultiMAE and CroCo, sample by sample and patch by patch, at the settings of their recipes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,14 @@ from selfsup.batch import Batch
 from selfsup.method import Method
 
 from .authors import adamw, copied, learn, named, trained, warm
+from .joint import through
 from .masked import matrices
 from .ours import Trained
 from .recipes import of_recipe
 
 PARTS = {"image": "encoders.image", "embeds": "embeds", "classes": "classes", "painters": "painters"}
 UNDECAYED = "mask_token", "task_embed", "classes.weight"
+CROCO = {"image": "encoders.image", "decoder": "decoder"}
 Parts = Mapping[str, Any] | nn.ModuleDict  # of PARTS
 N, PATCH = 16, 4  # patches of a modality, in four rows; pixels a side of each
 
@@ -120,4 +122,68 @@ def multimae(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, PARTS))
 
 
-LOOPS = {"multimae": of_recipe("multimae", multimae, "vit")._replace(samples=4)}
+def of_patches(trunk: nn.Module, values: Tensor, places: list[int]) -> Tensor:
+    """(N, P) -> (1 + K, D): features of the class token and of these patches, which alone are seen"""
+    cut = values.view(len(values), PATCH, PATCH, -1).permute(0, 3, 1, 2)
+    x = trunk.patch_embed.proj(cut).flatten(1) + trunk.pos_embed[0, 1:]
+    x = torch.cat([trunk.cls_token[0] + trunk.pos_embed[0, :1], x[places]])
+    return trunk.norm(through(trunk.blocks, x))
+
+
+def read_by(block: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
+    """(N, d), (N, d) -> (N, d): by nn.TransformerDecoderLayer, whose weights are the block's"""
+    sizes = {"d_model": x.shape[1], "nhead": block.heads, "dim_feedforward": 4 * x.shape[1], "dropout": 0.0}
+    options = {"activation": "gelu", "norm_first": True, "batch_first": True, "layer_norm_eps": 1e-6}
+    layer, attn, mlp = nn.TransformerDecoderLayer(**sizes, **options), block.attn, block.mlp
+    parts = {
+        "self_attn.in_proj_": [attn.qkv],
+        "self_attn.out_proj.": [attn.proj],
+        "multihead_attn.in_proj_": [block.q, block.k, block.v],
+        "multihead_attn.out_proj.": [block.proj],
+        "linear1.": [mlp.fc1],
+        "linear2.": [mlp.fc2],
+        "norm1.": [block.norm1],
+        "norm2.": [block.norm_query],
+        "norm3.": [block.norm2],
+    }
+    own = {
+        f"{name}{kind}": torch.cat([getattr(part, kind) for part in own])
+        for name, own in parts.items()
+        for kind in ("weight", "bias")
+    }
+    return torch.func.functional_call(layer.to(x.dtype), own, (x[None], block.norm_read(memory)[None]))[0]
+
+
+def croco_loss(student: nn.ModuleDict, batch: Batch) -> Tensor:
+    """-> (): squared errors of the normalized pixels of hidden patches"""
+    (first, second), decoder, losses = batch.views, student["decoder"], []
+    for number, image in enumerate(first.value.value):
+        keep, trunk = first.mask.keep[number].tolist(), student["image"].trunk
+        seen, read = of_patches(trunk, image, keep), of_patches(trunk, second.value.value[number], [*range(N)])
+        visible = dict(zip(keep, decoder.embed(seen[1:]), strict=True))
+        x = torch.stack([visible.get(place, decoder.mask_token[0, 0]) for place in range(N)]) + decoder.positions
+        for block in decoder.blocks:
+            x = read_by(block, x, decoder.embed(read[1:]) + decoder.positions)
+        paint = decoder.head(decoder.norm(x))
+        errors = [error("norm_rgb", paint[place], image[place]) for place in range(N) if place not in keep]
+        losses.append(sum(value for value, _ in errors) / sum(count for _, count in errors))
+    return torch.stack(losses).mean()
+
+
+def croco(method: Method, batches: list[Batch]) -> Trained:
+    student = copied(method, CROCO)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        with double_precision():
+            return croco_loss(student, batch)
+
+    move = adamw(student, warm(1.5e-4, end=8.12e-5), matrices, betas=(0.9, 0.95))
+    losses, _ = learn(student, loss, batches, move)
+    return trained(losses, named(student, CROCO))
+
+
+SMALL = {"mask_ratio": 0.75, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
+LOOPS = {
+    "multimae": of_recipe("multimae", multimae, "vit")._replace(samples=4),
+    "croco": of_recipe("habitat/croco", croco, "vit", **SMALL),
+}

@@ -18,7 +18,7 @@ SETUP = Setup(
     Train(duration={"steps": 4}),  # type: ignore[arg-type]
     1,
     (32, 32),
-    beside={"text": InputShape(1, (77,))},
+    beside={"text": InputShape(1, (77,)), "audio": InputShape(1, (64, 64))},
 )
 
 
@@ -47,6 +47,8 @@ def test_every_bound_of_a_knob_is_planned_or_refused(name: str) -> None:
                 continue
             refused = [*kind.check(hyper, SETUP), *min_below_max(hyper)]
             for view in [view for view in kind.views(hyper).specs if view.mask] if not refused else ():
-                grid = SETUP.beside[view.field].sizes if isinstance(view, Beside) else SETUP.grid
+                grid = SETUP.grid
+                if isinstance(view, Beside):
+                    grid = SETUP.grid_of(view.field) or SETUP.beside[view.field].sizes
                 seen, targets = view.mask.typical(grid)
                 assert seen > 0 <= targets, f"{knob}: {end}"

@@ -14,6 +14,7 @@ from selfsup.views import Beside, Center, Crop
 TABLE = """
 aim          1    -  0.4   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 amdim        2    -  0.3   1     0.7 1.4  0    bicubic   0.8  0.4 0.4 0.4 0.1  0.25  0    0
+audiovisual_mae 1 -  0.08  1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 avid         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0    0    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 barlow       1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
@@ -26,6 +27,7 @@ capi         1    -  0.6   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 colorization 1    -  0.47  1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 context_encoder 1 -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 cubic_puzzles 1  -  0.6   1     1   1    0.5  bilinear  0    0   0   0   0    0     0    0
+croco        1    -  0.08  1     3/4 4/3  0    bicubic   1    0.4 0.4 0.4 0    0     0    0
 data2vec     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0    0     0    0
 clusterfit   1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0     0    0
 deepcluster  2    -  0.14  1     3/4 4/3  0.5  bilinear  0.8  0.8 0.8 0.8 0.2  0.2   0.5  0
@@ -63,6 +65,7 @@ mae          1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 mage         1    -  0.2   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0     0    0
 multimae     1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 maskfeat     1    -  0.5   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
+mavil        1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 mixedae      1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 moco         2    -  0.2   1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 mocov3       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
@@ -112,8 +115,13 @@ vqvae        1    -  0.2   1     3/4 4/3  0.5  bicubic   0    0   0   0   0    0
 """
 GRAY_FIRST = {"sela"}  # before the jitter
 CENTRAL = {"obow": [Center(share=0.875, flip=0.5, rounded=True, resample="bilinear")]}  # before those of the table
-UNUSUAL = {"pirl": {1: {"cells": 3}}}  # of a view, by its number: fields that no other view has
-FOLLOWED = {"avid", "imagebind", "multimae"}  # by what lies beside: it shows the same time or box
+SHARE = {"share": 224 / 256}
+UNUSUAL = {  # of a view, by its number: fields that no other view has
+    "pirl": {1: {"cells": 3}},
+    "croco": {0: SHARE},
+    "audiovisual_mae": {0: SHARE},
+}
+FOLLOWED = {"audiovisual_mae", "avid", "imagebind", "mavil", "multimae"}  # by what lies beside, in time and box
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
 
@@ -147,5 +155,7 @@ def test_views_are_those_of_the_authors(name: str) -> None:
     kind = load(name)
     asked, of = kind.views(kind.Hyper()), 0 if name in FOLLOWED else None
     others = [Beside(field=field, of=of) for field in asked.beside]
+    if name == "croco":  # the second view is another one of the first kind, without a mask
+        others = [Beside(field="right", crop=expected[0])]
     views = [replace(view, mask=None) for view in asked.specs]
     assert views == [*CENTRAL.get(name, []), *expected, *others]

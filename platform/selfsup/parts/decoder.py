@@ -30,9 +30,10 @@ HEADS: Knob = {"doc": "attention heads of the decoder", "gt": 0}
 class Decoder(nn.Module):
     """A narrow ViT over all places: the encoder's features at the visible ones, one learned token at every other.
 
-    MAE (arXiv 2111.06377), section 3, "MAE decoder". values: P, those of a pixel patch if None. fills: whether places
-    are hidden from the encoder, which has no features for them. window: tokens a side of the windows that blocks attend
-    within, without class tokens, as Audio-MAE's (arXiv 2207.06405); None: they attend to all.
+    MAE (arXiv 2111.06377), section 3, "MAE decoder". dim: D; None: the encoder's. values: P, those of a pixel patch if
+    None. fills: whether places are hidden from the encoder, which has no features for them. window: tokens a side of
+    the windows that blocks attend within, without class tokens, as Audio-MAE's (arXiv 2207.06405); None: they attend to
+    all.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Decoder(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        dim: int | None = None,
         values: int | None = None,
         window: int | None = None,
         fills: bool = True,
     ) -> None:
         super().__init__()
         self.num_prefix = encoder.num_prefix
-        self.embed = nn.Linear(encoder.dim, width)
+        self.embed = nn.Linear(dim or encoder.dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width)) if fills else None
         self.places = places_of(encoder, width)
         self.is_local = window is not None
