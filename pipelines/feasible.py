@@ -64,7 +64,7 @@ def _check_class_token(method: str, backbone: Backbone) -> None:
 def _check_backbone(planned: PlannedRun) -> None:
     """Raise SpecError where the backbone cannot be made, see the views, give the maps read, or take its weights."""
     run, backbone = planned.run, planned.run.backbone
-    shape = shape_of(run.kinds, backbone, planned.train.fields[run.modality].channels)
+    shape = shape_of(run.kinds, backbone, planned.train.reading(run.modality).channels)
     if backbone.is_vit:
         _once(_make, backbone, shape)
     else:
@@ -223,7 +223,7 @@ def _check_method(planned: PlannedRun) -> None:
     run, kind = planned.run, ready(planned.run.modality)
     sizes, leading = sizes_of(run.kinds, run.backbone), leading_of(run.kinds)
     for view in _views(run):
-        if problem := kind.unfit(view, planned.train.fields[run.modality]):
+        if problem := kind.unfit(view, planned.train.reading(run.modality)):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")
     for workers in run.worker_counts:
         setup = Setup(

@@ -5,7 +5,7 @@ import numpy as np
 from selfsup.errors import SpecError
 from selfsup.input_kinds import shape_beside
 from selfsup.method import Method, load, names
-from selfsup.modality import DecodeError, ready
+from selfsup.modality import DecodeError, member_of, ready
 from selfsup.modality import load as load_modality
 from selfsup.outside import short
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
@@ -25,12 +25,12 @@ def check(planned: PlannedRun) -> None:
         message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}; others do: {others}"
         raise SpecError(message, "method", "input")
     for split, manifest in planned.data.items():
-        if name not in manifest.fields:
+        if member_of(name) not in manifest.fields:
             contents = " and ".join(manifest.fields)
             wanted = name if name != "image" else "images, unless `input` names another kind of data"
             path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
             raise SpecError(f"{manifest.root} holds {contents}, and the run is of {wanted}", path)
-        channels = {part.fields[name].channels for part in (manifest, planned.train)}
+        channels = {part.reading(name).channels for part in (manifest, planned.train)}
         if len(channels) > 1:
             counts = " and ".join(map(str, sorted(channels)))
             raise SpecError(
@@ -61,8 +61,10 @@ def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
     for name, knobs in run.kinds.beside.items():
         ready(name)
         kind, why = load_modality(name), f"{short(run.method)} learns from {name} beside {run.modality}"
-        if name not in (*data.beside, *data.fields, *(data.annotations if kind.kin else ())):
-            wanted = " or ".join(f".{suffix}" for suffix in (*kind.suffixes, *kind.others))
+        member = member_of(name)
+        if member not in (*data.beside, *data.fields, *(data.annotations if kind.kin else ())):
+            stored = load_modality(member)
+            wanted = " or ".join(f".{suffix}" for suffix in (*stored.suffixes, *stored.others))
             remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
             raise SpecError(f"{why}, and not every sample of {data.root} is known to have some; {remedy}", path)
         index, problem = np.unique(np.linspace(0, data.num_samples - 1, TRIED).astype(np.int64)), ""

@@ -140,7 +140,7 @@ def initial_encoder(run: Run, channels: int) -> Encoder:
 
 def size(run: Run, data: Manifest, steps: int, steps_per_epoch: int) -> TrainInfo:
     """Return the info of a training on some data, without a teacher."""
-    kinds, reading = run.kinds, data.fields[run.modality]
+    kinds, reading = run.kinds, data.reading(run.modality)
     moments = {"mean": reading.mean, "std": reading.std} if run.modality == "image" else {}
     return TrainInfo(
         num_samples=data.num_samples,

@@ -25,7 +25,7 @@ LOSSES = {
     for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches", "walks")
 }
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
-FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/", "yfcc15m/", "audioset_clips/", "habitat/")
+FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/", "yfcc15m/", "audioset_clips/", "habitat/", "scannet/")
 RECIPES = [name for name in files() if name.startswith(FOLDERS) and not name.endswith("/common")]
 
 

@@ -41,9 +41,10 @@ def test_a_number_is_comparable_with_one_of_the_same_protocol_only() -> None:
 
 
 def test_every_objective_has_a_recipe() -> None:
-    """One of its paper, and one that minutes suffice for: of captions, sounds, depth, clips on data with some."""
+    """One of its paper, and one that minutes suffice for: of captions, sounds, depth, clips, clouds on such data."""
     folders = {"audio": ("audioset_clips", "impacts"), "text": ("yfcc15m", "scenes"), "depth": ("in1k", "scenes")}
     folders |= {"right": ("habitat", "scenes"), "image": ("in1k", "photos"), "video": ("k400", "motions")}
+    folders |= {"points": ("scannet", "solids")}
     for name in names():
         fields = (*load(name).beside, *(load(name).modalities or ("image",)))
         wanted = next(folders[field] for field in folders if field in fields)

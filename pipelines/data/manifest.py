@@ -252,7 +252,7 @@ class SampleReader:
     """Random access to a field, or an annotation, of samples by number."""
 
     def __init__(self, manifest: Manifest, field: str) -> None:
-        self.manifest, self._files = manifest, manifest.files
+        self.manifest, self._files, field = manifest, manifest.files, modality.member_of(field)
         self._rows = manifest.companion(field) if field in manifest.beside else manifest.rows
         self._column = 0 if field in manifest.beside else [*manifest.fields, *manifest.annotations].index(field)
         self._cached = manifest.digest if field == next(iter(manifest.fields)) else f"{manifest.digest}-{field}"

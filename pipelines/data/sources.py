@@ -43,7 +43,7 @@ class ShardSource:
 
     @property
     def reading(self) -> Any:
-        return self.manifest.fields[self.modality]
+        return self.manifest.reading(self.modality)
 
     def __len__(self) -> int:
         return self.manifest.num_samples

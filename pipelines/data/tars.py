@@ -223,7 +223,7 @@ def _places(sample: _Sample, name: str) -> dict[str, dict[str, int] | None]:
     """Return the place of the member of each modality and annotation, None where there is none."""
     members = {kind: _member(sample, kind, name) for kind in modality.names()}
     if not any(members.values()):
-        expected = " or ".join(_wanted(kind) for kind in modality.names())
+        expected = " or ".join(_wanted(kind) for kind in modality.names() if not modality.load(kind).form_of)
         raise DataError(f"{name}: {sample.key}: expected {expected}, got members: {', '.join(sample.members)}")
     members |= {suffix: sample.members.get(suffix) for suffix in annotation.SUFFIXES.values()}
     members |= {kind: _member(sample, kind, name) for kind in modality.companions()}

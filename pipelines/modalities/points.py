@@ -42,8 +42,8 @@ CUT = 5.0  # deviations at which noise is cut, as PointNet's
 SIDE = 64  # pixels of a picture
 
 
-class PointsInput(Knobs):
-    """Views of clouds, and how those of training are changed."""
+class CloudInput(Knobs):
+    """Views of clouds, and how those of training are cut, turned and moved."""
 
     points: int = knob(1024, "points of a view", sweep=Choice(512, 1024, 2048), ge=1, le=2**20)
     crop_min: float = knob(
@@ -55,6 +55,11 @@ class PointsInput(Knobs):
     scale: float = knob(1.5, "training stretches each axis by up to this factor, or its inverse", ge=1, le=100)
     translation: float = knob(0.2, "training moves clouds by up to so much along each axis", ge=0, le=100)
     flip: bool = knob(False, "training mirrors each axis of half of the clouds", sweep=Choice(True, False))
+
+
+class PointsInput(CloudInput):
+    """Views of clouds as points, and their noise."""
+
     jitter: float = knob(0.0, "deviation of the noise on coordinates in training", sweep=Choice(0.0, 0.01), ge=0)
 
 
@@ -63,8 +68,12 @@ class CloudView(ViewSpec):
     """Points of a cloud. is_random: of a part of it, turned and changed, for training; else of all, as it is."""
 
     modality: ClassVar[str] = "points"
-    knobs: PointsInput
+    knobs: CloudInput
     is_random: bool = True
+
+    @property
+    def jitter(self) -> float:
+        return self.knobs.jitter if self.is_random and isinstance(self.knobs, PointsInput) else 0.0
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -148,7 +157,7 @@ class Points(Modality):
 
     def load(self, data: Data, boxes: Boxes, views: Sequence[CloudView], reading: PointsReading) -> list[Raw]:
         values = centered(_decoded(data, reading))
-        return [_seen(values, box, view.knobs.points, reading) for box, view in zip(boxes, views, strict=True)]
+        return [shown(values, box, view.knobs.points, reading) for box, view in zip(boxes, views, strict=True)]
 
     def fit(self, samples: "Tensor", view: CloudView, reading: PointsReading) -> "Tensor":
         """(B, C, N) -> (B, n, C): the points of each that evaluation sees, from the middle of its cloud on"""
@@ -158,16 +167,16 @@ class Points(Modality):
             raise SpecError(f"expected clouds, ('B', {reading.channels}, 'N'), not {tuple(samples.shape)}")
         clouds = samples.mT.cpu().double().numpy()
         box = self.place(view, np.array([[samples.shape[2]]]), np.empty((1, 0)))[0]
-        seen = [_seen(centered(cloud), box, view.knobs.points, reading) for cloud in clouds]
+        seen = [shown(centered(cloud), box, view.knobs.points, reading) for cloud in clouds]
         return torch.from_numpy(np.stack(seen)).to(samples.device)
 
     def change_draws(self, view: CloudView) -> int:
-        return 2 if view.is_random and view.knobs.jitter else 0
+        return 2 if view.jitter else 0
 
     def change(self, raw: Raw, view: CloudView, reading: PointsStats, draws: NDArray[np.floating]) -> Raw:  # noqa: ARG002
         """(n, C), two numbers that seed a generator -> (n, C), with noise on coordinates"""
         normal = np.random.default_rng((draws * 2**24).astype(np.int64).tolist()).standard_normal
-        noise = view.knobs.jitter * normal((len(raw), AXES)).clip(-CUT, CUT)
+        noise = view.jitter * normal((len(raw), AXES)).clip(-CUT, CUT)
         return np.concatenate([raw[:, :AXES] + noise, raw[:, AXES:]], axis=1, dtype=np.float32)
 
     def augment_draws(self, view: CloudView) -> int:  # noqa: ARG002
@@ -217,7 +226,7 @@ class Points(Modality):
         return PointsStats(channels=channels, normals=normals, mean=mean, std=std)
 
 
-def _pose(knobs: PointsInput, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pose(knobs: CloudInput, draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 12) in [0, 1) -> (n, 12): rotation, then a factor of each axis, then a shift"""
     turned = rotations(knobs.rotation, draws[:, :3])
     low = 1 / knobs.scale
@@ -227,12 +236,12 @@ def _pose(knobs: PointsInput, draws: NDArray[np.float64]) -> NDArray[np.float64]
     return poses((factor * mirror)[..., None] * turned, shift)
 
 
-def _seen(values: Values, box: NDArray[np.float64], number: int, reading: PointsReading) -> Raw:
+def shown(values: Values, box: NDArray[np.float64], number: int, reading: PointsReading) -> Raw:
     """(N, C), (15,) and perhaps more -> (number, C): points of the part that a box has, in its pose"""
-    start, shown, matrix, shift = box[0], int(box[1]), *matrices(box[AXES : AXES + SIZE])
-    if shown < len(values):
+    start, part, matrix, shift = box[0], int(box[1]), *matrices(box[AXES : AXES + SIZE])
+    if part < len(values):
         apart = ((values[:, :AXES] - values[int(start), :AXES]) ** 2).sum(axis=1)
-        values = values[np.argsort(apart, kind="stable")[:shown]]
+        values = values[np.argsort(apart, kind="stable")[:part]]
     order = np.random.default_rng(box[:1].view(np.uint32).tolist()).permutation(len(values))
     values = values[order[np.arange(number) % len(order)]]
     parts: list[Values] = [values[:, :AXES] @ matrix.T + shift]

@@ -1,5 +1,6 @@
 """The contracts of an objective, checked on a tiny random batch on the CPU: `selfsup check-method ./mine.py`."""
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ from selfsup.train import read, train
 from selfsup.views import MapSpec, Views
 
 SIZE, PATCH, SAMPLES = 32, 8, 8
-CHANNELS = 3  # of a sample
+CHANNELS, POINTS = 3, 96  # of a sample; of a cloud, of which a view shows some
 DATA = 4096  # samples of the data set: more than an objective of clusters has of these
 BACKBONES = {
     "vit": Backbone(name="vit_tiny_patch16_224", image_size=SIZE, patch_size=PATCH, width=48, depth=2, heads=3),
@@ -124,16 +126,21 @@ def _teaches(kind: type[Method], lesson: str, backbone: Backbone) -> bool:
 def random_batch(
     views: Views, patch: Patch | None, samples: int, beside: Mapping[str, Layout] = MappingProxyType({})
 ) -> Batch:
-    """Return a batch as the stream would deliver it, of random pixels: a function of torch's seed.
+    """Return a batch as the stream would deliver it, of random pixels, or clouds: a function of torch's seed.
 
     beside: of other modalities.
     """
-    blank = blank_batch(views, patch, samples, beside=beside)
-    values = [_random_value(view, beside.get(view.modality, Layout(CHANNELS, patch)), samples) for view in views.specs]
+    blank, usual = blank_batch(views, patch, samples, beside=beside), Layout(CHANNELS, patch)
+    own = _posed(views, {view.modality: beside.get(view.modality, usual) for view in views.specs}, samples)
+    values = [
+        own[number][0] if number in own else _random_value(view, beside.get(view.modality, usual), samples)
+        for number, view in enumerate(views.specs)
+    ]
     grids = [() if isinstance(value, Tensor) else value.grid for value in values]
     rules = [crop.mask if patch else None for crop in views.specs]
     masks = [_random_mask(rule, samples, grid) if rule else None for rule, grid in zip(rules, grids, strict=True)]
-    draws, boxes = torch.rand(samples, views.draws), random_boxes(samples, len(values)).unbind(1)
+    draws, boxes = torch.rand(samples, views.draws), [*random_boxes(samples, len(values)).unbind(1)]
+    boxes = [own[number][1] if number in own else box for number, box in enumerate(boxes)]
     parts = zip(blank.views, values, masks, boxes, strict=True)
     return blank._replace(
         views=tuple(view._replace(value=value, mask=mask, box=box) for view, value, mask, box in parts),
@@ -149,6 +156,34 @@ def _random_value(view: Any, layout: Layout, samples: int) -> Tokens | Tensor:
     kind, shape = modality.load(view.modality), (samples, view.channels or layout.channels, *view.lengths)
     values = torch.randint(8, shape) if kind.is_companion else torch.randn(shape)
     return kind.seen(values, layout.patch)
+
+
+Shown = tuple[Tokens | Tensor, Tensor]  # the value and the boxes of a view
+
+
+def _posed(views: Views, layouts: Mapping[str, Layout], samples: int) -> dict[int, Shown]:
+    """Return the views that have poses, by number: each of them of some points of the same clouds."""
+    numbers = [number for number, view in enumerate(views.specs) if modality.load(view.modality).pose]
+    clouds = [_file(torch.randn(POINTS, CHANNELS)) for _ in range(samples)] if numbers else []
+    return {number: _shown(views.specs[number], clouds, layouts) for number in numbers}
+
+
+def _shown(view: Any, clouds: list[bytes], layouts: Mapping[str, Layout]) -> Shown:
+    """Return a view of clouds as the stream delivers it, placed, turned and moved at random."""
+    kind, samples = modality.load(view.modality), len(clouds)
+    extents = np.full((samples, len(kind.axes)), POINTS)
+    boxes = kind.place(view, extents, torch.rand(samples, kind.place_draws).numpy())
+    raw = [kind.load(cloud, box[None], [view], kind.Reading())[0] for cloud, box in zip(clouds, boxes, strict=True)]
+    loaded = torch.from_numpy(np.stack(raw)).to(torch.get_default_dtype())
+    seen = kind.seen(kind.augment(loaded, view, torch.empty(samples, 0)), layouts[view.modality].patch)
+    return seen, torch.from_numpy(np.concatenate([boxes, extents], axis=1)).to(loaded)
+
+
+def _file(values: Tensor) -> bytes:
+    """Return the .npy of an array."""
+    sink = io.BytesIO()
+    np.save(sink, values.numpy())
+    return sink.getvalue()
 
 
 def _random_map(spec: MapSpec, blank: Tensor) -> Tensor:

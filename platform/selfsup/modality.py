@@ -57,20 +57,22 @@ class Reading(BaseModel):
 class Modality(abc.ABC):
     """A kind of data: how its samples are packed, read, placed, augmented and shown. Stateless.
 
-    suffixes: of the members of a shard that hold it. others: read where a sample has none of these. requires: modules
-    beyond selfsup's own, which the extra of its name installs. is_aside: whether such members are data in shards that
-    hold no other kind alone. axes: what a view has along each axis. values: what its points are. given: what `fit`
-    takes, and its shape, in words. Input: its part of a spec's `input`. idle: other settings of a spec that change
-    nothing of it. place_draws: random numbers that placing a view takes, uniform in [0, 1). in_groups: whether a token
-    is a group of its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is
-    turned and moved. is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`,
-    which no backbone describes. tower_knobs: those of `Input` that are this tower's alone. kin: the modality that it is
-    another view of, which it is read as, and beside which it lies as an annotation of its name. cheap: knobs of small
+    suffixes: of the members of a shard that hold it. others: read where a sample has none of these. form_of: the
+    modality whose members it reads, in another form, and has none of its own. requires: modules beyond selfsup's own,
+    which the extra of its name installs. is_aside: whether such members are data in shards that hold no other kind
+    alone. axes: what a view has along each axis. values: what its points are. given: what `fit` takes, and its shape,
+    in words. Input: its part of a spec's `input`. idle: other settings of a spec that change nothing of it.
+    place_draws: random numbers that placing a view takes, uniform in [0, 1). in_groups: whether a token is a group of
+    its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is turned and moved.
+    is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`, which no backbone
+    describes. tower_knobs: those of `Input` that are this tower's alone. kin: the modality that it is another view of,
+    which it is read as, and beside which it lies as an annotation of its name. cheap: knobs of small
     samples and a small tower, with which `selfsup check-method` runs.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     others: ClassVar[tuple[str, ...]] = ()
+    form_of: ClassVar[str] = ""
     requires: ClassVar[tuple[str, ...]] = ()
     is_aside: ClassVar[bool] = False
     axes: ClassVar[tuple[str, ...]]
@@ -270,6 +272,11 @@ def names() -> list[str]:
 def companions() -> list[str]:
     """Return the names of the modalities that lie beside others, sorted."""
     return [name for name in registry.modules(MODALITIES) if load(name).is_companion]
+
+
+def member_of(name: str) -> str:
+    """Return the modality whose members a kind of data is read from: of most its own. Other names are as they are."""
+    return (name in names() and load(name).form_of) or name
 
 
 @functools.cache

@@ -5,6 +5,7 @@ published, which knows of selfsup only the first weights and the forward passes 
 from . import (
     captions,
     clips,
+    clouds,
     contrasts,
     fused,
     gaussians,
@@ -40,5 +41,6 @@ MODULES = (
     joint,
     clips,
     fused,
+    clouds,
 )
 LOOPS = {name: loop for module in MODULES for name, loop in module.LOOPS.items()}

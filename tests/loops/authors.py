@@ -163,6 +163,7 @@ def sgd(
     *,
     decay: float,
     least: int = 0,
+    momentum: float = 0.9,
     waits: Callable[[str, int], bool] = lambda *_: False,
 ) -> Move:
     """Return torch's SGD. rate: at a step, of a weight. least: dimensions from which on a weight decays."""
@@ -170,7 +171,7 @@ def sgd(
         {"params": [weight], "name": name, "weight_decay": decay if weight.ndim >= least else 0.0}
         for name, weight in trainable(student)
     ]
-    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    optimizer = torch.optim.SGD(groups, momentum=momentum)
 
     def move(step: int) -> None:
         for group in optimizer.param_groups:

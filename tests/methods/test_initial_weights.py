@@ -9,6 +9,7 @@ from selfsup.method import load, names
 from selfsup.sections import Backbone
 
 GLOROT, APART = (2 / 192) ** 0.5, (2 / 96) ** 0.5  # of 144 x 48 queries, keys and values together, and of each alone
+GROUPED = (2 / 112) ** 0.5  # of the 64 x 48 embedding of groups of points, in place of patches
 CUT = 0.02 * 0.54  # of a normal distribution that is cut at its own deviation
 STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embedding; of the class token
     "dino": (0.02, 144**-0.5, 0.02),
@@ -31,6 +32,8 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "mocov3": (APART, (2 / 96) ** 0.5, 1e-6),
     "cubic_puzzles": (GLOROT, (2 / 144) ** 0.5, 0.02),  # of two frames: 48 x 96
     "random_walk": (GLOROT, (2 / 144) ** 0.5, 0.02),
+    "depthcontrast": (GLOROT, GROUPED, 0.02),
+    "pointcontrast": (GLOROT, GROUPED, 0.02),
 }
 UNIT = (
     "deepcluster",

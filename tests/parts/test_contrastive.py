@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 
-from selfsup.parts.contrastive import batch_nce, info_nce, nt_xent, nt_xent_chance
+from selfsup.parts.contrastive import batch_nce, hardest_contrast, info_nce, matched_nce, nt_xent, nt_xent_chance
 
 
 def views(n: int = 9, dim: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,3 +71,36 @@ def test_batch_nce_is_written_out_in_value_and_gradient(temperature: float) -> N
     ours, theirs = (torch.autograd.grad(value, (query, key)) for value in (loss, expected))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_matched_nce_is_cross_entropy_among_matches_alone_in_value_and_gradient() -> None:
+    """PointInfoNCE by torch's cross-entropy of the rows and columns that match, in float64."""
+    (a, b), is_matched = views(6), torch.tensor([True, False, True, True, False, True])
+    unit = [F.normalize(part.double()[is_matched], dim=1) for part in (a, b)]
+    expected = F.cross_entropy(unit[0] @ unit[1].T / 0.4, torch.arange(4))
+    loss = matched_nce(a, b, is_matched, temperature=0.4)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-7)
+    for ours, theirs in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert matched_nce(a, b, is_matched & False, temperature=0.4).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("same", "nearest"),
+    [([], (60, 90, 30, 90, 30, 60)), ([(0, 2), (2, 0)], (150, 90, 30, 90, 30, 150))],
+)
+def test_the_hardest_contrast_by_hand(same: list[tuple[int, int]], nearest: tuple[int, ...]) -> None:
+    """Three matches on a circle, at 0 and 0, 90 and 150, 180 and 300 degrees, and a place without one at 45.
+
+    Squared distances of partners are 0, 1 and 3. nearest: how many degrees away each of a has the nearest partner of
+    another place, then each of b. same: places that are not another's.
+    """
+    degrees = torch.deg2rad(torch.tensor([[0.0, 90.0, 180.0, 45.0], [0.0, 150.0, 300.0, 45.0]]))
+    (a, b), is_near = torch.stack([degrees.cos(), degrees.sin()], dim=2), torch.eye(4, dtype=torch.bool)
+    for pair in same:
+        is_near[pair] = True
+    matched = torch.tensor([True, True, True, False])
+    apart, lacking = hardest_contrast(a, 3 * b, matched, is_near, pull=0.1, push=1.4)
+    assert apart.item() == pytest.approx((0 + (1 - 0.1) + (3 - 0.1)) / 3, rel=1e-5)
+    chords = [2 * math.sin(math.radians(angle) / 2) for angle in nearest]
+    assert lacking.item() == pytest.approx(sum(max(0, 1.4 - chord) ** 2 for chord in chords) / 6, rel=1e-4)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 from selfsup import encoder
-from selfsup.parts.groups import chamfer, farthest, grouped, nearest
+from selfsup.parts.groups import chamfer, farthest, grouped, in_cloud, interpolated, nearest
 from selfsup.parts.tokens import Tokens
 from selfsup.saved import restore_encoder, save_encoder
 from selfsup.sections import Backbone, InputShape
@@ -71,6 +72,32 @@ def test_the_chamfer_distance_by_trees_and_its_gradient_by_differences() -> None
         step[place] = 1e-6
         slope = (by_trees(a + step, b) - by_trees(a - step, b)) / 2e-6
         assert moving.grad[place].item() == pytest.approx(slope, abs=1e-7)
+
+
+def test_points_of_a_view_are_found_in_their_cloud() -> None:
+    """By rotations, factors and shifts of SciPy and NumPy, in a box as views of clouds have it."""
+    draw, boxes, views = np.random.default_rng(1), [], []
+    for cloud in CLOUDS[..., :3].astype(np.float64):
+        matrix, shift = draw.uniform(0.5, 2, (3, 1)) * Rotation.random(rng=draw).as_matrix(), draw.normal(size=3)
+        views.append(cloud @ matrix.T + shift)
+        boxes.append([3, 20, 0, *np.column_stack([matrix, shift]).ravel(), 40])
+    places = in_cloud(torch.tensor(np.stack(views)).float(), torch.tensor(boxes).float())
+    torch.testing.assert_close(places, XYZ, rtol=0, atol=1e-5)
+
+
+def test_features_between_centers_are_means_by_one_over_the_squared_distance() -> None:
+    features, places = np.random.default_rng(2).normal(size=(3, 12, 7)), CLOUDS[:, 12:20, :3]
+    made = interpolated(torch.from_numpy(features), XYZ[:, :12], torch.from_numpy(places))
+    for own, cloud, at, mean in zip(features, CLOUDS[:, :12, :3], places, made.numpy(), strict=True):
+        apart, near = cKDTree(cloud).query(at, 3)
+        for place in range(8):
+            expected = np.average(own[near[place]], axis=0, weights=apart[place] ** -2)
+            np.testing.assert_allclose(mean[place], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        interpolated(torch.from_numpy(features).float(), XYZ[:, :12], XYZ[:, :12]), torch.from_numpy(features).float()
+    )
+    two = interpolated(torch.ones(3, 2, 1), XYZ[:, :2], XYZ)
+    torch.testing.assert_close(two, torch.ones(3, 40, 1))
 
 
 @pytest.fixture(scope="module")

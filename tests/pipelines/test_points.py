@@ -284,16 +284,27 @@ def test_clouds_are_packed_as_they_are(solids: Manifest) -> None:
     assert solids.fields["points"].mean == (0, 0, 0)
 
 
+SMALL, DECODER = {"points": 32, "rotation": "any", "crop_min": 0.5}, {"decoder_depth": 1, "decoder_width": 32}
+WHOLE = {  # kinds of data and knobs of methods
+    "mae": ({"points": SMALL}, DECODER | {"decoder_heads": 2, "target": "points"}),
+    "mae on voxels": ({"voxels": SMALL | {"side": 16}}, DECODER | {"decoder_heads": 2}),
+    "depthcontrast": ({"points": SMALL, "voxels": SMALL | {"side": 16}}, {"queue": 64, "dim": 16}),
+    "moco": ({"points": SMALL}, {}),
+    "pointcontrast": ({"points": SMALL}, {}),
+}
+QUICK = "mae", "depthcontrast"
+
+
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("method", ["mae", pytest.param("moco", marks=pytest.mark.slow)])
-def test_a_whole_run_on_clouds(method: str, solids: Manifest, tmp_path: Path) -> None:
-    hyper = {"mae": {"target": "points", "decoder_depth": 1, "decoder_width": 32, "decoder_heads": 2}, "moco": {}}
+@pytest.mark.parametrize("title", [pytest.param(own, marks=[pytest.mark.slow] * (own not in QUICK)) for own in WHOLE])
+def test_a_whole_run_on_clouds(title: str, solids: Manifest, tmp_path: Path) -> None:
+    (kinds, hyper), method = WHOLE[title], title.partition(" ")[0]
     spec = {
         "name": "solids",
         "data": {"train": solids.root, "val": solids.root},
-        "input": {"points": {"points": 32, "rotation": "any", "crop_min": 0.5}},
+        "input": kinds,
         "method": method,
-        "hyper": hyper[method],
+        "hyper": hyper,
         "backbone": BACKBONE,
         "optim": {"lr": 1e-3, "lr_rule": "none"},
         "train": {"duration": {"steps": 4}, "batch": 16, "log_every": 2},
@@ -302,7 +313,8 @@ def test_a_whole_run_on_clouds(method: str, solids: Manifest, tmp_path: Path) ->
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     planned = plan(read(tmp_path / "spec.yaml"), tmp_path / "home")
-    assert [run.label for run in planned] == ["raw clouds", "random encoder", method]
+    raw = "raw voxels" if "points" not in kinds else "raw clouds"
+    assert [run.label for run in planned] == [raw, "random encoder", method]
     for run in planned:
         perform(run)
         assert 0 <= run.probes["attentive"].result()["top1"] <= 100

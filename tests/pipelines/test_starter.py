@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from small import of_images
 
 from selfsup.errors import SpecError
-from selfsup.method import load, names
 from selfsup.pipelines.data.folders import find
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.starter import start
@@ -24,7 +24,7 @@ def fill(folder: Path, *classes: str, each: int = 8) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", [name for name in names() if not load(name).beside])  # of images alone
+@pytest.mark.parametrize("method", of_images())
 def test_it_is_valid_for_every_objective(method: str, tmp_path: Path) -> None:
     spec = tmp_path / "my specs" / "1e3.yaml"
     spec.parent.mkdir()

@@ -9,10 +9,11 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from small import of_images
 
 from selfsup.errors import SpecError
 from selfsup.knob import knob_lines
-from selfsup.method import load, names
+from selfsup.method import load
 from selfsup.pipelines.cost import cost
 from selfsup.pipelines.data import manifest
 from selfsup.pipelines.data.manifest import Manifest
@@ -43,7 +44,7 @@ def photographs(sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("photographs")
-@pytest.mark.parametrize("name", [name for name in names() if not load(name).beside])  # photographs have no captions
+@pytest.mark.parametrize("name", of_images())
 def test_what_an_objective_draws_from_its_own_ranges_can_be_trained_or_is_refused(name: str, tmp_path: Path) -> None:
     """Together, all that have a range: the method's own and those of encoder, optimizer, batch and kNN, on images."""
     lines = [
@@ -81,7 +82,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("name", [name for name in names() if not load(name).beside])  # photographs have no captions
+@pytest.mark.parametrize("name", of_images())
 def test_an_objective_is_searched_in_its_own_ranges(
     name: str, sets: dict[str, str], tracker: Tracker, tmp_path: Path
 ) -> None:

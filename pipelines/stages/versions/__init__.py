@@ -33,7 +33,7 @@ class Versions(abc.ABC):
 
     @property
     def reading(self) -> Any:
-        return self.split.fields[self.whole.modality]
+        return self.split.reading(self.whole.modality)
 
     def view_of(self, run: Run) -> ViewSpec:  # noqa: ARG002
         return self.whole

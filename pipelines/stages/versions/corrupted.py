@@ -18,7 +18,7 @@ class Corrupted(Versions):
 
     @classmethod
     def unfit(cls, modality: str, split: Manifest) -> str:
-        reading = split.fields[modality]
+        reading = split.reading(modality)
         if modality != "image":
             return f"it corrupts images, and the run is of {modality}"
         colors = reading.channels, getattr(reading, "depth", 8)

@@ -12,6 +12,8 @@ from torch import Tensor
 from selfsup.parts import dist
 from selfsup.parts.precision import no_autocast
 
+TINY = 1e-7  # added to squared distances, as PointContrast's code does: the root of zero has no gradient
+
 
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     """(N, D), (N, D) -> (): cross-entropy of each view's partner among all other views, by cosine similarity.
@@ -160,3 +162,48 @@ def same_source(features: Tensor, source: Tensor, *, temperature: float) -> Tens
         same = (source[:, :, None] == source[:, None]) & ~itself
         entropies = torch.where(same, -cosines.log_softmax(dim=2), 0.0)
         return (entropies.sum(dim=2) / same.sum(dim=2)).mean()
+
+
+def matched_nce(a: Tensor, b: Tensor, is_matched: Tensor, *, temperature: float) -> Tensor:
+    """(N, D), (N, D), (N,) bool -> (): cross-entropy of each match's partner among those of all, by cosine similarity.
+
+    PointInfoNCE of PointContrast (arXiv 2007.10985), eq. 2, averaged over the matches of the batch; zero without any.
+    """
+    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+    every, there = dist.gather(b), dist.gather(is_matched)
+    own = torch.arange(len(a), device=a.device) + dist.rank() * len(a)
+    with no_autocast(a):
+        logits = (a @ every.T / temperature).masked_fill(~there, -torch.inf)
+    logits = torch.where(is_matched[:, None], logits, 0.0)
+    return _mean_where(F.cross_entropy(logits, own, reduction="none"), is_matched)
+
+
+def hardest_contrast(
+    a: Tensor, b: Tensor, is_matched: Tensor, is_near: Tensor, *, pull: float, push: float
+) -> tuple[Tensor, Tensor]:
+    """(N, D), (N, D), (N,) bool, (N, W * N) bool -> (), (): how far matches are apart, and how near the nearest others.
+
+    The hardest-contrastive loss of PointContrast (arXiv 2007.10985), eq. 1, as its code has it, between unit vectors:
+    squared distances beyond `pull`, and squares of what distances lack to `push`, of both directions in the mean.
+    is_near: matches of all W processes, by those of this one, that are no others, since they lie at the same place.
+    """
+    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+    others = dist.gather(is_matched) & ~is_near
+    apart = _mean_where(((a - b).square().sum(1) - pull).clamp_min(0), is_matched)
+    near = [_nearest_other(one, dist.gather(two), others) for one, two in ((a, b), (b, a))]
+    has_other = is_matched & others.any(1)
+    lacking = [_mean_where((push - distance).clamp_min(0).square(), has_other) for distance in near]
+    return apart, (lacking[0] + lacking[1]) / 2
+
+
+def _nearest_other(rows: Tensor, every: Tensor, others: Tensor) -> Tensor:
+    """(N, D), (M, D), (N, M) bool -> (N,): the distance of each unit vector to the nearest of its others."""
+    with torch.no_grad(), no_autocast(rows):
+        nearest = (rows @ every.T).masked_fill(~others, -torch.inf).argmax(1)
+    return ((rows - every[nearest]).square().sum(1) + TINY).sqrt()
+
+
+def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
+    """(N,), (N,) bool -> (): this process's share of the mean over all values that count; zero without any."""
+    total = dist.total(counts.sum()).clamp_min(1)
+    return torch.where(counts, values, 0.0).sum() * dist.world_size() / total

@@ -4,7 +4,7 @@ As Point-BERT (arXiv 2111.14819) and Point-MAE (arXiv 2203.06604): centers by fa
 its nearest neighbors. Deviation from the code of both: points within 0.03 of the origin are centers like all others,
 where theirs never are.
 
-B: clouds, n: points, C: values of a point, coordinates first, G: groups, k: points of a group.
+B: clouds, n: points, C: values of a point, coordinates first, G: groups, k: points of a group, M: places.
 """
 
 import torch
@@ -14,6 +14,9 @@ from selfsup.parts.tokens import Tokens, places
 
 AXES = 3
 HIDDEN = 128  # channels between centers and positions
+NEIGHBORS = 3  # centers that features between them are of
+LEAST_SQUARE = 1e-10  # of a distance: a center has its own feature
+POSE = slice(-13, -1)  # of a view's box: a matrix and a shift, row by row, before the number of the cloud's points
 OVERLAP = 2  # groups that a point is in on average, as in all settings of Point-MAE: 64 groups of 32 of 1024 points
 
 
@@ -47,8 +50,12 @@ def farthest(xyz: Tensor, number: int) -> Tensor:
 
 def nearest(centers: Tensor, xyz: Tensor, number: int) -> Tensor:
     """(B, G, 3), (B, n, 3) -> (B, G, number) int64: the points nearest to each center, the nearest first"""
-    apart = torch.cdist(centers, xyz, compute_mode="donot_use_mm_for_euclid_dist")
-    return apart.topk(number, largest=False).indices
+    return distances(centers, xyz).topk(number, largest=False).indices
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """(..., N, 3), (..., M, 3) -> (..., N, M), exact also of what is near"""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def members(value: Tensor, size: int) -> Tensor:
@@ -107,10 +114,32 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
     Chamfer distance of squares, as Point-MAE's code has it: the mean over a's points plus that over b's.
     """
     with torch.no_grad():
-        apart = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = distances(a, b)
         of_a, of_b = apart.argmin(2), apart.argmin(1)
     there, back = (
         (own - other.take_along_dim(near[..., None], dim=1)).square().sum(2).mean()
         for own, other, near in ((a, b, of_a), (b, a, of_b))
     )
     return there + back
+
+
+def in_cloud(xyz: Tensor, box: Tensor) -> Tensor:
+    """(B, M, 3), View.box (B, 16) -> (B, M, 3): where in its cloud, from the middle on, a view's point lies"""
+    pose = box[:, POSE].to(xyz).unflatten(1, (AXES, AXES + 1))
+    place: Tensor = torch.linalg.solve_ex(pose[..., :AXES], (xyz - pose[:, None, :, AXES]).mT).result.mT
+    return place
+
+
+def interpolated(features: Tensor, centers: Tensor, xyz: Tensor) -> Tensor:
+    """(B, G, D), (B, G, 3), (B, M, 3) -> (B, M, D): features of any points, from those of the nearest three centers.
+
+    PointNet++ (arXiv 1706.02413), eq. 2: a mean, weighted by one over the squared distance.
+    """
+    near = nearest(xyz, centers, min(NEIGHBORS, centers.shape[1]))
+
+    def own(values: Tensor) -> Tensor:
+        return values.take_along_dim(near.flatten(1)[..., None], dim=1).unflatten(1, near.shape[1:])
+
+    weight = 1 / (own(centers) - xyz[:, :, None]).square().sum(3, keepdim=True).clamp_min(LEAST_SQUARE)
+    mean: Tensor = (own(features) * weight).sum(2) / weight.sum(2)
+    return mean
