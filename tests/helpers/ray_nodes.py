@@ -18,7 +18,7 @@ from servers import answers, free_ports
 from sweeping import PATIENCE, kill_session, processes
 
 STORE = 100 * 2**20  # bytes of each node's object store
-TRIES = 3  # to start a node
+TRIES = 5  # to start a node, which Ray gives 30 s, however busy the machine
 AGENT = "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"
 ALIVE = """import ray
 ray.init(logging_level="ERROR")
@@ -65,7 +65,6 @@ class RayNodes:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the head
             "OMP_NUM_THREADS": "1",
             "RAY_worker_niceness": "0",
-            "RAY_raylet_start_wait_time_s": "240",  # on a busy machine a node takes more than Ray's 30
         }
         self.environment |= variables
         self._port, page, client = free_ports(3)
