@@ -67,7 +67,7 @@ class RandomWalk(Method):
         self.hyper = hyper
 
     def forward(self, batch: Batch) -> Out:
-        parts, edges = batch.draws.split(2, dim=1)
+        parts, edges = torch.split(batch.draws, 2, dim=1)
         nodes = self._nodes(pixels(batch.views[0].value, self.backbone.patch), parts)
         _, times, number, _ = nodes.shape
         dropped = noise.uniform(edges, (2, times - 1, number, number)) < self.hyper.dropout
@@ -84,7 +84,7 @@ class RandomWalk(Method):
         patches = cut.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(1, 3)  # (B, times * N, C, length, side, side)
         boxes = inner_boxes(noise.uniform(draws, (patches.shape[1], 4)), side, (self.hyper.part_min, 0.9))
         embedded = at_each_piece(self._embedded, zoomed(patches, boxes))
-        return F.normalize(embedded.float(), dim=2).unflatten(1, (times, -1))
+        return F.normalize(embedded.float(), dim=2).view(len(clips), times, -1, self.hyper.dim)
 
     def _embedded(self, patches: Tensor) -> Tensor:
         """(M, C, length, side, side) -> (M, dim)"""

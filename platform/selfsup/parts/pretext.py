@@ -39,8 +39,8 @@ def parts_at(x: Tensor, corner: Tensor, sides: tuple[int, ...]) -> Tensor:
     rank = len(sides)
     sample = torch.arange(len(x), device=x.device).view(-1, *[1] * (1 + rank))
     along = [
-        (corner[..., axis, None] + torch.arange(side, device=x.device)).unflatten(
-            2, [side if other == axis else 1 for other in range(rank)]
+        (corner[..., axis, None] + torch.arange(side, device=x.device)).view(
+            *corner.shape[:2], *(side if other == axis else 1 for other in range(rank))
         )
         for axis, side in enumerate(sides)
     ]
