@@ -77,7 +77,7 @@ class AudiovisualMAE(Method):
         self.decoder = SharedDecoder(encoders, self.joint_blocks.dim, **sizes)
 
     def forward(self, batch: Batch) -> Out:
-        views, errors = {view.modality: masked_view(view) for view in batch.views}, {}
+        views, errors = {view.modality: masked_view(view) for view in batch.views}, dict[str, Tensor]()
         seen = {name: self.encoders[name](tokens, mask.keep) for name, (tokens, mask) in views.items()}
         for name, own in self.joint_blocks(seen).items():
             tokens, mask = views[name]

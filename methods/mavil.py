@@ -95,9 +95,18 @@ class MAViL(Method):
         self.joint_blocks = JointBlocks(encoders, depth=hyper.fusion_depth)
         self.targets = {name: PixelTarget(own, normalized=hyper.norm_pix_loss) for name, own in encoders.items()}
         values = self._same_patches(info.teacher.method).joint_blocks.dim if info.teacher else None
-        sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
         self.decoders = nn.ModuleDict(
-            {name: Decoder(own, dim=self.joint_blocks.dim, values=values, **sizes) for name, own in encoders.items()}
+            {
+                name: Decoder(
+                    own,
+                    width=hyper.decoder_width,
+                    depth=hyper.decoder_depth,
+                    heads=hyper.decoder_heads,
+                    dim=self.joint_blocks.dim,
+                    values=values,
+                )
+                for name, own in encoders.items()
+            }
         )
 
     def forward(self, batch: Batch) -> Out:

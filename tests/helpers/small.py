@@ -1,6 +1,7 @@
 """Small objectives on small encoders, each with a batch of its views."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from precision import double_precision
@@ -109,7 +110,7 @@ BACKBONES = {
     "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
     "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }
-FIRST: dict[str, dict[str, object]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
+FIRST: dict[str, dict[str, Any]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
 Setting = tuple[Method, Batch]
 
 

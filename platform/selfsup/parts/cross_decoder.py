@@ -50,12 +50,13 @@ class CrossDecoder(nn.Module):
         return painted
 
 
-class ReadingBlock(Block):
+class ReadingBlock(nn.Module):
     """A transformer block which, between its attention and its MLP, reads other tokens."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__(dim, heads, qkv_bias=True)
-        self.heads = heads
+        super().__init__()
+        plain, self.heads = Block(dim, heads, qkv_bias=True), heads
+        self.norm1, self.attn, self.norm2, self.mlp = plain.norm1, plain.attn, plain.norm2, plain.mlp
         self.norm_query, self.norm_read = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
         self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
