@@ -1,0 +1,81 @@
+"""A cluster loses the machine of its head in mid-run: the table, losses and weights are those of an undisturbed run.
+
+The head runs nothing of a run but what waits for it, as those of `infra/`. Its GCS keeps its tables in files, which
+a head that takes its place reads.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from braked import BRAKE, BrakedBench, same_digits
+from ray_nodes import RayNodes, ray_nodes
+from sweeping import kill_session
+
+from selfsup.pipelines.data.manifest import Manifest
+
+pytestmark = pytest.mark.slow  # each run takes a minute
+CHANGES: dict[str, Any] = {
+    "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
+    "stream": {"feeder": "threads"},
+    "train": {"duration": {"steps": 200}},  # of a second each with the brake on: time for another command to begin
+}
+
+
+@pytest.fixture(scope="module")
+def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("brake") / "brake"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, brake: Path) -> Iterator[RayNodes]:
+    tables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path_factory.mktemp("gcs"))}
+    tables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}  # on a busy machine a head takes more than Ray's 60
+    with ray_nodes(0, 1, 1, dashboard=False, **{BRAKE: str(brake)}, **tables) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sets")
+    return {name: make(folder / name, number=number).root for name, number in (("train", 2100), ("val", 60))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, sets: dict[str, str]) -> BrakedBench:
+    return BrakedBench(tmp_path_factory.mktemp("undisturbed"), sets, **CHANGES).alone(2)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, sets: dict[str, str], nodes: RayNodes, brake: Path) -> Iterator[BrakedBench]:
+    """A place whose run trains slowly until `brake` is gone."""
+    brake.touch()
+    yield BrakedBench(tmp_path, sets, **CHANGES).on(nodes)
+    brake.unlink(missing_ok=True)
+
+
+def test_a_command_that_was_lost_with_it_goes_on_where_it_was(
+    nodes: RayNodes, bench: BrakedBench, undisturbed: BrakedBench, brake: Path
+) -> None:
+    """And the workers of the first one, on nodes that live, end before those of the second begin."""
+    left = lose_with_command(nodes, bench)
+    nodes.begin(0)
+    with bench.sweeping() as process:
+        bench.goes_on(process)
+        brake.unlink()
+        told, _ = process.communicate()
+    assert process.returncode == 0, told
+    assert not any(Path(f"/proc/{number}").exists() for number in left)
+    same_digits(bench, undisturbed)
+
+
+def lose_with_command(nodes: RayNodes, bench: BrakedBench) -> set[int]:
+    """Sweep from the head, whose machine loses its power once it trains; return the numbers of the workers left."""
+    with bench.sweeping() as process:
+        bench.trains(process)
+        nodes.nodes[0].kill()
+        kill_session(process.pid)
+    left = {number for node in nodes.nodes[1:] for number in node.processes("RayTrainWorker")}
+    assert len(left) == 2
+    return left
