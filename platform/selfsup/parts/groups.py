@@ -125,7 +125,7 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
 
 def in_cloud(xyz: Tensor, box: Tensor) -> Tensor:
     """(B, M, 3), View.box (B, 16) -> (B, M, 3): where in its cloud, from the middle on, a view's point lies"""
-    pose = box[:, POSE].to(xyz).unflatten(1, (AXES, AXES + 1))
+    pose = box[:, POSE].to(xyz).view(-1, AXES, AXES + 1)
     place: Tensor = torch.linalg.solve_ex(pose[..., :AXES], (xyz - pose[:, None, :, AXES]).mT).result.mT
     return place
 
@@ -138,7 +138,7 @@ def interpolated(features: Tensor, centers: Tensor, xyz: Tensor) -> Tensor:
     near = nearest(xyz, centers, min(NEIGHBORS, centers.shape[1]))
 
     def own(values: Tensor) -> Tensor:
-        return values.take_along_dim(near.flatten(1)[..., None], dim=1).unflatten(1, near.shape[1:])
+        return values.take_along_dim(near.flatten(1)[..., None], dim=1).view(*near.shape, -1)
 
     weight = 1 / (own(centers) - xyz[:, :, None]).square().sum(3, keepdim=True).clamp_min(LEAST_SQUARE)
     mean: Tensor = (own(features) * weight).sum(2) / weight.sum(2)
