@@ -134,7 +134,7 @@ class Voxels(Modality):
         filled = values[:, 0].numpy() > 0.5
         first = filled.argmax(axis=2) / filled.shape[2]
         colors = colormaps["viridis"](first.clip(0, 0.9), bytes=True)[..., :3]
-        seen = np.where(filled.any(axis=2)[..., None], colors, 255).astype(np.uint8)
+        seen = np.where(np.expand_dims(filled.any(axis=2), -1), colors, 255).astype(np.uint8)
         return seen.transpose(0, 2, 1, 3)[:, ::-1]
 
     def measure(self, data: Data, reading: VoxelsReading) -> int:  # noqa: ARG002
