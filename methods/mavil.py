@@ -114,7 +114,8 @@ class MAViL(Method):
         seen = {name: self._seen(view) for name, view in views.items()}
         targets = self._targets(batch)
         for name, own in self.joint_blocks(seen).items():
-            (tokens, mask), painter = masked_view(views[name]), self.decoders[name]
+            tokens, mask = masked_view(views[name])
+            painter: Any = self.decoders[name]
             hidden = painter(own, mask, tokens)[:, mask.keep.shape[1] :]
             log[f"{name}_error"] = masked_mse(painter.paint(hidden), targets[name])
         loss = torch.stack([*log.values()]).sum()

@@ -1,7 +1,7 @@
 """Images of any number of channels, of 8 or 16 bits, in whatever format they come."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,8 @@ class Measure(NamedTuple):
 class Image(Modality):
     """Crops are made on the host, from one decode that is no larger than needed; photometry is the device's."""
 
-    suffixes = ("jpg", "jpeg", "png", "webp")
-    others = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
+    suffixes: ClassVar[tuple[str, ...]] = ("jpg", "jpeg", "png", "webp")
+    others: ClassVar[tuple[str, ...]] = ("jfif", "jpe", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
     axes, values = ("row", "column"), "pixels"
     given = "images", "(B, C, H, W), uint8 or floats in [0, 1], of any size"
     Reading, Stats = ImageReading, ImageStats
