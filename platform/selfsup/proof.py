@@ -15,14 +15,8 @@ from selfsup.shipped import files
 
 CLAIMED = re.compile(r"Deviations? from the authors' code(?:, in all of them)?: (.*)")
 NO_CODE = "There is no authors' code"
-PAPERS = (
-    "audioset_clips/",
-    "habitat/",
-    "in1k/",
-    "k400/",
-    "scannet/",
-    "yfcc15m/",
-)  # of recipes that papers have numbers for
+# folders of recipes that papers have numbers for
+PAPERS = "audioset_clips/", "habitat/", "in1k/", "k400/", "scannet/", "yfcc15m/"
 KINDS = ("loss", "loop", "recipe", "libraries")
 NOT_RUN = "Not run here"  # in the comment at the head of a recipe
 

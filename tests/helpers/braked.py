@@ -1,6 +1,7 @@
 """Small runs for clusters, which train slowly for as long as a file says so: time to do something to them."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from ray_nodes import RayNodes
 from sweeping import Bench, same, until
 from tiny import BACKBONE
+
+from selfsup.pipelines.data.manifest import Manifest
 
 BRAKE = "SELFSUP_TEST_BRAKE"  # a variable: the file
 METHOD = f"""import os
@@ -34,6 +37,10 @@ SPEC: dict[str, Any] = {
     "evals": {"knn": {"k": 3}},
     "baselines": False,
     "resources": {"workers": 4, "cpus_per_worker": 0.9, "data_cpus": 0.4},
+}
+TWO: dict[str, Any] = {  # changes: two workers, each with threads of its own for data
+    "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
+    "stream": {"feeder": "threads"},
 }
 
 
@@ -67,6 +74,11 @@ class BrakedBench(Bench):
         """Return steps and losses of its one training."""
         [curve] = self.curves("pretrain", "loss").values()
         return curve
+
+
+def sets_in(folder: Path, make: Callable[..., Manifest]) -> dict[str, str]:
+    """Write photographs to train on and to evaluate with; return their folders by split."""
+    return {name: make(folder / name, number=number).root for name, number in (("train", 2100), ("val", 60))}
 
 
 def same_digits(bench: Bench, other: Bench) -> None:

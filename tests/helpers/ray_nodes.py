@@ -115,6 +115,12 @@ class RayNodes:
         raise AssertionError(log.read_text())
 
 
+def tables_in(folder: Path) -> dict[str, str]:
+    """Return variables by which a GCS keeps its tables in files of a folder, and all wait long for a new one."""
+    tables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(folder)}
+    return tables | {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}  # on a busy machine a head takes more than 60
+
+
 @contextlib.contextmanager
 def ray_nodes(head: int, *others: int, dashboard: bool = True, **variables: str) -> Iterator[RayNodes]:
     """Start a cluster for the duration of the block. head, others: CPUs of its nodes. variables: of all processes."""

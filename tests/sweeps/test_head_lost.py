@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from braked import BRAKE, BrakedBench, same_digits
-from ray_nodes import RayNodes, ray_nodes
+from braked import BRAKE, TWO, BrakedBench, same_digits, sets_in
+from ray_nodes import RayNodes, ray_nodes, tables_in
 from sweeping import kill_session
 
 from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each run takes a minute
-CHANGES: dict[str, Any] = {
-    "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
-    "stream": {"feeder": "threads"},
-    "train": {"duration": {"steps": 200}},  # of a second each with the brake on: time for another command to begin
-}
+# steps of a second each with the brake on: time for another command to begin
+CHANGES: dict[str, Any] = TWO | {"train": {"duration": {"steps": 200}}}
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +27,14 @@ def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory, brake: Path) -> Iterator[RayNodes]:
-    tables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path_factory.mktemp("gcs"))}
-    tables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}  # on a busy machine a head takes more than Ray's 60
+    tables = tables_in(tmp_path_factory.mktemp("gcs"))
     with ray_nodes(0, 1, 1, dashboard=False, **{BRAKE: str(brake)}, **tables) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("sets")
-    return {name: make(folder / name, number=number).root for name, number in (("train", 2100), ("val", 60))}
+    return sets_in(tmp_path_factory.mktemp("sets"), make)
 
 
 @pytest.fixture(scope="module")

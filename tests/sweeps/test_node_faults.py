@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from braked import BRAKE, BrakedBench, same_digits
+from braked import BRAKE, TWO, BrakedBench, same_digits, sets_in
 from ray_head import RAY
-from ray_nodes import RayNode, RayNodes, ray_nodes
+from ray_nodes import RayNode, RayNodes, ray_nodes, tables_in
 from servers import free_ports
 from sweeping import served, until
 
@@ -26,10 +25,6 @@ pytestmark = pytest.mark.slow  # each run takes a minute
 NODE_ID = (
     "import ray, sys; ray.init(); print(*[n['NodeID'] for n in ray.nodes() if n['NodeManagerAddress'] == sys.argv[1]])"
 )
-TWO: dict[str, Any] = {
-    "resources": {"workers": 2, "cpus_per_worker": 0.9, "data_cpus": 0.1},
-    "stream": {"feeder": "threads"},
-}
 FROZEN = 40  # seconds
 NOTICE = 15  # seconds
 
@@ -42,8 +37,7 @@ def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory, brake: Path) -> Iterator[RayNodes]:
     """A cluster whose GCS keeps its tables in files."""
-    tables = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path_factory.mktemp("gcs"))}
-    tables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}  # on a busy machine a head takes more than Ray's 60
+    tables = tables_in(tmp_path_factory.mktemp("gcs"))
     with ray_nodes(1, 1, 1, dashboard=False, **{BRAKE: str(brake)}, **tables) as cluster:
         yield cluster
 
@@ -62,8 +56,7 @@ def three(nodes: RayNodes) -> RayNodes:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("sets")
-    return {name: make(folder / name, number=number).root for name, number in (("train", 2100), ("val", 60))}
+    return sets_in(tmp_path_factory.mktemp("sets"), make)
 
 
 @pytest.fixture(scope="module")
