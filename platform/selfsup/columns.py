@@ -7,7 +7,7 @@ WIDE = 40  # characters of a text that moves what is right of it in its own row 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     """Return a line a row, every column as wide as its widest text of at most WIDE characters."""
-    widths = [max(len(text) for text in column if len(text) <= WIDE) for column in zip(*rows, strict=True)]
+    widths = [max((len(text) for text in column if len(text) <= WIDE), default=0) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
