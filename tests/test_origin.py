@@ -205,6 +205,16 @@ def test_many_modules_are_counted_and_the_objective_is_named_first(work: tuple[S
     assert first == f"made by other code: 1 stage (!); {expected} changed since"
 
 
+def test_most_stages_come_first_and_few_lines_are_written(work: tuple[Stage, Stage]) -> None:
+    changed = {f"rare-{number}": (f"methods.rare{number}",) for number in range(7)} | {
+        f"often-{number}": ("masks",) for number in range(3)
+    }
+    *lines, rest, remedy = origin.describe(work, changed)
+    assert lines[0] == "made by other code: 3 stages (!); masks changed since"
+    assert rest == f"made by other code: {8 - len(lines)} stages (!), for which others changed"
+    assert remedy.strip() == origin.REMEDY
+
+
 def test_a_plan_names_what_changed_and_a_run_refuses(
     edit: Edit, planned: Callable[..., PlannedRun], tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from selfsup.whole import remove, write
 CodePolicy = Literal["refuse", "accept", "again"]
 NOTE, ACCEPTED = "code.json", "accepted.json"
 UNKNOWN = "unknown"
-MAX_LISTED = 3  # stages named in an error
+MAX_LISTED = 3  # stages named in an error, and kinds of change in a plan
 MAX_MODULES = 6  # named of a stage
 REMEDY = "count them as they are with --accept-code, which is noted beside them, or make them anew with --again"
 
@@ -96,8 +96,11 @@ def changes_by_key(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
 
 def describe(stages: Collection[Stage], changed: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of a plan about stages of other code. changed: their `changes_by_key`."""
-    for names, number in Counter(changed.values()).items():
+    groups = Counter(changed.values()).most_common()
+    for names, number in groups[:MAX_LISTED]:
         yield f"made by other code: {several(number, 'stage')} (!); {_shortened(names)} changed since"
+    if rest := sum(number for _, number in groups[MAX_LISTED:]):
+        yield f"made by other code: {several(rest, 'stage')} (!), for which others changed"
     if changed:
         yield f"  {REMEDY}"
     if unknown := sum(stage.done and not (stage.folder / NOTE).exists() for stage in stages):
