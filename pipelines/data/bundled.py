@@ -6,6 +6,7 @@ bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
 bundled://scenes/train  1000 rendered scenes with segmentation, depth and a second view; see `scenes`
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
+bundled://miscaptioned   the same scenes, each with the caption of another one
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
 bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
 bundled://impacts/train  400 clips of objects that fall, with the sounds of their strikes; see `scenes.impacts`
@@ -93,9 +94,9 @@ def _images(images: Images, split: str, work: Path, out: Path) -> None:
     pack(work, out)
 
 
-def _scenes(split: str, _: Path, out: Path) -> None:
-    say(f"rendering {scenes.NUMBER[split]} scenes of bundled://scenes/{split}, once")
-    pack_annotated(scenes.samples(split), out, classes=scenes.CLASSES)
+def _scenes(split: str, _: Path, out: Path, *, miscaptioned: bool = False) -> None:
+    say(f"rendering {scenes.NUMBER[split]} {'miscaptioned ' * miscaptioned}scenes of bundled://scenes/{split}, once")
+    pack_annotated(scenes.samples(split, miscaptioned=miscaptioned), out, classes=scenes.CLASSES)
 
 
 def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
@@ -157,6 +158,7 @@ MAKERS: dict[str, Maker] = {
     "photos": partial(_images, _photos),
     "digits": partial(_images, _digits),
     "scenes": _scenes,
+    "miscaptioned": partial(_scenes, miscaptioned=True),
     "motions": _motions,
     "shuffled": partial(_motions, shuffled=True),
     "impacts": _impacts,

@@ -1,5 +1,6 @@
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,20 @@ def test_scenes_are_packed_with_all_that_belongs_to_them(tmp_path: Path, monkeyp
     assert {image.shape for image in images} == {(96, 96, 3)}
     assert [bundled.scenes.sample("train", number).label for number in range(6)] == labels.tolist()
     assert shards.check(data.home) == []
+
+
+def rest_of(members: Mapping[str, bytes]) -> dict[str, Any]:
+    return {**members, "json": json.loads(members["json"]) | {"caption": ""}}
+
+
+def test_miscaptioned_scenes_have_captions_of_others_and_all_else_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled.scenes, "NUMBER", {"val": 5})
+    own, other = ([*bundled.scenes.samples("val", miscaptioned=wrong)] for wrong in (False, True))
+    words = [[json.loads(sample.members["json"]).pop("caption") for sample in split] for split in (own, other)]
+    assert words[1] == [*words[0][2:], *words[0][:2]] != words[0]
+    for one, two in zip(own, other, strict=True):
+        assert (one.key, one.label) == (two.key, two.label)
+        assert rest_of(one.members) == rest_of(two.members)
 
 
 def test_other_urls_are_left_alone(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ them shows whether a protocol works, and how objectives differ on simple geometr
 
 bundled://scenes/train  1000 scenes of 96x96 pixels with one to four objects
 bundled://scenes/val     250 others; textures of the two splits share no pixel
+bundled://miscaptioned   the same scenes, each with the caption of another one of its split: what learns from these
+                         learns no words, and any evaluation that asks by words stays at chance
 
     .jpg, .cls          the scene; the color of the object that shows most pixels
     .seg.png            the class of each pixel: one of SURFACES
@@ -40,14 +42,17 @@ QUALITY = 92  # of JPEGs
 SAME = 0.03  # share of its depth by which a point's differs at most in the pixel of another view
 
 
-def samples(split: str) -> Iterator[AnnotatedSample]:
-    """Yield the scenes of a split."""
-    return (sample(split, number) for number in range(NUMBER[split]))
+def samples(split: str, *, miscaptioned: bool = False) -> Iterator[AnnotatedSample]:
+    """Yield the scenes of a split. miscaptioned: each with the caption of the one that is half a split away."""
+    size = NUMBER[split]
+    others = ((number + size // 2) % size if miscaptioned else None for number in range(size))
+    return (sample(split, number, other) for number, other in enumerate(others))
 
 
-def sample(split: str, number: int) -> AnnotatedSample:
-    """Return a scene as members of a shard."""
+def sample(split: str, number: int, described: int | None = None) -> AnnotatedSample:
+    """Return a scene as members of a shard. described: the scene that its caption is of, by number; None: its own."""
     scene = shot(split, number)
+    words = caption(scene if described is None else shot(split, described))
     instance = np.where(scene.seen.surface > FLOOR, scene.seen.surface - FLOOR, 0).astype(np.uint8)
     objects = [_object(item, instance == item.number) for item in scene.objects]
     other = trace(scene.scene, scene.right)
@@ -60,7 +65,7 @@ def sample(split: str, number: int) -> AnnotatedSample:
         "right.jpg": jpeg(render(scene.scene, scene.right), quality=QUALITY),
         "right.depth.png": png(millimeters(other.depth)),
         "disparity.png": png(_disparity(scene.left, scene.seen.depth, other.depth)),
-        "json": json.dumps({"caption": caption(scene), "objects": objects, "cameras": _cameras(scene)}).encode(),
+        "json": json.dumps({"caption": words, "objects": objects, "cameras": _cameras(scene)}).encode(),
     }
     return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["color"]))
 
