@@ -6,9 +6,10 @@ one time, or of one place. Defaults are the paper's: of cells of 32 frames of 11
 anywhere within, so that no edge or motion goes on from one to the next; one of three channels is seen in place of all,
 so that colors tell nothing.
 
-There is no authors' code to compare with, and what is here follows the paper from memory: puzzles in space and in time
-share one head of 24 orders, with one hidden layer. A second head of theirs, which tells how pieces are turned, is not
-here. A ViT's pooled features of each piece stand for those of a 3D ResNet-18.
+There is no authors' code to compare with. Cells and pieces are as in an implementation by others, which cuts a puzzle
+of each kind from every clip, where here it is one of either. The rest follows the paper from memory: puzzles in space
+and in time share one head of 24 orders, with one hidden layer. A second head of the authors', which tells how pieces
+are turned, is not here. A ViT's pooled features of each piece stand for those of a 3D ResNet-18.
 """
 
 from collections.abc import Iterator, Mapping

@@ -5,10 +5,10 @@ Huang, Sharma, Xu, Ryali, Fan, Li, Li, Ghosh, Malik and Feichtenhofer, "MAViL: m
 hidden patches what stage 1, the spec's `teacher`, makes of the whole clip with its whole sound. In both, the encoders'
 means of visible patches tell samples apart: between sight and sound, and between two masks of each.
 
-There is no authors' code: their repository holds none, and what follows is from memory of the paper: weights and
-temperatures of the contrasts, sizes of decoders, and that these have eight blocks, which attend to all. The second mask
-shows patches that the first hides, where the paper draws it by itself; stage 2 predicts hidden patches alone; encoders
-have class tokens, which pass joint blocks and decoders, too; crops are MAE's.
+There is no authors' code: their repository holds none. Two joint blocks, decoders of eight blocks, 512 channels and 16
+heads, and masks of 0.8 are the paper's; weights and temperatures of the contrasts are from memory of it, and that
+decoders attend to all. The second mask shows patches that the first hides, where the paper draws it by itself; stage 2
+predicts hidden patches alone; encoders have class tokens, which pass joint blocks and decoders, too; crops are MAE's.
 
 B: batch, N: patches of a modality, K: visible ones, M: hidden ones, D: channels of its encoder, d: of the joint blocks.
 """
