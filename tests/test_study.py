@@ -180,6 +180,23 @@ def test_a_placeholder_for_data_is_one_error_that_names_it(tmp_path: Path) -> No
         expand(read(SWEEPS / "mae_ablation.yaml"), tmp_path)
 
 
+def test_the_papers_numbers_stand_beside_every_arm_of_its_table_1() -> None:
+    """By fine-tuning and by its linear probe; beside the photographs' arms of that table, the latter."""
+    table, half = read(SWEEPS / "mae_ablation.yaml").designs
+    for design in (table, half):
+        assert design.expected.keys() == {setting.name for setting in design.settings}
+        assert {tuple(sorted(numbers)) for numbers in design.expected.values()} == {
+            ("eval/finetune/top1", "eval/linear_mae/top1")
+        }
+    depths, switches, blocks = read(SWEEPS / "mae_ablation_photos.yaml").designs
+    assert blocks.expected["default"].items() <= half.expected["default"].items()
+    assert all(numbers.items() <= table.expected[arm].items() for arm, numbers in switches.expected.items())
+    renamed = {"default": "decoder_depth=1", "decoder_depth=8": "default"}
+    assert all(
+        numbers.items() <= table.expected[renamed.get(arm, arm)].items() for arm, numbers in depths.expected.items()
+    )
+
+
 def test_the_plan_of_a_search(shards: Path, tmp_path: Path) -> None:
     data = [f"data.train={shards}", f"data.val={shards}", "train.batch=16", "stream.lanes=4", "evals.knn.k=10"]
     said = describe_search(read(SWEEPS / "mae_search.yaml", data), tmp_path)
