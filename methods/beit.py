@@ -7,6 +7,8 @@ the patches; the authors' code masks 75 of 196.
 Deviations from the authors' code: every sample weighs the same, where there every masked patch does, so that the loss
 does not depend on the number of workers. The tokenizer sees what the ViT sees, where theirs sees the same crop at half
 the resolution, by another filter.
+
+B: batch, N: tokens, P: values of a patch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
+from selfsup.masks import BoolMask
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
 from selfsup.parts import checks, initial, recipes
 from selfsup.parts.distillation import covered
@@ -66,6 +69,14 @@ class BEiT(Method):
         logits, code = self.head(at(hidden, places)).float(), self.teacher.codes(view.value).flatten()[places]
         loss = (F.cross_entropy(logits, code, reduction="none") * weight).sum()
         return Out(loss, {"code_accuracy": ((logits.argmax(dim=1) == code) * weight).sum()})
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """-> (B, N, P): what the tokenizer paints of the likeliest codes, among those of visible patches."""
+        [view] = batch.views
+        assert isinstance(view.mask, BoolMask)
+        where, codes = view.mask.where, self.teacher.codes(view.value)
+        hidden = self.backbone(view.value, cover=(where, self.mask_token))[:, self.backbone.num_prefix :]
+        return self.teacher.decoded(torch.where(where, self.head(hidden).argmax(dim=2), codes))
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         return ParamOptions(no_weight_decay=initial.spared(name))

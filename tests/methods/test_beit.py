@@ -49,3 +49,14 @@ def test_an_objective_masks_rectangles_of_16_patches_or_more() -> None:
     kind = load("beit")
     [crop] = kind.views(kind.Hyper()).specs
     assert crop.mask == BlockMask(0.4, 0.4, smallest=16)
+
+
+def test_pictures_show_the_likeliest_codes_of_masked_patches_among_those_of_the_others(setting) -> None:
+    method, batch = setting("beit")
+    [view] = batch.views
+    expected = method.teacher.codes(view.value)
+    for sample, where in enumerate(view.mask.where):
+        covered = method.backbone(view.value, cover=(view.mask.where, method.mask_token))[sample, 1:]
+        expected[sample, where] = torch.stack([method.head(patch).argmax() for patch in covered[where]])
+    assert method.reconstruct(batch).equal(method.teacher.decoded(expected))
+    assert method.reconstruct(batch).shape == view.value.value.shape
