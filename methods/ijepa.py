@@ -107,7 +107,9 @@ class IJEPA(Method):
         for view in batch.views:
             tokens, mask, numbers = latent.masked_view(view)
             visible, asked = self.predictor(self.backbone(tokens, mask.keep), mask.keep, numbers)
-            dense = latent.at_visible(visible, features, mask, tokens.grid) if self.dense else features.new_zeros(())
+            dense = features.new_zeros(())
+            if self.dense:
+                dense = latent.at_visible(visible, features, mask, tokens.grid, self.beta)
             yield latent.at_targets(asked, features, numbers, self.beta), dense
 
     def after_step(self, t: float, aux: Mapping[str, Tensor]) -> None:  # noqa: ARG002

@@ -74,8 +74,9 @@ def test_the_loss_of_v_jepa_is_lightlys_predictor_by_absolute_errors_of_two_mask
     torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-6)
 
 
-def test_the_dense_term_of_ijepa_is_written_out(setting, moved) -> None:
-    method, batch = made(setting, moved, dense=0.5)
+@pytest.mark.parametrize("beta", [1.0, 0.0])
+def test_the_dense_term_of_ijepa_is_written_out(beta: float, setting, moved) -> None:
+    method, batch = made(setting, moved, dense=0.5, beta=beta)
     view, features = batch.views[0], normalized(method, batch)
     seen = method.backbone(view.value, view.mask.keep)
     visible, _ = method.predictor(seen, view.mask.keep, view.mask.targets)
@@ -86,11 +87,14 @@ def test_the_dense_term_of_ijepa_is_written_out(setting, moved) -> None:
                 others = view.mask.targets[sample, block].tolist()
                 distance = min(math.dist(place[token], place[other]) for other in others)
                 apart = (visible[sample, block, number] - features[sample, token]).abs()
-                error = torch.where(apart < 1, apart.square() / 2, apart - 0.5).mean()
-                terms.append(error / distance**0.5)
-    out = method(batch)
-    torch.testing.assert_close(out.log["visible"], torch.stack(terms).mean())
+                error = torch.where(apart < 1, apart.square() / 2, apart - 0.5) if beta else apart
+                terms.append(error.mean() / distance**0.5)
+    out, expected = method(batch), torch.stack(terms).mean()
+    torch.testing.assert_close(out.log["visible"], expected)
     torch.testing.assert_close(out.loss, out.log["masked"] + 0.5 * out.log["visible"])
+    weights = [*method.backbone.trunk.blocks.parameters(), *method.predictor.head.parameters()]
+    slopes = (torch.autograd.grad(value, weights, retain_graph=True) for value in (out.log["visible"], expected))
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-6)
 
 
 def test_the_encoder_sees_the_context_alone(setting) -> None:

@@ -20,7 +20,11 @@ def test_the_loss_names_the_order_of_the_pieces(setting) -> None:
     rows = [torch.cat([own[place] for place in method.orders[name]]) for own, name in zip(seen, truth, strict=True)]
     expected = F.cross_entropy(method.head(torch.stack(rows)), torch.tensor(truth))
     with double_precision():
-        torch.testing.assert_close(method(batch).loss, expected, rtol=1e-9, atol=0)
+        loss = method(batch).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    weights = [weight for weight in method.parameters() if weight.requires_grad]
+    slopes = (torch.autograd.grad(value, weights) for value in (loss, expected))
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)
 
 
 def test_every_order_is_asked_for(setting) -> None:

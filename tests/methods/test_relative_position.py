@@ -34,7 +34,11 @@ def test_the_loss_is_of_eight_neighbors_with_the_middle(setting) -> None:
     logits = method.head(torch.cat([torch.cat([seen[place], seen[4]], dim=1) for place in PLACES]))
     expected = F.cross_entropy(logits, torch.arange(8).repeat_interleave(8))
     with double_precision():
-        torch.testing.assert_close(method(batch).loss, expected, rtol=1e-9, atol=0)
+        loss = method(batch).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    weights = [weight for weight in method.parameters() if weight.requires_grad]
+    slopes = (torch.autograd.grad(value, weights) for value in (loss, expected))
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)
 
 
 def test_with_colors_all_channels_are_seen(setting) -> None:

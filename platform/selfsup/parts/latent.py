@@ -120,14 +120,15 @@ def at_targets(predicted: Tensor, features: Tensor, numbers: Tensor, beta: float
     return F.smooth_l1_loss(predicted.flatten(1, 2).float(), picked, beta=beta)
 
 
-def at_visible(predicted: Tensor, features: Tensor, mask: IndexMask, grid: Grid) -> Tensor:
+def at_visible(predicted: Tensor, features: Tensor, mask: IndexMask, grid: Grid, beta: float = 1.0) -> Tensor:
     """(B, S, K, D), (B, N, D) -> (): smooth L1 of visible tokens over the root of their distance to their targets.
 
-    V-JEPA 2.1 (arXiv 2603.14482), its dense term; the distance is that to the nearest token of the set.
+    V-JEPA 2.1 (arXiv 2603.14482), its dense term; the distance is that to the nearest token of the set. beta: as of
+    `at_targets`.
     """
     assert mask.targets is not None
     place = places(grid, features.device).to(features)
     apart = torch.cdist(place[mask.keep][:, None], place[mask.targets]).amin(dim=3)  # (B, S, K)
     picked = features.take_along_dim(mask.keep[..., None], dim=1)[:, None].expand_as(predicted)
-    error = F.smooth_l1_loss(predicted.float(), picked, reduction="none").mean(dim=3)
+    error = F.smooth_l1_loss(predicted.float(), picked, beta=beta, reduction="none").mean(dim=3)
     return (error / apart.sqrt()).mean()
