@@ -5,7 +5,7 @@
 # Expected: a sum of integers is as wide as in pandas, pyarrow, DuckDB and NumPy, which add them in 64 bits or more, and as polars' own of
 #   8 and 16 bits, which it widens; or an error, since the column's type holds no such number.
 # Happens: Int32 and UInt32 stay what they are, and wrap round: 30,000 files of 110 kB are -994,967,296 bytes, and 40,000 of them as
-#   UInt32 105,032,704. It is so in sum, cum_sum, group_by, over and pivot, by frames and lazily, and by polars' SQL; mean widens.
+#   UInt32 105,032,704. It is so in sum, cum_sum, group_by and over, by frames and lazily, and by polars' SQL; mean widens.
 # Why it matters: lengths of recordings, frames of clips, tokens and bytes of members are what manifests of shards store in 32 bits, and
 #   what plans of steps, caches and epochs add up. Cast to Int64 before, which .sum() of the same column in a test of 100 rows never needs.
 set -euo pipefail
