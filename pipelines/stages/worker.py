@@ -13,6 +13,7 @@ from torch import nn
 
 from selfsup import checkpoint, codebase, failures, optim, pretrained, saved, sharded, tensors
 from selfsup.errors import CheckpointError, ExhaustedError, SelfsupError, SpecError
+from selfsup.homes import mirror_of
 from selfsup.input_kinds import shape_of
 from selfsup.knob import identity
 from selfsup.method import Batch, Method
@@ -248,16 +249,15 @@ class Watch:
         save_encoder(self._task, self._method, snapshot(self._task.folder, number))
 
     def _save(self, number: int) -> None:
-        weights, moments = (sharded.whole(part.state_dict()) for part in (self._method, self._optimizer))
+        states = {"module": self._method.state_dict(), "optimizer": self._optimizer.state_dict()}
+        checkpoint.save(
+            self._task.folder,
+            step=number,
+            resolved=self._task.resolved,
+            keep=self._task.run.train.keep_checkpoints,
+            **(sharded.whole(states) if mirror_of(self._task.folder) else states),  # nodes share no folder there
+        )
         if self._metrics_log:
-            checkpoint.save(
-                self._task.folder,
-                step=number,
-                module=weights,
-                optimizer=moments,
-                resolved=self._task.resolved,
-                keep=self._task.run.train.keep_checkpoints,
-            )
             self._metrics_log.commit(number)
         if len(self._task.run.worker_counts) > 1:
             ray.train.report({})  # that workers may grow in number now

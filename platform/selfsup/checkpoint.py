@@ -1,14 +1,16 @@
 """Checkpoints of a run, a folder per step, so that after a crash, a full disk or damage the last good one remains.
 
 A checkpoint holds the step, weights and buffers, the optimizer's state, and the resolved settings. It holds no random
-state: the loop seeds every step, and the stream's random numbers are counter-based.
+state: the loop seeds every step, and the stream's random numbers are counter-based. Where weights are divided among
+workers, each writes its parts to a file of its own, and any number of workers may read them all.
 """
 
 import copy
 import json
 import shutil
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +19,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from selfsup.errors import CheckpointError
+from selfsup.parts import dist
 from selfsup.sealed import damage, sealed
 from selfsup.settings import changed, flatten
+from selfsup.sharded import divided, joined, own
 from selfsup.tensors import mismatches
-from selfsup.whole import sweep
+from selfsup.whole import SUFFIX, sweep, whole
 
-PREFIX, FILE = "checkpoint_", "state.pt"
+PREFIX, FILE, PART = "checkpoint_", "state.pt", "part-{:05d}.pt"  # of another worker than the first
 KINDS = {"step": int, "module": OrderedDict, "optimizer": dict, "resolved": dict}
 
 
@@ -44,6 +48,7 @@ def save(
 ) -> None:
     """Write a checkpoint under `root` atomically, flushed to the disk; then remove all but the latest `keep`.
 
+    All workers call it: each writes its parts of what is divided among them, the first one all else.
     module, optimizer: states of the method itself, not of its DistributedDataParallel wrapper, and of its optimizer.
     resolved: the settings that the weights depend on, nested and JSON-able; `resume` requires equal ones. Raises
     CheckpointError where it cannot be written.
@@ -55,25 +60,50 @@ def save(
         "optimizer": optimizer,
         "resolved": dict(resolved),
     }
-    _write(path, state)
+    parts = _leave_parts(path, state)
+    if dist.rank():
+        return
+    _write(path, state, parts)
     checkpoints = _checkpoints(root)
     latest = [other for other in checkpoints if other <= path][-keep:]  # later ones are damaged: training passed them
     for other in set(checkpoints) - set(latest):
         shutil.rmtree(other, ignore_errors=True)
 
 
-def _write(path: Path, state: Mapping[str, Any]) -> None:
+def _leave_parts(path: Path, state: Mapping[str, Any]) -> list[Path]:
+    """Let each worker but the first write its parts beside a checkpoint to be; return the files once all are there."""
+    if not (parts := divided(state)):
+        return []
+    files = [path.with_name(f"{path.name}.{PART.format(number)}{SUFFIX}") for number in range(dist.world_size())]
+    if number := dist.rank():
+        with _writing(path), whole(files[number]) as part, part.open("wb") as file:
+            torch.save(own(parts), file)
+    torch.distributed.barrier()
+    return files[1:]
+
+
+def _write(path: Path, state: Mapping[str, Any], parts: Sequence[Path]) -> None:
+    with _writing(path):
+        sweep(path.parent)
+        with sealed(path) as folder:
+            with (folder / FILE).open("wb") as file:
+                torch.save(own(state), file)
+            for number, part in enumerate(parts, start=1):
+                part.replace(folder / PART.format(number))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of a checkpoint's file. Raises CheckpointError where the block cannot write."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        with sealed(path) as folder, (folder / FILE).open("wb") as file:
-            torch.save(dict(state), file)
+        yield
     except (OSError, RuntimeError) as error:
         # torch's writer hides the disk's error behind its own RuntimeError
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(
-            f"{path}: cannot write the checkpoint of step {state['step']}: {reason}; the checkpoint before it is kept. "
-            "Make room and start the run again: it continues from there"
+            f"{path}: cannot write the checkpoint of step {int(path.name[len(PREFIX) :])}: {reason}; "
+            "the checkpoint before it is kept. Make room and start the run again: it continues from there"
         ) from error
 
 
@@ -172,7 +202,9 @@ def _read(path: Path) -> dict[str, Any]:
     if reason := damage(path):
         raise CheckpointError(f"{path}: cannot read the checkpoint: {reason}")
     try:
-        state = torch.load(path / FILE, map_location="cpu", weights_only=True)
+        files = [path / FILE, *sorted(path.glob(PART.replace("{:05d}", "*")))]
+        state, *parts = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+        state = joined(state, parts)
     except Exception as error:  # torch raises many types on corrupt bytes
         raise CheckpointError(f"{path}: cannot read the checkpoint: {' '.join(str(error).split())}") from error
     if not isinstance(state, dict) or not _is_state(state, path):

@@ -6,7 +6,7 @@ compute, forward and backward; what lies outside of them, with the method.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import SGD, Optimizer
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only, tree_map_with_path
 
 from selfsup.errors import SpecError
 from selfsup.parts import dist
@@ -64,6 +64,27 @@ def whole(state: Any) -> Any:
 def _first(part: DTensor) -> Tensor | None:
     tensor = full(part)
     return None if dist.rank() else tensor.cpu()
+
+
+def divided(state: Any) -> dict[str, DTensor]:
+    """Return the tensors of a state that are divided among workers, by their places in it."""
+    leaves, _ = tree_flatten_with_path(state)
+    return {keystr(place): leaf for place, leaf in leaves if isinstance(leaf, DTensor)}
+
+
+def own(state: Any) -> Any:
+    """Return a state with this worker's parts in place of tensors that are divided, on the CPU."""
+    return tree_map_only(DTensor, lambda part: part.to_local().cpu(), state)
+
+
+def joined(state: Any, others: Sequence[Mapping[str, Tensor]]) -> Any:
+    """Return the whole of a state of which the first worker has its `own`. others: parts of the others, in order."""
+
+    def join(place: Any, value: Any) -> Any:
+        name = keystr(place)
+        return torch.cat([value, *(parts[name] for parts in others)]) if name in others[0] else value
+
+    return tree_map_with_path(join, state) if others else state
 
 
 def full(x: Tensor) -> Tensor:

@@ -20,12 +20,12 @@ from torch.multiprocessing import start_processes
 
 from selfsup import checkpoint
 from selfsup.method import load, names
-from selfsup.sharded import whole
 
 WORLD, STOP = 2, 4
 RESTORED = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
 SHARDED = "mae", "ibot", "mixedae"  # with weights in parts, too: a teacher's, and blocks' whose weights others read
+PARTED = "one", "parts"  # checkpoints that those of SHARDED go on from
 SEVERAL = tuple(name for name in LOOPS if name in names())  # a loop of each objective
 STATELESS = tuple(  # whose processes share gradients alone, as test_processes sees in a step
     name for name in SEVERAL if load(name).separable and name not in {*RESTORED, "vqvae"}
@@ -39,7 +39,7 @@ def stopped(name: str, setting: Make, root: Path, *, sharded: bool = False) -> t
         trainer.shard()
     losses = trainer.run(0, STOP)
     states = {"module": trainer.method.state_dict(), "optimizer": trainer.optimizer.state_dict()}
-    checkpoint.save(root, step=STOP, resolved={"loop": name}, keep=1, **whole(states))
+    checkpoint.save(root, step=STOP, resolved={"loop": name}, keep=1, **states)
     return trainer, losses
 
 
@@ -57,14 +57,15 @@ def work(rank: int, folder: Path, chosen: list[str], setting: Make) -> None:
     """Train each loop without a stop, from a checkpoint of two processes, and from one of one process."""
     init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     for name in chosen:
-        trainer, losses = stopped(name, setting, folder / name / f"two{rank}")
+        trainer, losses = stopped(name, setting, folder / name / "two")
         ends = {"straight": Trained(losses + trainer.run(STOP), trainer.state())}
         barrier()
-        roots = ["two0"] * (name in RESTORED) + ["one"] * (name in OTHER_WORLDS)
+        roots = ["two"] * (name in RESTORED) + ["one"] * (name in OTHER_WORLDS)
         ends |= {root: restored(name, setting, folder / name / root) for root in roots}
         if name in SHARDED:
-            stopped(name, setting, folder / name / f"parts{rank}", sharded=True)
-            ends["sharded"] = restored(name, setting, folder / name / "one", sharded=True)
+            stopped(name, setting, folder / name / "parts", sharded=True)
+            barrier()
+            ends |= {f"{root} in parts": restored(name, setting, folder / name / root, sharded=True) for root in PARTED}
         torch.save({end: tuple(trained) for end, trained in ends.items()}, folder / name / f"{rank}.pt")
     destroy_process_group()
 
@@ -135,7 +136,7 @@ def test_ten_steps_of_two_processes_are_the_authors(name: str, setting: Make, re
 def test_two_processes_restored_after_four_steps_go_on_bit_for_bit(name: str, folder: Path) -> None:
     ends = results(folder, name)
     straight = Trained(ends["straight"].losses[STOP:], ends["straight"].state)
-    torch.testing.assert_close(ends["two0"], straight, rtol=0, atol=0)
+    torch.testing.assert_close(ends["two"], straight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", OTHER_WORLDS)
@@ -145,17 +146,25 @@ def test_two_processes_go_on_where_one_stopped(name: str, setting: Make, folder:
 
 @pytest.mark.parametrize("name", OTHER_WORLDS)
 def test_one_process_goes_on_where_two_stopped(name: str, setting: Make, folder: Path) -> None:
-    agree(restored(name, setting, folder / name / "two0"), authors(name, setting))
+    agree(restored(name, setting, folder / name / "two"), authors(name, setting))
 
 
+@pytest.mark.parametrize("root", PARTED)
 @pytest.mark.parametrize("name", SHARDED)
-def test_two_processes_with_weights_in_parts_go_on_where_one_stopped(name: str, setting: Make, folder: Path) -> None:
-    agree(results(folder, name)["sharded"], authors(name, setting))
+def test_two_processes_with_weights_in_parts_go_on(name: str, root: str, setting: Make, folder: Path) -> None:
+    """Where one stopped, and where they did."""
+    agree(results(folder, name)[f"{root} in parts"], authors(name, setting))
 
 
 @pytest.mark.parametrize("name", SHARDED)
 def test_one_process_goes_on_where_two_with_weights_in_parts_stopped(name: str, setting: Make, folder: Path) -> None:
-    agree(restored(name, setting, folder / name / "parts0"), authors(name, setting))
+    """Each of them has written its half."""
+    one, half, other = (
+        sum(file.stat().st_size for file in (folder / name / root).rglob(pattern))
+        for root, pattern in (("one", "state.pt"), ("parts", "state.pt"), ("parts", "part-00001.pt"))
+    )
+    assert 0.4 * one < other < half < 0.7 * one
+    agree(restored(name, setting, folder / name / "parts"), authors(name, setting))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
+from selfsup.errors import SpecError
 from selfsup.method import Batch, Method, load, names
 from selfsup.parts import dist, norms
 from selfsup.parts.contrastive import even_score, noise_nce, nt_xent
@@ -217,6 +218,13 @@ def test_processes_with_weights_in_parts_are_one(setting: Make, tmp_path: Path) 
     for world in (2, 4):
         for name in PARTS:
             agree(world, name, results)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_a_weight_without_an_axis_is_not_divided(name: str, setting: Make) -> None:
+    method, _ = setting(name, "vit")
+    with pytest.raises(SpecError, match=r"train\.sharding: .* of the objective is a scalar, which cannot be divided"):
+        shard(method, SGD(method.parameters()))
 
 
 def agree(world: int, name: str, results: Results) -> None:
