@@ -44,6 +44,7 @@ class M3AE(Method):
 
     paper, family, backbones = "2205.14204", "image-text", ("vit",)
     beside, one_trunk = ("text",), True
+    masks_out = ("text",)
     separable = True
 
     class Hyper(Knobs):

@@ -7,7 +7,8 @@ out a modality; data has depth as `.depth.png`, and segmentation as `.seg.png`, 
 Deviations from the authors' code: decoders read features after the encoder's final norm, where theirs has none before
 heads are tuned; its global token is the class token; a segmentation is made coarser by the nearest pixel, not by
 Pillow's filter, and its pixels without a class are a class of their own, which is no target; depth that is unknown,
-zero after normalization, is none either.
+zero after normalization, is none either. Of a sample whose depth is unknown all over its crop, or that has no class
+there, no patch of these is seen: hidden ones of the others take their places, in their order, which is random.
 
 B: batch, T: modalities, N: patches of one, K: visible ones of all, D: channels, d: of a decoder, P: values of a patch.
 """
@@ -45,6 +46,7 @@ class MultiMAE(Method):
 
     paper, family, backbones = "2204.01678", "reconstruction", ("vit",)
     beside, one_trunk = ("depth",), True
+    masks_out = ("depth", "seg")
 
     class Hyper(Knobs):
         visible: float = knob(
@@ -119,13 +121,15 @@ class MultiMAE(Method):
     def forward(self, batch: Batch) -> Out:
         tokens, mask = masked_view(batch.views[0])
         targets = self._targets(batch, tokens)
+        mask = self._of_known(mask, targets)
         seen = self._encoded(tokens, mask, targets)
         losses = {}
         for name, painter in self.painters.items():
             at = self.tasks.index(RGB if name == "norm_rgb" else name)
             hidden = mask.removed.view(len(tokens.value), len(self.tasks), -1)[:, at]
-            error, counts = self._error(name, painter(seen, mask).float(), targets)
-            losses[name] = mean_of_samples(error, counts & hidden[..., None])
+            target = targets[self.tasks[at]]
+            error = self._error(name, painter(seen, mask).float(), target)
+            losses[name] = mean_of_samples(error, _known(name, target) & hidden[..., None])
         return Out(torch.stack(list(losses.values())).sum(), losses)
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
@@ -144,6 +148,14 @@ class MultiMAE(Method):
             coarse = map_[:, None, middle :: self.stride, middle :: self.stride]
             targets[SEG] = patchify(coarse, side_of(self.backbone.patch) // self.stride).value
         return targets
+
+    def _of_known(self, mask: IndexMask, targets: Mapping[str, Tensor]) -> IndexMask:
+        """Return the mask that sees no patch of a modality of which nothing is known in a sample."""
+        lacking = torch.stack([~_known(name, targets[name]).flatten(1).any(1) for name in self.tasks], dim=1)
+        is_last = lacking.repeat_interleave(targets[RGB].shape[1], dim=1).take_along_dim(mask.order, 1)
+        order = mask.order.take_along_dim(is_last.byte().argsort(dim=1, stable=True), 1)
+        seen = mask.keep.shape[1]
+        return IndexMask(keep=order[:, :seen], hide=order[:, seen:])
 
     def _encoded(self, tokens: Tokens, mask: IndexMask, targets: Mapping[str, Tensor]) -> Tensor:
         """-> (B, prefix + K, D): of the visible patches, in the order of the mask"""
@@ -169,19 +181,18 @@ class MultiMAE(Method):
         embedded: Tensor = self.classes(target.where(target >= 0, none)).flatten(2)
         return embedded
 
-    def _error(self, name: str, painted: Tensor, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, N, values) -> (B, N, P), (B, N, P) or (B, N, 1) bool: errors, and which of them count"""
-        target = targets[RGB if name == "norm_rgb" else name]
+    def _error(self, name: str, painted: Tensor, target: Tensor) -> Tensor:
+        """(B, N, values), (B, N, P) -> (B, N, P)"""
         if name == SEG:
             scores = painted.reshape(*target.shape, -1).movedim(3, 1)
-            return F.cross_entropy(scores, target, ignore_index=-1, reduction="none"), target >= 0
+            return F.cross_entropy(scores, target, ignore_index=-1, reduction="none")
         target = target.float()
         if name == DEPTH:
-            return (painted - target).abs(), target != 0
+            return (painted - target).abs()
         if name == "norm_rgb":
             mean, deviation = moments(target)
             target = (target - mean) / deviation
-        return (painted - target).square(), torch.ones_like(target[..., :1], dtype=torch.bool)
+        return (painted - target).square()
 
 
 class TaskDecoder(nn.Module):
@@ -234,6 +245,13 @@ class TaskDecoder(nn.Module):
 def tasks(hyper: MultiMAE.Hyper) -> tuple[str, ...]:
     """Return the modalities that are seen and painted, in the order of their tokens."""
     return (RGB, *([DEPTH] if hyper.depth else []), *([SEG] if hyper.seg else []))
+
+
+def _known(name: str, target: Tensor) -> Tensor:
+    """(B, N, P) -> (B, N, P) or (B, N, 1) bool: the values that are known, so that they count"""
+    if name == SEG:
+        return target >= 0
+    return target != 0 if name == DEPTH else torch.ones_like(target[..., :1], dtype=torch.bool)
 
 
 def mean_of_samples(error: Tensor, counts: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ detector to tell; the encoder is a ViT, with a norm before each layer, no dropou
 and does not begin with BERT's weights. Every step has all tasks, each weighted, where theirs has one, drawn. The share
 of masked tokens is exact, padding included, and so are the parts of the masked words that become a token (0.8), any
 word (0.1), or stay. The pair of a negative is the next sample of the batch. The last layer for words is not their
-embedding's.
+embedding's. Where captions may be lacking, no pair is told of a sample that is shown none.
 
 B: batch, N: patches, L: words, M: masked ones, D: channels, V: words of the vocabulary, P: values of a patch.
 """
@@ -27,7 +27,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import RandomMask
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import checks, dist, transport
+from selfsup.parts import checks, dist, labels, transport
 from selfsup.parts.reconstruction import masked_view
 from selfsup.parts.targets import PixelTarget
 from selfsup.parts.tokens import Tokens
@@ -45,6 +45,7 @@ class UNITER(Method):
 
     paper, family, backbones = "1909.11740", "image-text", ("vit",)
     beside, one_trunk = ("text",), True
+    masks_out = ("text",)
     class_token = True
     least_batch = 2
 
@@ -131,13 +132,15 @@ class UNITER(Method):
         shown = _swapped(words, is_other)
         valid = validity(shown)
         features = read(self.backbone, tokens, self.words(shown), valid)
-        logits, truth = self.match(features[:, 0]).float(), (~is_other).long()
+        has = valid.any(1)
+        logits, truth = self.match(features[:, 0]), (~is_other).long().where(has, -1)
         _, patches, text = features.split_with_sizes(
             [self.backbone.num_prefix, tokens.value.shape[1], valid.shape[1]], dim=1
         )
         moved = transport.distance(text, patches, valid) if self.hyper.transport else torch.zeros_like(logits[:, 0])
-        accuracy = (logits.argmax(1) == truth).float().mean()
-        return F.cross_entropy(logits, truth), torch.where(is_other, -moved, moved).mean(), accuracy
+        signed = torch.where(is_other, -moved, moved).where(has, 0.0)
+        number = dist.mean(has.sum().to(signed)).clamp_min(1 / dist.world_size())
+        return labels.cross_entropy(logits, truth), signed.sum() / number, labels.accuracy(logits, truth)
 
 
 def _changed(width: int) -> tuple[nn.Module, ...]:

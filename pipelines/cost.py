@@ -19,7 +19,7 @@ from selfsup.layers import located
 from selfsup.method import Method, TrainInfo, layouts, load
 from selfsup.outside import is_outside, short
 from selfsup.parts.units import units
-from selfsup.pipelines import chain, objective, summary
+from selfsup.pipelines import chain, lacking, objective, summary
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.progress import several
 from selfsup.recall import once
@@ -230,7 +230,7 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
         run, price = planned.run, cost(planned.run, planned.info)
     train, needs = run.train, run.resources
     samples = planned.steps * train.batch
-    epochs = samples / planned.train.num_samples
+    epochs = samples / planned.learned.num_samples
     state, activations = price.state_bytes, price.activation_bytes
     parts = run.worker_counts[0] if train.sharding == "fsdp" else 1
     *fewer, most = run.worker_counts
@@ -248,6 +248,7 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
             f"{state / parts / 2**20:,.0f} MiB of state, {activations / 2**20:,.0f} MiB of activations a worker",
         ),
         ("needs", f"{workers} of {needs.cpus_per_worker:g} CPUs{gpus}, {needs.data_cpus:g} CPUs for data: {feeder}"),
+        *lacking.note(run, planned.train),
         *_remarks(run, planned.info),
     ]
 

@@ -22,7 +22,7 @@ def check_learned(run: Run, train: Manifest, maps: Sequence[str]) -> None:
     name = short(run.method)
     if maps and run.modality != "image":
         raise SpecError(f"{name} learns from maps of images, and the run is of {run.modality}", "method", "input")
-    if missing := _missing(maps, train):
+    if missing := _missing([name for name in maps if name not in train.lacking], train):
         remedy = "give it data with such maps; shards that hold them are indexed by `selfsup shards index`"
         raise SpecError(f"{name} needs {missing}, and {train.root} has none: {remedy}", "method", "data.train")
 

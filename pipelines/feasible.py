@@ -208,7 +208,7 @@ def _try_augmentation(own: OwnAugmentation, shape: tuple[int, ...]) -> None:
 
 
 def _check_batch(planned: PlannedRun) -> None:
-    run, train = planned.run, planned.train
+    run, train = planned.run, planned.learned
     if run.stream.remainder == "drop" and run.train.batch > train.num_samples:
         raise SpecError(
             f"{run.train.batch} samples a step, but {train.root} holds {train.num_samples}, and stream.remainder: drop "

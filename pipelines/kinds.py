@@ -8,7 +8,9 @@ from selfsup.method import Method, load, names
 from selfsup.modality import DecodeError, member_of, ready
 from selfsup.modality import load as load_modality
 from selfsup.outside import short
+from selfsup.pipelines import lacking
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.subset import Subset
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES
 
@@ -37,14 +39,15 @@ def check(planned: PlannedRun) -> None:
                 f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", f"data.{split}"
             )
     check_beside(planned, planned.train, "data.train")
+    lacking.check(run, planned.train)
     for name, evaluation in planned.evals.items():
         if evaluation.feature.is_joint and (run.method in BASELINES or load(run.method).joint is Method.joint):
             message = f"{name} compares text with {run.modality}, and {short(run.method)} embeds no two alike"
             message = f"{message}; leave it out, or choose {' or '.join(_joint())}"
             raise SpecError(message, f"evals.{name}", "method")
         read = evaluation.feature.joined(run.modality) if evaluation.feature.is_joint else ()
-        if lacking := [other for other in read if other not in (run.modality, *run.beside)]:
-            why = f"reads {lacking[0]} beside {run.modality}, and {short(run.method)} learns from none"
+        if unread := [other for other in read if other not in (run.modality, *run.beside)]:
+            why = f"reads {unread[0]} beside {run.modality}, and {short(run.method)} learns from none"
             raise SpecError(f"{name} {why}; leave it out", f"evals.{name}", "method")
         if evaluation.feature.kind == "pairs":
             own = f"evals.{name}.data.val" if evaluation.data.val else "data.val"
@@ -66,11 +69,12 @@ def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
             stored = load_modality(member)
             wanted = " or ".join(f".{suffix}" for suffix in (*stored.suffixes, *stored.others))
             remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
-            raise SpecError(f"{why}, and not every sample of {data.root} is known to have some; {remedy}", path)
-        index, problem = np.unique(np.linspace(0, data.num_samples - 1, TRIED).astype(np.int64)), ""
+            raise SpecError(f"{why}, and no sample of {data.root} is known to have some; {remedy}", path)
+        having = data.part(Subset(fields=(member,))) if member in data.lacking else data
+        index, problem = np.unique(np.linspace(0, having.num_samples - 1, TRIED).astype(np.int64)), ""
         reading = data.reading(name)
         view = kind.whole(shape_beside(name, run.kinds, run.backbone, reading.channels).sizes, 1.0, knobs)
-        for sample in SampleReader(data, name).read(index):
+        for sample in SampleReader(having, name).read(index):
             try:
                 extent = np.array([kind.extent(sample.data, reading)])
                 kind.load(sample.data, kind.place(view, extent, np.zeros((1, kind.place_draws))), [view], reading)

@@ -16,7 +16,7 @@ from selfsup.method import load as load_method
 from selfsup.modality import MODALITIES
 from selfsup.modality import load as load_modality
 from selfsup.origin import CodePolicy
-from selfsup.pipelines import drawn, embedding, keys, objective, tuning
+from selfsup.pipelines import drawn, embedding, keys, lacking, objective, tuning
 from selfsup.pipelines.data import measured
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
@@ -84,9 +84,14 @@ class PlannedRun:
         return {"pixels": raw, "untrained": "random encoder"}.get(self.method, self.method)
 
     @cached_property
+    def learned(self) -> Manifest:
+        """Return the data that training reads: `train`, or what `stream.lacking` leaves of it."""
+        return lacking.learned(self.run, self.train)
+
+    @cached_property
     def order(self) -> SampleOrder:
         stream: dict[str, Any] = self.run.stream.model_dump(include={"lanes", "chunk", "mix", "remainder"})
-        return SampleOrder(samples=self.train.num_samples, batch=self.run.train.batch, seed=self.run.seed, **stream)
+        return SampleOrder(samples=self.learned.num_samples, batch=self.run.train.batch, seed=self.run.seed, **stream)
 
     @property
     def feeder(self) -> Feeder:
@@ -106,14 +111,14 @@ class PlannedRun:
 
     @property
     def size(self) -> TrainInfo:
-        return objective.size(self.run, self.train, self.steps, self.order.steps_per_epoch)
+        return objective.size(self.run, self.learned, self.steps, self.order.steps_per_epoch)
 
     @cached_property
     def pretrain(self) -> Stage | None:
         if self.run.method in BASELINES:
             return None
         parts, backbone = ["method", "seed", "hyper", "backbone", "optim", "train", "stream"], self.run.backbone.name
-        extra = keys.training_data(self.train, self.normalized_by)
+        extra = keys.training_data(self.learned, self.normalized_by)
         extra |= codebase.unshipped_digest("methods", self.run.method) | codebase.backbone_digest(backbone)
         towers = {name: tower.name for name, tower in self.run.kinds.towers.items()}
         extra |= {name: code for name, tower in towers.items() if (code := codebase.backbone_digest(tower))}
@@ -121,7 +126,7 @@ class PlannedRun:
         extra |= {name: stage.key for name, stage in before.items() if stage}
         extra |= {name: keys.given(run.run) for name, run in self.before.items() if not run.pretrain}
         backbones = [module for name in (backbone, *towers.values()) for module in codebase.backbone_entry(name)]
-        own = [codebase.entry("methods", self.run.method), *backbones, *keys.code(self.train)]
+        own = [codebase.entry("methods", self.run.method), *backbones, *keys.code(self.learned)]
         if self.augment:
             parts.append("augment")
             extra |= codebase.augmentation_digest(self.augment.use)
@@ -146,7 +151,7 @@ class PlannedRun:
         teacher = self.teacher and self.teacher.pretrain
         if not teacher or load_method(self.run.method).lesson(self.run.hyper) != "targets":
             return None
-        extra = {"teacher": teacher.key, "data": self.train.digest}
+        extra = {"teacher": teacher.key} | keys.training_data(self.learned, None)
         entries = (TARGETS, f"{MODALITIES}.{self.run.modality}", codebase.entry("methods", self.run.method))
         return self._stage("targets", ["method", "seed", "hyper", "embed"], extra, entries=entries, after=(teacher,))
 

@@ -17,6 +17,7 @@ def stream_key(planned: PlannedRun) -> str | None:
     run = planned.run
     views = views_of(load(run.method).views(run.hyper), run.kinds, run.backbone)
     data = [planned.train.digest, planned.train.read_options.missing]
+    data += [planned.learned.subset.identity] if planned.learned.subset else []
     crops = [crop.geometry for crop in views.specs]
     return digest([data, asdict(planned.order), crops, views.maps, run.worker_counts])
 

@@ -44,6 +44,11 @@ def read(name: str, data: Data, side: int, key: str, box: NDArray[np.floating] |
     return _values(name, part[:, ::-1] if box is not None and box[4] else part)
 
 
+def absent(name: str) -> int:
+    """Return the value of a map's pixels of which nothing is known."""
+    return -1 if name == "seg" else 0
+
+
 def dtype(name: str) -> type[np.generic]:
     """Return the type of a map's values as it is read."""
     return np.float32 if name in METRIC else np.int32

@@ -81,10 +81,15 @@ class SampleSpool:
         raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
 
     @property
-    def beside(self) -> list[str]:
-        """Return the modalities beside those that all samples have: companions, and others that are aside."""
-        names = (*modality.companions(), *(name for name in modality.names() if name not in self.complete))
-        return [name for name in names if self.having[name] == self.num_samples]
+    def beside(self) -> dict[str, str]:
+        """Return what lies beside the modalities that all samples have -> its part of a row.
+
+        Companions, others that are aside or that some samples lack, and annotations that some lack.
+        """
+        names = {name: name for name in (*modality.companions(), *modality.names())}
+        partial = {name: part for name, part in annotation.SUFFIXES.items() if self.having[part] < self.num_samples}
+        parts = (partial | names).items()
+        return {name: part for name, part in parts if self.having[part] and name not in self.complete}
 
     @property
     def annotations(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class ManifestHead(BaseModel):
     digest of the sample index. members: the kinds of members of the shards. fields: of every sample, modality -> how it
     is read and normalized, in the order of the columns of the sample index. annotations: of every sample; the next
     columns. beside: other modalities of every sample -> the digest of its own index. readings: of those, as of fields.
+    lacking: of those, and of annotations there, what some samples lack -> how many do.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -41,6 +42,7 @@ class ManifestHead(BaseModel):
     annotations: tuple[Literal["seg", "inst", "depth", "disparity", "right"], ...] = ()
     beside: dict[str, Digest] = {}
     readings: dict[str, Any] = {}
+    lacking: dict[str, Count] = {}
 
     @field_validator("fields", "readings")
     @classmethod

@@ -56,6 +56,7 @@ HEAD = (
     "annotations",
     "beside",
     "readings",
+    "lacking",
 )  # of manifest.json
 READS, READS_REMOTE = 4, 64  # concurrent; an object store answers each after tens of milliseconds
 
@@ -70,7 +71,8 @@ class Manifest:
     normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
     renamed: whether its classes are called otherwise than in its files. beside: companions of every sample, modality ->
     the digest of the index of its places, which is a file of its own: data sets that gain one keep their own digest.
-    readings: how those are read and normalized, where that is not alike for all data sets.
+    readings: how those are read and normalized, where that is not alike for all data sets. lacking: those of `beside`,
+    and annotations there, that are of some samples alone -> how many have none.
     """
 
     home: str
@@ -86,6 +88,7 @@ class Manifest:
     annotations: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[str, Any] = field(default_factory=dict)
+    lacking: Mapping[str, int] = field(default_factory=dict)
     read_options: ReadOptions = field(default=ReadOptions(), compare=False)
     subset: Subset | None = None
     renamed: bool = False
@@ -102,10 +105,19 @@ class Manifest:
 
     def part(self, subset: Subset) -> "Manifest":
         """Return a part of the data set: samples are numbered anew, in the same order."""
-        if subset.per_class is None and self.num_labelled == self.num_samples:
+        if subset == Subset() and self.num_labelled == self.num_samples:
             return self
-        size = len(subset.numbers(self.rows.take(np.arange(self.total))["label"]))
-        return replace(self, num_samples=size, num_labelled=size, subset=subset)
+        numbers = self._numbers(subset)
+        labelled = int((self.rows.take(numbers)["label"] >= 0).sum())
+        return replace(self, num_samples=len(numbers), num_labelled=labelled, subset=subset)
+
+    def _numbers(self, subset: Subset) -> Ints:
+        """Return the numbers of the samples of a part, sorted."""
+        whole = np.arange(self.total)
+        if subset.fields:
+            has = [self.companion(name).take(whole)["length"] >= 0 for name in subset.fields]
+            return np.flatnonzero(np.logical_and.reduce(has))
+        return subset.numbers(self.rows.take(whole)["label"])
 
     def called(self, names: tuple[str, ...]) -> "Manifest":
         """Return the data set with other names of its classes; samples of those called "" count as unlabelled."""
@@ -116,7 +128,7 @@ class Manifest:
     @cached_property
     def chosen(self) -> Ints | None:
         """-> (num_samples,) the numbers of its samples in the data set; None where it is whole"""
-        return self.subset and self.subset.numbers(self.rows.take(np.arange(self.total))["label"])
+        return self.subset and self._numbers(self.subset)
 
     @property
     def num_shards(self) -> int:
@@ -186,7 +198,7 @@ class Manifest:
 
 
 class Sample(NamedTuple):
-    """A field of a sample as it lies in its shard. data: encoded."""
+    """A field of a sample as it lies in its shard. data: encoded; it and the key are empty where there is none."""
 
     key: str
     data: Data
@@ -256,6 +268,7 @@ class SampleReader:
         self._rows = manifest.companion(field) if field in manifest.beside else manifest.rows
         self._column = 0 if field in manifest.beside else [*manifest.fields, *manifest.annotations].index(field)
         self._cached = manifest.digest if field == next(iter(manifest.fields)) else f"{manifest.digest}-{field}"
+        self._length = 1 if field in manifest.lacking else manifest.read_options.samples_per_fetch
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS
 
     def read(self, index: Ints) -> list[Sample]:
@@ -267,23 +280,27 @@ class SampleReader:
             return []
         assert 0 <= index.min() <= index.max() < self.manifest.num_samples
         index = index if self.manifest.chosen is None else self.manifest.chosen[index]
-        samples: list[Sample] = [Sample("", b"", None)] * len(index)
         with ThreadPoolExecutor(self._threads) as pool:
             rows = self._rows.take(index, self._column, pool.map)
-            requests = self._requests(index, rows)
+            samples = [Sample("", b"", label if label >= 0 else None) for label in rows["label"].tolist()]
+            has = np.flatnonzero(rows["length"] >= 0)
+            requests = self._requests(index[has], rows[has])
 
             def work(share: list[ReadRequest]) -> None:
                 for request in share:
-                    labels = rows["label"][request.places].tolist()
-                    members = self._files.fetch(request, rows[request.places])
-                    for place, (key, data), label in zip(request.places.tolist(), members, labels, strict=True):
-                        samples[place] = Sample(key, data, label if label >= 0 else None)
+                    places = has[request.places]
+                    for place, (key, data) in zip(
+                        places.tolist(), self._files.fetch(request, rows[places]), strict=True
+                    ):
+                        samples[place] = samples[place]._replace(key=key, data=data)
 
             list(pool.map(work, (requests[first :: self._threads] for first in range(self._threads))))
         return samples
 
     def _requests(self, index: Ints, rows: Table) -> list[ReadRequest]:
         manifest = self.manifest
+        if not len(index):
+            return []
         shard = manifest.shard(index)
         if manifest.cache is None:
             return direct_reads(index, rows, shard, MAX_GAP_REMOTE if urls.is_remote(manifest.root) else MAX_GAP)
@@ -293,7 +310,7 @@ class SampleReader:
             rows=partial(self._rows.take, column=self._column),
             starts=manifest.starts,
             samples=manifest.counts,
-            length=manifest.read_options.samples_per_fetch,
+            length=self._length,
             digest=self._cached,
         )
 

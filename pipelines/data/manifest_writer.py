@@ -1,6 +1,6 @@
 """Writing of manifests: the tables first, then the head, which completes them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfsup import modality
-from selfsup.pipelines.data import head, storage
+from selfsup.pipelines.data import annotation, head, storage
 from selfsup.pipelines.data.head import ManifestHead
 from selfsup.pipelines.data.manifest import HEAD, Manifest, digest
 from selfsup.pipelines.data.rows import NAME as SAMPLES
@@ -21,18 +21,18 @@ def write_tables(
     shards: pa.Table,
     blocks: Callable[[Sequence[str]], Iterable[Table]],
     parts: Sequence[str],
-    beside: Sequence[str],
+    beside: Mapping[str, str],
 ) -> tuple[RowsSummary, dict[str, str]]:
     """Write the rows of shards, and those of samples; `write_head` completes the manifest.
 
-    blocks: fields and annotations -> their rows. parts: those of every sample. beside: modalities that have files of
-    their own. -> what was written of the parts, and the digest of each of those files.
+    blocks: names of parts -> rows of these. parts: those of every sample. beside: what has a file of its own -> its
+    part. -> what was written of the parts, and the digest of each of those files.
     """
     samples = sum(shards["samples"].to_pylist())
     summary = write_rows(home, partial(blocks, parts), samples=samples, fields=len(parts))
     others = {
-        name: write_rows(home, partial(blocks, [name]), samples=samples, fields=1, name=beside_name(name))
-        for name in beside
+        name: write_rows(home, partial(blocks, [part]), samples=samples, fields=1, name=beside_name(name))
+        for name, part in beside.items()
     }
     sink = pa.BufferOutputStream()
     pq.write_table(shards.cast(SHARD_ROW), sink)
@@ -45,7 +45,7 @@ def remove_tables(home: str) -> None:
     if head.NAME not in storage.list_files(home, suffix=head.NAME):
         storage.remove(home, SHARDS)
         storage.remove(home, SAMPLES)
-        remove_beside(home, [*modality.names(), *modality.companions()])
+        remove_beside(home, {*modality.names(), *modality.companions(), *annotation.SUFFIXES})
 
 
 def remove_beside(home: str, names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from selfsup.pipelines.data.gather import SampleSpool
 from selfsup.pipelines.data.manifest import Manifest, SampleReader
 from selfsup.pipelines.data.rows import Table
 from selfsup.pipelines.data.shard_rows import SHARD_ROW
+from selfsup.pipelines.data.subset import Subset
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # (done, total)
@@ -114,18 +115,21 @@ def assemble(
     except DataError:
         manifest_writer.remove_tables(home)
         raise
-    unread = [name for name in draft.beside if name not in readings and name not in modality.companions()]
+    unread = [name for name in draft.beside if name in modality.names() and name not in readings]
     manifest_writer.remove_beside(home, unread)
-    beside = {name: digest for name, digest in draft.beside.items() if name not in unread}
-    return manifest_writer.write_head(replace(draft, fields=fields, beside=beside, readings=readings))
+    beside, lacking = (
+        {name: value for name, value in of.items() if name not in unread} for of in (draft.beside, draft.lacking)
+    )
+    written = replace(draft, fields=fields, beside=beside, lacking=lacking, readings=readings)
+    return manifest_writer.write_head(written)
 
 
 def _beside(draft: Manifest, remark: Remark) -> Iterator[tuple[str, Any]]:
     """Yield the Stats of what lies beside samples but could stand alone. What cannot be read is left out."""
     for name in draft.beside:
-        if not (kind := modality.load(name)).is_companion:
+        if name in modality.names():
             try:
-                yield name, statistics(replace(draft, readings={name: kind.Reading()}), name, remark)
+                yield name, statistics(replace(draft, readings={name: modality.load(name).Reading()}), name, remark)
             except DataError as error:
                 remark(f"{error}; {name} is left out")
 
@@ -161,6 +165,9 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         fields=fields,
         annotations=spool.annotations,
         beside=beside,
+        lacking={
+            name: number for name, part in spool.beside.items() if (number := spool.num_samples - spool.having[part])
+        },
         shards=table,
     )
 
@@ -174,10 +181,10 @@ def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Readi
 
 
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
-    for name, number in spool.having.items():
-        if 0 < number < spool.num_samples and name not in modality.companions():
-            part, own = "field" if name in modality.names() else "annotation", name.partition(".")[0]
-            yield f"{number} of {spool.num_samples} samples have {own}, which is no {part} of the data set therefore"
+    parts = (name for name in spool.having if name not in modality.companions())
+    for name, number in {part.partition(".")[0]: spool.having[part] for part in parts}.items():
+        if 0 < number < spool.num_samples:
+            yield f"{number} of {spool.num_samples} samples have {name}; `stream.lacking` says what becomes of others"
     if spool.num_unread:
         yield f"{spool.num_unread} labels cannot be read and count as none, such as {spool.unread[0]}"
     yield from classes.remarks(spool.labels, kind, spool.num_samples, known)
@@ -186,7 +193,11 @@ def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: in
 
 
 def statistics(manifest: Manifest, field: str, remark: Remark) -> Any:
-    """Return the Stats of a field, over 512 samples spread evenly. Raises DataError where they are read wrongly."""
+    """Return the Stats of a field, over 512 of those who have it, spread evenly.
+
+    Raises DataError where they are read wrongly.
+    """
+    manifest = manifest.part(Subset(fields=(field,))) if field in manifest.lacking else manifest
     index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_SAMPLES).astype(np.int64))
     kind, reading, measures, failures = modality.ready(field), manifest.reading(field), list[Any](), list[str]()
     for sample in SampleReader(manifest, field).read(index):
@@ -215,7 +226,7 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
         try:
             numbers = np.arange(start, stop)
             rows = {name: expected.rows.take(numbers, column) for column, name in enumerate(expected.fields)}
-            rows |= {name: expected.companion(name).take(numbers) for name in expected.beside}
+            rows |= {name: expected.companion(name).take(numbers) for name in expected.beside if _is_modality(name)}
         except DataError as error:
             return [*problems, str(error)]
         labelled += int((next(iter(rows.values()))["label"] >= 0).sum())
@@ -225,6 +236,10 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
     if labelled != expected.num_labelled:
         problems.append(f"{labelled} samples are labelled, not {expected.num_labelled}")
     return problems
+
+
+def _is_modality(name: str) -> bool:
+    return name in (*modality.names(), *modality.companions())
 
 
 def _problems(expected: Manifest, shard: dict[str, Any], rows: Mapping[str, Table]) -> Iterator[str]:
@@ -238,7 +253,9 @@ def _problems(expected: Manifest, shard: dict[str, Any], rows: Mapping[str, Tabl
     with ThreadPoolExecutor() as pool:
         for name, table in rows.items():
             blocks = (
-                data[start : start + length] for start, length in zip(table["start"], table["length"], strict=True)
+                data[start : start + length]
+                for start, length in zip(table["start"], table["length"], strict=True)
+                if length >= 0
             )
             check = partial(_sample_problem, name, expected.reading(name))
             yield from (problem for problem in pool.map(check, blocks) if problem)

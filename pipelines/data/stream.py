@@ -42,13 +42,14 @@ class SampleStream:
     """A training stream as a pure function of its fields.
 
     Every view has a size; the first ones are of one modality, those of what lies beside it come last, one after the
-    other.
+    other. masked: the modalities beside it, and maps, that samples may lack; their values are absent ones then.
     """
 
     manifest: Manifest
     order: SampleOrder
     views: Views
     steps: int
+    masked: tuple[str, ...] = ()
 
     def rows(self, lanes: Sequence[int], first: int, last: int, *, threads: int, memory: int) -> Iterator[Columns]:
         """Yield the steps [first, last) of some lanes, prepared ahead by threads.
@@ -83,8 +84,13 @@ class SampleStream:
         return self.order.per_lane * lanes * sum(prod(shape) * np.dtype(kind).itemsize for shape, kind in parts)
 
 
-def _map_of(spec: MapSpec, sample: Sample, side: int, box: NDArray[np.floating]) -> Map:
-    """Return a map of the part of an image in a box. Raises DataError where it shows more classes than that."""
+def _map_of(spec: MapSpec, sample: Sample, side: int, box: NDArray[np.floating], *, masked: bool) -> Map:
+    """Return a map of the part of an image in a box; if it may be masked, of nothing known where the sample has none.
+
+    Raises DataError where it shows more classes than that.
+    """
+    if masked and not sample.data:
+        return np.full((side, side), annotation.absent(spec.name))
     values = annotation.read(spec.name, sample.data, side, sample.key, box)
     if spec.classes is not None and (largest := values.max()) >= spec.classes:
         name = f"{sample.key}.{annotation.SUFFIXES[spec.name]}"
@@ -169,10 +175,17 @@ class _Field:
         self.views = stream.views.specs[numbers[0] : numbers[-1] + 1]
         self.numbers = slice(numbers[0], numbers[-1] + 1)
         self._seed, self._stream = stream.order.seed, stream.views
+        self._is_masked = modality.member_of(name) in stream.masked
 
     def load(self, samples: list[Sample], boxes: Boxes, parts: list[Raw]) -> list[int]:
         """Load n samples, (n, V, 3A + 1), into the arrays of all views; return which of them are damaged."""
-        return self.kind.fill([sample.data for sample in samples], boxes, self.views, self.reading, parts[self.numbers])
+        data, own = [sample.data for sample in samples], parts[self.numbers]
+        bad = self.kind.fill(data, boxes, self.views, self.reading, own)
+        lacking = {place for place in bad if self._is_masked and not data[place]}
+        for place in lacking:
+            for view in own:
+                view[place] = self.kind.absent
+        return [place for place in bad if place not in lacking]
 
     def place(self, samples: list[Sample], epoch: Ints, index: Ints, before: Sequence[Boxes]) -> Boxes:
         """-> (samples, V, 3A + 1): a `View.box` each. before: (samples, 3A' + 1) each, of all earlier views"""
@@ -265,7 +278,8 @@ class _StepMaker:
         for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
             for place in places:
                 at = first + place
-                map_[place] = _map_of(spec, own[at], map_.shape[-1], group.boxes[0][at, 0])
+                is_masked, box = spec.name in self._stream.masked, group.boxes[0][at, 0]
+                map_[place] = _map_of(spec, own[at], map_.shape[-1], box, masked=is_masked)
         return bad
 
     def _change(self, part: Raw, number: int, group: _ReadGroup, here: slice) -> None:

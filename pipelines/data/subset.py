@@ -1,4 +1,4 @@
-"""Parts of a data set that has labels: all samples with one, or as many of each class."""
+"""Parts of a data set: all samples with a label, or as many of each class, or those that have what others lack."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,20 @@ from selfsup.few import draw
 
 
 class Subset(NamedTuple):
-    """Labelled samples of a data set. per_class: how many of each class, drawn by the seed; None: all."""
+    """Labelled samples of a data set. per_class: how many of each class, drawn by the seed; None: all.
+
+    fields: of Manifest.lacking; samples that have all of these instead, labelled or not.
+    """
 
     per_class: int | None = None
     seed: int = 0
+    fields: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """Return it as a part of keys."""
+        if self.fields:
+            return {"subset": {"having": list(self.fields)}}
         drawn = {"per_class": self.per_class, "seed": self.seed} if self.per_class else "labelled"
         return {"subset": drawn}
 

@@ -82,6 +82,7 @@ class DepthMaps(Modality):
     given = "depth maps", "(B, 1, H, W), of any size, in any unit; zero, negative or not finite where it is unknown"
     Input, Reading, Stats = DepthInput, DepthReading, DepthReading
     place_draws = CROP_DRAWS
+    absent = np.nan
 
     def sizes(self, backbone: Backbone, knobs: DepthInput) -> tuple[int, ...]:  # noqa: ARG002
         return backbone.image_size, backbone.image_size

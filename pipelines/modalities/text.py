@@ -96,6 +96,7 @@ class Text(Modality):
     Input, Reading, Stats = TextInput, TextReading, TextReading
     place_draws = 1
     is_companion = True
+    absent = PADDING
     tower_knobs = "width", "depth", "heads", "causal"
     cheap: ClassVar[dict[str, Any]] = {"length": 8, "width": 32, "depth": 1, "heads": 2}
 

@@ -35,7 +35,8 @@ class Task:
 
     resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized. teacher: that it
     learns from. start: the file of the encoder that it starts from. due: steps after which the encoder is evaluated.
-    beside: by which each modality beside samples is normalized.
+    beside: by which each modality beside samples is normalized. lacking: samples that lack something of these, left
+    out or not.
     """
 
     run: Run
@@ -49,6 +50,7 @@ class Task:
     start: Path | None = None
     due: range = range(0)
     beside: Mapping[str, Any] = field(default_factory=dict)
+    lacking: int = 0
 
     @property
     def steps(self) -> int:
@@ -82,7 +84,8 @@ class BatchLoader:
 
     def counted(self) -> dict[str, float]:
         shared = {"shared_steps": float(self._feed.taken)} if isinstance(self._feed, SharedFeed) else {}
-        return {"bad_samples": float(len(self.bad))} | shared
+        lacking = {"lacking_samples": float(self._task.lacking)} if self._task.lacking else {}
+        return {"bad_samples": float(len(self.bad))} | lacking | shared
 
     def batches(self, feed: Feed | SharedFeed, start: int) -> Iterator[Batch]:
         task, self._feed = self._task, feed

@@ -10,7 +10,7 @@ from selfsup import codebase, failures
 from selfsup.errors import PreemptedError, SelfsupError
 from selfsup.homes import following, forget
 from selfsup.objects import StorageError
-from selfsup.pipelines import sharing
+from selfsup.pipelines import lacking, sharing
 from selfsup.pipelines.cluster import slot
 from selfsup.pipelines.cluster.nodes import fewest_nodes
 from selfsup.pipelines.cluster.slot import Job, Slot
@@ -87,7 +87,7 @@ def _own_code(planned: PlannedRun) -> list[str]:
 def _job(planned: PlannedRun, stage: Stage) -> Job:
     run, resources = planned.run, planned.run.resources
     nodes = fewest_nodes(run.worker_counts[0], _worker_resources(planned))
-    data = planned.train.with_cache(planned.order, cache=int(run.stream.cache * 2**30), nodes=nodes)
+    data = planned.learned.with_cache(planned.order, cache=int(run.stream.cache * 2**30), nodes=nodes)
     task = Task(
         run,
         data,
@@ -100,8 +100,10 @@ def _job(planned: PlannedRun, stage: Stage) -> Job:
         planned.start,
         planned.due,
         planned.stats_beside,
+        lacking.number(run, planned.train),
     )
-    stream, key = SampleStream(task.manifest, task.order, task.views, task.steps), sharing.stream_key(planned)
+    masked, key = lacking.masked(run, planned.train), sharing.stream_key(planned)
+    stream = SampleStream(task.manifest, task.order, task.views, task.steps, masked)
     own = FeedPlan(stream, planned.feeder, resources.data_cpus, resources.data_memory * 2**20)
     feeds = SharedFeedPlan(own, key, stage.key, planned.peers) if key and planned.peers > 1 else own
     labels = {"run": planned.title, "study": planned.study or planned.spec, "seed": str(run.seed)}

@@ -13,7 +13,7 @@ from selfsup.stage import Stage
 def targets(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write `targets.safetensors` to the stage's folder, and the features that they are made of."""
     assert planned.teacher
-    run, train = planned.run, planned.train
+    run, train = planned.run, planned.learned
     numbers = embed_splits(planned.teacher, train, None, stage.folder)
     table, value = read_features(stage.folder)
     features, sample = torch.tensor(value), torch.tensor(table["id"].to_numpy())

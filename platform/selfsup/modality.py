@@ -66,7 +66,8 @@ class Modality(abc.ABC):
     its points, which has no place on a grid. pose: numbers at the end of a box that say how a view is turned and moved.
     is_companion: whether it lies beside another modality alone, and its encoder is its own `tower`, which no backbone
     describes. tower_knobs: those of `Input` that are this tower's alone. kin: the modality that it is another view of,
-    which it is read as, and beside which it lies as an annotation of its name. cheap: knobs of small
+    which it is read as, and beside which it lies as an annotation of its name. absent: the value of all points of a
+    loaded view that a sample lacks; None: no objective learns without it. cheap: knobs of small
     samples and a small tower, with which `selfsup check-method` runs.
     """
 
@@ -87,6 +88,7 @@ class Modality(abc.ABC):
     pose: ClassVar[int] = 0
     is_companion: ClassVar[bool] = False
     kin: ClassVar[str | None] = None
+    absent: ClassVar[float | None] = None
     tower_knobs: ClassVar[tuple[str, ...]] = ()
     cheap: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 

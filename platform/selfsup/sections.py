@@ -22,6 +22,7 @@ BASELINES = (
 Share = Annotated[float, Field(ge=0, lt=1)]
 Feeder = Literal["threads", "ray"]
 Missing = Literal["fail", "skip"]
+Lacking = Literal["fail", "skip", "mask"]
 LarsForm = Literal["byol", "simclr", "larc"]
 
 
@@ -234,6 +235,11 @@ class Stream(Knobs):
     chunk: int = knob(8, "consecutive samples read together", ge=1)
     mix: int = knob(16, "chunks shuffled together in a lane, for each sample that it gives to a step", ge=1)
     remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")
+    lacking: Lacking = knob(
+        "fail",
+        "samples without what the objective reads beside them: fail ends the plan, skip leaves them out, mask "
+        "learns from what they have",
+    )
     bad_share: float = knob(0.01, "share of undecodable samples that a run survives", result=False, ge=0, le=1)
     missing: Missing = knob("fail", "a shard that vanished or changed ends a run, or its samples are bad", result=False)
     cache: float = knob(16.0, "GiB of remote shards that each node keeps in $SELFSUP_CACHE", result=False, ge=0)

@@ -1,5 +1,6 @@
 """Small objectives on small encoders, each with a batch of its views."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +16,7 @@ from selfsup.input_kinds import shape_of
 from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.parts.patch import Patch
+from selfsup.parts.tokens import Tokens
 from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
@@ -176,3 +178,18 @@ def shake(method: nn.Module) -> None:
     for weight in method.parameters():
         if weight.requires_grad:
             weight.data.add_(0.05 * torch.randn_like(weight))
+
+
+def without(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Return the batch whose samples in these rows have nothing beside them, as the stream and modalities give that."""
+    image, *others = batch.views
+    where = torch.zeros(len(batch.sample), dtype=torch.bool)
+    where[list(rows)] = True
+    bare = []
+    for view in others:
+        assert isinstance(view.value, Tokens)
+        valid = None if view.value.valid is None else view.value.valid & ~where[:, None]
+        value = view.value._replace(value=view.value.value * ~where[:, None, None], valid=valid)
+        bare.append(view._replace(value=value))
+    maps = tuple(map_.where(~where[:, None, None], -1) for map_ in batch.maps)
+    return batch._replace(views=(image, *bare), maps=maps)

@@ -141,6 +141,8 @@ def uniter_loss(parts: nn.ModuleDict, batch: Batch, transport: float = 0.1) -> T
         errors += [(painted[place] @ weight + parts["offset"].value - patches[place]).square() for place in masked]
         is_own = first >= 0.5
         shown = captions[row] if is_own else captions[(row + 1) % len(captions)]
+        if not shown:
+            continue
         x = features(parts, patches, embedded(words, shown), [])
         pairs.append(-parts["match"](x[0]).log_softmax(0)[int(is_own)])
         pairs[-1] = pairs[-1] + transport * (1 if is_own else -1) * moved(x[17:], x[1:17])

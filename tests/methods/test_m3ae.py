@@ -7,7 +7,7 @@ import torch
 from loops.authors import copied, same_gradients
 from loops.joint import PARTS, m3ae_loss, padded
 from precision import double_precision
-from small import shake
+from small import shake, without
 
 from selfsup.errors import SpecError
 from selfsup.spec import read
@@ -42,6 +42,16 @@ def test_neither_hidden_values_nor_padding_are_seen_and_the_others_are(setting) 
     other = batch._replace(views=(image._replace(value=pixels), text))
     assert method.reconstruct(other).equal(painted)
     assert method(other).log["words"].equal(method(batch).log["words"])
+
+
+def test_samples_without_captions_tell_patches_alone(setting) -> None:
+    method, batch = setting("m3ae", double=True)
+    shake(method)
+    batch = without(padded(batch), [0, 5])
+    with double_precision():
+        ours, theirs = method(batch), m3ae_loss(copied(method, PARTS), batch)
+    torch.testing.assert_close(ours.loss, theirs, rtol=1e-9, atol=0)
+    assert method(without(batch, range(8))).log["words"] == 0
 
 
 @pytest.mark.parametrize(

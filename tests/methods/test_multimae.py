@@ -8,8 +8,10 @@ import torch
 from loops.modalities import PARTS, N, derived
 from precision import double_precision
 from scipy import stats
+from small import without
 
 from selfsup.dirichletmask import DirichletMask
+from selfsup.masks import IndexMask
 from selfsup.spec import read
 
 
@@ -28,6 +30,21 @@ def test_value_and_gradient_are_those_derived_patch_by_patch(setting) -> None:
         assert (mine is None) == (other is None)
         if mine is not None:
             torch.testing.assert_close(mine, other)
+
+
+def test_samples_without_depth_or_classes_are_seen_by_their_other_patches(setting) -> None:
+    """The mask written out: patches of what a sample lacks go behind all others, which keep their order."""
+    method, batch = setting("multimae", samples=3, double=True)
+    batch = without(batch, [1])._replace(maps=(batch.maps[0].index_fill(0, torch.tensor([1, 2]), -1),))
+    lacking = [range(0), range(N, 3 * N), range(2 * N, 3 * N)]
+    order = [sorted(own, key=lacking[row].__contains__) for row, own in enumerate(batch.views[0].mask.order.tolist())]
+    assert order != batch.views[0].mask.order.tolist()
+    seen = batch.views[0].mask.keep.shape[1]
+    mask = IndexMask(*(torch.tensor([own[part] for own in order]) for part in (slice(seen), slice(seen, None))))
+    shown = batch._replace(views=(batch.views[0]._replace(mask=mask), *batch.views[1:]))
+    with double_precision():
+        parts = {part: method.get_submodule(path) for part, path in PARTS.items()}
+        torch.testing.assert_close(method(batch).loss, derived(parts, shown))
 
 
 def test_a_modality_is_turned_off(setting) -> None:

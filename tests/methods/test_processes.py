@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from precision import double_precision
+from small import without
 from torch import Tensor, nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
@@ -127,6 +128,16 @@ def objective(name: str, kind: str, setting: Make, *, in_parts: bool = False, **
     return {"mean loss": out.loss, **grads, **held}
 
 
+def bare(name: str, setting: Make) -> Result:
+    """One step, in which three of the samples have nothing beside them."""
+
+    def make(*of: object, **options: object) -> tuple[Method, Batch]:
+        method, batch = setting(*of, **options)
+        return method, without(batch, [0, 1, 6])
+
+    return objective(name, "vit", make)
+
+
 def queued(setting: Make) -> Result:
     """SwAV with its queue in use, which is later than after the step of `objective`; its rows divide by neither."""
     method, batch = setting("swav", samples=SAMPLES, queue=9)
@@ -159,6 +170,8 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "two groups averaged": partial(groups, nn.BatchNorm1d(4, momentum=None), (4,), 2),
     "swav queue": queued,
     "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
+    "multimae, some without depth": partial(bare, "multimae"),
+    "uniter, some without captions": partial(bare, "uniter"),
     "upernet": partial(objective, "dense.segmenter", "vit", decoder="upernet", width=16),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }

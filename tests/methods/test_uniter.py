@@ -7,7 +7,7 @@ from loops.authors import same_gradients
 from loops.joint import UNITERS, padded, uniter_loss, uniter_parts
 from precision import double_precision
 from scipy.optimize import linprog
-from small import shake
+from small import shake, without
 
 from selfsup.method import load
 from selfsup.parts import transport
@@ -30,6 +30,18 @@ def test_value_and_gradient_are_those_of_samples_without_padding(setting, weight
         if weight.requires_grad and name in ("hidden", "offset"):
             torch.testing.assert_close(weight.grad, parts[name].value.grad, rtol=1e-5, atol=1e-9)
     same_gradients(method, parts, UNITERS)
+
+
+def test_samples_without_captions_tell_patches_alone(setting) -> None:
+    method, batch = setting("uniter", double=True)
+    shake(method)
+    batch = without(padded(batch), [2, 3, 6])
+    with double_precision():
+        torch.testing.assert_close(method(batch).loss, uniter_loss(uniter_parts(method), batch, 0.1), rtol=1e-6, atol=0)
+    method(batch).loss.backward()
+    assert all(weight.grad.isfinite().all() for weight in method.parameters() if weight.requires_grad)
+    none = method(without(batch, range(8)))
+    assert [none.log[name].item() for name in ("words", "pairs", "moved", "matched")] == [0.0] * 4
 
 
 def test_plans_are_those_of_linear_programming() -> None:

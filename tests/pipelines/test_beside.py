@@ -157,7 +157,7 @@ def test_what_a_spec_cannot_ask_beside_images(signals: Manifest, tmp_path: Path)
         )
     audio = OBJECTIVE.replace('field="series"', 'field="audio"')
     lacking = spec_beside(tmp_path / "audio" / "pair.py", audio, signals.root, method="./pair.py")
-    with pytest.raises(SpecError, match=r"not every sample of .* is known to have some; give each sample a .wav"):
+    with pytest.raises(SpecError, match=r"no sample of .* is known to have some; give each sample a .wav"):
         planned(lacking)
 
 

@@ -361,7 +361,7 @@ def test_labels_beyond_the_classes_are_refused_whoever_wrote_them(folder: Path, 
     told = load(str(folder))
     whole = np.load(folder / "manifest-samples.npy")
     whole["label"][5] = label
-    written, _ = write_tables(told.home, told.shards, lambda _: [whole], ["image"], [])
+    written, _ = write_tables(told.home, told.shards, lambda _: [whole], ["image"], {})
     write_head(replace(told, rows_digest=written.digest, num_labelled=written.num_labelled))
     with pytest.raises(DataError, match="have labels beyond 3 classes"):
         load(str(folder))

@@ -96,7 +96,7 @@ def test_text_is_indexed_apart_and_the_digest_stays(tmp_path: Path) -> None:
     remarks: list[str] = []
     partial = packed(tmp_path / "some", [{"txt": b"a"}, {}])
     shards.index(str(tmp_path / "some"), remark=remarks.append)
-    assert not partial.beside
+    assert partial.lacking == {"text": 1}
     assert not any("text" in remark for remark in remarks)
 
 

@@ -26,7 +26,7 @@ def plan(cost: Tensor, valid: Tensor) -> Tensor:
     """(B, M, N), (B, M) bool -> (B, M, N): how much goes where: equal shares of each valid row, and of each column.
 
     IPOT: Xie, Wang, Wang and Zha, "A fast proximal point method for computing exact Wasserstein distance", UAI 2020,
-    arXiv:1802.04307, algorithm 1 with one inner step. Rows that are not valid are zero.
+    arXiv:1802.04307, algorithm 1 with one inner step. Rows that are not valid are zero, and so are all where none is.
     """
     moved = valid[..., None].to(cost).expand_as(cost)
     kernel = torch.exp(-cost / BETA) * moved
@@ -37,4 +37,4 @@ def plan(cost: Tensor, valid: Tensor) -> Tensor:
         column = 1 / cost.shape[2] / torch.einsum("bmn,bm->bn", near, row)
         row = (share / torch.einsum("bmn,bn->bm", near, column)).where(valid, 0.0)
         moved = row[..., None] * near * column[:, None]
-    return moved
+    return moved.where(valid[..., None], 0.0)

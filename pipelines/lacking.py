@@ -1,0 +1,64 @@
+"""Samples that lack what an objective reads beside them: which these are, and what `stream.lacking` makes of them."""
+
+from selfsup.errors import SpecError
+from selfsup.method import load
+from selfsup.modality import member_of
+from selfsup.outside import short
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.subset import Subset
+from selfsup.spec import BASELINES, Run
+
+
+def lacked(run: Run, data: Manifest) -> tuple[str, ...]:
+    """Return what the method of a run reads and some samples lack: modalities beside samples, and maps of these."""
+    if run.method in BASELINES or not data.lacking:
+        return ()
+    maps = (spec.name for spec in load(run.method).views(run.hyper).maps)
+    names = dict.fromkeys((*map(member_of, run.beside), *maps))
+    return tuple(name for name in names if name in data.lacking)
+
+
+def complete(run: Run, data: Manifest) -> Manifest:
+    """Return the part of the data that has all that the method reads."""
+    names = lacked(run, data)
+    return data.part(Subset(fields=names)) if names else data
+
+
+def number(run: Run, data: Manifest) -> int:
+    """Return how many samples lack something that the method reads."""
+    return data.num_samples - complete(run, data).num_samples
+
+
+def learned(run: Run, data: Manifest) -> Manifest:
+    """Return the data that training reads."""
+    return complete(run, data) if run.stream.lacking == "skip" else data
+
+
+def masked(run: Run, data: Manifest) -> tuple[str, ...]:
+    """Return what samples lack in training."""
+    return lacked(run, data) if run.stream.lacking == "mask" else ()
+
+
+def check(run: Run, data: Manifest) -> None:
+    """Raise SpecError where samples lack what the method reads, and the policy is none for that."""
+    for name in lacked(run, data):
+        what = f"{data.lacking[name]:,} of {data.num_samples:,} samples of {data.root} have no {name}"
+        what = f"{what}, which {short(run.method)} reads"
+        is_masked = name in load(run.method).masks_out
+        if run.stream.lacking == "fail":
+            other = ", stream.lacking=mask learns from what they have" if is_masked else ""
+            raise SpecError(f"{what}: stream.lacking=skip leaves them out{other}", "stream.lacking", "data.train")
+        if run.stream.lacking == "mask" and not is_masked:
+            message = f"{what}, and its loss is of samples that have it: stream.lacking=skip leaves them out"
+            raise SpecError(message, "stream.lacking", "method")
+    if run.stream.lacking == "skip" and not complete(run, data).num_samples:
+        names = " and ".join(lacked(run, data))
+        raise SpecError(f"no sample of {data.root} has {names}, which {short(run.method)} reads", "data.train")
+
+
+def note(run: Run, data: Manifest) -> list[tuple[str, str]]:
+    """Return a line of a plan, and what it is about; none where no sample lacks anything."""
+    if not (names := lacked(run, data)):
+        return []
+    fate = {"skip": "left out", "mask": "learned from without it"}[run.stream.lacking]
+    return [("lacking", f"{number(run, data):,} of {data.num_samples:,} samples have no {' or '.join(names)}: {fate}")]
