@@ -9,7 +9,8 @@ same clip 2 long_targets of long_share, by absolute errors (beta: 0).
 
 Deviations from the authors' code: all samples of a step see as many patches as the smallest of 128 masks that are
 drawn for it, where theirs see as many as the smallest of a GPU; a sample that would see less takes the largest of these
-masks. The dense term is at one depth, where V-JEPA 2.1's is at several.
+masks. The dense term is at one depth, and of the targets' kind of error, where V-JEPA 2.1's is of absolute errors at
+several.
 """
 
 from collections.abc import Iterator, Mapping

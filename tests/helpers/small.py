@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from precision import double_precision
 from torch import nn
 
@@ -157,6 +159,16 @@ def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: 
         features = torch.randn(samples, method.backbone.dim, generator=torch.Generator().manual_seed(2))
     made = kind.prepare(knobs, features, torch.arange(samples), samples, 0) if lesson == "targets" else None
     return Frozen(method, patch, targets=made)
+
+
+def briefly_taught(recipe: Path, folder: Path) -> list[str]:
+    """Return changes of a recipe: its teacher, if it has one, trains for four steps by a spec in the folder."""
+    section = yaml.safe_load(recipe.read_text()).get("teacher")
+    if section is None:
+        return []
+    train = "train: {duration: {steps: 4}, batch: 16}\noptim: {warmup: null}\n"
+    (spec := folder / "brief.yaml").write_text(f"extends: {section['from']}\n{train}")
+    return [f"teacher.from={spec}"]
 
 
 def first_stage(name: str, knobs: Knobs, seed: int) -> Frozen:

@@ -172,6 +172,12 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "tico through the batch": partial(objective, "tico", "vit", batch_gradient=True),
     "multimae, some without depth": partial(bare, "multimae"),
     "uniter, some without captions": partial(bare, "uniter"),
+    "mage's contrast": partial(objective, "mage", "vit", contrast=0.1),
+    "a discrete vae": partial(objective, "vqvae", "vit", quantizer="gumbel"),
+    "i-jepa's dense term": partial(objective, "ijepa", "vit", dense=0.5),
+    "a game of context encoders": partial(
+        objective, "context_encoder", "cnn", region="center", overlap=1, adversarial=0.3
+    ),
     "upernet": partial(objective, "dense.segmenter", "vit", decoder="upernet", width=16),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }

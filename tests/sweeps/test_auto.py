@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
-from small import of_images
+from small import briefly_taught, of_images
 
 from selfsup.errors import SpecError
 from selfsup.knob import knob_lines
@@ -93,7 +93,7 @@ def test_an_objective_is_searched_in_its_own_ranges(
     steps = 25 if "hyper.clusters" in searched else 4  # labels are found after an epoch of 20
     changes = [f"name={name}", *(f"data.{split}={url}" for split, url in sets.items()), "baselines=false"]
     changes += [f"train.duration={{steps: {steps}}}", "train.batch=16", "optim.warmup=null"]
-    changes += [f"{knob}={{search: auto}}" for knob in searched]
+    changes += [f"{knob}={{search: auto}}" for knob in searched] + briefly_taught(RECIPES / f"{name}.yaml", tmp_path)
     arms, failed = conduct(read(path, changes), tracker)
     assert failed == []
     found = files.read(arms, tracker)
