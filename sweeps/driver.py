@@ -31,7 +31,7 @@ from selfsup.progress import Remaining, follow, say
 from selfsup.scratch import scratch
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.report.wording import scored
-from selfsup.sweeps.resources import TRIAL, at_a_time
+from selfsup.sweeps.resources import at_a_time, beside_command
 from selfsup.sweeps.status import latest_scores, scores
 from selfsup.sweeps.trial import ENDED, FAILURE, STEP, RunLookup, RunTrial
 
@@ -89,7 +89,7 @@ def fit(
     )
     with scratch(home / "tune") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(RunTrial, plans=monitor.plans), TRIAL),
+            tune.with_resources(tune.with_parameters(RunTrial, plans=monitor.plans), beside_command()),
             param_space=space,
             tune_config=named,
             run_config=tune.RunConfig(

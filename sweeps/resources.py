@@ -9,7 +9,10 @@ from selfsup.layers import located
 from selfsup.pipelines.cluster.nodes import room
 from selfsup.pipelines.planned import PlannedRun
 
-TRIAL = {"CPU": 0.0, "node:__internal_head__": 0.001}  # a trial only waits for its run, which may want every CPU
+
+def beside_command() -> dict[str, float]:
+    """Return what a trial asks for: the node of this command, with which it ends, and no CPU, since it only waits."""
+    return {"CPU": 0.0, f"node:{ray.util.get_node_ip_address()}": 0.001}
 
 
 def at_a_time(runs: Iterable[PlannedRun]) -> int:

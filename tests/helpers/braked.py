@@ -1,13 +1,14 @@
 """Small runs for clusters, which train slowly for as long as a file says so: time to do something to them."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from ray_nodes import RayNodes
+from ray_nodes import RayNode, RayNodes
 from sweeping import Bench, same, until
 from tiny import BACKBONE
 
@@ -63,6 +64,11 @@ class BrakedBench(Bench):
     def on(self, nodes: RayNodes) -> "BrakedBench":
         """Sweep on a cluster from now on."""
         self.environment |= nodes.environment | {"RAY_ADDRESS": nodes.address}
+        return self
+
+    def beside(self, node: RayNode) -> "BrakedBench":
+        """Sweep from a node of the cluster from now on, as on a machine that is no other one."""
+        self.program = [sys.executable, str(Path(__file__).with_name("beside_node.py")), node.ip]
         return self
 
     def goes_on(self, process: "subprocess.Popen[str]") -> None:

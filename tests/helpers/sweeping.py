@@ -29,6 +29,7 @@ class Bench:
 
     def __init__(self, folder: Path, spec: Path) -> None:
         self.home, self.spec = folder / "home", spec
+        self.program = [str(BIN / "selfsup")]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         self.environment = kept | {"SELFSUP_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
 
@@ -36,7 +37,7 @@ class Bench:
     def sweeping(self) -> "Iterator[subprocess.Popen[str]]":
         """A sweep; what is left of it at the end of the block, its Ray with it, is killed."""
         process = subprocess.Popen(
-            [str(BIN / "selfsup"), "sweep", str(self.spec)],
+            [*self.program, "sweep", str(self.spec)],
             env=self.environment,
             cwd=self.home.parent,
             text=True,

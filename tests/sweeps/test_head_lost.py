@@ -65,12 +65,35 @@ def test_a_command_that_was_lost_with_it_goes_on_where_it_was(
     same_digits(bench, undisturbed)
 
 
+def test_a_run_whose_command_is_on_another_node_goes_on(
+    nodes: RayNodes, bench: BrakedBench, undisturbed: BrakedBench, brake: Path
+) -> None:
+    """With the same workers, under a head that takes the place of the lost one."""
+    with bench.beside(nodes.nodes[1]).sweeping() as process:
+        bench.trains(process)
+        before = workers(nodes)
+        nodes.nodes[0].kill()
+        nodes.begin(0)
+        for _ in range(2):
+            bench.goes_on(process)
+        assert workers(nodes) == before
+        brake.unlink()
+        told, _ = process.communicate()
+    assert process.returncode == 0, told
+    same_digits(bench, undisturbed)
+
+
 def lose_with_command(nodes: RayNodes, bench: BrakedBench) -> set[int]:
     """Sweep from the head, whose machine loses its power once it trains; return the numbers of the workers left."""
     with bench.sweeping() as process:
         bench.trains(process)
         nodes.nodes[0].kill()
         kill_session(process.pid)
-    left = {number for node in nodes.nodes[1:] for number in node.processes("RayTrainWorker")}
+    left = workers(nodes)
     assert len(left) == 2
     return left
+
+
+def workers(nodes: RayNodes) -> set[int]:
+    """Return the numbers of the processes that train on nodes other than the head."""
+    return {number for node in nodes.nodes[1:] for number in node.processes("RayTrainWorker")}
