@@ -27,10 +27,10 @@ from selfsup.encoder import TokenEncoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask
-from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
+from selfsup.method import Batch, Method, Out, Painting, ParamOptions, TrainInfo
 from selfsup.parts import checks, decoder, dist
 from selfsup.parts.heads import xavier_linears
-from selfsup.parts.patch import patchify, side_of
+from selfsup.parts.patch import patchify, side_of, unpatchify
 from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_view, moments
 from selfsup.parts.tokens import Tokens
@@ -38,6 +38,7 @@ from selfsup.sections import Setup
 from selfsup.views import Beside, Crop, MapSpec, Views
 
 RGB, DEPTH, SEG = "rgb", "depth", "seg"
+KINDS = {RGB: "image", DEPTH: "depth", SEG: "seg"}  # of their pictures
 
 
 @final
@@ -119,23 +120,48 @@ class MultiMAE(Method):
         )
 
     def forward(self, batch: Batch) -> Out:
-        tokens, mask = masked_view(batch.views[0])
-        targets = self._targets(batch, tokens)
-        mask = self._of_known(mask, targets)
-        seen = self._encoded(tokens, mask, targets)
-        losses = {}
+        targets, mask, seen = self._read(batch)
+        hidden, losses = self._hidden(mask), dict[str, Tensor]()
         for name, painter in self.painters.items():
             at = self.tasks.index(RGB if name == "norm_rgb" else name)
-            hidden = mask.removed.view(len(tokens.value), len(self.tasks), -1)[:, at]
             target = targets[self.tasks[at]]
             error = self._error(name, painter(seen, mask).float(), target)
-            losses[name] = mean_of_samples(error, _known(name, target) & hidden[..., None])
+            losses[name] = mean_of_samples(error, _known(name, target) & hidden[:, at])
         return Out(torch.stack(list(losses.values())).sum(), losses)
+
+    def paintings(self, batch: Batch) -> tuple[Painting, ...]:
+        """Return the pictures of each modality: patches that are seen are painted as they are."""
+        targets, mask, seen = self._read(batch)
+        hidden, made = self._hidden(mask), []
+        for at, name in enumerate(self.tasks):
+            painted, target, nothing = self.painters[name](seen, mask).float(), targets[name], -1 if name == SEG else 0
+            if name == SEG:
+                painted = painted.reshape(*target.shape, -1).argmax(3)
+            rows = target.masked_fill(hidden[:, at], nothing), painted.where(hidden[:, at], target), target
+            made.append(Painting(KINDS[name], *(self._whole(name, row) for row in rows)))
+        return tuple(made)
+
+    def _whole(self, name: str, values: Tensor) -> Tensor:
+        """(B, N, P) -> (B, C, H, W), or of a segmentation (B, H, W)"""
+        side = side_of(self.backbone.patch) // (self.stride if name == SEG else 1)
+        whole = unpatchify(values, grid=self.backbone.grid, patch=side)
+        return whole[:, 0] if name == SEG else whole
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         """Return the options of the optimizer: what marks a place, a modality or a class does not decay."""
         own = ("mask_token", "task_embed", "classes.weight")
         return ParamOptions(no_weight_decay=name.endswith(own))
+
+    def _read(self, batch: Batch) -> tuple[dict[str, Tensor], IndexMask, Tensor]:
+        """-> of each modality (B, N, P); which patches are seen; (B, prefix + K, D), what the encoder makes of these"""
+        tokens, mask = masked_view(batch.views[0])
+        targets = self._targets(batch, tokens)
+        mask = self._of_known(mask, targets)
+        return targets, mask, self._encoded(tokens, mask, targets)
+
+    def _hidden(self, mask: IndexMask) -> Tensor:
+        """-> (B, T, N, 1) bool: the patches that are not seen"""
+        return mask.removed.view(len(mask.keep), len(self.tasks), -1, 1)
 
     def _targets(self, batch: Batch, tokens: Tokens) -> dict[str, Tensor]:
         """Return of each modality (B, N, P): values, or classes, which are -1 where there is none"""

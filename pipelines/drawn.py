@@ -1,5 +1,6 @@
 """The stages that draw pictures of an encoder: reconstructions, what it makes of samples, images of its features."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from selfsup import codebase
@@ -12,20 +13,25 @@ from selfsup.stage import Stage
 PICTURES, VISUALIZE, PAINT = (f"selfsup.pipelines.stages.{name}" for name in ("pictures", "visualize", "paint"))
 
 
-def of_encoder(run: Run, pretrain: Stage | None, images: str, train: str, home: Path) -> tuple[Stage, ...]:
+def of_encoder(
+    run: Run, pretrain: Stage | None, images: Mapping[str, str], train: str, home: Path
+) -> tuple[Stage, ...]:
     """Return the stages that draw what an encoder makes of images, or how raw samples lie.
 
     Reconstructions are of objectives that predict pixels, other pictures where the spec asks for them. pretrain: None
-    of baselines. images: their digest. train: that of the data that they are normalized by.
+    of baselines. images: their digest, by the kind of stage. train: that of the data that they are normalized by.
     """
     if pretrain is None:
-        return (_baseline(run, images, train, home),) if run.visualize else ()
-    kinds = [("pictures", PICTURES)] * (load(run.method).reconstruct is not Method.reconstruct)
+        return (_baseline(run, images["visualize"], train, home),) if run.visualize else ()
+    method = load(run.method)
+    paints = method.reconstruct is not Method.reconstruct or method.paintings is not Method.paintings
+    kinds = [("pictures", PICTURES)] * paints
     kinds += [("visualize", VISUALIZE)] * run.visualize
-    made_of = {"pretrain": pretrain.key, "images": images}
+    made_of = {kind: {"pretrain": pretrain.key, "images": digest} for kind, digest in images.items()}
     entries = f"{MODALITIES}.{run.modality}", codebase.entry("methods", run.method)
     return tuple(
-        Stage(kind, made_of, made_of, pretrain.home, (module, *entries), after=(pretrain,)) for kind, module in kinds
+        Stage(kind, made_of[kind], made_of[kind], pretrain.home, (module, *entries), after=(pretrain,))
+        for kind, module in kinds
     )
 
 

@@ -11,11 +11,15 @@ from selfsup.spec import BASELINES, Run
 
 def lacked(run: Run, data: Manifest) -> tuple[str, ...]:
     """Return what the method of a run reads and some samples lack: modalities beside samples, and maps of these."""
-    if run.method in BASELINES or not data.lacking:
+    return tuple(name for name in _read(run) if name in data.lacking) if data.lacking else ()
+
+
+def _read(run: Run) -> tuple[str, ...]:
+    """Return what the method reads beside samples."""
+    if run.method in BASELINES:
         return ()
     maps = (spec.name for spec in load(run.method).views(run.hyper).maps)
-    names = dict.fromkeys((*map(member_of, run.beside), *maps))
-    return tuple(name for name in names if name in data.lacking)
+    return tuple(dict.fromkeys((*map(member_of, run.beside), *maps)))
 
 
 def complete(run: Run, data: Manifest) -> Manifest:
@@ -37,6 +41,15 @@ def learned(run: Run, data: Manifest) -> Manifest:
 def masked(run: Run, data: Manifest) -> tuple[str, ...]:
     """Return what samples lack in training."""
     return lacked(run, data) if run.stream.lacking == "mask" else ()
+
+
+def shown(run: Run, val: Manifest | None, train: Manifest) -> Manifest:
+    """Return the samples that have all that the method reads, or that training reads: validation samples, if any."""
+    if val and {*_read(run)} <= {*val.fields, *val.annotations, *val.beside}:
+        part = val if run.stream.lacking == "mask" else complete(run, val)
+        if part.num_samples:
+            return part
+    return learned(run, train)
 
 
 def check(run: Run, data: Manifest) -> None:

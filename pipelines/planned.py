@@ -88,6 +88,11 @@ class PlannedRun:
         """Return the data that training reads: `train`, or what `stream.lacking` leaves of it."""
         return lacking.learned(self.run, self.train)
 
+    @property
+    def shown(self) -> Manifest:
+        """Return the data that reconstructions are of: validation data, where they have all that the method reads."""
+        return lacking.shown(self.run, self.val, self.train)
+
     @cached_property
     def order(self) -> SampleOrder:
         stream: dict[str, Any] = self.run.stream.model_dump(include={"lanes", "chunk", "mix", "remainder"})
@@ -290,8 +295,8 @@ class PlannedRun:
     @cached_property
     def drawings(self) -> tuple[Stage, ...]:
         """Return the stages of pictures, and of the features that images are painted from."""
-        shown, normalized_by = (self.val or self.train).digest, self.train.digest
-        own = drawn.of_encoder(self.run, self.pretrain, shown, normalized_by, self.home)
+        shown = {"pictures": self.shown.digest, "visualize": (self.val or self.train).digest}
+        own = drawn.of_encoder(self.run, self.pretrain, shown, self.train.digest, self.home)
         if not (self.run.paint and self.val):
             return own
         features = self._embed("embed", {"train": self.train.digest, "val": self.val.digest}, "")

@@ -49,6 +49,14 @@ def absent(name: str) -> int:
     return -1 if name == "seg" else 0
 
 
+def colors(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """(..., H, W) -> (..., H, W, 3): of classes or objects those of PASCAL VOC; white where there is none"""
+    number = values[..., None].astype(np.int64)
+    bits = [(number >> (3 * bit + np.arange(3)) & 1) << (7 - bit) for bit in range(7)]
+    mixed = np.bitwise_or.reduce(bits).astype(np.uint8)
+    return np.where(number < 0, np.uint8(255), mixed)
+
+
 def dtype(name: str) -> type[np.generic]:
     """Return the type of a map's values as it is read."""
     return np.float32 if name in METRIC else np.int32

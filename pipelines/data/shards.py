@@ -181,7 +181,7 @@ def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Readi
 
 
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
-    parts = (name for name in spool.having if name not in modality.companions())
+    parts = [name for name in reversed(spool.having) if name not in modality.companions()]
     for name, number in {part.partition(".")[0]: spool.having[part] for part in parts}.items():
         if 0 < number < spool.num_samples:
             yield f"{number} of {spool.num_samples} samples have {name}; `stream.lacking` says what becomes of others"

@@ -1,7 +1,7 @@
 """The pictures stage: reconstructions of fixed images under fixed draws, by an objective that predicts pixels."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,47 +14,56 @@ from selfsup import input_kinds, modality, tensors
 from selfsup.method import Batch, Method, layouts
 from selfsup.parts.patch import unpatchify
 from selfsup.parts.tokens import Tokens
+from selfsup.pipelines import lacking
+from selfsup.pipelines.data import annotation
 from selfsup.pipelines.data.collate import collate
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.philox import Ints
+from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import Load
 from selfsup.stage import Stage
 from selfsup.whole import whole
 
 IMAGES, TILE, GAP = 8, 128, 4  # pictures in a row; pixels of each at least; pixels between them
+MEMORY = 2**28  # bytes, for their samples
 SEED = 0  # of masks and draws: the same ones for every run, so that runs can be compared
 
 
 def pictures(planned: PlannedRun, stage: Stage) -> dict[str, float]:
-    """Write `reconstructions.png` to the stage's folder: three rows: as seen, predicted, original."""
+    """Write `reconstructions.png` to the stage's folder: three rows of each kind: as seen, predicted, original."""
     assert planned.pretrain is not None
-    run, manifest = planned.run, planned.val or planned.train
+    run = planned.run
     method = build(run, planned.size, torch.device("cpu"), teacher=planned.taught)
     tensors.fill(method, planned.pretrain.folder / METHOD)
-    batch = fixed_batch(planned, manifest, method)
+    batch = fixed_batch(planned, planned.shown, method)
     with whole(stage.folder / "reconstructions.png") as part:
-        grid(method.eval(), batch, planned.stats).save(part, format="png")
+        grid(method.eval(), batch, planned.all_stats).save(part, format="png")
     return {"images": float(len(batch.sample))}
+
+
+@dataclass(frozen=True)
+class SpacedOrder(SampleOrder):
+    """One step, of samples that are evenly spaced over a data set."""
+
+    def take(self, lane: int, start: int, stop: int) -> tuple[Ints, Ints]:  # noqa: ARG002
+        index = np.linspace(0, self.samples - 1, self.batch).astype(np.int64)[None]
+        return np.zeros_like(index), index
 
 
 def fixed_batch(planned: PlannedRun, manifest: Manifest, method: Method) -> Batch:
     """Return samples evenly spaced over the data set, whole in every view; masks and draws depend on numbers only.
 
-    Samples that cannot be decoded are left out; all are normalized as those of training.
+    Others take the places of those that cannot be decoded; all are normalized as those of training.
     """
-    run = planned.run
-    index = np.linspace(0, manifest.num_samples - 1, IMAGES).astype(np.int64)
-    asked, kinds = input_kinds.views_of(method.views(run.hyper), run.kinds, run.backbone), run.kinds
-    knobs = {kinds.name: kinds.knobs, **kinds.beside}
-    whole = [modality.load(spec.modality).whole(spec.lengths, 1.0, knobs[spec.modality]) for spec in asked.specs]
-    loaded = [Load(manifest, manifest, view)({"id": index}) for view in whole]
-    number, label = loaded[0]["id"], loaded[0]["label"]
-    columns = {"index": number, "epoch": np.zeros_like(number), "label": label}
-    for place, (view, columns_of) in enumerate(zip(whole, loaded, strict=True)):
-        values = 3 * len(view.lengths) + 1 + modality.load(view.modality).pose
-        box = np.zeros((len(number), values), np.float32)
-        columns |= {f"view{place}": columns_of["sample"], f"box{place}": box}
+    run, kinds = planned.run, planned.run.kinds
+    asked, knobs = input_kinds.views_of(method.views(run.hyper), kinds, run.backbone), {kinds.name: kinds.knobs}
+    knobs |= kinds.beside
+    whole = tuple(modality.load(spec.modality).whole(spec.lengths, 1.0, knobs[spec.modality]) for spec in asked.specs)
+    order = SpacedOrder(samples=manifest.num_samples, batch=IMAGES, seed=SEED, lanes=1, remainder="wrap")
+    stream = SampleStream(manifest, order, replace(asked, specs=whole), 1, lacking.masked(run, manifest))
+    [columns] = stream.rows([0], 0, 1, threads=1, memory=MEMORY)
     masked = tuple(replace(view, mask=spec.mask) for view, spec in zip(whole, asked.specs, strict=True))
     views, patch = replace(asked, specs=masked), method.encoder(run.modality).patch
     stats, beside = planned.all_stats, layouts(method, planned.size)
@@ -62,23 +71,23 @@ def fixed_batch(planned: PlannedRun, manifest: Manifest, method: Method) -> Batc
 
 
 @torch.inference_mode()
-def grid(method: Method, batch: Batch, stats: Any) -> Image.Image:
-    """Return three rows of tiles: images as the encoder sees them; predicted, among visible patches; as they are."""
-    view, painted = batch.views[0], method.reconstruct(batch)
-    kind, patch = modality.load(view.modality), method.encoder(view.modality).patch
-    assert painted is not None, "only a method that predicts pixels has a pictures stage"
-    original = view.value.value if isinstance(view.value, Tokens) else view.value
-    if view.mask is not None and painted.shape == original.shape:
-        painted = torch.where(view.mask.removed[..., None], painted, original)
+def grid(method: Method, batch: Batch, stats: Mapping[str, Any]) -> Image.Image:
+    """Return three rows of tiles of each kind of data: as the encoder sees it; predicted; as it is.
 
-    def whole(row: Tensor) -> Tensor:
-        if not isinstance(view.value, Tokens) or row.ndim != original.ndim:
-            return row
-        assert patch is not None
-        return unpatchify(row, grid=view.value.grid, patch=patch)
+    stats: of each modality.
+    """
+    first = batch.views[0]
 
-    rows = [method.seen(batch), painted, original]
-    return tiles([kind.picture(whole(row).float(), stats) for row in rows])
+    def picture(kind: str, row: Tensor) -> NDArray[np.uint8]:
+        if kind in annotation.SUFFIXES and kind not in stats:
+            return annotation.colors(row.numpy())
+        if isinstance(first.value, Tokens) and row.ndim == first.value.value.ndim:
+            patch = method.encoder(first.modality).patch
+            assert patch is not None
+            row = unpatchify(row, grid=first.value.grid, patch=patch)
+        return modality.load(kind).picture(row.float(), stats[kind])
+
+    return tiles([picture(kind, row) for kind, *rows in method.paintings(batch) for row in rows])
 
 
 def tiles(rows: Sequence[NDArray[np.uint8]]) -> Image.Image:

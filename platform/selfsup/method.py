@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from selfsup import outside, registry
@@ -68,6 +69,19 @@ class Out(NamedTuple):
     loss: Tensor
     log: Mapping[str, Tensor] = {}
     aux: Mapping[str, Tensor] = {}
+
+
+class Painting(NamedTuple):
+    """A picture of samples of one kind: as the encoder sees them, as they are predicted, and as they are.
+
+    kind: the modality, or map. each: (B, N, P), tokens of views[0]; or (B, C, *S) in the units of its modality; of a
+    map (B, H, W), values that it has where it is known.
+    """
+
+    kind: str
+    seen: Tensor
+    painted: Tensor
+    original: Tensor
 
 
 class Method(nn.Module, abc.ABC):
@@ -148,10 +162,21 @@ class Method(nn.Module, abc.ABC):
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """-> (B, N, P) or (B, C, *S): its prediction of every token, or of whole samples, in the units of views[0].
 
-        None where it predicts no pixels. The pictures stage shows tokens that the mask of views[0] leaves visible as
-        they are.
+        None where it predicts no pixels.
         """
         return None
+
+    def paintings(self, batch: Batch) -> tuple[Painting, ...]:
+        """Return what pictures show: views[0], whose tokens that its mask leaves visible are painted as they are.
+
+        An objective that predicts other kinds of data, too, adds those. Of objectives with `reconstruct`.
+        """
+        view, painted = batch.views[0], self.reconstruct(batch)
+        assert painted is not None, "only a method that predicts pixels has a pictures stage"
+        original = view.value.value if isinstance(view.value, Tokens) else view.value
+        if view.mask is not None and painted.shape == original.shape:
+            painted = torch.where(view.mask.removed[..., None], painted, original)
+        return (Painting(view.modality, self.seen(batch), painted, original),)
 
     def seen(self, batch: Batch) -> Tensor:
         """-> (B, N, P) or (B, C, *S): views[0] as its encoder sees it, for pictures; tokens of its mask are zero.

@@ -43,7 +43,7 @@ COST = {  # factor to the unit, format, unit
 SHOWS = {  # kind of a picture: title, and what it shows
     "reconstructions": (
         "Reconstructions",
-        "The same samples under the same masks for every arm: masked, predicted, original.",
+        "The same samples under the same masks for every arm: masked, predicted, original; each kind of data in turn.",
     ),
     "neighbors": (
         "Nearest neighbors",

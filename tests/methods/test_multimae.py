@@ -12,6 +12,7 @@ from small import without
 
 from selfsup.dirichletmask import DirichletMask
 from selfsup.masks import IndexMask
+from selfsup.parts.patch import patchify
 from selfsup.spec import read
 
 
@@ -45,6 +46,24 @@ def test_samples_without_depth_or_classes_are_seen_by_their_other_patches(settin
     with double_precision():
         parts = {part: method.get_submodule(path) for part, path in PARTS.items()}
         torch.testing.assert_close(method(batch).loss, derived(parts, shown))
+
+
+def test_pictures_show_seen_patches_as_they_are_and_the_rest_as_it_is_judged(setting) -> None:
+    method, batch = setting("multimae", samples=3)
+    image, depth, seg = method.paintings(batch)
+    assert [picture.kind for picture in (image, depth, seg)] == ["image", "depth", "seg"]
+    hidden = batch.views[0].mask.removed.view(3, 3, N)
+    for at, (picture, patch) in enumerate(((image, 4), (depth, 4), (seg, 2))):
+        seen, painted, original = (row[:, None] if row.ndim == 3 else row for row in picture[1:])
+        seen, painted, original = (patchify(row, patch).value for row in (seen, painted, original))
+        assert seen[~hidden[:, at]].equal(original[~hidden[:, at]])
+        assert painted[~hidden[:, at]].equal(original[~hidden[:, at]])
+        assert (seen[hidden[:, at]] == (-1 if at == 2 else 0)).all()
+        error = (painted - original).abs()
+        if at < 2:
+            own = [(error if at else error.square())[row][hidden[row, at]].mean() for row in range(3)]
+            torch.testing.assert_close(torch.stack(own).mean(), method(batch).log["depth" if at else "rgb"])
+    assert original.equal(patchify(batch.maps[0][:, None, 1::2, 1::2], 2).value)
 
 
 def test_a_modality_is_turned_off(setting) -> None:
