@@ -2,7 +2,9 @@
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, arXiv:1512.03385. Defaults are the
 views and loss of Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, arXiv:1706.02677.
-RandAugment, random erasing, mixup and CutMix are timm's, as fine-tuning has them since DeiT (arXiv:2012.12877).
+RandAugment, random erasing, mixup and CutMix are timm's, as fine-tuning has them since DeiT (arXiv:2012.12877). tags:
+the truth is all of several labels of an image, in equal shares, as in MAWS: Singh et al., "The effectiveness of MAE
+pre-pretraining for billion-scale pretraining", ICCV 2023, arXiv:2303.13496.
 
 Deviations from the authors' code: mixup and CutMix are drawn once a step for all processes, which timm draws in each by
 itself. Else none but those of all objectives is known.
@@ -17,12 +19,13 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts.labels import accuracy, cross_entropy, soft_cross_entropy
+from selfsup.parts import checks
+from selfsup.parts.labels import accuracy, cross_entropy, soft_cross_entropy, tagged
 from selfsup.parts.mixing import ERASE_DRAWS, MIX_DRAWS, erased, mixed
 from selfsup.parts.patch import patchify, unpatchify
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
-from selfsup.views import Crop, Views
+from selfsup.views import Beside, Crop, Views
 
 
 @final
@@ -31,6 +34,7 @@ class Supervised(Method):
 
     paper, family = "1512.03385", "baseline"
     modalities = None  # any: what it learns from a view does not depend on its kind
+    beside, one_trunk, masks_out = ("tags",), True, ("tags",)
     needs_labels = True
 
     class Hyper(Knobs):
@@ -43,23 +47,28 @@ class Supervised(Method):
         rand_augment: int = knob(0, "mean magnitude of RandAugment, of 10; 0: none", sweep=Choice(0, 9), ge=0, le=10)
         rand_augment_std: float = knob(0.5, "deviation of that magnitude", ge=0, le=100)
         erasing: float = knob(0.0, "share of images with a box of noise", sweep=Choice(0.0, 0.25), ge=0, le=1)
+        tags: bool = knob(False, "the truth is a list of labels, .tags.json beside each image; false: its class")
         head_std: float | None = knob(None, "deviation of the head's first weights, its bias 0; null: torch's", ge=0)
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         strength = (hyper.rand_augment, hyper.rand_augment_std) if hyper.rand_augment else None
         draws = MIX_DRAWS * cls._mixes(hyper) + ERASE_DRAWS * (hyper.erasing > 0)
-        return Views((Crop(scale=(hyper.crop_min, 1.0), rand_augment=strength),), draws=draws)
+        crop = Crop(scale=(hyper.crop_min, 1.0), rand_augment=strength)
+        return Views((crop, *([Beside(field="tags")] if hyper.tags else [])), draws=draws)
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
-        if cls._mixes(hyper) and setup.train.batch % 2:
+        if hyper.tags:
+            for name in ("smoothing", "mixup", "cutmix"):
+                yield from checks.idle(hyper, name, "tags")
+        elif cls._mixes(hyper) and setup.train.batch % 2:
             message = f"samples are mixed in pairs, which {setup.train.batch} are not; expected an even number"
             yield SpecError(message, "train.batch", "hyper.mixup")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
-        self.head = nn.Linear(self.backbone.dim, info.num_classes)
+        self.head = nn.Linear(self.backbone.dim, info.beside["tags"].vocabulary if hyper.tags else info.num_classes)
         self.hyper, self.smoothing = hyper, hyper.smoothing
         if hyper.head_std is not None:
             nn.init.trunc_normal_(self.head.weight, std=hyper.head_std)
@@ -69,11 +78,20 @@ class Supervised(Method):
         view, draws = batch.views[0].value, batch.draws
         if self.hyper.erasing:
             view = self._like(view, erased(self._whole(view), draws[:, -ERASE_DRAWS:], self.hyper.erasing))
+        if self.hyper.tags:
+            return self._tagged(view, batch.views[1].value)
         if self._mixes(self.hyper):
             return self._mixed(view, batch)
         logits = self.predict(view)
         loss = cross_entropy(logits, batch.label, smoothing=self.smoothing)
         return Out(loss, {"accuracy": accuracy(logits, batch.label)})
+
+    def _tagged(self, view: Tokens | Tensor, tags: Tokens | Tensor) -> Out:
+        """Return the loss of samples of several labels; as accuracy counts whether the likeliest class is one."""
+        assert isinstance(tags, Tokens)
+        assert tags.valid is not None
+        loss, right = tagged(self.predict(view), tags.value[..., 0], tags.valid)
+        return Out(loss, {"accuracy": right})
 
     def _mixed(self, view: Tokens | Tensor, batch: Batch) -> Out:
         """Return the loss of mixed samples; as accuracy counts the likelier of a pair's classes."""

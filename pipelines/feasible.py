@@ -250,8 +250,9 @@ def _check_labels(run: PlannedRun) -> None:
     method = run.run.method
     if method in BASELINES:
         return
-    check_learned(run.run, run.train, [spec.name for spec in load_method(method).views(run.run.hyper).maps])
-    if load_method(method).needs_labels:
+    views = load_method(method).views(run.run.hyper)
+    check_learned(run.run, run.train, [spec.name for spec in views.maps])
+    if load_method(method).needs_labels and "tags" not in views.beside:  # which are labels, too
         labelled.check(run.method, "method", run.train, "data.train")
         labelled.check_several(run.method, run.train, "data.train")
 

@@ -178,6 +178,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "a game of context encoders": partial(
         objective, "context_encoder", "cnn", region="center", overlap=1, adversarial=0.3
     ),
+    "supervised by tags": partial(objective, "supervised", "vit", tags=True),
     "upernet": partial(objective, "dense.segmenter", "vit", decoder="upernet", width=16),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6, **NARROW),
 }

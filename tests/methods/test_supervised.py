@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from precision import double_precision
 
 from selfsup.method import load
 from selfsup.optim import lr_at
@@ -26,3 +27,22 @@ def test_the_recipe_divides_its_learning_rate_by_ten_at_30_60_and_80_of_90_epoch
         lr_at(10 * epoch + 1, read("in1k/supervised").optim, steps=900, warmup=50, peak=1.0) for epoch in range(90)
     ]
     assert rates[5:] == pytest.approx([1.0] * 25 + [0.1] * 30 + [0.01] * 20 + [0.001] * 10)
+
+
+def test_the_truth_is_shared_equally_among_tags(setting) -> None:
+    """PyTorch's cross-entropy with shares of classes, and its gradient; a sample without tags does not count."""
+    method, batch = setting("supervised", "vit", samples=3, double=True, tags=True)
+    image, view = batch.views
+    numbers, number = torch.tensor([[1, 4, 0, 0], [0] * 4, [3, 0, 0, 0]]), torch.tensor([[2], [0], [1]])
+    value = view.value._replace(value=numbers[..., None], valid=torch.arange(4) < number)
+    target = torch.zeros(2, 8)
+    target[0, [1, 4]], target[1, 3] = 0.5, 1.0
+    with double_precision():
+        out, logits = method(batch._replace(views=(image, view._replace(value=value)))), method.predict(image.value)
+        expected = F.cross_entropy(logits[[0, 2]], target.double())
+    torch.testing.assert_close(out.loss, expected)
+    best = logits.argmax(1)
+    assert out.log["accuracy"] == ((best[0] == 1 or best[0] == 4).double() + (best[2] == 3).double()) / 2
+    weights = [weight for weight in method.parameters() if weight.requires_grad]
+    for mine, other in zip(*(torch.autograd.grad(loss, weights) for loss in (out.loss, expected)), strict=True):
+        torch.testing.assert_close(mine, other)
