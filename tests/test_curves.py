@@ -65,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put numbers in place of tasks on Ray; -> what was embedded and scored, in order."""
     made: list[str] = []
 
-    def score(planned: PlannedRun, evaluation: Any, folder: Path, **_: Any) -> Any:
+    def score(planned: PlannedRun, evaluation: Any, folder: Path, *_: Any, **__: Any) -> Any:
         weights = (folder / "weights").read_text()
         made.append(f"{evaluation.name} {weights}")
         if (evaluation.name, weights) == ("linear", "2"):

@@ -8,7 +8,7 @@ Where evaluations fall behind, encoders wait on disk, at most as many as are due
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,10 +26,11 @@ from selfsup.mirror_index import notes
 from selfsup.objects import StorageError
 from selfsup.pipelines.cluster.carried import carrying
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.encoder_source import Encode, EncoderSource
+from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource
 from selfsup.pipelines.stages.evaluate import Load, scored, tested_source
 from selfsup.pipelines.stages.filled import write
 from selfsup.pipelines.stages.tasks import spread
+from selfsup.pipelines.stages.views import versions_of
 from selfsup.pipelines.stages.worker import SNAPSHOTS
 from selfsup.sealed import sealed
 from selfsup.spec import Run
@@ -38,6 +39,7 @@ from selfsup.stage import Stage
 POLL = 0.5  # seconds between looks for another encoder
 BATCHES = 4  # that a task embeds on a CPU: after each, how many are free is looked at again
 BAD = "bad-evaluations.txt"
+Loader = Callable[[Columns], Columns]  # numbers of views -> those that can be decoded
 
 
 @contextmanager
@@ -108,8 +110,21 @@ def evaluate(planned: PlannedRun, step: int, weights: Path) -> None:
         names = [name for name in missing if planned.embeds[name].key == key]
         with TemporaryDirectory(dir=weights.parent) as scratch, _failing(planned, names, step):
             _embed(planned, names[0], weights, Path(scratch))
-            with ThreadPoolExecutor(_free_gpus() or _free_cpus(planned.run)) as pool:
-                list(pool.map(lambda name: _record(planned, name, step, Path(scratch)), names))
+            by_versions = {name: planned.views[name].key if name in planned.views else "" for name in names}
+            for versions in dict.fromkeys(by_versions.values()):
+                own = [name for name in names if by_versions[name] == versions]
+                with _failing(planned, own, step):
+                    _score(planned, own, step, weights, Path(scratch))
+
+
+def _score(planned: PlannedRun, names: Sequence[str], step: int, weights: Path, folder: Path) -> None:
+    """Record what evaluations that read the same features, in a folder, and the same versions of samples say."""
+    made_by = planned.views.get(names[0])
+    if versions := folder / made_by.key if made_by else None:
+        versions.mkdir()
+        _write(planned, *versions_of(planned, names[0], weights), versions)
+    with ThreadPoolExecutor(_free_gpus() or _free_cpus(planned.run)) as pool:
+        list(pool.map(lambda name: _record(planned, name, step, folder, versions), names))
 
 
 @contextmanager
@@ -125,14 +140,19 @@ def _failing(planned: PlannedRun, names: Sequence[str], step: int) -> Iterator[N
 
 
 def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
-    """Write the features that an evaluation reads, by as many tasks at a time as there is room for."""
+    """Write the features of samples that an evaluation reads."""
     source = tested_source(planned, weights, planned.feature(planned.evals[name]))
     train, val = planned.splits(name)
-    load, batch, gpus = Load(train, val, source.view), planned.run.embed.batch, _free_gpus()
+    _write(planned, source, Load(train, val, source.view), train.num_samples + val.num_samples, folder)
+
+
+def _write(planned: PlannedRun, source: EncoderSource, load: Loader, total: int, folder: Path) -> None:
+    """Write the features of so many views, by as many tasks at a time as there is room for."""
+    batch, gpus = planned.run.embed.batch, _free_gpus()
     task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy=spread())
     running: list[ray.ObjectRef[None]] = []
     with sealed(folder / "features") as part:
-        for samples in spans(train.num_samples + val.num_samples, batch, tasks=gpus):
+        for samples in spans(total, batch, tasks=gpus):
             while len(running) >= (gpus or _free_cpus(planned.run)):
                 done, running = ray.wait(running)
                 ray.get(done)
@@ -150,9 +170,9 @@ def spans(total: int, batch: int, tasks: int) -> list[range]:
     return [range(start, min(start + span, total)) for start in range(0, total, span)]
 
 
-def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
+def _record(planned: PlannedRun, name: str, step: int, folder: Path, versions: Path | None) -> None:
     with _failing(planned, [name], step), carrying((), folder):
-        scores, _ = scored(planned, planned.evals[name], folder, cpus=0, gpus=min(1, _free_gpus()))
+        scores, _ = scored(planned, planned.evals[name], folder, versions, cpus=0, gpus=min(1, _free_gpus()))
         origin.claim(probe := planned.probes[name])
         log = MetricsLog(probe.spool)
         log.append(step, numbers(scores))
@@ -160,7 +180,7 @@ def _record(planned: PlannedRun, name: str, step: int, folder: Path) -> None:
         publish(probe.folder)
 
 
-def embed(source: EncoderSource, load: Load, samples: range, batch: int, folder: Path) -> None:
+def embed(source: EncoderSource, load: Loader, samples: range, batch: int, folder: Path) -> None:
     """Write the features of some samples to a file, as `embed_splits` does those of all, by this process alone."""
     encode, starts = Encode(source), samples[::batch]
     tables = (encode(load({"id": np.arange(start, min(start + batch, samples.stop))})) for start in starts)

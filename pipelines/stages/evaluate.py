@@ -148,24 +148,28 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     Writes which images it had right to the stage's folder.
     """
     evaluation = planned.evals[stage.name or stage.kind]
-    folder = planned.embeds[evaluation.name].folder
-    scores, label = scored(planned, evaluation, folder, cpus=cpus_of(planned.run), gpus=gpus_of_task())
+    folder, made_by = planned.embeds[evaluation.name].folder, planned.views.get(evaluation.name)
+    room = {"cpus": cpus_of(planned.run), "gpus": gpus_of_task()}
+    scores, label = scored(planned, evaluation, folder, made_by and made_by.folder, **room)
     hits.save(stage.folder, hits.identity(planned.splits(evaluation.name).val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
 
 def scored(
-    planned: PlannedRun, evaluation: Evaluation, folder: Path, *, cpus: float, gpus: int
+    planned: PlannedRun, evaluation: Evaluation, folder: Path, versions: Path | None, *, cpus: float, gpus: int
 ) -> tuple[dict[str, Score], NDArray[np.int64]]:
-    """Return the scores of an evaluation, and the labels of validation samples, from the features in a folder."""
+    """Return the scores of an evaluation, and the labels of validation samples, from the features in a folder.
+
+    versions: the folder of those of versions of samples, if it reads some.
+    """
     splits, target = planned.splits(evaluation.name), evaluation.evaluator.target
     code = codebase.unshipped_digest("evals", evaluation.use)
-    choice, made_by = planned.feature(evaluation), planned.views.get(evaluation.name)
+    choice = planned.feature(evaluation)
     size = planned.run.backbone.image_size
     maps = MapSource(target, splits, size, shared=choice.is_of_tokens) if target in DENSE else None
     first, split = (0, splits.train) if choice.split == "train" else (splits.train.num_samples, splits.val)
     samples = chosen(split.num_samples, choice.images)
-    table = ViewTable(made_by.folder, choice.views, samples, first) if made_by else None
+    table = ViewTable(versions, choice.views, samples, first) if versions else None
     data = evaluation.data
     answers = AnswerSource(data.answers, *splits, planned.run.modality) if data.answers else None
     classes, narrow = len(splits.train.classes), data.only_its_classes

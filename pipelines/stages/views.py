@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from selfsup.modality import DecodeError, Raw
 from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
+from selfsup.pipelines.stages.encoder_source import EncoderSource
 from selfsup.pipelines.stages.encoding import write_features
 from selfsup.pipelines.stages.evaluate import source_of
 from selfsup.pipelines.stages.versions import Columns, Versions, load
@@ -45,11 +47,19 @@ class LoadVersions:
 
 def views(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """Write the features of versions of samples under the stage's folder, whole or not at all."""
-    evaluation = next(planned.evals[name] for name, made_by in planned.views.items() if made_by.key == stage.key)
-    choice = planned.feature(evaluation)
-    split = getattr(planned.splits(evaluation.name), choice.split)
+    name = next(name for name, made_by in planned.views.items() if made_by.key == stage.key)
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
+    source, load_versions, total = versions_of(planned, name, weights)
+    return write_features(source, load_versions, planned.run, total, stage.folder)
+
+
+def versions_of(planned: PlannedRun, name: str, weights: Path | None) -> tuple[EncoderSource, LoadVersions, int]:
+    """Return the encoder of the versions that an evaluation reads, what loads these, and how many they are.
+
+    weights: the file of a trained encoder.
+    """
+    choice = planned.feature(planned.evals[name])
+    split = getattr(planned.splits(name), choice.split)
     source, samples = source_of(planned, weights, choice), chosen(split.num_samples, choice.images)
     versions = load(choice.versions)(planned.run, split, source.view)
-    made, total = replace(source, view=versions.view), choice.views * len(samples)
-    return write_features(made, LoadVersions(versions, samples), planned.run, total, stage.folder)
+    return replace(source, view=versions.view), LoadVersions(versions, samples), choice.views * len(samples)

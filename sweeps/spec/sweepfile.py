@@ -257,7 +257,7 @@ def _unranked(search: Search, designs: Sequence[Design]) -> str:
         remedy = "say evals: {every: {epochs: 10}}, which evaluates while they do, or rank: pretrain/rankme or another"
         return f"{compares}, which have no {metric} yet; {remedy} number of the training"
     if not all(_has_curve(metric, study) for study in designs):
-        why = "it trains them on, or reads several versions of a sample, or is a mean"
+        why = "it trains them on, or reads two towers, or is a mean"
         return f"{compares}, and {metric} is of trained encoders alone: {why}; say rank: eval/knn/top1 or another"
     return ""
 

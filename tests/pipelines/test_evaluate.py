@@ -21,9 +21,10 @@ from selfsup.parts.patch import patchify
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.pixels.augment import normalize
+from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
-from selfsup.pipelines.stages import curves, evaluate
+from selfsup.pipelines.stages import curves, evaluate, views
 from selfsup.pipelines.stages.paint import Pixels, paintings, shares
 from selfsup.pipelines.stages.runner import perform
 from selfsup.sections import Backbone, Paint
@@ -197,22 +198,37 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
 def test_during_training_features_and_scores_are_the_same_by_any_number_of_tasks(
     tmp_path: Path, sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And those that are made once training is over: of samples, and of views of some of them."""
     weights, made = write_encoder(Backbone(**BACKBONE), tmp_path), []
 
-    def scored(run: PlannedRun, evaluation: Any, folder: Path, **needs: float) -> Any:
+    def scored(run: PlannedRun, evaluation: Any, folder: Path, *args: Any, **needs: Any) -> Any:
         table, value = evaluate.read_features(folder)
-        made.append((table["id"].to_pylist(), value, evaluate.scored(run, evaluation, folder, cpus=0, gpus=0)[0]))
-        return evaluate.scored(run, evaluation, folder, **needs)  # type: ignore[arg-type]
+        made.append((table["id"].to_pylist(), value))
+        return evaluate.scored(run, evaluation, folder, *args, **needs)
 
     monkeypatch.setattr(curves, "scored", scored)
     data, evals = {"train": "flowers", "val": "flowers_val"}, {"linear": {"epochs": 2}}
+    evals |= {"invariance": {"views": 3, "images": 5}}
+    curve = []
     for tasks in (1, 3):
         (home := tmp_path / f"{tasks}").mkdir()
         monkeypatch.setattr(curves, "_free_cpus", lambda _, tasks=tasks: tasks)
         run = planned(home, sets, data, evals, method="mae", embed={"batch": 2})
         curves.evaluate(run, 1, weights)
-        assert [record.step for record in records(run.probes["linear"].spool)] == [1]
-    (ids, value, scores), (again, same, also) = made
-    assert ids == again == list(range(18))
-    np.testing.assert_array_equal(value, same)
-    np.testing.assert_equal(scores, also)
+        logs = {name: [*records(probe.spool)] for name, probe in run.probes.items()}
+        curve.append({name: [(record.step, record.values) for record in log] for name, log in logs.items()})
+    ids, value = made[0]
+    assert ids == list(range(18))
+    for again, same in made[1:]:
+        assert ids == again
+        np.testing.assert_array_equal(value, same)
+    assert curve[0] == curve[1]
+    assert run.pretrain
+    for stage in (run.pretrain, run.embeds["invariance"], run.views["invariance"]):
+        stage.claim()
+    (run.pretrain.folder / ENCODER).write_bytes(weights.read_bytes())
+    evaluate.embed(run, run.embeds["invariance"])
+    views.views(run, run.views["invariance"])
+    for name, own in curve[1].items():
+        final = evaluate.probe(run, run.probes[name])
+        assert own == [(1, {key: pytest.approx(value) for key, value in final.items() if key != "images"})]
