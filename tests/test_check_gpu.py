@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 import torch
-from gpu import check, packed, speed, steps, stream, tables, values
+from gpu import check, packed, scores, speed, steps, stream, tables, values
 from gpu.place import Row, Setup
 from precision import double_precision
 from torch import nn
@@ -92,6 +93,25 @@ def test_contracts_are_kept() -> None:
 def test_a_broken_contract_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "CONTRACTS", {"always broken": lambda make: make(0) and "it is"})
     assert [row["broken"] for row in steps.contracts(TINY)] == [{"always broken": "it is"}]
+
+
+def test_scores_of_evaluations_are_compared() -> None:
+    assert [(row["evaluation"], row["ok"], row["off"]) for row in scores.rows(TINY)] == [
+        ("knn", True, 0),
+        ("invariance", True, 0),
+    ]
+    hits, other, far = np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1]], np.bool_)
+    for score, kept in ((hits, True), (other, True), (far, False)):
+        assert scores.verdict({"top1": score}, {"top1": hits})["ok"] == kept
+    for value, kept in ((50.9, True), (51.1, False), (float("nan"), False)):
+        assert scores.verdict({"rmse": 1.0, "ap": value}, {"rmse": 1.0, "ap": 50.0})["ok"] == kept
+
+
+def test_what_an_evaluation_lacks_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "TINY", ("detection",))
+    monkeypatch.setitem(sys.modules, "selfsup.parts.objects", None)
+    [row] = scores.rows(TINY)
+    assert row["skipped"] == "detection, which needs selfsup.parts.objects"
 
 
 def test_compiled_steps_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

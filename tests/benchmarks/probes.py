@@ -3,9 +3,10 @@
     python tests/benchmarks/probes.py [NAME ...]
 
 Features lie on disk, as those of a run do, 384 channels of 1000 classes, 10,000 of them for validation. Protocols that
-train do a stated part of their work; all else is at its defaults. Each in a process of its own, on the CPU. Memory is
-what the process adds of its own: pages of the file are the system's, which takes them back where it lacks room. It ends
-with 1 where a protocol adds more than MOST, or grows by more than four copies of the tenth that rates are chosen on.
+train do a stated part of their work; all else is at its defaults; `attentive` reads 16 tokens a sample, all alike. Each
+in a process of its own, on the CPU, whose seconds are those of all its threads. Memory is what the process adds of its
+own: pages of the file are the system's, which takes them back where it lacks room. It ends with 1 where a protocol adds
+more than MOST, or grows by more than four copies of the tenth that rates are chosen on.
 """
 
 import platform
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 from selfsup import evaluator
 from selfsup.evaluator import Features
 
-WIDTH, CLASSES, VAL, IMAGENET = 384, 1000, 10_000, 1_281_167
+WIDTH, CLASSES, VAL, IMAGENET, TOKENS = 384, 1000, 10_000, 1_281_167, 16
 SIZES = IMAGENET // 20, IMAGENET // 10
 MOST, PER_SAMPLE = 1536, 4 * 4 * WIDTH // 10  # MiB at a tenth of ImageNet; bytes of a sample more
 PART: Mapping[str, dict[str, Any]] = {  # of the work of protocols that train
+    "attentive": {"lrs": (1e-3,), "weight_decays": (5e-4,), "epochs": 1, "steps": 1},
     "corruptions": {"epochs": 1},
     "linear": {"epochs": 1},
     "linear_dino": {"epochs": 1, "steps": 1},
@@ -37,21 +39,28 @@ PART: Mapping[str, dict[str, Any]] = {  # of the work of protocols that train
     "logistic": {"cs": (1.0,), "iterations": 5},
     "lowshot": {"per_class": (1,), "shares": (0.01,), "iterations": 5},
 }
-HEADER = f"{'protocol':<16}{'of its work':<44}{'samples':>10}{'s':>8}{'MiB':>7}{'growth':>8}{'s at 1.28 M':>13}"
+HEADER = f"{'protocol':<16}{'of its work':<74}{'samples':>10}{'s':>8}{'MiB':>7}{'growth':>8}{'s at 1.28 M':>13}"
 
 
 def measured(name: str, size: int, folder: str) -> tuple[float, float]:
-    """Return seconds, and MiB at most beyond what the process held before."""
+    """Return seconds of CPU, and MiB at most beyond what the process held before."""
     protocol = evaluator.load(name)
     hyper = protocol.Hyper.model_validate(PART.get(name, {}))
     subject, choice = protocol(hyper), protocol.reads_of(hyper)
     features = Features(*drawn(size, folder), *drawn(VAL, folder), CLASSES)
+    if choice.is_of_tokens:
+        features = features._replace(train=tokens(features.train), val=tokens(features.val))
     own = (features.train if choice.split == "train" else features.val)[: choice.images]
     features = features._replace(views=np.broadcast_to(own, (choice.views, *own.shape)) if choice.views else None)
     before, peak = held(), Peak()
-    began = time.perf_counter()
+    began = time.process_time()
     dict(subject.run(features, seed=0))
-    return time.perf_counter() - began, peak.stop() - before
+    return time.process_time() - began, peak.stop() - before
+
+
+def tokens(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) -> (N, TOKENS, D), of no more memory"""
+    return np.broadcast_to(value[:, None], (len(value), TOKENS, WIDTH))
 
 
 def drawn(size: int, folder: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -92,7 +101,7 @@ def held() -> float:
 
 def main(names: list[str]) -> bool:
     """Print a line for each size; return whether memory stays within its bounds."""
-    pooled = [name for name in evaluator.names() if evaluator.load(name).reads == "pooled"]
+    pooled = [name for name in evaluator.names() if evaluator.load(name).reads == "pooled" or name == "attentive"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}\n{HEADER}")
     is_bounded = True
     for name in names or pooled:
@@ -100,7 +109,7 @@ def main(names: list[str]) -> bool:
         for size in SIZES:
             with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as alone:
                 made.append(one := alone.apply(measured, (name, size, folder)))
-            print(f"{name:<16}{PART.get(name, '')!s:<44}{size:>10,}{one[0]:>8.1f}{one[1]:>7.0f}", end="", flush=True)
+            print(f"{name:<16}{PART.get(name, '')!s:<74}{size:>10,}{one[0]:>8.1f}{one[1]:>7.0f}", end="", flush=True)
             print("" if len(made) == 1 else grown(made[0][0], one[0]))
         more = (made[1][1] - made[0][1]) * 2**20 / (SIZES[1] - SIZES[0])
         is_bounded &= made[1][1] <= MOST and more <= PER_SAMPLE

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from gpu import packed, speed, steps, stream, values
+from gpu import packed, scores, speed, steps, stream, values
 from gpu.place import Row, Setup
 from gpu.tables import markdown
 
@@ -44,6 +44,7 @@ PARTS = {  # the most valuable first
     "speed": Part(4, speed.rows),
     "values": Part(3, values.rows),
     "contracts": Part(2, steps.contracts),
+    "scores": Part(1, scores.rows),
     "stream": Part(1, stream.threads),
     "compiled": Part(2, steps.compiled),
     "compiled_speed": Part(3, compiled_table),

@@ -10,6 +10,7 @@ CHECKED = "objective backbone precision loss_error loss_limit grad_error grad_li
 COLUMNS = {  # of parts whose rows are all shown; of others, those that failed and the one nearest to its limit
     "speed": SPEED,
     "compiled_speed": SPEED,
+    "scores": "evaluation score off ok error",
     "stream": "objective backbone images_per_second input_wait error",
     "compiled": "objective ok loss_error loss_limit seconds error",
     "packed": "backbone apart_ms packed_ms ratio error",
