@@ -183,7 +183,10 @@ def test_describe_lists_the_evaluators() -> None:
     lines = {line.split()[0]: line for line in shown.splitlines() if line}
     assert lines["knn"].split()[1:7] == ["arXiv:1805.01978", "pooled", "top1", "%", "↑,", "top5"]
     assert lines["linear"].split()[1:7] == ["arXiv:2111.06377", "pooled", "top1", "%", "↑,", "lr"]
-    assert lines["linear"].endswith("a grid of learning rates at once.")
+    assert " a grid of learning rates at once. lrs [0.0001, " in lines["linear"]
+    assert lines["knn"].endswith(
+        "frozen features. feature pooled, blocks 1, k 20, temperature 0.07, ks [], temperatures []"
+    )
 
 
 def test_describe_tells_all_about_an_evaluator() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from plans import PLACE, Home
+from pydantic import ValidationError
 
 from selfsup.errors import SpecError
 from selfsup.evals.corruptions import ALEXNET, Corruptions
@@ -22,20 +23,28 @@ def features(wrong: np.ndarray) -> Features:
     return Features(value, LABEL, value, LABEL, 3, views=views)
 
 
-def run(wrong: np.ndarray, baseline: str) -> dict[str, float]:
+def run(wrong: np.ndarray, baseline: str | dict[str, float]) -> dict[str, float]:
     hyper = Corruptions.Hyper.model_validate({"baseline": baseline, "epochs": 20})
     return numbers(dict(Corruptions(hyper).run(features(wrong), seed=0)))
 
 
-def test_errors_are_means_over_severities_and_mce_over_kinds_relative_to_alexnet() -> None:
+def test_errors_are_means_over_severities_and_mce_over_kinds_relative_to_a_baseline() -> None:
     wrong = np.arange(75) % 61
     errors = {kind: np.mean(wrong[5 * number : 5 * number + 5]) / 60 for number, kind in enumerate(KINDS)}
     relative = {kind: error / ALEXNET[kind] for kind, error in errors.items()}
-    for baseline, expected in (("alexnet", relative), ("none", errors)):
+    own = {kind: 10.0 + number for number, kind in enumerate(KINDS)}
+    to_own = {kind: 100 * error / own[kind] for kind, error in errors.items()}
+    for baseline, expected in (("alexnet", relative), ("none", errors), (own, to_own)):
         scores = run(wrong, baseline)
         assert scores["top1"] == 100
         assert scores["mce"] == pytest.approx(100 * np.mean(list(expected.values())))
         assert {kind: scores[kind] for kind in KINDS} == pytest.approx({kind: 100 * errors[kind] for kind in KINDS})
+
+
+@pytest.mark.parametrize("wrong", [{"snow": 50.0}, dict.fromkeys(KINDS, 0.0), dict.fromkeys([*KINDS, "rain"], 50.0)])
+def test_a_baseline_of_other_kinds_or_without_errors_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="greater than 0, for each of gaussian_noise, "):
+        Corruptions.Hyper(baseline=wrong)
 
 
 def test_versions_of_validation_samples_are_a_stage_beside_the_features_of_all(home: Home) -> None:

@@ -9,8 +9,10 @@ from plans import PLACE, Home
 
 from selfsup.encoder import TokenEncoder, build, timm_kwargs
 from selfsup.errors import SpecError
+from selfsup.evals.attentive import Attentive
 from selfsup.feature_choice import FeatureChoice
 from selfsup.parts.patch import patchify
+from selfsup.pipelines.stages.encoder_source import _feature
 from selfsup.sections import Backbone
 
 SIZES: dict[str, Any] = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 5, "heads": 3}
@@ -39,6 +41,14 @@ def test_features_of_the_last_blocks_are_made_of_timms_layers(name: str) -> None
         torch.testing.assert_close(found, torch.cat(parts, 1), rtol=1e-4, atol=1e-5)
         assert len(parts) == FeatureChoice(kind, blocks).parts  # type: ignore[arg-type]
     torch.testing.assert_close(encoder.features(patchify(images, 8), "pooled", 1), theirs(images), rtol=1e-4, atol=1e-5)
+    for blocks in (1, 3):
+        tokens, choice = (
+            torch.stack([patches for patches, _ in layers[-blocks:]]).mean(0),
+            Attentive.Hyper(blocks=blocks).choice,
+        )
+        found = _feature(encoder, patchify(images, 8), choice)
+        torch.testing.assert_close(found, tokens, rtol=1e-4, atol=1e-5)
+        assert choice.parts == 1
 
 
 def test_one_table_serves_all_that_read_the_same(home: Home) -> None:
@@ -95,6 +105,10 @@ def test_attention_that_an_encoder_has_not_is_refused(choice: FeatureChoice, bac
         (
             {"backbone__name": "vit_base_patch16_siglip_224", "backbone__pool": "mean", "evals__knn__feature": "cls"},
             r"evals\.knn\.feature: vit_base_patch16_siglip_224 has no class token; use feature: mean",
+        ),
+        (
+            {"method": "simclr", "backbone": {"name": "resnet18", "image_size": 32}, "evals__attentive": {"blocks": 2}},
+            r"evals\.attentive\.blocks: it reads class token, .* resnet18 is none; use blocks: 1, or leave it out",
         ),
         ({"evals__knn__blocks": 13}, r"evals\.knn\.blocks: it reads the last 13 blocks, and .* has 12; set fewer"),
     ],

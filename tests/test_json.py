@@ -53,7 +53,15 @@ def test_of_knobs() -> None:
 def test_of_evaluators() -> None:
     evaluators = {line.pop("evaluator"): line for line in data("describe", "--evals")}
     assert list(evaluators) == evaluator.names()
-    assert evaluators["linear"].keys() == {"paper", "reads", "metrics", "summary"}
+    assert evaluators["linear"].keys() == {"paper", "reads", "metrics", "summary", "knobs"}
+    assert evaluators["knn"]["knobs"] == {
+        "feature": "pooled",
+        "blocks": 1,
+        "k": 20,
+        "temperature": 0.07,
+        "ks": [],
+        "temperatures": [],
+    }
     assert (evaluators["knn"]["paper"], evaluators["knn"]["reads"]) == ("arXiv:1805.01978", "pooled")
     assert evaluators["linear"]["metrics"]["lr"] == {"unit": "", "better": None, "headline": False}
     assert all(line["paper"].startswith("arXiv:") for line in evaluators.values())

@@ -74,11 +74,20 @@ class EncoderSource:
 def _feature(trunk: encoder.Encoder, view: Any, reads: FeatureChoice) -> Tensor:
     """-> (B, D), or (B, T, D)"""
     if reads.kind == "tokens":
-        return trunk.spatial(view).flatten(2).mT
+        return _places(trunk, view, reads.blocks).flatten(2).mT
     if not reads.is_of_tokens:
         return trunk.features(view, reads.kind, reads.blocks)
     assert isinstance(trunk, encoder.TokenEncoder), "plans refuse others"
     return attention.keys(trunk, view) if reads.kind == "keys" else attention.class_attention(trunk, view)
+
+
+def _places(trunk: encoder.Encoder, view: Any, blocks: int) -> Tensor:
+    """-> (B, D, *grid): the mean over the last blocks"""
+    if blocks == 1:
+        return trunk.spatial(view)
+    assert isinstance(trunk, encoder.TokenEncoder), "plans refuse others"
+    numbers = range(trunk.num_layers - blocks + 1, trunk.num_layers + 1)
+    return torch.stack([*trunk.spatial_layers(view, numbers).values()]).mean(0)
 
 
 def joined(features: Tensor, parts: int, *, tokens: bool) -> Tensor:

@@ -34,8 +34,8 @@ def describe(
             "--json",
             help="as JSON: of the methods [{method, family, backbones, paper, summary}], of one [{path, type, default, "
             "required, bounds, symbol, sweep, result, doc, was}], --backbones [{family, model_class ...}], --evals "
-            "[{evaluator, paper, reads, metrics: {NAME: {unit, better, headline}}, summary}], of one as of a method, "
-            "--proof {METHOD: {loss, loop, recipe, recipes, run, deviations}}",
+            "[{evaluator, paper, reads, metrics: {NAME: {unit, better, headline}}, summary, knobs: {NAME: default}}], "
+            "of one as of a method, --proof {METHOD: {loss, loop, recipe, recipes, run, deviations}}",
         ),
     ] = False,
 ) -> None:

@@ -49,16 +49,16 @@ def _module_doc(kind: type) -> str:
 
 
 def evaluators() -> str:
-    """Return a line for each evaluator: name, paper, features, metrics, and the first line of its module."""
-    head = ("evaluator", "paper", "reads", "metrics", "what it does")
-    lines = [(*list(line.values())[:3], _scales(line["metrics"]), line["summary"]) for line in evaluator_data()]
+    """Return a line for each evaluator: name, paper, features, metrics, first line of its module, parameters."""
+    head = ("evaluator", "paper", "reads", "metrics", "what it does, and its parameters")
+    lines = [(*list(line.values())[:3], _scales(line["metrics"]), _summary(line)) for line in evaluator_data()]
     return f"{aligned([head, *lines])}\n\n↑ more is better, ↓ less is"
 
 
 def evaluator_data() -> list[dict[str, Any]]:
-    """Return evaluator, paper, reads, metrics and summary, the first line of its module, of each evaluator.
+    """Return evaluator, paper, reads, metrics, summary, the first line of its module, and knobs of each evaluator.
 
-    paper: the first that the docstring of its module cites.
+    paper: the first that the docstring of its module cites. knobs: name -> default.
     """
     lines = []
     for name in evaluator.names():
@@ -66,11 +66,18 @@ def evaluator_data() -> list[dict[str, Any]]:
         doc = _module_doc(kind)
         cited = ARXIV.search(doc)
         metrics = {metric: scale._asdict() for metric, scale in kind.metrics.items()}
-        keys = ("evaluator", "paper", "reads", "metrics", "summary")
+        keys = ("evaluator", "paper", "reads", "metrics", "summary", "knobs")
         paper, reads = f"arXiv:{cited[1]}" if cited else "", str(kind.reads_of(kind.Hyper()))
-        values = (name, paper, reads, metrics, doc.partition("\n")[0])
+        defaults = {knob.path: knob.default for knob in knob_lines(kind.Hyper)}
+        values = (name, paper, reads, metrics, doc.partition("\n")[0], defaults)
         lines.append(dict(zip(keys, values, strict=True)))
     return lines
+
+
+def _summary(line: Mapping[str, Any]) -> str:
+    """Return what an evaluator does, and its parameters, such as "... features. k 20, temperature 0.07"."""
+    knobs = ", ".join(f"{name} {shown(default)}" for name, default in line["knobs"].items())
+    return f"{line['summary']} {knobs}".rstrip()
 
 
 def _scales(metrics: Mapping[str, Mapping[str, Any]]) -> str:

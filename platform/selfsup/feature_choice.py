@@ -25,8 +25,8 @@ class FeatureChoice(NamedTuple):
 
     kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
-    the patches; cls_mean, both. blocks: the last so many, each after the final norm, whose vectors are concatenated;
-    cls_mean ends with the mean of the last alone.
+    the patches; cls_mean, both. blocks: the last so many, each after the final norm, whose vectors are concatenated,
+    and whose tokens are averaged; cls_mean ends with the mean of the last alone.
     squashed: of the whole image, whatever its shape, not of a square in its middle. views: versions of each sample of
     `split`, whose features are read, too; images: of so many samples, None: of all. versions: what they are: augmented
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
@@ -54,7 +54,7 @@ class FeatureChoice(NamedTuple):
     @property
     def parts(self) -> int:
         """Return how many vectors of the encoder's width make one feature."""
-        return self.blocks + (self.kind == "cls_mean")
+        return 1 if self.is_of_tokens else self.blocks + (self.kind == "cls_mean")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -117,8 +117,8 @@ class FeatureChoice(NamedTuple):
             raise SpecError(message, path, "backbone.name")
         if not backbone.is_vit:
             message = f"it reads class token, patches or several blocks of a plain ViT, and {backbone.name} is none"
-            remedy = "use feature: pooled, blocks: 1, or leave it out"
-            raise SpecError(f"{message}; {remedy}", f"{path}.feature", f"{path}.blocks")
+            remedy = "blocks: 1" if self.is_of_tokens else "feature: pooled, blocks: 1"
+            raise SpecError(f"{message}; use {remedy}, or leave it out", f"{path}.feature", f"{path}.blocks")
         if self.kind in ("cls", "cls_mean") and not has_class_token(backbone.name):
             message = f"{backbone.name} has no class token; use feature: mean, or leave the evaluation out"
             raise SpecError(message, f"{path}.feature")
@@ -159,8 +159,9 @@ class ViewKnobs(FeatureKnobs):
 class TokenViewKnobs(Knobs):
     """Knobs of an evaluation that trains on the tokens of augmented views, if asked to."""
 
+    blocks: int = knob(1, "last blocks of a ViT whose tokens are averaged; AIM: 6", ge=1)
     views: int = knob(0, VIEWS, ge=0)
 
     @property
     def choice(self) -> FeatureChoice:
-        return FeatureChoice("tokens", views=self.views)
+        return FeatureChoice("tokens", self.blocks, views=self.views)

@@ -9,11 +9,12 @@ AIM's with biases of keys and values, which softmax and the linear layer make id
 MLP, V-JEPA 2's, arXiv 2506.09985, three blocks of self-attention, so that they (`attentive_vjepa`)
 measure themselves more than the tokens.
 
-Deviations: tokens are embedded once, without CAPI's crops and flips unless `views` asks for some, and standardised over
-all samples, not over each batch; 20 epochs, V-JEPA's, or more where samples are few, for CAPI's 12,500 steps, which are
-for ImageNet's size; the probes of a grid begin at one draw; the lowest cross-entropy on a tenth of train chooses, not
-the highest accuracy, and the probe chosen is not trained again on that tenth. Attention reads no positions but those
-that the encoder wrote into its tokens: raw pixels are a bag of colors.
+Deviations: tokens are those of the last block, as CAPI's, or with `blocks: 6` the mean of six, as AIM's, each after the
+final norm, which AIM leaves out; they are embedded once, without CAPI's crops and flips unless `views` asks for some,
+and standardised over all samples, not over each batch; 20 epochs, V-JEPA's, or more where samples are few, for CAPI's
+12,500 steps, which are for ImageNet's size; the probes of a grid begin at one draw; the lowest cross-entropy on a tenth
+of train chooses, not the highest accuracy, and the probe chosen is not trained again on that tenth. Attention reads no
+positions but those that the encoder wrote into its tokens: raw pixels are a bag of colors.
 
 Keys and values of tokens are never made: the score of a token x for a query q is q·Kx = (Kᵀq)·x, and V is applied to
 the weighted mean of tokens. This is the same function, with the same gradient, for 1/64 of the products.

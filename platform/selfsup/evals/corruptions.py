@@ -9,11 +9,12 @@ the encoder's size after resizing and cutting, where the authors publish JPEGs o
 `parts/corruptions.py` and of `linear`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
 from selfsup.feature_choice import FeatureChoice, FeatureKnobs
@@ -56,9 +57,18 @@ class Corruptions(Evaluator):
     )
 
     class Hyper(FeatureKnobs, ProbeKnobs):
-        baseline: Literal["alexnet", "none"] = knob(
-            "alexnet", "mce is in percent of these errors, of 224 pixels and 1000 classes; none: the mean error itself"
+        baseline: Literal["alexnet", "none"] | dict[str, float] = knob(
+            "alexnet",
+            "mce is in percent of these errors, of 224 pixels and 1000 classes, or of your own, {snow: 61.3 ...} with "
+            "all kinds; none: the mean error itself",
         )
+
+        @field_validator("baseline")
+        @classmethod
+        def _whole(cls, baseline: str | dict[str, float]) -> str | dict[str, float]:
+            if isinstance(baseline, dict) and (baseline.keys() != KINDS.keys() or not min(baseline.values()) > 0):
+                raise ValueError(f"an error in percent, greater than 0, for each of {', '.join(KINDS)}, and no other")
+            return baseline
 
         @property
         def choice(self) -> FeatureChoice:
@@ -80,14 +90,15 @@ class Corruptions(Evaluator):
         wrong = [(~clean.hits(probe.guesses(part, clean.handicap))).mean() for part in features.views]
         errors = dict(zip(KINDS, np.reshape(wrong, (len(KINDS), SEVERITIES)).mean(1).tolist(), strict=True))
         yield from ((kind, 100 * error) for kind, error in errors.items())
-        yield "mce", mce(errors if self.hyper.baseline == "none" else relative(errors))
+        yield "mce", 100 * float(np.mean([errors[kind] / self.baseline[kind] for kind in KINDS]))
 
-
-def relative(errors: dict[str, float]) -> dict[str, float]:
-    """Return the error of each kind as a share of AlexNet's."""
-    return {kind: error / ALEXNET[kind] for kind, error in errors.items()}
-
-
-def mce(errors: dict[str, float]) -> float:
-    """Return the mean over kinds, times 100."""
-    return 100 * float(np.mean(list(errors.values())))
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Return the error of each kind that errors are divided by, as a share."""
+        match self.hyper.baseline:
+            case "alexnet":
+                return ALEXNET
+            case "none":
+                return dict.fromkeys(KINDS, 1.0)
+            case dict(percent):
+                return {kind: error / 100 for kind, error in percent.items()}
