@@ -20,6 +20,7 @@ from selfsup.evals.linear_dinov2 import LinearDINOv2
 from selfsup.evals.linear_mae import LinearMAE
 from selfsup.evaluator import Features, numbers
 from selfsup.feature_choice import FeatureChoice
+from selfsup.parts import linear_heads, moments
 
 NAMES = "linear_dinov2", "linear_dino", "linear_mae"
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -182,6 +183,26 @@ def test_grids_that_are_none_are_refused(wrong: dict[str, Any]) -> None:
 def test_one_sample_is_too_few(kind: type[evaluator.Evaluator]) -> None:
     assert kind.lacks(kind.Hyper(), 1, 2)
     assert kind.lacks(kind.Hyper(), 2, 2) is None
+
+
+@pytest.mark.parametrize("name", ["linear", "linear_dinov2"])
+def test_no_more_training_samples_are_read_at_once_than_a_batch_or_a_part(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is of seven samples, of ten classes and two rates; the tenth that chooses has fifty."""
+    monkeypatch.setattr(linear_heads, "LOGITS", 7 * 2 * 10)
+    monkeypatch.setattr(moments, "VALUES", 7 * 64)
+    sizes = []
+
+    class Counted(np.ndarray):  # type: ignore[type-arg]
+        def __getitem__(self, key: Any) -> Any:
+            sizes.extend([len(key)] if isinstance(key, np.ndarray) else [])
+            return np.asarray(super().__getitem__(key))
+
+    features, kind = digits(5 if name == "linear_dinov2" else 1), evaluator.load(name)
+    protocol = kind(kind.Hyper.model_validate({"lrs": (0.01, 0.1), "epochs": 1, "batch": 7}))
+    dict(protocol.run(features._replace(train=features.train.view(Counted)), seed=0))
+    assert max(sizes) == 7
 
 
 @pytest.mark.parametrize("name", ["linear", *NAMES, "attentive", "attentive_vjepa"])

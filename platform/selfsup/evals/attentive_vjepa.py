@@ -17,6 +17,8 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from selfsup.errors import DataError
 from selfsup.evaluator import (
     Evaluator,
@@ -84,12 +86,14 @@ class AttentiveVJEPA(Evaluator):
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
         probe, (lr, decay) = self.fit(features, seed=seed, device=device)
+        guess = []
         with torch.inference_mode():
-            parts = torch.split(torch.arange(len(features.val)), self.hyper.batch)
-            logits = torch.cat([probe(read(features.val, rows, device)) for rows in parts])
-        if not logits.isfinite().all():
-            raise DataError("evaluation: the attentive probe diverged; set a smaller lr")
-        yield "top1", features.hits((logits.cpu().numpy() + features.handicap).argmax(1))
+            for rows in torch.split(torch.arange(len(features.val)), self.hyper.batch):
+                logits = probe(read(features.val, rows, device)).cpu().numpy()
+                if not np.isfinite(logits).all():
+                    raise DataError("evaluation: the attentive probe diverged; set a smaller lr")
+                guess.append((logits + features.handicap).argmax(1))
+        yield "top1", features.hits(np.concatenate(guess))
         if len(grid(self.hyper)) > 1:
             yield from (("lr", lr), ("weight_decay", decay))
 

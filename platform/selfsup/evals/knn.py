@@ -82,14 +82,15 @@ class KNN(Evaluator):
         query = torch.as_tensor(features.val, device=device)
         bank_label = torch.as_tensor(features.train_label, device=device)
         k, temperature = self.choose(bank, bank_label, features.classes, seed)
-        parts = (nearest(part, bank, k) for part in torch.split(query, max(1, SIMILARITIES // len(bank))))
-        tally = torch.cat(
-            [votes(cosine, bank_label[neighbor], temperature, features.classes) for cosine, neighbor in parts]
-        )
-        tally += torch.as_tensor(features.handicap, device=device)
-        yield "top1", features.hits(guesses(tally, 1).cpu().numpy())
-        if features.classes >= 5:
-            yield "top5", features.hits(guesses(tally, 5).cpu().numpy())
+        handicap, named = torch.as_tensor(features.handicap, device=device), [1, 5] if features.classes >= 5 else [1]
+        best: dict[int, list[Tensor]] = {number: [] for number in named}
+        for part in torch.split(query, max(1, SIMILARITIES // max(len(bank), features.classes))):
+            cosine, neighbor = nearest(part, bank, k)
+            tally = votes(cosine, bank_label[neighbor], temperature, features.classes) + handicap
+            for number in named:
+                best[number].append(guesses(tally, number))
+        for number in named:
+            yield f"top{number}", features.hits(torch.cat(best[number]).cpu().numpy())
         if len(grid(self.hyper)) > 1:
             yield from (("k", float(k)), ("temperature", temperature))
 

@@ -97,18 +97,21 @@ class LinearDINOv2(Evaluator):
         """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val."""
         import torch
 
-        from selfsup.parts.linear_heads import begin, descend, held_out, passes, read
+        from selfsup.parts.linear_heads import begin, descend, held_out, passes
 
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
         left_out, rest = held_out(len(features.train), draw)
-        tenth, label = read(features.train, left_out, device), torch.as_tensor(features.train_label, device=device)
+        like, label = (torch.as_tensor(part, device=device) for part in (features.train[:1], features.train_label))
         lrs, inputs = sorted(self.hyper.lrs), self.inputs(features)
-        heads = [begin(tenth[:, part].shape[1], len(lrs), features.classes, tenth, draw) for part in inputs.values()]
+        heads = [begin(like[:, part].shape[1], len(lrs), features.classes, like, draw) for part in inputs.values()]
         total = max(self.hyper.epochs * math.ceil(len(rest) / self.hyper.batch), self.hyper.steps)
         steps = passes(features.tables, label, rest, self.hyper.batch, total, draw)
-        rates = tenth.new_tensor(lrs) * self.hyper.batch / 256
+        rates = like.new_tensor(lrs) * self.hyper.batch / 256
         descend(list(zip(inputs.values(), heads, strict=True)), steps, rates, total)
-        losses = [own.losses(tenth[:, part], label[left_out]) for own, part in zip(heads, inputs.values(), strict=True)]
+        losses = [
+            own.losses(features.train, label, left_out, lambda value, part=part: value[:, part])
+            for own, part in zip(heads, inputs.values(), strict=True)
+        ]
         number, head = divmod(int(torch.stack(losses).argmin()), len(lrs))
         chosen, columns = list(inputs.items())[number]
         return ChosenHead(heads[number].alone(head), chosen, columns, lrs[head])

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, check
 from selfsup.feature_choice import ViewKnobs
@@ -63,9 +65,10 @@ class LinearMAE(Evaluator):
         if few := self.lacks(self.hyper, len(features.train), features.classes):
             raise DataError(few.message)
         probe = self.fit(features, seed=seed, device=device)
+        norm, parts = probe.norm.eval(), torch.split(torch.as_tensor(features.val, device=device), self.hyper.batch)
         with torch.inference_mode():
-            value = probe.norm.eval()(torch.as_tensor(features.val, device=device))
-        yield "top1", features.hits(probe.head.guesses(value, features.handicap))
+            guess = np.concatenate([probe.head.guesses(norm(part), features.handicap) for part in parts])
+        yield "top1", features.hits(guess)
 
     def fit(self, features: Features, *, seed: int, device: str = "cpu") -> NormedHead:
         """Train one head. Reads nothing of val."""

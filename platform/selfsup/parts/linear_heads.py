@@ -5,7 +5,7 @@ turns NaN alone.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +37,19 @@ class Heads(NamedTuple):
         error /= len(label)
         return Heads((value.T @ error.flatten(1)).view(self.weight.shape), error.sum(0))
 
-    def losses(self, value: Tensor, label: Tensor) -> Tensor:
-        """(N, D), (N,) -> (G,): the mean cross-entropy of each head, infinite where it is none"""
-        rows = max(1, LOGITS // self.bias.numel())
+    def losses(
+        self, table: NDArray[np.float32], label: Tensor, rows: Tensor, made: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(N, F) in memory or on disk, (N,), (B,) -> (G,): the mean cross-entropy of each head, infinite if it is none.
+
+        A part of the samples `rows` is read at a time. made: (b, F) -> (b, D), what the heads see of them.
+        """
         total = self.bias.new_zeros(len(self.bias))
-        for part, own in zip(torch.split(value, rows), torch.split(label, rows), strict=True):
-            total -= self.logits(part).log_softmax(-1)[range(len(own)), :, own].sum(0)
-        return (total / len(value)).nan_to_num(math.inf)
+        for part in torch.split(rows, max(1, LOGITS // self.bias.numel())):
+            own = label[part.to(label.device)]
+            logits = self.logits(made(read(table, part, str(label.device))))
+            total -= logits.log_softmax(-1)[range(len(own)), :, own].sum(0)
+        return (total / len(rows)).nan_to_num(math.inf)
 
     def alone(self, head: int) -> "Heads":
         """Return one of the heads: G = 1."""

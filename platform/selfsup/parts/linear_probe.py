@@ -62,7 +62,7 @@ def fit(features: Features, hyper: ProbeKnobs, *, seed: int, device: str = "cpu"
     """Train every head on nine tenths of train, choose on the last tenth. Reads nothing of val. Raises DataError."""
     import torch
 
-    from selfsup.parts.linear_heads import Heads, descend, held_out, passes, read
+    from selfsup.parts.linear_heads import Heads, descend, held_out, passes
     from selfsup.parts.moments import moments
 
     draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split and order
@@ -76,6 +76,5 @@ def fit(features: Features, hyper: ProbeKnobs, *, seed: int, device: str = "cpu"
     total = hyper.epochs * math.ceil(len(rest) / hyper.batch)
     steps = passes(features.tables, label, rest, hyper.batch, total, draw)
     descend([(slice(None), heads)], (((value - mean) / std, own) for value, own in steps), lrs, total)
-    value = (read(features.train, left_out, device) - mean) / std
-    best = int(heads.losses(value, label[left_out.to(device)]).argmin())
+    best = int(heads.losses(features.train, label, left_out, lambda value: (value - mean) / std).argmin())
     return Probe(heads.weight[:, best], heads.bias[best], mean, std, sorted(hyper.lrs)[best])
