@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow  # each run takes a minute
 NODE_ID = (
     "import ray, sys; ray.init(); print(*[n['NodeID'] for n in ray.nodes() if n['NodeManagerAddress'] == sys.argv[1]])"
 )
-FROZEN = 40  # seconds
+FROZEN = 60  # seconds
 NOTICE = 15  # seconds
 
 
@@ -114,6 +114,22 @@ def test_a_run_goes_on(
     with bench.sweeping() as process:
         bench.trains(process)
         fault(three)
+        brake.unlink()
+        told, _ = process.communicate()
+    assert process.returncode == 0, told
+    same_digits(bench, undisturbed)
+
+
+def test_a_node_lost_that_kept_a_part_of_the_weights(
+    three: RayNodes, tmp_path: Path, sets: dict[str, str], undisturbed: BrakedBench, brake: Path
+) -> None:
+    """And wrote its part of each checkpoint; the digits are those of workers that keep all weights."""
+    brake.touch()
+    bench = BrakedBench(tmp_path, sets, **TWO, train={"sharding": "fsdp"}).on(three)
+    with bench.sweeping() as process:
+        bench.trains(process)
+        assert list(bench.home.glob("stages/pretrain-*/checkpoint_*/part-00001.pt"))
+        lost(three)
         brake.unlink()
         told, _ = process.communicate()
     assert process.returncode == 0, told
