@@ -12,7 +12,8 @@ from selfsup.pipelines.planned import PlannedRun
 
 def beside_command() -> dict[str, float]:
     """Return what a trial asks for: the node of this command, with which it ends, and no CPU, since it only waits."""
-    return {"CPU": 0.0, f"node:{ray.util.get_node_ip_address()}": 0.001}
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return {"CPU": 0.0, f"node:{address}": 0.001}
 
 
 def at_a_time(runs: Iterable[PlannedRun]) -> int:
