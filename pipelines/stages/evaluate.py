@@ -149,8 +149,8 @@ def probe(planned: PlannedRun, stage: Stage) -> dict[str, float]:
     """
     evaluation = planned.evals[stage.name or stage.kind]
     folder, made_by = planned.embeds[evaluation.name].folder, planned.views.get(evaluation.name)
-    room = {"cpus": cpus_of(planned.run), "gpus": gpus_of_task()}
-    scores, label = scored(planned, evaluation, folder, made_by and made_by.folder, **room)
+    versions = made_by.folder if made_by else None
+    scores, label = scored(planned, evaluation, folder, versions, cpus=cpus_of(planned.run), gpus=gpus_of_task())
     hits.save(stage.folder, hits.identity(planned.splits(evaluation.name).val.digest, label), scores)
     return numbers(scores) | {"images": float(len(label))}
 
