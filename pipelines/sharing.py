@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from selfsup.input_kinds import views_of
 from selfsup.method import load
@@ -16,7 +17,7 @@ def stream_key(planned: PlannedRun) -> str | None:
         return None
     run = planned.run
     views = views_of(load(run.method).views(run.hyper), run.kinds, run.backbone)
-    data = [planned.train.digest, planned.train.read_options.missing]
+    data: list[Any] = [planned.train.digest, planned.train.read_options.missing]
     data += [planned.learned.subset.identity] if planned.learned.subset else []
     crops = [crop.geometry for crop in views.specs]
     return digest([data, asdict(planned.order), crops, views.maps, run.worker_counts])

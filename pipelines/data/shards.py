@@ -117,11 +117,10 @@ def assemble(
         raise
     unread = [name for name in draft.beside if name in modality.names() and name not in readings]
     manifest_writer.remove_beside(home, unread)
-    beside, lacking = (
-        {name: value for name, value in of.items() if name not in unread} for of in (draft.beside, draft.lacking)
-    )
-    written = replace(draft, fields=fields, beside=beside, lacking=lacking, readings=readings)
-    return manifest_writer.write_head(written)
+    beside = {name: digest for name, digest in draft.beside.items() if name not in unread}
+    lacking = {name: number for name, number in draft.lacking.items() if name not in unread}
+    whole = replace(draft, fields=fields, beside=beside, lacking=lacking, readings=readings)
+    return manifest_writer.write_head(whole)
 
 
 def _beside(draft: Manifest, remark: Remark) -> Iterator[tuple[str, Any]]:

@@ -58,9 +58,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return packed(tmp_path_factory.mktemp("lacking"))
 
 
-def planned(data: Manifest, folder: Path, method: str, policy: str = "fail", **more: Any) -> PlannedRun:
-    spec = {"name": "l", "method": method, "data": {"train": data.root}, "backbone": BACKBONE, "baselines": False}
-    spec |= METHODS[method] | {"train": {"duration": {"steps": 6}, "batch": 8}} | more
+def planned(data: Manifest, folder: Path, method: str, policy: str = "fail", val: Manifest | None = None) -> PlannedRun:
+    splits = {"train": data.root} | ({"val": val.root} if val else {})
+    spec = {"name": "l", "method": method, "data": splits, "backbone": BACKBONE, "baselines": False}
+    spec |= METHODS[method] | {"train": {"duration": {"steps": 6}, "batch": 8}}
     spec["stream"] = {"lacking": policy, "lanes": 4, "chunk": 2, "mix": 2}
     folder.mkdir(exist_ok=True)
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
@@ -160,6 +161,17 @@ def test_without_a_sample_that_has_all_there_is_nothing_to_learn_from(tmp_path: 
     few = packed(tmp_path / "few", [3, 5])
     with pytest.raises(SpecError, match=r"no sample of .* has depth and seg, which multimae reads"):
         planned(few, tmp_path / "spec", "multimae", "skip")
+
+
+def test_pictures_are_of_samples_that_have_all(data: Manifest, tmp_path: Path) -> None:
+    few, bare = (packed(tmp_path / name, numbers) for name, numbers in (("few", range(8)), ("bare", [0, 12, 24])))
+
+    def shown(val: Manifest, policy: str) -> tuple[str, int]:
+        part = planned(data, tmp_path / "spec", "m3ae", policy, val).shown
+        return part.root, part.num_samples
+
+    assert (shown(few, "skip"), shown(few, "mask")) == ((few.root, 6), (few.root, 8))
+    assert (shown(bare, "skip"), shown(bare, "mask")) == ((data.root, 36), (data.root, 48))
 
 
 @pytest.mark.usefixtures("cluster")
