@@ -12,6 +12,7 @@ are one input.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,6 +23,8 @@ from selfsup.feature_choice import FeatureChoice, Pooling
 from selfsup.knob import Knobs, knob
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from selfsup.parts.linear_heads import Heads
 
 Input = tuple[int, bool]  # the last blocks whose class tokens are read, and whether the mean of the patches is, too
@@ -109,7 +112,7 @@ class LinearDINOv2(Evaluator):
         rates = like.new_tensor(lrs) * self.hyper.batch / 256
         descend(list(zip(inputs.values(), heads, strict=True)), steps, rates, total)
         losses = [
-            own.losses(features.train, label, left_out, lambda value, part=part: value[:, part])
+            own.losses(features.train, label, left_out, partial(of_columns, part))
             for own, part in zip(heads, inputs.values(), strict=True)
         ]
         number, head = divmod(int(torch.stack(losses).argmin()), len(lrs))
@@ -124,3 +127,8 @@ class LinearDINOv2(Evaluator):
         dim, means = width // features.parts, [name == "cls_mean" for name in sorted({*self.hyper.features})]
         grid = product(sorted({*self.hyper.blocks}), means)
         return {(blocks, mean): slice((most - blocks) * dim, (most + mean) * dim) for blocks, mean in grid}
+
+
+def of_columns(columns: slice, value: "Tensor") -> "Tensor":
+    """(B, F) -> (B, D): what an input is of features"""
+    return value[:, columns]
