@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ray_head import RAY, Head
@@ -84,10 +84,14 @@ class RayNodes:
         self.nodes.insert(0, self.nodes.pop())
         return node
 
-    def join(self, cpus: int) -> RayNode:
-        """Let a node of so many CPUs join; return it once it can be used."""
+    def join(self, cpus: int, *, hidden: Path | None = None) -> RayNode:
+        """Let a node of so many CPUs join; return it once it can be used.
+
+        hidden: a folder in whose place the node sees another one, as a machine of its own does.
+        """
         self._joined += 1
-        node = self._start(self._joined, cpus, [f"--address={self.address}"])
+        apart = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "-"] if hidden else []
+        node = self._start(self._joined, cpus, [f"--address={self.address}"], apart)
         deadline, environment = time.monotonic() + PATIENCE, self.environment | {"RAY_ADDRESS": self.address}
         argv, told = [sys.executable, "-c", ALIVE], ""
         while node.ip not in told.split():
@@ -95,13 +99,13 @@ class RayNodes:
             told = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False).stdout
         return node
 
-    def _start(self, number: int, cpus: int, options: list[str]) -> RayNode:
+    def _start(self, number: int, cpus: int, options: list[str], apart: Sequence[str] = ()) -> RayNode:
         self._started += 1
         ip, log = f"127.0.0.{number + 2}", self.folder / f"log-{number}"
-        argv = [RAY, "start", *options, f"--num-cpus={cpus}", f"--node-ip-address={ip}", "--disable-usage-stats"]
+        argv = [*apart, RAY, "start", *options, f"--num-cpus={cpus}", f"--node-ip-address={ip}"]
         argv += [f"--temp-dir={self.folder / f'node-{self._started}'}", f"--object-store-memory={STORE}"]
         argv += [f"--{name}={port}" for name, port in zip(AGENT, free_ports(len(AGENT)), strict=True)]
-        argv += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
+        argv += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false", "--disable-usage-stats"]
         for _ in range(TRIES):
             with log.open("a") as file:
                 started = subprocess.Popen(

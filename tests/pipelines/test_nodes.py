@@ -128,6 +128,25 @@ def test_jobs_run_a_shipped_spec_on_all_nodes(nodes: RayNodes, tmp_path: Path) -
     assert ips == [ALL, ALL]
 
 
+def test_a_node_without_the_home_is_named_before_anything_is_trained(
+    nodes: RayNodes, bench: Callable[..., BrakedBench]
+) -> None:
+    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    place = bench().on(nodes)
+    place.home.mkdir()
+    node = nodes.join(1, hidden=place.home)
+    try:
+        with place.sweeping() as process:
+            told, _ = process.communicate()
+    finally:
+        node.kill()
+    assert process.returncode == 1, told
+    assert f"not every node of the cluster sees {place.home} as this one does:\n" in told
+    assert f"({node.ip}): {place.home}/" in told
+    assert not (place.home / "stages").exists()
+
+
 def scores(bench: Bench) -> dict[str, dict[str, float]]:
     """Return the results of its two evaluations, by stage."""
     files = [file for kind in ("knn", "linear") for file in bench.home.glob(f"stages/{kind}-*/done.json")]
