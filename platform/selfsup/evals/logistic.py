@@ -1,10 +1,9 @@
 """Logistic regression on frozen features: multinomial, L2-regularized, its strength chosen on a part of train.
 
 The protocol of Alec Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
-arXiv 2103.00020, appendix A.3 (L-BFGS, at most 1000 iterations), with the features of unit length, the strengths and
-the float64 of Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193, at one strength for each factor of ten.
-Deviations: the strength is chosen on a tenth of train by the lowest cross-entropy, never on val; as in DINOv2 the model
-is then fitted to all of train.
+arXiv 2103.00020, appendix A.3 (L-BFGS, at most 1000 iterations), with the features of unit length, the 45 strengths and
+the float64 of Maxime Oquab et al., "DINOv2", TMLR 2024, arXiv 2304.07193. Deviations: the strength is chosen on a tenth
+of train by the lowest cross-entropy, never on val; as in DINOv2 the model is then fitted to all of train.
 """
 
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ class Logistic(Evaluator):
 
     class Hyper(FeatureKnobs):
         cs: tuple[float, ...] = knob(
-            tuple(10.0**exponent for exponent in range(-6, 6)),
+            tuple(float(f"{10**exponent:.3g}") for exponent in np.linspace(-6, 5, 45)),
             "weights of the summed loss to choose from, against half of the squared norm",
             symbol="C",
             min_length=1,
