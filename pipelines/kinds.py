@@ -9,7 +9,8 @@ from selfsup.modality import DecodeError, member_of, ready
 from selfsup.modality import load as load_modality
 from selfsup.outside import short
 from selfsup.pipelines import lacking
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.subset import Subset
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES

@@ -30,7 +30,7 @@ from selfsup.parts.objects import MOST, PACKED, objects_of
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.cost import cost, describe
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, pack_annotated, png
-from selfsup.pipelines.data.manifest import SampleReader
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun

@@ -21,7 +21,8 @@ from selfsup import encoder, saved
 from selfsup.errors import CheckpointError, DataError, SpecError
 from selfsup.knob import knob_lines
 from selfsup.pipelines import planning
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.spec import Backbone, read, spec_type
 from selfsup.sweeps.spec import outline, sweepfile
 from selfsup.sweeps.spec.expand import expand

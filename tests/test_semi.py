@@ -10,7 +10,8 @@ from selfsup.errors import SpecError
 from selfsup.evals.lowshot import draw
 from selfsup.evals.semi import Semi
 from selfsup.optim import build, lr_at
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.subset import Subset
 
 SHORT = {"share": 0.5, "epochs": 2, "batch": 8}

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from selfsup.errors import DataError
 from selfsup.explain import did_you_mean
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.renaming import json_of
 
 BATCH = 256  # samples whose keys are read at once

@@ -18,7 +18,8 @@ from selfsup.errors import DataError
 from selfsup.modality import DecodeError, Reading
 from selfsup.pipelines.data import annotation, classes, manifest, manifest_writer, storage, tars, urls
 from selfsup.pipelines.data.gather import SampleSpool
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.rows import Table
 from selfsup.pipelines.data.shard_rows import SHARD_ROW
 from selfsup.pipelines.data.subset import Subset

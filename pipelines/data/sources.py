@@ -10,8 +10,9 @@ from selfsup.errors import DataError
 from selfsup.modality import Data
 from selfsup.pipelines.data import bundled, head, manifest, storage, urls
 from selfsup.pipelines.data.folders import Walk, ending, suffixes
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.philox import Ints
+from selfsup.pipelines.data.reader import SampleReader
 
 
 class NamedSample(NamedTuple):

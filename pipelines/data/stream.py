@@ -24,9 +24,10 @@ from selfsup.errors import DataError
 from selfsup.evaluator import Map
 from selfsup.modality import Boxes, DecodeError, Modality, Raw
 from selfsup.pipelines.data import annotation
-from selfsup.pipelines.data.manifest import Manifest, Sample, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CHANGE, CROP, Ints, uniform
+from selfsup.pipelines.data.reader import Sample, SampleReader
 from selfsup.views import MapSpec, Views
 
 READ_SAMPLES = 512  # fetched together: many enough for large reads, few enough for memory

@@ -22,7 +22,8 @@ from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.modality import Data, DecodeError, Raw
 from selfsup.pipelines.data.answers import AnswerSource
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource

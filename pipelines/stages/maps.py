@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from selfsup.evaluator import DENSE
 from selfsup.pipelines.data import annotation
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 
 BATCH = 256  # samples that are read at once
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from selfsup import modality
 from selfsup.modality import DecodeError, Raw
-from selfsup.pipelines.data.manifest import SampleReader
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import EncoderSource

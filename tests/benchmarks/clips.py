@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from selfsup.pipelines.data import manifest
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.video import Video, VideoInput
 from selfsup.views import Crop, Views

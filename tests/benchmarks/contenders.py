@@ -24,8 +24,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes
 

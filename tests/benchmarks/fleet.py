@@ -29,8 +29,9 @@ from scale import Made, held
 from selfsup.metrics_log import MetricsLog
 from selfsup.pipelines.data.feed import Feed, StreamDatasource
 from selfsup.pipelines.data.fetch import ReadOptions
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import READ_SAMPLES, SampleStream
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand

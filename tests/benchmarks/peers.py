@@ -17,7 +17,8 @@ import torchvision.transforms.v2 as T
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.views import Crop, Views
 
 CORES = len(os.sched_getaffinity(0))

@@ -25,8 +25,9 @@ from fsspec.spec import AbstractFileSystem
 
 from selfsup.pipelines.data import head, manifest, manifest_writer, rows, shard_rows, tars
 from selfsup.pipelines.data.feed import Feed, StreamDatasource
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.image import ImageStats
 from selfsup.views import Crop, Views

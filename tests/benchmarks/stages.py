@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.modalities.pixels.crops import crops
 from selfsup.pipelines.modalities.pixels.decode import decode_scaled, dimensions
 from selfsup.views import CROP_DRAWS, Views, boxes, flips

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 
 
 def make(folder: Path, *, number: int, shard_size: int = 20, seed: int = 0) -> Manifest:

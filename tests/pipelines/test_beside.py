@@ -14,8 +14,9 @@ from selfsup.errors import SpecError
 from selfsup.modality import load as load_modality
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.audio import AudioInput, Excerpt
 from selfsup.pipelines.modalities.pixels.coding import jpeg

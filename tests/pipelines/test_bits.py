@@ -18,9 +18,10 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.modality import DecodeError
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.image import ImageReading
 from selfsup.pipelines.modalities.pixels.decode import How, decode, decode_scaled, depth

@@ -13,7 +13,8 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import bundled, photographs, shards
 from selfsup.pipelines.data.head import VERSION
-from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.manifest import Manifest, load
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.scenes.draw import COLORS, shot
 from selfsup.pipelines.data.scenes.render import render
 from selfsup.pipelines.modalities.pixels.decode import decode

@@ -16,9 +16,10 @@ from selfsup.modality import DecodeError
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.collate import collate
-from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.image import ImageReading
 from selfsup.pipelines.modalities.pixels.augment import photometric

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from selfsup.pipelines.data import bundled, shards
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.scenes import impacts
 from selfsup.pipelines.data.scenes.draw import FOCAL, SIDE
 from selfsup.pipelines.data.scenes.render import FLOOR, render, trace

@@ -15,7 +15,8 @@ from selfsup.errors import SpecError
 from selfsup.pipelines import cost, lacking
 from selfsup.pipelines.data import manifest, shards
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated, png
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.planned import PlannedRun

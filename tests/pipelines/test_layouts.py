@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from selfsup.cli import app
 from selfsup.errors import DataError
 from selfsup.pipelines.data import annotation, layouts
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
+from selfsup.pipelines.data.reader import SampleReader
 
 SIDE = 6
 DRAW = np.random.default_rng(0)

@@ -18,13 +18,9 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.fetch import ReadOptions
-from selfsup.pipelines.data.manifest import (
-    Manifest,
-    SampleReader,
-    digest,
-    load,
-)
+from selfsup.pipelines.data.manifest import Manifest, digest, load
 from selfsup.pipelines.data.manifest_writer import write_head, write_tables
+from selfsup.pipelines.data.reader import SampleReader
 
 COUNTS = (3, 5, 1, 4)
 

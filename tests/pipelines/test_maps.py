@@ -14,7 +14,8 @@ from selfsup.errors import DataError, SpecError
 from selfsup.feature_choice import FeatureChoice
 from selfsup.pipelines.data import annotation, shards
 from selfsup.pipelines.data.annotated import AnnotatedSample, millimeters, pack_annotated, png
-from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.manifest import Manifest, load
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.dense import check_maps
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.crops import crops

@@ -21,8 +21,9 @@ from servers import object_store
 from selfsup.pipelines.cluster.forkserver import fork_server
 from selfsup.pipelines.data import storage
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.views import Crop, Views
 

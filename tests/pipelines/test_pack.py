@@ -15,8 +15,9 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.folders import find
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 
 
 def save(path: Path, *, width: int = 40, height: int = 30, seed: int = 0) -> Path:

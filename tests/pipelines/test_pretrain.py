@@ -28,7 +28,8 @@ from selfsup.metrics_log import records
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.cluster.slot import Slot
 from selfsup.pipelines.data.feed import Feed
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.pixels.augment import normalize
 from selfsup.pipelines.planned import PlannedRun

@@ -13,9 +13,10 @@ from servers import Web, object_store, web_server
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards, storage, tars
 from selfsup.pipelines.data.fetch import ReadOptions
-from selfsup.pipelines.data.manifest import Manifest, SampleReader, load
+from selfsup.pipelines.data.manifest import Manifest, load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.pack import pack
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import Columns, SampleStream
 from selfsup.views import Crop, Views
 

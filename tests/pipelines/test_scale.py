@@ -11,8 +11,9 @@ from benchmarks.scale import Made
 
 from selfsup.pipelines.data import rows
 from selfsup.pipelines.data.feed import Feed, StreamDatasource
-from selfsup.pipelines.data.manifest import SampleReader, load
+from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.views import Crop, Views
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import manifest, shards
-from selfsup.pipelines.data.manifest import SampleReader
+from selfsup.pipelines.data.reader import SampleReader
 
 Member = tuple[str, bytes]
 

@@ -14,7 +14,8 @@ from PIL import Image
 from selfsup.errors import DataError
 from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.fetch import cached_reads
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.data.reader import SampleReader
 
 
 def png(gray: int) -> bytes:

@@ -16,8 +16,9 @@ from selfsup.errors import SpecError
 from selfsup.modality import DecodeError
 from selfsup.pipelines.data import manifest, shards
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
-from selfsup.pipelines.data.manifest import Manifest, SampleReader
+from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.text import Caption, TextInput, captions

@@ -16,8 +16,8 @@ from plans import Home
 from selfsup import modality
 from selfsup.errors import DataError
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
-from selfsup.pipelines.data.manifest import SampleReader
 from selfsup.pipelines.data.philox import CROP, uniform
+from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.modalities.image import ImageReading
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.stages.evaluate import Load, features
