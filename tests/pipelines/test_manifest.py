@@ -95,7 +95,7 @@ def test_neighbors_are_read_in_one_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], expected: list[list[int]]
 ) -> None:
     for name, value in limits.items():
-        monkeypatch.setattr(f"selfsup.pipelines.data.{'manifest' if name == 'MAX_GAP' else 'fetch'}.{name}", value)
+        monkeypatch.setattr(f"selfsup.pipelines.data.{'reader' if name == 'MAX_GAP' else 'fetch'}.{name}", value)
     reader, index, jobs = SampleReader(load(str(folder)), "image"), [7, 3, 1, 0, 5], []
     fetch = reader.manifest.files.fetch
     monkeypatch.setattr(reader.manifest.files, "fetch", lambda job, rows: jobs.append(job) or fetch(job, rows))

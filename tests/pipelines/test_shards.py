@@ -14,7 +14,7 @@ from PIL import Image
 
 from selfsup.errors import DataError
 from selfsup.pipelines.data import manifest, shards
-from selfsup.pipelines.data.reader import SampleReader
+from selfsup.pipelines.data.reader import Sample, SampleReader
 
 Member = tuple[str, bytes]
 
@@ -43,7 +43,7 @@ def tar(path: Path, members: list[Member], *, kind: int = tarfile.USTAR_FORMAT) 
     return path
 
 
-def everything(told: manifest.Manifest) -> list[manifest.Sample]:
+def everything(told: manifest.Manifest) -> list[Sample]:
     return SampleReader(told, "image").read(np.arange(told.num_samples))
 
 
