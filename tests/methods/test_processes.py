@@ -188,7 +188,7 @@ for _name in (*names(), "dense.depth_estimator", "dense.object_detector", "dense
 OTHERS = {f"{name} {kind}" for name in names() for kind in load(name).backbones[1:]}
 OTHERS |= {name for name in CASES if name.startswith("dense.") and name.endswith("cnn")}
 WORLDS = {2: list(CASES), 4: [case for case in CASES if case not in OTHERS]}  # four: an objective on one encoder
-SCALARS = ("clip", "siglip", "slip")  # which learn one, and so keep their weights whole
+SCALARS = ("clip", "imagebind", "siglip", "slip")  # which learn one, and so keep their weights whole
 PARTS = [f"{name} vit" for name in names() if "vit" in load(name).backbones and name not in SCALARS]
 BOTH = {"whole": WORLDS, "in parts": {2: PARTS, 4: PARTS}}
 Results = dict[int, list[dict[str, Result]]]  # by the number of processes, of each of them
