@@ -89,7 +89,7 @@ def _write(path: Path, state: Mapping[str, Any], parts: Sequence[Path]) -> None:
             with (folder / FILE).open("wb") as file:
                 torch.save(own(state), file)
             for number, part in enumerate(parts, start=1):
-                part.replace(folder / PART.format(number))
+                part.rename(folder / PART.format(number))
 
 
 @contextmanager

@@ -80,14 +80,15 @@ def test_maps_that_all_samples_have_are_in_the_manifest(splits: tuple[Manifest, 
     assert head["annotations"] == ["seg", "depth", "disparity"]
 
 
-def test_a_map_that_some_lack_is_told_and_left_out(tmp_path: Path) -> None:
+def test_a_map_that_some_lack_is_told_and_no_annotation(tmp_path: Path) -> None:
     image = jpeg(np.zeros((8, 8, 3), np.uint8), quality=90)
     pack_annotated(
         [AnnotatedSample("a", {"jpg": image, "seg.png": b""}), AnnotatedSample("b", {"jpg": image})], tmp_path
     )
     remarks: list[str] = []
-    assert shards.index(str(tmp_path), remark=remarks.append).annotations == ()
-    assert any("1 of 2 samples have seg, which is no annotation of the data set" in text for text in remarks)
+    data = shards.index(str(tmp_path), remark=remarks.append)
+    assert (data.annotations, data.lacking) == ((), {"seg": 1})
+    assert any("1 of 2 samples have seg; `stream.lacking` says what becomes of others" in text for text in remarks)
 
 
 def test_maps_are_those_of_their_samples_in_any_order(splits: tuple[Manifest, Manifest]) -> None:

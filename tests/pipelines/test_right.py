@@ -61,6 +61,6 @@ def test_data_without_it_is_refused_and_data_with_it_is_planned(tmp_path: Path) 
     assert run.size.beside["right"].sizes == run.size.sizes
     assert run.all_stats["right"] == run.all_stats["image"]
     spec = spec_beside(tmp_path / "in" / "x.py", "", without.root, method="croco", **SMALL)
-    message = r"croco learns from right beside image, and not every sample .* give each sample a \.right\.jpg"
+    message = r"croco learns from right beside image, and no sample .* give each sample a \.right\.jpg"
     with pytest.raises(SpecError, match=message):
         planned(spec)
