@@ -1,6 +1,5 @@
 """Fixtures of all tests: data sets, whole and damaged, and the Ray that tests share."""
 
-import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +21,6 @@ RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.Py
 
 
 SHARED_RAY = SharedRay()
-gc.disable()  # until all tests are collected
-
-
-def pytest_collection_finish() -> None:
-    """Let the collector pass over what stays to the end: a walk over all modules and tests takes most of a second."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
