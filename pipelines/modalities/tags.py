@@ -105,10 +105,9 @@ class Tags(Modality):
 
     def seen(self, values: "Tensor", patch: "Patch | None") -> "Tokens":  # noqa: ARG002
         """(B, 1, most) -> Tokens, value (B, most, 1) int64, classes, 0 where they are padding"""
-        from selfsup.parts.patch import patchify
+        from selfsup.parts.numbers import numbered
 
-        tokens, numbers = patchify(values.long(), 1), values.mT.long()
-        return tokens._replace(value=numbers.clamp_min(0), valid=numbers[..., 0] != PADDING)
+        return numbered(values)
 
     def vocabulary(self, knobs: TagsInput) -> int:
         return knobs.classes

@@ -134,10 +134,9 @@ class Text(Modality):
 
     def seen(self, values: "Tensor", patch: "Patch | None") -> "Tokens":  # noqa: ARG002
         """(B, 1, L) -> Tokens, value (B, L, 1) int64, numbers in a vocabulary, 0 where they are padding"""
-        from selfsup.parts.patch import patchify
+        from selfsup.parts.numbers import numbered
 
-        tokens, numbers = patchify(values.long(), 1), values.mT.long()
-        return tokens._replace(value=numbers.clamp_min(0), valid=numbers[..., 0] != PADDING)
+        return numbered(values)
 
     def tower(self, knobs: TextInput) -> "TextEncoder":
         from selfsup.text_encoder import TextEncoder

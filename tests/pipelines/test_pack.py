@@ -42,10 +42,8 @@ def shards_of(folder: Path) -> dict[str, bytes]:
 
 def sizes(folder: Path) -> list[tuple[int, int]]:
     told = load(str(folder))
-    return [
-        Image.open(io.BytesIO(sample.data)).size
-        for sample in SampleReader(told, "image").read(np.arange(told.num_samples))
-    ]
+    samples = SampleReader(told, "image").read(np.arange(told.num_samples))
+    return [Image.open(io.BytesIO(sample.data)).size for sample in samples]
 
 
 def test_a_folder_a_class(images: Path, tmp_path: Path) -> None:

@@ -4,25 +4,18 @@ The head runs nothing of a run but what waits for it, as those of `infra/`. Its 
 a head that takes its place reads.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from braked import BRAKE, TWO, BrakedBench, same_digits, sets_in
+from braked import BRAKE, TWO, BrakedBench, same_digits
 from ray_nodes import RayNodes, ray_nodes, tables_in
 from sweeping import kill_session
-
-from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each run takes a minute
 # steps of a second each with the brake on: time for another command to begin
 CHANGES: dict[str, Any] = TWO | {"train": {"duration": {"steps": 200}}}
-
-
-@pytest.fixture(scope="module")
-def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("brake") / "brake"
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +26,15 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, brake: Path) -> Iterator[Ray
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
-    return sets_in(tmp_path_factory.mktemp("sets"), make)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, sets: dict[str, str]) -> BrakedBench:
-    return BrakedBench(tmp_path_factory.mktemp("undisturbed"), sets, **CHANGES).alone(2)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, braked_sets: dict[str, str]) -> BrakedBench:
+    return BrakedBench(tmp_path_factory.mktemp("undisturbed"), braked_sets, **CHANGES).alone(2)
 
 
 @pytest.fixture
-def bench(tmp_path: Path, sets: dict[str, str], nodes: RayNodes, brake: Path) -> Iterator[BrakedBench]:
+def bench(tmp_path: Path, braked_sets: dict[str, str], nodes: RayNodes, brake: Path) -> Iterator[BrakedBench]:
     """A place whose run trains slowly until `brake` is gone."""
     brake.touch()
-    yield BrakedBench(tmp_path, sets, **CHANGES).on(nodes)
+    yield BrakedBench(tmp_path, braked_sets, **CHANGES).on(nodes)
     brake.unlink(missing_ok=True)
 
 

@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from braked import BRAKE, TWO, BrakedBench, same_digits, sets_in
+from braked import BRAKE, TWO, BrakedBench, same_digits
 from ray_head import RAY
 from ray_nodes import RayNode, RayNodes, ray_nodes, tables_in
 from servers import free_ports
 from sweeping import served, until
-
-from selfsup.pipelines.data.manifest import Manifest
 
 pytestmark = pytest.mark.slow  # each run takes a minute
 NODE_ID = (
@@ -27,11 +25,6 @@ NODE_ID = (
 )
 FROZEN = 60  # seconds
 NOTICE = 15  # seconds
-
-
-@pytest.fixture(scope="module")
-def brake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("brake") / "brake"
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +48,15 @@ def three(nodes: RayNodes) -> RayNodes:
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]) -> dict[str, str]:
-    return sets_in(tmp_path_factory.mktemp("sets"), make)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, sets: dict[str, str]) -> BrakedBench:
-    return BrakedBench(tmp_path_factory.mktemp("undisturbed"), sets, **TWO).alone(2)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, braked_sets: dict[str, str]) -> BrakedBench:
+    return BrakedBench(tmp_path_factory.mktemp("undisturbed"), braked_sets, **TWO).alone(2)
 
 
 @pytest.fixture
-def bench(tmp_path: Path, sets: dict[str, str], three: RayNodes, brake: Path) -> Iterator[BrakedBench]:
+def bench(tmp_path: Path, braked_sets: dict[str, str], three: RayNodes, brake: Path) -> Iterator[BrakedBench]:
     """A place whose run trains slowly until `brake` is gone."""
     brake.touch()
-    yield BrakedBench(tmp_path, sets, **TWO).on(three)
+    yield BrakedBench(tmp_path, braked_sets, **TWO).on(three)
     brake.unlink(missing_ok=True)
 
 
@@ -121,11 +109,11 @@ def test_a_run_goes_on(
 
 
 def test_a_node_lost_that_kept_a_part_of_the_weights(
-    three: RayNodes, tmp_path: Path, sets: dict[str, str], undisturbed: BrakedBench, brake: Path
+    three: RayNodes, tmp_path: Path, braked_sets: dict[str, str], undisturbed: BrakedBench, brake: Path
 ) -> None:
     """And wrote its part of each checkpoint; the digits are those of workers that keep all weights."""
     brake.touch()
-    bench = BrakedBench(tmp_path, sets, **TWO, train={"sharding": "fsdp"}).on(three)
+    bench = BrakedBench(tmp_path, braked_sets, **TWO, train={"sharding": "fsdp"}).on(three)
     with bench.sweeping() as process:
         bench.trains(process)
         assert list(bench.home.glob("stages/pretrain-*/checkpoint_*/part-00001.pt"))
@@ -137,9 +125,11 @@ def test_a_node_lost_that_kept_a_part_of_the_weights(
 
 
 def test_a_raylet_killed_while_features_are_made(
-    three: RayNodes, tmp_path: Path, sets: dict[str, str], undisturbed: BrakedBench
+    three: RayNodes, tmp_path: Path, braked_sets: dict[str, str], undisturbed: BrakedBench
 ) -> None:
-    bench = BrakedBench(tmp_path, sets, resources=TWO["resources"] | {"slots": "fresh"}, stream=TWO["stream"]).on(three)
+    bench = BrakedBench(
+        tmp_path, braked_sets, resources=TWO["resources"] | {"slots": "fresh"}, stream=TWO["stream"]
+    ).on(three)
     with bench.sweeping() as process:
         until(lambda: any(bench.home.glob("stages/embed-*")), process)
         until(lambda: any(node.processes("MapBatches") for node in three.nodes[1:]), process)
