@@ -105,7 +105,7 @@ class Tags(Modality):
 
     def seen(self, values: "Tensor", patch: "Patch | None") -> "Tokens":  # noqa: ARG002
         """(B, 1, most) -> Tokens, value (B, most, 1) int64, classes, 0 where they are padding"""
-        from selfsup.parts.numbers import numbered
+        from selfsup.parts.numbered import numbered
 
         return numbered(values)
 

@@ -134,7 +134,7 @@ class Text(Modality):
 
     def seen(self, values: "Tensor", patch: "Patch | None") -> "Tokens":  # noqa: ARG002
         """(B, 1, L) -> Tokens, value (B, L, 1) int64, numbers in a vocabulary, 0 where they are padding"""
-        from selfsup.parts.numbers import numbered
+        from selfsup.parts.numbered import numbered
 
         return numbered(values)
 
