@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
-from selfsup.mlflow_store import home
+from selfsup.mlflow_store import default_uri, home
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.sweeps import mlflow_tree
-from selfsup.sweeps.report.results import trials
+from selfsup.sweeps.report.results import search_record
 from selfsup.sweeps.spec.confirm import confirmation, plan_again, search_sweep
 from selfsup.sweeps.spec.expand import expand
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.sweepfile import SweepFile
 from selfsup.sweeps.status import RunStatus, run_statuses, trial_statuses
-from selfsup.track import Tracker, store
+from selfsup.track import Tracker
 
 
 def lay_out(sweep_file: SweepFile, tracker: Tracker | None = None) -> tuple[Sweep, dict[str, PlannedRun]]:
@@ -21,11 +20,11 @@ def lay_out(sweep_file: SweepFile, tracker: Tracker | None = None) -> tuple[Swee
     """
     if sweep_file.search is None:
         return expand(sweep_file, home())
-    tracker = tracker or store()
+    tracker = tracker or Tracker(default_uri(home()))
     bare = search_sweep(sweep_file, (), home())
-    budget, sessions = mlflow_tree.spent(tracker, bare)
-    over, ended = budget == sweep_file.search.budget, trials(tracker, bare, cache=home() / "cache")
-    sweep = search_sweep(sweep_file, ended, home(), over=over, sessions=sessions)
+    record = search_record(tracker, bare, cache=home() / "cache")
+    over = record.spent == sweep_file.search.budget
+    sweep = search_sweep(sweep_file, record.trials, home(), over=over, sessions=record.sessions)
     if not over or not sweep.search or not sweep.search.best:
         return sweep, {}
     arms, planned = expand(confirmation(sweep_file, sweep.search), home())

@@ -61,13 +61,6 @@ def of_trial(sweep: Sweep, study: str, values: Mapping[str, Any]) -> dict[str, s
     return {SWEEP: sweep.digest, KIND: TRIAL, STUDY: study, DRAWN: json.dumps(values)}
 
 
-def spent(tracker: Tracker, sweep: Sweep) -> tuple[str, int]:
-    """-> the budget that a search ended with, "" while it continues, and its number of sessions."""
-    runs = tracker.runs(sweep.name, f"tags.`{ID}` = '{_sweep_id(sweep)}'")
-    tags = runs[0].data.tags if runs else {}
-    return tags.get(SPENT, ""), int(tags.get(SESSIONS, 1))
-
-
 def open_sweep(tracker: Tracker, sweep: Sweep) -> str:
     """Open the run of a sweep, which holds its plan and its report; a changed plan is another sweep's.
 

@@ -120,6 +120,16 @@ def test_an_edited_spec_is_planned_without_torch_once_its_encoder_is_known(folde
         assert shown.code == (2 if name == "wrong" else 0), shown.err
 
 
+def test_the_status_of_a_search_is_read_without_torch(folder: Path) -> None:
+    searched = {"hyper": {"mask_ratio": {"search": [0.5, 0.75]}}, "search": {"metric": "eval/knn/top1", "trials": 2}}
+    spec = edited(folder, "searched", **searched)
+    command(folder, "status", spec)  # its encoder is looked up
+    shown, has_torch = command(folder, "status", spec)
+    assert not has_torch
+    assert shown == selfsup("status", spec, cwd=folder)
+    assert "0 trials have begun" in shown.out, shown.err
+
+
 def test_code_from_outside_is_read_with_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stand_ins._Finder, "has_been_used", True)
     (tmp_path / "mine.py").write_text("raise AssertionError('it is imported')")

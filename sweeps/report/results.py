@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from selfsup import sqlite_runs
 from selfsup.errors import SpecError
@@ -24,7 +24,7 @@ from selfsup.sqlite_runs import ExperimentKey, Row
 from selfsup.sweeps.result import Curve, Result, Status
 from selfsup.sweeps.spec.sweep import Sweep
 from selfsup.sweeps.spec.trials import Trial
-from selfsup.sweeps.tags import DRAWN, KIND, STUDY, SWEEP
+from selfsup.sweeps.tags import DRAWN, KIND, SESSIONS, SPENT, STUDY, SWEEP, TRIAL
 from selfsup.track import ID, REASON, SEED, Tracker
 
 if TYPE_CHECKING:
@@ -47,6 +47,17 @@ EVERY = "evals.every."  # what the parameters of a run begin with that is evalua
 SKEW = 60_000  # milliseconds by which the clocks of machines that finish runs may differ
 
 
+class SearchRecord(NamedTuple):
+    """A search as MLflow holds it: its trials, in the order in which they began, and the number of its sessions.
+
+    spent: the budget that it ended with, "" while it continues.
+    """
+
+    trials: tuple[Trial, ...]
+    spent: str
+    sessions: int
+
+
 def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache: Path | None = None) -> list[Result]:
     """Return a Result per planned run, arm by arm, from the experiment named after the sweep. Raises TrackError.
 
@@ -63,13 +74,15 @@ def gather(tracker: Tracker, sweep: Sweep, *, curves: Sequence[str] = (), cache:
     return [_result(id, seed, rows.get(id), curves_by_name, hits) for id, seed in planned.items()]  # noqa: A001
 
 
-def trials(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> tuple[Trial, ...]:
-    """Return the trials of a search, in the order in which they began. cache: as for `gather`. Raises TrackError."""
+def search_record(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) -> SearchRecord:
+    """Read the record of a search. cache: as for `gather`. Raises TrackError."""
     with _open_cache(tracker, _experiment(tracker, sweep.name), cache) as cached:
         rows = _current(tracker, sweep.name, cached).values()
-    trial_rows = [row for row in rows if row["tags"].get(SWEEP) == sweep.digest and row["tags"].get(KIND) == "trial"]
-    trial_rows.sort(key=lambda row: (row["started"], row["id"]))
-    return tuple(_trial(number, row) for number, row in enumerate(trial_rows, start=1))
+    own = [row for row in rows if row["tags"].get(SWEEP) == sweep.digest]
+    trials = sorted((row for row in own if row["tags"].get(KIND) == TRIAL), key=lambda row: (row["started"], row["id"]))
+    tags = next((row["tags"] for row in own if row["tags"].get(KIND) == "search"), {})
+    numbered = tuple(_trial(number, row) for number, row in enumerate(trials, start=1))
+    return SearchRecord(numbered, tags.get(SPENT, ""), int(tags.get(SESSIONS, 1)))
 
 
 def _trial(number: int, row: Row) -> Trial:

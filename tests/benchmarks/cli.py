@@ -24,14 +24,15 @@ SHORT = [
     for value in ("train.duration={steps: 8}", "optim.warmup={steps: 2}", "train.log_every=2")
     for word in ("-s", value)
 ]
-SWEEP = ["sweep", "demo", *SHORT]
+DEMO = "sweeps/demo.yaml"
+SWEEP = ["sweep", DEMO, *SHORT]
 COMMANDS = (
     ["describe"],
     ["describe", "mae"],
-    ["plan", "photos/mae"],
-    ["plan", "demo"],
-    ["status", "demo"],
-    ["report", "demo", *SHORT],
+    ["plan", "pipelines/photos/mae.yaml"],
+    ["plan", DEMO],
+    ["status", DEMO],
+    ["report", DEMO, *SHORT],
     SWEEP,
 )
 
@@ -77,13 +78,18 @@ def main(revision: str, pairs: int, folder: Path) -> None:
         helps = [([str(BIN / name), "--help"], None, homes[1]) for name in ("optuna", "selfsup")]
         print(table("`selfsup --help`, beside `optuna --help`", helps, pairs), flush=True)
         for source, home in places:
-            seconds(command(SWEEP), source, home)
+            seconds(command(SWEEP, source), source, home)
         for words in COMMANDS:
-            print(table(f"`{' '.join(words[:2])}`", [(command(words), *place) for place in places], pairs), flush=True)
+            print(
+                table(f"`{' '.join(words[:2])}`", [(command(words, place[0]), *place) for place in places], pairs),
+                flush=True,
+            )
 
 
-def command(words: list[str]) -> list[str]:
-    return [sys.executable, "-m", "selfsup", *words]
+def command(words: list[str], source: Path | None) -> list[str]:
+    """A command with specs of its own revision."""
+    root = source.parent if source else ROOT
+    return [sys.executable, "-m", "selfsup", *(str(root / word) if word.endswith(".yaml") else word for word in words)]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python tests/benchmarks/stream.py FOLDER; with `pip install 'selfsup[bench]'` also DALI, MosaicML Streaming and LitData
 
 All use all cores to make batches of uint8 crops of the same JPEGs, each in a process of its own; they take turns.
-Machines drift by more than what is looked for, so what is compared with the limit is compared in the same turn, and
-ours has more turns than the others. In brackets: the limit's CPU time an image, over that of ours.
+Machines drift by more than what is looked for, so what is compared is compared within a turn. In brackets: the limit's
+CPU time an image, over that of its own.
 """
 
 import json
@@ -33,7 +33,7 @@ from selfsup.views import Crop, Views
 
 WAYS = ALL | PEERS
 PHOTOS, SECONDS, WARMUP = 1024, 5.0, 3.0
-ROUNDS, ALL_IN = 6, 3  # turns; each third of them of all, the others of the limit and ours
+TURNS = 5
 LARGE, SMALL = Crop(size=224, scale=(0.4, 1.0)), Crop(size=96, scale=(0.05, 0.4))
 VIEWS = {  # the crops of an objective's paper, and a batch
     "MAE, 224": (Views((Crop(size=224, scale=(0.2, 1.0)),)), 256),
@@ -91,24 +91,25 @@ def one(folder: Path, what: str, objective: str) -> None:
 
 
 def typical(turns: list[Turn], name: str, objective: str) -> Measured:
-    """The median of each number, over the turns that it had."""
-    had = [turn[name, objective] for turn in turns if (name, objective) in turn]
-    return Measured(*map(median, zip(*had, strict=True)))
+    """The median of each number, over turns."""
+    return Measured(*map(median, zip(*(turn[name, objective] for turn in turns), strict=True)))
 
 
-def of_limit(turns: list[Turn], name: str, objective: str) -> tuple[float, float]:
-    """Its share of the limit's rate, and of what an image costs the limit in CPU: medians over turns."""
-    pairs = [(turn[name, objective], turn[LIMIT, objective]) for turn in turns if (name, objective) in turn]
-    return median(it.rate / limit.rate for it, limit in pairs), median(limit.cpu / it.cpu for it, limit in pairs)
+def beside(turns: list[Turn], name: str, other: str, objective: str) -> tuple[float, float]:
+    """Its rate over another's, and what an image costs the other in CPU over its own: medians over turns."""
+    pairs = [(turn[name, objective], turn[other, objective]) for turn in turns]
+    return median(own.rate / their.rate for own, their in pairs), median(their.cpu / own.cpu for own, their in pairs)
 
 
 def table(turns: list[Turn], spent: dict[str, dict[str, float]]) -> Iterator[str]:
     for objective in VIEWS:
-        yield f"\n{objective:<28}{'images/s':>9}{'of limit (CPU)':>16}{'CPU ms/image':>14}{'peak MiB':>10}"
+        columns = ("images/s", 9), ("of limit (CPU)", 16), ("CPU ms/image", 14), ("peak MiB", 10), ("ours over it", 14)
+        yield f"\n{objective:<28}{''.join(name.rjust(width) for name, width in columns)}"
         for name in WAYS:
             rate, cpu, memory = typical(turns, name, objective)
-            share, by_cpu = of_limit(turns, name, objective)
-            yield f"  {name:<26}{rate:9.0f}{share:9.2f} ({by_cpu:.2f}){cpu:14.2f}{memory:10.0f}"
+            share, by_cpu = beside(turns, name, LIMIT, objective)
+            over, _ = beside(turns, THREADS, name, objective)
+            yield f"  {name:<26}{rate:9.0f}{share:9.2f} ({by_cpu:.2f}){cpu:14.2f}{memory:10.0f}{over:14.2f}"
         threads, tasks = typical(turns, THREADS, objective).cpu, typical(turns, TASKS, objective).cpu
         rest = {"copy and wait": threads - sum(spent[objective].values()), "serialize": tasks - threads}
         yield "  ms: " + ", ".join(f"{name} {value:.3f}" for name, value in (spent[objective] | rest).items())
@@ -128,8 +129,8 @@ def plot(turns: list[Turn], path: Path) -> None:
 def main(folder: Path) -> None:
     photos.shards(folder, PHOTOS)
     turns = [
-        {(name, objective): Measured(*apart(folder, name, objective)) for objective in VIEWS for name in names}
-        for names in (WAYS if number % ALL_IN == 0 else (LIMIT, THREADS) for number in range(ROUNDS))
+        {(name, objective): Measured(*apart(folder, name, objective)) for objective in VIEWS for name in WAYS}
+        for _ in range(TURNS)
     ]
     spent = {objective: apart(folder, "stages", objective) for objective in VIEWS}
     sys.stdout.write("\n".join(table(turns, spent)) + "\n")
