@@ -86,7 +86,7 @@ def main(revision: str, pairs: int, folder: Path) -> None:
             )
 
 
-def command(words: list[str], source: Path | None) -> list[str]:
+def command(words: list[str], source: Path | None = None) -> list[str]:
     """A command with specs of its own revision."""
     root = source.parent if source else ROOT
     return [sys.executable, "-m", "selfsup", *(str(root / word) if word.endswith(".yaml") else word for word in words)]
