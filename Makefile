@@ -29,7 +29,7 @@ bench-job: .venv/ready  # clock, CPU and memory of a job beside a plain loop of 
 bench-trials: .venv/ready  # trials in warm slots and fresh ones beside a loop of Optuna in one process; 12 minutes
 	PATH=$$PWD/$(BIN):$$PATH $(BIN)/python tests/benchmarks/trials.py
 
-bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 25 minutes
+bench-stream: .venv/ready  # the training stream beside the limit of the machine, webdataset, Ray Data and peers of the extra `bench`; 40 minutes
 	$(BIN)/python tests/benchmarks/stream.py build/bench
 
 bench-audio: .venv/ready  # seconds of audio a CPU second, beside torchaudio's and librosa's of the extra `bench`; 10 minutes

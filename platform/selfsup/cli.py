@@ -39,6 +39,7 @@ BRIEF = {"clean", "compare", "describe", "plan", "recipes", "report", "runs", "s
 LIGHT = {"describe", "plan", "report", "schema", "status"}  # read objectives, and train none
 WITH_TORCH = "SELFSUP_WITH_TORCH"  # in the environment of a command that could not do without
 OBJECTS = 100_000  # between collections of garbage, of which imports make none: a sixth of a first plan's time
+USUAL = gc.get_threshold()
 
 app = typer.Typer(
     cls=SectionedGroup,
@@ -70,7 +71,7 @@ def options(
     ] = False,
 ) -> None:
     """Self-supervised learning sweeps you can trust, on Ray and MLflow."""
-    if context.invoked_subcommand in BRIEF:
+    if context.invoked_subcommand in BRIEF | {"run", "sweep"}:
         gc.set_threshold(OBJECTS)
 
 
@@ -201,6 +202,7 @@ def _import_for_workers() -> None:
     from selfsup.pipelines.cluster.forkserver import import_modules
 
     import_modules()
+    gc.set_threshold(*USUAL)  # of what may train for days
 
 
 def main() -> NoReturn:
