@@ -237,7 +237,7 @@ class PlannedRun:
         scales = evaluations.scales(self.run.evals, self.evals)
         return tuple(name for name in scales if scales[name].headline)
 
-    @property
+    @cached_property
     def means(self) -> dict[str, tuple[str, ...]]:
         """Return the names of the metrics that each mean of its evaluations is made of."""
         return {name: mean.of for name, mean in evaluations.means(self.run.evals, self.evals).items()}

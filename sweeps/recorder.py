@@ -16,7 +16,7 @@ from selfsup.pipelines.stages.runner import commit
 from selfsup.progress import say
 from selfsup.shipper import Shipper
 from selfsup.stage import digest
-from selfsup.sweeps.status import averages
+from selfsup.sweeps.averages import averages, mean_curves
 from selfsup.sweeps.tags import ARM, KIND, STUDY, TRIAL
 from selfsup.track import ACCEPTED, CODE, COMMIT, HARDWARE, ID, LABEL, MODULES, REASON, SEED, Tracker
 
@@ -129,11 +129,17 @@ class Recorder:
             self._tracker.finish(run, "FINISHED")
 
     def _average(self, run: str, planned: PlannedRun) -> None:
-        """Record means of evaluations. What they are of may change while the run stays: then MLflow takes the newer."""
-        step = planned.steps if planned.pretrain else 0
+        """Record means of evaluations, along training and at its end.
+
+        What they are of may change while the run stays: then MLflow takes the newer.
+        """
+        last, curves = planned.steps if planned.pretrain else 0, mean_curves(planned)
         for name, value in averages(planned).items():
-            if dict(self._tracker.history(run, name)).get(step) != value:
-                self._tracker.metrics(run, {name: value}, step=step, time=time_ns() // 1_000_000)
+            curves[name] = curves.get(name, {}) | {last: value}
+        for name, curve in curves.items():
+            known = dict(self._tracker.history(run, name))
+            for step in (step for step, value in curve.items() if known.get(step) != value):
+                self._tracker.metrics(run, {name: curve[step]}, step=step, time=time_ns() // 1_000_000)
 
     def _open(self, planned: PlannedRun) -> str:
         place = self._tags.get(planned.id, {})

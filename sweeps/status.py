@@ -6,12 +6,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from selfsup import failures, means, origin
+from selfsup import failures, origin
 from selfsup.columns import aligned
 from selfsup.homes import DURABLE
 from selfsup.metrics_log import tail
 from selfsup.pipelines.summary import RunSummary
 from selfsup.stage import read_json
+from selfsup.sweeps.averages import averages, flat, mean_curves
 from selfsup.sweeps.report.wording import scored
 from selfsup.sweeps.result import Status
 from selfsup.sweeps.spec.sweep import Sweep
@@ -135,27 +136,13 @@ def _durable(run: "AnyRun") -> str:
 
 def scores(run: "AnyRun") -> dict[str, float]:
     """Return the headline metrics of the evaluations that are done, by the names that MLflow has them under."""
-    return _headlines(run, {stage.space: stage.result() for stage in run.probes.values() if stage.done})
-
-
-def latest_scores(run: "AnyRun") -> dict[str, float]:
-    """Return the headline metrics of the latest evaluations during training, likewise."""
-    latest = {stage.space: tail(stage.spool) for stage in run.probes.values()}
-    return _headlines(run, {space: record.values for space, record in latest.items() if record})
-
-
-def _headlines(run: "AnyRun", values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the headline metrics of a run's evaluations and of their means. values: by the space of their stage."""
-    numbers = _flat(values)
-    numbers |= means.values(run.means, numbers)
+    numbers = flat({stage.space: stage.result() for stage in run.probes.values() if stage.done}) | averages(run)
     return {name: numbers[name] for name in run.headlines if name in numbers}
 
 
-def averages(run: "AnyRun") -> dict[str, float]:
-    """Return the means of the evaluations that are done, by the names that MLflow has them under."""
-    made = [stage for stage in run.probes.values() if stage.done] if run.means else []
-    return means.values(run.means, _flat({stage.space: stage.result() for stage in made}))
-
-
-def _flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{space}/{name}": value for space, own in values.items() for name, value in own.items()}
+def latest_scores(run: "PlannedRun") -> dict[str, float]:
+    """Return the headline metrics of the latest evaluations during training, likewise."""
+    latest = {stage.space: tail(stage.spool) for stage in run.probes.values()}
+    numbers = flat({space: record.values for space, record in latest.items() if record})
+    numbers |= {name: [*curve.values()][-1] for name, curve in mean_curves(run).items() if curve}
+    return {name: numbers[name] for name in run.headlines if name in numbers}

@@ -5,17 +5,16 @@ same share, and the rungs of ASHA lie after 1, 3 and 9 parts; where it ranks by 
 each of these. An evaluation may come when its trial has trained on: it is still judged by what it was.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from selfsup.metrics_log import records
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.curves import logs
 from selfsup.sweeps.search import StopReasons
 from selfsup.sweeps.spec.search import LATEST, RUNGS, Search
-from selfsup.sweeps.trial import ENDED, PART, TRAINED, report_of
+from selfsup.sweeps.trial import ENDED, PART, TRAINED, new_reports
 
 GRACE = RUNGS[0]  # part before which nothing is stopped
 FACTOR = RUNGS[1] // RUNGS[0]  # from rung to rung; of each a third goes on
@@ -78,9 +77,8 @@ def scheduler(search: Search, earlier: Iterable[PlannedRun], stop_reasons: StopR
     for run in earlier:
         trial = EarlierTrial(run.id)
         rule.on_trial_add(None, trial)  # type: ignore[arg-type]
-        for log in logs(run):
-            for record in records(log, committed=False):
-                rule.on_trial_result(None, trial, report_of(run, log, record))  # type: ignore[arg-type]
+        for report in new_reports(run, Counter()):
+            rule.on_trial_result(None, trial, report)  # type: ignore[arg-type]
     return rule
 
 

@@ -1,8 +1,8 @@
 """One run as a Tune trial: it drives one Ray Train run, and the stages around it."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
@@ -15,6 +15,7 @@ from selfsup.pipelines.cluster.ray_context import disable_progress_bars
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.curves import logs
 from selfsup.pipelines.stages.runner import perform
+from selfsup.sweeps.averages import averages, mean_curves
 from selfsup.sweeps.spec.search import PARTS
 
 POLL = 0.5  # seconds between looks at how far training is
@@ -93,25 +94,37 @@ def _reports(work: RunThread) -> Iterator[dict[str, Any]]:
 
 
 def _progress(run: PlannedRun, work: threading.Thread) -> Iterator[dict[str, float]]:
-    seen = dict.fromkeys(logs(run), 0)
+    seen = Counter[str]()
     while work.is_alive():
         work.join(POLL)
-        for log in seen:
-            if (latest := tail(log)) is None or latest.step <= seen[log]:
-                continue
-            for record in records(log, committed=False):
-                if record.step > seen[log]:
-                    seen[log] = record.step
-                    yield report_of(run, log, record)
+        yield from new_reports(run, seen)
 
 
-def report_of(run: PlannedRun, log: Path, record: Record) -> dict[str, float]:
-    """Return the report of a record of the training, or of an evaluation while it goes on, in one of a run's logs."""
+def new_reports(run: PlannedRun, seen: Counter[str]) -> Iterator[dict[str, float]]:
+    """Yield the reports of new records: of the training, and of evaluations and their means while it goes on.
+
+    seen: the step of the latest record, by prefix or name of its metrics; changed.
+    """
+    for log, prefix in logs(run).items():
+        if (latest := tail(log)) is None or latest.step <= seen[prefix]:
+            continue
+        for record in records(log, committed=False):
+            if record.step > seen[prefix]:
+                seen[prefix] = record.step
+                yield report_of(run, prefix, record)
+    for name, curve in mean_curves(run).items():
+        for step in (step for step in curve if step > seen[name]):
+            seen[name] = step
+            yield report_of(run, "", Record(step, 0, {name: curve[step]}))
+
+
+def report_of(run: PlannedRun, prefix: str, record: Record) -> dict[str, float]:
+    """Return the report of a record. prefix: of the names of its metrics."""
     assert run.pretrain
     latest = tail(run.pretrain.spool)  # a report may have waited for Tune
     reached, last = latest.step if latest else 0, record.step == run.steps
-    step = record.step if log == run.pretrain.spool else reached
-    values = {} if last else {f"{logs(run)[log]}{name}": value for name, value in record.values.items()}
+    step = record.step if prefix == f"{run.pretrain.space}/" else reached
+    values = {} if last else {f"{prefix}{name}": value for name, value in record.values.items()}
     return report_at(run, step, {}, trained=reached >= run.steps) | values | {PART: PARTS * record.step / run.steps}
 
 
@@ -127,4 +140,4 @@ def _results(run: PlannedRun) -> dict[str, float]:
     done = [stage for stage in run.stages if stage.done]
     results = {f"{stage.space}/{name}": value for stage in done for name, value in stage.result().items()}
     numbers = report_at(run, latest.step if latest else 0, latest.values if latest else {}, trained=True)
-    return {**numbers, **results, ENDED: run.done}
+    return {**numbers, **results, **averages(run), ENDED: run.done}

@@ -1,5 +1,6 @@
 """Means over evaluations: which there are, their scales, and that they change no stage and reach MLflow."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from plans import PLACE, Home
 from selfsup import evaluations, means
 from selfsup.errors import SpecError
 from selfsup.evaluator import Metric
+from selfsup.metrics_log import MetricsLog
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.summary import as_data, from_data, summarize
+from selfsup.sweeps import trial
+from selfsup.sweeps.averages import mean_curves
 from selfsup.sweeps.recorder import Recorder
 from selfsup.sweeps.spec.design import metrics
-from selfsup.sweeps.status import scores
+from selfsup.sweeps.status import latest_scores, scores
 from selfsup.track import Tracker
 
 EVALS = {
@@ -97,20 +101,50 @@ def test_raw_samples_lack_means_of_what_needs_an_encoder(home: Home) -> None:
     assert {run.method: bool(run.means) for run in runs} == {"pixels": False, "untrained": True, "mae": True}
 
 
+def log(run: PlannedRun, name: str, curve: dict[int, float]) -> None:
+    """Log an evaluation during training."""
+    spool = MetricsLog(run.probes[name].spool)
+    for step, value in curve.items():
+        spool.append(step, {"top1": value})
+    spool.commit(4)
+
+
+def test_a_mean_has_a_number_at_each_step_at_which_all_have_one(home: Home) -> None:
+    """After step 2 the second failed, and after step 3 the first is not made yet."""
+    run = home.run(evals=EVALS | {"every": {"steps": 1}, "means": {"transfer": ["birds", "cars"]}})
+    seen = Counter[str]()
+    log(run, "cars", {1: 50.0, 3: 70.0})
+    assert [report.get("eval/transfer/top1") for report in trial.new_reports(run, seen)] == [None, None]
+    log(run, "birds", {1: 10.0, 2: 20.0})
+    assert mean_curves(run) == {"eval/transfer/top1": {1: 30.0}}
+    assert latest_scores(run)["eval/transfer/top1"] == 30.0
+    *_, report = trial.new_reports(run, seen)
+    assert report["eval/transfer/top1"] == 30.0
+    assert report[trial.PART] == trial.PARTS / 4
+    assert [*trial.new_reports(run, seen)] == []
+    assert mean_curves(planned(home, transfer=["birds", "cars"])) == {}  # no evaluation is asked for
+
+
 def test_mlflow_holds_the_mean_that_the_spec_asks_for_now(
     home: Home, tmp_path: Path, local_store: Callable[[Path], Tracker]
 ) -> None:
-    """The mean of 60 and 90 is 75; with 30 instead of 90: 45, though it is less and of the same step."""
+    """The mean of 60 and 90 is 75; with 30 instead of 90: 45, though it is less and of the same step.
+
+    Half way to it, likewise.
+    """
     tracker = local_store(tmp_path)
-    evals = EVALS | {"dogs": {"use": "knn", "k": 1}}
+    evals = EVALS | {"dogs": {"use": "knn", "k": 1}, "every": {"steps": 2}}
     numbers = {"birds": {"top1": 60.0}, "cars": {"top1": 90.0}, "dogs": {"top1": 30.0}}
     for members, expected in ((["birds", "cars"], 75.0), (["birds", "dogs"], 45.0), (["birds", "cars"], 75.0)):
         run = home.run(evals=evals | {"means": {"transfer": members}})
         if not run.done:
             finished(run, numbers)
-        assert scores(run)["eval/transfer/top1"] == expected
+            for name, own in numbers.items():
+                log(run, name, {2: own["top1"] / 2})
+        assert scores(run)["eval/transfer/top1"] == trial._results(run)["eval/transfer/top1"] == expected
         Recorder(tracker).catch_up([run])
         Recorder(tracker).catch_up([run])
         [recorded] = tracker.runs(run.spec)
         assert recorded.data.metrics["eval/transfer/top1"] == expected
+        assert tracker.history(recorded.info.run_id, "eval/transfer/top1") == [(2, expected / 2), (4, expected)]
         assert recorded.info.status == "FINISHED"

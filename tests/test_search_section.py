@@ -78,20 +78,22 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
         loss = sweep(text + "{metric: pretrain/loss, scheduler: asha}\n").search
         rankme = sweep(text + "{metric: eval/knn/top1, scheduler: median, rank: pretrain/rankme}\n").search
         knn = sweep(text + "{metric: eval/knn/top1, scheduler: asha}\nevals: {every: {steps: 2}}\n").search
+        evals = "{every: {steps: 2}, few: {use: knn}, means: {both: [knn, few]}}"
+        both = sweep(text + f"{{metric: eval/both/top1, scheduler: asha}}\nevals: {evals}\n").search
         assert loss is not None
         assert rankme is not None
         assert knn is not None
-        assert knn.ranking == ("eval/knn/top1", "max")
+        assert both is not None
+        assert (knn.ranking, both.ranking) == (("eval/knn/top1", "max"), ("eval/both/top1", "max"))
         assert (loss.ranking, rankme.ranking) == (("pretrain/loss", "min"), ("pretrain/rankme", "max"))
 
-    @pytest.mark.parametrize("late", ["{use: finetune}", "null, means: {late: [knn, few]}"])
+    @pytest.mark.parametrize("late", ["{use: finetune}", "null, slow: {use: finetune}, means: {late: [few, slow]}"])
     def test_a_number_of_trained_encoders_alone_ranks_no_trial(self, late: str) -> None:
         evals = f"evals: {{every: {{steps: 2}}, few: {{use: knn}}, late: {late}}}\n"
         text = f"extends: masked.yaml\nhyper: {{width: {{search: auto}}}}\n{evals}"
         assert refused(text + "search: {metric: eval/late/top1, scheduler: asha}\n") == [
             "s.yaml:4:1: search: scheduler: asha compares trials that still train, and eval/late/top1 is of trained "
-            "encoders alone: it trains them on, or reads two towers, or is a mean; "
-            "say rank: eval/knn/top1 or another"
+            "encoders alone: it trains them on, or reads two towers; say rank: eval/knn/top1 or another"
         ]
         assert sweep(text + "search: {metric: eval/late/top1, scheduler: asha, rank: eval/knn/top1}\n").search
 

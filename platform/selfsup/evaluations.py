@@ -89,6 +89,13 @@ def means(section: Knobs, among: Mapping[str, Evaluation]) -> dict[str, Mean]:
     }
 
 
+def with_curves(section: Knobs) -> set[str]:
+    """Return the names of the evaluations, and of the means of them, that are made during training, too."""
+    made = {name for name, evaluation in listed(section).items() if evaluation.has_curve}
+    asked = getattr(section, MEANS, None) or {}
+    return made | {name for name, members in asked.items() if made.issuperset(members)}
+
+
 def scales(section: Knobs, among: Mapping[str, Evaluation]) -> dict[str, Metric]:
     """Return the metrics of evaluations and of their means, by name."""
     own = {name: metric for evaluation in among.values() for name, metric in evaluation.metrics.items()}

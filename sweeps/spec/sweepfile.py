@@ -256,15 +256,10 @@ def _unranked(search: Search, designs: Sequence[Design]) -> str:
     if not all(evaluations.every(study.default.evals) for study in designs):
         remedy = "say evals: {every: {epochs: 10}}, which evaluates while they do, or rank: pretrain/rankme or another"
         return f"{compares}, which have no {metric} yet; {remedy} number of the training"
-    if not all(_has_curve(metric, study) for study in designs):
-        why = "it trains them on, or reads two towers, or is a mean"
+    if not all(metric.split("/")[1] in evaluations.with_curves(study.default.evals) for study in designs):
+        why = "it trains them on, or reads two towers"
         return f"{compares}, and {metric} is of trained encoders alone: {why}; say rank: eval/knn/top1 or another"
     return ""
-
-
-def _has_curve(metric: str, study: Design) -> bool:
-    evaluation = evaluations.listed(study.default.evals).get(metric.split("/")[1])
-    return evaluation is not None and evaluation.has_curve
 
 
 def _primary_problems(top: Node, designs: Sequence[Design], primary: str | None) -> Iterator[Problem]:

@@ -220,7 +220,7 @@ class TestReports:
             spool.append(step, {"loss": 1.0})
         knn.append(3, {"top1": 50.0})
         [record] = records(tmp_path / "knn", committed=False)
-        report = trial.report_of(toy, tmp_path / "knn", record)
+        report = trial.report_of(toy, "eval/knn/", record)
         assert report == {STEP: 9, SAMPLES: 144, PART: 3.0, TRAINED: False, "eval/knn/top1": 50.0}
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -235,7 +235,7 @@ class TestReports:
             judge.on_trial_add(None, live := Live(name))
             for step in range(10, 100, 10):
                 assert judge.on_trial_result(None, live, report_at(run(100), step - 5, {"loss": top1})) == "CONTINUE"
-                report = trial.report_of(toy, tmp_path / "knn", Record(step, 0, {"top1": top1}))
+                report = trial.report_of(toy, "eval/knn/", Record(step, 0, {"top1": top1}))
                 if judge.on_trial_result(None, live, report) == "STOP":
                     return step
             return 100
@@ -276,7 +276,7 @@ class TestReports:
 class Toy(SimpleNamespace):
     """A run of 27 steps without a network: its last loss tells it apart, and above 0.8 all others, too."""
 
-    steps, probes, due = PARTS, {}, range(0)
+    steps, probes, due, means = PARTS, {}, range(0), {}
 
     @property
     def id(self) -> str:
