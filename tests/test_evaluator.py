@@ -9,6 +9,7 @@ import pytest
 
 import selfsup.evals
 from selfsup import evaluator
+from selfsup.bounded import bounded
 from selfsup.errors import DataError
 from selfsup.evaluator import Features
 from selfsup.evaluator_contract import cheap
@@ -34,7 +35,8 @@ def test_reading_a_protocol_imports_no_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", evaluator.names())
-def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
+def test_a_protocol_is_a_function_of_features_and_seed_in_parts_of_any_size(name: str) -> None:
+    """8 KiB are three rows of the cosines of kNN, and the logits of 170 samples."""
     draw = np.random.default_rng(0)
     protocol = evaluator.load(name)
     hyper = cheap(protocol)
@@ -54,6 +56,9 @@ def test_a_protocol_is_a_function_of_features_and_seed(name: str) -> None:
     features = features._replace(parts=reads.parts, views=views if reads.views else None)
     first, second = (dict(protocol(hyper).run(features, seed=3)) for _ in range(2))
     np.testing.assert_equal(first, second)
+    with bounded(2**-7):
+        parts = dict(protocol(hyper).run(features, seed=3))
+    assert evaluator.numbers(parts) == pytest.approx(evaluator.numbers(first), rel=1e-4)
     assert first.keys() == protocol.yields(hyper).keys()
     assert {protocol.metrics[name].unit for name, score in first.items() if isinstance(score, np.ndarray)} <= {"%"}
     shown = [metric for metric in protocol.metrics.values() if metric.headline]

@@ -57,7 +57,7 @@ def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
     [
         ("workers", r"expected how many workers \(1 to 65536\)"),
         *((name, r"must be .*≤ \d+, not \d+") for name in ("cpus_per_worker", "gpus_per_worker", "data_cpus")),
-        *((name, r"must be .*≤ \d+, not \d+") for name in ("data_memory", "max_failures")),
+        *((name, r"must be .*≤ \d+, not \d+") for name in ("data_memory", "eval_memory", "max_failures")),
     ],
 )
 def test_what_no_cluster_has_is_refused(knob: str, expected: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfsup import codebase, hits, input_kinds, modality
+from selfsup.bounded import bounded
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE, Features, Score, numbers
@@ -176,15 +177,16 @@ def scored(
     classes, narrow = len(splits.train.classes), data.only_its_classes
     read = partial(features, folder, classes, maps=maps, views=table, narrow=narrow, answers=answers)
     what = evaluation.use, evaluation.hyper, read, choice.parts, planned.run.seed, code
-    return called(_probe, *what, cpus=cpus, gpus=gpus)
+    return called(_probe, *what, planned.run.resources.eval_memory, cpus=cpus, gpus=gpus)
 
 
 def _probe(
-    use: str, hyper: Knobs, read: Callable[..., Features], parts: int, seed: int, code: Mapping[str, str]
+    use: str, hyper: Knobs, read: Callable[..., Features], parts: int, seed: int, code: Mapping[str, str], memory: int
 ) -> tuple[dict[str, Score], NDArray[np.int64]]:
     """-> scores by name, and labels of the validation samples.
 
-    read: features, given `labelled`. parts: as of Features. code: the digest of an evaluator of the user's.
+    read: features, given `labelled`. parts: as of Features. code: the digest of an evaluator of the user's. memory: MiB
+    that it holds at once.
     """
     if codebase.unshipped_digest("evals", use) != code:
         raise SpecError(
@@ -193,7 +195,8 @@ def _probe(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
     data = read(labelled=evaluator.target == "class")._replace(parts=parts)
-    scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
+    with bounded(memory):
+        scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label
 

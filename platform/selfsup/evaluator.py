@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from selfsup import outside, registry
+from selfsup.bounded import at_once
 from selfsup.errors import DataError, SpecError
 from selfsup.explain import did_you_mean
 from selfsup.feature_choice import FeatureChoice, FeatureKnobs, TokenViewKnobs
@@ -99,7 +100,7 @@ class Metric(NamedTuple):
 
 
 ACCURACY = Metric()
-CHECKED = 2**26  # numbers that are checked at once
+CHECKED = 2**26  # numbers that are usually checked at once
 
 
 class Few(NamedTuple):
@@ -255,7 +256,7 @@ def maps_of(features: Features) -> tuple[Map, Map]:
 
 def _not_finite(value: NDArray[np.float32]) -> int:
     """Return how many samples have a number that is not finite. They may lie on disk: a part is read at a time."""
-    rows = max(1, CHECKED * len(value) // value.size)
+    rows = at_once(CHECKED, math.prod(value.shape[1:]))
     parts = (value[start : start + rows].reshape(-1, value.size // len(value)) for start in range(0, len(value), rows))
     return sum(int((~np.isfinite(part)).any(1).sum()) for part in parts)
 

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 from selfsup.evaluator import Features, check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIMILARITIES = 2**24  # how many cosines are held at once
+SIMILARITIES = 2**24  # that are usually held at once: 64 MiB
 NUMBERS = 1, 5, 10
 TIE = 1e-6  # difference of cosines that is rounding
 
@@ -32,7 +33,7 @@ def recalls(queries: "Tensor", among: "Tensor") -> list[float]:
     """(M, D), (M, D) -> the expected share of queries whose own row is among the k most similar, for each of NUMBERS"""
     import torch
 
-    rows, hits = max(1, SIMILARITIES // len(among)), queries.new_zeros(len(NUMBERS), dtype=torch.float64)
+    rows, hits = at_once(SIMILARITIES, len(among)), queries.new_zeros(len(NUMBERS), dtype=torch.float64)
     for part, own in zip(torch.split(queries, rows), torch.split(among, rows), strict=True):
         lead = part @ among.T - (part * own).sum(1, keepdim=True)
         better = (lead > TIE).sum(1).double()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from selfsup.bounded import USUAL
 from selfsup.knob import Knobs, knob
 
 MOST = 2**16  # processes, CPUs, GPUs: more than any cluster has
@@ -54,6 +55,14 @@ class Resources(Knobs):
     gpus_per_worker: float = knob(0.0, "GPUs for each", result=False, ge=0, le=MOST)
     data_cpus: float = knob(1.0, "CPUs that read and decode, for all workers together", result=False, gt=0, le=MOST)
     data_memory: int = knob(1024, "MiB for the steps that a worker prepares ahead", result=False, ge=1, le=2**30)
+    eval_memory: int = knob(
+        USUAL,
+        "MiB of the largest array that an evaluation makes of features at once, of which it holds up to three; last "
+        "digits depend on it",
+        result=False,
+        ge=1,
+        le=2**30,
+    )
     max_failures: int = knob(
         3, "times that a run restarts from its checkpoint before it fails", result=False, ge=0, le=MOST
     )

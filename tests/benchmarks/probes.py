@@ -1,12 +1,13 @@
 """Time and memory of downstream protocols on features as many as ImageNet's: a twentieth, a tenth, and what follows.
 
-    python tests/benchmarks/probes.py [NAME ...]
+    python tests/benchmarks/probes.py [MIB] [NAME ...]
 
 Features lie on disk, as those of a run do, 384 channels of 1000 classes, 10,000 of them for validation. Protocols that
-train do a stated part of their work; all else is at its defaults; `attentive` reads 16 tokens a sample, all alike. Each
-in a process of its own, on the CPU, whose seconds are those of all its threads. Memory is what the process adds of its
-own: pages of the file are the system's, which takes them back where it lacks room. It ends with 1 where a protocol adds
-more than MOST, or grows by more than four copies of the tenth that rates are chosen on.
+train do a stated part of their work; all else is at its defaults, but `resources.eval_memory` where MIB is given;
+`attentive` reads 16 tokens a sample, all alike. Each in a process of its own, on the CPU, whose seconds are those of
+all its threads. Memory is what the process adds of its own: pages of the file are the system's, which takes them back
+where it lacks room. It ends with 1 where a protocol adds more than MOST, or grows by more than four copies of the tenth
+that rates are chosen on.
 """
 
 import platform
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfsup import evaluator
+from selfsup.bounded import USUAL, bounded
 from selfsup.evaluator import Features
 
 WIDTH, CLASSES, VAL, IMAGENET, TOKENS = 384, 1000, 10_000, 1_281_167, 16
@@ -42,7 +44,7 @@ PART: Mapping[str, dict[str, Any]] = {  # of the work of protocols that train
 HEADER = f"{'protocol':<16}{'of its work':<74}{'samples':>10}{'s':>8}{'MiB':>7}{'growth':>8}{'s at 1.28 M':>13}"
 
 
-def measured(name: str, size: int, folder: str) -> tuple[float, float]:
+def measured(name: str, size: int, folder: str, mib: float) -> tuple[float, float]:
     """Return seconds of CPU, and MiB at most beyond what the process held before."""
     protocol = evaluator.load(name)
     hyper = protocol.Hyper.model_validate(PART.get(name, {}))
@@ -54,7 +56,8 @@ def measured(name: str, size: int, folder: str) -> tuple[float, float]:
     features = features._replace(views=np.broadcast_to(own, (choice.views, *own.shape)) if choice.views else None)
     before, peak = held(), Peak()
     began = time.process_time()
-    dict(subject.run(features, seed=0))
+    with bounded(mib):
+        dict(subject.run(features, seed=0))
     return time.process_time() - began, peak.stop() - before
 
 
@@ -103,12 +106,12 @@ def main(names: list[str]) -> bool:
     """Print a line for each size; return whether memory stays within its bounds."""
     pooled = [name for name in evaluator.names() if evaluator.load(name).reads == "pooled" or name == "attentive"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads on {platform.machine()}\n{HEADER}")
-    is_bounded = True
+    is_bounded, mib = True, float(names.pop(0)) if names and names[0].isdigit() else USUAL
     for name in names or pooled:
         made = list[tuple[float, float]]()
         for size in SIZES:
             with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as alone:
-                made.append(one := alone.apply(measured, (name, size, folder)))
+                made.append(one := alone.apply(measured, (name, size, folder, mib)))
             print(f"{name:<16}{PART.get(name, '')!s:<74}{size:>10,}{one[0]:>8.1f}{one[1]:>7.0f}", end="", flush=True)
             print("" if len(made) == 1 else grown(made[0][0], one[0]))
         more = (made[1][1] - made[0][1]) * 2**20 / (SIZES[1] - SIZES[0])

@@ -1,7 +1,6 @@
 """Evaluations on data of their own and of tokens, on a real Ray, with an encoder at its initial weights."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from tiny import BACKBONE, write_encoder
 
 import selfsup.evals
-from selfsup import codebase, evaluations, hits, spec
+from selfsup import evaluations, hits, spec
 from selfsup.encoder import build
 from selfsup.evaluator import load
 from selfsup.metrics_log import records
@@ -33,17 +32,20 @@ from selfsup.views import Center
 pytestmark = pytest.mark.usefixtures("cluster")
 SPREAD = '''
 """The spread of tokens about the mean of their image: label-free, and less is better."""
+from selfsup.bounded import at_once
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.knob import Knobs
 
 class Spread(Evaluator):
     """The deviation of tokens."""
-    reads, target, metrics = "tokens", None, {"deviation": Metric(unit="", better="min")}
+    reads, target = "tokens", None
+    metrics = {"deviation": Metric(unit="", better="min"), "room": Metric(unit="", better=None, headline=False)}
     class Hyper(Knobs):
         """No knobs."""
     def __init__(self, hyper): pass
     def run(self, features, *, seed, device="cpu"):
         yield "deviation", float(features.val.std(1).mean())
+        yield "room", at_once(2**20, 4)
 '''
 
 
@@ -174,8 +176,10 @@ def _painter(run: PlannedRun) -> tuple[Pixels, Paint, int]:
 
 
 @pytest.mark.usefixtures("spread")
-def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, sets: Path) -> None:
-    run = planned(tmp_path, sets, {"train": "bare", "val": "bare"}, {"spread": {}})
+def test_tokens_of_all_samples_for_an_evaluation_without_labels_in_the_room_that_a_spec_gives(
+    tmp_path: Path, sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = planned(tmp_path, sets, {"train": "bare", "val": "bare"}, {"spread": {}}, resources={"eval_memory": 64})
     assert [stage.space for stage in run.stages] == ["embed/spread", "eval/spread"]
     stage = run.embeds["spread"]
     stage.claim()
@@ -188,10 +192,9 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels(tmp_path: Path, 
         tokens = encoder(patchify(normalized(images, run.train), 8))[:, 1:].numpy()
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
-    code = codebase.unshipped_digest("evals", "spread")
-    read = partial(evaluate.features, stage.folder, 0)
-    scores, label = evaluate._probe("spread", run.evals["spread"].hyper, read, 1, 0, code)
-    assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5)}
+    monkeypatch.setattr(evaluate, "called", lambda function, *args, **_: function(*args))  # where the file is known
+    scores, label = evaluate.scored(run, run.evals["spread"], stage.folder, None, cpus=1, gpus=0)
+    assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5), "room": 2**20 / 4 * 64 / 256}
     assert label.tolist() == [-1] * 9
 
 

@@ -1,6 +1,7 @@
 """An objective, an evaluation and an augmentation in files of the user's own, run by Ray's workers."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_task_makes_its_evaluation_unless_the_file_has_changed_since(planned: 
     assert scores == {"spread": pytest.approx(value.var(axis=0).mean()), "images": 16}
     evaluation, old = planned.evals["own"], {"code": "of an earlier text"}
     with pytest.raises(SpecError, match=r"spread\.py has changed since the run was planned"):
-        _probe(evaluation.use, evaluation.hyper, stage.folder, classes=2, seed=0, code=old)
+        _probe(evaluation.use, evaluation.hyper, partial(features, stage.folder, 2), 1, 0, old, 256)
 
 
 def test_workers_refuse_a_file_that_has_changed_since_the_plan(planned: PlannedRun, tmp_path: Path) -> None:

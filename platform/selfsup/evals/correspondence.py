@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Map, Metric, Score, check, maps_of
 from selfsup.feature_choice import FeatureChoice
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ACROSS = 160  # pixels of an image that errors are told in
 WITHIN = (5, 10, 20)  # of these pixels
 EPSILON = 1e-9  # a shorter distance counts as this
-SIMILARITIES = 2**24  # how many are held at once: 64 MiB
+SIMILARITIES = 2**24  # that are usually held at once: 64 MiB
 
 
 class Correspondence(Evaluator):
@@ -99,6 +100,7 @@ def nearest(query: "Tensor", key: "Tensor") -> tuple["Tensor", "Tensor"]:
     """(k, D), (P, D), of unit length -> (k,), (k,): place of the nearest, and ratio of its distance to the second's"""
     import torch
 
-    parts = [(1 - part @ key.T).topk(2, largest=False) for part in torch.split(query, max(1, SIMILARITIES // len(key)))]
-    distance = torch.cat([part.values for part in parts]).clamp_min(EPSILON)
-    return torch.cat([part.indices for part in parts])[:, 0].cpu(), (distance[:, 0] / distance[:, 1]).cpu()
+    parts = torch.split(query, at_once(SIMILARITIES, len(key)))
+    pairs = [(1 - part @ key.T).topk(2, largest=False) for part in parts]
+    distance = torch.cat([pair.values for pair in pairs]).clamp_min(EPSILON)
+    return torch.cat([pair.indices for pair in pairs])[:, 0].cpu(), (distance[:, 0] / distance[:, 1]).cpu()

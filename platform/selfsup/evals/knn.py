@@ -12,6 +12,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from selfsup.bounded import at_once
 from selfsup.errors import SpecError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, nothing_held_out
 from selfsup.feature_choice import FeatureKnobs
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from selfsup.parts.cosines import Directions
 
-SIMILARITIES = 2**26  # how many cosines are held at once: 256 MB
+SIMILARITIES = 2**26  # that are usually held at once: 256 MiB
 
 
 class KNN(Evaluator):
@@ -84,7 +85,7 @@ class KNN(Evaluator):
         k, temperature = self.choose(bank, bank_label, features.classes, seed)
         handicap, named = torch.as_tensor(features.handicap, device=device), [1, 5] if features.classes >= 5 else [1]
         best: dict[int, list[Tensor]] = {number: [] for number in named}
-        for part in torch.split(query, max(1, SIMILARITIES // max(len(bank), features.classes))):
+        for part in torch.split(query, at_once(SIMILARITIES, max(len(bank), features.classes))):
             cosine, neighbor = nearest(part, bank, k)
             tally = votes(cosine, bank_label[neighbor], temperature, features.classes) + handicap
             for number in named:
@@ -103,7 +104,7 @@ class KNN(Evaluator):
         draw = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same split
         left_out = torch.randperm(len(bank), generator=draw)[: math.ceil(len(bank) / 10)].to(label.device)
         right = [0] * len(choices)
-        for rows in torch.split(left_out, max(1, SIMILARITIES // len(bank))):
+        for rows in torch.split(left_out, at_once(SIMILARITIES, len(bank))):
             cosine, neighbor = nearest(bank.value[rows], bank, choices[-1][0], left_out)
             for number, (k, temperature) in enumerate(choices):
                 tally = votes(cosine[:, :k], label[neighbor[:, :k]], temperature, classes)

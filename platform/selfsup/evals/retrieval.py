@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfsup.bounded import at_once
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
 from selfsup.feature_choice import FeatureKnobs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIMILARITIES = 2**23  # how many cosines are ranked at once: 32 MiB, and about ten times that in ranks
+SIMILARITIES = 2**23  # that are usually ranked at once: 32 MiB, and about ten times that in ranks
 
 
 class Retrieval(Evaluator):
@@ -48,7 +49,7 @@ class Retrieval(Evaluator):
         bank_label, label = (
             torch.as_tensor(part, device=device) for part in (features.train_label, features.val_label)
         )
-        rows = max(1, SIMILARITIES // len(bank))
+        rows = at_once(SIMILARITIES, len(bank))
         parts = [
             ranked(bank.cosines(part), bank_label == own[:, None])
             for part, own in zip(torch.split(query, rows), torch.split(label, rows), strict=True)

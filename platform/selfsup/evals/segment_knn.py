@@ -13,6 +13,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, check_map, nothing_held_out
 from selfsup.knob import Knobs, knob
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from selfsup.parts.dense import Patches
 
 EPSILON = 1e-12  # a shorter token has no direction
-SIMILARITIES = 2**24  # how many are held at once: 64 MiB
+SIMILARITIES = 2**24  # that are usually held at once: 64 MiB
 Distance = Literal["cosine", "euclidean"]
 
 
@@ -123,7 +124,7 @@ class PatchBank:
         import torch
 
         best: dict[Distance, list[Tensor]] = {"cosine": [], "euclidean": []}
-        for part in torch.split(self.rows, max(k, SIMILARITIES // len(query))):
+        for part in torch.split(self.rows, max(k, at_once(SIMILARITIES, len(query)))):
             key = self.read(self.train, part)
             product, square = query @ key.T, key.square().sum(1)
             alike = {"cosine": product / square.sqrt().clamp_min(EPSILON), "euclidean": 2 * product - square}

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationInfo, field_validator
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Metric, Score, check
 from selfsup.feature_choice import FeatureKnobs
@@ -26,7 +27,7 @@ from selfsup.knob import knob
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAIRS = 2**24  # how many similarities, or entries of features in float64, are held at once: 64 or 128 MiB
+PAIRS = 2**24  # similarities, or entries of features in float64, that are usually held at once: 64 or 128 MiB
 
 
 class Spectrum(Evaluator):
@@ -79,7 +80,7 @@ class Spectrum(Evaluator):
 
 def uniformity(unit: "Tensor", t: float) -> float:
     """(M, D) -> log of the mean of exp(-t |x - y|²) over pairs of different samples, from -4 t to 0"""
-    total, rows = 0.0, max(1, PAIRS // len(unit))
+    total, rows = 0.0, at_once(PAIRS, len(unit))
     for start in range(0, len(unit), rows):
         potential = (2 * t * (unit[start : start + rows] @ unit.T - 1)).exp()  # |x - y|² = 2 - 2 x y
         potential.diagonal(start).zero_()  # of a sample and itself
@@ -93,7 +94,7 @@ def eigenvalues(value: "Tensor") -> NDArray[np.float64]:
 
     mean = value.mean(0, dtype=torch.float64)
     covariance = mean.new_zeros(len(mean), len(mean))
-    for part in torch.split(value, max(1, PAIRS // value.shape[1])):
+    for part in torch.split(value, at_once(PAIRS, value.shape[1])):
         covariance += (part - mean).T @ (part - mean) / len(value)
     values = torch.linalg.eigvalsh(covariance).flip(0).cpu().numpy()
     spectrum: NDArray[np.float64] = values[values > values[0] * max(value.shape) * np.finfo(np.float64).eps]

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.bounded import at_once
 from selfsup.evaluator import Map
 from selfsup.parts.linear_heads import held_out
 
-PIXELS = 2**24  # that are held at once: 128 MiB
+PIXELS = 2**24  # that are usually held at once: 128 MiB
 
 
 class Patches:
@@ -50,7 +51,7 @@ class Patches:
     def at_once(self, classes: int) -> int:
         """Return how many patches are held at once."""
         most: int = max(self.pixels_each, classes + 1)
-        return max(1, PIXELS // most)
+        return at_once(PIXELS, most)
 
     def _mode(self, rows: Tensor, classes: int) -> Tensor:
         pixels = self.pixels(rows)

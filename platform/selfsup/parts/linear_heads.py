@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 
 MOMENTUM = 0.9
-LOGITS = 2**25  # how many are held at once
+LOGITS = 2**25  # that are usually held at once: 128 MiB
 Steps = Iterator[tuple[Tensor, Tensor]]  # (B, D) and (B,) of each
 
 
@@ -45,7 +46,7 @@ class Heads(NamedTuple):
         A part of the samples `rows` is read at a time. made: (b, F) -> (b, D), what the heads see of them.
         """
         total = self.bias.new_zeros(len(self.bias))
-        for part in torch.split(rows, max(1, LOGITS // self.bias.numel())):
+        for part in torch.split(rows, at_once(LOGITS, self.bias.numel())):
             own = label[part.to(label.device)]
             logits = self.logits(made(read(table, part, str(label.device))))
             total -= logits.log_softmax(-1)[range(len(own)), :, own].sum(0)
@@ -62,7 +63,7 @@ class Heads(NamedTuple):
         """
         if not (self.weight.isfinite().all() and self.bias.isfinite().all()):
             raise DataError("evaluation: the linear probe diverged; set a smaller lr")
-        parts = torch.split(value, max(1, LOGITS // self.bias.numel()))
+        parts = torch.split(value, at_once(LOGITS, self.bias.numel()))
         more = torch.as_tensor(handicap).to(self.bias)
         guess: NDArray[np.int64] = (
             torch.cat([(self.logits(part)[:, 0] + more).argmax(1) for part in parts]).cpu().numpy()

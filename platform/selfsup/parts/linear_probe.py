@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.bounded import at_once
 from selfsup.errors import DataError
 from selfsup.evaluator import Features, Few, all_positive, nothing_held_out
 from selfsup.knob import Knobs, knob
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LOGITS = 2**25  # how many are held at once
+LOGITS = 2**25  # that are usually held at once: 128 MiB
 
 
 class ProbeKnobs(Knobs):
@@ -46,7 +47,7 @@ class Probe(NamedTuple):
         """(N, D) in memory or on disk, (C,) -> (N,): the class of the largest logit, the handicap added to each"""
         import torch
 
-        more, rows = torch.as_tensor(handicap).to(self.bias), max(1, LOGITS // len(self.bias))
+        more, rows = torch.as_tensor(handicap).to(self.bias), at_once(LOGITS, len(self.bias))
         parts = (features[start : start + rows] for start in range(0, len(features), rows))
         logits = (self.logits(torch.as_tensor(part).to(self.bias)) for part in parts)
         guess: NDArray[np.int64] = torch.cat([(part + more).argmax(1) for part in logits]).cpu().numpy()

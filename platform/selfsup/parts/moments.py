@@ -7,14 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.bounded import at_once
+
 VARIANCE = 1e-6  # added to that of a channel, as the BatchNorm of MAE's and AIM's probes does
-VALUES = 2**24  # numbers that are held at once in float64: 128 MiB
+VALUES = 2**24  # numbers that are usually held at once in float64: 128 MiB
 
 
 def moments(features: NDArray[np.float32], rows: Tensor, device: str | torch.device) -> tuple[Tensor, Tensor]:
     """(N, D) or (N, T, D), (R,) -> mean and deviation of each channel over all vectors of these samples, (D,) each"""
     sums, number = torch.zeros(2, features.shape[-1], dtype=torch.float64, device=device), 0
-    for part in torch.split(rows.sort().values, max(1, VALUES // math.prod(features.shape[1:]))):
+    for part in torch.split(rows.sort().values, at_once(VALUES, math.prod(features.shape[1:]))):
         value = torch.as_tensor(features[part.numpy()], device=device).flatten(0, -2)
         sums += torch.stack([value.double().sum(0), value.double().square().sum(0)])
         number += len(value)

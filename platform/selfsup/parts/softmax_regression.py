@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-HELD = 2**25  # how many numbers are held at once: 256 MiB
+from selfsup.bounded import at_once
+
+HELD = 2**25  # numbers that are usually held at once: 256 MiB
 Weight = NDArray[np.float64]
 
 
@@ -87,4 +89,4 @@ def guesses(weight: Weight, inputs: Inputs, handicap: NDArray[np.float32]) -> ND
 
 def _size(weight: Tensor) -> int:
     """Return how many samples are held at once, with a logit for each class."""
-    return max(1, HELD // max(weight.shape))
+    return at_once(HELD, max(weight.shape))
