@@ -241,7 +241,7 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
         ("encoder", f"{run.backbone.name}, {_sizes(run)}"),
         ("weights", f"{price.parameters / 1e6:.2f} M, {price.encoder_parameters / 1e6:.2f} M of them in the encoder"),
         ("length", f"{planned.steps:,} steps of {train.batch}: {samples:,} samples, {epochs:.1f} epochs"),
-        *(("during", line) for line in _during(planned, price.encoder_parameters)),
+        *(("during", line) for line in _during(planned, price)),
         ("compute", f"{price.flops / 1e9:.3g} GFLOP a sample, {price.flops * samples / 1e12:,.3g} TFLOP a run"),
         (
             "memory",
@@ -253,10 +253,11 @@ def facts(planned: PlannedRun) -> list[tuple[str, str]]:
     ]
 
 
-def _during(planned: PlannedRun, parameters: int) -> Iterator[str]:
+def _during(planned: PlannedRun, price: Cost) -> Iterator[str]:
     """Yield such as "5 evaluations by knn; encoders wait for theirs on disk, 5 of 1.4 MiB at most"."""
     if due := len(planned.due):
         names = " and ".join(name for name, evaluation in planned.evals.items() if evaluation.has_curve)
+        parameters = price.encoder_parameters + (price.parameters if objective.METHOD in planned.leaves else 0)
         size = f"{due} of {4 * parameters / 2**20:,.1f} MiB at most"
         yield f"{several(due, 'evaluation')} by {names}; encoders wait for theirs on disk, {size}"
 

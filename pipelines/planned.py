@@ -115,6 +115,12 @@ class PlannedRun:
         return range(gap, self.steps, gap)
 
     @property
+    def leaves(self) -> tuple[str, ...]:
+        """Return the files that training leaves for evaluations: the objective, too, where one reads its towers."""
+        is_joint = any(evaluation.feature.is_joint for evaluation in self.evals.values())
+        return (objective.ENCODER, *([objective.METHOD] if is_joint else []))
+
+    @property
     def size(self) -> TrainInfo:
         return objective.size(self.run, self.learned, self.steps, self.order.steps_per_epoch)
 

@@ -91,7 +91,7 @@ def leave(run: PlannedRun, *steps: int) -> None:
     assert run.pretrain
     for step in steps:
         path = snapshot(run.pretrain.folder, step)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(step))
 
 
@@ -108,7 +108,7 @@ def test_each_encoder_is_embedded_once_in_order_whatever_fails_and_is_gone(run: 
     assert curve(run, "knn") == {1: 1.0, 2: 2.0, 3: 3.0}
     assert curve(run, "linear") == {1: 1.0, 3: 3.0}
     assert (run.probes["linear"].folder / curves.BAD).read_text() == "step 2: user error: it diverged\n"
-    assert not snapshot(run.pretrain.folder, 1).parent.exists()
+    assert not snapshot(run.pretrain.folder, 1).parents[1].exists()
 
 
 def test_after_a_kill_what_is_missing_is_made_and_nothing_twice(run: PlannedRun, calls: list[str]) -> None:
@@ -129,7 +129,7 @@ def test_what_waits_for_a_training_that_was_stopped_is_removed_unless_it_goes_on
         curves.discard(run)
         assert snapshot(run.pretrain.folder, 2).exists()
     curves.discard(run)
-    assert not snapshot(run.pretrain.folder, 1).parent.exists()
+    assert not snapshot(run.pretrain.folder, 1).parents[1].exists()
 
 
 def test_the_same_evaluation_under_two_names_is_made_once(home: Home, calls: list[str]) -> None:

@@ -92,8 +92,8 @@ search: {metric: [eval/knn/top1, min pretrain/seconds], sampler: nsga2}
         evals = f"evals: {{every: {{steps: 2}}, few: {{use: knn}}, late: {late}}}\n"
         text = f"extends: masked.yaml\nhyper: {{width: {{search: auto}}}}\n{evals}"
         assert refused(text + "search: {metric: eval/late/top1, scheduler: asha}\n") == [
-            "s.yaml:4:1: search: scheduler: asha compares trials that still train, and eval/late/top1 is of trained "
-            "encoders alone: it trains them on, or reads two towers; say rank: eval/knn/top1 or another"
+            "s.yaml:4:1: search: scheduler: asha compares trials that still train, and eval/late/top1 trains on, from "
+            "encoders that are trained; say rank: eval/knn/top1 or another"
         ]
         assert sweep(text + "search: {metric: eval/late/top1, scheduler: asha, rank: eval/knn/top1}\n").search
 

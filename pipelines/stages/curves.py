@@ -3,7 +3,8 @@
 Training waits for nothing of it, and so the tasks ask for no CPU, of which training may have every one, but are as many
 as are free; for a GPU only where one is free. The code is that of the final evaluation: only Ray Data, which does not
 start without a CPU, is left out. A value is a record in the log of the evaluation's stage, and is never made twice.
-Where evaluations fall behind, encoders wait on disk, at most as many as are due, each until it is evaluated.
+Where evaluations fall behind, encoders wait on disk, at most as many as are due, each until it is evaluated; and the
+whole objective beside each, where evaluations read its towers.
 """
 
 import math
@@ -25,9 +26,10 @@ from selfsup.metrics_log import MetricsLog, records
 from selfsup.mirror_index import notes
 from selfsup.objects import StorageError
 from selfsup.pipelines.cluster.carried import carrying
+from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.encoder_source import Columns, Encode, EncoderSource
-from selfsup.pipelines.stages.evaluate import Load, scored, tested_source
+from selfsup.pipelines.stages.encoder_source import Columns, Encode, Source
+from selfsup.pipelines.stages.evaluate import reading, scored
 from selfsup.pipelines.stages.filled import write
 from selfsup.pipelines.stages.tasks import spread
 from selfsup.pipelines.stages.views import versions_of
@@ -92,15 +94,17 @@ def _follow(planned: PlannedRun, folder: Path, ended: threading.Event, failed: t
         is_last = ended.wait(POLL)
         with suppress(StorageError):  # there will be another look
             fetch([folder / SNAPSHOTS])
-        for path in sorted((folder / SNAPSHOTS).glob("*.safetensors")):
+        for path in sorted((folder / SNAPSHOTS).glob(f"*/{ENCODER}")):
             if failed.is_set():
                 return
-            if (step := int(path.stem)) in planned.due:
+            if not all(path.with_name(name).exists() for name in planned.leaves):
+                break  # the others are on their way
+            if (step := int(path.parent.name)) in planned.due:
                 with carrying((), folder):
                     evaluate(planned, step, path)
             with suppress(StorageError):
-                forget(path)
-            path.unlink()
+                forget(path.parent)
+            rmtree(path.parent, ignore_errors=True)
 
 
 def evaluate(planned: PlannedRun, step: int, weights: Path) -> None:
@@ -141,12 +145,13 @@ def _failing(planned: PlannedRun, names: Sequence[str], step: int) -> Iterator[N
 
 def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
     """Write the features of samples that an evaluation reads."""
-    source = tested_source(planned, weights, planned.feature(planned.evals[name]))
-    train, val = planned.splits(name)
-    _write(planned, source, Load(train, val, source.view), train.num_samples + val.num_samples, folder)
+    reads, (train, val) = planned.feature(planned.evals[name]), planned.splits(name)
+    first = train.num_samples if reads.is_predicted else 0
+    source, load = reading(planned, weights, reads, train, val, first)
+    _write(planned, source, load, train.num_samples + val.num_samples - first, folder)
 
 
-def _write(planned: PlannedRun, source: EncoderSource, load: Loader, total: int, folder: Path) -> None:
+def _write(planned: PlannedRun, source: Source, load: Loader, total: int, folder: Path) -> None:
     """Write the features of so many views, by as many tasks at a time as there is room for."""
     batch, gpus = planned.run.embed.batch, _free_gpus()
     task = ray.remote(embed).options(num_cpus=0, num_gpus=min(1, gpus), scheduling_strategy=spread())
@@ -180,7 +185,7 @@ def _record(planned: PlannedRun, name: str, step: int, folder: Path, versions: P
         publish(probe.folder)
 
 
-def embed(source: EncoderSource, load: Loader, samples: range, batch: int, folder: Path) -> None:
+def embed(source: Source, load: Loader, samples: range, batch: int, folder: Path) -> None:
     """Write the features of some samples to a file, as `embed_splits` does those of all, by this process alone."""
     encode, starts = Encode(source), samples[::batch]
     tables = (encode(load({"id": np.arange(start, min(start + batch, samples.stop))})) for start in starts)

@@ -113,18 +113,29 @@ def embed_splits(
 
     Whole or not at all. known: those of train, which are made already.
     """
-    run = planned.run
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
-    source: Source = tested_source(planned, weights, reads)
     first = train.num_samples if reads.is_predicted or known else 0
+    source, load = reading(planned, weights, reads, train, val or train, first)
+    total = train.num_samples + (val.num_samples if val else 0) - first
+    return write_features(source, load, planned.run, total, folder, known)
+
+
+def reading(
+    planned: PlannedRun, weights: Path | None, reads: FeatureChoice, train: Manifest, val: Manifest, first: int
+) -> tuple[Source, Load]:
+    """Return what makes a feature of loaded samples, and what loads these.
+
+    weights: the file of a trained encoder, beside which that of its objective lies. first: the first sample, of train
+    and then val.
+    """
+    source: Source = tested_source(planned, weights, reads)
     beside = None
     if weights and reads.is_joint:
         source = pair_source(planned, weights.with_name(METHOD), reads, train.classes)
         beside = source.beside
     elif weights and reads.is_predicted:
-        source = HeadSource(run, planned.size, weights.with_name(METHOD), source.view, source.stats)
-    total = train.num_samples + (val.num_samples if val else 0) - first
-    return write_features(source, Load(train, val or train, source.view, first, beside), run, total, folder, known)
+        source = HeadSource(planned.run, planned.size, weights.with_name(METHOD), source.view, source.stats)
+    return source, Load(train, val, source.view, first, beside)
 
 
 def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:

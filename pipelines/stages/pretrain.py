@@ -99,6 +99,7 @@ def _job(planned: PlannedRun, stage: Stage) -> Job:
         planned.taught,
         planned.start,
         planned.due,
+        planned.leaves,
         planned.stats_beside,
         lacking.number(run, planned.train),
     )

@@ -76,10 +76,9 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
     Watch(task, loader, method, optimizer, start, meter, gauges).follow(
         steps, StartTimes(launched, entered, time.time())
     )
-    weights = sharded.whole(method.state_dict())
     if dist.rank() == 0:
         write(task.folder / "hardware.txt", hardware(device))
-        tensors.save(weights, task.folder / METHOD)
+    save_method(method, task.folder / METHOD)
     save_encoder(task, method, task.folder / ENCODER)
 
 
@@ -109,6 +108,14 @@ def _steps(
     )
 
 
+def save_method(method: Method, path: Path) -> None:
+    """Write the weights of a method to a file, as `save_encoder`."""
+    weights = sharded.whole(method.state_dict())
+    if dist.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors.save(weights, path)
+
+
 def save_encoder(task: Task, method: Method, path: Path) -> None:
     """Write the encoder of a method to a file, atomically: the first worker, of the parts of all, who call it."""
     run = task.run
@@ -116,7 +123,7 @@ def save_encoder(task: Task, method: Method, path: Path) -> None:
     if dist.rank() == 0:
         kinds = run.kinds
         shape = shape_of(kinds, run.backbone, task.info.channels)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         saved.save_weights(
             weights, run.backbone, path, shape, pretrained.notes(kinds.name, task.stats, knobs=kinds.knobs)
         )
@@ -124,7 +131,7 @@ def save_encoder(task: Task, method: Method, path: Path) -> None:
 
 def snapshot(folder: Path, step: int) -> Path:
     """Return the file of the encoder after a step, in the folder of a training."""
-    return folder / SNAPSHOTS / f"{step:09d}.safetensors"
+    return folder / SNAPSHOTS / f"{step:09d}" / ENCODER
 
 
 def check_code(task: Task) -> None:
@@ -246,7 +253,10 @@ class Watch:
 
     def _leave(self, number: int) -> None:
         """Leave the encoder to be evaluated. Before a checkpoint, so that none is missing after a kill."""
-        save_encoder(self._task, self._method, snapshot(self._task.folder, number))
+        path = snapshot(self._task.folder, number)
+        save_encoder(self._task, self._method, path)
+        if METHOD in self._task.leaves:
+            save_method(self._method, path.with_name(METHOD))
 
     def _save(self, number: int) -> None:
         states = {"module": self._method.state_dict(), "optimizer": self._optimizer.state_dict()}

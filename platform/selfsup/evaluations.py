@@ -57,8 +57,8 @@ class Evaluation(NamedTuple):
 
     @property
     def has_curve(self) -> bool:
-        """Return whether it is made during training, too: not where it trains the encoder on, or reads two towers."""
-        return not self.feature.is_predicted
+        """Return whether it is made during training, too: not where it trains the encoder on."""
+        return self.feature.kind != "logits"
 
     @property
     def metrics(self) -> dict[str, Metric]:

@@ -257,8 +257,8 @@ def _unranked(search: Search, designs: Sequence[Design]) -> str:
         remedy = "say evals: {every: {epochs: 10}}, which evaluates while they do, or rank: pretrain/rankme or another"
         return f"{compares}, which have no {metric} yet; {remedy} number of the training"
     if not all(metric.split("/")[1] in evaluations.with_curves(study.default.evals) for study in designs):
-        why = "it trains them on, or reads two towers"
-        return f"{compares}, and {metric} is of trained encoders alone: {why}; say rank: eval/knn/top1 or another"
+        why = f"{metric} trains on, from encoders that are trained"
+        return f"{compares}, and {why}; say rank: eval/knn/top1 or another"
     return ""
 
 
