@@ -11,7 +11,6 @@ from selfsup.outside import short
 from selfsup.pipelines import lacking
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.reader import SampleReader
-from selfsup.pipelines.data.subset import Subset
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.spec import BASELINES
 
@@ -28,17 +27,19 @@ def check(planned: PlannedRun) -> None:
         message = f"{short(run.method)} learns from {' or '.join(known)}, not from {name}; others do: {others}"
         raise SpecError(message, "method", "input")
     for split, manifest in planned.data.items():
+        path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
         if member_of(name) not in manifest.fields:
             contents = " and ".join(manifest.fields)
             wanted = name if name != "image" else "images, unless `input` names another kind of data"
-            path = f"evals.{split.replace('.', '.data.')}" if "." in split else f"data.{split}"
             raise SpecError(f"{manifest.root} holds {contents}, and the run is of {wanted}", path)
         channels = {part.reading(name).channels for part in (manifest, planned.train)}
         if len(channels) > 1:
             counts = " and ".join(map(str, sorted(channels)))
-            raise SpecError(
-                f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", f"data.{split}"
-            )
+            raise SpecError(f"{manifest.root} and {planned.train.root} hold {name} of {counts} channels", path)
+        is_scored = split != "train" or any(planned.splits(other).train is manifest for other in planned.evals)
+        if is_scored and (number := manifest.lacking.get(member_of(name))):
+            what = f"{number:,} of {manifest.num_samples:,} samples of {manifest.root} have no {name}"
+            raise SpecError(f"{what}, which evaluations read; give them data of their own", path, "evals")
     check_beside(planned, planned.train, "data.train")
     lacking.check(run, planned.train)
     for name, evaluation in planned.evals.items():
@@ -71,7 +72,7 @@ def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:
             wanted = " or ".join(f".{suffix}" for suffix in (*stored.suffixes, *stored.others))
             remedy = f"give each sample a {wanted}, and run `selfsup shards index {data.home}`"
             raise SpecError(f"{why}, and no sample of {data.root} is known to have some; {remedy}", path)
-        having = data.part(Subset(fields=(member,))) if member in data.lacking else data
+        having = data.having(member)
         index, problem = np.unique(np.linspace(0, having.num_samples - 1, TRIED).astype(np.int64)), ""
         reading = data.reading(name)
         view = kind.whole(shape_beside(name, run.kinds, run.backbone, reading.channels).sizes, 1.0, knobs)

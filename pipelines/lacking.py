@@ -1,4 +1,4 @@
-"""Samples that lack what an objective reads beside them: which these are, and what `stream.lacking` makes of them."""
+"""Samples that lack what an objective reads of them: which these are, and what `stream.lacking` makes of them."""
 
 from selfsup.errors import SpecError
 from selfsup.method import load
@@ -10,16 +10,16 @@ from selfsup.spec import BASELINES, Run
 
 
 def lacked(run: Run, data: Manifest) -> tuple[str, ...]:
-    """Return what the method of a run reads and some samples lack: modalities beside samples, and maps of these."""
+    """Return what the method of a run reads and some samples lack: modalities, and maps."""
     return tuple(name for name in _read(run) if name in data.lacking) if data.lacking else ()
 
 
 def _read(run: Run) -> tuple[str, ...]:
-    """Return what the method reads beside samples."""
+    """Return what the method reads: of samples, and beside them."""
     if run.method in BASELINES:
         return ()
     maps = (spec.name for spec in load(run.method).views(run.hyper).maps)
-    return tuple(dict.fromkeys((*map(member_of, run.beside), *maps)))
+    return tuple(dict.fromkeys((*map(member_of, (run.modality, *run.beside)), *maps)))
 
 
 def complete(run: Run, data: Manifest) -> Manifest:
@@ -73,5 +73,8 @@ def note(run: Run, data: Manifest) -> list[tuple[str, str]]:
     """Return a line of a plan, and what it is about; none where no sample lacks anything."""
     if not (names := lacked(run, data)):
         return []
-    fate = {"skip": "left out", "mask": "learned from without it"}[run.stream.lacking]
-    return [("lacking", f"{number(run, data):,} of {data.num_samples:,} samples have no {' or '.join(names)}: {fate}")]
+    total = f"of {data.num_samples:,} samples have no"
+    if run.stream.lacking == "skip":
+        return [("lacking", f"{number(run, data):,} {total} {' or '.join(names)}: left out")]
+    parts = [f"{data.lacking[name]:,} {total} {name}" for name in names]
+    return [("lacking", f"{', '.join(parts)}: learned from without it")]

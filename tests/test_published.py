@@ -57,6 +57,7 @@ multimae         adamw       2048    1600   1e-6   8e-4   0       0.05    0.05  
 nepa             adamw       4096    1600   0      4.8e-3 0       0.05    0.05    40      -    momentum=0.9999 crop_min=0.08 backbone.patch_size=14 backbone.qk_norm=True optim.betas=(0.9,0.95)
 nnclr            lars.byol   4096    1000   0      4.8    0       1e-6    1e-6    10      -    temperature=0.1 queue=98304 hidden=2048 predictor=4096 dim=256
 obow             sgd          256     200   0      0.03   3e-5    1e-4    1e-4    10      all  words=8192 levels=2 sharpness=15 kappa=8 momentum=0.99 crops=2 local_crops=5
+omnivore         adamw       2048     300   2e-6   2e-3   2e-4    0.05    0.05    30      -    smoothing=0.1 color_drop=0.5 color_jitter=0.4 crop_min=0.08 flip=0.5 backbone.drop_path=0.3 optim.betas=(0.9,0.999)
 pirl             sgd         1024     800   0      0.12   1.2e-4  1e-4    1e-4    0       -    loss='nce' temperature=0.07 negatives=32000 invariance=0.5 momentum=0.5 dim=128 puzzle=255 train.norm_groups=32
 pixpro           lars.byol   1024     100   0.04   4.0    1e-6    1e-5    1e-5    5       -    reach=0.7 sharpness=2 layers=1 momentum=0.99 hidden=4096 dim=256 optim.trust=0.001
 relative_position sgd         512      70   0.02   0.2    0       1e-4    1e-4    5       all  puzzle=255 piece=64 jitter=21 colors=True gray=0.66 layers=1 hidden=4096 crop_min=(255/292)**2 optim.drops=(30/70,50/70) train.norm_groups=8

@@ -7,6 +7,8 @@ bundled://digits/val     360 others
 bundled://scenes/train  1000 rendered scenes with segmentation, depth and a second view; see `scenes`
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
 bundled://miscaptioned   the same scenes, each with the caption of another one
+bundled://mixed/train    900 scenes, scenes with their depth, and clips, by turns; see `scenes.mixed`
+bundled://mixed/val      240 others
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
 bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
 bundled://impacts/train  400 clips of objects that fall, with the sounds of their strikes; see `scenes.impacts`
@@ -34,7 +36,7 @@ from selfsup.pipelines.data.annotated import pack_annotated
 from selfsup.pipelines.data.head import VERSION
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.data.photographs import PHOTOS, SPLITS, photograph, tiles
-from selfsup.pipelines.data.scenes import impacts, motions
+from selfsup.pipelines.data.scenes import impacts, mixed, motions
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.modalities.pixels.levels import Pixels
 from selfsup.progress import say
@@ -99,6 +101,12 @@ def _scenes(split: str, _: Path, out: Path, *, miscaptioned: bool = False) -> No
     pack_annotated(scenes.samples(split, miscaptioned=miscaptioned), out, classes=scenes.CLASSES)
 
 
+def _mixed(split: str, _: Path, out: Path) -> None:
+    ready("video")
+    say(f"rendering {mixed.NUMBER[split]} scenes and clips of bundled://mixed/{split}, once")
+    pack_annotated(mixed.samples(split), out, classes=mixed.CLASSES)
+
+
 def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
     ready("video")
     say(f"rendering {motions.NUMBER[split]} {'shuffled ' * shuffled}clips of bundled://motions/{split}, once")
@@ -159,6 +167,7 @@ MAKERS: dict[str, Maker] = {
     "digits": partial(_images, _digits),
     "scenes": _scenes,
     "miscaptioned": partial(_scenes, miscaptioned=True),
+    "mixed": _mixed,
     "motions": _motions,
     "shuffled": partial(_motions, shuffled=True),
     "impacts": _impacts,

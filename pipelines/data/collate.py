@@ -52,14 +52,15 @@ def collate(
         kind, layout = modality.load(view.modality), beside.get(view.modality)
         value = _augmented(raw, number, view, draw, own if own and own.changes(number) and not layout else None)
         value = kind.normalize(value, view, stats[view.modality])
-        seen = kind.seen(value, layout.patch if layout else patch)
+        seen, box = kind.seen(value, layout.patch if layout else patch), columns[f"box{number}"]
         draws = partial(draw, MASK + 16 * number), partial(shared, STEP_MASK + 16 * number)
         made.append(
             View(
                 modality=view.modality,
                 value=seen,
                 mask=drawn_mask(view.mask, None if isinstance(seen, Tensor) else seen.grid, *draws, device),
-                box=_put(columns[f"box{number}"], device),
+                box=_put(box, device),
+                has=_has(box),
             )
         )
     return Batch(
@@ -69,6 +70,12 @@ def collate(
         draws=draw(DRAW, views.draws).to(device),
         maps=tuple(_map(columns[f"map{number}"], device) for number in range(len(views.maps))),
     )
+
+
+def _has(box: NDArray[Any] | Tensor) -> Tensor | None:
+    """(n, 3A + 1) -> (n,) bool, on the CPU: the samples that have a view; None where all do"""
+    has = torch.as_tensor(box[:, -1] > 0)
+    return None if has.all() else has
 
 
 def _map(column: NDArray[Any] | Tensor, device: Device) -> Tensor:

@@ -74,15 +74,14 @@ class SampleSpool:
 
     @property
     def complete(self) -> list[str]:
-        """Return the modalities that all samples have. Raises DataError where there is none."""
-        if names := [name for name in modality.names() if self.having[name] == self.num_samples]:
-            return [name for name in names if not modality.load(name).is_aside] or names
-        counts = ", ".join(f"{number} have {name}" for name, number in self.having.items() if number)
-        raise DataError(f"no kind of data is in all of {self.num_samples} samples: {counts}; separate them into shards")
+        """Return the modalities that all samples have; where there is none, the one that most have."""
+        most = max(modality.names(), key=self.having.__getitem__)
+        names = [name for name in modality.names() if self.having[name] == self.num_samples] or [most]
+        return [name for name in names if not modality.load(name).is_aside] or names
 
     @property
     def beside(self) -> dict[str, str]:
-        """Return what lies beside the modalities that all samples have -> its part of a row.
+        """Return what lies beside the modalities of `complete` -> its part of a row.
 
         Companions, others that are aside or that some samples lack, and annotations that some lack.
         """
@@ -90,6 +89,12 @@ class SampleSpool:
         partial = {name: part for name, part in annotation.SUFFIXES.items() if self.having[part] < self.num_samples}
         parts = (partial | names).items()
         return {name: part for name, part in parts if self.having[part] and name not in self.complete}
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """Return those of `complete` and `beside` that some samples lack -> how many have none."""
+        parts = {name: name for name in self.complete} | self.beside
+        return {name: number for name, part in parts.items() if (number := self.num_samples - self.having[part])}
 
     @property
     def annotations(self) -> tuple[str, ...]:

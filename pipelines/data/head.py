@@ -21,10 +21,10 @@ class ManifestHead(BaseModel):
     """The content of manifest.json.
 
     root: the folder of the shards; None: that of the manifest. digest: of everything that results depend on. rows: the
-    digest of the sample index. members: the kinds of members of the shards. fields: of every sample, modality -> how it
-    is read and normalized, in the order of the columns of the sample index. annotations: of every sample; the next
-    columns. beside: other modalities of every sample -> the digest of its own index. readings: of those, as of fields.
-    lacking: of those, and of annotations there, what some samples lack -> how many do.
+    digest of the sample index. members: the kinds of members of the shards. fields: of every sample, or of most,
+    modality -> how it is read and normalized, in the order of the columns of the sample index. annotations: of every
+    sample; the next columns. beside: other modalities -> the digest of its own index. readings: of those, as of fields.
+    lacking: of all these what some samples lack -> how many do.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

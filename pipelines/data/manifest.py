@@ -56,12 +56,13 @@ class Manifest:
 
     home, root: the folders of the manifest and of the shards, which differ where the shards' is read-only. digest: of
     everything that results depend on but `subset`, the part that it is of (None: all); rows_digest: of places and
-    labels. members: the kinds of members of the shards. fields: of every sample, modality -> how it is read and
-    normalized. annotations: of every sample, maps. The columns of the index are the fields, then the annotations.
+    labels. members: the kinds of members of the shards. fields: of every sample, or of most where none is of every one,
+    modality -> how it is read and normalized. annotations: of every sample, maps. The columns of the index are the
+    fields, then the annotations.
     renamed: whether its classes are called otherwise than in its files. beside: companions of every sample, modality ->
     the digest of the index of its places, which is a file of its own: data sets that gain one keep their own digest.
-    readings: how those are read and normalized, where that is not alike for all data sets. lacking: those of `beside`,
-    and annotations there, that are of some samples alone -> how many have none.
+    readings: how those are read and normalized, where that is not alike for all data sets. lacking: those of `fields`
+    and `beside`, and annotations there, that are of some samples alone -> how many have none.
     """
 
     home: str
@@ -100,11 +101,16 @@ class Manifest:
         labelled = int((self.rows.take(numbers)["label"] >= 0).sum())
         return replace(self, num_samples=len(numbers), num_labelled=labelled, subset=subset)
 
+    def having(self, name: str) -> "Manifest":
+        """Return the samples that have a modality, or an annotation."""
+        return self.part(Subset(fields=(name,))) if name in self.lacking else self
+
     def _numbers(self, subset: Subset) -> Ints:
         """Return the numbers of the samples of a part, sorted."""
         whole = np.arange(self.total)
         if subset.fields:
-            has = [self.companion(name).take(whole)["length"] >= 0 for name in subset.fields]
+            tables = (self.table(name) for name in subset.fields)
+            has = [table.take(whole, column)["length"] >= 0 for table, column in tables]
             return np.flatnonzero(np.logical_and.reduce(has))
         return subset.numbers(self.rows.take(whole)["label"])
 
@@ -141,9 +147,11 @@ class Manifest:
     def rows(self) -> SampleIndex:
         return self._index(SAMPLES, len(self.fields) + len(self.annotations), self.rows_digest)
 
-    def companion(self, name: str) -> SampleIndex:
-        """Return the rows of a modality beside its samples."""
-        return self._index(beside_name(name), 1, self.beside[name])
+    def table(self, name: str) -> tuple[SampleIndex, int]:
+        """Return the rows of a modality, or of an annotation, and its column there."""
+        if name in self.beside:
+            return self._index(beside_name(name), 1, self.beside[name]), 0
+        return self.rows, [*self.fields, *self.annotations].index(name)
 
     def _index(self, file: str, fields: int, digest: str) -> SampleIndex:
         return SampleIndex(

@@ -30,8 +30,7 @@ class SampleReader:
 
     def __init__(self, manifest: Manifest, field: str) -> None:
         self.manifest, self._files, field = manifest, manifest.files, modality.member_of(field)
-        self._rows = manifest.companion(field) if field in manifest.beside else manifest.rows
-        self._column = 0 if field in manifest.beside else [*manifest.fields, *manifest.annotations].index(field)
+        self._rows, self._column = manifest.table(field)
         self._cached = manifest.digest if field == next(iter(manifest.fields)) else f"{manifest.digest}-{field}"
         self._length = 1 if field in manifest.lacking else manifest.read_options.samples_per_fetch
         self._threads = READS_REMOTE if urls.is_remote(manifest.root) else READS

@@ -22,7 +22,6 @@ from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.rows import Table
 from selfsup.pipelines.data.shard_rows import SHARD_ROW
-from selfsup.pipelines.data.subset import Subset
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # (done, total)
@@ -53,11 +52,11 @@ def index(
 ) -> Manifest:
     """Write the manifest of a folder of .tar shards, beside them or in `out`.
 
-    Fields are the modalities that all samples have, by their suffixes; labels are .cls, .class, .label or .json
-    ("label", "cls" or "class"), or else .index or .txt where all samples have a number there; `classnames.txt` may name
-    the classes. reading: modality -> how its values are read. progress: counts shards. remark: receives notes on
-    ambiguous labels. A few shards at a time are in memory. Raises DataError for shards that are truncated, damaged or
-    compressed, lie in sub-folders, or have incomplete samples.
+    Fields are the modalities that all samples have, by their suffixes, or else the one that most have; labels are .cls,
+    .class, .label or .json ("label", "cls" or "class"), or else .index or .txt where all samples have a number there;
+    `classnames.txt` may name the classes. reading: modality -> how its values are read. progress: counts shards.
+    remark: receives notes on ambiguous labels. A few shards at a time are in memory. Raises DataError for shards that
+    are truncated, damaged or compressed, lie in sub-folders, or have incomplete samples.
     """
     root = urls.absolute(url)
     shards = list_shards(root)
@@ -147,7 +146,7 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         kind = classes.label_kind(spool.labels, spool.num_samples, known)
         numbers, names = classes.number_classes(spool.labels[kind], known)
         table = pa.table([pa.array(column) for column in zip(*spool.rows, strict=True)], schema=SHARD_ROW)
-        fields = _fields(root, spool, reading)
+        fields = {name: reading.get(name) or modality.load(name).Reading() for name in spool.complete}
         parts = [*fields, *(annotation.SUFFIXES[name] for name in spool.annotations)]
         blocks = partial(spool.read, kind, numbers)
         summary, beside = manifest_writer.write_tables(home, table, blocks, parts, spool.beside)
@@ -165,19 +164,9 @@ def _draft(home: str, root: str, scans: Iterable[tars.ShardScan], remark: Remark
         fields=fields,
         annotations=spool.annotations,
         beside=beside,
-        lacking={
-            name: number for name, part in spool.beside.items() if (number := spool.num_samples - spool.having[part])
-        },
+        lacking=spool.lacking,
         shards=table,
     )
-
-
-def _fields(root: str, spool: SampleSpool, reading: Readings) -> dict[str, Reading]:
-    """Return the modalities of a data set, and how each is read. Raises DataError where there is none."""
-    try:
-        return {name: reading.get(name) or modality.load(name).Reading() for name in spool.complete}
-    except DataError as error:
-        raise DataError(f"{root}: {error}") from error
 
 
 def _remarks(spool: SampleSpool, kind: str, known: tuple[str, ...], labelled: int) -> Iterator[str]:
@@ -197,7 +186,7 @@ def statistics(manifest: Manifest, field: str, remark: Remark) -> Any:
 
     Raises DataError where they are read wrongly.
     """
-    manifest = manifest.part(Subset(fields=(field,))) if field in manifest.lacking else manifest
+    manifest = manifest.having(field)
     index = np.unique(np.linspace(0, manifest.num_samples - 1, STATISTICS_SAMPLES).astype(np.int64))
     kind, reading, measures, failures = modality.ready(field), manifest.reading(field), list[Any](), list[str]()
     for sample in SampleReader(manifest, field).read(index):
@@ -225,8 +214,8 @@ def check(url: str, *, progress: Progress = no_progress) -> list[str]:
         stop = start + shard["samples"]
         try:
             numbers = np.arange(start, stop)
-            rows = {name: expected.rows.take(numbers, column) for column, name in enumerate(expected.fields)}
-            rows |= {name: expected.companion(name).take(numbers) for name in expected.beside if _is_modality(name)}
+            tables = {name: expected.table(name) for name in (*expected.fields, *filter(_is_modality, expected.beside))}
+            rows = {name: table.take(numbers, column) for name, (table, column) in tables.items()}
         except DataError as error:
             return [*problems, str(error)]
         labelled += int((next(iter(rows.values()))["label"] >= 0).sum())

@@ -106,7 +106,7 @@ def find(place: str, home: Path, kind: str) -> tuple[SampleSource, dict[str, int
 def _shards(data: Manifest, kind: str) -> ShardSource:
     if kind not in data.fields:
         raise DataError(f"{data.home}: its samples have {', '.join(data.fields)}, and the encoder is for {kind}s")
-    return ShardSource(data, kind)
+    return ShardSource(data.having(kind), kind)
 
 
 def _files(place: str, root: Path, kind: str) -> tuple[FileSource, dict[str, int]]:

@@ -5,7 +5,7 @@ of one step of one worker: its views as their modality loads them (n, *S, C), ma
 labels, boxes, and the keys of undecodable samples, which are replaced by others.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +14,6 @@ from functools import partial
 from itertools import chain, pairwise
 from math import ceil, prod
 from typing import Any, NamedTuple
-from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from selfsup.errors import DataError
 from selfsup.evaluator import Map
 from selfsup.modality import Boxes, DecodeError, Modality, Raw
 from selfsup.pipelines.data import annotation
+from selfsup.pipelines.data.buffers import BufferPool
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CHANGE, CROP, Ints, uniform
@@ -43,7 +43,7 @@ class SampleStream:
     """A training stream as a pure function of its fields.
 
     Every view has a size; the first ones are of one modality, those of what lies beside it come last, one after the
-    other. masked: the modalities beside it, and maps, that samples may lack; their values are absent ones then.
+    other. masked: the modalities, and maps, that samples may lack; absent values, in boxes of zeros, stand for them.
     """
 
     manifest: Manifest
@@ -99,6 +99,11 @@ def _map_of(spec: MapSpec, sample: Sample, side: int, box: NDArray[np.floating],
     return values
 
 
+def _key(parts: Sequence[Sample]) -> str:
+    """Return the key of a sample, some fields of which may be lacking."""
+    return next((part.key for part in parts if part.key), "")
+
+
 def _begin_thread(kinds: Sequence[Modality]) -> None:
     for kind in kinds:
         kind.begin_thread()
@@ -112,21 +117,6 @@ def _pool(threads: int, start: Callable[[], None] | None = None) -> Iterator[Thr
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class BufferPool:
-    """Uninitialized arrays that reuse the memory of released ones: fresh pages would cost a tenth of a step."""
-
-    def __init__(self) -> None:
-        self._idle: defaultdict[int, list[memoryview]] = defaultdict(list)
-
-    def take(self, shape: tuple[int, ...], kind: type[np.generic] = np.uint8) -> Raw:
-        size = prod(shape) * np.dtype(kind).itemsize
-        idle = self._idle[size]
-        memory = idle.pop() if idle else np.empty(size, np.uint8).data
-        array = np.frombuffer(memory, kind)  # kept alive by every view of it
-        finalize(array, idle.append, memory)
-        return array.reshape(shape)
 
 
 class _ReadGroup(NamedTuple):
@@ -161,9 +151,15 @@ class _Step(NamedTuple):
         here = slice(self.row * size, (self.row + 1) * size)
         label = np.array([-1 if sample.label is None else sample.label for sample in group.samples[0][here]], np.int64)
         numbers = {"index": group.index[self.row], "epoch": group.epoch[self.row], "label": label}
-        boxes = [box for own in group.boxes for box in own[here].astype(np.float32).swapaxes(0, 1)]
+        fields = zip(group.boxes, group.samples, strict=True)
+        boxes = [box for own, samples in fields for box in _shown(own[here], samples[here]).swapaxes(0, 1)]
         places = {f"box{number}": box for number, box in enumerate(boxes)}
         return {**views, **maps, **places, **numbers, "bad": np.array(bad, dtype=object)}
+
+
+def _shown(boxes: Boxes, samples: list[Sample]) -> NDArray[np.float32]:
+    """(n, V, 3A + 1) -> the same; zeros for samples that lack what the views are of"""
+    return (boxes * np.array([bool(sample.key) for sample in samples])[:, None, None]).astype(np.float32)
 
 
 class _Field:
@@ -182,7 +178,7 @@ class _Field:
         """Load n samples, (n, V, 3A + 1), into the arrays of all views; return which of them are damaged."""
         data, own = [sample.data for sample in samples], parts[self.numbers]
         bad = self.kind.fill(data, boxes, self.views, self.reading, own)
-        lacking = {place for place in bad if self._is_masked and not data[place]}
+        lacking = {place for place in bad if self._is_masked and not samples[place].key}
         for place in lacking:
             for view in own:
                 view[place] = self.kind.absent
@@ -273,7 +269,8 @@ class _StepMaker:
         parts = [view[places.start : places.stop] for view in views]
         for place in self._load([own[here] for own in group.samples], [own[here] for own in group.boxes], parts):
             at = here.start + place
-            bad += [group.samples[0][at].key, *self._replace(group, at, [part[place : place + 1] for part in parts])]
+            key = _key([own[at] for own in group.samples])
+            bad += [key, *self._replace(group, at, [part[place : place + 1] for part in parts])]
         for number in self._changing:
             self._change(parts[number], number, group, here)
         for spec, own, map_ in zip(self._stream.views.maps, group.maps, maps, strict=True):
@@ -318,7 +315,7 @@ class _StepMaker:
             samples = [self._read_pool.submit(field.reader.read, number).result() for field in self._fields]
             boxes = self._place(samples, np.array([epoch]), np.array([index]))
             if self._load(samples, boxes, parts):
-                bad.append(samples[0][0].key)
+                bad.append(_key([own[0] for own in samples]))
                 continue
             for place, own in enumerate(samples):
                 group.samples[place][at], group.boxes[place][at] = own[0], boxes[place][0]

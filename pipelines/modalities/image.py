@@ -69,7 +69,7 @@ class Image(Modality):
     axes, values = ("row", "column"), "pixels"
     given = "images", "(B, C, H, W), uint8 or floats in [0, 1], of any size"
     Reading, Stats = ImageReading, ImageStats
-    place_draws = CROP_DRAWS
+    place_draws, absent = CROP_DRAWS, 0
 
     def sizes(self, backbone: Backbone, knobs: Knobs) -> tuple[int, ...]:  # noqa: ARG002
         return backbone.image_size, backbone.image_size

@@ -103,6 +103,7 @@ class Video(Modality):
     given = "clips", "(B, 3, T, H, W), uint8 or floats in [0, 1], of T frames of any size"
     Input, Reading, Stats = VideoInput, VideoReading, VideoStats
     idle, place_draws = (), CROP_DRAWS + 1  # the last one: the start
+    absent = 0
     cheap: ClassVar[dict[str, Any]] = {"frames": 8}
 
     def sizes(self, backbone: Backbone, knobs: VideoInput) -> tuple[int, ...]:

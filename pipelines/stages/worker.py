@@ -247,7 +247,9 @@ class Watch:
         trunk = self._method.encoder(self._task.run.modality)
         trunk.eval()
         with sharded.gathered(self._method):
-            embedding = dist.gather(trunk.pooled(self._loader.latest.views[0].value))
+            view = self._loader.latest.views[0]
+            has = dist.gather(view.box[:, -1]) > 0
+            embedding = dist.gather(trunk.pooled(view.value))[has]
         trunk.train()
         return {"feature_std": float(health.feature_std(embedding)), "rankme": float(health.rankme(embedding))}
 

@@ -22,13 +22,22 @@ class View(NamedTuple):
     pooled one. mask: what its rule drew: an IndexMask where tokens are left out, a BoolMask where they are replaced.
     box: (B, 3A + 1) the part of the sample that it shows: the start along each of A axes, the extent along each; 1 if
     it is mirrored, the last axis reversed; then the sample's own extents. Of an image in pixels, rows before columns.
-    Numbers of a pose stand before these extents, where a modality has such.
+    Numbers of a pose stand before these extents, where a modality has such. has: (B,) bool, the samples that do not
+    lack it, on the CPU always, so that the host knows it without waiting for the device; None: all.
     """
 
     modality: str
     value: Tokens | Tensor
     mask: Mask | None
     box: Tensor
+    has: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """-> (R,) int64: the numbers, in the batch, of the samples that have it"""
+        has = [True] * len(self.box) if self.has is None else self.has.tolist()
+        numbers = [number for number, is_there in enumerate(has) if is_there]
+        return torch.tensor(numbers, dtype=torch.int64, device=self.box.device)
 
 
 class Batch(NamedTuple):

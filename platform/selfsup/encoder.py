@@ -86,12 +86,16 @@ class TokenEncoder(Encoder):
         groups: GroupLayers | None = getattr(self.trunk.patch_embed, "groups", None)
         return groups
 
-    def pooled(self, view: Tokens | Tensor) -> Tensor:
-        """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches; mean_norm: normalized last."""
+    def pooled(self, view: Tokens | Tensor, join: Join | None = None) -> Tensor:
+        """(B, N, P) tokens -> (B, D): the mean of the class tokens, or of valid patches; mean_norm: normalized last.
+
+        join: as of `forward`.
+        """
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"
         if self.pool != "mean_norm":
-            return self._pooled(self(view), view, self.pool)
-        hidden = self.encode(self.embedded(view), view.grid, view.place, self._attended(view.valid), nn.Identity())
+            return self._pooled(self(view, join=join), view, self.pool)
+        hidden = self._embedded(view, view.value, view.place, join=join)
+        hidden = self.encode(hidden, view.grid, view.place, self._attended(view.valid), nn.Identity())
         return self._feature(hidden, view, self.pool)
 
     def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:

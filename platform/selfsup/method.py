@@ -102,7 +102,7 @@ class Method(nn.Module, abc.ABC):
     modalities: ClassVar[tuple[str, ...] | None] = ("image",)  # those that it can learn from; None: any
     beside: ClassVar[tuple[str, ...]] = ()  # those that it can learn from, too, where they lie beside its samples
     one_trunk: ClassVar[bool] = False  # whether its backbone reads these, too; else each has a tower
-    masks_out: ClassVar[tuple[str, ...]] = ()  # those of them, and of its maps, that a sample may lack
+    masks_out: ClassVar[tuple[str, ...]] = ()  # kinds of data, and maps, that it reads and a sample may lack
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
     freezes: ClassVar[bool] = False  # whether weights of it wait for their first step: see ParamOptions.frozen_until
     learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`

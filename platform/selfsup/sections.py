@@ -237,7 +237,7 @@ class Stream(Knobs):
     remainder: Literal["drop", "wrap"] = knob("drop", "an epoch's last, short batch: left out, or topped up")
     lacking: Lacking = knob(
         "fail",
-        "samples without what the objective reads beside them: fail ends the plan, skip leaves them out, mask "
+        "samples without something that the objective reads: fail ends the plan, skip leaves them out, mask "
         "learns from what they have",
     )
     bad_share: float = knob(0.01, "share of undecodable samples that a run survives", result=False, ge=0, le=1)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import yaml
 from precision import double_precision
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup import encoder
-from selfsup.batch import Batch
+from selfsup.batch import Batch, View
 from selfsup.contract import CHANNELS, beside, cheap_kinds, random_batch
 from selfsup.frozen import Frozen
 from selfsup.input_kinds import shape_of
@@ -85,6 +85,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
         "decoder_depth": 1,
         "decoder_heads": 2,
     },
+    "omnivore": {"color_drop": 0.0},
     "pixpro": {"hidden": 64, "dim": 6},
     "pointcontrast": {"dim": 8},
     "random_walk": {"grid": 3, "dim": 16},
@@ -115,6 +116,7 @@ BACKBONES = {
     "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }
 FIRST: dict[str, dict[str, Any]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
+MIXED = {"omnivore"}  # of whose batches each sample has views of one kind
 Setting = tuple[Method, Batch]
 
 
@@ -140,7 +142,7 @@ def setting(
         info = info._replace(beside=shapes)
         method = kind(knobs, {kinds.name: trunk, **towers}, info)
         batch = random_batch(views, trunk.patch, samples, layouts(method, info))
-    return method, batch
+    return method, by_turns(batch) if name in MIXED else batch
 
 
 def of_images() -> list[str]:
@@ -192,16 +194,29 @@ def shake(method: nn.Module) -> None:
             weight.data.add_(0.05 * torch.randn_like(weight))
 
 
-def without(batch: Batch, rows: Sequence[int]) -> Batch:
-    """Return the batch whose samples in these rows have nothing beside them, as the stream and modalities give that."""
-    image, *others = batch.views
+def without(batch: Batch, rows: Sequence[int], *kinds: str) -> Batch:
+    """Return the batch whose samples in these rows have nothing beside them, as the stream and modalities give that.
+
+    kinds: of the views that they lack instead.
+    """
     where = torch.zeros(len(batch.sample), dtype=torch.bool)
     where[list(rows)] = True
-    bare = []
-    for view in others:
-        assert isinstance(view.value, Tokens)
-        valid = None if view.value.valid is None else view.value.valid & ~where[:, None]
-        value = view.value._replace(value=view.value.value * ~where[:, None, None], valid=valid)
-        bare.append(view._replace(value=value))
+    lacking = kinds or [view.modality for view in batch.views[1:]]
+    views = tuple(_bare(view, where) if view.modality in lacking else view for view in batch.views)
     maps = tuple(map_.where(~where[:, None, None], -1) for map_ in batch.maps)
-    return batch._replace(views=(image, *bare), maps=maps)
+    return batch._replace(views=views, maps=maps)
+
+
+def _bare(view: View, where: Tensor) -> View:
+    assert isinstance(view.value, Tokens)
+    valid = None if view.value.valid is None else view.value.valid & ~where[:, None]
+    value = view.value._replace(value=view.value.value * ~where[:, None, None], valid=valid)
+    has = ~where if view.has is None else view.has & ~where
+    return view._replace(value=value, box=view.box * ~where[:, None], has=has)
+
+
+def by_turns(batch: Batch) -> Batch:
+    """Return the batch whose samples are by turns an image, an image with depth, and a clip."""
+    rows = range(len(batch.sample))
+    batch = without(batch, rows[::3], "depth", "video")
+    return without(without(batch, rows[1::3], "video"), rows[2::3], "image", "depth")

@@ -1,4 +1,4 @@
-"""MultiMAE and CroCo, sample by sample and patch by patch, at the settings of their recipes."""
+"""MultiMAE, CroCo and Omnivore, sample by sample and patch by patch, at the settings of their recipes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +20,7 @@ from .recipes import of_recipe
 PARTS = {"image": "encoders.image", "embeds": "embeds", "classes": "classes", "painters": "painters"}
 UNDECAYED = "mask_token", "task_embed", "classes.weight"
 CROCO = {"image": "encoders.image", "decoder": "decoder"}
+OMNIVORE = {"image": "encoders.image", "depth": "depth", "later": "later", "heads": "heads"}
 Parts = Mapping[str, Any] | nn.ModuleDict  # of PARTS
 N, PATCH = 16, 4  # patches of a modality, in four rows; pixels a side of each
 
@@ -182,8 +183,59 @@ def croco(method: Method, batches: list[Batch]) -> Trained:
     return trained(losses, named(student, CROCO))
 
 
+def shot(values: Tensor, times: int) -> Tensor:
+    """(N, P) -> (3, T, H, W): frames of a clip; of an image one, and a black one after it, as theirs are padded"""
+    frames = values.view(times, 4, 4, -1, PATCH, PATCH, 3).permute(6, 0, 3, 1, 4, 2, 5)
+    frames = frames.reshape(3, -1, 4 * PATCH, 4 * PATCH)
+    return frames if frames.shape[1] > 1 else torch.cat([frames, torch.zeros_like(frames)], dim=1)
+
+
+def seen_by(student: Parts, frames: Tensor, added: Tensor | float) -> Tensor:
+    """(3, T, H, W) -> (D,): the class token's feature, by one kernel of two frames. added: to (T / 2, N, D)"""
+    trunk, later = student["image"].trunk, student["later"].embed.weight
+    kernel = [trunk.patch_embed.proj.weight, later.view(-1, PATCH, PATCH, 3).permute(0, 3, 1, 2)]
+    cut = F.conv3d(frames[None], torch.stack(kernel, 2), trunk.patch_embed.proj.bias, stride=(2, PATCH, PATCH))[0]
+    x = cut.flatten(2).permute(1, 2, 0) + trunk.pos_embed[0, 1:] + added
+    x = torch.cat([trunk.cls_token[0] + trunk.pos_embed[0, :1], x.flatten(0, 1)])
+    return trunk.norm(through(trunk.blocks, x))[0]
+
+
+def omnivore_loss(student: Parts, batch: Batch, drop: float = 0.5) -> Tensor:
+    """-> (): cross-entropy of labelled samples by the heads of their kinds, a tenth of the truth for all classes"""
+    (image, depth, clip), losses = batch.views, []
+    for row, truth in enumerate(batch.label.tolist()):
+        name, values = "image", image.value.value[row]
+        if clip.has[row]:
+            name, added = "video", student["later"].times[:, None]
+            frames = shot(clip.value.value[row], len(added))
+        elif depth.has[row]:
+            name, added = "depth", student["depth"](depth.value.value[row])
+            frames = shot(values * float(batch.draws[row, 0] >= drop), 1)
+        else:
+            frames, added = shot(values, 1), 0.0
+        chances = student["heads"][name](seen_by(student, frames, added)).log_softmax(0)
+        if truth >= 0:
+            losses.append(-0.9 * chances[truth] - 0.1 * chances.mean())
+    return torch.stack(losses).mean()
+
+
+def omnivore(method: Method, batches: list[Batch]) -> Trained:
+    student = copied(method, OMNIVORE)
+
+    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+        with double_precision():
+            return omnivore_loss(student, batch)
+
+    def decay(step: int, name: str, weight: Tensor) -> float:
+        return 0.0 if name.endswith("times") else matrices(step, name, weight)
+
+    losses, _ = learn(student, loss, batches, adamw(student, warm(2e-3, begin=2e-6, end=2e-4), decay))
+    return trained(losses, named(student, OMNIVORE))
+
+
 SMALL = {"mask_ratio": 0.75, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 LOOPS = {
     "multimae": of_recipe("multimae", multimae, "vit")._replace(samples=4),
     "croco": of_recipe("habitat/croco", croco, "vit", **SMALL),
+    "omnivore": of_recipe("omnivore", omnivore, "vit", color_drop=0.5),
 }

@@ -105,9 +105,9 @@ def test_every_sample_takes_part(case, setting) -> None:
         value.requires_grad_(value.is_floating_point())
     loss = method(batch).loss
     loss.backward()
-    for value in values:
+    for view, value in zip(batch.views, values, strict=True):
         if value.grad is not None:
-            assert value.grad.flatten(1).any(dim=1).all()
+            assert value.grad[view.rows].flatten(1).any(dim=1).all()
             continue
         for sample in value.detach():
             change = sample.neg_ if sample.is_floating_point() else partial(sample.bitwise_xor_, 1)
@@ -167,8 +167,9 @@ def test_a_restored_run_goes_on_bit_for_bit(case, setting, tmp_path: Path) -> No
 def test_it_never_waits_for_the_device(case, setting) -> None:
     """No operation reads a value. Only SeLa's relabeling does, a hundred times a run."""
     method, batch = setting(*case, **{"sela": {"relabels": 1}}.get(case[0], {}))
-    numbers = [view.mask.number for view in batch.views if isinstance(view.mask, BoolMask)]
-    with unread(numbers):
+    there = [view.mask.number for view in batch.views if isinstance(view.mask, BoolMask)]
+    there += [view.has for view in batch.views if view.has is not None]
+    with unread(there):
         out = method(batch)
         out.loss.backward()
         method.after_step(0.5, {name: value.detach() for name, value in out.aux.items()})

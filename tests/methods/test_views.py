@@ -78,6 +78,7 @@ nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 nnclr        1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
 obow         2  160  0.08  0.6   3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0.5  0
 obow         5   96  0.084 0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.4 0.1  0.2   0    0
+omnivore     1    -  0.08  1     3/4 4/3  0.5  bicubic   1    0.4 0.4 0.4 0.4  0     0    0
 pirl         1    -  0.08  1     3/4 4/3  0.5  bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
 pirl         1  255  0.6   1     3/4 4/3  0    bilinear  1    0.4 0.4 0.4 0.2  0.2   0    0
 pixpro       1    -  0.08  1     3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   1    0
@@ -160,5 +161,7 @@ def test_views_are_those_of_the_authors(name: str) -> None:
     others = [Beside(field=field, of=of) for field in asked.beside for _ in range(1 + (name in TWICE))]
     if name == "croco":  # the second view is another one of the first kind, without a mask
         others = [Beside(field="right", crop=expected[0])]
+    if name == "omnivore":  # a sample is a clip or an image, whose depth is cut likewise
+        others = [Beside(field="depth", of=0), Beside(field="video")]
     views = [replace(view, mask=None) for view in asked.specs]
     assert views == [*CENTRAL.get(name, []), *expected, *others]

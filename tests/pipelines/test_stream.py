@@ -14,11 +14,12 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from selfsup.errors import DataError
+from selfsup.pipelines.data.buffers import BufferPool
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.philox import CROP, uniform
 from selfsup.pipelines.data.reader import SampleReader
-from selfsup.pipelines.data.stream import BufferPool, Columns, SampleStream, _StepMaker
+from selfsup.pipelines.data.stream import Columns, SampleStream, _StepMaker
 from selfsup.pipelines.modalities.pixels.decode import decode
 from selfsup.views import CROP_DRAWS, Crop, Views, boxes, flips
 

@@ -72,12 +72,17 @@ def sample(split: str, number: int, described: int | None = None) -> AnnotatedSa
 
 def caption(scene: Shot) -> str:
     """Return such as "a red sphere left of a blue box, and a white panel": objects by the pixels that they show."""
-    pixels = np.bincount(scene.seen.surface.ravel(), minlength=FLOOR + 1 + len(scene.objects))[FLOOR + 1 :]
-    first, *rest = (scene.objects[place] for place in np.argsort(-pixels, kind="stable").tolist())
+    first, *rest = by_size(scene)
     if not rest:
         return _words(first)
     others = [f"and {_words(item)}" for item in rest[1:]]
     return ", ".join([f"{_words(first)} {_relation(first, rest[0])} {_words(rest[0])}", *others])
+
+
+def by_size(scene: Shot) -> list[Object]:
+    """Return the objects by the pixels that they show, the largest first."""
+    pixels = np.bincount(scene.seen.surface.ravel(), minlength=FLOOR + 1 + len(scene.objects))[FLOOR + 1 :]
+    return [scene.objects[place] for place in np.argsort(-pixels, kind="stable").tolist()]
 
 
 def _words(item: Object) -> str:

@@ -35,11 +35,14 @@ PERIOD = 2 * COVER["wall"]  # meters, of the wall's and the floor's textures, wh
 
 def samples(split: str, *, shuffled: bool = False) -> Iterator[AnnotatedSample]:
     """Yield the clips of a split."""
-    for number in range(NUMBER[split]):
-        label = number % len(ORDERS)
-        order = _shuffled(split, number) if shuffled else list(ORDERS.values())[label]
-        frames = _frames(split, number)
-        yield AnnotatedSample(f"{number:04d}", {"mkv": film([frames[place] for place in order], RATE, PIXELS)}, label)
+    return (sample(split, number, shuffled=shuffled) for number in range(NUMBER[split]))
+
+
+def sample(split: str, number: int, *, shuffled: bool = False) -> AnnotatedSample:
+    """Return a clip as a member of a shard."""
+    label, frames = number % len(ORDERS), _frames(split, number)
+    order = _shuffled(split, number) if shuffled else list(ORDERS.values())[label]
+    return AnnotatedSample(f"{number:04d}", {"mkv": film([frames[place] for place in order], RATE, PIXELS)}, label)
 
 
 def _shuffled(split: str, number: int) -> list[int]:
