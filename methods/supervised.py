@@ -59,6 +59,7 @@ class Supervised(Method):
 
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        yield from checks.has_boxes(hyper, setup)
         if hyper.tags:
             for name in ("smoothing", "mixup", "cutmix"):
                 yield from checks.idle(hyper, name, "tags")

@@ -20,7 +20,7 @@ from selfsup.optim import build, param_groups
 from selfsup.parts.mixing import _number, erased, mixed
 from selfsup.parts.patch import unpatchify
 from selfsup.pipelines.modalities.pixels.randaugment import rand_augment
-from selfsup.sections import Backbone, Optim
+from selfsup.sections import Backbone, Duration, Optim, Setup, Train
 from selfsup.timm_module import own_module, seed
 from selfsup.train import train
 from selfsup.views import Crop, sized
@@ -102,6 +102,19 @@ def test_a_whole_batch_is_mixed_as_timm_mixes_it_from_the_same_seed() -> None:
     assert kinds == {True, False}  # boxes leave pixels as they are, weights do not
 
 
+def test_every_frame_of_a_clip_is_mixed_alike_and_as_its_truth_says() -> None:
+    """Of a clip of zeros and one of ones: the share of ones is the truth's, whether by a weight or by a box."""
+    clips, kinds = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 3, 5, 16, 16), set()
+    for _ in range(8):
+        pairs = mixed(
+            clips, torch.arange(2), torch.rand(2, 2), mixup=0.8, cutmix=1.0, smoothing=0.0, classes=2
+        )
+        assert pairs.images.equal(pairs.images[:, :1, :1].expand_as(pairs.images))
+        torch.testing.assert_close(pairs.images.mean((1, 2, 3, 4)), pairs.target[:, 1])
+        kinds.add(bool(((pairs.images == 0) | (pairs.images == 1)).all()))
+    assert kinds == {True, False}
+
+
 def test_a_pair_without_a_label_does_not_count() -> None:
     label = torch.tensor([0, -1, 1, 2])
     pairs = mixed(torch.randn(4, 3, 8, 8), label, torch.rand(4, 2), mixup=0.8, cutmix=0.0, smoothing=0.0, classes=3)
@@ -121,6 +134,30 @@ def test_a_quarter_of_images_gets_a_box_of_normal_noise() -> None:
     assert changed.equal(erased(images, draws, 0.25))
     assert changed[5:6].equal(erased(images[5:6], draws[5:6], 0.25))  # whatever else is in the batch
     assert (images == 7).all()
+
+
+def test_a_box_of_noise_is_the_same_in_every_frame_of_a_clip() -> None:
+    clips = torch.full((40, 3, 5, 16, 16), 7.0)
+    changed = erased(clips, torch.rand(40, 2), 0.5)
+    box = changed != clips
+    assert box.equal(box[:, :1, :1].expand_as(box))
+    assert 10 < box.flatten(1).any(1).sum() < 30
+    assert not changed.equal(changed[:, :, :1].expand_as(changed)), "the noise is not"
+
+
+@pytest.mark.parametrize(
+    ("modality", "sizes", "unfit"),
+    [
+        ("series", (64,), ["cutmix", "erasing"]),
+        ("points", (128,), ["mixup", "cutmix", "erasing"]),
+        ("video", (8, 32, 32), []),
+    ],
+)
+def test_boxes_are_of_samples_that_have_two_axes(modality: str, sizes: tuple[int, ...], unfit: list[str]) -> None:
+    kind = load("supervised")
+    setup = Setup(VIT, Train(duration=Duration(steps=4), batch=8), 1, sizes, modality=modality)
+    errors = list(kind.check(kind.Hyper(**RECIPE), setup))
+    assert [error.paths[0] for error in errors] == [f"hyper.{name}" for name in unfit]
 
 
 def test_rand_augment_is_timms_from_the_same_numbers() -> None:

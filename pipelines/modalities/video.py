@@ -152,8 +152,12 @@ class Video(Modality):
         )
         return [np.concatenate([next(made) for _ in range(view.num_parts)]) for view in views]
 
-    def unfit(self, view: Clip, reading: VideoReading) -> str:  # noqa: ARG002
-        return "RandAugment takes images, no clips" if isinstance(view.crop, Crop) and view.crop.rand_augment else ""
+    def change_draws(self, view: Clip) -> int:
+        return IMAGES.change_draws(view.crop)
+
+    def change(self, raw: Raw, view: Clip, reading: VideoStats, draws: NDArray[np.floating]) -> Raw:
+        """-> (T, H, W, 3), every frame changed alike, as VideoMAE's code fine-tunes"""
+        return np.stack([IMAGES.change(frame, view.crop, reading, draws) for frame in raw])
 
     def fit(self, samples: "Tensor", view: Clip, reading: VideoReading) -> "Tensor":
         """(B, 3, T, H, W), integers or floats in [0, 1] -> (B, T, size, size, 3), floats in [0, 1]"""

@@ -1,5 +1,6 @@
 """Video: frames by their time stamps, against numbers painted on them; crops against torchvision's; whole runs."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from selfsup.pipelines.data import shards
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.pixels.frames import every, frames, header
+from selfsup.pipelines.modalities.pixels.randaugment import rand_augment
 from selfsup.pipelines.modalities.video import Clip, Video, VideoInput, VideoReading, VideoStats
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.encoder_source import joined
@@ -70,6 +72,21 @@ def test_any_run_of_frames_is_that_of_its_time_stamps(kind: str, codec: str, opt
         assert numbers(data, *times) == [(start + number) % 15 for number in range(4)], start
     assert numbers(data, 0, 149, 5500) == [0, 1, 10], "far apart"
     assert [number_of(frame) for frame in every(data)] == [number % 15 for number in range(60)]
+
+
+def test_no_more_is_decoded_than_a_clip_needs() -> None:
+    """All is wiped out but ten frames from a key frame on: none of the rest is missed, unless it is asked for."""
+    options = {"x264-params": "keyint=10:min-keyint=10:scenecut=0:bframes=0"}
+    data = bytearray(coded(SIX_SECONDS, options=options))
+    with av.open(io.BytesIO(bytes(data))) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    assert len(places) == 60
+    for start, size in places[:20] + places[30:]:
+        data[start : start + size] = bytes(size)
+    assert numbers(bytes(data), 2000, 2300, 2400, 2900) == [5, 8, 9, 14], "20, 23, 24 and 29, modulo 15"
+    for time in (1900, 3000):
+        with pytest.raises(DecodeError):
+            frames(bytes(data), [time])
 
 
 @pytest.mark.parametrize("kind", ["mp4", "matroska"])
@@ -169,8 +186,19 @@ def test_views_are_an_objectives_with_flips_as_the_input_says() -> None:
     assert [view.crop.flip for view in plain.specs] == [0.5, 0.5, 0.0]
     assert [view.crop.flip for view in unflipped.specs] == [0.0] * 3
     assert plain.specs[0].crop.scale == (0.3, 1.0)
-    [changed] = VIDEO.views(Views((Crop(rand_augment=(9, 0.5)),)), (4, 16, 16), SHORT).specs
-    assert "takes images" in VIDEO.unfit(changed, READING)
+
+
+def test_rand_augment_changes_every_frame_as_it_does_an_image() -> None:
+    """That of one image, which test_mixing compares with timm's, for each frame with the same numbers."""
+    [view] = VIDEO.views(Views((Crop(rand_augment=(9, 0.5)),)), (4, 16, 16), SHORT).specs
+    raw = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    draws = np.random.default_rng(1).random((5, VIDEO.change_draws(view)))
+    for own in draws:
+        expected = [rand_augment(frame, own, (9, 0.5), STATS.mean) for frame in raw]
+        np.testing.assert_array_equal(VIDEO.change(raw, view, STATS, own), expected)
+    plain = VIDEO.views(Views((Crop(),)), (4, 16, 16), SHORT).specs[0]
+    assert VIDEO.change_draws(plain) == 0
+    assert view.geometry != plain.geometry
 
 
 def test_a_picture_has_four_frames_side_by_side() -> None:
@@ -287,6 +315,9 @@ def test_statistics_are_of_frames_each_video_with_the_same_weight() -> None:
     np.testing.assert_allclose([stats.mean, stats.std], [mean, std], atol=1e-5)
 
 
+EVALS = {"knn": {"k": 3}, "linear": {"epochs": 2}, "attentive": {"epochs": 1}}
+
+
 def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
     told = {
         "name": "bars",
@@ -295,7 +326,7 @@ def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
         "backbone": BACKBONE,
         "optim": {"lr": 1e-3, "lr_rule": "none"},
         "train": {"duration": {"steps": 4}, "batch": 16, "log_every": 2},
-        "evals": {"knn": {"k": 3}, "linear": {"epochs": 2}, "attentive": {"epochs": 1}},
+        "evals": EVALS,
         "embed": {"clips": 2, "crops": 3},
     }
     path = folder / "spec.yaml"
@@ -306,7 +337,9 @@ def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("method", ["mae", pytest.param("simclr", marks=pytest.mark.slow)])
 def test_a_whole_run_on_videos(method: str, videos: Manifest, tmp_path: Path) -> None:
-    planned = plan(read(spec(tmp_path, videos, method=method)), tmp_path / "home")
+    """Fine-tuning is scored, too, where minutes are given."""
+    longer = {"finetune": {"epochs": 1, "batch": 16, "warmup": 0}} if method == "simclr" else {}
+    planned = plan(read(spec(tmp_path, videos, method=method, evals=EVALS | longer)), tmp_path / "home")
     assert [run.label for run in planned] == ["raw clips", "random encoder", method]
     text = cost.describe([planned])
     assert "4 frames x 32 rows x 32 columns" in text
@@ -314,6 +347,7 @@ def test_a_whole_run_on_videos(method: str, videos: Manifest, tmp_path: Path) ->
     for run in planned:
         perform(run)
         assert 0 <= run.probes["linear"].result()["top1"] <= 100
+    assert all(0 <= planned[-1].probes[name].result()["top1"] <= 100 for name in longer)
     assert [stage.kind for stage in planned[-1].drawings] == ["pictures"] * (method == "mae")
 
 

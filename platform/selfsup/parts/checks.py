@@ -120,6 +120,16 @@ def of_clouds(hyper: Any, modality: str) -> Iterator[SpecError]:
         yield from idle(hyper, name, "target")
 
 
+def has_boxes(hyper: Any, setup: Setup) -> Iterator[SpecError]:
+    """Yield errors where samples have no two axes for the boxes of CutMix and erasing, or are clouds, which no mean of
+    two is one of.
+    """
+    unfit = ("mixup", "cutmix", "erasing") if setup.modality == "points" else ("cutmix", "erasing")
+    for name in unfit if len(setup.sizes) < 2 else ():
+        if getattr(hyper, name):
+            yield SpecError(f"{name} is of pictures, not of {setup.modality}; set {name}: 0", f"hyper.{name}", "input")
+
+
 def of_a_grid(modality: str) -> Iterator[SpecError]:
     """Yield an error where samples are clouds, whose tokens have no values in an order of their own to predict."""
     if modality == "points":
