@@ -3,7 +3,8 @@
 Huang et al., "Masked autoencoders that listen", NeurIPS 2022, arXiv:2207.06405. Defaults are those of the authors' code
 for pre-training on AudioSet: 1024 frames of 128 bins at 16 kHz, recordings rolled and made louder or quieter at random,
 values less their mean over two deviations. A shorter recording is followed by zeros, before that normalization; of a
-longer one, evaluation sees the beginning.
+longer one, evaluation sees the beginning, or as many clips as `embed.clips` says. ImageBind (arXiv 2305.05665) sees the
+same: the deviation of 9.138 that its code divides by is twice AudioSet's.
 
 Deviations from the authors' code: channels are averaged; loudness moves all values of a spectrogram, those of silence
 and of the zeros too; mean and deviation are of the data set, at the rate and bins in use. The authors subtract a
@@ -27,7 +28,7 @@ from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, knob
 from selfsup.modality import Boxes, Data, DecodeError, Modality, Raw, Reading
 from selfsup.pipelines.modalities.spectra.mel import LOWEST, SHIFT, WINDOW, Waveform, log_mel
-from selfsup.sections import Backbone
+from selfsup.sections import Backbone, Embed
 from selfsup.views import Views, ViewSpec
 
 if TYPE_CHECKING:
@@ -54,11 +55,19 @@ class AudioInput(Knobs):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Excerpt(ViewSpec):
-    """A part of a recording, as a spectrogram. is_random: anywhere, and changed, for training; else the beginning."""
+    """A part of a recording, as a spectrogram. is_random: anywhere, and changed, for training; else the beginning.
+
+    clips: of several from the beginning to the end in its place, in one array; ImageBind tests by three of two seconds.
+    """
 
     modality: ClassVar[str] = "audio"
     knobs: AudioInput
     is_random: bool = True
+    clips: int = 1
+
+    @property
+    def num_parts(self) -> int:
+        return self.clips
 
     @property
     def milliseconds(self) -> int:
@@ -66,7 +75,7 @@ class Excerpt(ViewSpec):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        return self.knobs.frames, self.knobs.bins
+        return self.clips * self.knobs.frames, self.knobs.bins
 
     @property
     def geometry(self) -> tuple[Any, ...]:
@@ -106,7 +115,7 @@ class Audio(Modality):
     axes, values = ("frame", "mel bin"), "spectrograms"
     given = "waveforms", "(B, 1, n), at the rate of `input.audio`"
     Input, Reading, Stats = AudioInput, AudioReading, AudioStats
-    idle, place_draws = (*Modality.idle, "backbone.image_size", "embed.crop"), 1
+    idle, place_draws = ("embed.crops", "backbone.image_size", "embed.crop"), 1
     cheap: ClassVar[dict[str, Any]] = {"frames": 32, "bins": 32}
 
     def sizes(self, backbone: Backbone, knobs: AudioInput) -> tuple[int, ...]:  # noqa: ARG002
@@ -119,13 +128,16 @@ class Audio(Modality):
     def whole(self, sizes: tuple[int, ...], share: float, knobs: AudioInput) -> Excerpt:  # noqa: ARG002
         return Excerpt(knobs=knobs, is_random=False)
 
+    def tested(self, view: Excerpt, embed: Embed) -> Excerpt:
+        return dataclasses.replace(view, clips=embed.clips)
+
     def extent(self, data: Data, reading: AudioReading) -> tuple[int, ...]:  # noqa: ARG002
         with _opened(data) as file:
             return max(1, 1000 * file.frames // file.samplerate), file.samplerate // 2
 
     def place(self, view: Excerpt, extents: NDArray[np.integer], draws: NDArray[np.floating]) -> Boxes:
         length = extents[:, 0].astype(np.float64)
-        shown = np.minimum(length, view.milliseconds)
+        shown = np.minimum(length, view.milliseconds if view.clips == 1 else np.inf)  # the whole, of which `load` cuts
         places = length if view.knobs.roll else length - shown + 1
         start = np.floor(draws[:, 0] * places) if view.is_random else np.zeros_like(length)
         band = np.full_like(length, LOWEST), np.full_like(length, view.knobs.rate / 2 - LOWEST)
@@ -136,7 +148,10 @@ class Audio(Modality):
 
     def load(self, data: Data, boxes: Boxes, views: Sequence[Excerpt], reading: AudioReading) -> list[Raw]:  # noqa: ARG002
         with _opened(data) as file:
-            return [_excerpt(file, box[0], view) for box, view in zip(boxes, views, strict=True)]
+            return [
+                np.concatenate([_excerpt(file, start, view) for start in _starts(box, view)])
+                for box, view in zip(boxes, views, strict=True)
+            ]
 
     def fit(self, samples: "Tensor", view: Excerpt, reading: AudioReading) -> "Tensor":
         """(B, 1, n), waveforms at the rate of `input.audio` -> (B, frames, bins, 1), of their beginning"""
@@ -190,11 +205,19 @@ class Audio(Modality):
         return AudioStats(**reading.model_dump(), mean=round(float(first), 6), std=round(float(std), 6))
 
 
+def _starts(box: NDArray[np.float64], view: Excerpt) -> list[float]:
+    """(5,) -> where each clip begins, in milliseconds, at equal distances; of one the box itself"""
+    if view.clips == 1:
+        return [float(box[0])]
+    starts: list[float] = np.floor(np.linspace(0, max(0.0, box[2] - view.milliseconds), view.clips)).tolist()
+    return starts
+
+
 def _excerpt(file: Any, start: float, view: Excerpt) -> Raw:
     """Return the spectrogram from a start in milliseconds on. Raises DecodeError."""
     first, number = (ceil(time * file.samplerate / 1000) for time in (start, view.milliseconds + SHIFT))
     waveform = _read(file, first, number)
-    if view.knobs.roll and len(waveform) < number:
+    if view.is_random and view.knobs.roll and len(waveform) < number:
         waveform = np.concatenate([waveform, _read(file, 0, min(first, number - len(waveform)))])
     return _spectrogram(_resampled(waveform, file, view.knobs.rate), view.knobs)
 

@@ -6,7 +6,8 @@ Point-MAE (arXiv 2203.06604) on ShapeNet: 1024 points, stretched and moved at ra
 `backbone.patch_size` points, twice as many as would hold each point once; see `parts.groups`.
 
 A `.ply` has x, y and z, perhaps nx, ny and nz, and red, green and blue. A `.points.npy`, or a `.points.npz` of one
-array, is (points, 3 or more), coordinates first; an `.npz` of several has them as `points`, `normals` and `colors`.
+array, is (points, 3 or more), coordinates first; an `.npz` of several has them as `points`, `normals` and `colors`, or
+has `depth` and `intrinsics`: a depth map, which is lifted to a cloud.
 Colors of 8 or 16 bits are shares of the largest.
 
 A view's box: of the order in the file, where the point is about which the view is cut, and how many points there are

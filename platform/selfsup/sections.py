@@ -254,7 +254,10 @@ class Stream(Knobs):
 class Embed(Knobs):
     crop: float = knob(0.875, "share of the shorter side kept, centered", gt=0, le=1)
     clips: int = knob(
-        1, "clips of a video, at equal distances from its first to its last, whose features are averaged", ge=1, le=100
+        1,
+        "clips of a video or recording, at equal distances from its first to its last, whose features are averaged",
+        ge=1,
+        le=100,
     )
     crops: Literal[1, 3] = knob(1, "squares of each clip, along the longer side of its frames, likewise")
     batch: int = knob(256, "samples at a time", result=False, ge=1)

@@ -23,7 +23,7 @@ from selfsup.pipelines.modalities.audio import Audio, AudioInput, AudioReading, 
 from selfsup.pipelines.modalities.spectra.mel import Waveform, log_mel
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.runner import perform
-from selfsup.sections import Backbone, InputShape
+from selfsup.sections import Backbone, Embed, InputShape
 from selfsup.spec import read
 from selfsup.views import Crop, Views
 
@@ -70,6 +70,8 @@ def test_spectrograms_and_their_normalization_are_those_of_ast() -> None:
     assert value.shape == (1, 1, 1024, 128)
     np.testing.assert_allclose(value[:, 0], expected, atol=2e-4)  # in single precision, where a frame is nearly silent
     assert (raw[:, 298:] == 0).all(), "1 + (48000 - 400) // 160 windows"
+    of_imagebind = ASTFeatureExtractor(mean=-4.268, std=9.138 / 2)(waveform, sampling_rate=RATE)["input_values"]
+    np.testing.assert_allclose(value[:, 0], of_imagebind, atol=5e-4)
 
 
 def test_a_bin_by_hand_from_a_sum_over_sines() -> None:
@@ -117,6 +119,18 @@ def test_training_sees_a_part_that_a_number_chooses_and_evaluation_the_beginning
     later = AUDIO.place(random, np.array([[1000, 8000]]), np.array([[0.5]]))
     assert later.tolist() == [[333.0, 20.0, 335.0, 7980.0, 0.0]], "half of 1000 - 335 + 1 ms; hertz beside it"
     np.testing.assert_array_equal(shown(data, random, 0.5), log_mel(noise()[333 * 16 :], RATE, 16)[:32])
+
+
+def test_several_clips_cover_a_recording_from_end_to_end() -> None:
+    """Of 1000 ms, three of 335: from 0, half of 665 and 665; of a shorter recording each is the whole."""
+    whole = Excerpt(knobs=SHORT, is_random=False)
+    view = AUDIO.tested(whole, Embed(clips=3))
+    assert (view.num_parts, view.lengths) == (3, (96, 16))
+    own = [log_mel(noise()[16 * start :], RATE, 16)[:32] for start in (0, 332, 665)]
+    np.testing.assert_array_equal(shown(coded(noise()), view), np.concatenate(own))
+    short = shown(coded(noise(0.1)), view).reshape(3, 32, 16)
+    np.testing.assert_array_equal(short, np.stack([shown(coded(noise(0.1)), whole)] * 3))
+    assert AUDIO.tested(whole, Embed()) == whole
 
 
 def test_a_rolled_recording_goes_on_at_its_beginning() -> None:
@@ -285,6 +299,9 @@ def test_a_run_is_normalized_by_the_statistics_of_its_own_rate_and_bins(
     assert abs(usual.mean - first) > 0.5, "so it matters"
 
 
+EVALS = {"knn": {"k": 3}, "linear": {"epochs": 2}}
+
+
 def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
     told = {
         "name": "timbres",
@@ -293,7 +310,8 @@ def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
         "backbone": {**BACKBONE, "patch_size": 16},
         "optim": {"lr": 1e-3, "lr_rule": "none"},
         "train": {"duration": {"steps": 4}, "batch": 16, "log_every": 2},
-        "evals": {"knn": {"k": 3}, "linear": {"epochs": 2}},
+        "evals": EVALS,
+        "embed": {"clips": 2},
     }
     del told["backbone"]["image_size"]
     path = folder / "spec.yaml"
@@ -304,7 +322,8 @@ def spec(folder: Path, manifest: Manifest, **sections: object) -> Path:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("method", ["mae", pytest.param("simclr", marks=pytest.mark.slow)])
 def test_a_whole_run_on_recordings(method: str, recordings: Manifest, tmp_path: Path) -> None:
-    planned = plan(read(spec(tmp_path, recordings, method=method)), tmp_path / "home")
+    longer = {"finetune": {"epochs": 1, "batch": 16, "warmup": 0}} if method == "simclr" else {}
+    planned = plan(read(spec(tmp_path, recordings, method=method, evals=EVALS | longer)), tmp_path / "home")
     assert [run.label for run in planned] == ["raw spectrograms", "random encoder", method]
     text = cost.describe([planned])
     assert "32 frames x 32 mel bins" in text
@@ -314,6 +333,7 @@ def test_a_whole_run_on_recordings(method: str, recordings: Manifest, tmp_path: 
         perform(run)
         assert 0 <= run.probes["linear"].result()["top1"] <= 100
     assert planned[0].probes["knn"].result()["top1"] > 60, "timbres can be heard"
+    assert all(0 <= planned[-1].probes[name].result()["top1"] <= 100 for name in longer)
     assert [stage.kind for stage in planned[-1].drawings] == ["pictures"] * (method == "mae")
 
 

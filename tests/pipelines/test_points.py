@@ -1,6 +1,7 @@
 """Clouds by trimesh, NumPy and SciPy: formats, views and their poses, statistics, packing and whole runs."""
 
 import io
+import json
 import struct
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import trimesh
 import yaml
 from arrays import npy, npz
+from PIL import Image
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -20,7 +22,7 @@ from selfsup.frozen import Frozen
 from selfsup.method import TrainInfo, load
 from selfsup.modality import DecodeError
 from selfsup.modality import load as load_modality
-from selfsup.pipelines.data import shards
+from selfsup.pipelines.data import scenes, shards
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.pack import pack
 from selfsup.pipelines.modalities.clouds.decode import decode
@@ -107,6 +109,23 @@ def test_arrays_are_read() -> None:
     assert cloud.has_normals
 
 
+def test_a_depth_map_is_lifted_to_where_its_camera_saw_the_points() -> None:
+    """A rendered scene by its own camera: points of the floor are at height 0, those of the wall all as far along."""
+    members = scenes.sample("val", 0).members
+    depth, seg = (np.asarray(Image.open(io.BytesIO(members[f"{name}.png"]))) for name in ("depth", "seg"))
+    cameras = json.loads(members["json"])["cameras"]
+    data = npz(depth=depth / 1000, intrinsics=np.array(cameras["intrinsics"]))
+    cloud = decode(data)
+    assert POINTS.extent(data, BARE) == (depth.size,) == (len(cloud.values),)
+    pose = np.array(cameras["left"])
+    places = (cloud.values - pose[:3, 3]) @ pose[:3, :3]  # a rotation is undone by its transpose
+    surface = np.array(scenes.SURFACES)[seg.ravel()]
+    np.testing.assert_allclose(places[surface == "floor", 1], 0, atol=2e-3)
+    assert np.ptp(places[surface == "wall", 2]) < 2e-3
+    hidden = npz(depth=np.where(seg == 0, np.nan, depth / 1000), intrinsics=np.array(cameras["intrinsics"]))
+    np.testing.assert_array_equal(decode(hidden).values, cloud.values[seg.ravel() != 0])
+
+
 HEAD = b"ply\nformat ascii 1.0\nelement vertex 2\n"
 FLAT = b"property float x\nproperty float y\nproperty float z\nend_header\n"
 
@@ -120,6 +139,8 @@ FLAT = b"property float x\nproperty float y\nproperty float z\nend_header\n"
         HEAD.replace(b"2", b"9" * 30) + FLAT, HEAD.replace(b"ascii", b"odd") + FLAT, HEAD + FLAT.replace(b"x", b"u"),
         ply("binary_big_endian")[:-200], npy(XYZ)[:-9], npy(XYZ[:, :2]), npy(XYZ[:0]), npy(XYZ[0]), npy(XYZ[None]),
         npy(np.full((4, 3), np.nan)), npy(np.array([["a"] * 3])), npz(points=XYZ, faces=XYZ), npz(a=XYZ)[:80],
+        npz(depth=XYZ, intrinsics=np.zeros((3, 3))), npz(depth=XYZ, intrinsics=np.eye(4)),
+        npz(depth=0 * XYZ, intrinsics=np.eye(3)),
     ],
 )  # fmt: skip
 def test_what_is_no_cloud_is_an_error(data: bytes) -> None:

@@ -17,6 +17,7 @@ AXES = ("x", "y", "z")
 NORMALS = ("nx", "ny", "nz")
 COLORS = ("red", "green", "blue")
 FIELDS = ("points", "normals", "colors")  # arrays of an .npz
+LIFTED = {"depth", "intrinsics"}  # those of a depth map
 
 Values = NDArray[np.float64]  # (N, C)
 
@@ -59,6 +60,19 @@ def centered(values: Values) -> Values:
     return np.concatenate([xyz / (radius or 1), values[:, len(AXES) :]], axis=1)
 
 
+def lifted(depth: NDArray[Any], intrinsics: NDArray[Any]) -> Values:
+    """(H, W), along the camera's axis, (3, 3) -> (N, 3): where pixels of known depth are: x right, y down, z ahead.
+
+    The first pixel reaches from 0 to 1. What is not finite, or not above zero, is unknown. Raises ValueError for other
+    shapes, and intrinsics that cannot be undone.
+    """
+    if depth.ndim != 2 or intrinsics.shape != (3, 3):
+        raise ValueError(f"depth {depth.shape} and intrinsics {intrinsics.shape}; expected (H, W) and (3, 3)")
+    row, column = np.nonzero(np.isfinite(depth) & (depth > 0))
+    places = np.stack([column + 0.5, row + 0.5, np.ones(len(row))])
+    return np.asarray((np.linalg.solve(intrinsics, places) * depth[row, column]).T, np.float64)
+
+
 def _ply(content: bytes) -> tuple[list[NDArray[np.generic]], bool]:
     """Return coordinates, normals and colors in [0, 1], as far as they are there, and whether there are normals."""
     table = ply.vertices(content)
@@ -75,7 +89,7 @@ def _ply(content: bytes) -> tuple[list[NDArray[np.generic]], bool]:
 
 
 def _arrays(content: bytes) -> tuple[list[NDArray[np.generic]], bool]:
-    """Return the one array of a file, or those of FIELDS, and whether there are normals."""
+    """Return the one array of a file, those of FIELDS, or what those of LIFTED show, and whether there are normals."""
     if not content.startswith((b"\x93NUMPY", b"PK")):
         raise ValueError("neither PLY nor NumPy")
     file = np.load(io.BytesIO(content), allow_pickle=False)
@@ -83,8 +97,10 @@ def _arrays(content: bytes) -> tuple[list[NDArray[np.generic]], bool]:
         return [file], False
     if len(file.files) == 1:
         return [file[file.files[0]]], False
+    if {*file.files} == LIFTED:
+        return [lifted(file["depth"], file["intrinsics"])], False
     if "points" not in file.files or {*file.files} - {*FIELDS}:
-        raise ValueError(f"arrays {', '.join(file.files)}; expected one, or {', '.join(FIELDS)}")
+        raise ValueError(f"arrays {', '.join(file.files)}; expected one, {', '.join(FIELDS)}, or depth and intrinsics")
     parts = {name: file[name] for name in FIELDS if name in file.files}
     return [_shares(part) if name == "colors" else part for name, part in parts.items()], "normals" in parts
 
