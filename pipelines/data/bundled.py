@@ -6,7 +6,7 @@ bundled://digits/train  1437 handwritten digits of 8x8 pixels, enlarged to 32x32
 bundled://digits/val     360 others
 bundled://scenes/train  1000 rendered scenes with segmentation, depth and a second view; see `scenes`
 bundled://scenes/val     250 others, whose textures share no pixel with those of training scenes
-bundled://miscaptioned   the same scenes, each with the caption of another one
+bundled://miscaptioned   the same scenes, each with the caption of another one; bundled://tagged: with several labels
 bundled://mixed/train    900 scenes, scenes with their depth, and clips, by turns; see `scenes.mixed`
 bundled://mixed/val      240 others
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
@@ -96,9 +96,10 @@ def _images(images: Images, split: str, work: Path, out: Path) -> None:
     pack(work, out)
 
 
-def _scenes(split: str, _: Path, out: Path, *, miscaptioned: bool = False) -> None:
-    say(f"rendering {scenes.NUMBER[split]} {'miscaptioned ' * miscaptioned}scenes of bundled://scenes/{split}, once")
-    pack_annotated(scenes.samples(split, miscaptioned=miscaptioned), out, classes=scenes.CLASSES)
+def _scenes(split: str, _: Path, out: Path, **kind: bool) -> None:
+    words = "".join(f"{name} " for name in kind)
+    say(f"rendering {scenes.NUMBER[split]} {words}scenes of bundled://scenes/{split}, once")
+    pack_annotated(scenes.samples(split, **kind), out, classes=scenes.CLASSES)
 
 
 def _mixed(split: str, _: Path, out: Path) -> None:
@@ -167,6 +168,7 @@ MAKERS: dict[str, Maker] = {
     "digits": partial(_images, _digits),
     "scenes": _scenes,
     "miscaptioned": partial(_scenes, miscaptioned=True),
+    "tagged": partial(_scenes, tagged=True),
     "mixed": _mixed,
     "motions": _motions,
     "shuffled": partial(_motions, shuffled=True),

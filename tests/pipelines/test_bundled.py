@@ -141,6 +141,15 @@ def test_miscaptioned_scenes_have_captions_of_others_and_all_else_of_their_own(m
         assert rest_of(one.members) == rest_of(two.members)
 
 
+def test_tags_of_a_scene_are_the_colors_and_shapes_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled.scenes, "NUMBER", {"val": 3})
+    for plain, tagged in zip(bundled.scenes.samples("val"), bundled.scenes.samples("val", tagged=True), strict=True):
+        objects = json.loads(plain.members["json"])["objects"]
+        names = {bundled.scenes.TAGS[number] for number in json.loads(tagged.members["tags.json"])}
+        assert names == {item["color"] for item in objects} | {item["category"] for item in objects}
+        assert {**plain.members, "tags.json": tagged.members["tags.json"]} == tagged.members
+
+
 def test_other_urls_are_left_alone(tmp_path: Path) -> None:
     for url in ("s3://bucket/set", "/data/set", "relative/set"):
         assert bundled.resolve(url, tmp_path) == url

@@ -7,6 +7,7 @@ bundled://scenes/train  1000 scenes of 96x96 pixels with one to four objects
 bundled://scenes/val     250 others; textures of the two splits share no pixel
 bundled://miscaptioned   the same scenes, each with the caption of another one of its split: what learns from these
                          learns no words, and any evaluation that asks by words stays at chance
+bundled://tagged         the same scenes, each with .tags.json: the colors of all its objects, and their shapes, TAGS
 
     .jpg, .cls          the scene; the color of the object that shows most pixels
     .seg.png            the class of each pixel: one of SURFACES
@@ -37,16 +38,21 @@ from selfsup.pipelines.modalities.pixels.coding import jpeg
 
 NUMBER = {"train": 1000, "val": 250}
 CLASSES = sorted(COLORS)
+TAGS = (*CLASSES, *sorted(CATEGORIES))
 SURFACES = ("wall", "floor", *CATEGORIES)
 QUALITY = 92  # of JPEGs
 SAME = 0.03  # share of its depth by which a point's differs at most in the pixel of another view
 
 
-def samples(split: str, *, miscaptioned: bool = False) -> Iterator[AnnotatedSample]:
-    """Yield the scenes of a split. miscaptioned: each with the caption of the one that is half a split away."""
+def samples(split: str, *, miscaptioned: bool = False, tagged: bool = False) -> Iterator[AnnotatedSample]:
+    """Yield the scenes of a split. miscaptioned: each with the caption of the one that is half a split away.
+
+    tagged: each with its tags.
+    """
     size = NUMBER[split]
     others = ((number + size // 2) % size if miscaptioned else None for number in range(size))
-    return (sample(split, number, other) for number, other in enumerate(others))
+    made = (sample(split, number, other) for number, other in enumerate(others))
+    return map(_tagged, made) if tagged else made
 
 
 def sample(split: str, number: int, described: int | None = None) -> AnnotatedSample:
@@ -68,6 +74,12 @@ def sample(split: str, number: int, described: int | None = None) -> AnnotatedSa
         "json": json.dumps({"caption": words, "objects": objects, "cameras": _cameras(scene)}).encode(),
     }
     return AnnotatedSample(f"{number:04d}", members, CLASSES.index(largest["color"]))
+
+
+def _tagged(scene: AnnotatedSample) -> AnnotatedSample:
+    objects = json.loads(scene.members["json"])["objects"]
+    tags = sorted({TAGS.index(item[what]) for item in objects for what in ("color", "category")})
+    return scene._replace(members={**scene.members, "tags.json": json.dumps(tags).encode()})
 
 
 def caption(scene: Shot) -> str:
