@@ -10,7 +10,7 @@ Pillow's filter, and its pixels without a class are a class of their own, which 
 zero after normalization, is none either. Of a sample whose depth is unknown all over its crop, or that has no class
 there, no patch of these is seen: hidden ones of the others take their places, in their order, which is random.
 
-B: batch, T: modalities, N: patches of one, K: visible ones of all, D: channels, d: of a decoder, P: values of a patch.
+B: batch, T: modalities, N: patches of one, K: visible ones of all, D: channels, P: values of a patch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,6 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from timm.layers.mlp import Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.dirichletmask import DirichletMask
@@ -31,8 +29,8 @@ from selfsup.method import Batch, Method, Out, Painting, ParamOptions, TrainInfo
 from selfsup.parts import checks, decoder, dist
 from selfsup.parts.heads import xavier_linears
 from selfsup.parts.patch import patchify, side_of, unpatchify
-from selfsup.parts.positions import sincos
 from selfsup.parts.reconstruction import masked_view, moments
+from selfsup.parts.task_decoder import TaskDecoder
 from selfsup.parts.tokens import Tokens
 from selfsup.sections import Setup
 from selfsup.views import Beside, Crop, MapSpec, Views
@@ -109,13 +107,12 @@ class MultiMAE(Method):
         if self.classes is not None:
             nn.init.trunc_normal_(self.classes.weight, std=0.02)
         values = {RGB: encoder.patch_values, DEPTH: side**2, SEG: places * hyper.classes}
-        painted = [*self.tasks, *(["norm_rgb"] if hyper.norm_rgb else [])]
+        at = {name: number for number, name in enumerate(self.tasks)} | ({"norm_rgb": 0} if hyper.norm_rgb else {})
+        sizes = {"width": hyper.decoder_width, "depth": hyper.decoder_depth, "heads": hyper.decoder_heads}
         self.painters = nn.ModuleDict(
             {
-                name: TaskDecoder(
-                    encoder, hyper, self.tasks, RGB if name == "norm_rgb" else name, values.get(name, values[RGB])
-                )
-                for name in painted
+                name: TaskDecoder(encoder, values.get(name, values[RGB]), tasks=len(self.tasks), at=number, **sizes)
+                for name, number in at.items()
             }
         )
 
@@ -146,6 +143,26 @@ class MultiMAE(Method):
         side = side_of(self.backbone.patch) // (self.stride if name == SEG else 1)
         whole = unpatchify(values, grid=self.backbone.grid, patch=side)
         return whole[:, 0] if name == SEG else whole
+
+    @classmethod
+    def decoded_maps(cls, hyper: Hyper) -> tuple[str, ...]:
+        return tasks(hyper)[1:]
+
+    def decoded_map(self, name: str, view: Tokens | Tensor) -> Tensor:
+        """-> (B, S * S, 1): standardized depth, or the likeliest class, of images whose patches are all seen"""
+        assert isinstance(view, Tokens), "a ViT sees tokens"
+        number, places = view.value.shape[1], len(self.tasks) * view.value.shape[1]
+        order = torch.arange(places, device=view.value.device).expand(len(view.value), -1)
+        mask = IndexMask(keep=order[:, :number], hide=order[:, number:])
+        side, batch = side_of(self.backbone.patch), len(view.value)
+        hidden = {RGB: view.value, DEPTH: view.value.new_zeros(batch, number, side**2)}
+        hidden[SEG] = torch.full((batch, number, (side // self.stride) ** 2), -1, device=view.value.device)
+        painted = self.painters[name](self._encoded(view, mask, hidden), mask).float()
+        if name == DEPTH:
+            return self._whole(name, painted).flatten(1)[..., None]
+        classes = painted.unflatten(2, (hidden[SEG].shape[2], -1)).argmax(3)
+        whole = self._whole(name, classes).repeat_interleave(self.stride, 1).repeat_interleave(self.stride, 2)
+        return whole.flatten(1)[..., None]
 
     def param_options(self, name: str, weight: Tensor) -> ParamOptions:  # noqa: ARG002
         """Return the options of the optimizer: what marks a place, a modality or a class does not decay."""
@@ -219,53 +236,6 @@ class MultiMAE(Method):
             mean, deviation = moments(target)
             target = (target - mean) / deviation
         return (painted - target).square()
-
-
-class TaskDecoder(nn.Module):
-    """A decoder of one modality: its patches ask, by cross-attention, for what the encoder made of all visible ones.
-
-    Section 3.2, "Decoders": queries are visible patches' features, and a learned token elsewhere; then transformer
-    blocks. Every modality has an embedding of its own in each decoder.
-    """
-
-    positions: Tensor
-
-    def __init__(
-        self, encoder: TokenEncoder, hyper: MultiMAE.Hyper, tasks: tuple[str, ...], task: str, values: int
-    ) -> None:
-        super().__init__()
-        width, self.heads, self.num_prefix = hyper.decoder_width, hyper.decoder_heads, encoder.num_prefix
-        self.at = tasks.index(task)
-        self.embed = nn.Linear(encoder.dim, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.task_embed = nn.Parameter(torch.empty(len(tasks), 1, width))
-        self.register_buffer("positions", sincos(encoder.grid, width), persistent=False)
-        self.query_norm, self.context_norm, self.out_norm = (nn.LayerNorm(width, eps=1e-6) for _ in range(3))
-        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
-        self.mlp = Mlp(width, 4 * width)
-        self.blocks = nn.Sequential(*(Block(width, self.heads, qkv_bias=True) for _ in range(hyper.decoder_depth)))
-        self.head = nn.Linear(width, values)
-        xavier_linears(self)
-        nn.init.trunc_normal_(self.task_embed, std=0.02)
-
-    def forward(self, seen: Tensor, mask: IndexMask) -> Tensor:
-        """(B, prefix + K, D) -> (B, N, values): every patch of the modality, as it is painted"""
-        context = self.embed(seen)
-        places = (self.task_embed + self.positions).flatten(0, 1)  # (T * N, d)
-        visible = context[:, self.num_prefix :] + F.embedding(mask.keep, places)
-        asked = (self.mask_token + places).expand(len(seen), -1, -1).to(visible.dtype)
-        asked = asked.scatter(1, mask.keep[..., None].expand_as(visible), visible)
-        queries = asked.view(len(seen), -1, *self.positions.shape)[:, self.at]
-        read = self.context_norm(torch.cat([context[:, : self.num_prefix], visible], dim=1))
-        hidden = self._attended(self.query_norm(queries), read)
-        painted: Tensor = self.head(self.blocks(hidden + self.mlp(self.out_norm(hidden))))
-        return painted
-
-    def _attended(self, queries: Tensor, read: Tensor) -> Tensor:
-        parts = self.q(queries), self.k(read), self.v(read)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        attended: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return attended
 
 
 def tasks(hyper: MultiMAE.Hyper) -> tuple[str, ...]:

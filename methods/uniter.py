@@ -100,6 +100,13 @@ class UNITER(Method):
         log = {"words": entropy, "patches": patches, "pairs": pairs, "moved": moved, "matched": accuracy}
         return Out(loss, log)
 
+    def matched(self, view: Tokens | Tensor, words: Tokens) -> Tensor:
+        """-> (B,): logits of pairs, by which section 3.3's "Image-Text Retrieval" ranks them"""
+        assert isinstance(view, Tokens), "a ViT sees tokens"
+        features = read(self.backbone, view, self.words(words), validity(words))
+        logits: Tensor = self.match(features[:, 0])
+        return logits[:, 1] - logits[:, 0]
+
     def _words_told(self, batch: Batch) -> Tensor:
         """-> (): cross-entropy of masked words, their mean over the batch; neither begin nor end is one"""
         (tokens, _), (words, mask) = (masked_view(view) for view in batch.views)

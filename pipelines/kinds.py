@@ -43,21 +43,32 @@ def check(planned: PlannedRun) -> None:
     check_beside(planned, planned.train, "data.train")
     lacking.check(run, planned.train)
     for name, evaluation in planned.evals.items():
-        if evaluation.feature.is_joint and (run.method in BASELINES or load(run.method).joint is Method.joint):
-            message = f"{name} compares text with {run.modality}, and {short(run.method)} embeds no two alike"
-            message = f"{message}; leave it out, or choose {' or '.join(_joint())}"
+        own = evaluation.feature.scorer
+        if evaluation.feature.is_joint and (run.method in BASELINES or not _has(run.method, own)):
+            lack = "embeds no two alike" if own == "joint" else "has no head that does"
+            message = f"{name} compares text with {run.modality}, and {short(run.method)} {lack}"
+            message = f"{message}; leave it out, or choose {_having(own)}"
+            raise SpecError(message, f"evals.{name}", "method")
+        if (map_ := evaluation.feature.decoded) and map_ not in load(run.method).decoded_maps(run.hyper):
+            message = f"{name} scores the {map_} that an objective's decoder paints, and {short(run.method)} paints none"
+            message = f"{message}; leave it out, or choose {_having('decoded_map')}"
             raise SpecError(message, f"evals.{name}", "method")
         read = evaluation.feature.joined(run.modality) if evaluation.feature.is_joint else ()
         if unread := [other for other in read if other not in (run.modality, *run.beside)]:
             why = f"reads {unread[0]} beside {run.modality}, and {short(run.method)} learns from none"
             raise SpecError(f"{name} {why}; leave it out", f"evals.{name}", "method")
-        if evaluation.feature.kind == "pairs":
+        if evaluation.feature.kind in ("pairs", "matched"):
             own = f"evals.{name}.data.val" if evaluation.data.val else "data.val"
             check_beside(planned, planned.splits(name).val, own)
 
 
-def _joint() -> list[str]:
-    return [name for name in names() if load(name).joint is not Method.joint]
+def _has(method: str, own: str) -> bool:
+    """Return whether a method has one of the functions that an objective may have."""
+    return getattr(load(method), own) is not getattr(Method, own)
+
+
+def _having(own: str) -> str:
+    return " or ".join(name for name in names() if _has(name, own))
 
 
 def check_beside(planned: PlannedRun, data: Manifest, path: str) -> None:

@@ -116,9 +116,9 @@ class PlannedRun:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """Return the files that training leaves for evaluations: the objective, too, where one reads its towers."""
-        is_joint = any(evaluation.feature.is_joint for evaluation in self.evals.values())
-        return (objective.ENCODER, *([objective.METHOD] if is_joint else []))
+        """Return the files that training leaves for evaluations: the objective, too, where one reads it whole."""
+        is_whole = any(evaluation.feature.is_of_objective for evaluation in self.evals.values())
+        return (objective.ENCODER, *([objective.METHOD] if is_whole else []))
 
     @property
     def size(self) -> TrainInfo:

@@ -59,6 +59,23 @@ def test_any_two_modalities_are_retrieved_as_captions_are() -> None:
         CrossRetrieval.Hyper(between=("audio", "audio"))
 
 
+def test_pairs_that_a_head_scored_are_ranked_both_ways() -> None:
+    """Of 12 samples and 15 captions, three of which are of samples that cannot be read."""
+    draw = np.random.default_rng(2)
+    own, pairs = draw.permutation(15)[:12], draw.normal(size=(12, 15))
+    pairs[np.arange(12), own] += 1
+    value = np.concatenate([own[:, None], pairs], axis=1).astype(np.float32)
+    evaluator = CaptionRetrieval(CaptionRetrieval.Hyper(by="head", samples=15))
+    found = dict(evaluator.run(Features(*NONE, value, np.full(12, -1), 0), seed=0))
+    for k in (1, 5, 10):
+        text = [place in np.argsort(-row)[:k] for place, row in zip(own, pairs, strict=True)]
+        sample = [number in np.argsort(-pairs[:, place])[:k] for number, place in enumerate(own)]
+        assert found[f"text_recall{k}"] == pytest.approx(100 * np.mean(text))
+        assert found[f"sample_recall{k}"] == pytest.approx(100 * np.mean(sample))
+    choice = evaluator.reads_of(evaluator.hyper)
+    assert (choice.kind, choice.whole.images, choice.identity) == ("matched", 15, {"reads": "matched", "images": 15})
+
+
 def test_equal_captions_share_a_place_and_equal_features_are_chance() -> None:
     same = torch.nn.functional.normalize(torch.ones(20, 4), dim=1)
     assert recalls(same, same) == pytest.approx([1 / 20, 5 / 20, 10 / 20])

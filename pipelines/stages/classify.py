@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup import tensors
 from selfsup.method import Method, TrainInfo
 from selfsup.parts.tokens import Tokens
-from selfsup.pipelines.objective import build
+from selfsup.pipelines.objective import TrainedMethod, build
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.spec import Run
 from selfsup.views import ViewSpec
@@ -21,7 +21,8 @@ from selfsup.views import ViewSpec
 class HeadSource:
     """A trained objective that predicts classes or maps.
 
-    weights: its file, which tells run and info. view, stats: of each sample, as an EncoderSource's.
+    weights: its file, which tells run and info. view, stats: of each sample, as an EncoderSource's. decoded: the map
+    that its own decoder paints; "" for what it predicts by labels.
     """
 
     run: Run = field(compare=False)
@@ -29,18 +30,21 @@ class HeadSource:
     weights: Path
     view: ViewSpec
     stats: Any
+    decoded: str = ""
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """Return the function of loaded views, (B, *S, C), to predictions, (B, classes) or (B, T, D)."""
         method = restored(self.run, self.info, self.weights)
         seen = seen_by(method, self.view, self.stats)
+        if self.decoded:
+            return lambda raw: method.decoded_map(self.decoded, seen(raw))
         return lambda raw: method.predict(seen(raw))
 
 
-def restored(run: Run, info: TrainInfo, weights: Path) -> Method:
+def restored(run: Run, info: TrainInfo, weights: Path, teacher: TrainedMethod | None = None) -> Method:
     """Return a trained objective, on the device that it is put on."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    method = build(run, info, torch.device("cpu"))
+    method = build(run, info, torch.device("cpu"), teacher=teacher)
     tensors.fill(method, weights)
     return method.to(device).eval()
 

@@ -147,8 +147,8 @@ def _embed(planned: PlannedRun, name: str, weights: Path, folder: Path) -> None:
     """Write the features of samples that an evaluation reads."""
     reads, (train, val) = planned.feature(planned.evals[name]), planned.splits(name)
     first = train.num_samples if reads.is_predicted else 0
-    source, load = reading(planned, weights, reads, train, val, first)
-    _write(planned, source, load, train.num_samples + val.num_samples - first, folder)
+    source, load, total = reading(planned, weights, reads, train, val, first)
+    _write(planned, source, load, total, folder)
 
 
 def _write(planned: PlannedRun, source: Source, load: Loader, total: int, folder: Path) -> None:

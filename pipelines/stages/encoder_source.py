@@ -18,7 +18,7 @@ from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.stages import raw_values
 from selfsup.pipelines.stages.classify import HeadSource
-from selfsup.pipelines.stages.paired import PairSource
+from selfsup.pipelines.stages.paired import MatchSource, PairSource
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import ViewSpec
@@ -96,7 +96,7 @@ def joined(features: Tensor, parts: int, *, tokens: bool) -> Tensor:
     return apart.flatten(1, 2) if tokens else apart.mean(dim=1)
 
 
-Source = EncoderSource | HeadSource | PairSource
+Source = EncoderSource | HeadSource | PairSource | MatchSource
 
 
 @lru_cache(maxsize=1)

@@ -21,74 +21,22 @@ from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
-from selfsup.modality import Data, DecodeError, Raw
 from selfsup.pipelines.data.answers import AnswerSource
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.objective import ENCODER, METHOD
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import HeadSource
 from selfsup.pipelines.stages.embedded import EmbeddedTrain, embedded_train
-from selfsup.pipelines.stages.encoder_source import Columns, EncoderSource, Source
+from selfsup.pipelines.stages.encoder_source import EncoderSource, Source
 from selfsup.pipelines.stages.encoding import write_features
 from selfsup.pipelines.stages.filled import blocks, mapped, places_of, written
+from selfsup.pipelines.stages.load import Load
 from selfsup.pipelines.stages.maps import MapSource
-from selfsup.pipelines.stages.paired import pair_source
+from selfsup.pipelines.stages.paired import MatchSource, pair_source
 from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import ViewTable, chosen
 from selfsup.stage import Stage
-from selfsup.views import Center, ViewSpec
-
-
-class Load:
-    """A map from numbers of samples, from `first` on, val after train, to a view and a label of each that decodes.
-
-    beside: the view of a companion that is loaded, too.
-    """
-
-    def __init__(
-        self, train: Manifest, val: Manifest, view: ViewSpec, first: int = 0, beside: ViewSpec | None = None
-    ) -> None:
-        self._splits, self._first = (train, val), first
-        number = {name: place for place, name in enumerate(train.classes)} | {"": -1}
-        self._class = [  # label -> its number in train's classes; -1 and the last: none there
-            np.array([*(number.get(name, -1) for name in split.classes), -1]) for split in self._splits
-        ]
-        self._views = {"sample": view} | ({"beside": beside} if beside else {})
-
-    def __call__(self, batch: Columns) -> Columns:
-        number, limit = batch["id"] + self._first, self._splits[0].num_samples
-        parts = [self._read(split, number[(number >= limit) == split]) for split in (0, 1)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _read(self, split: int, number: NDArray[np.int64]) -> Columns:
-        manifest, loaded = self._splits[split], list[list[Raw | None]]()
-        for view in self._views.values():
-            samples = SampleReader(manifest, view.modality).read(number - split * self._splits[0].num_samples)
-            label = np.array([-1 if sample.label is None else sample.label for sample in samples], np.int64)
-            loaded.append([_loaded(view, sample.data, manifest) for sample in samples])
-        made = np.array([all(raw is not None for raw in raws) for raws in zip(*loaded, strict=True)], bool)
-        return {
-            **{name: self._stack(name, raws, made, manifest) for name, raws in zip(self._views, loaded, strict=True)},
-            "label": self._class[split][label[made]],
-            "split": np.full(made.sum(), split, np.int64),
-            "id": number[made].astype(np.int64),
-        }
-
-    def _stack(self, name: str, raws: list[Raw | None], made: NDArray[np.bool_], manifest: Manifest) -> NDArray[Any]:
-        view = self._views[name]
-        shape, dtype = modality.load(view.modality).raw(view, manifest.reading(view.modality))
-        parts = [raw for raw, is_made in zip(raws, made, strict=True) if is_made and raw is not None]
-        return np.stack(parts) if parts else np.empty((0, *shape), dtype)
-
-
-def _loaded(view: ViewSpec, data: Data, manifest: Manifest) -> Raw | None:
-    kind, reading = modality.ready(view.modality), manifest.reading(view.modality)
-    try:
-        extents = np.array([kind.extent(data, reading)])
-        return kind.load(data, kind.place(view, extents, np.empty((1, 0))), [view], reading)[0]
-    except DecodeError:
-        return None
+from selfsup.views import Center
 
 
 def embed(planned: PlannedRun, stage: Stage) -> dict[str, float]:
@@ -115,27 +63,32 @@ def embed_splits(
     """
     weights = planned.pretrain.folder / ENCODER if planned.pretrain else None
     first = train.num_samples if reads.is_predicted or known else 0
-    source, load = reading(planned, weights, reads, train, val or train, first)
-    total = train.num_samples + (val.num_samples if val else 0) - first
+    source, load, total = reading(planned, weights, reads, train, val, first)
     return write_features(source, load, planned.run, total, folder, known)
 
 
 def reading(
-    planned: PlannedRun, weights: Path | None, reads: FeatureChoice, train: Manifest, val: Manifest, first: int
-) -> tuple[Source, Load]:
-    """Return what makes a feature of loaded samples, and what loads these.
+    planned: PlannedRun, weights: Path | None, reads: FeatureChoice, train: Manifest, val: Manifest | None, first: int
+) -> tuple[Source, Load, int]:
+    """Return what makes a feature of loaded samples, what loads these, and how many there are.
 
     weights: the file of a trained encoder, beside which that of its objective lies. first: the first sample, of train
     and then val.
     """
     source: Source = tested_source(planned, weights, reads)
-    beside = None
+    total = train.num_samples + (val.num_samples if val else 0) - first
+    splits, beside, only = (train, val or train), None, None
     if weights and reads.is_joint:
         source = pair_source(planned, weights.with_name(METHOD), reads, train.classes)
-        beside = source.beside
+        beside, only = source.beside, chosen(total, reads.images)
+        total = len(only)
+        if beside and reads.kind == "matched":
+            captions = Load(*splits, beside, first, only=only)({"id": np.arange(total)})["sample"]
+            source = MatchSource(source, captions.tobytes())
     elif weights and reads.is_predicted:
-        source = HeadSource(planned.run, planned.size, weights.with_name(METHOD), source.view, source.stats)
-    return source, Load(train, val, source.view, first, beside)
+        made_of = planned.run, planned.size, weights.with_name(METHOD), source.view, source.stats
+        source = HeadSource(*made_of, reads.decoded)
+    return source, Load(*splits, source.view, first, beside, only), total
 
 
 def source_of(planned: PlannedRun, weights: Path | None, reads: FeatureChoice) -> EncoderSource:

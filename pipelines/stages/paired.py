@@ -1,4 +1,4 @@
-"""Modalities of samples in the space that the towers of an objective share: what evaluations of them are scored by."""
+"""Samples with what lies beside them, by a whole objective: in the space that its towers share, or pair by pair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,21 +13,24 @@ from selfsup.feature_choice import FeatureChoice
 from selfsup.input_kinds import shape_beside, whole_of
 from selfsup.method import Method, TrainInfo
 from selfsup.modality import Reading
+from selfsup.parts.numbered import numbered
+from selfsup.parts.tokens import Tokens
 from selfsup.pipelines.modalities.text import encoded
+from selfsup.pipelines.objective import TrainedMethod
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.classify import restored, seen_by
 from selfsup.spec import Run
 from selfsup.views import ViewSpec
 
-TEXT = "text"
+TEXT, AT_ONCE = "text", 256  # captions
 
 
 @dataclass(frozen=True)
 class PairSource:
     """A trained objective of several towers.
 
-    weights: its file, which tells run and info. views, stats: of each modality that is read, as an EncoderSource's of
-    samples. classes: that prompts name.
+    weights: its file, which tells run, info and teacher. views, stats: of each modality that is read, as an
+    EncoderSource's of samples. classes: that prompts name.
     """
 
     run: Run = field(compare=False)
@@ -37,6 +40,7 @@ class PairSource:
     stats: tuple[Reading, ...]
     reads: FeatureChoice
     classes: tuple[str, ...]
+    teacher: TrainedMethod | None = field(default=None, compare=False)
 
     @property
     def view(self) -> ViewSpec:
@@ -53,7 +57,7 @@ class PairSource:
 
         Or of (B, *S, C) alone to cosines with the prompts of each class, (B, C).
         """
-        method = restored(self.run, self.info, self.weights)
+        method = restored(self.run, self.info, self.weights, self.teacher)
         seen = [seen_by(method, *of) for of in zip(self.views, self.stats, strict=True)]
 
         def joint(number: int, raw: Tensor) -> Tensor:
@@ -79,17 +83,63 @@ class PairSource:
         return F.normalize(torch.stack(rows), dim=1)
 
 
+@dataclass(frozen=True)
+class MatchSource:
+    """A trained objective that says of samples and captions whether they belong together.
+
+    pair: the objective, and how both are seen. captions: (N, L, 1) int32, those that are asked for, as bytes.
+    """
+
+    pair: PairSource
+    captions: bytes
+
+    @property
+    def view(self) -> ViewSpec:
+        return self.pair.view
+
+    def model(self) -> Callable[..., Tensor]:
+        """Return the function of loaded samples, (B, *S, C), and their captions, (B, L, 1), to scores, (B, 1 + N).
+
+        Of each sample: which of the N captions is its own, and how likely each is. Equal ones are seen once.
+        """
+        pair = self.pair
+        method = restored(pair.run, pair.info, pair.weights, pair.teacher)
+        seen = seen_by(method, pair.view, pair.stats[0])
+        device = next(method.parameters()).device
+        texts = torch.frombuffer(bytearray(self.captions), dtype=torch.int32).view(-1, *pair.views[1].lengths, 1)
+        different, number = torch.unique(texts, dim=0, return_inverse=True)
+        parts = [numbered(part.movedim(-1, 1).to(device)) for part in different.split(AT_ONCE)]
+
+        def matched(raw: Tensor, words: Tensor) -> Tensor:
+            own = [(texts == row.cpu()).flatten(1).all(1).nonzero()[0, 0] for row in words]
+            rows = [[method.matched(_repeated(view, part), part) for part in parts] for view in map(seen, raw.split(1))]
+            scores = torch.stack([torch.cat(row) for row in rows])[:, number.to(device)]
+            return torch.cat([torch.stack(own)[:, None].to(scores), scores], dim=1)
+
+        return matched
+
+
+def _repeated(view: Tokens | Tensor, words: Tokens) -> Tokens | Tensor:
+    """(1, ...), (B, L, 1) -> (B, ...): a sample for each caption"""
+    if isinstance(view, Tensor):
+        return view.expand(len(words.value), *view.shape[1:])
+    value, coord = (part.expand(len(words.value), -1, -1) for part in (view.value, view.coord))
+    return view._replace(value=value, coord=coord)
+
+
 def pair_source(planned: PlannedRun, weights: Path, reads: FeatureChoice, classes: tuple[str, ...]) -> PairSource:
     """Return the objective of a run. weights: its file. reads: the feature. classes: that prompts name."""
     run, stats = planned.run, planned.all_stats
-    names = reads.joined(run.modality)[: 2 if reads.kind == "pairs" else 1]
+    names = reads.joined(run.modality)[: 1 if reads.kind == "prompted" else 2]
     views = tuple(_whole(run, name, stats[name].channels) for name in names)
-    return PairSource(run, planned.size, weights, views, tuple(stats[name] for name in names), reads, classes)
+    own = tuple(stats[name] for name in names)
+    return PairSource(run, planned.size, weights, views, own, reads, classes, planned.taught)
 
 
 def _whole(run: Run, name: str, channels: int) -> ViewSpec:
-    """Return the view of a modality that evaluation sees."""
+    """Return the view of a modality that evaluation sees, of as many parts of samples as features are averaged over."""
     if name == run.modality:
-        return whole_of(run.kinds, run.backbone, run.embed.crop)
+        view: ViewSpec = modality.load(name).tested(whole_of(run.kinds, run.backbone, run.embed.crop), run.embed)
+        return view
     sizes = shape_beside(name, run.kinds, run.backbone, channels).sizes
     return modality.load(name).whole(sizes, run.embed.crop, run.kinds.beside[name])

@@ -143,7 +143,9 @@ class Evaluator(abc.ABC):
 
     reads: one vector a sample, which FeatureKnobs choose; or one a token, of which FeatureChoice has three kinds;
     or what a head predicts that `training` trained with the encoder, for validation samples alone: logits, or where the
-    target is a map, a number for each pixel, (M, S * S, 1); or what two towers make of these: pairs, (M, 2, D), or
+    target is a map, a number for each pixel, (M, S * S, 1); such a map as the objective's own decoder paints it of
+    samples alone: decoded_depth, decoded_seg; matched, the place of the own among N captions and scores of all,
+    (M, 1 + N); or what two towers make of these: pairs, (M, 2, D), or
     cosines with prompts of classes, (M, C). target: the field of a sample that is predicted: its class, or one of
     DENSE, whose tokens are of the whole image, squashed to a square; None without labels. metrics: all that `run` may
     yield. classifies: whether it names a class for each validation sample, to whose logits it adds the features'
@@ -152,7 +154,20 @@ class Evaluator(abc.ABC):
     """
 
     Hyper: ClassVar[type[Knobs]]
-    reads: ClassVar[Literal["pooled", "tokens", "keys", "attention", "logits", "pairs", "prompted"]] = "pooled"
+    reads: ClassVar[
+        Literal[
+            "pooled",
+            "tokens",
+            "keys",
+            "attention",
+            "logits",
+            "decoded_depth",
+            "decoded_seg",
+            "pairs",
+            "matched",
+            "prompted",
+        ]
+    ] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth", "disparity", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
     classifies: ClassVar[bool] = False

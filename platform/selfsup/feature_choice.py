@@ -20,8 +20,10 @@ class Prompts(NamedTuple):
 class FeatureChoice(NamedTuple):
     """A feature of a sample: one vector, or one for each token; `logits`: what a trained head predicts.
 
+    decoded_depth, decoded_seg: what a decoder of the objective itself paints of a sample alone, a map of its pixels.
     Of an objective of several towers: `pairs`, two modalities in the space that they share, those of `between`, or a
-    sample and its caption; `prompted`: a sample's cosines with the `prompts` of each class there.
+    sample and its caption; `prompted`: a sample's cosines with the `prompts` of each class there. Of one encoder of
+    samples and captions: `matched`: which caption is the own, then how likely each is to be.
 
     kind: of tokens: tokens, what the encoder ends in; keys, those of a ViT's last attention; attention, what each head
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
@@ -32,7 +34,18 @@ class FeatureChoice(NamedTuple):
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
     """
 
-    kind: Literal[Pooling, "tokens", "keys", "attention", "logits", "pairs", "prompted"] = "pooled"
+    kind: Literal[
+        Pooling,
+        "tokens",
+        "keys",
+        "attention",
+        "logits",
+        "decoded_depth",
+        "decoded_seg",
+        "pairs",
+        "matched",
+        "prompted",
+    ] = "pooled"
     blocks: int = 1
     squashed: bool = False
     views: int = 0
@@ -44,7 +57,7 @@ class FeatureChoice(NamedTuple):
     @property
     def whole(self) -> "FeatureChoice":
         """Return the choice without versions of samples."""
-        return self._replace(views=0, images=None, versions="augmented")
+        return self._replace(views=0, images=self.images if self.is_joint else None, versions="augmented")
 
     @property
     def split(self) -> Literal["train", "val"]:
@@ -65,6 +78,7 @@ class FeatureChoice(NamedTuple):
         views |= {"versions": self.versions} if self.versions != "augmented" else {}
         view |= {"prompts": self.prompts._asdict()} if self.prompts else {}
         view |= {"between": list(self.between)} if self.between else {}
+        view |= {"images": self.images} if self.is_joint and self.images else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:
@@ -77,12 +91,27 @@ class FeatureChoice(NamedTuple):
     @property
     def is_predicted(self) -> bool:
         """Return whether it is of validation samples alone, by the whole objective."""
-        return self.kind == "logits" or self.is_joint
+        return self.kind == "logits" or self.is_of_objective
+
+    @property
+    def is_of_objective(self) -> bool:
+        """Return whether it is of the objective that is evaluated, not of its encoder alone."""
+        return self.is_joint or self.decoded != ""
+
+    @property
+    def decoded(self) -> str:
+        """Return the map that a decoder of the objective paints: depth or seg; "" where it is none."""
+        return self.kind.removeprefix("decoded_") if self.kind.startswith("decoded_") else ""
 
     @property
     def is_joint(self) -> bool:
-        """Return whether it is of several towers."""
-        return self.kind in ("pairs", "prompted")
+        """Return whether it is of samples with what lies beside them."""
+        return self.kind in ("pairs", "matched", "prompted")
+
+    @property
+    def scorer(self) -> str:
+        """Return the function of an objective that a joint feature is made by."""
+        return "matched" if self.kind == "matched" else "joint"
 
     def joined(self, name: str) -> tuple[str, ...]:
         """Return the modalities whose towers it reads, the first of what is loaded first. name: of samples."""
@@ -95,7 +124,7 @@ class FeatureChoice(NamedTuple):
 
     def is_lacking(self, method: str) -> bool:
         """Return whether a method, a baseline, has nothing like it."""
-        return (method == "pixels" and self.needs_encoder) or (method in BASELINES and self.is_joint)
+        return (method == "pixels" and self.needs_encoder) or (method in BASELINES and self.is_of_objective)
 
     def of(self, method: str, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own.
@@ -110,7 +139,8 @@ class FeatureChoice(NamedTuple):
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
-        if self.is_joint or self.whole._replace(squashed=False) in (OWN, FeatureChoice("tokens"), LOGITS):
+        plain = OWN, FeatureChoice("tokens"), LOGITS
+        if self.is_of_objective or self.whole._replace(squashed=False) in plain:
             return
         if self.kind in ("keys", "attention") and not backbone.is_vit:
             message = f"it reads the last attention of a plain ViT, and {backbone.name} is none; leave it out"

@@ -159,6 +159,10 @@ class Method(nn.Module, abc.ABC):
         """-> (B, D): unit vectors in the space that its modalities share. Of objectives of several towers."""
         raise NotImplementedError
 
+    def matched(self, view: Tokens | Tensor, words: Tokens) -> Tensor:
+        """-> (B,): how likely captions are to be the samples' own. Of objectives that read both by one encoder."""
+        raise NotImplementedError
+
     def reconstruct(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """-> (B, N, P) or (B, C, *S): its prediction of every token, or of whole samples, in the units of views[0].
 
@@ -202,6 +206,15 @@ class Method(nn.Module, abc.ABC):
 
         Or (B, T, D): what one that learns from maps says of each pixel, or object.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def decoded_maps(cls, hyper: Any) -> tuple[str, ...]:  # noqa: ARG003
+        """Return the maps that `decoded_map` paints with these knobs, of depth and seg."""
+        return ()
+
+    def decoded_map(self, name: str, view: Tokens | Tensor) -> Tensor:
+        """-> (B, S * S, 1): a map of `decoded_maps`, painted of samples alone, row by row: depth in any unit, or classes"""
         raise NotImplementedError
 
     @classmethod

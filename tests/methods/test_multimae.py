@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from loops.modalities import PARTS, N, derived
+from loops.modalities import PARTS, N, derived, embedded, painted
 from precision import double_precision
 from scipy import stats
 from small import without
@@ -64,6 +64,25 @@ def test_pictures_show_seen_patches_as_they_are_and_the_rest_as_it_is_judged(set
             own = [(error if at else error.square())[row][hidden[row, at]].mean() for row in range(3)]
             torch.testing.assert_close(torch.stack(own).mean(), method(batch).log["depth" if at else "rgb"])
     assert original.equal(patchify(batch.maps[0][:, None, 1::2, 1::2], 2).value)
+
+
+def test_maps_are_painted_of_images_alone(setting) -> None:
+    """All patches of an image are seen, and none of its depth and segmentation, whatever they are."""
+    method, batch = setting("multimae", samples=2, double=True)
+    parts, view = {part: method.get_submodule(path) for part, path in PARTS.items()}, batch.views[0].value
+    trunk = method.backbone.trunk
+    with double_precision(), torch.no_grad():
+        depth, seg = (method.decoded_map(name, view).view(2, 16, 16) for name in ("depth", "seg"))
+        for number, image in enumerate(view.value.view(2, N, 4, 4, 3)):
+            every = embedded(parts, {"rgb": list(image)})
+            first = trunk.cls_token[0, 0] + trunk.pos_embed[0, 0]
+            seen = trunk.norm(trunk.blocks(torch.stack([first, *every])[None]))[0]
+            own = painted(parts, "depth", 1, seen, [*range(N)]).view(4, 4, 4, 4)
+            torch.testing.assert_close(depth[number], own.transpose(1, 2).reshape(16, 16).float())
+            scores = painted(parts, "seg", 2, seen, [*range(N)]).view(4, 4, 2, 2, 5)
+            coarse = scores.argmax(4).transpose(1, 2).reshape(8, 8)
+            assert seg[number].equal(coarse.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    assert method.decoded_maps(method.Hyper(seg=False)) == ("depth",)
 
 
 def test_a_modality_is_turned_off(setting) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from loops.authors import same_gradients
-from loops.joint import UNITERS, padded, uniter_loss, uniter_parts
+from loops.joint import UNITERS, embedded, features, padded, uniter_loss, uniter_parts
 from precision import double_precision
 from scipy.optimize import linprog
 from small import shake, without
@@ -30,6 +30,18 @@ def test_value_and_gradient_are_those_of_samples_without_padding(setting, weight
         if weight.requires_grad and name in ("hidden", "offset"):
             torch.testing.assert_close(weight.grad, parts[name].value.grad, rtol=1e-5, atol=1e-9)
     same_gradients(method, parts, UNITERS)
+
+
+def test_pairs_are_ranked_by_the_logits_that_are_learned(setting) -> None:
+    method, batch = setting("uniter", double=True)
+    shake(method)
+    parts, (image, text) = uniter_parts(method), padded(batch).views
+    with double_precision(), torch.no_grad():
+        ours = method.matched(image.value, text.value)
+        for row, patches in enumerate(image.value.value):
+            numbers = text.value.value[row][text.value.valid[row], 0].tolist()
+            other, own = parts["match"](features(parts, patches, embedded(parts["words"], numbers), [])[0])
+            torch.testing.assert_close(ours[row], own - other)
 
 
 def test_samples_without_captions_tell_patches_alone(setting) -> None:

@@ -1,6 +1,7 @@
 """Data that could stand alone, beside samples: its index, its place in time and picture, its tower, and a whole run."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import SampleStream
 from selfsup.pipelines.modalities.audio import AudioInput, Excerpt
 from selfsup.pipelines.modalities.pixels.coding import jpeg
+from selfsup.pipelines.modalities.spectra.mel import log_mel
 from selfsup.pipelines.modalities.video import Clip, VideoInput
 from selfsup.pipelines.objective import build
+from selfsup.pipelines.stages.evaluate import Load
 from selfsup.pipelines.stages.runner import perform
-from selfsup.views import Crop, Views
+from selfsup.sections import Embed
+from selfsup.views import Center, Crop, Views
 
 AUDIO, VIDEO = load_modality("audio"), load_modality("video")
 SOUND = Excerpt(knobs=AudioInput(rate=8000, frames=38, bins=8), of=0)  # 395 ms
@@ -127,6 +131,23 @@ def test_a_stream_delivers_the_sound_of_each_clip(tmp_path: Path) -> None:
         np.testing.assert_allclose(frames[:, 0], np.floor(clip[:, 0] / 100), atol=0.7)
         loud = row["view1"].mean((1, 2, 3)) / (2 * np.log(2))  # log of power: doublings of the amplitude
         np.testing.assert_allclose(loud - loud[0], (sound[:, 0] - sound[0, 0]) / 500, atol=0.15)
+
+
+def test_evaluation_hears_what_it_sees(tmp_path: Path) -> None:
+    """The middle 400 ms of 6 s, and of 6.5 s of sound the 395 from 2802.5 ms on; of all of it, the middle."""
+    soundfile = pytest.importorskip("soundfile")
+    sink, rate, noise = io.BytesIO(), 8000, np.random.default_rng(0).uniform(-1, 1, 52_000)
+    soundfile.write(sink, noise, rate, format="WAV", subtype="FLOAT")
+    film = coded([np.full((32, 48, 3), 4 * number, np.uint8) for number in range(60)], options={"g": "5"})
+    data = pack_annotated([AnnotatedSample("0", {"mp4": film, "wav": sink.getvalue()})], tmp_path)
+    clip, sound = Clip(knobs=FILM.knobs, crop=Center(size=16)), Excerpt(knobs=SOUND.knobs, is_random=False)
+    for embed, start in ((Embed(), 2802.5), (Embed(clips=2), 2802.5)):
+        made = Load(data, data, VIDEO.tested(clip, embed), 0, sound)({"id": np.array([0])})
+        heard = log_mel(noise[math.ceil(start * rate / 1000) :].astype(np.float32), rate, 8)[:38]
+        np.testing.assert_array_equal(made["beside"][0, ..., 0], heard)
+        assert made["sample"].shape == (1, 4 * embed.clips, 16, 16, 3)
+    frames = Load(data, data, clip)({"id": np.array([0])})["sample"].mean((0, 2, 3, 4)) / 4
+    np.testing.assert_allclose(frames, [28, 29, 30, 31], atol=0.7)
 
 
 def test_a_tower_is_as_the_backbone_or_as_the_spec_says(signals: Manifest, tmp_path: Path) -> None:
