@@ -14,7 +14,8 @@ import pytest
 import scipy.stats
 from toy_sweep import KNN, LINEAR, arm, study, sweep
 
-from selfsup.sweeps.report import paper
+from selfsup.pipelines.data.bundled import MAKERS
+from selfsup.sweeps.report import artificial, paper
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.report.tables import ablation
 from selfsup.sweeps.report.tabular import escaped
@@ -76,6 +77,19 @@ def test_the_terminal() -> None:
         "0.9            70.50    -0.50  1 of 2",
         "0.9: seed 1: nan",
     ]
+
+
+def test_data_that_a_program_made_are_said_to_be() -> None:
+    one, results = study({"0.75, 8": [70.0, 72.0], "0.5, 8": [60.0, 62.0]})
+    plain = ablation(sweep(one), results)
+    places = {"data.train": "bundled://scenes/train", "data.val": "bundled://sounds/val"}
+    tags = {"selfsup.data.val": "d2"}
+    made = ablation(sweep(one), [replace(run, params=run.params | places, tags=run.tags | tags) for run in results])
+    text = "Data are rendered (bundled://scenes) and synthesised (bundled://sounds): what wins here need not win on"
+    for form in (paper.console, paper.markdown):
+        assert text in form(made)
+        assert "Data are" not in form(plain)
+    assert {name for names in artificial.KINDS.values() for name in names} == {*MAKERS} - {"photos", "digits"}
 
 
 def test_crossed_factors_in_the_terminal() -> None:

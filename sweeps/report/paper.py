@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from selfsup.sweeps.report import searching, uncertainty
+from selfsup.sweeps.report import artificial, searching, uncertainty
 from selfsup.sweeps.report.cells import NOTHING, Cell
 from selfsup.sweeps.report.columns import Block, Column, blocks, failures, folded, title, verdicts
 from selfsup.sweeps.report.latex import latex
@@ -56,7 +56,8 @@ def console(ablation: Ablation) -> str:
         for heading, columns in blocks(table, default="[{}]", mark=_starred):
             lines += [*filter(None, [heading]), *(line for part in folded(columns, WIDEST) for line in _aligned(part))]
         parts.append("\n".join([*lines, *failures(table), *table.verdict]))
-    return "\n\n".join(filter(None, [*parts, console_legend(ablation.tables)]))
+    made = artificial.note(ablation.integrity["data"]) if ablation.tables else ""
+    return "\n\n".join(filter(None, [*parts, made, console_legend(ablation.tables)]))
 
 
 def frame(ablation: Ablation) -> pa.Table:

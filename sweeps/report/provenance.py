@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from selfsup import modality
 from selfsup.mlflow_store import WORKFLOW
-from selfsup.sweeps.report import notes
+from selfsup.sweeps.report import artificial, notes
 from selfsup.sweeps.report.table import Ablation
 from selfsup.sweeps.result import Result
 from selfsup.sweeps.spec.sweep import Sweep
@@ -78,5 +78,8 @@ def _idle(params: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def methods(ablation: Ablation) -> tuple[str, ...]:
-    """Return the notes on uncertainty and tests; empty without a table."""
-    return notes.general_notes(ablation.sweep, ablation.tables, ablation.looks) if ablation.tables else ()
+    """Return the notes on data, uncertainty and tests; empty without a table."""
+    if not ablation.tables:
+        return ()
+    made = artificial.note(ablation.integrity["data"])
+    return (*([made] if made else []), *notes.general_notes(ablation.sweep, ablation.tables, ablation.looks))
