@@ -12,7 +12,7 @@ from selfsup.pipelines import lacking
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.spec import BASELINES
+from selfsup.spec import BASELINES, Run
 
 TRIED = 16  # samples
 
@@ -49,17 +49,26 @@ def check(planned: PlannedRun) -> None:
             message = f"{name} compares text with {run.modality}, and {short(run.method)} {lack}"
             message = f"{message}; leave it out, or choose {_having(own)}"
             raise SpecError(message, f"evals.{name}", "method")
+        if (tower := evaluation.feature.tower) and tower not in _towers(run):
+            lack = f"{short(run.method)} has none beside that of {run.modality}"
+            message = f"{name} reads the encoder of {tower}, and {lack}; leave it out"
+            raise SpecError(message, f"evals.{name}.tower", "method")
         if (map_ := evaluation.feature.decoded) and map_ not in load(run.method).decoded_maps(run.hyper):
-            message = f"{name} scores the {map_} that an objective's decoder paints, and {short(run.method)} paints none"
+            message = f"{name} scores the {map_} that a decoder paints, and {short(run.method)} paints none"
             message = f"{message}; leave it out, or choose {_having('decoded_map')}"
             raise SpecError(message, f"evals.{name}", "method")
         read = evaluation.feature.joined(run.modality) if evaluation.feature.is_joint else ()
         if unread := [other for other in read if other not in (run.modality, *run.beside)]:
             why = f"reads {unread[0]} beside {run.modality}, and {short(run.method)} learns from none"
             raise SpecError(f"{name} {why}; leave it out", f"evals.{name}", "method")
-        if evaluation.feature.kind in ("pairs", "matched"):
+        if evaluation.feature.kind in ("pairs", "matched") or tower:
             own = f"evals.{name}.data.val" if evaluation.data.val else "data.val"
             check_beside(planned, planned.splits(name).val, own)
+
+
+def _towers(run: Run) -> tuple[str, ...]:
+    """Return the modalities beside samples that have encoders of their own."""
+    return () if run.method in BASELINES or load(run.method).one_trunk else run.beside
 
 
 def _has(method: str, own: str) -> bool:

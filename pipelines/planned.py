@@ -117,7 +117,8 @@ class PlannedRun:
     @property
     def leaves(self) -> tuple[str, ...]:
         """Return the files that training leaves for evaluations: the objective, too, where one reads it whole."""
-        is_whole = any(evaluation.feature.is_of_objective for evaluation in self.evals.values())
+        features = [evaluation.feature for evaluation in self.evals.values()]
+        is_whole = any(feature.is_of_objective or feature.reads_beside for feature in features)
         return (objective.ENCODER, *([objective.METHOD] if is_whole else []))
 
     @property

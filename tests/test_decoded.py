@@ -81,6 +81,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> str:
                 "seg.png": png(draw.integers(0, 4, (32, 40)).astype(np.uint8)),
                 "depth.png": png(millimeters(draw.uniform(1, 9, (32, 40)))),
             },
+            number % 2,
         )
         for number in range(16)
     )

@@ -106,9 +106,7 @@ def test_every_frame_of_a_clip_is_mixed_alike_and_as_its_truth_says() -> None:
     """Of a clip of zeros and one of ones: the share of ones is the truth's, whether by a weight or by a box."""
     clips, kinds = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 3, 5, 16, 16), set()
     for _ in range(8):
-        pairs = mixed(
-            clips, torch.arange(2), torch.rand(2, 2), mixup=0.8, cutmix=1.0, smoothing=0.0, classes=2
-        )
+        pairs = mixed(clips, torch.arange(2), torch.rand(2, 2), mixup=0.8, cutmix=1.0, smoothing=0.0, classes=2)
         assert pairs.images.equal(pairs.images[:, :1, :1].expand_as(pairs.images))
         torch.testing.assert_close(pairs.images.mean((1, 2, 3, 4)), pairs.target[:, 1])
         kinds.add(bool(((pairs.images == 0) | (pairs.images == 1)).all()))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +77,7 @@ def reading(
     source: Source = tested_source(planned, weights, reads)
     total = train.num_samples + (val.num_samples if val else 0) - first
     splits, beside, only = (train, val or train), None, None
-    if weights and reads.is_joint:
+    if weights and reads.reads_beside:
         source = pair_source(planned, weights.with_name(METHOD), reads, train.classes)
         beside, only = source.beside, chosen(total, reads.images)
         total = len(only)

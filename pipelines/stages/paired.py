@@ -55,10 +55,13 @@ class PairSource:
     def model(self) -> Callable[..., Tensor]:
         """Return the function of loaded views, (B, *S, C) and (B, *S', C'), to pairs, (B, 2, D).
 
-        Or of (B, *S, C) alone to cosines with the prompts of each class, (B, C).
+        Or of (B, *S, C) alone to cosines with the prompts of each class, (B, C), or to what its tower pools, (B, D).
         """
         method = restored(self.run, self.info, self.weights, self.teacher)
         seen = [seen_by(method, *of) for of in zip(self.views, self.stats, strict=True)]
+
+        if self.reads.tower:
+            return lambda raw: method.encoder(self.view.modality).pooled(seen[0](raw))
 
         def joint(number: int, raw: Tensor) -> Tensor:
             return method.joint(self.views[number].modality, seen[number](raw))
@@ -130,7 +133,7 @@ def _repeated(view: Tokens | Tensor, words: Tokens) -> Tokens | Tensor:
 def pair_source(planned: PlannedRun, weights: Path, reads: FeatureChoice, classes: tuple[str, ...]) -> PairSource:
     """Return the objective of a run. weights: its file. reads: the feature. classes: that prompts name."""
     run, stats = planned.run, planned.all_stats
-    names = reads.joined(run.modality)[: 1 if reads.kind == "prompted" else 2]
+    names = (reads.tower,) if reads.tower else reads.joined(run.modality)[: 1 if reads.kind == "prompted" else 2]
     views = tuple(_whole(run, name, stats[name].channels) for name in names)
     own = tuple(stats[name] for name in names)
     return PairSource(run, planned.size, weights, views, own, reads, classes, planned.taught)

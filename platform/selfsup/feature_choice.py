@@ -29,6 +29,7 @@ class FeatureChoice(NamedTuple):
     of it has the class token read of them. Of samples: pooled, the encoder's own; cls, the class token's; mean, that of
     the patches; cls_mean, both. blocks: the last so many, each after the final norm, whose vectors are concatenated,
     and whose tokens are averaged; cls_mean ends with the mean of the last alone.
+    tower: the modality beside samples whose encoder it is of; None: the backbone.
     squashed: of the whole image, whatever its shape, not of a square in its middle. views: versions of each sample of
     `split`, whose features are read, too; images: of so many samples, None: of all. versions: what they are: augmented
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
@@ -53,6 +54,7 @@ class FeatureChoice(NamedTuple):
     versions: Versions = "augmented"
     prompts: Prompts | None = None
     between: tuple[str, str] | None = None
+    tower: str | None = None
 
     @property
     def whole(self) -> "FeatureChoice":
@@ -79,6 +81,7 @@ class FeatureChoice(NamedTuple):
         view |= {"prompts": self.prompts._asdict()} if self.prompts else {}
         view |= {"between": list(self.between)} if self.between else {}
         view |= {"images": self.images} if self.is_joint and self.images else {}
+        view |= {"tower": self.tower} if self.tower else {}
         return kind | ({"blocks": self.blocks} if self.blocks > 1 else {}) | view | views
 
     def __str__(self) -> str:
@@ -97,6 +100,11 @@ class FeatureChoice(NamedTuple):
     def is_of_objective(self) -> bool:
         """Return whether it is of the objective that is evaluated, not of its encoder alone."""
         return self.is_joint or self.decoded != ""
+
+    @property
+    def reads_beside(self) -> bool:
+        """Return whether it is of what lies beside samples, or of its encoder: from the objective's file."""
+        return self.is_joint or self.tower is not None
 
     @property
     def decoded(self) -> str:
@@ -124,7 +132,8 @@ class FeatureChoice(NamedTuple):
 
     def is_lacking(self, method: str) -> bool:
         """Return whether a method, a baseline, has nothing like it."""
-        return (method == "pixels" and self.needs_encoder) or (method in BASELINES and self.is_of_objective)
+        is_trained = self.is_of_objective or self.reads_beside
+        return (method == "pixels" and self.needs_encoder) or (method in BASELINES and is_trained)
 
     def of(self, method: str, backbone: Backbone) -> "FeatureChoice":
         """Return the choice by the one name that a feature has: what the backbone pools by is its own.
@@ -139,8 +148,11 @@ class FeatureChoice(NamedTuple):
         """Raise SpecError where the backbone has no such feature. path: of the evaluation in a spec."""
         from selfsup.families import has_class_token  # needs torch and timm, which reading a spec does without
 
+        if self.tower and (self.kind, self.blocks, self.views) != ("pooled", 1, 0):
+            message = f"of {self.tower} it reads one vector of each sample as it is"
+            raise SpecError(f"{message}: feature: pooled, blocks: 1, no views", f"{path}.tower")
         plain = OWN, FeatureChoice("tokens"), LOGITS
-        if self.is_of_objective or self.whole._replace(squashed=False) in plain:
+        if self.tower or self.is_of_objective or self.whole._replace(squashed=False) in plain:
             return
         if self.kind in ("keys", "attention") and not backbone.is_vit:
             message = f"it reads the last attention of a plain ViT, and {backbone.name} is none; leave it out"
@@ -170,10 +182,13 @@ class FeatureKnobs(Knobs):
 
     feature: Pooling = knob("pooled", "pooled: the encoder's own; of ViTs also class token, mean of patches, or both")
     blocks: int = knob(1, "last blocks of a ViT whose features are concatenated; cls_mean: and one mean", ge=1)
+    tower: str | None = knob(
+        None, "what lies beside samples, such as audio, whose encoder is read; null: the backbone", min_length=1
+    )
 
     @property
     def choice(self) -> FeatureChoice:
-        return FeatureChoice(self.feature, self.blocks)
+        return FeatureChoice(self.feature, self.blocks, tower=self.tower)
 
 
 class ViewKnobs(FeatureKnobs):

@@ -214,7 +214,7 @@ class Method(nn.Module, abc.ABC):
         return ()
 
     def decoded_map(self, name: str, view: Tokens | Tensor) -> Tensor:
-        """-> (B, S * S, 1): a map of `decoded_maps`, painted of samples alone, row by row: depth in any unit, or classes"""
+        """-> (B, S * S, 1): a map of `decoded_maps`, row by row, painted of samples alone: any depth, or classes"""
         raise NotImplementedError
 
     @classmethod

@@ -6,7 +6,17 @@ from urllib.parse import urlsplit
 from selfsup.sweeps.report.wording import listed
 
 KINDS = {
-    "rendered": ("scenes", "miscaptioned", "tagged", "motions", "shuffled", "impacts", "silent", "mismatched"),
+    "rendered": (
+        "scenes",
+        "miscaptioned",
+        "tagged",
+        "mixed",
+        "motions",
+        "shuffled",
+        "impacts",
+        "silent",
+        "mismatched",
+    ),
     "synthesised": ("sounds",),
     "sampled from solids": ("solids",),
 }

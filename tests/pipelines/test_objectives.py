@@ -9,7 +9,7 @@ from small import briefly_taught, of_images
 from selfsup.metrics_log import tail
 from selfsup.pipelines.data import scenes, solids, sounds
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.data.scenes import impacts, motions
+from selfsup.pipelines.data.scenes import impacts, mixed, motions
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.runner import perform
@@ -18,7 +18,13 @@ from selfsup.spec import read
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 RECIPES = Path(__file__).parent.parent.parent / "pipelines"
 STEPS = 6
-SETS = {scenes: 1, motions: 1, impacts: 1, solids: len(solids.SOLIDS), sounds: len(sounds.CLASSES)}  # samples counted as 1
+SETS = {
+    scenes: 1,
+    motions: 1,
+    impacts: 1,
+    solids: len(solids.SOLIDS),
+    sounds: len(sounds.CLASSES),
+}  # samples counted as 1
 NUMBER = {"train": 128, "val": 16}
 OTHERS = [
     path
@@ -38,7 +44,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., Manifest]
 def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a home in which bundled data sets are small."""
     with pytest.MonkeyPatch.context() as patch:
-        for own, samples in SETS.items():
+        for own, samples in {**SETS, mixed: 1}.items():
             patch.setattr(own, "NUMBER", {split: -(-number // samples) for split, number in NUMBER.items()})
         yield tmp_path_factory.mktemp("home")
 

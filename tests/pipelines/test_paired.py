@@ -20,6 +20,7 @@ from selfsup.parts.tokens import Tokens, places, samples
 from selfsup.pipelines.data import sounds
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
 from selfsup.pipelines.data.manifest import Manifest
+from selfsup.pipelines.modalities.audio import AudioInput, Excerpt
 from selfsup.pipelines.modalities.pixels.coding import jpeg
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
@@ -142,6 +143,37 @@ def test_an_objective_that_went_on_from_an_earlier_stage_is_scored_too(data: Man
         features = method.encoders["image"](seen(run, data))[:, 1:].mean(1)
     torch.testing.assert_close(pairs[:, 0], F.normalize(features), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(pairs.norm(dim=2), torch.ones(NUMBER, 2))
+
+
+def test_the_encoder_of_sounds_is_read_by_itself(data: Manifest, tmp_path: Path) -> None:
+    pytest.importorskip("soundfile", reason="pip install 'selfsup[audio]'")
+    evals = {"heard": {"use": "knn", "k": 3, "tower": "audio"}, "knn": {"k": 3}}
+    hyper = {"bound": ["audio"], "dim": 16}
+    sections: dict[str, Any] = {"method": "imagebind", "input": SOUND, "hyper": hyper, "evals": evals}
+    run = planned(spec_beside(tmp_path / "in" / "none.py", "", data.root, **sections))
+    method, made = trained(run), embedded(run, "heard")
+    assert len({stage.key for stage in run.embeds.values()}) == 2
+    stats, view = run.stats_beside["audio"], Excerpt(knobs=AudioInput(**SOUND["audio"]), is_random=False)
+    raw = torch.tensor(Load(data, data, view)({"id": np.arange(2 * NUMBER)})["sample"])
+    with torch.inference_mode():
+        values = ((raw - stats.mean) / (2 * stats.std)).movedim(-1, 1)
+        expected = method.encoders["audio"].pooled(patchify(values, 8))
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("knn", "message"),
+    [
+        ({"tower": "audio"}, "knn reads the encoder of audio, and clip has none beside that of image; leave it out"),
+        ({"tower": "text", "blocks": 2}, "of text it reads one vector of each sample as it is"),
+    ],
+)
+def test_a_tower_that_cannot_be_read_is_refused(
+    data: Manifest, tmp_path: Path, knn: dict[str, Any], message: str
+) -> None:
+    sections: dict[str, Any] = {"method": "clip", "input": TEXT, "evals": {"knn": {"k": 3} | knn}}
+    with pytest.raises(SpecError, match=message):
+        planned(spec_beside(tmp_path / "in" / "none.py", "", data.root, **sections))
 
 
 def test_an_objective_without_such_a_head_is_refused(data: Manifest, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Invariance(Evaluator):
 
         @property
         def choice(self) -> FeatureChoice:
-            return FeatureChoice(self.feature, self.blocks, views=self.views, images=self.images)
+            return super().choice._replace(views=self.views, images=self.images)
 
     def __init__(self, hyper: Hyper) -> None:
         self.hyper = hyper
