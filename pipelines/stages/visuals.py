@@ -7,13 +7,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from selfsup.attention import class_attention
@@ -22,8 +19,6 @@ from selfsup.pretrained import PretrainedEncoder
 
 NEAREST, HEADS = 4, 6  # neighbors of a sample, and heads of attention, that are shown at most
 PERPLEXITY = 30.0  # of t-SNE, as scikit-learn has it; less of few samples
-_PAIRS = mpl.color_sequences["tab20"]  # a dark and a light one of ten hues
-COLORS = *_PAIRS[::2], *_PAIRS[1::2]
 
 Pictures = NDArray[np.uint8]  # (n, H, W, 3)
 
@@ -65,12 +60,14 @@ def attention_maps(model: PretrainedEncoder, raw: Tensor) -> list[Pictures] | No
     encoder = model.encoder
     if not isinstance(encoder, TokenEncoder) or not encoder.num_prefix:
         return None
+    from matplotlib import colormaps
+
     view: Any = model.view_of(raw)
     heads = class_attention(encoder, view)[..., :HEADS]
     maps = torch.cat([heads.mean(2, keepdim=True), heads] if heads.shape[2] > 1 else [heads], dim=2)
     low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
     shares = ((maps - low) / (high - low).clamp_min(1e-12)).mT.reshape(len(raw), -1, *view.grid)
-    colors = mpl.colormaps["viridis"](shares.double().numpy(), bytes=True)[..., :3]
+    colors = colormaps["viridis"](shares.double().numpy(), bytes=True)[..., :3]
     return list(colors.swapaxes(0, 1))
 
 
@@ -81,17 +78,23 @@ def feature_map(features: Tensor, label: NDArray[np.int64], classes: Sequence[st
     """
     if len(features) < 8:
         return None
+    from matplotlib import color_sequences
+    from matplotlib.figure import Figure
+    from sklearn.manifold import TSNE
+
+    pairs = color_sequences["tab20"]  # a dark and a light one of ten hues
+    colors = *pairs[::2], *pairs[1::2]
     unit = torch.nn.functional.normalize(features, dim=1).double().numpy()
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
     places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(unit)
     figure = Figure(figsize=(5, 4), layout="constrained")
     axis = figure.subplots()
     for number in np.unique(label):
-        color, name = ("lightgray", "no label") if number < 0 else (COLORS[number % len(COLORS)], classes[number])
+        color, name = ("lightgray", "no label") if number < 0 else (colors[number % len(colors)], classes[number])
         x, y = places[label == number].T
         axis.scatter(x, y, s=8, linewidths=0, color=color, label=name)
     axis.set(xticks=[], yticks=[])
-    if len(np.unique(label)) <= len(COLORS):
+    if len(np.unique(label)) <= len(colors):
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=7)
     with io.BytesIO() as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
