@@ -159,7 +159,9 @@ class _Step(NamedTuple):
 
 def _shown(boxes: Boxes, samples: list[Sample]) -> NDArray[np.float32]:
     """(n, V, 3A + 1) -> the same; zeros for samples that lack what the views are of"""
-    return (boxes * np.array([bool(sample.key) for sample in samples])[:, None, None]).astype(np.float32)
+    has = np.array([bool(sample.key) for sample in samples])
+    shown: NDArray[np.float32] = (boxes * has[:, None, None]).astype(np.float32)
+    return shown
 
 
 class _Field:

@@ -80,7 +80,7 @@ def search_record(tracker: Tracker, sweep: Sweep, *, cache: Path | None = None) 
         rows = _current(tracker, sweep.name, cached).values()
     own = [row for row in rows if row["tags"].get(SWEEP) == sweep.digest]
     trials = sorted((row for row in own if row["tags"].get(KIND) == TRIAL), key=lambda row: (row["started"], row["id"]))
-    tags = next((row["tags"] for row in own if row["tags"].get(KIND) == "search"), {})
+    tags: dict[str, str] = next((row["tags"] for row in own if row["tags"].get(KIND) == "search"), {})
     numbered = tuple(_trial(number, row) for number, row in enumerate(trials, start=1))
     return SearchRecord(numbered, tags.get(SPENT, ""), int(tags.get(SESSIONS, 1)))
 
