@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from selfsup import evaluator
+from selfsup.bounded import bounded
 from selfsup.errors import DataError
 from selfsup.evals import segment_knn
 from selfsup.evals.segment_knn import SegmentKNN
@@ -189,6 +190,15 @@ def test_parts_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     parts = [dict(protocol.run(features, seed=0)) for protocol in protocols]
     for one, other in zip(whole, parts, strict=True):
         assert other == pytest.approx(one, rel=1e-6)
+
+
+def test_which_of_equal_patches_vote_depends_on_no_bound() -> None:
+    features = example()
+    features.train[:, ::2], features.val[:, ::2] = 1.0, 1.0
+    protocol = SegmentKNN(SegmentKNN.Hyper())
+    whole = dict(protocol.run(features, seed=0))
+    with bounded(2**-7):
+        assert dict(protocol.run(features, seed=0)) == whole
 
 
 def test_fewer_patches_vote_where_a_knob_says_so() -> None:

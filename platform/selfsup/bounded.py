@@ -12,7 +12,7 @@ _bound = ContextVar("bound", default=float(USUAL))
 def bounded(mib: float) -> Iterator[None]:
     """Have evaluations hold so many MiB at once inside the block.
 
-    Parts of another size change last digits, and by them alone which of equal neighbors is chosen.
+    Parts of another size change last digits, and by these alone the ranks of what is equally similar.
     """
     outside = _bound.set(mib)
     try:

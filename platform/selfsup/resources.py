@@ -57,8 +57,8 @@ class Resources(Knobs):
     data_memory: int = knob(1024, "MiB for the steps that a worker prepares ahead", result=False, ge=1, le=2**30)
     eval_memory: int = knob(
         USUAL,
-        "MiB of the largest array that an evaluation makes of features at once, of which it holds up to three; last "
-        "digits depend on it",
+        "MiB of the largest array that an evaluation makes of features at once, of which it may hold three or four; "
+        "last digits depend on it",
         result=False,
         ge=1,
         le=2**30,

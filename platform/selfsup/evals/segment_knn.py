@@ -13,7 +13,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from selfsup.bounded import at_once
+from selfsup.bounded import USUAL, bounded
 from selfsup.errors import DataError
 from selfsup.evaluator import Evaluator, Features, Few, Metric, Score, all_positive, check, check_map, nothing_held_out
 from selfsup.knob import Knobs, knob
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfsup.parts.dense import Patches
 
 EPSILON = 1e-12  # a shorter token has no direction
-SIMILARITIES = 2**24  # that are usually held at once: 64 MiB
+SIMILARITIES = 2**24  # that are held at once: 64 MiB
 Distance = Literal["cosine", "euclidean"]
 
 
@@ -93,6 +93,7 @@ class PatchBank:
     def __init__(self, train: "Patches", rows: "Tensor", scale: tuple["Tensor", "Tensor"]) -> None:
         self.train, self.rows, self.scale = train, rows, scale
 
+    @bounded(USUAL)  # whatever a spec says: which of equal patches vote depends on the parts
     def confusions(
         self, patches: "Patches", rows: "Tensor", tried: list[tuple[int, Distance]], classes: int
     ) -> list["Tensor"]:
@@ -124,7 +125,7 @@ class PatchBank:
         import torch
 
         best: dict[Distance, list[Tensor]] = {"cosine": [], "euclidean": []}
-        for part in torch.split(self.rows, max(k, at_once(SIMILARITIES, len(query)))):
+        for part in torch.split(self.rows, max(k, SIMILARITIES // len(query))):
             key = self.read(self.train, part)
             product, square = query @ key.T, key.square().sum(1)
             alike = {"cosine": product / square.sqrt().clamp_min(EPSILON), "euclidean": 2 * product - square}
