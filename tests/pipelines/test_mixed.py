@@ -1,5 +1,6 @@
 """Samples of several kinds in one data set, none of which is of all: their index, their rows, and what runs do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from tiny import BACKBONE
 
 from selfsup.errors import SpecError
+from selfsup.metrics_log import tail
 from selfsup.pipelines import cost
 from selfsup.pipelines.data import bundled, shards
 from selfsup.pipelines.data.manifest import Manifest, load
@@ -20,6 +22,7 @@ from selfsup.pipelines.lacking import masked
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.planning import plan
 from selfsup.pipelines.stages.batches import Task
+from selfsup.pipelines.stages.runner import perform
 from selfsup.spec import read
 
 pytest.importorskip("av", reason="pip install 'selfsup[video]'")
@@ -38,7 +41,10 @@ def planned(
     train: Manifest, folder: Path, method: str = "omnivore", policy: str = "mask", **sections: Any
 ) -> PlannedRun:
     spec = {"name": "m", "method": method, "data": {"train": train.root}, "backbone": BACKBONE, "baselines": False}
-    spec |= {"train": {"duration": {"steps": 6}, "batch": 8}, **({"input": INPUT} if method == "omnivore" else {})}
+    spec |= {
+        "train": {"duration": {"steps": 6}, "batch": 8, "log_every": 2},
+        **({"input": INPUT} if method == "omnivore" else {}),
+    }
     spec |= {"stream": {"lacking": policy, "lanes": 4, "chunk": 2, "mix": 2}} | sections
     folder.mkdir(exist_ok=True)
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
@@ -106,3 +112,16 @@ def test_what_cannot_be_learned_or_scored(
     own = sections | ({"data": {"train": data.root, "val": data.root}} if "evals" in sections else {})
     with pytest.raises(SpecError, match=message):
         planned(data, tmp_path, method, **own)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_two_workers_learn_from_all_kinds(data: Manifest, tmp_path: Path) -> None:
+    run = planned(data, tmp_path, resources={"workers": 2, "cpus_per_worker": 0.5})
+    perform(run)
+    summary = json.loads((run.pretrain.folder / "summary.json").read_text())
+    assert (summary["lacking_samples"], summary["bad_samples"]) == (NUMBER, 0)
+    last = tail(run.pretrain.spool)
+    assert last.step == 6
+    kinds = {"image_accuracy", "depth_accuracy", "video_accuracy"}
+    assert all(np.isfinite(last.values[name]) for name in (*kinds, "loss", "rankme", "feature_std"))
