@@ -210,9 +210,8 @@ def test_the_dashboard_shows_runs_by_study_arm_and_seed_and_their_numbers(
         assert 'run="simclr, ' in line
         assert float(line.rpartition(" ")[2]) >= 0
     token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-    runs = [run["name"] for run in json.loads(get(f"{head.address}/api/train/v2/runs/v1", token))["train_runs"]]
-    for arm in ("default", "temperature=0.5"):
-        assert [name for name in runs if name.startswith(f"simclr, {arm}, seed 0, simclr-")], runs
+    runs = json.loads(get(f"{head.address}/api/train/v2/runs/v1", token))["train_runs"]
+    assert "slot" in {run["name"] for run in runs}, "one after the other, a slot trains them"
     details = json.loads(get(f"{head.address}/api/jobs/watched", token))
     assert details["metadata"]["job_name"] == "watched"
     assert details["metadata"]["command"] == "selfsup sweep sweeps/swept.yaml"
