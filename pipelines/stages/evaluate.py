@@ -74,7 +74,8 @@ def reading(
     weights: the file of a trained encoder, beside which that of its objective lies. first: the first sample, of train
     and then val.
     """
-    source: Source = tested_source(planned, weights, reads)
+    encoder = tested_source(planned, weights, reads)
+    source: Source = encoder
     total = train.num_samples + (val.num_samples if val else 0) - first
     splits, beside, only = (train, val or train), None, None
     if weights and reads.reads_beside:
@@ -85,7 +86,7 @@ def reading(
             captions = Load(*splits, beside, first, only=only)({"id": np.arange(total)})["sample"]
             source = MatchSource(source, captions.tobytes())
     elif weights and reads.is_predicted:
-        made_of = planned.run, planned.size, weights.with_name(METHOD), source.view, source.stats
+        made_of = planned.run, planned.size, weights.with_name(METHOD), encoder.view, encoder.stats
         source = HeadSource(*made_of, reads.decoded)
     return source, Load(*splits, source.view, first, beside, only), total
 

@@ -18,8 +18,9 @@ from selfsup import modality
 from selfsup.parts.diffusion import drawn, fitted
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.planned import PlannedRun
-from selfsup.pipelines.stages.evaluate import Load, read_features
+from selfsup.pipelines.stages.evaluate import read_features
 from selfsup.pipelines.stages.filled import READ_BATCH
+from selfsup.pipelines.stages.load import Load
 from selfsup.pipelines.stages.pictures import IMAGES, tiles
 from selfsup.pipelines.stages.tasks import called, cpus_of, gpus_of_task
 from selfsup.pipelines.stages.view_table import chosen

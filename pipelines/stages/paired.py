@@ -111,7 +111,7 @@ class MatchSource:
         device = next(method.parameters()).device
         texts = torch.frombuffer(bytearray(self.captions), dtype=torch.int32).view(-1, *pair.views[1].lengths, 1)
         different, number = torch.unique(texts, dim=0, return_inverse=True)
-        parts = [numbered(part.movedim(-1, 1).to(device)) for part in different.split(AT_ONCE)]
+        parts = [numbered(part.movedim(-1, 1).to(device)) for part in torch.split(different, AT_ONCE)]
 
         def matched(raw: Tensor, words: Tensor) -> Tensor:
             own = [(texts == row.cpu()).flatten(1).all(1).nonzero()[0, 0] for row in words]

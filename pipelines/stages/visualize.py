@@ -12,7 +12,8 @@ from selfsup.feature_choice import OWN
 from selfsup.pipelines.objective import ENCODER
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages.encoder_source import EncoderSource
-from selfsup.pipelines.stages.evaluate import Load, source_of
+from selfsup.pipelines.stages.evaluate import source_of
+from selfsup.pipelines.stages.load import Load
 from selfsup.pipelines.stages.pictures import IMAGES, tiles
 from selfsup.pipelines.stages.visuals import attention_maps, feature_map, neighbors, patch_colors
 from selfsup.pretrained import PretrainedEncoder
