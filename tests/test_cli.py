@@ -185,7 +185,7 @@ def test_describe_lists_the_evaluators() -> None:
     assert lines["linear"].split()[1:7] == ["arXiv:2111.06377", "pooled", "top1", "%", "↑,", "lr"]
     assert " a grid of learning rates at once. lrs [0.0001, " in lines["linear"]
     assert lines["knn"].endswith(
-        "frozen features. feature pooled, blocks 1, k 20, temperature 0.07, ks [], temperatures []"
+        "frozen features. feature pooled, blocks 1, tower null, k 20, temperature 0.07, ks [], temperatures []"
     )
 
 

@@ -57,6 +57,7 @@ def test_of_evaluators() -> None:
     assert evaluators["knn"]["knobs"] == {
         "feature": "pooled",
         "blocks": 1,
+        "tower": None,
         "k": 20,
         "temperature": 0.07,
         "ks": [],
@@ -72,6 +73,7 @@ def test_of_an_evaluators_knobs() -> None:
     own = (
         "feature",
         "blocks",
+        "tower",
         "k",
         "temperature",
         "ks",

@@ -94,7 +94,7 @@ def test_what_computes_counts_and_what_tells_does_not(edit: Edit) -> None:
         & found
     )
     assert not [name for name in found if name.startswith("sweeps")]
-    assert set(codebase.modules("selfsup.evals.knn")) == {"evals.knn", "parts.cosines"}
+    assert set(codebase.modules("selfsup.evals.knn")) == {"evals.knn", "parts.cosines", "bounded"}
     edit(SIMCLR, "batch: Batch) -> Out:\n", "batch: Batch) -> Out:\n        from selfsup.parts import sinkhorn\n")
     assert set(codebase.modules(WORKER, SIMCLR)) - found == {"parts.sinkhorn"}
 
