@@ -115,7 +115,10 @@ class MatchSource:
 
         def matched(raw: Tensor, words: Tensor) -> Tensor:
             own = [(texts == row.cpu()).flatten(1).all(1).nonzero()[0, 0] for row in words]
-            rows = [[method.matched(_repeated(view, part), part) for part in parts] for view in map(seen, raw.split(1))]
+            rows = [
+                [method.matched(_repeated(view, part), part) for part in parts]
+                for view in map(seen, torch.split(raw, 1))
+            ]
             scores = torch.stack([torch.cat(row) for row in rows])[:, number.to(device)]
             return torch.cat([torch.stack(own)[:, None].to(scores), scores], dim=1)
 
