@@ -10,7 +10,6 @@ from torch.nn.functional import interpolate
 from selfsup.errors import DataError
 from selfsup.evals.depth import Depth, DepthSet, schedule
 from selfsup.evaluator import Features
-from selfsup.parts import dist
 from selfsup.parts.depth_bins import DepthBins
 from selfsup.parts.linear_heads import batches
 
@@ -105,14 +104,6 @@ def test_depth_that_tokens_tell_is_found_and_noise_is_not() -> None:
     assert clear["rmse"] < 0.75 * deviation < 0.9 * noise["rmse"]
     assert clear["delta1"] > noise["delta1"]
     assert clear["abs_rel"] < noise["abs_rel"]
-
-
-def test_it_waits_for_no_other_worker_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the first of several that evaluates, and the others have no part in that."""
-    features, hyper = example(told_by_tokens=True), HYPER.model_copy(update={"steps": 5})
-    alone = dict(Depth(hyper).run(features, seed=0))
-    monkeypatch.setattr(dist, "world_size", lambda _=None: 2)
-    assert dict(Depth(hyper).run(features, seed=0)) == alone
 
 
 def test_maps_out_of_range_are_refused() -> None:

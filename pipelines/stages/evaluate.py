@@ -20,6 +20,7 @@ from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
+from selfsup.parts import dist
 from selfsup.pipelines.data.answers import AnswerSource
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.objective import ENCODER, METHOD
@@ -159,7 +160,7 @@ def _probe(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
     data = read(labelled=evaluator.target == "class")._replace(parts=parts)
-    with bounded(memory):
+    with bounded(memory), dist.alone():
         scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label

@@ -35,17 +35,20 @@ SPREAD = '''
 from selfsup.bounded import at_once
 from selfsup.evaluator import Evaluator, Metric
 from selfsup.knob import Knobs
+from selfsup.parts.dist import world_size
 
 class Spread(Evaluator):
     """The deviation of tokens."""
     reads, target = "tokens", None
     metrics = {"deviation": Metric(unit="", better="min"), "room": Metric(unit="", better=None, headline=False)}
+    metrics |= {"workers": metrics["room"]}
     class Hyper(Knobs):
         """No knobs."""
     def __init__(self, hyper): pass
     def run(self, features, *, seed, device="cpu"):
         yield "deviation", float(features.val.std(1).mean())
         yield "room", at_once(2**20, 4)
+        yield "workers", world_size()
 '''
 
 
@@ -193,8 +196,11 @@ def test_tokens_of_all_samples_for_an_evaluation_without_labels_in_the_room_that
     features = evaluate.features(stage.folder, 0, labelled=False)
     np.testing.assert_allclose(features.val, tokens, atol=1e-5)  # (9, 16, 32)
     monkeypatch.setattr(evaluate, "called", lambda function, *args, **_: function(*args))  # where the file is known
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda _=None: 2)  # of whom the other has no part in it
     scores, label = evaluate.scored(run, run.evals["spread"], stage.folder, None, cpus=1, gpus=0)
-    assert scores == {"deviation": pytest.approx(tokens.std(1).mean(), rel=1e-5), "room": 2**20 / 4 * 64 / 256}
+    deviation = pytest.approx(tokens.std(1).mean(), rel=1e-5)
+    assert scores == {"deviation": deviation, "room": 2**20 / 4 * 64 / 256, "workers": 1}
     assert label.tolist() == [-1] * 9
 
 

@@ -106,7 +106,7 @@ class Depth(Evaluator):
         total = max(self.hyper.epochs * math.ceil(len(train.tokens) / self.hyper.batch), self.hyper.steps)
         for step, rows in enumerate(batches(torch.arange(len(train.tokens)), self.hyper.batch, total, draw)):
             tokens, true = train.read(rows)
-            loss = self.bins.loss(self.bins.guess(layer(tokens), true.shape[-1]), true, alone=True)
+            loss = self.bins.loss(self.bins.guess(layer(tokens), true.shape[-1]), true)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(layer.parameters(), CLIP)

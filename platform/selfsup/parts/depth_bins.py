@@ -33,17 +33,15 @@ class DepthBins(NamedTuple):
         coarse = depth.reshape(len(depth), 1, grid, grid)
         return F.interpolate(coarse, (side, side), mode="bilinear").squeeze(1)
 
-    def loss(self, guess: Tensor, true: Tensor, *, alone: bool = False) -> Tensor:
+    def loss(self, guess: Tensor, true: Tensor) -> Tensor:
         """(B, S, S), (B, S, S) -> the loss over all pixels in range of all processes; 0 where there are fewer than two
-
-        alone: of this process, whatever others do: where one of several evaluates.
 
         That of AdaBins, arXiv 2011.14141, as DINOv2 has it: the root of the variance of log differences plus 0.15 times
         their squared mean. On the meta device all pixels are in range.
         """
         difference = (guess + LEAST).log() - (true + LEAST).log()
         difference = difference.flatten() if guess.is_meta else difference[self.known(true)]
-        if dist.world_size() > 1 and not alone:
+        if dist.world_size() > 1:
             return _of_processes(difference)
         return _root(difference.var(), difference.mean()) if len(difference) > 1 else guess.sum() * 0
 

@@ -4,6 +4,9 @@ Gradients follow from the loss that W processes minimize, the mean of theirs: Di
 `backward` leaves in each, so W processes and one process on the whole batch end with the same gradient.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,12 +15,29 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 
+_is_alone = ContextVar("is_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process be the only one inside the block: where one of several evaluates, and the others wait for it."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
+
 def world_size(group: ProcessGroup | None = None) -> int:
-    return torch.distributed.get_world_size(group) if torch.distributed.is_initialized() else 1
+    return torch.distributed.get_world_size(group) if _has_others() else 1
 
 
 def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    return torch.distributed.get_rank() if _has_others() else 0
+
+
+def _has_others() -> bool:
+    return torch.distributed.is_initialized() and not _is_alone.get()
 
 
 def peers(groups: int) -> ProcessGroup:
