@@ -14,7 +14,6 @@ import torch.distributed
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-
 _is_alone = ContextVar("is_alone", default=False)
 
 
