@@ -7,6 +7,8 @@ from selfsup.knob import Knobs, knob
 from selfsup.sections import BASELINES, Backbone
 
 Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
+Token = Literal["tokens", "keys", "attention"]
+OfObjective = Literal["logits", "decoded_depth", "decoded_seg", "pairs", "matched", "prompted"]
 Versions = Literal["augmented", "corrupted", "right"]  # a module each, in pipelines/stages/versions
 
 
@@ -35,18 +37,7 @@ class FeatureChoice(NamedTuple):
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
     """
 
-    kind: Literal[
-        Pooling,
-        "tokens",
-        "keys",
-        "attention",
-        "logits",
-        "decoded_depth",
-        "decoded_seg",
-        "pairs",
-        "matched",
-        "prompted",
-    ] = "pooled"
+    kind: Pooling | Token | OfObjective = "pooled"
     blocks: int = 1
     squashed: bool = False
     views: int = 0
