@@ -136,7 +136,7 @@ def _idle_knobs(run: Run) -> Iterator[str]:
         if any(min_below_max(usual)):
             continue
         other = views(usual)
-        if own != other and _seen(run, own) == _seen(run, other):
+        if own != other and own.beside == other.beside and _seen(run, own) == _seen(run, other):
             yield f"hyper.{name}"
 
 

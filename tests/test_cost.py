@@ -144,6 +144,11 @@ def test_no_warning_tries_a_knobs_default_that_another_value_rules_out() -> None
     assert list(cautions(run("essl", batch=1024, hyper=hyper), INFO)) == []
 
 
+@pytest.mark.parametrize(("name", "hyper"), [("multimae", {"depth": False}), ("omnivore", {"kinds": ("depth",)})])
+def test_what_decides_what_lies_beside_samples_is_not_idle(name: str, hyper: dict[str, object]) -> None:
+    assert list(cautions(run(name, batch=1024, hyper=hyper), INFO)) == []
+
+
 def test_no_objective_costs_more_the_longer_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     """All whose module names the length of training are tried: a plan keeps the cost of a step for other lengths."""
     asked: list[TrainInfo] = []
