@@ -86,7 +86,7 @@ def effects(tables: Sequence[Table]) -> Figure:
         rows += [(table.title, None), *((line.label, line) for line in table.lines if not line.arm.default)]
     metrics = tables[0].metrics
     figure, axes = grouped(1, len(metrics), height=0.5 + 0.16 * len(rows), sharey=True)
-    difference = "" if len(metrics) > ACROSS else ", difference to the default"  # which the caption says, too
+    difference = ", difference to the default" if len(metrics) <= 2 else ""  # no room; the caption says it, too
     for metric, axis in zip(metrics, axes[0], strict=True):
         axis.axvline(0, color=INK, linewidth=0.6)
         axis.set(xlabel=f"{heading(metric)}{difference}", ylim=(len(rows) - 0.5, -0.5))
