@@ -105,6 +105,7 @@ def new_reports(run: PlannedRun, seen: Counter[str]) -> Iterator[dict[str, float
 
     seen: the step of the latest record, by prefix or name of its metrics; changed.
     """
+    before = seen.copy()
     for log, prefix in logs(run).items():
         if (latest := tail(log)) is None or latest.step <= seen[prefix]:
             continue
@@ -112,7 +113,7 @@ def new_reports(run: PlannedRun, seen: Counter[str]) -> Iterator[dict[str, float
             if record.step > seen[prefix]:
                 seen[prefix] = record.step
                 yield report_of(run, prefix, record)
-    for name, curve in mean_curves(run).items():
+    for name, curve in mean_curves(run).items() if seen != before else ():
         for step in (step for step in curve if step > seen[name]):
             seen[name] = step
             yield report_of(run, "", Record(step, 0, {name: curve[step]}))

@@ -14,7 +14,7 @@ from selfsup import outside, registry
 from selfsup.bounded import at_once
 from selfsup.errors import DataError, SpecError
 from selfsup.explain import did_you_mean
-from selfsup.feature_choice import FeatureChoice, FeatureKnobs, OfObjective, Token, TokenViewKnobs
+from selfsup.feature_choice import FeatureChoice, FeatureKnobs, Predicted, Token, TokenViewKnobs
 from selfsup.knob import Knobs
 from selfsup.naming import STAGES, WORD
 
@@ -154,7 +154,7 @@ class Evaluator(abc.ABC):
     """
 
     Hyper: ClassVar[type[Knobs]]
-    reads: ClassVar[Literal["pooled"] | Token | OfObjective] = "pooled"
+    reads: ClassVar[Literal["pooled"] | Token | Predicted] = "pooled"
     target: ClassVar[Literal["class", "seg", "inst", "depth", "disparity", "objects"] | None] = "class"
     metrics: ClassVar[Mapping[str, Metric]]
     classifies: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from selfsup.sections import BASELINES, Backbone
 
 Pooling = Literal["pooled", "cls", "mean", "cls_mean"]
 Token = Literal["tokens", "keys", "attention"]
-OfObjective = Literal["logits", "decoded_depth", "decoded_seg", "pairs", "matched", "prompted"]
+Predicted = Literal["logits", "decoded_depth", "decoded_seg", "pairs", "matched", "prompted"]
 Versions = Literal["augmented", "corrupted", "right"]  # a module each, in pipelines/stages/versions
 
 
@@ -37,7 +37,7 @@ class FeatureChoice(NamedTuple):
     views of training samples, corrupted ones of validation samples, or second views of their scenes.
     """
 
-    kind: Pooling | Token | OfObjective = "pooled"
+    kind: Pooling | Token | Predicted = "pooled"
     blocks: int = 1
     squashed: bool = False
     views: int = 0

@@ -4,16 +4,14 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from precision import double_precision
 from torch import Tensor, nn
 
 from selfsup.batch import Batch
 from selfsup.method import Method
 
-from .authors import adamw, copied, learn, named, trained, warm
+from .authors import warm
 from .joint import through
-from .masked import matrices
-from .modalities import of_patches
+from .modalities import BETAS, learned, of_patches
 from .ours import Trained
 from .recipes import of_recipe
 
@@ -95,24 +93,11 @@ def mavil_loss(parts: Parts, batch: Batch, targets: Callable[[int], dict[str, Te
 
 def audiovisual_mae(method: Method, batches: list[Batch]) -> Trained:
     """pretrain.py of the authors' configurations for AudioSet."""
-    return learned(method, batches, AUDIOVISUAL, audiovisual_loss, 3e-4 * 2)
+    return learned(method, batches, AUDIOVISUAL, audiovisual_loss, warm(3e-4 * 2), betas=BETAS)
 
 
 def mavil(method: Method, batches: list[Batch]) -> Trained:
-    return learned(method, batches, MAVIL, mavil_loss, 2e-4 * 2)
-
-
-def learned(
-    method: Method, batches: list[Batch], names: dict[str, str], of: Callable[[Parts, Batch], Tensor], rate: float
-) -> Trained:
-    student = copied(method, names)
-
-    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
-        with double_precision():
-            return of(student, batch)
-
-    losses, _ = learn(student, loss, batches, adamw(student, warm(rate), matrices, betas=(0.9, 0.95)))
-    return trained(losses, named(student, names))
+    return learned(method, batches, MAVIL, mavil_loss, warm(2e-4 * 2), betas=BETAS)
 
 
 SMALL = {"mask_ratio": 0.5, "audio_ratio": 0.9, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}

@@ -1,6 +1,6 @@
 """MultiMAE, CroCo and Omnivore, sample by sample and patch by patch, at the settings of their recipes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from selfsup.batch import Batch
 from selfsup.method import Method
 
-from .authors import adamw, copied, learn, named, trained, warm
+from .authors import Rate, adamw, copied, learn, named, trained, warm
 from .joint import through
 from .masked import matrices
 from .ours import Trained
 from .recipes import of_recipe
 
 PARTS = {"image": "encoders.image", "embeds": "embeds", "classes": "classes", "painters": "painters"}
-UNDECAYED = "mask_token", "task_embed", "classes.weight"
 CROCO = {"image": "encoders.image", "decoder": "decoder"}
 OMNIVORE = {"image": "encoders.image", "depth": "depth", "later": "later", "heads": "heads"}
 Parts = Mapping[str, Any] | nn.ModuleDict  # of PARTS
+BETAS = 0.9, 0.95  # of the authors of masked autoencoders
 N, PATCH = 16, 4  # patches of a modality, in four rows; pixels a side of each
 
 
@@ -109,18 +109,34 @@ def derived(student: Parts, batch: Batch) -> Tensor:
 
 
 def multimae(method: Method, batches: list[Batch]) -> Trained:
-    student = copied(method, PARTS)
+    decay = matrices_but("mask_token", "task_embed", "classes.weight")
+    return learned(method, batches, PARTS, derived, warm(8e-4, begin=1e-6), decay, betas=BETAS)
+
+
+def learned(
+    method: Method,
+    batches: list[Batch],
+    names: dict[str, str],
+    of: Callable[[nn.ModuleDict, Batch], Tensor],
+    rate: Rate,
+    decay: Callable[[int, str, Tensor], float] = matrices,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Trained:
+    """Train copies of parts of a method by a loss in double precision and by AdamW."""
+    student = copied(method, names)
 
     def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
         with double_precision():
-            return derived(student, batch)
+            return of(student, batch)
 
-    def decay(step: int, name: str, weight: Tensor) -> float:
-        return 0.0 if name.endswith(UNDECAYED) else matrices(step, name, weight)
+    losses, _ = learn(student, loss, batches, adamw(student, rate, decay, betas=betas))
+    return trained(losses, named(student, names))
 
-    move = adamw(student, warm(8e-4, begin=1e-6), decay, betas=(0.9, 0.95))
-    losses, _ = learn(student, loss, batches, move)
-    return trained(losses, named(student, PARTS))
+
+def matrices_but(*ends: str) -> Callable[[int, str, Tensor], float]:
+    """Return the decay of `matrices`, and none of weights whose names end so."""
+    return lambda step, name, weight: 0.0 if name.endswith(ends) else matrices(step, name, weight)
 
 
 def of_patches(trunk: nn.Module, values: Tensor, places: list[int]) -> Tensor:
@@ -172,15 +188,7 @@ def croco_loss(student: nn.ModuleDict, batch: Batch) -> Tensor:
 
 
 def croco(method: Method, batches: list[Batch]) -> Trained:
-    student = copied(method, CROCO)
-
-    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
-        with double_precision():
-            return croco_loss(student, batch)
-
-    move = adamw(student, warm(1.5e-4, end=8.12e-5), matrices, betas=(0.9, 0.95))
-    losses, _ = learn(student, loss, batches, move)
-    return trained(losses, named(student, CROCO))
+    return learned(method, batches, CROCO, croco_loss, warm(1.5e-4, end=8.12e-5), betas=BETAS)
 
 
 def shot(values: Tensor, times: int) -> Tensor:
@@ -220,17 +228,8 @@ def omnivore_loss(student: Parts, batch: Batch, drop: float = 0.5) -> Tensor:
 
 
 def omnivore(method: Method, batches: list[Batch]) -> Trained:
-    student = copied(method, OMNIVORE)
-
-    def loss(student: nn.ModuleDict, _: nn.ModuleDict, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
-        with double_precision():
-            return omnivore_loss(student, batch)
-
-    def decay(step: int, name: str, weight: Tensor) -> float:
-        return 0.0 if name.endswith("times") else matrices(step, name, weight)
-
-    losses, _ = learn(student, loss, batches, adamw(student, warm(2e-3, begin=2e-6, end=2e-4), decay))
-    return trained(losses, named(student, OMNIVORE))
+    rate = warm(2e-3, begin=2e-6, end=2e-4)
+    return learned(method, batches, OMNIVORE, omnivore_loss, rate, matrices_but("times"))
 
 
 SMALL = {"mask_ratio": 0.75, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
