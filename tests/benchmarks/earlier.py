@@ -1,0 +1,66 @@
+"""The demo, and a report of 10,000 runs, beside an older revision of both: clock and CPU of interleaved pairs.
+
+python tests/benchmarks/earlier.py REVISION [PAIRS [SEEDS]]
+
+Each revision sweeps its own demo with so many seeds, in a home of its own whose data are packed before. The report is
+that of report_10k.py, as the revision has it: seconds of the clock of reading a store the first time.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cli import ROOT, checkout
+from usage import Used, used_by
+
+SHORTEST = ("-s", "train.duration={steps: 1}", "-s", "optim.warmup={steps: 1}")
+
+
+def demo(source: Path, home: Path, *settings: str) -> Used:
+    """What the demo uses; of an earlier one in the home, data alone are left."""
+    for path in home.iterdir():
+        if path.name != "data":
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    argv = [sys.executable, "-m", "selfsup", "sweep", str(source.parent / "sweeps/demo.yaml"), *settings]
+    return used_by(argv, _environment(source) | {"SELFSUP_HOME": str(home), "OMP_NUM_THREADS": "1"})
+
+
+def report(source: Path) -> float:
+    argv = [sys.executable, str(source.parent / "tests/benchmarks/report_10k.py")]
+    told = subprocess.run(argv, env=_environment(source), capture_output=True, text=True, check=True).stdout
+    return next(float(line.split()[-2]) for line in told.splitlines() if line.split()[:-2] == ["first"])
+
+
+def _environment(source: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(source)}
+
+
+def show(what: str, pairs: list[tuple[float, float]]) -> None:
+    ratio = statistics.median(now / before for before, now in pairs)
+    before, now = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"| {what} | {before:.1f} | {now:.1f} | {ratio:.2f} |", flush=True)
+
+
+def main(revision: str, pairs: int, seeds: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = [checkout(revision, Path(scratch, "before")), ROOT / "platform"]
+        homes = [Path(scratch, name) for name in ("home-before", "home-now")]
+        for source, home in zip(sources, homes, strict=True):
+            home.mkdir()
+            demo(source, home, *SHORTEST, "-s", "seeds=1")
+        print(f"| seconds | {revision} | now | ratio |\n|---|---|---|---|", flush=True)
+        used = []
+        for _ in range(pairs):
+            used.append([demo(*place, "-s", f"seeds={seeds}") for place in zip(sources, homes, strict=True)])
+            print(*used[-1], file=sys.stderr, flush=True)
+        for what in Used._fields[:2]:
+            show(f"demo, {what}", [tuple(getattr(one, what) for one in pair) for pair in used])
+        show("report of 10,000 runs, wall", [(report(sources[0]), report(sources[1])) for _ in range(pairs)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, (*sys.argv[2:], *("5", "1")[len(sys.argv) - 2 :])))
