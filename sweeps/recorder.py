@@ -59,8 +59,8 @@ class Recorder:
             say(f"{planned.id}: {error}; it runs all the same")
             return
         shipper = Shipper(self._tracker)
-        for log, prefix in _logs(planned).items():
-            shipper.add(run, log, prefix=prefix)
+        for log, prefixes in _logs(planned).items():
+            shipper.add(run, log, prefixes=prefixes)
         shipper.start()
         self._live[planned.id] = run, shipper
 
@@ -111,8 +111,8 @@ class Recorder:
     def publish(self, planned: PlannedRun) -> None:
         """Record all results of a run from its stages' folders. Idempotent. Raises TrackError."""
         run = self._open(planned)
-        for log, prefix in _logs(planned).items():
-            self._tracker.ship(run, log, prefix=prefix)
+        for log, prefixes in _logs(planned).items():
+            self._tracker.ship(run, log, prefixes=prefixes)
         evaluations = {probe.key for probe in planned.probes.values()} if planned.pretrain else set()
         for stage in planned.stages:
             if stage.done:
@@ -168,9 +168,16 @@ def _has_means(recorded: Mapping[str, float], planned: PlannedRun) -> bool:
     return all(recorded.get(name) == value for name, value in averages(planned).items())
 
 
-def _logs(planned: PlannedRun) -> dict[Path, str]:
-    """Return the logs of a run and of the trainings that evaluations score, each with the prefix of its metrics."""
-    return {**logs(planned), **{stage.spool: f"{stage.space}/" for stage in planned.tunings}}
+def _logs(planned: PlannedRun) -> dict[Path, tuple[str, ...]]:
+    """Return the logs of a run and of the trainings that evaluations score, each with the prefixes of its metrics.
+
+    There are several where evaluations of several names are the same work, which is done once.
+    """
+    tuned = [replace(run.pretrain, name=name) for name, run in planned.tuned.items() if run.pretrain]
+    prefixes: dict[Path, tuple[str, ...]] = {}
+    for path, prefix in (*logs(planned), *((stage.spool, f"{stage.space}/") for stage in tuned)):
+        prefixes[path] = (*prefixes.get(path, ()), prefix)
+    return prefixes
 
 
 def _code(planned: PlannedRun) -> dict[str, str]:

@@ -16,7 +16,7 @@ from selfsup.pipelines.stages import curves, evaluate
 from selfsup.pipelines.stages.encoder_source import Encode
 from selfsup.pipelines.stages.worker import snapshot
 from selfsup.sealed import sealed
-from selfsup.sweeps.recorder import Recorder
+from selfsup.sweeps.recorder import Recorder, _logs
 
 STEPS = {"steps": 4}  # of 8 samples, of which an epoch has 16
 
@@ -133,13 +133,17 @@ def test_what_waits_for_a_training_that_was_stopped_is_removed_unless_it_goes_on
 
 
 def test_the_same_evaluation_under_two_names_is_made_once(home: Home, calls: list[str]) -> None:
-    run = home.run(evals={"every": {"steps": 1}, "knn": {"k": 3}, "near": {"use": "knn", "k": 3}})
+    short = {"use": "finetune", "epochs": 2, "batch": 8, "warmup": 0}
+    names = {"knn": {"k": 3}, "near": {"use": "knn", "k": 3}, "finetune": short, "tuned": short}
+    run = home.run(evals={"every": {"steps": 1}, **names})
     assert run.pretrain
     run.pretrain.claim()
     leave(run, 1)
     curves.evaluate(run, 1, snapshot(run.pretrain.folder, 1))
     assert calls == ["embed 1", "near 1"]
     assert curve(run, "knn") == curve(run, "near") == {1: 1.0}
+    curves_of_both = ("eval/knn/", "eval/near/"), ("pretrain/finetune/", "pretrain/tuned/")
+    assert [*_logs(run).values()] == [("pretrain/",), *curves_of_both]
 
 
 def test_of_other_stages_nothing_is_evaluated(run: PlannedRun, calls: list[str]) -> None:
@@ -186,13 +190,13 @@ def test_runs_share_what_is_free_as_they_share_what_is_in_use(
 
 
 def test_final_numbers_are_the_last_of_the_curve_in_mlflow(run: PlannedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped: dict[str, str] = {}
+    shipped: list[str] = []
     numbers: dict[str, int] = {}
     for stage in run.stages:
         stage.claim()
         stage.finish({"top1": 1.0})
     tracker: Any = SimpleNamespace(
-        ship=lambda _, log, prefix: shipped.update({log.parent.name: prefix}),
+        ship=lambda *_, prefixes: shipped.extend(prefixes),
         metrics=lambda _, values, step, **__: numbers.update(dict.fromkeys(values, step)),
         artifact=lambda *_: None,
         model=lambda *_, **__: None,
@@ -200,6 +204,6 @@ def test_final_numbers_are_the_last_of_the_curve_in_mlflow(run: PlannedRun, monk
     )
     monkeypatch.setattr(Recorder, "_open", lambda *_: "run")
     Recorder(tracker).publish(run)
-    assert [*shipped.values()] == ["pretrain/", "eval/knn/", "eval/linear/"]
+    assert shipped == ["pretrain/", "eval/knn/", "eval/linear/"]
     assert numbers["eval/knn/top1"] == numbers["eval/linear/top1"] == run.steps == 4
     assert numbers["pretrain/top1"] == 0

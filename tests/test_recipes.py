@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from selfsup.method import load, names
 from selfsup.published import Published
@@ -49,3 +50,9 @@ def test_every_objective_has_a_recipe() -> None:
         fields = (*load(name).beside, *(load(name).modalities or ("image",)))
         wanted = next(folders[field] for field in folders if field in fields)
         assert {f"{folder}/{name}" for folder in wanted} <= {f"{path.parent.name}/{path.stem}" for path in RECIPES}
+
+
+def test_the_table_of_objectives_has_each_that_photographs_suffice_for() -> None:
+    studies = yaml.safe_load((ROOT.parent / "sweeps" / "objectives.yaml").read_text())["studies"]
+    recipes = {path.stem for path in (ROOT / "photos").glob("*.yaml")}
+    assert sorted(Path(study["extends"]).stem for study in studies) == sorted(recipes.intersection(names()))

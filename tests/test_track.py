@@ -86,11 +86,19 @@ def test_more_parameters_than_one_batch_takes(tracker: Tracker) -> None:
 def test_sending_twice_is_sending_once(tracker: Tracker, tmp_path: Path) -> None:
     run, path = start(tracker, "twice"), tmp_path / "a.jsonl"
     fill(path, range(1, 1201), grad=2.0)  # 2400 numbers: three batches
-    assert tracker.ship(run, path, prefix="pretrain/") == 2400
-    assert tracker.ship(run, path, prefix="pretrain/") == 0
+    assert tracker.ship(run, path, prefixes=("pretrain/",)) == 2400
+    assert tracker.ship(run, path, prefixes=("pretrain/",)) == 0
     (tmp_path / "a.jsonl.sent").unlink()
-    assert tracker.ship(run, path, prefix="pretrain/") == 2400
+    assert tracker.ship(run, path, prefixes=("pretrain/",)) == 2400
     assert history(tracker, run, "pretrain/loss") == [(step, 1 / step) for step in range(1, 1201)]
+
+
+def test_a_log_is_sent_under_each_of_its_names(tracker: Tracker, tmp_path: Path) -> None:
+    run, path = start(tracker, "named twice"), tmp_path / "a.jsonl"
+    fill(path, range(1, 4))
+    assert tracker.ship(run, path, prefixes=("eval/knn/", "eval/near/")) == 6
+    curves = [history(tracker, run, f"eval/{name}/loss") for name in ("knn", "near")]
+    assert curves == 2 * [[(1, 1), (2, 1 / 2), (3, 1 / 3)]]
 
 
 def test_another_run_gets_the_whole_spool(tracker: Tracker, tmp_path: Path) -> None:

@@ -75,10 +75,10 @@ def discard(planned: PlannedRun) -> None:
         rmtree(planned.pretrain.folder / SNAPSHOTS, ignore_errors=True)
 
 
-def logs(planned: PlannedRun) -> dict[Path, str]:
-    """Return the metrics logs that grow while a run trains, and the prefix of each one's metrics in MLflow."""
+def logs(planned: PlannedRun) -> list[tuple[Path, str]]:
+    """Return the metrics logs that grow while a run trains, each with a prefix that its metrics have in MLflow."""
     stages = (planned.pretrain, *(_frozen(planned).values() if planned.due else ()))
-    return {stage.spool: f"{stage.space}/" for stage in stages if stage}
+    return [(stage.spool, f"{stage.space}/") for stage in stages if stage]
 
 
 def _frozen(planned: PlannedRun) -> dict[str, Stage]:

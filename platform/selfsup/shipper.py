@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from selfsup.track import Tracker
@@ -19,14 +20,14 @@ class Shipper(threading.Thread):
         super().__init__(name="selfsup-shipper", daemon=True)
         self._tracker = tracker
         self._every = every
-        self._logs: dict[Path, tuple[str, str]] = {}  # path -> (run, prefix)
+        self._logs: dict[Path, tuple[str, Sequence[str]]] = {}  # path -> (run, prefixes)
         self._closing = threading.Event()
         self._deadline = math.inf
         self._sent_all = True
 
-    def add(self, run_id: str, path: Path, *, prefix: str = "") -> None:
-        """Start sending a log, which need not exist yet."""
-        self._logs[path] = run_id, prefix
+    def add(self, run_id: str, path: Path, *, prefixes: Sequence[str] = ("",)) -> None:
+        """Start sending a log, which need not exist yet, under names with each of the prefixes."""
+        self._logs[path] = run_id, prefixes
 
     def run(self) -> None:
         delay = self._every
@@ -45,9 +46,9 @@ class Shipper(threading.Thread):
     def _send(self) -> bool:
         """Send new records of all logs; return whether that succeeded."""
         before, sent_all = self._sent_all, True
-        for path, (run_id, prefix) in list(self._logs.items()):
+        for path, (run_id, prefixes) in list(self._logs.items()):
             try:
-                self._tracker.ship(run_id, path, prefix=prefix)
+                self._tracker.ship(run_id, path, prefixes=prefixes)
             except Exception as error:  # training goes on without MLflow; the log keeps the metrics
                 sent_all = False
                 logger.log(logging.WARNING if before else logging.DEBUG, "%s; trying again", error)

@@ -97,8 +97,8 @@ class Tracker:
             self._client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
 
-    def ship(self, run_id: str, path: Path, *, prefix: str = "") -> int:
-        """Send the new committed records of a metrics log; return the number of metrics sent.
+    def ship(self, run_id: str, path: Path, *, prefixes: Sequence[str] = ("",)) -> int:
+        """Send the new committed records of a metrics log, under names with each prefix; return how many metrics.
 
         Progress is noted in `<path>.sent`; without that file everything is sent again, without effect.
         """
@@ -106,7 +106,7 @@ class Tracker:
         with self._errors(f"send {path.name}"):
             unsent = committed_records(path, start=sent_bytes(note, run_id, path))
             while batch := list(itertools.islice(unsent, RECORDS)):
-                total += self._send(run_id, [record for record, _ in batch], prefix=prefix)
+                total += self._send(run_id, [record for record, _ in batch], prefixes)
                 whole.write(note, json.dumps({"run": run_id, "sent": batch[-1][1]}))
         return total
 
@@ -119,7 +119,7 @@ class Tracker:
         """
         check_names(values)
         with self._errors("record metrics"):
-            self._send(run_id, [Record(step, time, values)], model=model)
+            self._send(run_id, [Record(step, time, values)], [""], model)
 
     def model(self, run_id: str, *, name: str, path: str, digest: str) -> str:
         """Record the encoder of a run as a logged model with its path, without files; return its id. Idempotent."""
@@ -266,13 +266,13 @@ class Tracker:
         if inputs:
             self._client.log_inputs(run_id, inputs)
 
-    def _send(self, run_id: str, group: Iterable[Record], *, prefix: str = "", model: str | None = None) -> int:
+    def _send(self, run_id: str, group: Iterable[Record], prefixes: Sequence[str], model: str | None = None) -> int:
         from mlflow.entities import Metric
 
         metrics = [
             Metric(prefix + name, value, record.time, record.step, model_id=model)
             for record in group
-            for name, value in record.finite().items()
+            for (name, value), prefix in itertools.product(record.finite().items(), prefixes)
         ]
         for start in range(0, len(metrics), MAX_METRICS):
             self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS], synchronous=True)
