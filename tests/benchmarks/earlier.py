@@ -30,8 +30,8 @@ def demo(source: Path, home: Path, seeds: int) -> Used:
 
 def report(source: Path) -> float:
     argv = [sys.executable, str(source.parent / "tests/benchmarks/report_10k.py")]
-    lines = subprocess.run(argv, env=_environment(source), capture_output=True, text=True, check=True).stdout.splitlines()
-    return next(float(line.split()[-2]) for line in lines if line.split()[:-2] == ["first"])
+    printed = subprocess.run(argv, env=_environment(source), capture_output=True, text=True, check=True).stdout
+    return next(float(line.split()[-2]) for line in printed.splitlines() if line.split()[:-2] == ["first"])
 
 
 def selfsup(command: str, source: Path, seeds: int) -> list[str]:
@@ -55,7 +55,8 @@ def main(revision: str, pairs: int, seeds: int) -> None:
         homes = [Path(scratch, name) for name in ("home-before", "home-now")]
         for source, home in zip(sources, homes, strict=True):
             home.mkdir()
-            subprocess.run(selfsup("plan", source, seeds), env=_environment(source, home), check=True, capture_output=True)
+            plan = selfsup("plan", source, seeds)
+            subprocess.run(plan, env=_environment(source, home), check=True, capture_output=True)
         print(f"| seconds | {revision} | now | ratio |\n|---|---|---|---|", flush=True)
         used = []
         for _ in range(pairs):
