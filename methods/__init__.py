@@ -13,9 +13,9 @@ SHIPPED = frozenset(
     """
     aim amdim audiovisual_mae avid barlow beit byol cae capi clip clusterfit colorization context_encoder croco
     cubic_puzzles data2vec deepcluster denoising dense.depth_estimator dense.object_detector dense.segmenter densecl
-    depthcontrast dino dinov2 dinov3 droppos essl feature_distillation flexpredict gmml ibot ijepa imagebind jigsaw
-    lejepa m3ae macrl mae mage maskfeat mavil mixedae moco mocov3 msn multimae nepa nnclr obow omnivore pirl pixpro
-    pointcontrast random_walk relative_position ropim rotation salt sela selfie semaim siglip simclr simdino simdinov2
-    simmim simsiam slip split_brain supervised swav tico uniter vicreg visreg vqvae
+    depthcontrast dino dinov2 dinov3 droppos essl feature_distillation flexpredict gdt gmml ibot ijepa imagebind
+    jigsaw lejepa m3ae macrl mae mage maskfeat mavil mixedae moco mocov3 msn multimae nepa nnclr obow omnivore pirl
+    pixpro pointcontrast random_walk relative_position ropim rotation salt sela selfie semaim siglip simclr simdino
+    simdinov2 simmim simsiam slip split_brain supervised swav tico uniter vicreg visreg vqvae
     """.split()  # noqa: SIM905
 )

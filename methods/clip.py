@@ -6,7 +6,7 @@ via masking", CVPR 2023, arXiv:2212.00794: a share of the patches is left out, w
 
 Deviations from the authors' code: the image encoder is timm's, without a norm before its blocks, and its projection has
 no bias as there; the GELU is exact, as in open_clip; crops are torchvision's, as in open_clip. FLIP trains a while
-without masks at the end, which a second spec with `start` does, for the encoder of images alone.
+without masks at the end, which a second spec does that goes on with all weights, as scenes/clip_flip_tuned.
 """
 
 from collections.abc import Iterator, Mapping

@@ -13,7 +13,7 @@ from selfsup.method import load as load_method
 from selfsup.outside import short
 from selfsup.pipelines import feasible
 from selfsup.pipelines.data.manifest import Manifest
-from selfsup.pipelines.objective import blank_encoder
+from selfsup.pipelines.objective import blank, blank_encoder
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.predecessor import SECTIONS, Predecessor
 from selfsup.source import Mark, Node
@@ -104,6 +104,8 @@ def check(planned: PlannedRun) -> None:
         _check_teacher(planned)
         _check_start(planned)
     feasible.check(planned)
+    if planned.run.starts_whole:
+        _check_whole_start(planned)
 
 
 def _check_teacher(planned: PlannedRun) -> None:
@@ -142,3 +144,14 @@ def _check_start(planned: PlannedRun) -> None:
     if problem := tensors.mismatches(given, wanted):
         hint = f"its backbone is {earlier.run.backbone.name} at {earlier.run.backbone.image_size} pixels"
         raise SpecError(f"its encoder does not fit: {problem}; {hint}", "start.from", "backbone")
+
+
+def _check_whole_start(planned: PlannedRun) -> None:
+    """Raise SpecError where all weights of an earlier training are not those of this objective."""
+    earlier = planned.before["start"]
+    if load_method(earlier.run.method) is not load_method(planned.run.method):
+        message = f"{earlier.spec} is of {earlier.method}, whose other weights are none of {planned.method}"
+        raise SpecError(f"{message}; leave weights out, and the encoder starts from its", "start.weights", "method")
+    wanted, given = (blank(run.run, run.info).state_dict() for run in (planned, earlier))
+    if problem := tensors.mismatches(given, wanted):
+        raise SpecError(f"its weights do not fit: {problem}; give both the same knobs and data", "start.weights")

@@ -47,16 +47,19 @@ def build(
 ) -> Method:
     """Return the objective at its initial weights, a function of spec and seed; the encoder's of backbone and seed.
 
-    start: the file of an encoder whose weights it begins with. Raises CheckpointError for damaged files of earlier
-    stages.
+    start: the file of an encoder whose weights it begins with; of all weights where the spec says so. Raises
+    CheckpointError for damaged files of earlier stages.
     """
     torch.manual_seed(run.seed)
     trunk = initial_encoder(run, info.channels)
-    if start:
+    if start and not run.starts_whole:
         trunk.trunk.load_state_dict(read_encoder(start).state)
     with torch.random.fork_rng(devices=[]):  # a teacher's initial weights, soon replaced, are drawn, too
         taught = frozen(teacher, trunk.patch, info) if teacher else None
-    return load(run.method)(run.hyper, _encoders(run, trunk, info), info._replace(teacher=taught)).to(device)
+    method = load(run.method)(run.hyper, _encoders(run, trunk, info), info._replace(teacher=taught))
+    if start and run.starts_whole:
+        tensors.fill(method, start)
+    return method.to(device)
 
 
 def _encoders(run: Run, trunk: Encoder, info: TrainInfo) -> dict[str, Encoder]:

@@ -137,6 +137,7 @@ class PlannedRun:
         before = {name: run.pretrain for name, run in self.before.items()} | {"targets": self.targets}
         extra |= {name: stage.key for name, stage in before.items() if stage}
         extra |= {name: keys.given(run.run) for name, run in self.before.items() if not run.pretrain}
+        extra |= {"start_weights": "all"} if self.run.starts_whole else {}
         backbones = [module for name in (backbone, *towers.values()) for module in codebase.backbone_entry(name)]
         own = [codebase.entry("methods", self.run.method), *backbones, *keys.code(self.learned)]
         if self.augment:
@@ -153,9 +154,10 @@ class PlannedRun:
 
     @property
     def start(self) -> Path | None:
-        """Return the file of the encoder that training starts from."""
+        """Return the file of the encoder that training starts from, or of all weights."""
         earlier = self.before.get("start")
-        return earlier.pretrain.folder / objective.ENCODER if earlier and earlier.pretrain else None
+        name = objective.METHOD if self.run.starts_whole else objective.ENCODER
+        return earlier.pretrain.folder / name if earlier and earlier.pretrain else None
 
     @cached_property
     def targets(self) -> Stage | None:

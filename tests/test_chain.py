@@ -105,6 +105,23 @@ def test_an_encoder_starts_from_that_of_an_earlier_training(home: Home) -> None:
         assert weight.equal(built[name])
 
 
+def test_all_weights_go_on_where_the_objective_is_the_same(home: Home) -> None:
+    name = first(home)
+    run = home.run(start={"from": name, "weights": "all"})
+    assert run.id != home.run(start={"from": name}).id
+    earlier = run.before["start"]
+    assert earlier.pretrain
+    assert run.start
+    method = objective.build(earlier.run, earlier.size, torch.device("cpu"))
+    for weight in method.parameters():
+        weight.data.fill_(7.0)
+    earlier.pretrain.folder.mkdir(parents=True)
+    save(method.state_dict(), run.start)
+    assert run.start == earlier.pretrain.folder / objective.METHOD
+    built = objective.build(run.run, run.size, torch.device("cpu"), start=run.start)
+    assert {value for weight in built.parameters() for value in weight.unique().tolist()} == {7.0}
+
+
 def test_a_teacher_is_built_beside_the_weights_of_the_learner_which_stay_as_they_are(home: Home) -> None:
     teacher = {"from": first(home, method="vqvae", hyper=CODES)}
     run = home.run(method="beit", teacher=teacher)
@@ -194,6 +211,14 @@ def test_a_teacher_counts_only_where_the_knobs_ask_for_it(home: Home) -> None:
         (
             {"start": {"from": "lane.yaml"}, "resources__workers": 2},
             r"lane\.yaml with the resources of this run: more",
+        ),
+        (
+            {"start": {"from": "first.yaml", "weights": "all"}, "method": "simmim"},
+            r"start\.weights: first is of mae, whose other weights are none of simmim; leave weights out",
+        ),
+        (
+            {"start": {"from": "first.yaml", "weights": "all"}, "hyper": {"decoder_width": 64}},
+            r"start\.weights: its weights do not fit: different: decoder\.",
         ),
         ({"start": {}}, r"start\.from: required but missing"),
     ],

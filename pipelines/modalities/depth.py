@@ -1,10 +1,10 @@
 """Depth: how far each pixel lies along the camera's axis, beside an image or alone.
 
-`.depth.png`, of 16 bits in millimeters; `.depth.tif`, `.depth.npy` or `.depth.npz` of one array in meters, or any other
-unit. What is not finite, or not above zero, is unknown. Each view is normalized by itself as in MultiMAE (Bachmann et
-al., ECCV 2022, arXiv:2204.01678): by mean and deviation of its values without the lowest and highest tenth. Unknown
-values count in neither, and are zero then. Views are cut and mirrored as those of images; of resizing, the nearest
-pixel counts.
+`.depth.png`, of 16 bits in millimeters; `.depth.tif`, `.depth.npy`, `.depth.npz` of one array, or `.depth.exr`, which
+takes the extra `exr`, in meters or any other unit. What is not finite, or not above zero, is unknown. Each view is
+normalized by itself as in MultiMAE (Bachmann et al., ECCV 2022, arXiv:2204.01678): by mean and deviation of its values
+without the lowest and highest tenth. Unknown values count in neither, and are zero then. Views are cut and mirrored as
+those of images; of resizing, the nearest pixel counts.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 IMAGES = Image()  # depth maps are placed as images are
 MILLIMETERS = 1000  # in one unit of a PNG's values
+OPENEXR = b"\x76\x2f\x31\x01"  # begin of such files
 EPS = 1e-6  # of variances
 REACH = 2.0  # deviations from the middle of a picture's colors to their ends
 
@@ -76,7 +77,7 @@ class DepthReading(Reading):
 class DepthMaps(Modality):
     """Maps are cut on the host, and normalized on the device. Unknown values are NaN in between."""
 
-    suffixes, others = ("depth.png",), ("depth.tif", "depth.tiff", "depth.npy", "depth.npz")
+    suffixes, others = ("depth.png",), ("depth.tif", "depth.tiff", "depth.exr", "depth.npy", "depth.npz")
     is_aside = True  # beside images, depth is a companion of theirs
     axes, values = ("row", "column"), "depth maps"
     given = "depth maps", "(B, 1, H, W), of any size, in any unit; zero, negative or not finite where it is unknown"
@@ -169,12 +170,30 @@ def decoded(data: Data) -> NDArray[np.float32]:
             import tifffile  # takes a while, and most depth maps are no TIFFs
 
             return _known(tifffile.imread(io.BytesIO(data)))
+        if start[:4] == OPENEXR:
+            return _known(_exr(data))
         content = np.load(io.BytesIO(data), allow_pickle=False)
         return _known(content if isinstance(content, np.ndarray) else content[content.files[0]])
     except DecodeError:
         raise
     except Exception as error:  # as Pillow, tifffile and NumPy raise many types on corrupt bytes
         raise DecodeError(f"a damaged depth map, or none: {error}") from error
+
+
+def _exr(data: Data) -> NDArray[Any]:
+    """-> (H, W): the channel of an OpenEXR file that holds depth. Raises DecodeError."""
+    try:
+        import OpenEXR
+    except ImportError:
+        message = "an OpenEXR file, which takes pip install 'selfsup[exr]'; or save it as .depth.tif or .depth.npy"
+        raise DecodeError(message) from None
+    channels = OpenEXR.File(io.BytesIO(data), separate_channels=True).channels()
+    depth = [name for name in channels if name.rpartition(".")[2] == "Z"]
+    chosen = depth or ([*channels] if len(channels) == 1 else [])
+    if len(chosen) != 1:
+        raise DecodeError(f"expected one channel, or one named Z, got {', '.join(channels)}")
+    values: NDArray[Any] = channels[chosen[0]].pixels
+    return values
 
 
 def _png(data: Data) -> Any:

@@ -34,9 +34,9 @@ class Task:
     """The task of every training worker of a run.
 
     resolved: the settings that a checkpoint must agree with. stats: by which samples are normalized. teacher: that it
-    learns from. start: the file of the encoder that it starts from. due: steps after which the encoder is evaluated,
-    for which training leaves files of these names: `leaves`. beside: by which each modality beside samples is
-    normalized. lacking: samples that lack something of these, left out or not.
+    learns from. start: the file of the encoder, or of all weights, that it starts from. due: steps after which the
+    encoder is evaluated, for which training leaves files of these names: `leaves`. beside: by which each modality
+    beside samples is normalized. lacking: samples that lack something of these, left out or not.
     """
 
     run: Run

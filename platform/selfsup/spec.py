@@ -82,6 +82,11 @@ class _Sections(Knobs):
     published: Published | None = knob(None, "numbers that the unchanged recipe is known to reach", result=False)
 
     @property
+    def starts_whole(self) -> bool:
+        """Return whether it goes on with all weights of the training that it starts from, not the encoder's alone."""
+        return self.start is not None and self.start.is_whole
+
+    @property
     def worker_counts(self) -> tuple[int, ...]:
         """Return the numbers of workers that may train it, ascending."""
         return self.resources.counts(self.stream.lanes)

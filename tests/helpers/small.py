@@ -19,6 +19,7 @@ from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.parts.patch import Patch
 from selfsup.parts.tokens import Tokens
+from selfsup.predecessor import SECTIONS
 from selfsup.sections import Backbone
 
 SIZE, PATCH = 16, 4
@@ -58,6 +59,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "droppos": {"mask_ratio": 0.5, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "essl": {"hidden": 64, "dim": 16, "small": 8},
     "flexpredict": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
+    "gdt": {"hidden": 32, "dim": 16},
     "gmml": {"hidden": 32, "dim": 16},
     "ibot": {"outputs": 24, "hidden": 256, "bottleneck": 16, "local_size": 8, "local_crops": 2},
     "ijepa": {"targets": 2, "min_keep": 1, "predictor_width": 24, "predictor_depth": 1, "predictor_heads": 3},
@@ -164,13 +166,14 @@ def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: 
 
 
 def briefly_taught(recipe: Path, folder: Path) -> list[str]:
-    """Return changes of a recipe: its teacher, if it has one, trains for four steps by a spec in the folder."""
-    section = yaml.safe_load(recipe.read_text()).get("teacher")
-    if section is None:
-        return []
+    """Return changes of a recipe: what comes before it trains for four steps, by specs in a folder."""
+    sections, changes = yaml.safe_load(recipe.read_text()), []
     train = "train: {duration: {steps: 4}, batch: 16}\noptim: {warmup: null}\n"
-    (spec := folder / "brief.yaml").write_text(f"extends: {section['from']}\n{train}")
-    return [f"teacher.from={spec}"]
+    for name in SECTIONS:
+        if section := sections.get(name):
+            (spec := folder / f"{name}.yaml").write_text(f"extends: {section['from']}\n{train}")
+            changes.append(f"{name}.from={spec}")
+    return changes
 
 
 def first_stage(name: str, knobs: Knobs, seed: int) -> Frozen:

@@ -173,6 +173,7 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "multimae, some without depth": partial(bare, "multimae"),
     "uniter, some without captions": partial(bare, "uniter"),
     "mage's contrast": partial(objective, "mage", "vit", contrast=0.1),
+    "avid's agreement": partial(objective, "avid", "vit", agreement="both", positives=2, negatives=4, within=3),
     "a discrete vae": partial(objective, "vqvae", "vit", quantizer="gumbel"),
     "i-jepa's dense term": partial(objective, "ijepa", "vit", dense=0.5),
     "a game of context encoders": partial(

@@ -50,6 +50,7 @@ essl         1    -  0.08  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0
 essl         1   96  0.05  0.14  3/4 4/3  0.5  bilinear  0.8  0.4 0.4 0.2 0.1  0.2   0.1  0
 feature_distillation 1 - 0.2 1   3/4 4/3  0.5  bicubic   0    0   0   0   0    0     0    0
 flexpredict  1    -  0.3   1     3/4 4/3  0.5  bilinear  0    0   0   0   0    0.2   0.5  0
+gdt          2    -  0.4   1     1   1    0.5  bilinear  1    0.4 0.4 0.4 0    0     0    0
 gmml         2    -  0.05  1     3/4 4/3  0.5  bicubic   0.3  0.1 0.1 0.1 0.01 0     0.1  0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   1    0
 ibot         1    -  0.25  1     3/4 4/3  0.5  bicubic   0.8  0.4 0.4 0.2 0.1  0.2   0.1  0.2
@@ -161,6 +162,8 @@ def test_views_are_those_of_the_authors(name: str) -> None:
     others = [Beside(field=field, of=of) for field in asked.beside for _ in range(1 + (name in TWICE))]
     if name == "croco":  # the second view is another one of the first kind, without a mask
         others = [Beside(field="right", crop=expected[0])]
+    if name == "gdt":  # the sound of each clip
+        others = [Beside(field="audio", of=number) for number in range(2)]
     if name == "omnivore":  # a sample is a clip or an image, whose depth is cut likewise
         others = [Beside(field="depth", of=0), Beside(field="video")]
     views = [replace(view, mask=None) for view in asked.specs]

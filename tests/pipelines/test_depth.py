@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,29 @@ def test_depth_of_half_the_size_shows_the_same_part(tmp_path: Path) -> None:
 def test_formats_of_the_same_depth(data: bytes) -> None:
     np.testing.assert_allclose(decoded(data), METERS, rtol=1e-6)
     assert DEPTH.extent(data, DEPTH.Reading()) == (HEIGHT, WIDTH)
+
+
+def test_openexr_is_read_where_it_is_installed(tmp_path: Path) -> None:
+    """One channel of any name, or that named Z, of 32 bits or 16; its own library writes it."""
+    openexr = pytest.importorskip("OpenEXR")
+
+    def exr(**channels: NDArray) -> bytes:
+        openexr.File({"compression": openexr.ZIP_COMPRESSION}, channels).write(str(tmp_path / "it.exr"))
+        return (tmp_path / "it.exr").read_bytes()
+
+    whole = exr(Y=METERS)
+    np.testing.assert_array_equal(decoded(whole), METERS)
+    np.testing.assert_array_equal(decoded(exr(R=0 * METERS, Z=METERS)), METERS)
+    np.testing.assert_allclose(decoded(exr(V=METERS.astype(np.float16))), METERS, rtol=1e-3)
+    for data, problem in ((exr(R=METERS, A=METERS), "one named Z, got A, R"), (whole[:90], "a damaged depth map")):
+        with pytest.raises(DecodeError, match=problem):
+            decoded(data)
+
+
+def test_openexr_says_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(DecodeError, match=r"selfsup\[exr\]'; or save it as .depth.tif"):
+        decoded(b"\x76\x2f\x31\x01" + bytes(60))
 
 
 def test_what_is_unknown_is_not_a_number_and_in_disparities_too() -> None:

@@ -112,13 +112,15 @@ def softmax_nce(scores: Tensor, own: Tensor) -> Tensor:
     return -(log_share[:, 0] + torch.log1p(-share).sum(1)).mean()
 
 
-def noise_nce(scores: Tensor, even: Tensor) -> Tensor:
-    """(N, 1 + K), () -> (): noise-contrastive estimation of each query's key, with noise uniform over the memory.
+def noise_nce(scores: Tensor, even: Tensor, right: int = 1) -> Tensor:
+    """(N, R + K), () -> (): noise-contrastive estimation of each query's key, with noise uniform over the memory.
 
     NPID (arXiv 1805.01978), section 3.2, as PIRL's code has it: the probability of one of n rows is exp(score) / Z with
     a constant Z, and h is its share beside K of noise, each of probability 1 / n. even: the score at which h is 1/2.
+    right: R, the keys of a query, which come first, and of which the mean counts.
     """
-    return (F.softplus(even - scores[:, 0]) + F.softplus(scores[:, 1:] - even).sum(1)).mean()
+    wrong = F.softplus(scores[:, right:] - even).sum(1)
+    return (F.softplus(even - scores[:, :right]).mean(1) + wrong).mean()
 
 
 @torch.no_grad()
@@ -162,6 +164,23 @@ def same_source(features: Tensor, source: Tensor, *, temperature: float) -> Tens
         same = (source[:, :, None] == source[:, None]) & ~itself
         entropies = torch.where(same, -cosines.log_softmax(dim=2), 0.0)
         return (entropies.sum(dim=2) / same.sum(dim=2)).mean()
+
+
+def told_apart(query: Tensor, key: Tensor, alike: Tensor, *, temperature: float) -> Tensor:
+    """(N, T, D), (N, T, D), (T, T) bool -> (): cross-entropy of each right key among it and all wrong ones.
+
+    GDT (arXiv 2003.04298), section 3: of T transformations of a sample, its keys are right whose transformation is
+    alike. Averaged over these, then over queries. Both are unit vectors; keys take no gradient.
+    """
+    every, (samples, kinds) = dist.gather(key.detach()), query.shape[:2]
+    own = torch.arange(samples, device=query.device) + dist.rank() * samples
+    itself = F.one_hot(own, len(every)).bool()
+    right = (itself[:, None, :, None] & alike[:, None]).flatten(2)
+    with no_autocast(query):
+        logits = (query.flatten(0, 1) @ every.flatten(0, 1).T / temperature).view(samples, kinds, -1)
+    wrong = logits.masked_fill(right, -torch.inf).logsumexp(2, keepdim=True)
+    entropies = torch.where(right, torch.logaddexp(logits, wrong) - logits, 0.0)
+    return (entropies.sum(2) / right.sum(2)).mean()
 
 
 def matched_nce(a: Tensor, b: Tensor, is_matched: Tensor, *, temperature: float) -> Tensor:
