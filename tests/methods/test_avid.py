@@ -115,7 +115,7 @@ def test_negatives_are_others_each_as_often(setting, positives: int | None) -> N
     alike = method._alike(batch.sample)
     others = torch.cat([method._others(batch._replace(draws=torch.rand(32, 1)), alike) for _ in range(200)])
     assert all(len(set(row)) == 3 for row in others.tolist())
-    mine = others[:: 32].flatten()
+    mine = others[::32].flatten()
     counts = torch.bincount(mine, minlength=32)
     left_out = {batch.sample[0].item(), *alike[0].tolist()}
     assert {*counts.argwhere()[:, 0].tolist()} == {*range(32)} - left_out
