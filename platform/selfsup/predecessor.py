@@ -32,7 +32,7 @@ class Predecessor(Knobs):
     @property
     def is_whole(self) -> bool:
         """Return whether all weights are gone on with, not the encoder's alone."""
-        return getattr(self, "weights", "encoder") == "all"
+        return bool(getattr(self, "weights", "encoder") == "all")
 
 
 _FIELDS: Any = {

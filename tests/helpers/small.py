@@ -167,7 +167,7 @@ def teacher(kind: type[Method], lesson: str, knobs: Knobs, samples: int, patch: 
 
 def briefly_taught(recipe: Path, folder: Path) -> list[str]:
     """Return changes of a recipe: what comes before it trains for four steps, by specs in a folder."""
-    sections, changes = yaml.safe_load(recipe.read_text()), []
+    sections, changes = yaml.safe_load(recipe.read_text()), list[str]()
     train = "train: {duration: {steps: 4}, batch: 16}\noptim: {warmup: null}\n"
     for name in SECTIONS:
         if section := sections.get(name):
