@@ -44,7 +44,7 @@ def training(run: Run, evaluation: Evaluation, *, goes_on: bool) -> Run:
         "train": type(run.train).model_validate({name: getattr(run.train, name) for name in PACE} | asked["train"]),
     }
     for problem in conflicts.problems({name: (kept | settings)[name] for name in CHECKED}, Node(Mark(""), {})):
-        raise SpecError(problem.message, f"evals.{evaluation.name}")
+        raise SpecError(problem.message, knob_of(evaluation, str(problem.where[-1])))
     return run_type(asked["method"])(**kept, **settings)
 
 
@@ -63,6 +63,11 @@ def located(evaluation: Evaluation) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        names = [path.rpartition(".")[2] for path in error.paths]
-        knob = next((name for name in names if name in type(evaluation.hyper).model_fields), "")
-        raise SpecError(error.bare, f"evals.{evaluation.name}.{knob}".rstrip(".")) from error
+        raise SpecError(error.bare, knob_of(evaluation, *error.paths)) from error
+
+
+def knob_of(evaluation: Evaluation, *paths: str) -> str:
+    """Return the path of the first of an evaluation's knobs that is named as a path ends, or of the evaluation."""
+    names = [path.rpartition(".")[2] for path in paths]
+    knob = next((name for name in names if name in type(evaluation.hyper).model_fields), "")
+    return f"evals.{evaluation.name}.{knob}".rstrip(".")

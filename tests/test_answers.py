@@ -23,12 +23,12 @@ SOME = {"a/0": ["a", "b"], "0": ["a"], "b": [1]}  # val has a/0, a/1, b/0, b/1: 
 
 def write(home: Home, answers: object) -> str:
     (home.folder / "answers.json").write_text(json.dumps(answers))
-    return str(home.folder / "answers.json")
+    return "answers.json"
 
 
 def source(home: Home, answers: object) -> AnswerSource:
     splits = home.run(evals__real={"use": "knn", "k": 3}).splits("real")
-    return AnswerSource(write(home, answers), *splits, "image")
+    return AnswerSource(str(home.folder / write(home, answers)), *splits, "image")
 
 
 def test_a_sample_s_key_goes_before_its_last_part_and_its_class(home: Home) -> None:

@@ -196,7 +196,7 @@ def test_what_is_wrong_with_its_own_data_is_told_at_its_place(
             "5: evals.few: unknown key (a name of your own says which evaluation it is, as in {use: attention}: ",
         ),
         ("few: {use: knn, lrs: [1]}", "21: evals.few.lrs: unknown key"),
-        ("few: {use: knn, data: {test: x}}", "28: evals.few.data.test: unknown key"),
+        ("few: {use: knn, data: {test: x}}", "28: evals.few.data.test: unknown key (there are train, val, classes, "),
         (
             "few: {use: knn, data: x}",
             "27: evals.few.data: expected {train, val, classes, only_its_classes, answers}, not 'x'",

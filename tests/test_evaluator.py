@@ -6,19 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from elsewhere import PLACE, elsewhere
 
 import selfsup.evals
 from selfsup import evaluator
 from selfsup.bounded import bounded
 from selfsup.errors import DataError
 from selfsup.evaluator import Features
-from selfsup.evaluator_contract import cheap
+from selfsup.evaluator_contract import cheap, example
 from selfsup.parts.objects import PACKED
 
 GOOD = Features(
     np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.ones((2, 2), np.float32), np.array([0, 1]), classes=2
 )
 LABELLED = [name for name in evaluator.names() if evaluator.load(name).target == "class"]
+SHORT = {"epochs": 1, "steps": 2, "iterations": 5, "cs": (0.1, 10.0)}
+IN_NUMPY = {  # features and predictions, which tasks of their own have made on a device before
+    "attention",
+    "depth_decoded",
+    "depth_finetune",
+    "detection_finetune",
+    "discovery",
+    "finetune",
+    "segment_decoded",
+    "segment_finetune",
+    "semi",
+    "zero_shot",
+}
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -76,6 +90,23 @@ def test_a_protocol_is_a_function_of_features_and_seed_in_parts_of_any_size(name
         low, high = protocol.metrics[metric].ends
         assert low <= value <= high
     assert {value.shape for value in first.values() if isinstance(value, np.ndarray)} <= {(20,)}
+
+
+@pytest.mark.parametrize("name", sorted({*evaluator.names()} - IN_NUMPY))
+def test_a_protocol_computes_on_the_device_that_it_is_given_what_the_cpu_computes(name: str) -> None:
+    kind = evaluator.load(name)
+    usual = kind.Hyper()
+    short = {knob: value for knob, value in SHORT.items() if type(getattr(usual, knob, None)) is type(value)}
+    protocol = kind(kind.Hyper(**kind.cheap | short))
+    features = example(kind, labelled=kind.target is not None)
+    if kind.target in evaluator.DENSE:
+        few = {name: getattr(features, name)[:30] for name in ("train", "train_label", "train_map")}
+        features = features._replace(**few)
+    here = dict(protocol.run(features, seed=0))
+    with elsewhere() as operations:
+        there = dict(protocol.run(features, seed=0, device=PLACE))
+    assert evaluator.numbers(there) == pytest.approx(evaluator.numbers(here), rel=1e-3)
+    assert operations.number
 
 
 @pytest.mark.parametrize("name", evaluator.names())

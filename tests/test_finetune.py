@@ -93,7 +93,7 @@ def test_defaults_are_maes_of_a_base_vit(home: Home) -> None:
     [
         ({"batch": 32}, "1024 samples a step|32 samples a step, but .* holds 16"),
         ({"warmup": 5, "epochs": 2, "batch": 8}, "a warmup of 5 epochs is longer than the training of 2 epochs"),
-        ({**SHORT, "batch": 12}, "12"),
+        ({**SHORT, "batch": 12}, r"\.batch: a batch of 12"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_starts(home: Home, settings, message: str) -> None:

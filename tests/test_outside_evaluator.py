@@ -11,8 +11,11 @@ import yaml
 from outsiders import planned, refused, spec_beside
 
 from selfsup import codebase, outside
+from selfsup.errors import SpecError
 from selfsup.evaluator import Metric, load
+from selfsup.evaluator_contract import example
 from selfsup.pipelines.planning import plan
+from selfsup.pipelines.stages import evaluate
 from selfsup.spec import read
 from selfsup.spec_schema import schema
 from selfsup.sweeps.spec import sweepfile
@@ -75,6 +78,22 @@ def test_its_stage_is_another_where_the_file_or_a_knob_computes_something_else(w
 def test_a_run_with_it_survives_pickling_and_is_found_by_another_process(write: Write) -> None:
     run = planned(write(SPREAD)).run
     assert pickle.loads(pickle.dumps(run)) == run
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 / 0", r"spread\.py fails: \S*spread\.py:19: ZeroDivisionError: division by zero"),
+        ('yield "other", 1.0', r"spread\.py: it yields other, which is not in metrics; `selfsup check-evaluator "),
+        ('yield "spread", "much"', r"spread\.py: spread is neither a finite number nor a bool for each of 30 val"),
+    ],
+)
+def test_what_it_does_wrong_as_it_runs_is_told(write: Write, line: str, message: str) -> None:
+    first, _, _ = SPREAD.rpartition("yield ")
+    own = planned(write(first + line + "\n")).evals["own"]
+    code = codebase.unshipped_digest("evals", own.use)
+    with pytest.raises(SpecError, match=message):
+        evaluate._probe(own.use, own.hyper, lambda **_: example(own.evaluator), 1, 0, code, 256)
 
 
 def test_its_knobs_are_checked_as_those_of_a_shipped_one(write: Write) -> None:

@@ -12,12 +12,13 @@ import pyarrow.dataset
 import torch
 from numpy.typing import NDArray
 
-from selfsup import codebase, hits, input_kinds, modality
+from selfsup import codebase, hits, input_kinds, modality, outside
 from selfsup.bounded import bounded
 from selfsup.errors import SpecError
 from selfsup.evaluations import Evaluation
 from selfsup.evaluator import DENSE, Features, Score, numbers
 from selfsup.evaluator import load as load_evaluator
+from selfsup.evaluator_contract import unfit
 from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.knob import Knobs
 from selfsup.parts import dist
@@ -160,9 +161,10 @@ def _probe(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluator = load_evaluator(use)
     data = read(labelled=evaluator.target == "class")._replace(parts=parts)
-    with bounded(memory), dist.alone():
+    with bounded(memory), dist.alone(), outside.failing(use):
         scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
-    assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
+    if outside.is_outside(use) and (problem := unfit(scores, evaluator.metrics, len(data.val))):
+        raise SpecError(f"{use}: {problem}; `selfsup check-evaluator {use}` shows what an evaluation has to do")
     return scores, data.val_label
 
 

@@ -27,10 +27,10 @@ EXCLUDED = frozenset(
     f"{PACKAGE}.{name}"
     for name in """
     apart augmentation augmentation_contract claim cli cli_catalogue cli_encoders cli_help cli_runs cli_shards codebase
-    columns conflicts errors evaluations evaluator explain failures feature_choice folders homes knob layers leave
-    metric_names metrics_log mirror mirror_index mlflow_store objects origin outside progress published recall recipes
-    redact registry renamed resources screen sealed settings shipped shipper source spec spec_schema sqlite_runs stage
-    stand_ins tensors track whole
+    columns conflicts errors evaluations evaluator evaluator_contract explain failures feature_choice folders homes knob
+    layers leave metric_names metrics_log mirror mirror_index mlflow_store objects origin outside progress published
+    recall recipes redact registry renamed resources screen sealed settings shipped shipper source spec spec_schema
+    sqlite_runs stage stand_ins tensors track whole
     pipelines.cluster pipelines.cost pipelines.dense pipelines.embed pipelines.export pipelines.feasible
     pipelines.labelled pipelines.planned pipelines.planning pipelines.sharing pipelines.summary pipelines.trained
     pipelines.data.bundled pipelines.data.cache pipelines.data.fetch pipelines.data.head pipelines.data.manifest

@@ -5,12 +5,12 @@ Scores may depend on the order of the training samples, of which a seed may draw
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from selfsup.evaluator import ACCURACY, DENSE, METRIC, Evaluator, Features, Score, load, numbers
+from selfsup.evaluator import ACCURACY, DENSE, METRIC, Evaluator, Features, Metric, Score, load, numbers
 from selfsup.knob import Knobs
 from selfsup.promises import need_defaults, outcome
 
@@ -88,18 +88,22 @@ def run(kind: Kind, features: Features) -> Scores:
 
 def _yields_its_metrics(kind: Kind) -> str:
     scores = run(kind, example(kind, labelled=kind.target is not None))
-    if foreign := sorted(scores.keys() - kind.metrics.keys()):
-        return f"it yields {', '.join(foreign)}, which is not in metrics"
     shown = {name for name, metric in kind.yields(cheap(kind)).items() if metric.headline}
-    if missing := sorted(shown - scores.keys()):
-        return f"it does not yield {', '.join(missing)}"
-    wrong = [name for name, score in scores.items() if not _is_score(score)]
-    return f"{wrong[0]} is neither a finite number nor a bool for each of {VAL} validation samples" if wrong else ""
+    missing = sorted(shown - scores.keys())
+    return unfit(scores, kind.metrics, VAL) or (f"it does not yield {', '.join(missing)}" if missing else "")
 
 
-def _is_score(score: object) -> bool:
+def unfit(scores: Scores, metrics: Mapping[str, Metric], images: int) -> str:
+    """Return why what an evaluator yields are no scores of so many validation samples; "" where they are."""
+    if foreign := sorted(map(str, scores.keys() - metrics.keys())):
+        return f"it yields {', '.join(foreign)}, which is not in metrics"
+    wrong = [name for name, score in scores.items() if not _is_score(score, images)]
+    return f"{wrong[0]} is neither a finite number nor a bool for each of {images} validation samples" if wrong else ""
+
+
+def _is_score(score: object, images: int) -> bool:
     if isinstance(score, np.ndarray):
-        return bool(score.shape == (VAL,) and score.dtype == np.bool_)
+        return bool(score.shape == (images,) and score.dtype == np.bool_)
     return isinstance(score, (int, float)) and bool(np.isfinite(score))
 
 

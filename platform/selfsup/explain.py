@@ -12,6 +12,7 @@ from selfsup.knob import Knobs, bounds_text, group, knob_lines, type_text
 from selfsup.layers import nearest
 from selfsup.source import Node, Problem, Where, spelled
 
+LISTED = 12  # keys of a group that are named where none is similar
 _TYPES = {"int_from_float", "literal_error", "too_long", "too_short"}  # beside int_type, model_type, ...
 
 
@@ -79,7 +80,10 @@ def _value_hint(annotation: Any, value: object) -> str:
 
 
 def _key_hint(kind: type[Knobs], where: Where, foreign: Mapping[str, str]) -> str:
-    """Return a similar key of the group, else the hint of a foreign path, else where a knob of that name belongs."""
+    """Return a similar key of the group, else the hint of a foreign path, else where a knob of that name belongs.
+
+    Else all keys of the group, where they are few.
+    """
     parent, name = group(_annotation(kind, where[:-1])), str(where[-1])
     if parent and (similar := did_you_mean(name, parent.model_fields)):
         return similar
@@ -87,7 +91,8 @@ def _key_hint(kind: type[Knobs], where: Where, foreign: Mapping[str, str]) -> st
         return owner
     if paths := sorted(path for path in _paths(kind) if path.split(".")[-1] == name):
         return "it belongs at " + " or ".join(paths)
-    return ""
+    known = [*parent.model_fields] if parent else []
+    return f"there are {', '.join(known)}" if 0 < len(known) <= LISTED else ""
 
 
 def _paths(kind: type[Knobs]) -> set[str]:

@@ -17,13 +17,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from os.path import expanduser
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from selfsup import registry
-from selfsup.errors import SpecError
+from selfsup.errors import SelfsupError, SpecError
 from selfsup.knob import Knobs, default_problem, undeclared
 from selfsup.layers import find
 from selfsup.naming import WORD
@@ -96,7 +97,8 @@ def _resources(root: Node) -> dict[Where, Callable[[str], bool]]:
         ("backbone", "name"): is_config_folder,
     }
     specs: dict[Where, Callable[[str], bool]] = {(section, "from"): _is_spec for section in SECTIONS}
-    maps: dict[Where, Callable[[str], bool]] = {(*group, "data", "classes"): bool for group in _evals(root)}
+    names = [(*group, "data", name) for group in _evals(root) for name in ("classes", "answers")]
+    maps: dict[Where, Callable[[str], bool]] = dict.fromkeys(names, bool)
     return dict.fromkeys(_data_places(root), _is_folder) | backbone | specs | maps
 
 
@@ -199,13 +201,13 @@ def imported(name: str) -> ModuleType:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             advice = "install its package where selfsup runs; for a submitted job, on every machine of the cluster"
             raise SpecError(f"no module {error.name} is installed; {advice}") from None
-        raise _failed(name if is_file(name) else module, error) from error
+        raise failed(name if is_file(name) else module, error, "cannot be imported") from error
     except Exception as error:
-        raise _failed(name if is_file(name) else module, error) from error
+        raise failed(name if is_file(name) else module, error, "cannot be imported") from error
 
 
-def _failed(subject: str, error: Exception) -> SpecError:
-    """Return the error of an import, with the line of the user's own code that it passed last."""
+def failed(subject: str, error: Exception, how: str) -> SpecError:
+    """Return the error of a user's own code, with the line of it that was passed last. how: such as "fails"."""
     reason = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}"
@@ -215,7 +217,20 @@ def _failed(subject: str, error: Exception) -> SpecError:
         place = f"{own[-1].filename}:{own[-1].lineno}" if own else subject
         mine = [frame for frame in own if frame.filename == subject]
         place = f"{mine[-1].filename}:{mine[-1].lineno}" if mine else place
-    return SpecError(f"{subject} cannot be imported: {place}: {reason}")
+    return SpecError(f"{subject} {how}: {place}: {reason}")
+
+
+@contextmanager
+def failing(name: str) -> Iterator[None]:
+    """Raise what a user's own code raises inside the block, but for a lack of memory or disk, as SpecError."""
+    try:
+        yield
+    except (SelfsupError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if not is_outside(name) or type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
+        raise failed(name if is_file(name) else name.partition(":")[0], error, "fails") from error
 
 
 def _is_machinery(filename: str) -> bool:
