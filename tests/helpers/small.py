@@ -1,12 +1,14 @@
 """Small objectives on small encoders, each with a batch of its views."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from molds import Mold
 from precision import double_precision
 from torch import Tensor, nn
 
@@ -66,6 +68,7 @@ SMALL: dict[str, dict[str, object]] = {  # knobs that make an objective fit such
     "imagebind": {"dim": 16},
     "jigsaw": {"permutations": 6, "puzzle": 36, "piece": 8, "dim": 16, "hidden": 32},
     "lejepa": {"hidden": 64, "dim": 16, "slices": 32, "local_size": 8, "local_crops": 2},
+    "mae": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4},
     "m3ae": {"word_ratio": 0.5, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     "macrl": {"queue": 24, "dim": 16, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4},
     "mage": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
@@ -120,9 +123,10 @@ BACKBONES = {
 FIRST: dict[str, dict[str, Any]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
 MIXED = {"omnivore"}  # of whose batches each sample has views of one kind
 Setting = tuple[Method, Batch]
+MOST = 64  # settings that are kept: those of the tests before this one, of a few megabytes each
 
 
-def setting(
+def built(
     name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, double: bool = False, **hyper: object
 ) -> Setting:
     """Return an objective at its initial weights, and a batch, both functions of the arguments.
@@ -145,6 +149,28 @@ def setting(
         method = kind(knobs, {kinds.name: trunk, **towers}, info)
         batch = random_batch(views, trunk.patch, samples, layouts(method, info))
     return method, by_turns(batch) if name in MIXED else batch
+
+
+def copies(most: int | None) -> Callable[..., Setting]:
+    """Return `built` as a function that makes each of the settings asked for last once, and returns copies.
+
+    A copy leaves torch's generator as making it does. most: settings that are kept; None: all.
+    """
+
+    @lru_cache(most, typed=True)
+    def made(_: torch.dtype, *names: object, **options: Any) -> tuple[Mold, Tensor]:
+        return Mold(built(*names, **options)), torch.get_rng_state()  # type: ignore[arg-type]
+
+    def copied(*names: object, **options: object) -> Setting:
+        mold, generator = made(torch.get_default_dtype(), *names, **options)
+        torch.set_rng_state(generator)
+        copy: Setting = mold.copy()
+        return copy
+
+    return copied
+
+
+setting = copies(MOST)
 
 
 def of_images() -> list[str]:
