@@ -106,7 +106,7 @@ def new_reports(run: PlannedRun, seen: Counter[str]) -> Iterator[dict[str, float
     seen: the step of the latest record, by prefix or name of its metrics; changed.
     """
     before = seen.copy()
-    for log, prefix in logs(run).items():
+    for log, prefix in logs(run):
         if (latest := tail(log)) is None or latest.step <= seen[prefix]:
             continue
         for record in records(log, committed=False):

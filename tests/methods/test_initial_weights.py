@@ -32,6 +32,7 @@ STARTS = {  # deviations of queries, keys and values; of the 48 x 48 patch embed
     "mocov3": (APART, (2 / 96) ** 0.5, 1e-6),
     "cubic_puzzles": (GLOROT, (2 / 144) ** 0.5, 0.02),  # of two frames: 48 x 96
     "random_walk": (GLOROT, (2 / 144) ** 0.5, 0.02),
+    "gdt": (GLOROT, (2 / 144) ** 0.5, 0.02),
     "depthcontrast": (GLOROT, GROUPED, 0.02),
     "pointcontrast": (GLOROT, GROUPED, 0.02),
 }
