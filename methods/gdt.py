@@ -15,6 +15,7 @@ N: batch, M: of all processes, T: transformations of a sample, D: channels of th
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal, final
 
@@ -62,8 +63,8 @@ class GDT(Method):
 
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
-        strengths = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
-        crop = Crop(scale=(hyper.crop_min, 1), ratio=(1, 1), resample="bilinear", jitter=hyper.jitter, **strengths)
+        plain = Crop(scale=(hyper.crop_min, 1), ratio=(1, 1), resample="bilinear")
+        crop = replace(plain, jitter=hyper.jitter, brightness=0.4, contrast=0.4, saturation=0.4)
         times = range(2 if hyper.shift else 1)
         return Views((*[crop for _ in times], *[Beside(field="audio", of=time) for time in times]))
 
