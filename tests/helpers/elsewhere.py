@@ -44,11 +44,11 @@ class Elsewhere(Tensor):
         return torch._C._disabled_torch_function_impl(func, types, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return computed(func, args, kwargs or {})
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation, those that make tensors among them. number: of those whose result is elsewhere."""
 
     number = 0
@@ -113,5 +113,5 @@ def _without_grad(_: bool) -> torch.no_grad:
 def elsewhere() -> Iterator[Any]:
     """Let tensors on PLACE be Elsewhere inside the block. Yields what counts the operations there, as `number`."""
     without_grad = mock.patch.object(torch._C, "_InferenceMode", new=_without_grad)  # inference takes no subclasses
-    with without_grad, _Numbers(), _Operations() as operations:
+    with without_grad, _Numbers(), _Operations() as operations:  # type: ignore[no-untyped-call]
         yield operations
