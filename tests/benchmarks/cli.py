@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -63,9 +64,14 @@ def checkout(revision: str, folder: Path) -> Path:
 def table(name: str, commands: list[tuple[list[str], Path | None, Path]], pairs: int) -> str:
     """A row of the table: medians of two commands, and of their ratio; and what the first time took."""
     first, *times = [[seconds(*command) for command in commands] for _ in range(pairs + 1)]
-    ratio = statistics.median(now / before for before, now in times)
-    before, now = (statistics.median(column) for column in zip(*times, strict=True))
+    before, now, ratio = medians(times)
     return f"| {name} | {before:.2f} | {now:.2f} | {ratio:.2f} | {first[0]:.1f}, {first[1]:.1f} |"
+
+
+def medians(pairs: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Return the medians of what was before, of what is now, and of their ratios."""
+    before, now = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return before, now, statistics.median(now / before for before, now in pairs)
 
 
 def main(revision: str, pairs: int, folder: Path) -> None:

@@ -8,13 +8,12 @@ that of report_10k.py, as the revision has it: seconds of the clock of reading a
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from cli import ROOT, checkout
+from cli import DEMO, ROOT, checkout, command, medians
 from usage import Used, used_by
 
 SECOND = 1.0  # between looks at CPU: looking is work, too
@@ -25,7 +24,7 @@ def demo(source: Path, home: Path, seeds: int) -> Used:
     for path in home.iterdir():
         if path.name != "data":
             path.unlink() if path.is_file() else shutil.rmtree(path)
-    return used_by(selfsup("sweep", source, seeds), _environment(source, home), SECOND)
+    return used_by(command(["sweep", DEMO, "-s", f"seeds={seeds}"], source), _environment(source, home), SECOND)
 
 
 def report(source: Path) -> float:
@@ -34,18 +33,12 @@ def report(source: Path) -> float:
     return next(float(line.split()[-2]) for line in printed.splitlines() if line.split()[:-2] == ["first"])
 
 
-def selfsup(command: str, source: Path, seeds: int) -> list[str]:
-    sweep = str(source.parent / "sweeps/demo.yaml")
-    return [sys.executable, "-m", "selfsup", command, sweep, "-s", f"seeds={seeds}"]
-
-
 def _environment(source: Path, home: Path = ROOT) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "SELFSUP_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
 def show(what: str, pairs: list[tuple[float, float]]) -> None:
-    ratio = statistics.median(now / before for before, now in pairs)
-    before, now = (statistics.median(column) for column in zip(*pairs, strict=True))
+    before, now, ratio = medians(pairs)
     print(f"| {what} | {before:.1f} | {now:.1f} | {ratio:.2f} |", flush=True)
 
 
@@ -55,7 +48,7 @@ def main(revision: str, pairs: int, seeds: int) -> None:
         homes = [Path(scratch, name) for name in ("home-before", "home-now")]
         for source, home in zip(sources, homes, strict=True):
             home.mkdir()
-            plan = selfsup("plan", source, seeds)
+            plan = command(["plan", DEMO, "-s", f"seeds={seeds}"], source)
             subprocess.run(plan, env=_environment(source, home), check=True, capture_output=True)
         print(f"| seconds | {revision} | now | ratio |\n|---|---|---|---|", flush=True)
         used = []
