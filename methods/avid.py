@@ -151,4 +151,4 @@ class AVID(Method):
         spread = torch.arange(number, device=alike.device) * (rest // number)
         rank = ((batch.draws * rest).long() + spread) % rest
         before = left_out - torch.arange(left_out.shape[1], device=alike.device)  # how many of the rest are
-        return rank + (rank[:, :, None] >= before[:, None]).sum(2)
+        return rank + torch.searchsorted(before, rank, right=True)
