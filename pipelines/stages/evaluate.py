@@ -165,6 +165,7 @@ def _probe(
         scores = dict(evaluator(hyper).run(data, seed=seed, device=device))
     if outside.is_outside(use) and (problem := unfit(scores, evaluator.metrics, len(data.val))):
         raise SpecError(f"{use}: {problem}; `selfsup check-evaluator {use}` shows what an evaluation has to do")
+    assert scores.keys() <= evaluator.metrics.keys(), f"{use} yields {', '.join(scores)}: not all in its metrics"
     return scores, data.val_label
 
 

@@ -1,4 +1,4 @@
-"""Copies of objectives and their batches, made of what makes them up in a seventh of the time that building takes."""
+"""Copies of objectives and their batches, made of what makes them up in a quarter of the time that building takes."""
 
 import io
 import pickle

@@ -221,7 +221,7 @@ def several(folder: Path, weights: str, patience: float) -> Results:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return several(tmp_path_factory.mktemp("gloo"), "whole", 1200)
+    return several(tmp_path_factory.mktemp("gloo"), "whole", 600)
 
 
 @pytest.mark.parametrize(("world", "name"), [(world, name) for world, cases in WORLDS.items() for name in cases])
