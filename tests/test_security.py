@@ -1,4 +1,4 @@
-"""What infra/README.md says of trust is held by the tests that it names, and by this one."""
+"""What infra/README.md says of faults and trust is held by the tests that it names, and by this one."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CLAIMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "infra/README.md").read_text())
+README = (ROOT / "infra/README.md").read_text()
+CLAIMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)(?:\[(\w+)\])?`", README)  # file, test and parameter
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -49,7 +50,30 @@ def test_only_jobs_that_come_by_ray_are_unpickled() -> None:
     assert [path.name for path in files if list(unpickling(path.read_text()))] == ["slot_server.py"]
 
 
-@pytest.mark.parametrize(("path", "name"), CLAIMED)
-def test_every_claim_of_trust_names_a_test(path: str, name: str) -> None:
+def functions(path: str) -> dict[str, ast.FunctionDef]:
     tree = ast.parse((ROOT / path).read_text())
-    assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(("path", "name", "parameter"), CLAIMED)
+def test_every_claim_of_faults_and_trust_names_a_test(path: str, name: str, parameter: str) -> None:
+    decorators = map(ast.unparse, functions(path)[name].decorator_list)
+    assert not parameter or any(re.search(rf"parametrize.*\b{parameter}\b", text) for text in decorators)
+
+
+@pytest.mark.parametrize("heading", ["Faults", "What is trusted"])
+def test_each_row_names_tests(heading: str) -> None:
+    section = README.partition(f"\n# {heading}\n")[2].partition("\n# ")[0]
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert rows
+    assert [row for row in rows if not re.search(r"`tests/[^|]*\|$", row)] == []
+
+
+@pytest.mark.parametrize("name", ["node_faults", "head_lost", "survival"])
+def test_each_test_of_a_fault_is_named_in_a_row(name: str) -> None:
+    path = f"tests/sweeps/test_{name}.py"
+    tests = {name for name in functions(path) if name.startswith("test_")}
+    assert tests == {claimed for file, claimed, _ in CLAIMED if file == path} != set()
+    faults = {word for file, _, word in CLAIMED if file == path and word}
+    given = re.findall(r'"fault", \[([\w, ]+)\]', (ROOT / path).read_text())
+    assert faults == {word for words in given for word in words.split(", ")}

@@ -38,5 +38,6 @@ def keep_claims(home: Path) -> None:
     if not mirror or mirror.url in creators or not os.environ.get("RAY_ADDRESS") or can_create(mirror.store):
         return
     options = {"name": f"selfsup-claims-{digest(mirror.url)}", "namespace": "selfsup", "lifetime": "detached"}
-    actor: Any = ray.remote(Creator).options(num_cpus=0, get_if_exists=True, **options).remote(mirror.url)
+    lasting = {"max_restarts": -1, "max_task_retries": -1}  # on another node, where its own is lost
+    actor: Any = ray.remote(Creator).options(num_cpus=0, get_if_exists=True, **options, **lasting).remote(mirror.url)
     creators[mirror.url] = lambda name, data: bool(ray.get(actor.create.remote(name, data)))

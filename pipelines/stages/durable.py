@@ -2,7 +2,8 @@
 
 Training waits for storage at its start, for what it continues, and at its end; in between a thread of the first worker
 publishes checkpoints and notes, those of them that are there when it comes round. A checkpoint that is slow to go up is
-passed over for the next. `durable.json` says which step storage has.
+passed over for the next. `durable.json` says which step storage has. Ray Train's own asynchronous upload needs all
+workers to report at once, and its restore the same version of Ray; this asks for neither.
 """
 
 import logging

@@ -1,20 +1,28 @@
-"""A local Ray while it runs: who can reach it, and the check of its nodes."""
+"""A local Ray while it runs: who can reach it, the check of its nodes, and its claims for storage that has none."""
 
 import os
+import signal
 import stat
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import boto3
 import pytest
 import ray
 from servers import object_store
 
+from selfsup import claim
+from selfsup.claim import claimed
 from selfsup.errors import SelfsupError
 from selfsup.homes import home_at, mirror_of
-from selfsup.pipelines.cluster import nodes
+from selfsup.pipelines.cluster import creator, nodes
+from selfsup.pipelines.cluster.creator import keep_claims
 from selfsup.pipelines.cluster.nodes import check_shared_folder
 from selfsup.pipelines.cluster.ray_context import SOCKET
+from selfsup.stage import digest
 
 pytestmark = pytest.mark.usefixtures("cluster")
 LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -101,3 +109,36 @@ def test_nodes_that_do_not_reach_storage_are_named(tmp_path: Path, monkeypatch: 
         mirror = mirror_of(home)
         assert mirror
         assert [*mirror.store.list("")] == []
+
+
+def test_an_actor_lets_one_driver_after_another_have_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where storage writes whatever is there; and the actor that takes the place of one that died does, too."""
+    inside, most = [0], [0]
+
+    def drive(number: int) -> None:
+        with claimed(homes[number % 2] / "stages" / "knn-1"):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            if number == 3:
+                os.kill(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+            time.sleep(0.02)
+            inside[0] -= 1
+
+    monkeypatch.setattr(claim, "POLL", 0.01)
+    monkeypatch.setattr(creator, "can_create", lambda _: False)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with object_store("bucket") as endpoint:
+        boto3.client("s3", endpoint_url=f"http://{endpoint}").put_bucket_acl(Bucket="bucket", ACL="public-read-write")
+        url, homes = f"s3://bucket/home?endpoint_override={endpoint}&scheme=http&anonymous=true", list[Path]()
+        for node in "12":
+            monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / node))
+            homes.append(home_at(url))
+            mirror = mirror_of(homes[-1])
+            assert mirror
+            monkeypatch.setattr(mirror.store, "create", mirror.store.write)
+        keep_claims(homes[0])
+        actor = ray.get_actor(f"selfsup-claims-{digest(url)}", "selfsup")
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(drive, range(8)))
+        ray.kill(actor)
+    assert (most, inside) == ([1], [0])

@@ -75,6 +75,12 @@ def die_once(note: Path) -> int:
     return os.getpid()
 
 
+def die(note: Path) -> None:
+    with note.open("a") as file:
+        file.write("died\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.fixture
 def planned(tmp_path: Path, make: Callable[..., Manifest], spoil: Callable[..., None]) -> Callable[..., PlannedRun]:
     spoil(make(tmp_path / "train", number=50), [3], keep=0)
@@ -145,6 +151,13 @@ def test_a_worker_that_dies_is_replaced_and_serves_no_other_run(kind: SlotKind, 
         assert place.is_worn
     with serving(kind, keep=True) as place:
         assert place.call(process) not in (first, second)
+
+
+def test_a_worker_that_dies_more_often_than_it_may_fails_its_run(kind: SlotKind, tmp_path: Path) -> None:
+    often = pytest.raises(ray.train.TrainingFailedError)
+    with often, serving(kind._replace(max_failures=0), keep=True) as place:
+        place.call(die, tmp_path / "deaths")
+    assert (tmp_path / "deaths").read_text() == "died\n"
 
 
 def test_a_worker_that_keeps_memory_serves_no_other_run(kind: SlotKind, monkeypatch: pytest.MonkeyPatch) -> None:
