@@ -16,7 +16,11 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from selfsup.homes import home_at, mirror_of
+from selfsup.mirror import USUAL_GIB
+from selfsup.mlflow_store import default_uri
 from selfsup.pipelines.stages.gauges import GAUGES
+from selfsup.sections import Stream
 
 INFRA = Path(__file__).parent.parent / "infra"
 VERSION = tomllib.loads((INFRA.parent / "pyproject.toml").read_text())["project"]["version"]
@@ -164,11 +168,11 @@ def test_kuberay_s_objects_have_its_fields_and_pods_those_of_kubernetes(name: st
     assert len(faults(manifest["spec"], kind, "spec")) == 4
 
 
-def test_the_home_is_a_claim_that_every_pod_of_every_file_mounts_and_many_nodes_write(kubernetes: Any) -> None:
+def test_a_job_s_home_is_a_claim_that_its_pods_mount_and_many_nodes_write(kubernetes: Any) -> None:
     claim = load("kuberay-home.yaml")
     assert faults(claim, kubernetes.PersistentVolumeClaim, "claim") == []
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    for pod in pods():
+    for pod in pods_of(load("kuberay-job.yaml")["spec"]["rayClusterSpec"]):
         (volume,) = pod["volumes"]
         assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
         (container,) = pod["containers"]
@@ -180,13 +184,35 @@ def test_the_home_is_a_claim_that_every_pod_of_every_file_mounts_and_many_nodes_
     assert load("sky.yaml")["volumes"] == {load("sky.yaml")["envs"]["SELFSUP_HOME"]: claim["metadata"]["name"]}
 
 
+def test_a_cluster_s_home_is_object_storage_with_keys_of_a_secret_and_a_bounded_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (INFRA / "kuberay-cluster.yaml").read_text()
+    for pod in pods_of(load("kuberay-cluster.yaml")["spec"]):
+        (container,), (volume,) = pod["containers"], pod["volumes"]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variables["MLFLOW_TRACKING_URI"])
+        home = home_at(variables["SELFSUP_HOME"])
+        assert mirror_of(home)
+        assert default_uri(home).startswith("http://")
+        (mount,) = container["volumeMounts"]
+        assert (mount["name"], mount["mountPath"]) == (volume["name"], variables["SELFSUP_CACHE"])
+        assert int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) > USUAL_GIB + Stream().cache
+        (source,) = container["envFrom"]
+        assert f"kubectl create secret generic {source['secretRef']['name']} " in text
+
+
 def clusters() -> list[dict[str, Any]]:
     return [load("kuberay-cluster.yaml")["spec"], load("kuberay-job.yaml")["spec"]["rayClusterSpec"]]
 
 
 def pods() -> list[dict[str, Any]]:
-    groups = [group for spec in clusters() for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]]
-    return [group["template"]["spec"] for group in groups]
+    return [pod for spec in clusters() for pod in pods_of(spec)]
+
+
+def pods_of(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    return [group["template"]["spec"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
 
 
 def test_pods_run_as_no_root_and_both_files_have_nodes_with_and_without_gpus() -> None:

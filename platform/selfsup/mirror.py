@@ -38,7 +38,7 @@ from selfsup.whole import part_of, whole, write
 INDEX, NODE, SIZES = "index", "node", "sizes.json"
 PULLED = ("stages", "runs", "searches")
 THREADS = 16
-LIMIT = "SELFSUP_MIRROR_GIB"  # of a mirror
+LIMIT, USUAL_GIB = "SELFSUP_MIRROR_GIB", 50.0  # of a mirror
 FRESH = 5.0  # seconds for which notes that were fetched count as current
 IDLE = 3600.0  # seconds after which a stage that was used may make room
 
@@ -185,7 +185,7 @@ class Mirror:
 
     def make_room(self) -> None:
         """Remove files of stages that are whole in storage, the oldest use first, until the mirror is small enough."""
-        limit = float(os.environ.get(LIMIT) or 50) * 2**30
+        limit = float(os.environ.get(LIMIT) or USUAL_GIB) * 2**30
         folders = [*self.root.glob("stages/*")]
         total = sum(map(size_of, folders))
         used = {folder: self._index_of(folder).stat().st_mtime for folder in folders if self._index_of(folder).exists()}
