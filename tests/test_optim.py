@@ -13,6 +13,8 @@ from selfsup.method import Method, ParamOptions
 from selfsup.optim import LARS, build, decay_at, lr_at, param_groups, peak_lr, schedule
 from selfsup.spec import Optim
 
+FUSED = {"fused": True}
+
 
 def weights() -> list[Tensor]:
     """A convolution, a matrix, a vector: the shapes that LARS treats in two ways."""
@@ -162,8 +164,12 @@ def test_biases_and_norms_decay_where_told_so(name: Any, expected: float) -> Non
 @pytest.mark.parametrize(
     ("optim", "kind", "expected"),
     [
-        (Optim(name="adamw", lr=0.2, betas=(0.8, 0.9)), torch.optim.AdamW, {"lr": 0.2, "betas": (0.8, 0.9)}),
-        (Optim(name="sgd", lr=0.2, momentum=0.7), torch.optim.SGD, {"lr": 0.2, "momentum": 0.7, "nesterov": False}),
+        (Optim(name="adamw", lr=0.2, betas=(0.8, 0.9)), torch.optim.AdamW, FUSED | {"lr": 0.2, "betas": (0.8, 0.9)}),
+        (
+            Optim(name="sgd", lr=0.2, momentum=0.7),
+            torch.optim.SGD,
+            FUSED | {"lr": 0.2, "momentum": 0.7, "nesterov": False},
+        ),
         (Optim(name="lars", lr=0.2, momentum=0.7, trust=0.02), LARS, {"lr": 0.2, "momentum": 0.7, "trust": 0.02}),
     ],
 )

@@ -1,6 +1,7 @@
 """What every objective keeps to, whichever are there."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,7 +39,9 @@ FAMILIES = (
     "reconstruction",
     "redundancy reduction",
 )
-GOLDEN = Path(__file__).parent.parent / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SCALARS = re.search(r"that learn a\s+scalar \(([^)]+):", (ROOT / "infra/README.md").read_text())
 WHOLE = {"mae": {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16}}  # of which the first losses are
 
 
@@ -97,6 +100,13 @@ def test_the_gradient_reaches_every_weight_that_is_trained(case, setting) -> Non
     assert [name for name, grad in trained.items() if grad is None] == []
     matrices = {name: grad for name, grad in trained.items() if grad.ndim > 1}  # a shift before a batch norm has none
     assert [name for name, grad in matrices.items() if not grad.any()] == []
+
+
+def test_those_that_learn_a_scalar_are_named_as_refused_by_fsdp(case, setting) -> None:
+    method, _ = setting(*case)
+    assert SCALARS
+    named = re.findall(r"`(\w+)`", SCALARS[1])
+    assert any(weight.ndim == 0 for weight in method.parameters()) == (case[0] in named)
 
 
 def test_every_sample_takes_part(case, setting) -> None:

@@ -1,6 +1,9 @@
+from typing import Any
+
 import torch
 from timm.layers import DropPath
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfsup.parts.ema import ema_copy, ema_update
 from selfsup.parts.schedules import cosine, ramp
@@ -19,6 +22,27 @@ def test_a_teacher_is_the_mean_of_its_students_weighted_by_their_age() -> None:
     assert not any(weight.requires_grad for weight in made.parameters())
     student(torch.randn(4, 3))
     assert not made[1].running_mean.any()  # its own statistics
+
+
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that lists operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+def test_all_weights_move_at_once() -> None:
+    """A kernel for many, not one for each, which is a launch for each on a GPU."""
+    student = nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)))
+    teacher = ema_copy(student)
+    with Operators() as mode:
+        ema_update(teacher, student, 0.9)
+    assert mode.names == ["aten._foreach_lerp_.Scalar"]
 
 
 def test_a_teacher_leaves_no_branch_out() -> None:
