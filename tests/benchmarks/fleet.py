@@ -27,12 +27,13 @@ from PIL import Image
 from scale import Made, held
 
 from selfsup.metrics_log import MetricsLog
-from selfsup.pipelines.data.feed import Feed, StreamDatasource
+from selfsup.pipelines.data.feed import BLOCK_BYTES, Feed, StreamDatasource
 from selfsup.pipelines.data.fetch import ReadOptions
 from selfsup.pipelines.data.manifest import load
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.reader import SampleReader
 from selfsup.pipelines.data.stream import READ_SAMPLES, SampleStream
+from selfsup.resources import Resources
 from selfsup.sweeps.spec import sweepfile
 from selfsup.sweeps.spec.expand import expand
 from selfsup.views import Crop, Views
@@ -136,12 +137,15 @@ def tracking() -> None:
 
 
 def driver() -> None:
-    stream = stream_of(NODES * GPUS, SHARDS, SAMPLES, NODES)
+    gpus, stream = NODES * GPUS, stream_of(NODES * GPUS, SHARDS, SAMPLES, NODES)
+    feed = Feed(stream, 0, gpus, "ray", 1.0, Resources().data_memory * 2**20)
     began = time.perf_counter()
-    source = StreamDatasource(Feed(stream, 0, NODES * GPUS, "ray", 1.0, 2**28), 0)
+    source = StreamDatasource(feed, 0)
     seconds, tasks = time.perf_counter() - began, len(source.segments)
-    gpus = NODES * GPUS
     print(f"Ray Data's tasks of a run on all GPUs: {gpus} x {tasks}, planned by the workers in {seconds:.2f} s each")
+    size = max(BLOCK_BYTES, stream.step_bytes(len(feed.lanes)))  # of a block: a step here
+    blocks = f"{gpus} x {stream.steps:,} blocks of {size / 2**20:.0f} MiB an epoch"
+    print(f"its objects: {blocks}, {gpus} x {feed.memory // 2 // size} of them at once")
     print(f"actors of {gpus} runs of a GPU each: {4 * gpus} (trial, controller, server, worker)")
     with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
         seconds, memory = pool.apply(planned, (Path(folder), RUNS))
