@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu import unchecked
 from gpu.place import Row, Setup, attempt
 from gpu.speed import INFO, Workload, objective, steps_on
 
@@ -25,11 +26,11 @@ from selfsup.views import Views
 IMAGES, STEPS = 512, 30
 SIDES = (500, 375)  # pixels of ImageNet's typical photograph
 WORKLOADS = (Workload("mae", "vit_base_patch16_224", 256), Workload("simclr", "vit_small_patch16_224", 256))
-NEEDS = ("pyarrow", "simplejpeg"), ("ray", "mlflow")  # of the stream, and of a run beside it
+NEEDS = ("pyarrow", "simplejpeg", "pydantic"), ("ray", "mlflow")  # of the stream, and of a run beside it
 
 
 def missing(modules: tuple[str, ...]) -> list[str]:
-    return [name for name in modules if find_spec(name) is None]
+    return [name for name in modules if name in unchecked.present or find_spec(name) is None]
 
 
 def threads(setup: Setup) -> Iterator[Row]:

@@ -77,7 +77,9 @@ def test_an_objective_trains_on_two_workers_and_is_evaluated(name: str, sets: di
 
 @pytest.mark.parametrize("recipe", OTHERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_so_does_one_of_other_data(recipe: Path, few: Path, tmp_path: Path) -> None:
-    short = [f"evals.{name}.{change}" for name in BRIEFLY if getattr(read(recipe).evals, name) for change in BRIEFLY[name]]
+    short = [
+        f"evals.{name}.{change}" for name in BRIEFLY if getattr(read(recipe).evals, name) for change in BRIEFLY[name]
+    ]
     run = trained(recipe, short, tmp_path, few)
     assert {*run.probes} == {*run.evals} != set()
     for name, stage in run.probes.items():
