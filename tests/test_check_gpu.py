@@ -14,22 +14,30 @@ import small
 import torch
 from gpu import check, packed, scores, speed, steps, stream, tables, values
 from gpu.place import Row, Setup
+from gpu.unchecked import exponential_shares
 from precision import double_precision
 from torch import nn
 
 from selfsup import encoder
+from selfsup.dirichletmask import DirichletMask
 from selfsup.parts.patch import patchify
 
 TINY = Setup("cpu", tiny=True)
 NEEDED = ("torch", "torchvision", "timm", "numpy")  # timm needs torchvision
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other processes find nothing but torch, timm, numpy and this tree."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({absent()})\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process of a part
+
+
+@pytest.mark.usefixtures("bare")
 def test_the_command_needs_little_and_leaves_one_json_and_its_tables(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "check.json"
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({absent()})\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process of the part
     assert check.main(["values", "--device", "cpu", "--tiny", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["values"]["rows"]
     assert [(row["objective"], row["backbone"], row["precision"], row["ok"]) for row in rows] == [
@@ -38,6 +46,22 @@ def test_the_command_needs_little_and_leaves_one_json_and_its_tables(
         for precision in ("fp32", "bf16")
     ]
     assert out.with_suffix(".md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bare")
+def test_every_objective_is_checked_on_a_bare_machine(tmp_path: Path) -> None:
+    """And every evaluation that needs nothing else; four minutes."""
+    out = tmp_path / "check.json"
+    assert check.main(["values", "scores", "--device", "cpu", "--seconds", "3600", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert {(row["objective"], row["backbone"]) for row in result["values"]["rows"]} == set(values.cases(tiny=False))
+    assert all("skipped" not in row or "which needs" in row["skipped"] for row in result["scores"]["rows"])
+
+
+def test_shares_without_scipy_are_those_with_it() -> None:
+    rule, noise = DirichletMask(0.25, 3), torch.rand(16, 3)
+    torch.testing.assert_close(exponential_shares(rule, noise), rule._shares(noise), rtol=1e-12, atol=0)
 
 
 def absent() -> list[str]:

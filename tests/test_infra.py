@@ -109,6 +109,10 @@ def test_the_dashboard_shows_every_gauge_and_nothing_else() -> None:
     assert set(re.findall(r"ray_\w+", text)) == exported
     (source,) = yaml.safe_load(COMPOSE["configs"]["datasource"]["content"])["datasources"]
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+    assert source["url"].split("/")[2].partition(":")[0] in SERVICES
+    (provider,) = yaml.safe_load(COMPOSE["configs"]["dashboards"]["content"])["providers"]
+    targets = {config["source"]: config["target"] for config in SERVICES["grafana"]["configs"]}
+    assert Path(targets["dashboard"]).parent == Path(provider["options"]["path"])
 
 
 @pytest.fixture(scope="module")

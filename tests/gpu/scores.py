@@ -25,9 +25,9 @@ def rows(setup: Setup) -> Iterator[Row]:
 
 
 def _row(name: str, device: str) -> Row:
-    kind = evaluator.load(name)
-    protocol, features = kind(cheap(kind)), example(kind, labelled=kind.target is not None)
     try:
+        kind = evaluator.load(name)
+        protocol, features = kind(cheap(kind)), example(kind, labelled=kind.target is not None)
         there, here = (dict(protocol.run(features, seed=0, device=place)) for place in (device, "cpu"))
     except ModuleNotFoundError as error:
         return {"skipped": f"{name}, which needs {error.name}"}

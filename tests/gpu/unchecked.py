@@ -1,6 +1,7 @@
-"""A stand-in for pydantic where it is not installed: groups of knobs with defaults, and no check of what is given.
+"""Stand-ins for what a bare machine lacks: pydantic without its checks, and the one function of SciPy that draws.
 
-The check's own settings are right, as its tests hold with pydantic; a lent machine may have torch and timm alone.
+Groups of knobs have their defaults, and take what they are given: the check's own settings are right, as its tests hold
+with pydantic.
 """
 
 import sys
@@ -9,6 +10,10 @@ from inspect import get_annotations
 from types import ModuleType
 from typing import Any, ClassVar, Self, get_origin
 
+import torch
+from torch import Tensor
+
+LEAST = 1e-12  # of a draw, as of DirichletMask
 present: set[str] = set()  # modules that are stand-ins
 BOUNDS = "Ge", "Gt", "Le", "Lt", "MaxLen", "MinLen", "MultipleOf"
 
@@ -91,6 +96,13 @@ class Ignored:
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
+
+
+def exponential_shares(rule: Any, noise: Tensor) -> Tensor:
+    """(B, T) in [0, 1) -> (B, T): DirichletMask's shares where Gamma(alpha) is the exponential distribution"""
+    assert rule.alpha == 1
+    gamma = -torch.log1p(-noise.double().clamp(min=LEAST))
+    return gamma / gamma.sum(1, keepdim=True)
 
 
 def install() -> None:
