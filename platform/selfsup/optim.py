@@ -13,6 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from selfsup.method import Method, ParamOptions
 from selfsup.parts.schedules import cosine
 from selfsup.sections import LarsForm, Optim
+from selfsup.sharded import norms
 
 Groups = list[dict[str, Any]]
 HEAD = "what no layer is called"  # which timm counts as the layer above all
@@ -193,7 +194,7 @@ def trust_ratios(weights: Sequence[Tensor], grads: Sequence[Tensor], decay: floa
 
     1 if either norm is zero, so that a weight can leave zero.
     """
-    weight_norms, grad_norms = (torch.stack(torch._foreach_norm(list(tensors))) for tensors in (weights, grads))
+    weight_norms, grad_norms = (norms(tensors) for tensors in (weights, grads))
     defined = (weight_norms > 0) & (grad_norms > 0)
     return list(torch.where(defined, trust * weight_norms / (grad_norms + decay * weight_norms), 1.0).unbind())
 

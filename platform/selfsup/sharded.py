@@ -88,8 +88,19 @@ def joined(state: Any, others: Sequence[Mapping[str, Tensor]]) -> Any:
 
 
 def full(x: Tensor) -> Tensor:
-    """Return a tensor of the parts of all workers, which all call it; of a norm of parts, that of them all."""
+    """Return a tensor of the parts of all workers, which all call it."""
     return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """-> (tensors,): the norm of each; squares are added in fp64, so that parts leave no trace. All workers call it."""
+    squares = torch.stack(torch._foreach_norm([_part(x) for x in tensors], dtype=torch.float64)).square()
+    whole = dist.total(squares) if isinstance(tensors[0], DTensor) else squares
+    return whole.sqrt().to(tensors[0].dtype)
+
+
+def _part(x: Tensor) -> Tensor:
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from selfsup.method import Batch, Method, Out
 from selfsup.optim import schedule
 from selfsup.parts import dist
 from selfsup.sections import Optim
-from selfsup.sharded import full
+from selfsup.sharded import norms
 
 Precision = Literal["fp32", "bf16"]
 
@@ -124,20 +124,22 @@ def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
     """Scale gradients down as `optim` says; -> (): the norm over all parameters before that."""
     groups: defaultdict[str, list[Tensor]] = defaultdict(list)
     for group in optimizer.param_groups:
-        groups[group["clip_group"]] += [weight for weight in group["params"] if weight.grad is not None]
-    norms = []
+        if moving := [weight for weight in group["params"] if weight.grad is not None]:
+            groups[group["clip_group"]] += moving
+    totals = []
     for name, weights in groups.items():
-        norms.append(full(nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])))
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        totals.append(torch.linalg.vector_norm(norms(grads)))
         if name and optim.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, norms[-1])
+            nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, totals[-1])
         if name and optim.clip_each is not None:
-            _clip_each([weight.grad for weight in weights if weight.grad is not None], optim.clip_each)
-    return nn.utils.get_total_norm(norms)
+            _clip_each(grads, optim.clip_each)
+    return torch.linalg.vector_norm(torch.stack(totals))
 
 
 def _clip_each(grads: list[Tensor], longest: float) -> None:
-    norms = torch.stack(torch._foreach_norm(grads))
-    torch._foreach_mul_(grads, list((longest / (norms + 1e-6)).clamp_max(1.0).unbind()))
+    scales = (longest / (norms(grads) + 1e-6)).clamp_max(1.0)
+    torch._foreach_mul_(grads, list(scales.unbind()))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

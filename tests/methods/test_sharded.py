@@ -1,24 +1,21 @@
-"""Training in bf16 with weights in parts has the digits of whole ones, but for norms of gradients, summed in parts.
+"""Training in bf16 with weights in parts has the digits of whole ones, also where norms of gradients scale its steps.
 
 Autocast rounds the weights that are gathered as it rounds whole ones, once for all that reads them, and gradients are
-exchanged in fp32. PyTorch adds the squares of a gradient in fp32, in as many parts as there are, so that norms, and
-steps that are clipped by them, differ in last bits: a norm of a million numbers by 1e-5.
+exchanged in fp32. PyTorch adds the squares of a gradient in fp32, in as many parts as there are, which moves a norm of
+a million numbers by 1e-5; ours are added in fp64.
 Run as a script with a folder, this file forks two processes, which leave there what they end with.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from small import setting
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
@@ -32,7 +29,13 @@ from selfsup.train import read, split, train
 pytestmark = pytest.mark.slow  # half a minute
 STEPS = 6
 CASES: dict[str, dict[str, object]] = {"mae": {}, "dino": {}}  # each weight read once; twice, and by a teacher
-PLAIN, CLIPPED = Optim(lr=1e-3, lr_rule="none"), Optim(lr=1e-3, lr_rule="none", clip_norm=0.02)
+PLAIN, LEAST = Optim(lr=1e-3, lr_rule="none"), 0.02
+KINDS = {
+    "plain": PLAIN,
+    "clipped": PLAIN.model_copy(update={"clip_norm": LEAST}),
+    "each clipped": PLAIN.model_copy(update={"clip_each": LEAST / 10}),
+    "lars": PLAIN.model_copy(update={"name": "lars"}),
+}
 Trained = dict[str, Tensor]  # weights by name, and the losses and norms of all steps
 
 
@@ -51,30 +54,12 @@ def trained(name: str, optim: Optim, *, in_parts: bool) -> Trained:
     return weights | {"log": torch.tensor(log)}
 
 
-def summed_whole() -> AbstractContextManager[object]:
-    """Sum all norms in one order inside the block."""
-
-    def norm(values: list[Tensor]) -> Tensor:
-        return torch.stack([full(value).double().norm() for value in values]).norm()
-
-    return patch.object(nn.utils, "get_total_norm", norm)
-
-
-KINDS: dict[str, tuple[Optim, Callable[[], AbstractContextManager[object]]]] = {
-    "plain": (PLAIN, nullcontext),
-    "clipped": (CLIPPED, nullcontext),
-    "clipped by whole sums": (CLIPPED, summed_whole),
-}
-
-
 def work(rank: int, folder: Path) -> None:
     init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    found = {}
-    for kind, (optim, summed) in KINDS.items():
-        with summed():
-            found[kind] = {
-                name: [trained(name, optim, in_parts=in_parts) for in_parts in (False, True)] for name in CASES
-            }
+    found = {
+        kind: {name: [trained(name, optim, in_parts=in_parts) for in_parts in (False, True)] for name in CASES}
+        for kind, optim in KINDS.items()
+    }
     torch.save(found, folder / f"{rank}.pt")
     destroy_process_group()
 
@@ -89,21 +74,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, lis
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", ["plain", "clipped by whole sums"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_digits_are_those_of_whole_weights(results: dict[str, dict[str, list[Trained]]], kind: str, name: str) -> None:
     whole, parts = results[kind][name]
-    assert all(parts[path].equal(weight) for path, weight in whole.items() if path != "log")
-    assert parts["log"][:, 0].equal(whole["log"][:, 0])
-    torch.testing.assert_close(parts["log"][:, 1], whole["log"][:, 1], rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_clipped_steps_differ_by_the_order_of_sums_alone(
-    results: dict[str, dict[str, list[Trained]]], name: str
-) -> None:
-    whole, parts = results["clipped"][name]
-    assert whole["log"][:, 1].min() > 2 * CLIPPED.clip_norm, "clipped in each step"
-    torch.testing.assert_close(parts["log"], whole["log"], rtol=1e-4, atol=0)
+    assert all(parts[path].equal(value) for path, value in whole.items())
+    if kind == "clipped":
+        assert whole["log"][:, 1].min() > 2 * LEAST, "in each step"
 
 
 if __name__ == "__main__":
