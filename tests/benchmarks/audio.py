@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
-from usage import Usage
+from usage import SELDOM, Usage
 
 from selfsup.modality import load as load_modality
 from selfsup.pipelines.data.feed import Feed
@@ -122,7 +122,7 @@ def one(folder: Path, way: str, kind: str) -> float:
     batches = WAYS[way](folder, kind)
     for _ in range(WARMUP):
         next(batches)
-    usage = Usage()
+    usage = Usage(SELDOM)
     since, samples = usage.cpu(), sum(next(batches) for _ in range(BATCHES))
     return SECONDS * samples / (usage.cpu() - since)
 

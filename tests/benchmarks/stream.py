@@ -27,7 +27,7 @@ import photos
 from contenders import ALL, LIMIT, TASKS, THREADS
 from peers import PEERS
 from stages import stages
-from usage import Usage
+from usage import SELDOM, Usage
 
 from selfsup.views import Crop, Views
 
@@ -59,7 +59,7 @@ def measured(batches: Iterator[int]) -> Measured:
     next(batches)
     while time.perf_counter() - since < WARMUP:
         next(batches)
-    usage, images = Usage(), 0
+    usage, images = Usage(SELDOM), 0
     since, spent, cpu = time.perf_counter(), 0.0, usage.cpu()
     while spent < SECONDS:
         images += next(batches)
