@@ -5,8 +5,8 @@
 # Expected: 1000 in a file of 12 bits reads as 1000 in an array of 16, as rasterio has it of both; or a library stretches every file to the
 #   whole range of its array, and says so.
 # Happens: lossless files of 12, 14, 15 and 16 bits, all with 1000 in the same pixel. JPEG 2000: Pillow gives 16000, 4000, 2000 and 1000,
-#   OpenCV 1000 four times. TIFF of 12 bits: Pillow gives 1000, OpenCV 16000. All come as 16 bits (I;16, uint16), without a warning, and
-#   nothing in the opened image tells how many the file has. JPEG 2000 with a sign begins at 0 in Pillow: -1000 is 31768.
+#   OpenCV 1000 four times. TIFF of 12 bits: Pillow gives 1000, OpenCV 16000. All come as 16 bits (I;16, uint16), without a warning;
+#   Pillow's image of a JPEG 2000 does not tell how many it had. With a sign it is shifted by Pillow: -1000 is 31768.
 # Why it matters: bands of Sentinel-2 are JPEG 2000 of 15 bits, so by Pillow reflectances are doubled; radiographs, mammograms and
 #   industrial cameras have 10 to 14 bits. Fixed scales (10,000 for reflectance, windows of units) and means for normalisation are then off
 #   by 2 to 16, data sets that mix bits or formats are stretched sample by sample, and an encoder evaluated through the other library
