@@ -6,7 +6,7 @@
 #   safetensors 0.7 do; or an error, as safetensors.torch raises. Its documentation asks for contiguous arrays, which these are.
 # Happens: 0.8 writes the memory as it lies, under a shape that is read row by row. The components_ of a PCA (solver "full", "randomized"),
 #   the coef_ of a LogisticRegression, eigenvectors of scipy and columns of a data frame lie column by column: 8 components of 32 numbers
-#   come back with the same shape, type, mean, deviation, smallest and largest value, all numbers in other places. No error, no warning.
+#   come back with the same shape, type, mean, deviation, smallest and largest value, nearly all in other places. No error, no warning.
 #   .T of any array does the same.
 # Why it matters: safetensors is how frozen features, whitening, linear probes and prototypes are kept between the stages of a sweep. After
 #   an upgrade a projection is onto something else, kNN and probes fall for the arms whose array has this order, and files written before

@@ -7,7 +7,7 @@
 # Happens: batched_nms keeps classes apart by moving boxes of class k by k times the image's size, then calls nms. The head's boxes are bf16
 #   under autocast, and so is the sum: of class 20, at 1024 pixels, in steps of 128, of class 90 of 512. Boxes shrink to points there, whose
 #   overlap is 0/0, above no threshold: next to nothing is suppressed. The fp32 of nms comes after that; the same rounded boxes, made fp32
-#   before, are suppressed as they should be. Which classes are harmed depends on the sizes of their boxes: of 60 pixels, those from 5 on.
+#   before, are suppressed as they should be. Which classes are harmed depends on the sizes of their boxes: of 60 pixels, all tried from 5 on.
 #   With more than 1000 boxes on the CPU, 25,000 on a GPU, another code goes class by class, and is right.
 # Why it matters: backbones are compared by fine-tuned detectors in bf16. Each object is then found several times, precision falls, and the
 #   100 detections of an image are used up by a part of its objects. Person, number 1, looks right; AP over 80 classes is low, by an amount
