@@ -1,15 +1,17 @@
 """Homes on object storage: what one node publishes another finds, whole or not at all, and a stage is one driver's."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from servers import object_store
 
-from selfsup import claim, homes, mirror
+from selfsup import claim, homes, mirror, objects
 from selfsup.claim import can_create, claimed, is_claimed
 from selfsup.errors import SpecError, TrackError
 from selfsup.homes import fetch, forget, home_at, mirror_of, publish, pull, shown
@@ -257,6 +259,20 @@ def test_no_wait_is_longer_than_asked_for(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StorageError, match=r"s3://nobodys/home.*: stages/knn-1/a: .*; the same command continues"):
         publish(home / "stages" / "knn-1", patience=1.5)
     assert 1.0 <= time.monotonic() - began < 15
+
+
+def test_storage_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt after a minute, here after a second."""
+    monkeypatch.setattr(objects, "REQUEST_TIMEOUT", "1s")
+    monkeypatch.setattr(objects, "RETRIES", objects.RETRIES | {"max_retries": 0})
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        home = node(f"s3://bucket/home?endpoint_override={endpoint}&scheme=http&anonymous=true", tmp_path, monkeypatch)
+        put(home / "stages" / "knn-1", a="1")
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="the same command continues"):
+            publish(home / "stages" / "knn-1", patience=1.5)
+        assert 1.0 <= time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(
