@@ -26,6 +26,7 @@ from selfsup.parts.color import bins, near_bins
 from selfsup.parts.lab_images import LabImages
 from selfsup.parts.painting import Painter, stride
 from selfsup.parts.patch import seen_by
+from selfsup.parts.precision import no_autocast
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
@@ -108,6 +109,7 @@ class Colorization(Method):
     def _weights(self) -> Tensor:
         """-> (Q,): the inverse of the smoothed frequency, section 2.2, equation 4; of mean 1 over all places"""
         kernel = (-(torch.cdist(self.centers, self.centers) ** 2) / (2 * self.hyper.sigma**2)).softmax(dim=1)
-        smooth = self.prior @ kernel
+        with no_autocast(kernel):
+            smooth = self.prior @ kernel
         weights = 1 / ((1 - self.hyper.balance) * smooth + self.hyper.balance / len(smooth))
         return weights / (smooth * weights).sum()

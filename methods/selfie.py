@@ -24,6 +24,7 @@ from selfsup.parts import checks
 from selfsup.parts.attention_pooling import AttentionPooling
 from selfsup.parts.labels import accuracy, cross_entropy
 from selfsup.parts.patch import patchify, pixels, seen_by
+from selfsup.parts.precision import no_autocast
 from selfsup.parts.pretext import at_each_piece
 from selfsup.sections import Setup
 from selfsup.views import Crop, Views
@@ -76,7 +77,8 @@ class Selfie(Method):
         mask = self.rule.draw(batch.draws, (self.side, self.side), images.device)
         missing = embedded.take_along_dim(mask.hide[..., None], dim=1)
         queries = self.pool(embedded, mask.keep)[:, None] + self.pool.positions()[mask.hide]
-        logits = (queries @ missing.mT).flatten(0, 1)  # (B M, M): every gap by every missing piece
+        with no_autocast(queries):
+            logits = (queries.float() @ missing.float().mT).flatten(0, 1)  # (B M, M): every gap by every missing piece
         truth = torch.arange(logits.shape[1], device=logits.device).repeat(len(missing))
         return Out(cross_entropy(logits, truth), {"accuracy": accuracy(logits, truth)})
 

@@ -15,6 +15,7 @@ from selfsup.encoder import Encoder
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.masks import IndexMask, RandomMask
 from selfsup.method import Batch, Method, TrainInfo
+from selfsup.parts.precision import no_autocast
 from selfsup.parts.tokens import Tokens, kept
 from selfsup.views import Beside, Crop, Views
 
@@ -93,5 +94,6 @@ class TwoTowers(Method):
 @torch.no_grad()
 def accuracy(a: Tensor, b: Tensor) -> Tensor:
     """(B, D), (B, D) -> (): the share of samples whose own partner, of the batch here, is the most similar"""
-    best = (a @ b.T).argmax(1)
+    with no_autocast(a):
+        best = (a.float() @ b.float().T).argmax(1)
     return (best == torch.arange(len(a), device=a.device)).float().mean()

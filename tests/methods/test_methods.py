@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rough import RoughProducts, RoughReductions
 from small import built
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -45,6 +46,12 @@ SCALARS = re.search(r"that learn a\s+scalar \(([^)]+):", (ROOT / "infra/README.m
 WHOLE = {"mae": {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16}}  # of which the first losses are
 
 
+LAYERS = {  # products that are a part of the model, in functions of ours
+    ("selfsup.encoder", "_embed"),
+    ("selfsup.methods.flexpredict", "forward"),
+    ("selfsup.methods.mixedae", "best"),
+    ("selfsup.methods.uniter", "_patches_told"),
+}
 CASES = [(name, kind) for name in names() for kind in load(name).backbones]
 
 
@@ -129,12 +136,20 @@ def test_every_sample_takes_part(case, setting) -> None:
 
 
 def test_autocast_changes_the_loss_little(case, setting) -> None:
+    """Layers compute in bf16, and what is made of their outputs in fp32."""
     method, batch = setting(*case)
     exact = method(batch).loss
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), RoughProducts() as products, RoughReductions() as reductions:
         rough = method(batch).loss
+    assert products.places <= LAYERS
+    assert reductions.names <= ({"mean"} if case[1] == "cnn" else set()), "but for the mean of a CNN's places"
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, rtol=0.03, atol=0.01)  # a cosine may be near 0
+
+
+@pytest.mark.parametrize("name", ["depth_estimator", "object_detector", "segmenter"])
+def test_autocast_changes_the_loss_of_maps_little(name: str, setting) -> None:
+    test_autocast_changes_the_loss_little((f"dense.{name}", "vit"), setting)
 
 
 def test_evaluation_gets_the_encoder_that_was_trained(case, setting) -> None:

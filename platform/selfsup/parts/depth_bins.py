@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts import dist
+from selfsup.parts.precision import no_autocast
 
 LEAST = 0.001  # meters: of the bins, and in logarithms
 FLOOR = 0.1  # added to every logit that is cut at 0
@@ -28,7 +29,8 @@ class DepthBins(NamedTuple):
         """(B, T, bins) -> (B, S, S): meters, the mean of the bins by their shares, interpolated between tokens"""
         share = logits.relu() + FLOOR
         bins = torch.linspace(LEAST, self.most, self.number, device=share.device)
-        depth = (share @ bins) / share.sum(-1)
+        with no_autocast(share):
+            depth = (share @ bins) / share.sum(-1)
         grid = math.isqrt(depth.shape[1])
         coarse = depth.reshape(len(depth), 1, grid, grid)
         return F.interpolate(coarse, (side, side), mode="bilinear").squeeze(1)

@@ -139,7 +139,8 @@ def crossed(students: Tensor, targets: Tensor) -> Tensor:
 
     SimDINO (arXiv 2502.10385), its first term; 1 - cos.
     """
-    cosines = torch.einsum("and,vnd->av", targets, students) / students.shape[1]
+    with no_autocast(students):
+        cosines = torch.einsum("and,vnd->av", targets, students) / students.shape[1]
     own = torch.eye(*cosines.shape, dtype=torch.bool, device=cosines.device)
     return 1 - cosines.masked_fill(own, 0).sum() / (cosines.numel() - len(targets))
 

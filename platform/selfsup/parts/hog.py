@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.parts.patch import Patch, patchify, sides_of, unpatchify
+from selfsup.parts.precision import no_autocast
 from selfsup.parts.tokens import Tokens
 
 BINS = 9  # of orientations in half a circle
@@ -27,7 +28,8 @@ def hog(images: Tensor, cell: int) -> Tensor:
     sobel = images.new_tensor(SOBEL).float()
     kernels = (kernel.expand(channels, 1, 3, 3) for kernel in (sobel.T, sobel))
     padded = F.pad(images.float(), (1, 1, 1, 1), mode="reflect")
-    along_rows, along_columns = (F.conv2d(padded, kernel, groups=channels) for kernel in kernels)
+    with no_autocast(images):
+        along_rows, along_columns = (F.conv2d(padded, kernel, groups=channels) for kernel in kernels)
     phase = torch.atan2(along_columns, along_rows) / math.pi * BINS
     bins, length = phase.floor() % BINS, torch.hypot(along_rows, along_columns)
     cells = [F.avg_pool2d(length * (bins == number), cell) for number in range(BINS)]

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.parts.precision import no_autocast
+
 BETA, ITERATIONS = 0.5, 50  # of UNITER's code: how far a plan moves at once, and how often
 
 
@@ -16,8 +18,9 @@ def distance(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
     Chen et al., "UNITER: universal image-text representation learning", ECCV 2020, arXiv:1909.11740, section 3.2; no
     gradient flows through the plan.
     """
-    cost = 1 - F.normalize(x.float(), dim=2) @ F.normalize(y.float(), dim=2).mT
-    moved: Tensor = (cost * plan(cost, valid)).sum((1, 2))
+    with no_autocast(x):
+        cost = 1 - F.normalize(x.float(), dim=2) @ F.normalize(y.float(), dim=2).mT
+        moved: Tensor = (cost * plan(cost, valid)).sum((1, 2))
     return moved
 
 
