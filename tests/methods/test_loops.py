@@ -78,7 +78,7 @@ def authors(name: str, setting: Make) -> Trained:
 def train_in_two(folder: Path, chosen: Iterable[str]) -> None:
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-W", "error", __file__, str(folder), *chosen]
-    subprocess.run(command, env=os.environ | environment, check=True, timeout=300)
+    subprocess.run(command, env=os.environ | environment, check=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
