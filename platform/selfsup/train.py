@@ -134,7 +134,8 @@ def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
             nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, totals[-1])
         if name and optim.clip_each is not None:
             _clip_each(grads, optim.clip_each)
-    return torch.linalg.vector_norm(torch.stack(totals))
+    whole: Tensor = torch.linalg.vector_norm(torch.stack(totals))
+    return whole
 
 
 def _clip_each(grads: list[Tensor], longest: float) -> None:
