@@ -42,7 +42,7 @@ FAMILIES = (
 )
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-SCALARS = re.search(r"that learn a\s+scalar \(([^)]+):", (ROOT / "infra/README.md").read_text())
+SCALARS = re.search(r"that\s+learn\s+a\s+scalar \(([^)]+):", (ROOT / "infra/README.md").read_text())
 WHOLE = {"mae": {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16}}  # of which the first losses are
 
 
