@@ -148,10 +148,7 @@ class Audio(Modality):
 
     def load(self, data: Data, boxes: Boxes, views: Sequence[Excerpt], reading: AudioReading) -> list[Raw]:  # noqa: ARG002
         with _opened(data) as file:
-            return [
-                np.concatenate([_excerpt(file, start, view) for start in _starts(box, view)])
-                for box, view in zip(boxes, views, strict=True)
-            ]
+            return [_excerpts(file, _starts(box, view), view) for box, view in zip(boxes, views, strict=True)]
 
     def fit(self, samples: "Tensor", view: Excerpt, reading: AudioReading) -> "Tensor":
         """(B, 1, n), waveforms at the rate of `input.audio` -> (B, frames, bins, 1), of their beginning"""
@@ -213,19 +210,27 @@ def _starts(box: NDArray[np.float64], view: Excerpt) -> list[float]:
     return starts
 
 
-def _excerpt(file: Any, start: float, view: Excerpt) -> Raw:
-    """Return the spectrogram from a start in milliseconds on. Raises DecodeError."""
-    first, number = (ceil(time * file.samplerate / 1000) for time in (start, view.milliseconds + SHIFT))
+def _excerpts(file: Any, starts: Sequence[float], view: Excerpt) -> Raw:
+    """-> (clips * frames, bins, 1): spectrograms from starts in milliseconds on. Raises DecodeError."""
+    number = ceil((view.milliseconds + SHIFT) * file.samplerate / 1000)
+    waveforms = (_excerpt(file, ceil(start * file.samplerate / 1000), number, view) for start in starts)
+    values = [_spectrogram(_resampled(waveform, file, view.knobs.rate), view.knobs) for waveform in waveforms]
+    return values[0] if len(values) == 1 else np.concatenate(values)
+
+
+def _excerpt(file: Any, first: int, number: int, view: Excerpt) -> Waveform:
+    """Return so many samples, at most those of the recording, which goes on at its beginning where it is rolled."""
+    if not view.is_random or not view.knobs.roll:
+        return _read(file, first, number)
+    if file.frames <= number:
+        return np.roll(_read(file, 0, number), -first)  # a seek costs as much as a tenth of a FLAC's decoding
     waveform = _read(file, first, number)
-    if view.is_random and view.knobs.roll and len(waveform) < number:
-        waveform = np.concatenate([waveform, _read(file, 0, min(first, number - len(waveform)))])
-    return _spectrogram(_resampled(waveform, file, view.knobs.rate), view.knobs)
+    return np.concatenate([waveform, _read(file, 0, number - len(waveform))])
 
 
 def _spectrogram(waveform: Waveform, knobs: AudioInput) -> Raw:
     """(n,) -> (frames, bins, 1), with zeros at the end of a short one"""
-    values = log_mel(waveform, knobs.rate, knobs.bins)[: knobs.frames]
-    return np.pad(values, [(0, knobs.frames - len(values)), (0, 0)])[..., None]
+    return log_mel(waveform, knobs.rate, knobs.bins, knobs.frames)[..., None]
 
 
 def _blocks(file: Any) -> Iterator[Waveform]:
