@@ -33,7 +33,7 @@ class DeepCluster(Method):
     """All crops of an image are classified as what its embeddings of the last epoch were clustered into."""
 
     paper, family = "2006.09882", "clustering"
-    freezes = True
+    packs = freezes = True
     initialize = staticmethod(initial.unit_residuals)
     banks: Any  # a Bank of each large crop
     centroids: Tensor  # (heads, K, D) unit vectors

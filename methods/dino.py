@@ -36,7 +36,7 @@ class DINO(Method):
     paper, family = "2104.14294", "distillation"
     least_batch = 128  # table 9
     evaluated = "teacher"  # better than the student, section 5.2
-    freezes = True
+    packs = freezes = True
     teacher: Encoder
     center: Tensor
     temperature: Tensor  # the teacher's

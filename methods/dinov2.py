@@ -44,7 +44,7 @@ class DINOv2(Method):
     paper, family, backbones = "2304.07193", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
-    freezes = True
+    packs = freezes = True
     teacher: TokenEncoder
     heads: Any  # of images, of patches
     center: Tensor  # of what is said of images
@@ -120,8 +120,7 @@ class DINOv2(Method):
         image, patch = self._told(large, places)
         targets = self._balanced(image, self.center)
         patch_targets = self._balanced(patch, self.patch_center, valid=weight > 0)
-        hidden = self.backbone(large, cover=(mask, self.mask_token))
-        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
+        hidden, images = multicrop.hidden(self.backbone, large, small, (mask, self.mask_token))
         students = self.heads[0](images).view(len(batch.views), len(batch.sample), -1)
         patches = self.heads[-1](at(hidden[:, self.backbone.num_prefix :], places))
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)

@@ -49,7 +49,7 @@ class DINOv3(Method):
     paper, family, backbones = "2508.10104", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
-    freezes = True
+    packs = freezes = True
     learns_from = "features"  # of an earlier stage, where Gram matrices are anchored
     initialize = staticmethod(initial.truncated_normal)
     teacher: TokenEncoder
@@ -135,9 +135,8 @@ class DINOv3(Method):
         assert isinstance(large, Tokens), "a ViT sees tokens, not images"
         mask, places, weight = covered([view.mask for view in batch.views[:2]])
         targets, patch_targets = self._targets(large, places, valid=weight > 0)
-        hidden = self.backbone(large, cover=(mask, self.mask_token))
+        hidden, images = multicrop.hidden(self.backbone, large, small, (mask, self.mask_token))
         patches = hidden[:, self.backbone.num_prefix :]
-        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
         students = self.heads[0](images).view(number, len(batch.sample), -1)
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)
         outputs = self.heads[1](at(patches, places))

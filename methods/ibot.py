@@ -39,7 +39,7 @@ class IBOT(Method):
     paper, family, backbones = "2111.07832", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
-    freezes = True
+    packs = freezes = True
     initialize = staticmethod(initial.truncated_normal)
     teacher: TokenEncoder
     center: Tensor  # of what is said of images
@@ -105,8 +105,7 @@ class IBOT(Method):
         image, patch = self._told(large)
         targets = centered(image, self.center, temperature=self.temperature)
         patch_targets = centered(at(patch, places), self.patch_center, temperature=self.temperature)
-        hidden = self.backbone(large, cover=(mask, self.mask_token))
-        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
+        hidden, images = multicrop.hidden(self.backbone, large, small, (mask, self.mask_token))
         students = self.head(images).view(len(batch.views), len(batch.sample), -1)
         patches = self.head(at(hidden[:, self.backbone.num_prefix :], places))
         on_images = swapped(students, targets.view(2, len(batch.sample), -1), temperature=self.hyper.temperature)

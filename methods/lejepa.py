@@ -31,6 +31,7 @@ class LeJEPA(Method):
     """Views are drawn to the mean of the large ones; along random directions, their embeddings become Gaussian."""
 
     paper, family = "2511.08544", "redundancy reduction"
+    packs = True
     draws: Tensor  # of the step's directions
 
     class Hyper(Knobs):

@@ -35,6 +35,7 @@ class SimDINO(Method):
 
     paper, family = "2502.10385", "distillation"
     evaluated = "teacher"
+    packs = True
     teacher: Encoder
 
     class Hyper(Knobs):

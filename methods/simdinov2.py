@@ -39,6 +39,7 @@ class SimDINOv2(Method):
     paper, family, backbones = "2502.10385", "distillation", ("vit",)
     class_token = True
     evaluated = "teacher"
+    packs = True
     teacher: TokenEncoder
 
     class Hyper(Knobs):
@@ -92,8 +93,7 @@ class SimDINOv2(Method):
             seen = self.teacher(large)
             targets = unit(self.teacher_head(seen[:, 0])).view(shape)
             patch_targets = unit(self.teacher_head(at(seen[:, self.backbone.num_prefix :], places)))
-        hidden = self.backbone(large, cover=(mask, self.mask_token))
-        images = torch.cat([hidden[:, 0], *([self.backbone(multicrop.joined(small))[:, 0]] if small else [])])
+        hidden, images = multicrop.hidden(self.backbone, large, small, (mask, self.mask_token))
         students = unit(self.head(images)).view(shape)
         patches = unit(self.head(at(hidden[:, self.backbone.num_prefix :], places)))
         error, patch_error = crossed(students, targets), (weight * (1 - (patches * patch_targets).sum(dim=1))).sum()

@@ -35,7 +35,7 @@ class SwAV(Method):
     """Two large crops are assigned to prototypes, all of which must be used alike; every other crop predicts that."""
 
     paper, family = "2006.09882", "clustering"
-    freezes = True
+    packs = freezes = True
     initialize = staticmethod(initial.unit_residuals)
     least_batch = 256  # section 4.2
     queues: Any  # a Queue of each large crop, or none

@@ -63,12 +63,27 @@ def test_a_depth_and_a_class_token_that_are_the_name_s_own(home: Home, changes: 
             r"batch normalization cannot be compiled and computed once",
         ),
         ("resnet18", ["sharding"], r"train\.sharding: weights of resnet18 are in channels-last order"),
+        ("resnet18", ["pack_crops"], r"train\.pack_crops: the views of simclr do not differ in size"),
     ],
 )
 def test_blocks_that_are_not_there(home: Home, name: str, settings: list[str], message: str) -> None:
     asked = {f"train__{setting}": "fsdp" if setting == "sharding" else True for setting in settings}
     with pytest.raises(SpecError, match=message):
         home.plan(method="simclr", backbone={"name": name, "image_size": 64}, **asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": {"name": "beit_base_patch16_224"}}, "the blocks of beit_.* are not those of a plain ViT"),
+        ({"backbone": {"name": "resnet18", "image_size": 64}}, "the blocks of resnet18 are not those of a plain ViT"),
+        ({"train__accumulate": 2}, "a step in pieces has no sequence of all crops; leave out one of the two"),
+    ],
+)
+def test_crops_that_cannot_be_packed(home: Home, changes: dict[str, Any], message: str) -> None:
+    assert home.run(method="dino", train__pack_crops=True).run.train.pack_crops
+    with pytest.raises(SpecError, match=rf"train\.pack_crops: {message}"):
+        home.plan(method="dino", train__pack_crops=True, **changes)
 
 
 @pytest.mark.parametrize("method", ["deepcluster", "sela"])

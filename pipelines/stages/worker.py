@@ -169,6 +169,8 @@ def _convert(method: Method, settings: Train, per_lane: int) -> None:
     """Change layers of a method, in place, as the settings ask; weights, and their names, stay."""
     if dist.world_size() > 1 or settings.norm_groups > 1:
         norms.convert(method, settings.norm_groups, per_lane)
+    if settings.pack_crops:
+        method.backbone.pack()
     if settings.checkpoint_activations:
         units.recompute(method)
     if settings.compile:

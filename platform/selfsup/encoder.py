@@ -9,14 +9,14 @@ B: batch, N: tokens, K: kept tokens, P: values of a patch, D: channels.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup import blocks
+from selfsup import blocks, packed_crops
 from selfsup.encoder_interface import Encoder
 from selfsup.hiera import HieraEncoder
 from selfsup.parts.groups import GroupLayers
@@ -97,6 +97,30 @@ class TokenEncoder(Encoder):
         hidden = self._embedded(view, view.value, view.place, join=join)
         hidden = self.encode(hidden, view.grid, view.place, self._attended(view.valid), nn.Identity())
         return self._feature(hidden, view, self.pool)
+
+    def pack(self) -> None:
+        """Let views of several sizes go through the trunk in one sequence, from now on."""
+        packed_crops.pack(self.trunk)
+        self.packs = True
+
+    def each(self, views: Sequence[Tokens], covers: Sequence[tuple[Tensor, Tensor] | None]) -> list[Tensor]:
+        """V views, (B, N, P) each -> V of (B, num_prefix + N, D), after the final norm. covers: as of `forward`."""
+        if not self.packs or len(views) == 1:
+            return [self(view, cover=cover) for view, cover in zip(views, covers, strict=True)]
+        return [self.trunk.norm(state) for state in self._packed(views, covers)]
+
+    def pooled_each(self, views: Sequence[Tokens | Tensor]) -> list[Tensor]:
+        if not self.packs or len(views) == 1:
+            return super().pooled_each(views)
+        seen = [view for view in views if isinstance(view, Tokens)]
+        states = self._packed(seen, [None] * len(seen))
+        return [self._feature(state, view, self.pool) for state, view in zip(states, seen, strict=True)]
+
+    def _packed(self, views: Sequence[Tokens], covers: Sequence[tuple[Tensor, Tensor] | None]) -> list[Tensor]:
+        """-> (B, num_prefix + N, D) of each view, before the final norm"""
+        assert all(view.valid is None for view in views), "crops have no padding"
+        embedded = [self.embedded(view, cover) for view, cover in zip(views, covers, strict=True)]
+        return packed_crops.through(self.trunk, embedded)
 
     def features(self, view: Tokens | Tensor, kind: str, blocks: int) -> Tensor:
         assert isinstance(view, Tokens), "a ViT sees tokens, not images"

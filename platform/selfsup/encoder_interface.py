@@ -4,7 +4,7 @@ B: batch, D: channels.
 """
 
 import abc
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
@@ -17,7 +17,8 @@ class Encoder(nn.Module, abc.ABC):
 
     patch: points of a token along each axis, or one number for all; None for an encoder that sees samples whole.
     pieces: number of parts in which a batch goes through the trunk, to save memory. position_offset: tokens a side
-    beyond the grid's own that resized positions are computed for.
+    beyond the grid's own that resized positions are computed for. packs: whether views of several sizes go through the
+    trunk in one sequence.
     """
 
     trunk: nn.Module
@@ -25,10 +26,15 @@ class Encoder(nn.Module, abc.ABC):
     patch: Patch | None = None
     pieces: int = 1
     position_offset: float = 0.0
+    packs: bool = False
 
     @abc.abstractmethod
     def pooled(self, view: Tokens | Tensor) -> Tensor:
         """-> (B, D): one vector a sample. view: as the stream delivers it."""
+
+    def pooled_each(self, views: Sequence[Tokens | Tensor]) -> list[Tensor]:
+        """-> (B, D) of each view, as of `pooled`."""
+        return [self.pooled(view) for view in views]
 
     @abc.abstractmethod
     def spatial(self, view: Tokens | Tensor) -> Tensor:

@@ -104,6 +104,7 @@ class Method(nn.Module, abc.ABC):
     one_trunk: ClassVar[bool] = False  # whether its backbone reads these, too; else each has a tower
     masks_out: ClassVar[tuple[str, ...]] = ()  # kinds of data, and maps, that it reads and a sample may lack
     separable: ClassVar[bool] = False  # whether its loss is a mean of terms of one sample each
+    packs: ClassVar[bool] = False  # whether its views are of several sizes, which a ViT may take in one sequence
     freezes: ClassVar[bool] = False  # whether weights of it wait for their first step: see ParamOptions.frozen_until
     learns_from: ClassVar[Lesson | None] = None  # what a spec's `teacher` may give it: see `lesson`
     num_codes: int = 0  # of a tokenizer

@@ -220,6 +220,7 @@ class Train(Knobs):
         False, "compute blocks once more for the gradient, to save memory; the digits stay", result=False
     )
     compile: bool = knob(False, "compile blocks by torch.compile: faster from the second step on, in other last digits")
+    pack_crops: bool = knob(False, "crops of all sizes go through a ViT in one sequence; in other last digits")
     sharding: Literal["none", "fsdp"] = knob(
         "none", "fsdp: each worker keeps a part of weights, gradients and moments, to save memory", result=False
     )
