@@ -134,6 +134,21 @@ def compared(name: str, kind: str, backend: str) -> tuple[Result, Result]:
     return stepped(method, batch), stepped(other, batch)
 
 
+def test_blocks_that_take_crops_of_all_sizes_are_the_same_too() -> None:
+    """Compiled without breaks, one graph of the student's and one of the teacher's, and computed once more."""
+    (method, batch), (compiled, _), (again, _) = methods = [setting("dino", "vit") for _ in range(3)]
+    for own, _ in methods:
+        own.backbone.pack()
+    compile_units(compiled, "eager")
+    recompute(again)
+    expected = stepped(method, batch)
+    for other in (compiled, again):
+        found = stepped(other, batch)
+        assert all(value.equal(found[name]) for name, value in expected.items())
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
 @pytest.mark.parametrize("name", ["mae", "dino", "simclr"])
 def test_blocks_are_compiled_without_breaks(name: str) -> None:
     """The graphs run as they were traced: each number, and each name of a weight, is the same."""
