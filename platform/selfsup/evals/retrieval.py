@@ -21,7 +21,7 @@ from selfsup.feature_choice import FeatureKnobs
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIMILARITIES = 2**23  # that are usually ranked at once: 32 MiB, and about ten times that in ranks
+SIMILARITIES = 2**23  # that are usually ranked at once: 32 MiB, and about six times that in ranks
 
 
 class Retrieval(Evaluator):
@@ -69,8 +69,13 @@ def ranked(similarity: "Tensor", relevant: "Tensor") -> tuple["Tensor", "Tensor"
     """
     import torch
 
-    value, order = similarity.sort(dim=1, descending=True, stable=True)
-    hit = relevant.gather(1, order)
-    number = torch.searchsorted(-value, -value, right=True)  # how many are at least as similar
-    precision = hit.cumsum(1).gather(1, number - 1).double() / number
-    return (precision * hit).sum(1) / hit.sum(1).clamp_min(1), hit[:, 0]
+    number = relevant.sum(1, keepdim=True)
+    own = similarity.masked_fill(~relevant, torch.inf).topk(int(number.max()), dim=1, largest=False).values  # ascending
+    below = torch.searchsorted(own, similarity, right=True)  # how many relevant ones are at most as similar as each
+    counts = torch.zeros(len(own), own.shape[1] + 1, dtype=torch.int64, device=own.device)
+    counts.scatter_add_(1, below, torch.ones_like(below))
+    as_similar = similarity.shape[1] - counts.cumsum(1)[:, :-1]  # as each relevant one, at least
+    hits = number - torch.searchsorted(own, own)
+    precision = (hits.double() / as_similar.clamp_min(1)).where(own.isfinite(), 0.0)
+    best = similarity.argmax(1, keepdim=True)
+    return precision.sum(1) / number[:, 0].clamp_min(1), relevant.gather(1, best)[:, 0]
