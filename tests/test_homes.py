@@ -294,6 +294,11 @@ def test_storage_that_nothing_can_open_is_told() -> None:
         open_store("nosuch://x")
     with pytest.raises(SpecError, match="endpoint: unknown option; the options are endpoint_override"):
         open_store("s3://bucket/a?endpoint=here")
+    for url in ("gs://bucket/a?endpoint_override=here", "gs://anonymous@bucket/a"):  # which data may be at
+        with pytest.raises(
+            SpecError, match=r"options in a URL are those of s3:// alone; gs:// takes them from the env"
+        ):
+            open_store(url)
 
 
 def test_mlflow_needs_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

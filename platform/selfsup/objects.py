@@ -194,9 +194,13 @@ def open_store(url: str) -> ObjectStore:
 def _s3_config(url: str) -> Any:
     """Return what the query of an s3:// URL and the environment say, as obstore has it; empty for other clouds."""
     parts = urlsplit(url, allow_fragments=False)
-    if parts.scheme not in ("s3", "s3a"):
-        return {}
     query = dict(parse_qsl(parts.query))
+    if parts.scheme not in ("s3", "s3a"):
+        if query or (parts.scheme == "gs" and parts.username):
+            raise ValueError(
+                f"options in a URL are those of s3:// alone; {parts.scheme}:// takes them from the environment"
+            )
+        return {}
     if unknown := query.keys() - OPTIONS.keys():
         raise ValueError(f"{', '.join(sorted(unknown))}: unknown option; the options are {', '.join(OPTIONS)}")
     config = {OPTIONS[name]: value for name, value in query.items() if OPTIONS[name]}
