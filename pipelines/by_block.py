@@ -37,7 +37,7 @@ def check(run: Run, shape: InputShape) -> None:
 
 def _check_packing(run: Run, encoder: Encoder) -> None:
     if not load_method(run.method).packs:
-        message = f"the views of {short(run.method)} do not differ in size, or in what is done to them; leave it out"
+        message = f"the views of {short(run.method)} do not differ in size, or are never joined; leave it out"
         raise SpecError(message, "train.pack_crops", "method")
     if not can_pack(encoder.trunk):
         message = f"the blocks of {run.backbone.name} are not those of a plain ViT, which alone take several sizes"

@@ -220,12 +220,13 @@ def _excerpts(file: Any, starts: Sequence[float], view: Excerpt) -> Raw:
 
 def _excerpt(file: Any, first: int, number: int, view: Excerpt) -> Waveform:
     """Return so many samples, at most those of the recording, which goes on at its beginning where it is rolled."""
-    if not view.is_random or not view.knobs.roll:
-        return _read(file, first, number)
-    if file.frames <= number:
+    is_rolled = view.is_random and view.knobs.roll
+    if is_rolled and file.frames <= number:
         return np.roll(_read(file, 0, number), -first)  # a seek costs as much as a tenth of a FLAC's decoding
     waveform = _read(file, first, number)
-    return np.concatenate([waveform, _read(file, 0, number - len(waveform))])
+    if is_rolled and len(waveform) < number:
+        waveform = np.concatenate([waveform, _read(file, 0, number - len(waveform))])
+    return waveform
 
 
 def _spectrogram(waveform: Waveform, knobs: AudioInput) -> Raw:

@@ -164,11 +164,11 @@ class LARS(Optimizer):
             if adapted:
                 self._move(adapted, self._adapted(adapted, group), group)
             if plain:
-                self._move(plain, _grads(plain), group)
+                self._move(plain, gradients(plain), group)
 
     def _adapted(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Return gradients with decay, each times its weight's trust ratio."""
-        grads, decay = _grads(weights), group["weight_decay"]
+        grads, decay = gradients(weights), group["weight_decay"]
         updates = torch._foreach_add(grads, weights, alpha=decay)
         measured = (grads, decay) if group["form"] == "larc" else (updates, 0.0)
         torch._foreach_mul_(updates, trust_ratios(weights, *measured, trust=group["trust"]))
@@ -199,5 +199,6 @@ def trust_ratios(weights: Sequence[Tensor], grads: Sequence[Tensor], decay: floa
     return list(torch.where(defined, trust * weight_norms / (grad_norms + decay * weight_norms), 1.0).unbind())
 
 
-def _grads(weights: list[Tensor]) -> list[Tensor]:
+def gradients(weights: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of weights, of those that have one."""
     return [weight.grad for weight in weights if weight.grad is not None]

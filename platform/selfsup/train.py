@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from selfsup.encoder import Encoder
 from selfsup.errors import NonFiniteError
 from selfsup.method import Batch, Method, Out
-from selfsup.optim import schedule
+from selfsup.optim import gradients, schedule
 from selfsup.parts import dist
 from selfsup.sections import Optim
 from selfsup.sharded import norms
@@ -124,11 +124,11 @@ def clip(optimizer: Optimizer, optim: Optim) -> Tensor:
     """Scale gradients down as `optim` says; -> (): the norm over all parameters before that."""
     groups: defaultdict[str, list[Tensor]] = defaultdict(list)
     for group in optimizer.param_groups:
-        if moving := [weight for weight in group["params"] if weight.grad is not None]:
-            groups[group["clip_group"]] += moving
+        groups[group["clip_group"]] += group["params"]
     totals = []
     for name, weights in groups.items():
-        grads = [weight.grad for weight in weights if weight.grad is not None]
+        if not (grads := gradients(weights)):
+            continue
         totals.append(torch.linalg.vector_norm(norms(grads)))
         if name and optim.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(weights, optim.clip_norm, totals[-1])
