@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 the spec or command is wrong, 3 the data, 4 a ch
 
 import gc
 import os
-import signal
 import sys
 import webbrowser
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from selfsup.cli_runs import runs
 from selfsup.cli_shards import shards
 from selfsup.errors import SelfsupError, SpecError
 from selfsup.failures import disk_error
-from selfsup.leave import leave
+from selfsup.leave import end_when_told, leave
 from selfsup.mlflow_store import PORT, WORKFLOW, home, is_server, ui_command
 from selfsup.recall import keep_under
 from selfsup.redact import redacted
@@ -206,6 +205,7 @@ def _import_for_workers() -> None:
 
 
 def main() -> NoReturn:
+    end_when_told()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of libraries as they are imported; stages set torch's own
     keep_under(home)
     if LIGHT.intersection(sys.argv[1:2]) and WITH_TORCH not in os.environ:
@@ -220,7 +220,6 @@ def main() -> NoReturn:
 
 def command() -> NoReturn:
     """Run the command of this process's arguments, as `main`, which ends the process; raise SystemExit of its code."""
-    signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop`: end as on Ctrl-C
     try:
         app()
     except SelfsupError as error:
@@ -239,10 +238,6 @@ def command() -> NoReturn:
 def _fail(error: SelfsupError) -> NoReturn:
     show(f"selfsup: error[{error.code}]: {error}", ERROR, err=True)
     sys.exit(error.exit_code)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _plain_plans(specs: list[Path], overrides: list[str] | None) -> "list[Plan]":

@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -35,14 +34,13 @@ class Done(NamedTuple):
 
 def selfsup(*argv: str, cwd: Path) -> Done:
     """`selfsup ARGV`, as its entry point runs it, in this process, since a new one takes seconds to import torch."""
-    out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setenv("SELFSUP_HOME", str(cwd / "home"))
         patch.setattr(sys, "argv", ["selfsup", *argv])
         with pytest.raises(SystemExit) as ended:
             command()
-    signal.signal(signal.SIGTERM, handler)
     assert isinstance(ended.value.code, int)
     return Done(ended.value.code, out.getvalue(), err.getvalue())
 
