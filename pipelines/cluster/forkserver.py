@@ -133,9 +133,10 @@ def _begin(listening: socket.socket, parent: int) -> int:
 
 
 def _forget(*kept: int) -> None:
-    """Leave this fork without what is its parent's: exit handlers, those of signals, and files other than `kept`."""
+    """Leave this fork without what is its parent's: handlers of exit, signals and lost errors, files but for `kept`."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = sys.__unraisablehook__
     atexit._clear()
     atexit.register(importlib.import_module("ray").shutdown, True)  # as Ray does
     nowhere = os.open(os.devnull, os.O_RDWR)

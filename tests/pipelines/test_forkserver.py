@@ -123,22 +123,25 @@ def test_a_command_that_imports_for_workers_first_is_what_they_are_forked_from()
     code = (
         "import os, sys, tempfile; from selfsup.pipelines.cluster.forkserver import import_modules; import_modules()\n"
         "import ray, selfsup; from selfsup.pipelines.cluster.ray_context import local_ray\n"
+        "from selfsup.leave import end_when_told; end_when_told()\n"
         "selfsup.mark = 'here'; kept = tempfile.TemporaryDirectory(); print(tempfile.gettempdir(), end=' ')\n"
         "class Fork:\n"
         "    def draw(self): return selfsup.mark, ray.ObjectID.from_random().hex(), tempfile.gettempdir()\n"
+        "    def hook(self): return sys.unraisablehook is sys.__unraisablehook__\n"
         "    def leave(self): ray.actor.exit_actor()\n"
         "with local_ray(num_cpus=1):\n"
         "    forks = [ray.remote(num_cpus=0)(Fork).remote() for _ in range(2)]\n"
         "    facts = ray.get([fork.draw.remote() for fork in forks])\n"
+        "    print(ray.get(forks[0].hook.remote()), end=' ')\n"
         "    ray.wait([fork.leave.remote() for fork in forks], num_returns=2)\n"
         "print(os.path.isdir(kept.name), *facts[0], *facts[1])"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=clean)
-    own_folder, kept, mark, first, folder, other_mark, second, _ = told.stdout.split()
+    own_folder, hook, kept, mark, first, folder, other_mark, second, _ = told.stdout.split()
     assert mark == other_mark == "here", "what this process had in memory"
     assert first != second, "no ids were drawn before"
-    assert kept == "True", "its exit handlers stay its own"
+    assert hook == kept == "True", "its handlers of lost errors, and of its exit, stay its own"
     assert folder != own_folder, "files go where those of this Ray go"
 
 
