@@ -1,8 +1,9 @@
 """Fixtures of all tests: data sets, whole and damaged, and the Ray that tests share."""
 
+import atexit
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,16 @@ RAYS_OWN = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.Py
 SHARED_RAY = SharedRay()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Collect tests without looking for garbage, which took a quarter of the time: what is made then stays."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for garbage neither while tests are collected, nor afterwards among the million objects that stay of it."""
     gc.disable()
-    config.add_cleanup(gc.unfreeze)  # last, for the end of Python
-
-
-def pytest_collection_finish() -> None:
-    """Look for garbage again, but not among the million objects that are there by now."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # for what looks then for objects that were never freed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
