@@ -2,12 +2,13 @@
 
 The order is defined on a fixed number of lanes, independent of the number of workers. Each epoch permutes chunks of
 consecutive samples, splits the permuted sequence into one contiguous part per lane, and shuffles every window of a
-lane, many chunks long. Every step takes the same number of samples from every lane; worker r of W serves lanes r, r+W,
-... So another W, a kill, or a resume at any step gives the same samples without replaying any.
+lane, many chunks long. Every step takes the same number of samples from every lane, and each of W workers serves L / W
+lanes, the first those from 0 on. So another W, a kill, or a resume at any step gives the same samples without replaying
+any, and the same batch, row by row, where those of all workers are joined.
 
 `mix` sets how close the order is to a full permutation: on average, 1 / mix others of its chunk share a sample's batch.
 From the first use of a chunk to its last, up to `chunk * mix` steps pass. The windows of lanes end at different steps,
-so that a reader that fetches a chunk at its first use fetches at an even rate.
+those of neighbors far apart, so that a reader that fetches a chunk at its first use fetches at an even rate.
 """
 
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ class SampleOrder:
         return min(self.samples, self.window * self.lanes)
 
     def served_by(self, rank: int, world: int) -> range:
-        return range(rank, self.lanes, world)
+        share = self.lanes // world
+        return range(rank * share, (rank + 1) * share)
 
     def take(self, lane: int, start: int, stop: int) -> tuple[Ints, Ints]:
         """-> epochs, sample numbers, each (stop - start, batch / lanes), of a lane in steps [start, stop)"""
@@ -83,9 +85,15 @@ class SampleOrder:
 def _window_bounds(order: SampleOrder, lane: int) -> Ints:
     """-> (windows + 1,) boundaries of the windows of a lane; the first and last window are 1/2 to 3/2 as long"""
     windows = max(1, round(order.length / order.window))
-    offset = (2 * lane + 1 - order.lanes) / (2 * order.lanes)  # from the mean of all lanes, in windows
+    offset = (2 * _turns(order.lanes)[lane] + 1 - order.lanes) / (2 * order.lanes)  # from the mean of all, in windows
     inner = (np.arange(1, windows) + offset) * order.length / windows
     return np.array([0, *inner, order.length], dtype=np.int64)
+
+
+@lru_cache(maxsize=64)
+def _turns(lanes: int) -> Ints:
+    """-> (lanes,) the place of each lane in the order of their numbers' bits, read from the last to the first"""
+    return np.argsort(sorted(range(lanes), key=lambda lane: f"{lane:016b}"[::-1]))
 
 
 @lru_cache(maxsize=64)

@@ -63,7 +63,7 @@ def _work(task: Task, feed: Feed | SharedFeed, launched: float, labels: Mapping[
         torch.set_num_threads(max(1, math.ceil(task.run.resources.cpus_per_worker)))
     check_code(task)
     method = build(task.run, task.info, device, teacher=task.teacher, start=task.start)
-    _convert(method, task.run.train, task.order.per_lane)
+    _convert(method, task.run.train)
     optimizer = optim.build(method, task.run.optim)
     start = _resumed(task, method, optimizer, device)
     module = _parallel(method, optimizer, task.run.train)
@@ -165,10 +165,10 @@ def _resumed(task: Task, method: Method, optimizer: torch.optim.Optimizer, devic
     return step
 
 
-def _convert(method: Method, settings: Train, per_lane: int) -> None:
+def _convert(method: Method, settings: Train) -> None:
     """Change layers of a method, in place, as the settings ask; weights, and their names, stay."""
     if dist.world_size() > 1 or settings.norm_groups > 1:
-        norms.convert(method, settings.norm_groups, per_lane)
+        norms.convert(method, settings.norm_groups, settings.batch // settings.norm_groups)
     if settings.pack_crops:
         method.backbone.pack()
     if settings.checkpoint_activations:

@@ -78,33 +78,22 @@ def normalization(layer: nn.Module, shape: tuple[int, ...], _: Make) -> Result:
     return {"rows out": out, "rows grad": share(x), "rows eval": model(x), **held, **grads}
 
 
-def by_lanes(x: Tensor) -> Tensor:
-    """This process's rows where each lane has two, as a leaf: of lanes r, r + W and so on."""
-    return x.view(-1, 2, *x.shape[1:])[dist.rank() :: dist.world_size()].flatten(0, 1).clone().requires_grad_()
-
-
-def in_order(own: Tensor) -> Tensor:
-    """All rows in the order of their lanes, laid together from those of each process."""
-    lanes = dist.gather(own.detach()).view(dist.world_size(), -1, 2, *own.shape[1:])
-    return lanes.transpose(0, 1).flatten(0, 2)
-
-
 def groups(layer: nn.Module, shape: tuple[int, ...], number: int, _: Make) -> Result:
-    """Two views of eight samples in four lanes, normalized in some groups of these."""
+    """Two views of eight samples, normalized in some groups of these."""
     torch.manual_seed(0)
     layer = deepcopy(layer)
     model = nn.Sequential(layer)
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
-    views, target = [by_lanes(5 + 3 * torch.randn(8, *shape)) for _ in range(2)], torch.randn(2, 8, *shape)
-    norms.convert(model, number, 2)
+    views, target = [mine(5 + 3 * torch.randn(SAMPLES, *shape)) for _ in range(2)], torch.randn(2, SAMPLES, *shape)
+    norms.convert(model, number, SAMPLES // number)
     out = model(torch.cat(views))
-    (out * torch.cat([by_lanes(part) for part in target])).mean().backward()
+    (out * torch.cat([mine(part) for part in target])).mean().backward()
     norms.average_statistics(model)
     held = {f"mean {name}": value.float() for name, value in model.state_dict().items()}
     grads = {f"mean grad {name}": weight.grad for name, weight in model.named_parameters()}
-    parts = {f"mean out {number}": in_order(view) for number, view in enumerate(out.chunk(2))}
-    slopes = {f"mean slope {number}": in_order(share(view)) for number, view in enumerate(views)}
+    parts = {f"rows out {number}": view for number, view in enumerate(out.chunk(2))}
+    slopes = {f"rows slope {number}": share(view) for number, view in enumerate(views)}
     return {**parts, **slopes, **held, **grads}
 
 

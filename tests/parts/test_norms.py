@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from selfsup.parts import norms
 
-LANES, RUN, VIEWS = 4, 2, 3
-SAMPLES = LANES * RUN
+SAMPLES, VIEWS = 8, 3
 
 
 def members(group: int, groups: int) -> list[int]:
-    """The rows of three views one after the other whose lane, of two rows, is one of the group's."""
-    rows = [row for row in range(SAMPLES) if row // RUN % groups == group]
-    return [view * SAMPLES + row for view in range(VIEWS) for row in rows]
+    """The rows of the group's samples, which are consecutive, in three views one after the other."""
+    own = SAMPLES // groups
+    return [view * SAMPLES + group * own + row for view in range(VIEWS) for row in range(own)]
 
 
 def apart(layer: nn.Module, x: Tensor, groups: int) -> Tensor:
@@ -35,7 +34,7 @@ def test_each_group_is_normalized_by_itself(kind: type, shape: tuple[int, ...], 
     expected, model = kind(5).double(), nn.Sequential(kind(5).double())
     nn.init.normal_(expected.weight)
     model[0].load_state_dict(expected.state_dict())
-    norms.convert(model, groups, RUN)
+    norms.convert(model, groups, SAMPLES // groups)
     x = 4 + 3 * torch.randn(VIEWS * SAMPLES, *shape, dtype=torch.float64)
     x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
     theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -50,7 +49,7 @@ def test_each_group_is_normalized_by_itself(kind: type, shape: tuple[int, ...], 
 def test_running_statistics_are_the_mean_over_groups() -> None:
     torch.manual_seed(0)
     layers, model = [nn.BatchNorm1d(5) for _ in range(2)], nn.Sequential(nn.BatchNorm1d(5))
-    norms.convert(model, 2, RUN)
+    norms.convert(model, 2, 4)
     for _ in range(3):
         x = 4 + 3 * torch.randn(VIEWS * SAMPLES, 5)
         for group, layer in enumerate(layers):
@@ -64,11 +63,11 @@ def test_running_statistics_are_the_mean_over_groups() -> None:
 
 def test_the_samples_of_a_group_alone_move_each_other() -> None:
     model, x = nn.Sequential(nn.BatchNorm1d(2)), torch.randn(SAMPLES, 2)
-    norms.convert(model, 4, RUN)
+    norms.convert(model, 4, 2)
     before = model(x)
-    x[:RUN] += torch.randn(RUN, 2)  # lane 0
+    x[:2] += torch.randn(2, 2)  # a quarter
     moved = (model(x) != before).any(1)
-    assert moved.tolist() == [True] * RUN + [False] * (SAMPLES - RUN)
+    assert moved.tolist() == [True] * 2 + [False] * 6
 
 
 @pytest.mark.parametrize("keep", [norms.keep_whole, norms.keep_alike])
@@ -79,7 +78,7 @@ def test_what_is_kept_is_in_no_group(keep: Callable[[nn.Module], None]) -> None:
     )
     whole = model["key"](x)
     keep(model["key"])
-    norms.convert(model, 4, RUN)
+    norms.convert(model, 4, 2)
     assert model["key"](x).equal(whole)
     assert not model["own"](x).allclose(whole)
 
@@ -87,5 +86,5 @@ def test_what_is_kept_is_in_no_group(keep: Callable[[nn.Module], None]) -> None:
 def test_names_of_weights_and_statistics_stay() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4))
     before = model.state_dict()
-    norms.convert(model, 2, RUN)
+    norms.convert(model, 2, 2)
     assert model.state_dict().keys() == before.keys()

@@ -40,9 +40,10 @@ def _has_others() -> bool:
 
 
 def peers(groups: int) -> ProcessGroup:
-    """Return the group of processes whose rank modulo `groups` is this one's. All processes call it together."""
-    ranks = [list(range(first, world_size(), groups)) for first in range(groups)]
-    own = [torch.distributed.new_group(members) for members in ranks][rank() % groups]
+    """Return this process's one of `groups` groups, each of consecutive ranks. All processes call it together."""
+    size = world_size() // groups
+    ranks = [list(range(first, first + size)) for first in range(0, world_size(), size)]
+    own = [torch.distributed.new_group(members) for members in ranks][rank() // size]
     assert isinstance(own, ProcessGroup)
     return own
 

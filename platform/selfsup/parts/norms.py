@@ -115,9 +115,8 @@ class GroupedBatchNorm(_AnyRank):
 def convert(module: nn.Module, groups: int = 1, run: int = 1) -> None:
     """Normalize inside `module`, in place, over the batch of all processes, or over each of `groups` groups of it.
 
-    The rows of process r of W are those of lanes r, r + W, r + 2W ... in this order, `run` rows each, and as often over
-    as there are views. Lane l is in group l % groups: so groups are of the same samples on any number of processes that
-    divides the number of groups, or is a multiple of it.
+    A group is of `run` consecutive samples of the batch that all processes have, one after another, in each of its
+    views: so of the same ones on any number of processes that divides the number of groups, or is a multiple of it.
     Raises NotImplementedError for a layer that does more than normalize, except on CUDA, where timm knows how.
     """
     world, cuda = dist.world_size(), any(weight.is_cuda for weight in module.parameters())
