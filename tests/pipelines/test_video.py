@@ -60,6 +60,8 @@ def shown(data: bytes, view: Clip, *draws: float) -> np.ndarray:
         ("matroska", "libx264", {"x264-params": "open-gop=1:keyint=12:bframes=3"}),
         ("webm", "libvpx-vp9", {"g": "20"}),
         ("avi", "mpeg4", {"g": "12"}),
+        ("avi", "mpeg4", {"g": "12", "bf": "2", "b": "4M"}),
+        ("avi", "libx264", {"g": "12", "bf": "0"}),
         ("matroska", "ffv1", {}),
     ],
 )
@@ -72,6 +74,16 @@ def test_any_run_of_frames_is_that_of_its_time_stamps(kind: str, codec: str, opt
         assert numbers(data, *times) == [(start + number) % 15 for number in range(4)], start
     assert numbers(data, 0, 149, 5500) == [0, 1, 10], "far apart"
     assert [number_of(frame) for frame in every(data)] == [number % 15 for number in range(60)]
+
+
+def test_what_has_no_times_of_its_frames_is_refused() -> None:
+    """FFmpeg gives H.264 in AVI the times at which frames are stored, and raw H.264 none."""
+    reordered = coded(SIX_SECONDS, kind="avi", options={"g": "12", "bf": "2"})
+    for read in (header, lambda data: frames(data, [0.0]), lambda data: list(every(data))):
+        with pytest.raises(DecodeError, match="H.264 in AVI, whose frames .* convert it to MP4"):
+            read(reordered)
+    with pytest.raises(DecodeError, match="a video without time stamps"):
+        list(every(coded(SIX_SECONDS, kind="h264")))
 
 
 def test_no_more_is_decoded_than_a_clip_needs() -> None:
