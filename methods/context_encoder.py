@@ -66,6 +66,8 @@ class ContextEncoder(Method):
             yield SpecError(message, "backbone.image_size")
         if hyper.region == "center" and 4 * hyper.overlap >= size:
             yield SpecError(f"an overlap of {hyper.overlap} pixels leaves no hole in images of {size}", "hyper.overlap")
+        if hyper.region == "shape":
+            yield from checks.idle(hyper, "overlap", "region")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

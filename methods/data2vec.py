@@ -11,7 +11,7 @@ B: batch, N: tokens, M: masked ones of all samples, D: channels.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,6 @@ class Data2Vec(Method):
 
     paper, family, backbones = "2202.03555", "latent prediction", ("vit",)
     separable = True
-    initialize = staticmethod(initial.beit)
     teacher: TokenEncoder
 
     class Hyper(Knobs):
@@ -60,6 +59,11 @@ class Data2Vec(Method):
         if depth is not None and hyper.average > depth:
             message = f"a backbone of {depth} blocks has no {hyper.average} last ones to average"
             yield SpecError(message, "hyper.average", "backbone.depth")
+
+    @staticmethod
+    def initialize(trunk: Any) -> None:
+        initial.beit(trunk)
+        initial.scaled_branches(trunk, 1e-4)
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

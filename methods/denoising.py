@@ -11,18 +11,20 @@ squared error. Each value is corrupted by itself, where the papers set a fixed n
 mean of the data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
 import torch
 from torch import Tensor
 
 from selfsup.encoder import Encoder
+from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, TrainInfo
-from selfsup.parts import noise
+from selfsup.parts import checks, noise
 from selfsup.parts.painting import Painter, stride
 from selfsup.parts.patch import pixels, seen_by
+from selfsup.sections import Setup
 from selfsup.views import Crop, Views
 
 
@@ -46,6 +48,11 @@ class Denoising(Method):
     @classmethod
     def views(cls, hyper: Hyper) -> Views:
         return Views((Crop(scale=(hyper.crop_min, 1)),), draws=2)
+
+    @classmethod
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+        if hyper.noise == "gaussian":
+            yield from checks.idle(hyper, "emphasis", "noise")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

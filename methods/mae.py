@@ -134,10 +134,14 @@ class MAE(Method):
             yield from checks.idle(hyper, "color_jitter", "crops")
         if hyper.target == "pca":
             yield from checks.enough_values("components", hyper.components, setup, info)
+        else:
+            yield from checks.idle(hyper, "components", "target")
         if hyper.target == "codes" and info and info.teacher:
             yield from checks.a_code_a_token(info.teacher, setup)
         if hyper.target == "hog":
             yield from checks.whole_cells("cell", hyper.cell, setup)
+        else:
+            yield from checks.idle(hyper, "cell", "target")
         broken = list(checks.whole_squares("mask_block", hyper.mask_block, setup.grid))
         rule, block = mask_rule(hyper), ["hyper.mask_block"] * (hyper.mask_block > 1)
         yield from broken or checks.mask_leaves_both(rule, hyper.mask_ratio, setup.grid, *block)

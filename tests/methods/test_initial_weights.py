@@ -65,6 +65,21 @@ def test_a_vit_begins_as_the_backbone_where_a_spec_says_so() -> None:
     assert trunk.blocks[0].attn.qkv.weight.std().item() == pytest.approx(GLOROT, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "scale"),
+    [
+        ("data2vec", "beit_base_patch16_224", 1e-4),
+        ("cae", "deit3_base_patch16_224", 0.1),
+        ("simdinov2", "vit_small_patch14_dinov2", 0.1),
+    ],
+)
+def test_what_blocks_add_begins_scaled_as_the_authors(name: str, encoder: str, scale: float) -> None:
+    sizes = {"image_size": 28, "patch_size": 14, "width": 48, "depth": 1, "heads": 3}
+    trunk = build(Backbone(name=encoder, **sizes), load(name).initialize).trunk
+    scales = [weight for name, weight in trunk.named_parameters() if "gamma" in name]
+    assert [weight.unique().tolist() for weight in scales] == [[pytest.approx(scale)]] * 2
+
+
 @pytest.mark.parametrize("name", [name for name in names() if "cnn" in load(name).backbones])
 def test_residual_branches_begin_as_the_authors(name: str, setting) -> None:
     trunk = setting(name, "cnn")[0].backbone.trunk

@@ -65,7 +65,7 @@ def cae(trunk: Any) -> None:
 def scaled_branches(trunk: Any, scale: float) -> None:
     """Let the scales of what a ViT's blocks add begin at this, where it has such scales."""
     for name, weight in trunk.named_parameters():
-        if name.endswith(".gamma"):
+        if name.endswith((".gamma", ".gamma_1", ".gamma_2")):
             weight.fill_(scale)
 
 
