@@ -24,6 +24,7 @@ from selfsup.encoder import Encoder
 from selfsup.errors import SpecError
 from selfsup.knob import Choice, Knobs, Range, knob
 from selfsup.method import Batch, Method, Out, ParamOptions, TrainInfo
+from selfsup.parts import checks
 from selfsup.parts.painting import downward, paintable, upward
 from selfsup.parts.patch import pixels, seen_by
 from selfsup.sections import Setup
