@@ -79,9 +79,9 @@ def test_any_run_of_frames_is_that_of_its_time_stamps(kind: str, codec: str, opt
 def test_what_has_no_times_of_its_frames_is_refused() -> None:
     """FFmpeg gives H.264 in AVI the times at which frames are stored, and raw H.264 none."""
     reordered = coded(SIX_SECONDS, kind="avi", options={"g": "12", "bf": "2"})
-    for read in (header, lambda data: frames(data, [0.0]), lambda data: list(every(data))):
-        with pytest.raises(DecodeError, match="H.264 in AVI, whose frames .* convert it to MP4"):
-            read(reordered)
+    for opening in (header, lambda data: frames(data, [0.0]), lambda data: list(every(data))):
+        with pytest.raises(DecodeError, match=r"H\.264 in AVI, whose frames .* convert it to MP4"):
+            opening(reordered)
     with pytest.raises(DecodeError, match="a video without time stamps"):
         list(every(coded(SIX_SECONDS, kind="h264")))
 
