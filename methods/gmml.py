@@ -62,9 +62,6 @@ class GMML(Method):
     @classmethod
     def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
         yield from checks.mask_leaves_both(GroupMask(hyper.mask_ratio), hyper.mask_ratio, setup.grid)
-        if not hyper.contrast:
-            for name in ("temperature", "dim"):
-                yield from checks.idle(hyper, name, "contrast")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, TokenEncoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)
