@@ -5,7 +5,8 @@ Defaults are the paper's; mask_ratio: FLIP's, Li, Fan, Hu, Feichtenhofer and He,
 via masking", CVPR 2023, arXiv:2212.00794: a share of the patches is left out, which is faster at the same quality.
 
 Deviations from the authors' code: the image encoder is timm's, without a norm before its blocks, and its projection has
-no bias as there; the GELU is exact, as in open_clip; crops are torchvision's, as in open_clip. FLIP trains a while
+no bias as there; the GELU is exact, as in open_clip; crops are torchvision's, as in open_clip. FLIP's encoder has no
+class token: here it stays, and its specs leave it out of features by `backbone: {pool: mean}`. FLIP trains a while
 without masks at the end, which a second spec does that goes on with all weights, as scenes/clip_flip_tuned.
 """
 
