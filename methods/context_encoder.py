@@ -65,10 +65,10 @@ class ContextEncoder(Method):
         if size % 2 or not paintable(side):
             message = f"no decoder paints {side} pixels a side, which are not 4, 5, 6 or 7 doubled a number of times"
             yield SpecError(message, "backbone.image_size")
-        if hyper.region == "center" and 4 * hyper.overlap >= size:
-            yield SpecError(f"an overlap of {hyper.overlap} pixels leaves no hole in images of {size}", "hyper.overlap")
         if hyper.region == "shape":
             yield from checks.idle(hyper, "overlap", "region")
+        elif 4 * hyper.overlap >= size:
+            yield SpecError(f"an overlap of {hyper.overlap} pixels leaves no hole in images of {size}", "hyper.overlap")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

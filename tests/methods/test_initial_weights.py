@@ -67,11 +67,7 @@ def test_a_vit_begins_as_the_backbone_where_a_spec_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("name", "encoder", "scale"),
-    [
-        ("data2vec", "beit_base_patch16_224", 1e-4),
-        ("cae", "deit3_base_patch16_224", 0.1),
-        ("simdinov2", "vit_small_patch14_dinov2", 0.1),
-    ],
+    [("data2vec", "beit_base_patch16_224", 1e-4), ("simdinov2", "vit_small_patch14_dinov2", 0.1)],
 )
 def test_what_blocks_add_begins_scaled_as_the_authors(name: str, encoder: str, scale: float) -> None:
     sizes = {"image_size": 28, "patch_size": 14, "width": 48, "depth": 1, "heads": 3}

@@ -24,9 +24,9 @@ LATE = 0.5  # milliseconds
 APART = 2000.0  # milliseconds between frames, beyond which what is between them is not read
 SHORT = 500.0  # milliseconds by which a header may say too much
 ENDS, RECALLED = 4096, 2**17  # bytes at both ends of a file, by which it is known again; files
+BACK = 1000.0  # milliseconds that a seek goes farther back where it came too late, then twice as many
 TIMELESS = "a video without time stamps"
 UNORDERED = "H.264 in AVI, whose frames are shown in another order than AVI has times for; convert it to MP4"
-BACK = 1000.0  # milliseconds that a seek goes farther back where it came too late, then twice as many
 
 
 class VideoHeader(NamedTuple):
