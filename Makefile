@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow coverage bench-cli bench-demo bench-homes bench-job bench-trials bench-stream bench-audio bench-clips bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
+.PHONY: demo test test-slow coverage bench-cli bench-earlier bench-homes bench-job bench-trials bench-stream bench-audio bench-clips bench-sweep bench-augment bench-scale bench-fleet bench-shuffle bench-step bench-steps bench-objectives bench-pieces bench-masking check-gpu lint types catalogue picture wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/selfsup sweep demo
@@ -20,8 +20,9 @@ REVISION ?= HEAD~1
 bench-cli: .venv/ready  # CPU of commands beside those of REVISION, and of `--help` beside optuna's; half an hour
 	$(BIN)/python tests/benchmarks/cli.py $(REVISION)
 
-bench-demo: .venv/ready  # the demo, and a report of 10,000 runs, beside those of REVISION in five pairs; 40 minutes
-	$(BIN)/python tests/benchmarks/earlier.py $(REVISION)
+WHAT ?= demo
+bench-earlier: .venv/ready  # WHAT (demo, report, trials or tests) beside that of REVISION in five pairs; half an hour to two hours
+	$(BIN)/python tests/benchmarks/earlier.py $(REVISION) $(WHAT)
 
 bench-homes: .venv/ready  # CPU of commands over homes of 10^3, 10^4 and 10^5 finished stages; half an hour
 	mkdir -p build && $(BIN)/python tests/benchmarks/homes.py
