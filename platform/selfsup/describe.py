@@ -192,7 +192,7 @@ def evaluator_knob_data(use: str) -> list[dict[str, Any]]:
     return _knob_data(_evaluator_lines(use))
 
 
-def _evaluator_lines(use: str) -> list[KnobLine]:
+def _evaluator_lines(use: str) -> tuple[KnobLine, ...]:
     evaluator.load(use)  # says why where it cannot
     return knob_lines(evaluations.kind(use), f"evals.{outside.short(use)}.")
 

@@ -11,7 +11,7 @@ during training, the other for means of their metrics, such as eval/transfer/top
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import create_model
@@ -131,8 +131,12 @@ def _uses(tree: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     known = evaluator.names()
     entries = _entries(tree).items()
     named = [(name, entry["use"]) for name, entry in entries if isinstance(entry, dict) and entry.get("use")]
-    taken = [(name, None) for name, entry in entries if entry is None and not did_you_mean(name, known)]
+    taken = [(name, None) for name, entry in entries if entry is None and not _stands_for(name, known)]
     return [*((name, use if _is_choice(use) else "") for name, use in named), *taken]
+
+
+def _stands_for(name: str, known: Sequence[str]) -> bool:
+    return name in known or bool(did_you_mean(name, known))
 
 
 def _is_choice(use: object) -> bool:

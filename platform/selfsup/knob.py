@@ -142,11 +142,11 @@ def as_dict(knobs: Knobs) -> dict[str, Any]:
 
 def identity(knobs: Knobs) -> dict[str, Any]:
     """Return every knob that can change a result, default or not, as JSON data, to be compared on resume."""
-    dump = {}
+    dump, plain = {}, as_dict(knobs)
     for name, field in type(knobs).model_fields.items():
         if _note(field).result:
             value = getattr(knobs, name)
-            dump[_first_name(name, field)] = identity(value) if isinstance(value, Knobs) else as_dict(knobs)[name]
+            dump[_first_name(name, field)] = identity(value) if isinstance(value, Knobs) else plain[name]
     return dump
 
 
@@ -177,16 +177,17 @@ class KnobLine:
     was: str = ""
 
 
-def knob_lines(cls: type[Knobs], prefix: str = "") -> list[KnobLine]:
+@functools.cache
+def knob_lines(cls: type[Knobs], prefix: str = "") -> tuple[KnobLine, ...]:
     """Return a line for every knob of `cls` and its groups, in order, and one for a group that may be null."""
-    lines = []
+    lines: list[KnobLine] = []
     for name, field in cls.model_fields.items():
         inner = group(field.annotation)
         if inner is None or field.default is None:
             lines.append(_describe(prefix + name, field))
         if inner:
             lines += knob_lines(inner, f"{prefix}{name}.")
-    return lines
+    return tuple(lines)
 
 
 def group(annotation: Any) -> type[Knobs] | None:
