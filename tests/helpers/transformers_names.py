@@ -29,6 +29,12 @@ def renamed(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
+def of_encoder(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of the weights, or gradients, of an objective that are its encoder's, as ViTModel names them."""
+    own = {name: value for name, value in ours.items() if name.startswith("encoders.")}
+    return {name.removeprefix("vit."): value for name, value in renamed(own).items()}
+
+
 def rename(name: str) -> str:
     """Return the name in transformers of a weight that is named alike in ours."""
     for ours, theirs in {

@@ -1,35 +1,44 @@
 """BEiT against transformers' ViT with masked patches, and what it asks of masks and of its tokenizer."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from small import shake
+from torch import Tensor
 from transformers import ViTModel
-from transformers_names import SMALL_VIT, renamed
+from transformers_names import SMALL_VIT, of_encoder
 
 from selfsup.masks import BlockMask
 from selfsup.method import load
 from selfsup.parts.patch import unpatchify
 
 
+def theirs_of(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or gradients of the encoder and the mask token by their names."""
+    return of_encoder(ours) | {"embeddings.mask_token": ours["mask_token"][None]}
+
+
 def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     method, batch = setting("beit")
     shake(method)
-    theirs = ViTModel(SMALL_VIT, add_pooling_layer=False, use_mask_token=True)
-    encoder = {name: value for name, value in method.state_dict().items() if name.startswith("encoders.")}
-    named = {name.removeprefix("vit."): value for name, value in renamed(encoder).items()}
-    theirs.load_state_dict(named | {"embeddings.mask_token": method.mask_token.detach()[None]}, strict=True)
+    theirs, head = ViTModel(SMALL_VIT, add_pooling_layer=False, use_mask_token=True), deepcopy(method.head)
+    theirs.load_state_dict(theirs_of(method.state_dict()), strict=True)
+    theirs.embeddings.position_embeddings.requires_grad_(False)  # as ours are
     [view] = batch.views
     where, code = view.mask.where, method.teacher.method.codes(view.value)
     hidden = theirs(unpatchify(view.value.value, grid=(4, 4), patch=4), bool_masked_pos=where).last_hidden_state[:, 1:]
-    rows = zip(F.linear(hidden, method.head.weight.detach(), method.head.bias.detach()), code, where, strict=True)
+    rows = zip(head(hidden), code, where, strict=True)
     expected = torch.stack([F.cross_entropy(logits[at], own[at]) for logits, own, at in rows]).mean()
     loss = method(batch).loss
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
     loss.backward()
     expected.backward()
-    grad = theirs.embeddings.patch_embeddings.projection.weight.grad
-    torch.testing.assert_close(method.backbone.trunk.patch_embed.proj.weight.grad, grad, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(method.mask_token.grad, theirs.embeddings.mask_token.grad[0], rtol=1e-3, atol=1e-5)
+    ours = theirs_of({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
+    grads = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
+    torch.testing.assert_close(ours, grads, rtol=1e-3, atol=1e-5)
+    slopes = [[weight.grad for weight in layer.parameters()] for layer in (method.head, head)]
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-5)
 
 
 def test_masked_patches_stay_hidden_from_the_encoder_but_not_from_the_tokenizer(setting) -> None:

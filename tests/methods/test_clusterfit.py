@@ -1,10 +1,16 @@
-"""ClusterFit: its targets, and what becomes of samples without one."""
+"""ClusterFit: its targets, and its loss against transformers' ViT, with samples without one."""
+
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
+from small import shake
+from transformers import ViTModel
+from transformers_names import SMALL_VIT, of_encoder
 
 from selfsup.method import load
+from selfsup.parts.patch import unpatchify
 
 CLUSTERFIT = load("clusterfit")
 
@@ -26,13 +32,26 @@ def test_targets_are_the_clusters_of_scikit_learn() -> None:
     assert own.equal(CLUSTERFIT.prepare(hyper, features, torch.arange(60), 60, seed=1))
 
 
-def test_samples_that_could_not_be_read_have_no_cluster_and_no_loss(setting) -> None:
+def test_the_loss_is_transformers_in_value_and_gradient_but_for_samples_without_a_cluster(setting) -> None:
     features, _ = blobs(2)
     hyper = CLUSTERFIT.Hyper(clusters=3, iterations=5)
     made = CLUSTERFIT.prepare(hyper, features, torch.tensor([0, 1, 2, 4, 5, 7]), 8, seed=0)
     assert (made < 0).nonzero().flatten().tolist() == [3, 6]
     method, batch = setting("clusterfit", "vit")
     method.cluster.copy_(made)
-    logits = method.head(method.backbone.pooled(batch.views[0].value))
-    rows = (made >= 0).nonzero().flatten()
-    torch.testing.assert_close(method(batch).loss, F.cross_entropy(logits[rows], made[rows]))
+    shake(method)
+    theirs, head = ViTModel(SMALL_VIT, add_pooling_layer=False), deepcopy(method.head)
+    theirs.load_state_dict(of_encoder(method.state_dict()), strict=True)
+    theirs.embeddings.position_embeddings.requires_grad_(False)  # as ours are
+    hidden = theirs(unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)).last_hidden_state[:, 0]
+    rows = [(logits, own) for logits, own in zip(head(hidden), made[batch.sample].tolist(), strict=True) if own >= 0]
+    expected = torch.stack([logits.exp().sum().log() - logits[own] for logits, own in rows]).mean()
+    loss = method(batch).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    loss.backward()
+    expected.backward()
+    ours = of_encoder({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
+    grads = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
+    torch.testing.assert_close(ours, grads, rtol=1e-3, atol=1e-5)
+    slopes = [[weight.grad for weight in layer.parameters()] for layer in (method.head, head)]
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-5)
