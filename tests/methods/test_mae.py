@@ -1,14 +1,17 @@
 """MAE against transformers' ViTMAEForPreTraining: the same weights, mask and pixels, the same loss and gradient."""
 
+import numpy as np
 import pytest
 import torch
+from histograms import of_patches
 from pydantic import ValidationError
 from small import shake
+from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from transformers_names import renamed
 
 from selfsup.masks import RandomMask
-from selfsup.method import load
+from selfsup.method import Batch, load
 from selfsup.parts.patch import unpatchify
 
 MAE = load("mae")
@@ -32,33 +35,73 @@ CONFIG = {
 def reference(method: MAE, *, norm_pix: bool) -> ViTMAEForPreTraining:
     """Theirs with our weights. Built without a checkpoint, its positions would all be zero: ours are told too."""
     theirs = ViTMAEForPreTraining(ViTMAEConfig(**CONFIG, norm_pix_loss=norm_pix))
+    theirs.decoder.decoder_pred = nn.Linear(32, method.target.values)
     positions = method.decoder.places.positions
     decoder = {"decoder.decoder_pos_embed": torch.cat([torch.zeros_like(positions[:1]), positions])[None]}
     theirs.load_state_dict(renamed(method.state_dict()) | decoder, strict=True)
     return theirs
 
 
+def hidden_by(batch: Batch, noise: Tensor) -> Batch:
+    return batch._replace(views=(batch.views[0]._replace(mask=RandomMask(0.75).draw(noise, (4, 4))),))
+
+
+def compare(method: MAE, theirs: ViTMAEForPreTraining, loss: Tensor, expected: Tensor) -> None:
+    """Compare values, and the gradients of all weights."""
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    loss.backward()
+    expected.backward()
+    ours = renamed({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
+    compared = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
+    torch.testing.assert_close(ours, compared, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_the_loss_is_transformers_in_value_and_gradient(norm_pix: bool, setting) -> None:
     method, batch = setting("mae", norm_pix_loss=norm_pix, **DECODER)
     shake(method)
-    theirs = reference(method, norm_pix=norm_pix)
+    theirs, noise = reference(method, norm_pix=norm_pix), torch.rand(8, 16)
+    expected = theirs(unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4), noise=noise)
+    compare(method, theirs, method(hidden_by(batch, noise)).loss, expected.loss)
+
+
+def by_components(method: MAE, batch: Batch, painted: Tensor) -> Tensor:
+    """-> (B, 16): how far what is painted lies from the patches' parts in the plane of their components, by NumPy"""
+    neighbors, channels = (
+        share ** np.abs(np.subtract.outer(range(size), range(size))) for size, share in ((4, 0.95), (3, 0.9))
+    )
+    _, vectors = np.linalg.eigh(np.kron(np.kron(neighbors, neighbors), channels))
+    plane = torch.from_numpy(vectors[:, -12:] @ vectors[:, -12:].T).float()  # of the largest variances
+    return (painted @ method.target.basis.mT - batch.views[0].value.value @ plane).square().sum(dim=2) / 12
+
+
+def by_gradients(_: MAE, batch: Batch, painted: Tensor) -> Tensor:
     pixels = unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4)
-    noise = torch.rand(8, 16)
-    expected = theirs(pixels, noise=noise)
-    mask = RandomMask(0.75).draw(noise, (4, 4))
-    batch = batch._replace(views=(batch.views[0]._replace(mask=mask),))
-    loss = method(batch).loss
-    torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0)
-    loss.backward()
-    expected.loss.backward()
-    ours = renamed({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
-    compared = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
-    assert ours.keys() == compared.keys()
-    for name, grad in compared.items():
-        torch.testing.assert_close(
-            ours[name], grad, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    return (painted - of_patches(pixels).float()).square().mean(dim=2)
+
+
+def by_codes(method: MAE, batch: Batch, painted: Tensor) -> Tensor:
+    code = method.target.tokenizer.method.codes(batch.views[0].value)
+    return painted.exp().sum(dim=2).log() - painted.take_along_dim(code[..., None], dim=2)[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "knobs"),
+    [
+        (by_components, {"target": "pca", "components": 12}),
+        (by_gradients, {"target": "hog", "cell": 2}),
+        (by_codes, {"target": "codes"}),
+    ],
+)
+def test_other_targets_are_predicted_as_by_transformers_in_value_and_gradient(error, knobs, setting) -> None:
+    """By its encoder and decoder, with a loss that is written out patch by patch."""
+    method, batch = setting("mae", **knobs, **DECODER)
+    shake(method)
+    theirs, noise = reference(method, norm_pix=False), torch.rand(8, 16)
+    seen = theirs.vit(unpatchify(batch.views[0].value.value, grid=(4, 4), patch=4), noise=noise)
+    painted = theirs.decoder(seen.last_hidden_state, seen.ids_restore).logits
+    expected = error(method, batch, painted)[seen.mask.bool()].mean()
+    compare(method, theirs, method(hidden_by(batch, noise)).loss, expected)
 
 
 def test_reconstruct_paints_what_forward_judges(setting) -> None:
@@ -107,14 +150,9 @@ def test_a_decoder_of_broken_heads_is_refused() -> None:
         MAE.Hyper(decoder_heads=7)
 
 
-def test_codes_of_a_tokenizer_are_predicted_at_hidden_patches(setting) -> None:
+def test_pictures_show_the_likeliest_codes(setting) -> None:
     method, batch = setting("mae", target="codes")
     [view] = batch.views
     logits = method.decoder.paint(method.decoder(method.backbone(view.value, view.mask.keep), view.mask))
-    hidden = logits[:, view.mask.keep.shape[1] :]
-    code = method.target.tokenizer.method.codes(view.value)
-    rows = [-row.log_softmax(1)[range(12), own[at]] for row, own, at in zip(hidden, code, view.mask.hide, strict=True)]
-    torch.testing.assert_close(method(batch).loss, torch.cat(rows).mean())
-    painted = method.reconstruct(batch)
     order = logits.take_along_dim(view.mask.restore[..., None], dim=1).argmax(dim=2)
-    torch.testing.assert_close(painted, method.target.tokenizer.method.decoded(order))
+    torch.testing.assert_close(method.reconstruct(batch), method.target.tokenizer.method.decoded(order))
