@@ -1,8 +1,11 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from selfsup.groupmask import GroupMask
 from selfsup.masks import (
@@ -115,6 +118,57 @@ def test_blocks_are_those_of_the_plain_algorithm(grid, share, smallest, least):
     draws = torch.rand(64, rule.num_draws(grid), dtype=torch.float64)
     expected = [beit(each, grid, low=0.1, high=0.5, share=share, least=least) for each in draws.tolist()]
     assert rule.draw(draws, grid).where.tolist() == expected
+
+
+def algorithm_1(draw: random.Random, goal: int) -> NDArray[np.bool_]:
+    """-> (14, 14): blocks of 16 patches or more up to a goal, each tried ten times, as BEiT draws them."""
+    covered = np.zeros((14, 14), dtype=bool)
+    while room := goal - covered.sum():
+        for _ in range(10):
+            size, aspect = draw.uniform(16, room), math.exp(draw.uniform(math.log(0.3), -math.log(0.3)))
+            height, width = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
+            after = covered.copy()
+            if height < 14 and width < 14:
+                top, left = draw.randint(0, 14 - height), draw.randint(0, 14 - width)
+                after[top : top + height, left : left + width] = True
+            if 0 < after.sum() - covered.sum() <= room:
+                break
+        else:
+            return covered
+        covered = after
+    return covered
+
+
+def statistics(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(M, 14, 14) -> (M, 205): patches, and those below and beside each other, sides, pieces, and every place"""
+    pieces = [np.bincount(ndimage.label(mask)[0].ravel())[1:] for mask in masks]
+    rows, columns = (masks.any(axis).sum(1) for axis in (2, 1))
+    return np.column_stack(
+        [
+            masks.sum((1, 2)),
+            masks.sum((1, 2)) ** 2,
+            (masks[:, 1:] & masks[:, :-1]).sum((1, 2)),
+            (masks[:, :, 1:] & masks[:, :, :-1]).sum((1, 2)),
+            rows,
+            columns,
+            abs(rows - columns),
+            [len(sizes) for sizes in pieces],
+            [max(sizes) for sizes in pieces],
+            masks.reshape(len(masks), -1),
+        ]
+    ).astype(float)
+
+
+@pytest.mark.parametrize(("ratio", "goal"), [(0.4, 78), (0.12, 23)])
+def test_blocks_are_distributed_as_those_of_the_published_rule(ratio: float, goal: int) -> None:
+    """Each mean of 2500 masks within five standard errors; of small masks most are one block, whose shape shows."""
+    torch.manual_seed(0)
+    draw, rule = random.Random(1), BlockMask(ratio, ratio, smallest=16)
+    drawn = np.array([algorithm_1(draw, goal) for _ in range(2500)])
+    where = rule.draw(torch.rand(2500, rule.num_draws((14, 14))), (14, 14)).where
+    ours, theirs = statistics(where.view(-1, 14, 14).numpy()), statistics(drawn)
+    error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / 2500)
+    assert (abs(ours.mean(axis=0) - theirs.mean(axis=0)) <= 5 * error).all()
 
 
 def test_no_more_is_covered_than_asked_and_often_nearly_that():

@@ -69,15 +69,24 @@ def steps(number: int) -> Iterator[IndexMask]:
         yield RULE.draw(noise, GRID)
 
 
-def test_sizes_and_places_are_distributed_as_lightlys() -> None:
+def size(blocks: Tensor) -> float:
+    return blocks.shape[2]
+
+
+def overlap(blocks: Tensor) -> float:
+    """(n, 4, M) -> the share of the 4 M tokens of a sample that are another block's, too"""
+    covered = torch.zeros(len(blocks), 196).scatter_(1, blocks.flatten(1), 1.0).sum(dim=1).mean()
+    return 1 - covered.item() / blocks[0].numel()
+
+
+def test_sizes_overlaps_and_places_are_distributed_as_lightlys() -> None:
     torch.manual_seed(0)
     ours = list(steps(60))
     theirs = [collated(torch.rand(2).tolist(), None, 8) for _ in range(60)]
-    sizes = [
-        torch.tensor([float(mask.targets.shape[2]) for mask in ours]),
-        torch.tensor([float(t.shape[2]) for _, t in theirs]),
-    ]
-    assert abs(sizes[0].mean() - sizes[1].mean()) < 4 * (sizes[0].var() / 60 + sizes[1].var() / 60).sqrt()
+    drawn = [mask.targets for mask in ours], [blocks for _, blocks in theirs]
+    for measure in (size, overlap):
+        one, two = (torch.tensor([float(measure(blocks)) for blocks in side]) for side in drawn)
+        assert abs(one.mean() - two.mean()) < 4 * (one.var() / 60 + two.var() / 60).sqrt()
     shares = [torch.zeros(196), torch.zeros(196)]
     for mask, (_, blocks) in zip(ours, theirs, strict=True):
         for share, numbers in zip(shares, (mask.targets, blocks), strict=True):
