@@ -22,13 +22,16 @@ from selfsup import checkpoint
 from selfsup.method import load, names
 
 WORLD, STOP = 2, 4
-RESTORED = "simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"
+RESTORED = (
+    *("simclr", "byol", "vicreg", "swav", "barlow", "dino", "ibot", "dinov2", "msn", "moco", "mocov3", "mae"),
+    *("ijepa", "data2vec", "macrl", "capi", "vqvae", "vqvae_gumbel", "colorization", "droppos"),  # with state of theirs
+)
 OTHER_WORLDS = "swav", "ibot", "moco"  # restored in another number of processes, too: their state is of all kinds
 SHARDED = "mae", "ibot", "mixedae"  # with weights in parts, too: a teacher's, and blocks' whose weights others read
 PARTED = "one", "parts"  # checkpoints that those of SHARDED go on from
-SEVERAL = tuple(name for name in LOOPS if name in names())  # a loop of each objective
+SEVERAL = tuple(name for name in LOOPS if name in {*names(), *RESTORED})  # a loop of each objective
 STATELESS = tuple(  # whose processes share gradients alone, as test_processes sees in a step
-    name for name in SEVERAL if load(name).separable and name not in {*RESTORED, "vqvae"}
+    name for name in SEVERAL if name not in RESTORED and load(name).separable
 )
 
 
