@@ -172,6 +172,15 @@ CASES: dict[str, Callable[[Make], Result]] = {
     ),
     "supervised by tags": partial(objective, "supervised", "vit", tags=True),
     "upernet": partial(objective, "dense.segmenter", "vit", decoder="upernet", width=16),
+    "gmml's contrast": partial(objective, "gmml", "vit", contrast=1.0),
+    "droppos, all patches alike": partial(objective, "droppos", "vit", attentive=False),
+    "v-jepa's two masks": partial(objective, "ijepa", "vit", mask="tubes", long_targets=1, long_share=0.5),
+    "aim without a prefix": partial(objective, "aim", "vit", prefix=False, norm_pix_loss=False),
+    "semaim's features": partial(objective, "semaim", "vit", target="features", order="random"),
+    "mae's normalized squares": partial(objective, "mae", "vit", norm_pix_loss=True, mask_block=2),
+    "mae's gradients in blocks": partial(objective, "mae", "vit", target="hog", cell=2, mask="block"),
+    "mae's components on a grid": partial(objective, "mae", "vit", target="pca", components=12, mask="grid"),
+    "mae's codes and mask tokens": partial(objective, "mae", "vit", target="codes", mask_token=True),
     "mae on mask units": partial(objective, "mae", "hiera", mask_block=2, multi_scale=True, mask_ratio=0.6),
 }
 for _name in (*names(), "dense.depth_estimator", "dense.object_detector", "dense.segmenter"):
