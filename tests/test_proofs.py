@@ -26,6 +26,7 @@ LOSSES = {
 }
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
 FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/", "yfcc15m/", "audioset_clips/", "habitat/", "scannet/")
+FOLDERS += ("audioset/", "k400/")
 RECIPES = [name for name in files() if name.startswith(FOLDERS) and not name.endswith("/common")]
 
 
@@ -108,7 +109,7 @@ def test_a_recipe_says_whether_it_was_run_and_whose_settings_it_has(recipe: str)
 def test_describe_shows_tests_and_deviations(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["describe", "simclr", "--proof"]).output
     assert "tests/methods/test_loops.py::test_ten_steps_are_the_authors\n" in shown
-    assert "in1k/simclr: not run here" in shown
+    assert "k400/simclr_cvrl: not run here" in shown
     assert max(map(len, shown.splitlines())) <= 100
     asked = CliRunner().invoke(app, ["describe", "--proof", "--json"]).output
     assert list(json.loads(asked)) == names()

@@ -1,4 +1,4 @@
-"""The recipes for ImageNet-1k beside the commands and configurations that their authors published."""
+"""The recipes for images, clips and sounds beside the commands and configurations that authors published."""
 
 import math
 from functools import reduce
@@ -46,7 +46,7 @@ macrl            adamw       1024     800   0      6e-4   0       0.05    0.05  
 mae              adamw       4096    1600   0      2.4e-3 0       0.05    0.05    40      -    mask_ratio=0.75 norm_pix_loss=True decoder_width=512 decoder_depth=8 decoder_heads=16 optim.betas=(0.9,0.95)
 mage             adamw       4096    1600   0      2.4e-3 0       0.05    0.05    40      -    mask_min=0.5 mask_mean=0.55 mask_std=0.25 smoothing=0.1 contrast=0 decoder_width=768 decoder_depth=8 decoder_heads=16 crop_min=0.2 optim.clip_norm=3 optim.betas=(0.9,0.95)
 mae_hiera        adamw       4096    1600   0      8e-4   0       0.05    0.05    40      -    mask_ratio=0.6 mask_block=2 multi_scale=True norm_pix_loss=True decoder_width=512 decoder_depth=8 decoder_heads=16 crop_min=0.2 backbone.drop_path=0.2 optim.betas=(0.9,0.95)
-maskfeat         adamw       2048    1600   1e-6   1.6e-3  1e-6    0.05    0.05    30      -    mask_ratio=0.4 cell=8 crop_min=0.5 optim.clip_norm=0.02 optim.betas=(0.9,0.999)
+maskfeat         adamw       2048    1600   8e-6   1.6e-3  8e-6    0.05    0.05    30      -    mask_ratio=0.4 cell=8 crop_min=0.5 optim.clip_norm=0.02 optim.betas=(0.9,0.999)
 mixedae          adamw       4096    1600   0      2.4e-3 0       0.05    0.05    40      -    images=4 contrast=0.1 temperature=0.25 norm_pix_loss=True decoder_width=512 decoder_depth=8 decoder_heads=16 optim.betas=(0.9,0.95)
 moco             sgd          256     800   0      0.03   0       1e-4    1e-4    0       all  temperature=0.2 queue=65536 momentum=0.999 head='mlp' dim=128 split=8 train.norm_groups=8
 moco_v1          sgd          256     200   0      0.03   0       1e-4    1e-4    0       all  temperature=0.07 queue=65536 momentum=0.999 head='linear' dim=128 split=8 train.norm_groups=8 optim.drops=(120/200,160/200) optim.drop_factor=0.1
@@ -83,7 +83,25 @@ visreg           adamw        128     400   9e-7   9e-4   9e-7    0.05    0.05  
 vqvae            adamw        256  500000s   0    1e-4   5e-5    1e-4    1e-4  10000s    -    num_codes=8192 code_dim=32 commitment=0.25 code_decay=0.99 optim.betas=(0.9,0.99)
 vqvae_gumbel     adamw        512 3000000s  0    1e-4   1.25e-6 1e-4    1e-4    0       -    quantizer='gumbel' num_codes=8192 code_dim=128 temperature=1 temperature_end=1/16 temperature_fall=150/3000 kl_weight=6.6 kl_rise=5/3000 optim.betas=(0.9,0.999)
 """  # noqa: E501
-ROWS = {cells[0]: cells[1:] for cells in map(str.split, TABLE.strip().splitlines())}
+
+# Likewise, of clips and sounds. SlowFast's configurations count the videos of a node of 8 GPUs, and its code multiplies
+# by the nodes all rates that they name: 16 of MAE-ST, whose loader makes four clips of a video, and of MaskFeat, and 8
+# of the contrasts. These, and CVRL, have the optimizer of MoCo v3's ViTs (CONFIG.md) in place of one for ResNets.
+CLIPS = """
+k400/byol            adamw    8*64  200  0      1.5e-4*8*64/256     0       0.1   0.1     35     all  momentum=0.996 hidden=4096 dim=256 crop_min=0.2 input.video.frames=8 input.video.rate=30/8
+k400/cubic_puzzles   adamw    512   100  0      1.5e-4*512/256      0       0.05  0.05    10     -    puzzles='both' colors=False input.video.frames=4*32 input.video.rate=30
+k400/ijepa_vjepa     adamw    128*24 90000s 2e-4 6.25e-4            7.5e-5  0.04  0.3656  12000s -    mask='tubes' targets=8 target_min=0.15 target_max=0.15 long_targets=2 long_share=0.7 aspect_min=0.75 aspect_max=1.5 beta=0 predictor_width=384 predictor_depth=12 predictor_heads=16 momentum=0.998 dense=0 crop_min=0.3 optim.clip_norm=10 optim.betas=(0.9,0.999) input.video.frames=16 input.video.rate=30/4 input.video.tubelet=2 evals.attentive_vjepa.weight_decays=(0.01,)
+k400/mae_st          adamw    16*32*4 4*200 16e-6 16e-4             16e-6   0.05  0.05    4*30   -    mask='random' mask_ratio=0.9 norm_pix_loss=True crop_min=0.5 decoder_depth=4 decoder_width=512 decoder_heads=16 optim.clip_norm=0.02 optim.betas=(0.9,0.95) backbone.name='vit_large_patch16_224' input.video.frames=16 input.video.rate=30/4 input.video.tubelet=2
+k400/mae_videomae    adamw    64*32 800  0      1.5e-4*64*32/256    1e-5*64*32/256 0.05 0.05 40  -    mask='tube' mask_ratio=0.9 norm_pix_loss=True norm_channels=True decoder_depth=4 decoder_width=384 decoder_heads=6 optim.betas=(0.9,0.95) optim.clip_norm=None input.video.flip=False input.video.frames=16 input.video.rate=30/4 input.video.tubelet=2
+k400/maskfeat        adamw    16*32 800  16e-6  16e-4               16e-6   0.05  0.05    10     -    mask='cube' mask_ratio=0.4 cell=8 crop_min=0.5 optim.clip_norm=0.02 optim.betas=(0.9,0.999) input.video.frames=16 input.video.rate=30/4 input.video.tubelet=2
+k400/moco            adamw    8*64  200  0      1.5e-4*8*64/256     0       0.1   0.1     35     all  temperature=0.1 queue=65536 momentum=0.994 dim=128 crop_min=0.2 blur=0.5 input.video.frames=8 input.video.rate=30/8
+k400/random_walk     adamw    20    25*5 0      1e-4                0       0     0       0      -    temperature=0.05 dropout=0.1 dim=128 optim.betas=(0.9,0.999) optim.drops=(20/25,) optim.drop_factor=0.3 input.video.frames=4 input.video.rate=8 backbone.image_size=256
+k400/simclr          adamw    8*64  200  0      1.5e-4*8*64/256     0       0.1   0.1     35     all  temperature=0.1 hidden=2048 dim=128 strength=0.6/0.8 crop_min=0.2 blur=0.5 input.video.frames=8 input.video.rate=30/8
+k400/simclr_cvrl     adamw    1024  800  0      1.5e-4*1024/256     0       0.1   0.1     5      all  temperature=0.1 hidden=2048 dim=128 strength=1 crop_min=0.3 input.video.frames=16 input.video.rate=30/2
+audioset/mae         adamw    64*8  33   0      2e-4*64*8/256       0       1e-4  1e-4    3      -    mask='random' mask_ratio=0.8 norm_pix_loss=True decoder_window=4 decoder_depth=16 decoder_width=512 decoder_heads=16 optim.betas=(0.9,0.95) input.audio.frames=1024 input.audio.bins=128 input.audio.roll=True
+"""  # noqa: E501
+ROWS = {f"in1k/{row}".split()[0]: row.split()[1:] for row in TABLE.strip().splitlines()}
+ROWS |= {row.split()[0]: row.split()[1:] for row in CLIPS.strip().splitlines()}
 
 
 def value(text: str) -> object:
@@ -91,7 +109,7 @@ def value(text: str) -> object:
 
 
 def length(text: str) -> dict[str, float]:
-    return {"steps": int(text[:-1])} if text.endswith("s") else {"epochs": float(text)}
+    return {"steps": int(text[:-1])} if text.endswith("s") else {"epochs": value(text)}
 
 
 def settings(spec: Spec) -> list[object]:
@@ -108,10 +126,10 @@ def settings(spec: Spec) -> list[object]:
 
 @pytest.mark.parametrize("recipe", ROWS)
 def test_a_recipe_is_the_published_one(recipe: str) -> None:
-    spec = read(f"in1k/{recipe}")
+    spec = read(recipe)
     name, batch, duration, *rates, warmup, decays = ROWS[recipe][:10]
     numbers = [pytest.approx(value(rate), rel=1e-9) for rate in rates]
-    assert settings(spec) == [name, int(batch), length(duration), *numbers, length(warmup), decays == "all"]
+    assert settings(spec) == [name, value(batch), length(duration), *numbers, length(warmup), decays == "all"]
     for pair in ROWS[recipe][10:]:
         path, _, text = pair.partition("=")
         found = reduce(getattr, (path if "." in path else f"hyper.{path}").split("."), spec)
@@ -121,9 +139,8 @@ def test_a_recipe_is_the_published_one(recipe: str) -> None:
 
 
 def test_no_recipe_is_left_out() -> None:
-    assert {f"in1k/{recipe}" for recipe in ROWS} == {name for name in files() if name.startswith("in1k/")} - {
-        "in1k/common"
-    }
+    folders = ("in1k/", "k400/", "audioset/")
+    assert set(ROWS) == {name for name in files() if name.startswith(folders) and not name.endswith("/common")}
 
 
 def test_msns_schedules_are_cut_off_after_four_fifths() -> None:
@@ -132,3 +149,11 @@ def test_msns_schedules_are_cut_off_after_four_fifths() -> None:
     optim = read("in1k/msn").optim
     assert optim.min_lr == pytest.approx(1e-6 + (1e-3 - 1e-6) * after, rel=0.005)
     assert optim.weight_decay_end == pytest.approx(0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * 0.8)) / 2, rel=0.002)
+
+
+def test_v_jepas_schedules_are_cut_off_after_four_fifths() -> None:
+    """Cosines over 1.25 times the training: to 1e-6 after the warm-up of 40 epochs, and of the decay from 0 on."""
+    after = (1 + math.cos(math.pi * (300 - 40) / (375 - 40))) / 2
+    optim = read("k400/ijepa_vjepa").optim
+    assert optim.min_lr == pytest.approx(1e-6 + (6.25e-4 - 1e-6) * after, rel=0.001)
+    assert optim.weight_decay_end == pytest.approx(0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * 0.8)) / 2, rel=0.0002)

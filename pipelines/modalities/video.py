@@ -4,8 +4,8 @@ Defaults are those of VideoMAE (arXiv 2203.12602) and MAE-ST (arXiv 2205.09113) 
 frames, one of every four, in tokens of two frames. Objectives' crops, flips and photometric changes of images are those
 of clips, drawn once for all frames, as in CVRL (arXiv 2008.03800). Each clip begins anywhere, by itself, as in ρBYOL
 (arXiv 2104.14558): the time between two of a video then has a density that falls linearly to 0, CVRL's sampling. So
-SimCLR, MoCo and BYOL on clips are theirs, but for the encoder, a ViT, and for more clips than two. A shorter video goes
-on with its last frame; of a longer one evaluation sees the middle.
+SimCLR, MoCo and BYOL on clips are theirs, but for the encoder, a ViT, more clips than two, and what specs of `k400/`
+tell. A shorter video goes on with its last frame; of a longer one evaluation sees the middle.
 
 Deviation from the authors' code: frames are counted in time, by the stamps at which a player shows them, where theirs
 count frames of the file, whatever its rate.

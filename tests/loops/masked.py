@@ -39,7 +39,8 @@ def maskfeat(method: Method, batches: list[Batch]) -> Trained:
     def clip() -> None:
         torch.nn.utils.clip_grad_norm_(student.parameters(), 0.02)
 
-    losses, _ = learn(student, loss, batches, adamw(student, warm(2e-4 * 8, begin=1e-6, end=1e-6), matrices, clip=clip))
+    rates = warm(8 * 2e-4, begin=8 * 1e-6, end=8 * 1e-6)  # SlowFast multiplies all of them by its nodes
+    losses, _ = learn(student, loss, batches, adamw(student, rates, matrices, clip=clip))
     parts = {"encoders.image": student["backbone"].encoder, "mask_token": student["backbone"].mask_token.detach()}
     return trained(losses, parts | named(student, names))
 

@@ -15,7 +15,6 @@ from selfsup.modality import load as load_modality
 from selfsup.parts.patch import patchify, unpatchify
 from selfsup.pipelines.modalities.audio import AudioInput
 from selfsup.sections import Backbone, Duration, InputShape, Setup, Train
-from selfsup.spec import read
 
 MAE, AUDIO = load("mae"), load_modality("audio")
 SIZES, GRID = (32, 8), (8, 2)  # of as many patches as a square: transformers 5 refuses others
@@ -130,13 +129,3 @@ def test_masks_and_windows_are_of_samples_that_have_them() -> None:
 def test_masks_of_time_and_frequency_are_rules() -> None:
     for mask, ratios in {"time": (0.75,), "frequency": (0.0, 0.75), "time+frequency": (0.5, 0.5)}.items():
         assert MAE.views(MAE.Hyper(mask=mask)).specs[0].mask == AxisMask(ratios)
-
-
-def test_the_recipe_is_that_of_the_authors() -> None:
-    """submit_pretrain_audioset2M.sh, by 64 GPUs."""
-    spec = read("audioset/mae")
-    optim, hyper, train = spec.optim, spec.hyper, spec.train
-    assert (train.batch, train.duration.epochs, optim.warmup.epochs) == (64 * 8, 33, 3)
-    assert (optim.lr, optim.lr_rule, optim.lr_batch, optim.weight_decay) == (2e-4, "linear", 256, 1e-4)
-    assert (hyper.mask, hyper.mask_ratio, hyper.norm_pix_loss, hyper.decoder_window) == ("random", 0.8, True, 4)
-    assert (spec.input.audio.frames, spec.input.audio.bins, spec.input.audio.roll) == (1024, 128, True)

@@ -9,11 +9,9 @@ from selfsup import encoder
 from selfsup.batch import blank_batch
 from selfsup.errors import SpecError
 from selfsup.method import Method, TrainInfo, load
-from selfsup.optim import peak_lr
 from selfsup.parts.patch import patchify
 from selfsup.pipelines.modalities.video import Video, VideoInput
 from selfsup.sections import Backbone, Duration, InputShape, Setup, Train
-from selfsup.spec import read
 from selfsup.tubemask import TubeMask
 
 SIZES, GRID = (8, 16, 16), (4, 4, 4)
@@ -119,20 +117,3 @@ def test_knobs_without_effect_on_images_are_errors(hyper: dict[str, object], pat
     setup = Setup(Backbone(), Train(duration=Duration(steps=1)), 1, (224, 224))
     errors = list(MAE.check(MAE.Hyper(**hyper), setup))
     assert [isinstance(error, SpecError) and f"hyper.{path}" in error.paths for error in errors] == [True]
-
-
-def test_the_recipes_are_those_of_the_authors() -> None:
-    """VideoMAE's pretrain.sh of 800 epochs, by 64 GPUs, and MAE-ST's PRETRAIN.md at the batch of its paper."""
-    for name, batch, lr, warmup, more in (
-        ("mae_videomae", 64 * 32, 1.5e-4 * 64 * 32 / 256, 40, {"mask": "tube", "decoder_width": 384}),
-        ("mae_st", 512, 1.6e-3, 120, {"mask": "random", "decoder_width": 512, "decoder_heads": 16}),
-    ):
-        spec = read(f"k400/{name}")
-        optim, hyper, video = spec.optim, spec.hyper, spec.input.video
-        assert (video.frames, video.tubelet, 30 / video.rate) == (16, 2, 4)
-        assert (spec.train.batch, spec.train.duration.epochs, optim.warmup.epochs) == (batch, 800, warmup)
-        assert peak_lr(optim, batch) == pytest.approx(lr)
-        assert (optim.betas, optim.weight_decay) == ((0.9, 0.95), 0.05)
-        assert (hyper.mask_ratio, hyper.norm_pix_loss, hyper.decoder_depth) == (0.9, True, 4)
-        assert {key: getattr(hyper, key) for key in more} == more
-    assert (optim.clip_norm, hyper.crop_min, spec.backbone.name) == (0.02, 0.5, "vit_large_patch16_224")

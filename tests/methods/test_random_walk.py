@@ -78,15 +78,9 @@ def test_clips_that_cannot_be_walked_are_refused() -> None:
     assert error.paths == ("input.video.frames", "input.video.tubelet")
 
 
-def test_the_recipe_is_that_of_the_authors() -> None:
-    """The training command of the README, defaults of utils/arguments.py, and crops of utils/augs.py."""
-    spec = read("k400/random_walk")
-    optim, hyper, video = spec.optim, spec.hyper, spec.input.video
-    assert (optim.name, optim.lr, optim.lr_rule, optim.weight_decay, optim.warmup) == ("adamw", 1e-4, "none", 0, None)
-    assert (optim.betas, optim.drops, optim.drop_factor) == ((0.9, 0.999), (20 / 25,), 0.3)
-    assert (spec.train.batch, spec.train.duration.epochs) == (20, 25 * 5)
-    assert (hyper.temperature, hyper.dropout, hyper.dim) == (0.05, 0.1, 128)
-    assert (video.frames, video.rate, spec.backbone.image_size) == (4, 8, 256)
+def test_patches_and_crops_of_the_recipe_are_those_of_the_authors() -> None:
+    """Of 64 pixels, half over the next one, in the README's training command, and crops of utils/augs.py."""
+    hyper = read("k400/random_walk").hyper
     side = 2 * 256 // (hyper.grid + 1)
     assert (side, hyper.grid) == (64, len(range(0, 256 - 64 + 1, 32)))
     [crop] = RandomWalk.views(hyper).specs
