@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import modality
+from selfsup import input_kinds, modality
 from selfsup.batch import blank_batch
 from selfsup.conflicts import min_below_max
 from selfsup.errors import SpecError
@@ -119,7 +119,7 @@ def _idle_settings(run: Run) -> Iterator[str]:
     """Yield the settings in the spec that change nothing of this kind of data, or are of what is not read beside it."""
     given = {name for name in load(run.method).beside if getattr(run.input, name, None) is not None}
     yield from (f"input.{name}" for name in sorted(given - {*run.beside}))
-    for path in modality.load(run.modality).idle:
+    for path in input_kinds.idle(run.kinds):
         section, name = path.split(".")
         if name in getattr(run, section).model_fields_set:
             yield path

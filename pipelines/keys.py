@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfsup import codebase, outside
+from selfsup import codebase, input_kinds, outside
 from selfsup.augmentation import OwnAugmentation
 from selfsup.evaluations import Evaluation
 from selfsup.knob import as_dict, identity, non_default
@@ -94,7 +94,7 @@ def _files(backbone: Backbone) -> dict[str, str]:
 
 def params(run: Run, evals: Mapping[str, Evaluation], augment: OwnAugmentation | None) -> dict[str, str]:
     """Return the settings as texts by path."""
-    sections, idle = as_dict(run) | {"method": outside.short(run.method)}, load(run.modality).idle
+    sections, idle = as_dict(run) | {"method": outside.short(run.method)}, input_kinds.idle(run.kinds)
     values = {path: str(value) for path, value in flatten(sections) if value is not None and path not in idle}
     own = {f"evals.{name}.use": evaluation.use for name, evaluation in evals.items()}
     own |= {"augment.use": augment.use} if augment else {}

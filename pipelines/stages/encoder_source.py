@@ -18,7 +18,7 @@ from selfsup.feature_choice import OWN, FeatureChoice
 from selfsup.pipelines.dense import places_side
 from selfsup.pipelines.stages import raw_values
 from selfsup.pipelines.stages.classify import HeadSource
-from selfsup.pipelines.stages.paired import MatchSource, PairSource
+from selfsup.pipelines.stages.paired import MatchSource, PairSource, apart
 from selfsup.pretrained import PretrainedEncoder
 from selfsup.sections import Backbone, InputShape
 from selfsup.views import ViewSpec
@@ -123,10 +123,8 @@ class Encode:
     @torch.inference_mode()
     def __call__(self, batch: Columns) -> pa.Table:
         parts = self._source.view.num_parts
-        sample = torch.from_numpy(np.array(batch.pop("sample")))
-        raw = sample.view(len(sample) * parts, -1, *sample.shape[2:])
-        beside = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
-        more = [value.repeat_interleave(parts, dim=0) for value in beside]
+        raw = apart(torch.from_numpy(np.array(batch.pop("sample"))), self._source.view)
+        more = [torch.from_numpy(np.array(batch.pop(name))) for name in ("draws", "beside") if name in batch]
         tokens = isinstance(self._source, EncoderSource) and self._source.reads.is_of_tokens
         feature = joined(_loaded(self._source)(raw, *more).float(), parts, tokens=tokens).cpu().numpy()
         shape = feature.shape[1:]

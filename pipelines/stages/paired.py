@@ -53,9 +53,10 @@ class PairSource:
         return self.views[1] if self.views[1:] else None
 
     def model(self) -> Callable[..., Tensor]:
-        """Return the function of loaded views, (B, *S, C) and (B, *S', C'), to pairs, (B, 2, D).
+        """Return the function of loaded parts, (P, *S, C), and views beside, (B, *S', C'), to pairs, (P, 2, D).
 
-        Or of (B, *S, C) alone to cosines with the prompts of each class, (B, C), or to what its tower pools, (B, D).
+        Or of parts alone to cosines with the prompts of each class, (P, C), or to what its tower pools, (P, D).
+        P: B times the parts of a sample.
         """
         method = restored(self.run, self.info, self.weights, self.teacher)
         seen = [seen_by(method, *of) for of in zip(self.views, self.stats, strict=True)]
@@ -66,8 +67,14 @@ class PairSource:
         def joint(number: int, raw: Tensor) -> Tensor:
             return method.joint(self.views[number].modality, seen[number](raw))
 
+        def pairs(raw: Tensor, beside: Tensor) -> Tensor:
+            """(P, ...), (B, ...) -> (P, 2, D): of what lies beside, its mean, with each part"""
+            own, other = joint(0, raw), joint(1, apart(beside, self.views[1]))
+            mean = other.view(len(beside), -1, other.shape[1]).mean(1)
+            return torch.stack([own, mean.repeat_interleave(len(own) // len(mean), dim=0)], dim=1)
+
         if self.reads.kind == "pairs":
-            return lambda *raws: torch.stack([joint(number, raw) for number, raw in enumerate(raws)], dim=1)
+            return pairs
         prompts = self._prompts(method)
         return lambda raw: joint(0, raw) @ prompts.T
 
@@ -114,7 +121,8 @@ class MatchSource:
         parts = [numbered(part.movedim(-1, 1).to(device)) for part in torch.split(different, AT_ONCE)]
 
         def matched(raw: Tensor, words: Tensor) -> Tensor:
-            own = [(texts == row.cpu()).flatten(1).all(1).nonzero()[0, 0] for row in words]
+            each_part = words.repeat_interleave(len(raw) // len(words), dim=0)
+            own = [(texts == row.cpu()).flatten(1).all(1).nonzero()[0, 0] for row in each_part]
             rows = [
                 [method.matched(_repeated(view, part), part) for part in parts]
                 for view in map(seen, torch.split(raw, 1))
@@ -144,8 +152,16 @@ def pair_source(planned: PlannedRun, weights: Path, reads: FeatureChoice, classe
 
 def _whole(run: Run, name: str, channels: int) -> ViewSpec:
     """Return the view of a modality that evaluation sees, of as many parts of samples as features are averaged over."""
+    kind = modality.load(name)
     if name == run.modality:
-        view: ViewSpec = modality.load(name).tested(whole_of(run.kinds, run.backbone, run.embed.crop), run.embed)
-        return view
-    sizes = shape_beside(name, run.kinds, run.backbone, channels).sizes
-    return modality.load(name).whole(sizes, run.embed.crop, run.kinds.beside[name])
+        view = whole_of(run.kinds, run.backbone, run.embed.crop)
+    else:
+        sizes = shape_beside(name, run.kinds, run.backbone, channels).sizes
+        view = kind.whole(sizes, run.embed.crop, run.kinds.beside[name])
+    parts: ViewSpec = kind.tested(view, run.embed)
+    return parts
+
+
+def apart(raw: Tensor, view: ViewSpec) -> Tensor:
+    """(B, parts * T, ...) -> (B * parts, T, ...): the parts of samples, each to be encoded"""
+    return raw.view(len(raw) * view.num_parts, -1, *raw.shape[2:])

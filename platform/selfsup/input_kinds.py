@@ -55,6 +55,12 @@ def chosen(section: Knobs, others: Sequence[str] = (), read: Sequence[str] | Non
     return InputKinds(name, knobs, {other: getattr(section, other, None) or load(other).Input() for other in fields})
 
 
+def idle(kinds: InputKinds) -> list[str]:
+    """Return the settings of a spec that change nothing of any of these kinds of data; of companions none does."""
+    others = [load(name) for name in kinds.beside if not load(name).is_companion]
+    return [path for path in load(kinds.name).idle if all(path in other.idle for other in others)]
+
+
 def sizes_of(kinds: InputKinds, backbone: Backbone) -> tuple[int, ...]:
     """Return the points along each axis of a sample."""
     return load(kinds.name).sizes(backbone, kinds.knobs)

@@ -11,17 +11,21 @@ import torch.nn.functional as F
 from outsiders import planned, spec_beside
 from small import shake
 from torch import Tensor
+from videos import coded
 
 from selfsup import tensors
 from selfsup.errors import SpecError
+from selfsup.modality import load as load_modality
 from selfsup.parts.numbered import numbered
 from selfsup.parts.patch import patchify
 from selfsup.parts.tokens import Tokens, places, samples
+from selfsup.pipelines import cost
 from selfsup.pipelines.data import sounds
 from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.modalities.audio import AudioInput, Excerpt
 from selfsup.pipelines.modalities.pixels.coding import jpeg
+from selfsup.pipelines.modalities.video import Clip
 from selfsup.pipelines.objective import METHOD, build
 from selfsup.pipelines.planned import PlannedRun
 from selfsup.pipelines.stages import encoding
@@ -30,6 +34,7 @@ from selfsup.pipelines.stages.view_table import chosen
 from selfsup.views import Center
 
 NUMBER, LENGTH = 8, 24
+AUDIO, VIDEO = load_modality("audio"), load_modality("video")
 CAPTIONS = [f"number {number % 7}" for number in range(NUMBER)]
 TEXT = {"text": {"length": LENGTH, "width": 32, "depth": 1, "heads": 2}}
 SOUND = {"audio": {"rate": 8000, "frames": 32, "bins": 16}}
@@ -159,6 +164,47 @@ def test_the_encoder_of_sounds_is_read_by_itself(data: Manifest, tmp_path: Path)
         values = ((raw - stats.mean) / (2 * stats.std)).movedim(-1, 1)
         expected = method.encoders["audio"].pooled(patchify(values, 8))
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_lies_beside_samples_is_read_in_as_many_clips(tmp_path: Path) -> None:
+    """Of two clips, of three crops each, and of the sounds of 335 ms from 0 and 1665 ms on: means of either's."""
+    pytest.importorskip("av", reason="pip install 'selfsup[video]'")
+    pytest.importorskip("soundfile", reason="pip install 'selfsup[audio]'")
+    draw = np.random.default_rng(0)
+    films, waves = draw.integers(0, 255, (NUMBER, 20, 32, 48, 3), np.uint8), draw.uniform(-0.5, 0.5, (NUMBER, 16000))
+    members = (
+        {"mkv": coded(list(film), kind="matroska", codec="ffv1", pixels="bgr0"), "wav": sounds.wav(wave)}
+        for film, wave in zip(films, waves, strict=True)
+    )
+    data = pack_annotated((AnnotatedSample(str(n), own, n % 2) for n, own in enumerate(members)), tmp_path / "data")
+    evals = {"cross_retrieval": {"between": ["video", "audio"]}, "heard": {"use": "knn", "k": 3, "tower": "audio"}}
+    sections: dict[str, Any] = {"input": {"video": {"frames": 4, "rate": 10.0}} | SOUND, "evals": evals}
+    sections |= {"method": "imagebind", "hyper": {"bound": ["audio"], "dim": 16}, "embed": {"clips": 2, "crops": 3}}
+    run = planned(spec_beside(tmp_path / "in" / "none.py", "", data.root, **sections))
+    method, view = trained(run), Clip(knobs=run.run.input.video, crop=Center(size=32, share=0.875, rounded=True))
+    parts = Load(data, data, VIDEO.tested(view, run.run.embed))({"id": np.arange(NUMBER)})["sample"]
+    clips = torch.tensor(parts.reshape(-1, 4, 32, 32, 3)).movedim(-1, 1) / 255
+    mean, std = (torch.tensor(moment).view(3, 1, 1, 1) for moment in (run.stats.mean, run.stats.std))
+    stats, excerpt = run.stats_beside["audio"], Excerpt(knobs=AudioInput(**SOUND["audio"]), is_random=False)
+    ends = [sounds.wav(wave[8 * start :]) for wave in waves for start in (0, 1665)]
+    heard = np.stack([AUDIO.load(end, np.zeros((1, 5)), [excerpt], stats)[0] for end in ends])
+    with torch.inference_mode():
+        seen = patchify((clips - mean) / std, (2, 8, 8))
+        sound = patchify(((torch.tensor(heard) - stats.mean) / (2 * stats.std)).movedim(-1, 1), 8)
+        own = method.joint("video", seen).view(NUMBER, 6, 16).mean(1)
+        other = method.joint("audio", sound).view(NUMBER, 2, 16).mean(1)
+        pooled = method.encoders["audio"].pooled(sound).view(NUMBER, 2, -1).mean(1)
+    pairs = embedded(run, "cross_retrieval").view(NUMBER, 2, 16)
+    torch.testing.assert_close(pairs, torch.stack([own, other], dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embedded(run, "heard"), torch.cat([pooled, pooled]), rtol=1e-4, atol=1e-5)
+
+
+def test_clips_of_sounds_beside_images_have_an_effect(data: Manifest, tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"method": "mavil", "input": SOUND, "hyper": MAVIL, "embed": {"clips": 2, "crops": 3}}
+    run = planned(spec_beside(tmp_path / "in" / "none.py", "", data.root, **sections))
+    assert [line for line in cost.cautions(run.run, run.info) if "effect" in line] == [
+        "embed.crops: without effect on image"
+    ]
 
 
 @pytest.mark.parametrize(
