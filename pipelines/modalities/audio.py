@@ -4,7 +4,8 @@ Huang et al., "Masked autoencoders that listen", NeurIPS 2022, arXiv:2207.06405.
 for pre-training on AudioSet: 1024 frames of 128 bins at 16 kHz, recordings rolled and made louder or quieter at random,
 values less their mean over two deviations. A shorter recording is followed by zeros, before that normalization; of a
 longer one, evaluation sees the beginning, or as many clips as `embed.clips` says. ImageBind (arXiv 2305.05665) sees the
-same: the deviation of 9.138 that its code divides by is twice AudioSet's.
+same: the deviation of 9.138 that its code divides by is twice AudioSet's. A part of a recording is equal to that of the
+whole, but for Opus at the lowest bit rates, which predicts all from what came before: to a hundredth.
 
 Deviations from the authors' code: channels are averaged; loudness moves all values of a spectrogram, those of silence
 and of the zeros too; mean and deviation are of the data set, at the rate and bins in use. The authors subtract a
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 30  # seconds that are decoded at a time
-VORBIS_BLOCK = 8192  # samples, the longest; libsndfile 1.2 mixes the one that it seeks to with what it decoded before
+# samples decoded before those sought, which libsndfile 1.2 mixes with others: the longest block; frames whose bytes
+# later ones need, up to 255 of 576 samples each, or 511 of 1152; half a second, in which what speech is predicted from
+# fades
+AHEAD = {"VORBIS": 8192, "MPEG_LAYER_III": 32 * 576, "OPUS": 24000}
 MIN_STD = 0.1  # recordings of silence alone would divide by zero
 AUGMENT_DRAWS = 5  # loudness; length and place of a mask of time, and of one of frequency
 
@@ -206,8 +210,7 @@ def _starts(box: NDArray[np.float64], view: Excerpt) -> list[float]:
     """(5,) -> where each clip begins, in milliseconds, at equal distances; of one the box itself"""
     if view.clips == 1:
         return [float(box[0])]
-    starts: list[float] = np.floor(np.linspace(0, max(0.0, box[2] - view.milliseconds), view.clips)).tolist()
-    return starts
+    return [*map(float, np.floor(np.linspace(0, max(0.0, box[2] - view.milliseconds), view.clips)))]
 
 
 def _excerpts(file: Any, starts: Sequence[float], view: Excerpt) -> Raw:
@@ -244,7 +247,7 @@ def _read(file: Any, first: int, number: int) -> Waveform:
     expected = max(0, min(number, file.frames - first))
     if not expected:
         return np.empty(0, np.float32)
-    ahead = min(first, VORBIS_BLOCK) if file.subtype == "VORBIS" else 0
+    ahead = min(first, AHEAD.get(file.subtype, 0))
     file.seek(first - ahead)
     samples = file.read(ahead + expected, dtype="float32", always_2d=True)[ahead:]
     waveform: Waveform = samples[:, 0] if file.channels == 1 else samples.mean(axis=1)
