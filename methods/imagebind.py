@@ -3,7 +3,8 @@
 Girdhar et al., "ImageBind: one embedding space to bind them all", CVPR 2023, arXiv:2305.05665: InfoNCE in both
 directions between images, or clips, and each of the others (section 3.2). As in the authors' models, the scale of text
 is learned, and others are fixed. frozen: encoders that stay at their first weights, as those of images and text, which
-the authors take from OpenCLIP; `backbone.weights` and `towers` say which these are.
+the authors take from OpenCLIP. They have to begin with some: those of `backbone.weights` or `towers`, or all of an
+earlier stage, `start: {weights: all}`, which alone has weights for the encoder of text.
 
 Deviations from the authors' code: every sample has all modalities, whose losses are averaged; the authors, whose
 training code is not released, take batches of one pair each. Projections, which begin as CLIP's, are trained, where
@@ -52,10 +53,14 @@ class ImageBind(TwoTowers):
         return Views((crop, *(Beside(field=name, of=0) for name in sorted(set(hyper.bound)))))
 
     @classmethod
-    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:  # noqa: ARG003
+    def check(cls, hyper: Hyper, setup: Setup, info: TrainInfo | None = None) -> Iterator[SpecError]:
         trained = {setup.modality, *hyper.bound}
         for name in sorted({*hyper.frozen} - trained):
             yield SpecError(f"there is no encoder of {name}, but of {', '.join(sorted(trained))}", "hyper.frozen")
+        for name in sorted({*hyper.frozen} & trained - setup.begun) if info else ():
+            where = {setup.modality: "backbone.weights or start", "text": "start: {weights: all}"}
+            remedy = f"give it trained ones by {where.get(name, f'towers.{name}.weights')}, or train it"
+            yield SpecError(f"the encoder of {name} would stay at random weights; {remedy}", "hyper.frozen")
 
     def __init__(self, hyper: Hyper, encoders: Mapping[str, Encoder], info: TrainInfo) -> None:
         super().__init__(hyper, encoders, info)

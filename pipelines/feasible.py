@@ -226,9 +226,8 @@ def _check_method(planned: PlannedRun) -> None:
         if problem := kind.unfit(view, planned.train.reading(run.modality)):
             raise SpecError(f"{problem}: {planned.train.root}", "hyper.rand_augment", "data.train")
     for workers in run.worker_counts:
-        setup = Setup(
-            run.backbone, run.train, workers, sizes, leading, run.modality, planned.size.beside, run.kinds.towers
-        )
+        others = planned.size.beside, run.kinds.towers, run.begun
+        setup = Setup(run.backbone, run.train, workers, sizes, leading, run.modality, *others)
         for error in load_method(run.method).check(run.hyper, setup, planned.info):
             raise error
 

@@ -310,7 +310,8 @@ class Setup(NamedTuple):
     """Settings that a method may check its knobs against.
 
     workers: among whom a batch is divided. sizes, leading: as of InputShape, of a modality. beside: the shape of each
-    modality beside samples. towers: of these, where they are not as the backbone.
+    modality beside samples. towers: of these, where they are not as the backbone. begun: the modalities whose encoders
+    begin with weights of a file or of an earlier training, as a plan knows.
     """
 
     backbone: Backbone
@@ -321,6 +322,7 @@ class Setup(NamedTuple):
     modality: str = "image"
     beside: Mapping[str, InputShape] = MappingProxyType({})
     towers: Mapping[str, Backbone] = MappingProxyType({})
+    begun: frozenset[str] = frozenset()
 
     @property
     def share(self) -> int:

@@ -87,6 +87,16 @@ class _Sections(Knobs):
         return self.start is not None and self.start.is_whole
 
     @property
+    def begun(self) -> frozenset[str]:
+        """Return the modalities whose encoders begin with weights of a file, or of the training that it starts from."""
+        kinds = self.kinds
+        towers = (name for name in kinds.beside if not modality.load(name).is_companion)
+        backbones = {kinds.name: self.backbone} | {name: kinds.towers.get(name, self.backbone) for name in towers}
+        given = {name for name, backbone in backbones.items() if backbone.weights}
+        earlier = {kinds.name, *(kinds.beside if self.starts_whole else ())} if self.start else set()
+        return frozenset(given | earlier)
+
+    @property
     def worker_counts(self) -> tuple[int, ...]:
         """Return the numbers of workers that may train it, ascending."""
         return self.resources.counts(self.stream.lanes)

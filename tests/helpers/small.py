@@ -12,11 +12,11 @@ from molds import Mold
 from precision import double_precision
 from torch import Tensor, nn
 
-from selfsup import encoder
+from selfsup import encoder, modality
 from selfsup.batch import Batch, View
 from selfsup.contract import CHANNELS, beside, cheap_kinds, random_batch
 from selfsup.frozen import Frozen
-from selfsup.input_kinds import shape_of
+from selfsup.input_kinds import InputKinds, shape_of
 from selfsup.knob import Knobs
 from selfsup.method import Method, TrainInfo, layouts, load, names
 from selfsup.parts.patch import Patch
@@ -120,6 +120,7 @@ BACKBONES = {
     "narrow cnn": Backbone(name="resnet18", image_size=SIZE, stem="small", width=8),
     "hiera": Backbone(name="hiera_tiny_224", image_size=3 * SIZE, patch_size=2 * PATCH, width=16, depth=6),
 }
+CLIPS = {"video": {"frames": 4}, "audio": {"frames": 32, "bins": 16}}
 FIRST: dict[str, dict[str, Any]] = {"dinov3": {"gram_size": None}, "mavil": {"target": "pixels"}}  # stages
 MIXED = {"omnivore"}  # of whose batches each sample has views of one kind
 Setting = tuple[Method, Batch]
@@ -127,17 +128,26 @@ MOST = 64  # settings that are kept: those of the tests before this one, of a fe
 
 
 def built(
-    name: str, backbone: str | None = None, *, samples: int = 8, seed: int = 0, double: bool = False, **hyper: object
+    name: str,
+    backbone: str | None = None,
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    double: bool = False,
+    clips: bool = False,
+    **hyper: object,
 ) -> Setting:
     """Return an objective at its initial weights, and a batch, both functions of the arguments.
 
-    backbone: a kind that it takes, the first one if None. double: in double precision, from the first number on.
+    backbone: a kind that it takes, the first one if None. double: in double precision, from the first number on. clips:
+    of such samples, and of sounds that are longer than high, if it reads some.
     """
     with double_precision() if double else nullcontext():
         torch.manual_seed(seed)
         kind = load(name)
         knobs = kind.Hyper(**SMALL.get(name, {}) | hyper)
         settings, kinds = BACKBONES[backbone or kind.backbones[0]], cheap_kinds(kind, kind.views(knobs))
+        kinds = of_clips(kinds) if clips else kinds
         shape = shape_of(kinds, settings, CHANNELS)
         trunk = encoder.build(settings, kind.initialize, shape, mask_units=kind.mask_units)
         info = TrainInfo(num_samples=samples, num_classes=3, num_steps=10, steps_per_epoch=2, sizes=shape.sizes)
@@ -149,6 +159,12 @@ def built(
         method = kind(knobs, {kinds.name: trunk, **towers}, info)
         batch = random_batch(views, trunk.patch, samples, layouts(method, info))
     return method, by_turns(batch) if name in MIXED else batch
+
+
+def of_clips(kinds: InputKinds) -> InputKinds:
+    """Return kinds of data of which samples are clips."""
+    own = {name: modality.load(name).Input(**knobs) for name, knobs in CLIPS.items()}
+    return InputKinds("video", own["video"], {name: own.get(name, knobs) for name, knobs in kinds.beside.items()})
 
 
 def copies(most: int | None) -> Callable[..., Setting]:

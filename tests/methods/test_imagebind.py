@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.errors import SpecError
-from selfsup.method import load
+from selfsup.method import TrainInfo, load
 from selfsup.sections import Backbone, Setup, Train
 from selfsup.spec import read
 
@@ -21,18 +21,20 @@ def info_nce(query: Tensor, key: Tensor, scale: Tensor | float) -> Tensor:
     return -(similar.diagonal() / similar.sum(1)).log().mean()
 
 
-def test_value_and_gradient_are_those_of_equation_1(setting) -> None:
-    method, batch = setting("imagebind")
-    assert [view.modality for view in batch.views] == ["image", "audio", "text"]
+@pytest.mark.parametrize("sight", ["image", "video"])
+def test_value_and_gradient_are_those_of_equation_1(setting, sight: str) -> None:
+    method, batch = setting("imagebind", clips=sight == "video")
+    assert [view.modality for view in batch.views] == [sight, "audio", "text"]
     unit = {
         v.modality: F.normalize(method.projections[v.modality](method.encoders[v.modality].pooled(v.value)))
         for v in batch.views
     }
-    image, scale = unit["image"], {"audio": 20.0, "text": method.logits.log_scale.exp()}
+    image, scale = unit[sight], {"audio": 20.0, "text": method.logits.log_scale.exp()}
     losses = [info_nce(*pair, scale[name]) for name in scale for pair in ((image, unit[name]), (unit[name], image))]
     expected, out = sum(losses) / 4, method(batch)
     torch.testing.assert_close(out.loss, expected)
     weights = [*method.projections.parameters(), method.logits.log_scale, method.encoders["text"].trunk.pos_embed]
+    weights += [method.encoders[name].trunk.patch_embed.proj.weight for name in (sight, "audio")]
     for ours, theirs in zip(
         torch.autograd.grad(out.loss, weights), torch.autograd.grad(expected, weights), strict=True
     ):
@@ -74,6 +76,27 @@ def test_an_encoder_that_is_not_there_cannot_be_frozen() -> None:
     [error] = BIND.check(BIND.Hyper(bound=("audio",), frozen=("depth", "image")), setup)
     assert isinstance(error, SpecError)
     assert "there is no encoder of depth, but of audio, image" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "begun"),
+    [
+        ([], set()),
+        (["backbone.weights=timm"], {"video", "audio"}),  # whose towers are as the backbone
+        (["towers.audio={name: vit_tiny_patch16_224, patch_size: 8, weights: timm}"], {"audio"}),
+        (["start={from: impacts/imagebind}"], {"video"}),
+        (["start={from: impacts/imagebind, weights: all}"], {"video", "audio", "text"}),
+    ],
+)
+def test_an_encoder_without_weights_cannot_be_frozen(changes: list[str], begun: set[str]) -> None:
+    run = read("impacts/imagebind", ["hyper.frozen=[text, video]", *changes]).runs[0]
+    assert run.begun == begun
+    info = TrainInfo(num_samples=8, num_classes=3, num_steps=10, steps_per_epoch=2)
+    setup = Setup(run.backbone, run.train, 1, (12, 48, 48), (4,), "video", begun=run.begun)
+    refused = " ".join(str(error) for error in BIND.check(run.hyper, setup, info))
+    for name, remedy in (("text", "start: {weights: all}"), ("video", "backbone.weights or start")):
+        message = f"the encoder of {name} would stay at random weights; give it trained ones by {remedy}, or train it"
+        assert (message in refused) == (name not in begun)
 
 
 def test_the_recipe_sees_what_the_released_model_does() -> None:

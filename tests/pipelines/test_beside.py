@@ -12,9 +12,10 @@ from outsiders import planned, refused, spec_beside
 from videos import coded
 
 from selfsup.errors import SpecError
+from selfsup.metrics_log import records
 from selfsup.modality import load as load_modality
 from selfsup.pipelines.data import shards
-from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated
+from selfsup.pipelines.data.annotated import AnnotatedSample, pack_annotated, png
 from selfsup.pipelines.data.manifest import Manifest
 from selfsup.pipelines.data.order import SampleOrder
 from selfsup.pipelines.data.reader import SampleReader
@@ -181,6 +182,33 @@ def test_what_a_spec_cannot_ask_beside_images(signals: Manifest, tmp_path: Path)
     lacking = spec_beside(tmp_path / "audio" / "pair.py", audio, signals.root, method="./pair.py")
     with pytest.raises(SpecError, match=r"no sample of .* is known to have some; give each sample a .wav"):
         planned(lacking)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_imagebind_binds_depth_and_series_to_images(tmp_path: Path) -> None:
+    """Which are compared with each other, too, of which it sees no pair in training."""
+    draw = np.random.default_rng(0)
+    members = (
+        {
+            "jpg": jpeg(draw.integers(0, 255, (32, 32, 3), np.uint8), quality=95),
+            "depth.png": png(draw.integers(1, 9999, (32, 32), np.uint16)),
+            "npy": npy(draw.normal(size=(40, 2))),
+        }
+        for _ in range(16)
+    )
+    samples = (AnnotatedSample(f"{number:03d}", own, number % 2) for number, own in enumerate(members))
+    data = pack_annotated(samples, tmp_path / "data", classes=["even", "odd"])
+    evals = {"emergent": {"use": "cross_retrieval", "between": ["depth", "series"]}}
+    evals |= {name: {"use": "knn", "k": 3, "tower": name} for name in ("depth", "series")}
+    sections = {"method": "imagebind", "input": {"depth": {}, "series": {"points": 32}}, "evals": evals}
+    sections |= {"hyper": {"bound": ["depth", "series"], "dim": 16}}
+    sections |= {"train": {"duration": {"steps": 2}, "batch": 8, "log_every": 1}}
+    run = planned(spec_beside(tmp_path / "in" / "none.py", "", data.root, **sections))
+    assert {name: shape.channels for name, shape in run.info.beside.items()} == {"depth": 1, "series": 2}
+    perform(run)
+    [*_, last] = records(run.pretrain.spool)
+    assert {"depth_loss", "series_loss", "depth_paired", "series_paired"} <= last.values.keys()
+    assert all(0 <= value <= 100 for probe in run.probes.values() for value in probe.result().values())
 
 
 @pytest.mark.usefixtures("cluster")
