@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from selfsup.cli import app
 from selfsup.method import load, names
-from selfsup.proof import KINDS, NOT_RUN, Claim, common, deviations_in, header, proof
+from selfsup.proof import KINDS, NOT_RUN, PAPERS, Claim, common, deviations_in, header, proof
 from selfsup.shipped import files
 
 TESTS = Path(__file__).parent
@@ -25,8 +25,7 @@ LOSSES = {
     for name in ("clustering", "contrastive", "distillation", "places", "redundancy", "sketches", "walks")
 }
 CLAIMS = [(name, claim) for name in names() for kind in KINDS for claim in getattr(proof(name), kind)]
-FOLDERS = ("in1k/", "cifar10/", "cifar100/", "imagenette/", "yfcc15m/", "audioset_clips/", "habitat/", "scannet/")
-FOLDERS += ("audioset/", "k400/")
+FOLDERS = *PAPERS, "cifar10/", "cifar100/", "imagenette/"
 RECIPES = [name for name in files() if name.startswith(FOLDERS) and not name.endswith("/common")]
 
 
@@ -113,7 +112,8 @@ def test_describe_shows_tests_and_deviations(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 100
     asked = CliRunner().invoke(app, ["describe", "--proof", "--json"]).output
     assert list(json.loads(asked)) == names()
-    assert json.loads(asked)["mae"]["recipes"] == ["in1k/mae", "in1k/mae_hiera", "k400/mae_st", "k400/mae_videomae"]
+    recipes = ["audioset/mae", "in1k/mae", "in1k/mae_hiera", "k400/mae_st", "k400/mae_videomae"]
+    assert json.loads(asked)["mae"]["recipes"] == recipes
     own = tmp_path / "mine.py"
     own.write_text((TESTS.parent / "methods" / "simclr.py").read_text().replace("Deviations from", "Deviating from"))
     shown = CliRunner().invoke(app, ["describe", str(own), "--proof"]).output

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from selfsup.masks import RandomMask
 from selfsup.tubemask import TubeBlocksMask, TubeMask
@@ -9,13 +10,15 @@ from selfsup.tubemask import TubeBlocksMask, TubeMask
 GRID = 8, 14, 14  # of 16 frames of 224 pixels, tubelets of 2 x 16 x 16
 
 
-def test_the_mask_of_videomae_hides_the_same_176_of_196_places_in_every_frame() -> None:
-    mask = TubeMask(0.9).draw(torch.rand(5, 196), GRID)
-    assert (mask.keep.shape, mask.hide.shape) == ((5, 160), (5, 1408))
+@pytest.mark.parametrize(("ratio", "places"), [(0.9, 176), (0.75, 147), (0.5, 98)])
+def test_the_mask_of_videomae_hides_the_same_places_in_every_frame(ratio: float, places: int) -> None:
+    """int(ratio * 196) of 196 places, as its TubeMaskingGenerator: 176 at 0.9, and eight times as many of a clip."""
+    mask = TubeMask(ratio).draw(torch.rand(5, 196), GRID)
+    assert (mask.keep.shape, mask.hide.shape) == ((5, 8 * (196 - places)), (5, 8 * places))
     frames = mask.removed.view(5, 8, 196)
     assert (frames == frames[:, :1]).all()
-    assert (frames.sum(dim=2) == 176).all()
-    assert TubeMask(0.9).typical(GRID) == (160, 1408)
+    assert (frames.sum(dim=2) == places).all()
+    assert TubeMask(ratio).typical(GRID) == (8 * (196 - places), 8 * places)
     assert (mask.keep.diff(dim=1) > 0).all(), "in the order of the grid"
 
 
@@ -49,30 +52,44 @@ def test_a_mask_that_keeps_all_or_nothing_is_refused(ratio: float) -> None:
         TubeMask(ratio).draw(torch.rand(1, 4), (2, 2, 2))
 
 
-def test_blocks_of_v_jepa_are_rectangles_that_together_hide_about_nine_tenths() -> None:
-    """On 14 x 14 places, 8 blocks of 0.15 or 2 of 0.7: by brute force over all rectangles of the size of the step."""
-    torch.manual_seed(0)
-    for blocks, share in ((8, 0.15), (2, 0.7)):
-        rule = TubeBlocksMask(blocks, (share, share))
-        noise = torch.rand(6, rule.num_draws(GRID))
-        noise[:, : rule.num_shared(GRID)] = noise[0, : rule.num_shared(GRID)].clone()
-        mask = rule.draw(noise, GRID)
-        ratio = 0.75 + 0.75 * float(noise[0, 1])
-        height, width = (min(14, round((int(share * 196) * one) ** 0.5)) for one in (ratio, 1 / ratio))
-        hidden = ~torch.zeros(6, 1568, dtype=torch.bool).scatter(1, mask.keep, True)
-        assert torch.equal(mask.removed, hidden)
-        targets = torch.zeros(6, 1568, dtype=torch.bool).scatter(1, mask.targets[:, 0], True)
-        assert not (targets & ~hidden).any()
-        for sample, corner in enumerate(noise[:, rule.num_shared(GRID) :].view(6, blocks, 2)):
-            frame = torch.zeros(14, 14, dtype=torch.bool)
-            for down, right in corner.tolist():
-                top, left = int(down * (15 - height)), int(right * (15 - width))
-                frame[top : top + height, left : left + width] = True
-            whole = frame.flatten().repeat(8)
-            assert not (targets[sample] & ~whole).any(), "targets are in the blocks"
-            assert not (whole[mask.keep[sample]]).any(), "the encoder sees none of them"
-        assert mask.keep.shape[1] % 8 == 0
-        assert mask.targets.shape[2] % 8 == 0
+def step(rule: TubeBlocksMask, samples: int) -> Tensor:
+    """-> (samples, draws): random numbers of a step, of which all samples share the first ones"""
+    noise, shared = torch.rand(samples, rule.num_draws(GRID)), rule.num_shared(GRID)
+    noise[:, :shared] = noise[:1, :shared].clone()
+    return noise
+
+
+@pytest.mark.parametrize(("blocks", "share"), [(8, 0.15), (2, 0.7)])
+def test_blocks_of_v_jepa_hide_the_places_that_its_rule_says(blocks: int, share: float) -> None:
+    """multiblock3d.py, rectangle by rectangle: of each sample the first tokens, as many as all of a step's masks have.
+
+    A step draws 128 masks for that; a sample that has fewer takes the first that has not.
+    """
+    rule, samples = TubeBlocksMask(blocks, (share, share)), 40
+    noise = step(rule, samples)
+    ratio, size = 0.75 + 0.75 * float(noise[0, 1]), int(share * 196)
+    height, width = (min(14, round((size * one) ** 0.5)) for one in (ratio, 1 / ratio))
+    shared = noise[0, 2 : rule.num_shared(GRID)].view(128, blocks, 2)
+    frames = torch.zeros(128 + samples, 14, 14, dtype=torch.bool)
+    every = torch.cat([shared, noise[:, rule.num_shared(GRID) :].view(-1, blocks, 2)])
+    for frame, corners in zip(frames, every, strict=True):
+        for down, right in corners.tolist():
+            top, left = int(down * (15 - height)), int(right * (15 - width))
+            frame[top : top + height, left : left + width] = True
+    counts = frames.flatten(1).sum(1).tolist()
+    fewest, most = min(counts[:128]), max(count for count in counts[:128] if count < 196)
+    seen, asked = 8 * (196 - most), 8 * fewest
+    usual = next(frame for frame, count in zip(frames, counts, strict=True) if count <= most)
+    mask, replaced = rule.draw(noise, GRID), 0
+    assert (mask.keep.shape, mask.targets.shape) == ((samples, seen), (samples, 1, asked))
+    for number in range(samples):
+        fits = fewest <= counts[128 + number] <= most
+        replaced += not fits
+        whole = (frames[128 + number] if fits else usual).flatten().repeat(8)
+        assert mask.keep[number].tolist() == whole.logical_not().nonzero()[:seen, 0].tolist()
+        assert mask.targets[number, 0].tolist() == whole.nonzero()[:asked, 0].tolist()
+        assert mask.removed[number].sum() == 1568 - seen
+    assert replaced < samples
 
 
 def test_places_are_hidden_alike_to_the_edges() -> None:

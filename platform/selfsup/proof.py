@@ -16,7 +16,7 @@ from selfsup.shipped import files
 CLAIMED = re.compile(r"Deviations? from the authors' code(?:, in all of them)?: (.*)")
 NO_CODE = "There is no authors' code"
 # folders of recipes that papers have numbers for
-PAPERS = "audioset_clips/", "habitat/", "in1k/", "k400/", "scannet/", "yfcc15m/"
+PAPERS = "audioset/", "audioset_clips/", "habitat/", "in1k/", "k400/", "scannet/", "yfcc15m/"
 KINDS = ("loss", "loop", "recipe", "libraries")
 NOT_RUN = "Not run here"  # in the comment at the head of a recipe
 

@@ -1,4 +1,4 @@
-"""Audiovisual MAE and MAViL, of images and sounds, patch by patch, at the settings of their recipes."""
+"""Audiovisual MAE and MAViL, of images or clips and sounds, patch by patch, at the settings of their recipes."""
 
 from collections.abc import Callable
 
@@ -74,7 +74,8 @@ def normal(patches: Tensor) -> Tensor:
 
 def mavil_loss(parts: Parts, batch: Batch, targets: Callable[[int], dict[str, Tensor]] | None = None) -> Tensor:
     """-> (): errors, and contrasts of both and of each. targets: of a sample, in the place of normalized values."""
-    errors, means = [], {f"{name}{mask}": list[Tensor]() for name in ("image", "audio") for mask in (0, 1)}
+    names = [view.modality for view in batch.views]
+    errors, means = [], {f"{name}{mask}": list[Tensor]() for name in names for mask in (0, 1)}
     for number in range(len(batch.sample)):
         values, keep, hide = split(batch, number)
         wanted = targets(number) if targets else {name: normal(own) for name, own in values.items()}
@@ -85,9 +86,9 @@ def mavil_loss(parts: Parts, batch: Batch, targets: Callable[[int], dict[str, Te
             errors.append(wrong_by(painted, wanted[name], hide[name]))
             for mask, places in enumerate((keep[name], hide[name][: len(keep[name])])):
                 means[f"{name}{mask}"].append(of_patches(parts[name].trunk, values[name], places)[1:].mean(0))
-    sight, sound = means["image0"], means["audio0"]
+    (sight, sight_again), (sound, sound_again) = ([means[f"{name}{mask}"] for mask in (0, 1)] for name in names)
     inter = (found(sight, sound, 0.1) + found(sound, sight, 0.1)) / 2
-    intra = (found(sight, means["image1"], 1.0) + found(sound, means["audio1"], 1.0)) / 2
+    intra = (found(sight, sight_again, 1.0) + found(sound, sound_again, 1.0)) / 2
     return 2 * torch.stack(errors).mean() + 0.1 * inter + 0.01 * intra
 
 

@@ -141,7 +141,7 @@ def matrices_but(*ends: str) -> Callable[[int, str, Tensor], float]:
 
 def of_patches(trunk: nn.Module, values: Tensor, places: list[int]) -> Tensor:
     """(N, P) -> (1 + K, D): features of the class token and of these patches, which alone are seen"""
-    cut = values.view(len(values), PATCH, PATCH, -1).permute(0, 3, 1, 2)
+    cut = values.view(len(values), *trunk.patch_embed.proj.kernel_size, -1).movedim(-1, 1)
     x = trunk.patch_embed.proj(cut).flatten(1) + trunk.pos_embed[0, 1:]
     x = torch.cat([trunk.cls_token[0] + trunk.pos_embed[0, :1], x[places]])
     return trunk.norm(through(trunk.blocks, x))

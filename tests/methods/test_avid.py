@@ -38,9 +38,11 @@ def rows_of(method, batch) -> tuple[list[Tensor], list[Tensor], Tensor]:
 
 @pytest.mark.parametrize("targets", ["cross", "self", "joint"])
 @pytest.mark.parametrize("mean", [math.inf, 2.0])
-def test_value_and_gradient_are_those_of_the_probabilities(setting, targets: str, mean: float) -> None:
+@pytest.mark.parametrize("sight", ["image", "video"])
+def test_value_and_gradient_are_those_of_the_probabilities(setting, targets: str, mean: float, sight: str) -> None:
     """mean: infinite before the first step, whose negatives say the normalizer."""
-    method, batch = setting("avid", targets=targets, temperature=0.5)
+    method, batch = setting("avid", targets=targets, temperature=0.5, clips=sight == "video")
+    assert [view.modality for view in batch.views] == [sight, "audio"]
     method.mean.fill_(mean)
     unit, rows, others = rows_of(method, batch)
     chosen = torch.cat([batch.sample[:, None], others], dim=1)

@@ -16,16 +16,18 @@ from selfsup.spec import read
 SIZES = {"mask_ratio": 0.5, "audio_ratio": 0.9}
 
 
-def test_value_and_gradient_are_those_derived_patch_by_patch(setting) -> None:
-    method, batch = setting("mavil", samples=2, double=True, **SIZES)
+@pytest.mark.parametrize("sight", ["image", "video"])
+def test_value_and_gradient_are_those_derived_patch_by_patch(setting, sight: str) -> None:
+    method, batch = setting("mavil", samples=2, double=True, clips=sight == "video", **SIZES)
     shake(method)
-    parts = copied(method, MAVIL)
+    own = {name: path for name, path in MAVIL.items() if name != "image"} | {sight: f"encoders.{sight}"}
+    parts = copied(method, own)
     with double_precision():
         ours, theirs = method(batch).loss, mavil_loss(parts, batch)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=0)
     ours.backward()
     theirs.backward()
-    same_gradients(method, parts, MAVIL)
+    same_gradients(method, parts, own)
 
 
 def test_the_second_stage_predicts_what_the_first_makes_of_the_whole(setting) -> None:

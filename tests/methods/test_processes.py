@@ -167,6 +167,9 @@ CASES: dict[str, Callable[[Make], Result]] = {
     "avid's agreement": partial(objective, "avid", "vit", agreement="both", positives=2, negatives=4, within=3),
     "a discrete vae": partial(objective, "vqvae", "vit", quantizer="gumbel"),
     "i-jepa's dense term": partial(objective, "ijepa", "vit", dense=0.5),
+    "v-jepa's tubes of clips": partial(
+        objective, "ijepa", "vit", clips=True, mask="tubes", long_targets=1, long_share=0.5, beta=0.0
+    ),
     "a game of context encoders": partial(
         objective, "context_encoder", "cnn", region="center", overlap=1, adversarial=0.3
     ),
