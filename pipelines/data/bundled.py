@@ -10,7 +10,7 @@ bundled://miscaptioned   the same scenes, each with the caption of another one; 
 bundled://mixed/train    900 scenes, scenes with their depth, and clips, by turns; see `scenes.mixed`
 bundled://mixed/val      240 others
 bundled://motions/train  600 clips of such scenes, whose label is how the camera moves; see `scenes.motions`
-bundled://motions/val    200 others; bundled://shuffled has the same clips with their frames shuffled
+bundled://motions/val    200 others; bundled://shuffled and bundled://still have the same ones shuffled, and of a frame
 bundled://impacts/train  400 clips of objects that fall, with the sounds of their strikes; see `scenes.impacts`
 bundled://impacts/val    120 others; bundled://silent and bundled://mismatched have no sounds, and those of others
 bundled://sounds/train  1200 synthesised melodies of twelve classes; see `sounds`
@@ -108,10 +108,11 @@ def _mixed(split: str, _: Path, out: Path) -> None:
     pack_annotated(mixed.samples(split), out, classes=mixed.CLASSES)
 
 
-def _motions(split: str, _: Path, out: Path, *, shuffled: bool = False) -> None:
+def _motions(split: str, _: Path, out: Path, *, order: str = "own") -> None:
     ready("video")
-    say(f"rendering {motions.NUMBER[split]} {'shuffled ' * shuffled}clips of bundled://motions/{split}, once")
-    pack_annotated(motions.samples(split, shuffled=shuffled), out, classes=list(motions.ORDERS))
+    kind = "" if order == "own" else f"{order} "
+    say(f"rendering {motions.NUMBER[split]} {kind}clips of bundled://motions/{split}, once")
+    pack_annotated(motions.samples(split, order=order), out, classes=list(motions.ORDERS))
 
 
 def _impacts(split: str, _: Path, out: Path, *, sound: str = "own") -> None:
@@ -171,7 +172,8 @@ MAKERS: dict[str, Maker] = {
     "tagged": partial(_scenes, tagged=True),
     "mixed": _mixed,
     "motions": _motions,
-    "shuffled": partial(_motions, shuffled=True),
+    "shuffled": partial(_motions, order="shuffled"),
+    "still": partial(_motions, order="still"),
     "impacts": _impacts,
     "silent": partial(_impacts, sound="none"),
     "mismatched": partial(_impacts, sound="other"),

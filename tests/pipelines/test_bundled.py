@@ -186,12 +186,13 @@ def test_another_process_may_be_first(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_motions_visit_the_same_places_in_an_order_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clips of one scene by each motion; shuffled ones have the same frames; bytes do not depend on the moment."""
+    """Clips of one scene by each motion; others are of the same frames; bytes do not depend on the moment."""
     pytest.importorskip("av", reason="pip install 'selfsup[video]'")
     monkeypatch.setattr(bundled.motions, "NUMBER", {"train": 4, "val": 1})
     frames = bundled.motions._frames
     monkeypatch.setattr(bundled.motions, "_frames", lambda split, _: frames(split, 0))
-    data = {name: load(bundled.resolve(f"bundled://{name}/train", tmp_path)) for name in ("motions", "shuffled")}
+    names = "motions", "shuffled", "still"
+    data = {name: load(bundled.resolve(f"bundled://{name}/train", tmp_path)) for name in names}
     assert data["motions"].classes == ("left", "right", "left and back", "right and back")
     shown = {}
     for name, own in data.items():
@@ -209,6 +210,10 @@ def test_motions_visit_the_same_places_in_an_order_of_their_own(
     for clip, own in zip(shown["shuffled"], shown["motions"], strict=True):
         assert {frame.tobytes() for frame in clip} == places
         assert not np.array_equal(clip, own)
+    stills = [{frame.tobytes() for frame in clip} for clip in shown["still"]]
+    assert [len(clip) for clip in shown["still"]] == [8] * 4
+    assert [len(still & places) for still in stills] == [len(still) for still in stills] == [1] * 4
+    assert len(set.union(*stills)) > 1
     again = [sample.members["mkv"] for sample in bundled.motions.samples("train")]
     assert again == [bytes(sample.data) for sample in SampleReader(data["motions"], "video").read(np.arange(4))]
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from selfsup.pipelines.data import bundled, scenes, sounds
-from selfsup.pipelines.data.scenes import motions
+from selfsup.pipelines.data.scenes import impacts, motions
 
 pytestmark = pytest.mark.slow
 NUMBER = {"train": 48, "val": 16}
+CONTROLS = "motions", "shuffled", "still", "impacts", "mismatched", "silent", "scenes", "miscaptioned"
 
 
 @pytest.mark.parametrize(
@@ -21,12 +22,13 @@ NUMBER = {"train": 48, "val": 16}
         ("video_masking", ("motions", "shuffled"), 9, {"knn/top1", "attentive/top1", "shuffled/top1"}),
         ("audio_masking", ("sounds",), 10, {"knn/top1", "linear/top1"}),
         ("modalities", ("scenes",), 4, {"knn/top1", "depth/rmse", "segment_knn/miou"}),
+        ("controls", CONTROLS, 8, {"knn/top1", "linear/top1", "heard/top1", "zero_shot/top1"}),
     ],
 )
 def test_a_sweep_ends_with_all_arms_and_columns(
     name: str, sets: tuple[str, ...], arms: int, columns: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for own in (scenes, motions):
+    for own in (scenes, motions, impacts):
         monkeypatch.setattr(own, "NUMBER", NUMBER)
     monkeypatch.setattr(sounds, "NUMBER", {split: number // 12 + 1 for split, number in NUMBER.items()})
     for own_set in sets:

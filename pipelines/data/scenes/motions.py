@@ -3,6 +3,7 @@
 bundled://motions/train    600 clips of 8 frames of 48x48 pixels, 8 a second, 150 of each of four motions
 bundled://motions/val      200 others; textures of the two splits share no pixel
 bundled://shuffled/train   the same clips, the frames of each in a random order; its val likewise
+bundled://still/train      the same clips, of one frame each, at random; its val likewise
 
 All motions visit the same eight places, each once, so that only the order of frames tells them apart: of shuffled ones
 nothing does, and any evaluation stays at chance, 25 %. The scene repeats itself every 6 m, as its textures do, and the
@@ -33,16 +34,16 @@ PLACES = 8
 PERIOD = 2 * COVER["wall"]  # meters, of the wall's and the floor's textures, which are mirrored
 
 
-def samples(split: str, *, shuffled: bool = False) -> Iterator[AnnotatedSample]:
-    """Yield the clips of a split."""
-    return (sample(split, number, shuffled=shuffled) for number in range(NUMBER[split]))
+def samples(split: str, *, order: str = "own") -> Iterator[AnnotatedSample]:
+    """Yield the clips of a split. order: of their frames: own, shuffled, or still, of one alone."""
+    return (sample(split, number, order=order) for number in range(NUMBER[split]))
 
 
-def sample(split: str, number: int, *, shuffled: bool = False) -> AnnotatedSample:
-    """Return a clip as a member of a shard."""
-    label, frames = number % len(ORDERS), _frames(split, number)
-    order = _shuffled(split, number) if shuffled else list(ORDERS.values())[label]
-    return AnnotatedSample(f"{number:04d}", {"mkv": film([frames[place] for place in order], RATE, PIXELS)}, label)
+def sample(split: str, number: int, *, order: str = "own") -> AnnotatedSample:
+    """Return a clip as a member of a shard. order: as of `samples`."""
+    label, frames, drawn = number % len(ORDERS), _frames(split, number), _shuffled(split, number)
+    places = {"own": [*ORDERS.values()][label], "shuffled": drawn, "still": drawn[:1] * PLACES}[order]
+    return AnnotatedSample(f"{number:04d}", {"mkv": film([frames[place] for place in places], RATE, PIXELS)}, label)
 
 
 def _shuffled(split: str, number: int) -> list[int]:
