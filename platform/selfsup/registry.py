@@ -29,11 +29,6 @@ def defined(module: ModuleType, base: type[Any]) -> list[Any]:
 
 def only(package: str, name: str, base: type[Any]) -> Any:
     """Return the one subclass of `base` that a module of a package defines."""
-    return _only(importlib.import_module(f"{package}.{name}"), base)
-
-
-@cache
-def _only(module: ModuleType, base: type[Any]) -> Any:
-    classes = defined(module, base)
-    assert len(classes) == 1, f"{module.__name__} must define exactly one {base.__name__}, not {len(classes)}"
+    classes = defined(importlib.import_module(f"{package}.{name}"), base)
+    assert len(classes) == 1, f"{package}.{name} must define exactly one {base.__name__}, not {len(classes)}"
     return classes[0]
