@@ -13,6 +13,7 @@ KINDS = {
         "mixed",
         "motions",
         "shuffled",
+        "still",
         "impacts",
         "silent",
         "mismatched",
