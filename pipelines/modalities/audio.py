@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 30  # seconds that are decoded at a time
-# samples decoded before those sought, which libsndfile 1.2 mixes with others: the longest block; frames whose bytes
-# later ones need, up to 255 of 576 samples each, or 511 of 1152; half a second, in which what speech is predicted from
-# fades
+# samples to decode before those sought, which libsndfile 1.2 alone gives amiss: Vorbis's longest block; of MP3 the
+# frames that hold what a later one borrows, up to 255 bytes at 576 samples a frame or 511 at 1152; of Opus half a
+# second, after which speech no longer hangs on what came before
 AHEAD = {"VORBIS": 8192, "MPEG_LAYER_III": 32 * 576, "OPUS": 24000}
 MIN_STD = 0.1  # recordings of silence alone would divide by zero
 AUGMENT_DRAWS = 5  # loudness; length and place of a mask of time, and of one of frequency

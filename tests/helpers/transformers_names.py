@@ -1,8 +1,9 @@
 """Our small ViT in transformers, and the names there of weights of our ViTs and of MAE's decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import ViTConfig
 
 SMALL_VIT = ViTConfig(  # of `small.setting`
@@ -33,6 +34,26 @@ def of_encoder(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return those of the weights, or gradients, of an objective that are its encoder's, as ViTModel names them."""
     own = {name: value for name, value in ours.items() if name.startswith("encoders.")}
     return {name.removeprefix("vit."): value for name, value in renamed(own).items()}
+
+
+def compare_gradients(
+    method: nn.Module,
+    theirs: nn.Module,
+    loss: Tensor,
+    expected: Tensor,
+    names: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = renamed,
+) -> None:
+    """Compare the gradients of a loss and of theirs, at all weights that are trained. names: of ours, in theirs."""
+    torch.autograd.backward([loss, expected])
+    torch.testing.assert_close(names(gradients(method)), gradients(theirs), rtol=1e-3, atol=1e-5)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient of each weight that is trained; raises AssertionError where one has none."""
+    trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    slopes = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
+    assert slopes.keys() == trained.keys()
+    return slopes
 
 
 def rename(name: str) -> str:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from small import shake
 from torch import Tensor
 from transformers import ViTModel
-from transformers_names import SMALL_VIT, of_encoder
+from transformers_names import SMALL_VIT, compare_gradients, gradients, of_encoder
 
 from selfsup.masks import BlockMask
 from selfsup.method import load
@@ -32,13 +32,8 @@ def test_the_loss_is_transformers_in_value_and_gradient(setting) -> None:
     expected = torch.stack([F.cross_entropy(logits[at], own[at]) for logits, own, at in rows]).mean()
     loss = method(batch).loss
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
-    loss.backward()
-    expected.backward()
-    ours = theirs_of({name: weight.grad for name, weight in method.named_parameters() if weight.requires_grad})
-    grads = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
-    torch.testing.assert_close(ours, grads, rtol=1e-3, atol=1e-5)
-    slopes = [[weight.grad for weight in layer.parameters()] for layer in (method.head, head)]
-    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-5)
+    compare_gradients(method, theirs, loss, expected, theirs_of)
+    torch.testing.assert_close(gradients(method.head), gradients(head), rtol=1e-3, atol=1e-5)
 
 
 def test_masked_patches_stay_hidden_from_the_encoder_but_not_from_the_tokenizer(setting) -> None:

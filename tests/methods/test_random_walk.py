@@ -79,7 +79,7 @@ def test_clips_that_cannot_be_walked_are_refused() -> None:
 
 
 def test_patches_and_crops_of_the_recipe_are_those_of_the_authors() -> None:
-    """Of 64 pixels, half over the next one, in the README's training command, and crops of utils/augs.py."""
+    """64 pixels, half over the next one, in the README's training command, and crops of utils/augs.py."""
     hyper = read("k400/random_walk").hyper
     side = 2 * 256 // (hyper.grid + 1)
     assert (side, hyper.grid) == (64, len(range(0, 256 - 64 + 1, 32)))

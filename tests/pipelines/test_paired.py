@@ -167,7 +167,7 @@ def test_the_encoder_of_sounds_is_read_by_itself(data: Manifest, tmp_path: Path)
 
 
 def test_what_lies_beside_samples_is_read_in_as_many_clips(tmp_path: Path) -> None:
-    """Of two clips, of three crops each, and of the sounds of 335 ms from 0 and 1665 ms on: means of either's."""
+    """Two clips, of three crops each, and sounds of 335 ms from 0 and 1665 ms on: features are means of either's."""
     pytest.importorskip("av", reason="pip install 'selfsup[video]'")
     pytest.importorskip("soundfile", reason="pip install 'selfsup[audio]'")
     draw = np.random.default_rng(0)
